@@ -29,10 +29,10 @@ impl RecordKind {
         SERVICE_TABLES.iter().find(|table| table.kind == self)
     }
 
-    /// The name of that table; none also where the name is made of data.
+    /// The name of that table.
     #[must_use]
     pub fn table_name(self) -> Option<&'static str> {
-        self.table()?.fixed_name()
+        Some(self.table()?.name)
     }
 
     /// Whether its records are rows of a table.
@@ -66,37 +66,6 @@ impl RecordKind {
     }
 }
 
-/// How tables of a kind are called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableName {
-    /// There is one in each namespace, with this name.
-    Fixed(&'static str),
-    /// There is one for each value of something, which comes after this prefix: `cdc_` and the name
-    /// of a collection.
-    Prefix(&'static str),
-}
-
-impl TableName {
-    /// The name, or what it begins with.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fixed(text) | Self::Prefix(text) => text,
-        }
-    }
-
-    /// Whether a table of this name is one of the kind.
-    #[must_use]
-    pub fn fits(self, name: &str) -> bool {
-        match self {
-            Self::Fixed(fixed) => name == fixed,
-            Self::Prefix(prefix) => {
-                name.strip_prefix(prefix).is_some_and(|value| !value.is_empty())
-            }
-        }
-    }
-}
-
 /// How a partition field is made of its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartitionBy {
@@ -122,8 +91,8 @@ pub struct PartitionField {
 pub struct ServiceTable {
     /// Which records of the log are rows of it.
     pub kind: RecordKind,
-    /// How it is called.
-    pub name: TableName,
+    /// How it is called in each namespace.
+    pub name: &'static str,
     /// Its columns. A table that an earlier version made may lack the last ones.
     pub columns: &'static [Column],
     /// How it is partitioned when it is made.
@@ -143,7 +112,7 @@ pub const DEAD_LETTERS_TABLE: &str = "dead_letters";
 pub const SERVICE_TABLES: &[ServiceTable] = &[
     ServiceTable {
         kind: RecordKind::Events,
-        name: TableName::Fixed(EVENTS_TABLE),
+        name: EVENTS_TABLE,
         columns: EVENTS,
         partition: &[
             PartitionField { column: "type", name: "type", by: PartitionBy::Identity },
@@ -154,7 +123,7 @@ pub const SERVICE_TABLES: &[ServiceTable] = &[
     },
     ServiceTable {
         kind: RecordKind::DeadLetters,
-        name: TableName::Fixed(DEAD_LETTERS_TABLE),
+        name: DEAD_LETTERS_TABLE,
         columns: DEAD_LETTERS,
         partition: &[PartitionField { column: "received_at", name: "dt", by: PartitionBy::Day }],
         sort: &["received_at"],
@@ -163,15 +132,6 @@ pub const SERVICE_TABLES: &[ServiceTable] = &[
 ];
 
 impl ServiceTable {
-    /// The name, where that is fixed.
-    #[must_use]
-    pub fn fixed_name(&self) -> Option<&'static str> {
-        match self.name {
-            TableName::Fixed(name) => Some(name),
-            TableName::Prefix(_) => None,
-        }
-    }
-
     /// Whether its rows have a `seq`: the namespace's read token, cursor and restore point. Rows of
     /// other tables are counted as well, each table for itself, and show the number to nobody.
     #[must_use]
@@ -198,12 +158,6 @@ impl Default for ServiceTables {
 }
 
 impl ServiceTables {
-    /// These tables.
-    #[must_use]
-    pub fn new(tables: Vec<ServiceTable>) -> Self {
-        Self(tables.into())
-    }
-
     /// Those of this release, `events` with the first `count` columns of
     /// [`crate::columns::TRIAL`] as well; none when there are not so many.
     #[must_use]
@@ -212,7 +166,7 @@ impl ServiceTables {
         let mut tables = SERVICE_TABLES.to_vec();
         let events = tables.iter_mut().find(|table| table.kind == RecordKind::Events)?;
         events.columns = columns;
-        Some(Self::new(tables))
+        Some(Self(tables.into()))
     }
 
     /// Each of them.
@@ -229,7 +183,7 @@ impl ServiceTables {
     /// The table of this name; none for a name that is not one of ours.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&ServiceTable> {
-        self.iter().find(|table| table.name.fits(name))
+        self.iter().find(|table| table.name == name)
     }
 
     /// `events`.

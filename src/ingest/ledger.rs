@@ -130,7 +130,7 @@ impl NamespaceLedger {
                 .map_err(|cause| failed(io::Error::new(io::ErrorKind::InvalidData, cause)))?;
             if let Ok(entry) = ledger.claim(&namespace) {
                 for table in SERVICE_TABLES {
-                    if let Some(last) = saved.numbers.get(table.name.as_str()) {
+                    if let Some(last) = saved.numbers.get(table.name) {
                         *entry.last_mut(table.kind) = *last;
                     }
                 }
@@ -250,7 +250,7 @@ impl NamespaceLedger {
                 namespace: namespace.text().to_owned(),
                 numbers: SERVICE_TABLES
                     .iter()
-                    .map(|table| (table.name.as_str().to_owned(), entry.last(table.kind)))
+                    .map(|table| (table.name.to_owned(), entry.last(table.kind)))
                     .chain([(ACKNOWLEDGED.to_owned(), entry.acknowledged)])
                     .collect(),
                 types: entry.types.iter().cloned().collect(),

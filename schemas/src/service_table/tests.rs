@@ -5,23 +5,13 @@ use crate::columns::TRIAL;
 fn a_table_is_found_by_its_kind_and_by_its_name() {
     let tables = ServiceTables::default();
     for table in SERVICE_TABLES {
-        let name = table.fixed_name().unwrap();
-        assert_eq!(tables.of(table.kind).unwrap().fixed_name(), Some(name));
-        assert_eq!(tables.named(name).unwrap().kind, table.kind);
+        assert_eq!(tables.of(table.kind).unwrap().name, table.name);
+        assert_eq!(tables.named(table.name).unwrap().kind, table.kind);
     }
     assert!(tables.of(RecordKind::Keys).is_none());
     for name in ["", "event", "Events", "events2", "cdc_users"] {
         assert!(tables.named(name).is_none(), "{name}");
     }
-}
-
-#[test]
-fn names_that_are_made_of_data_are_found_by_their_prefix() {
-    let changes = ServiceTable { name: TableName::Prefix("cdc_"), ..SERVICE_TABLES[0] };
-    let tables = ServiceTables::new(vec![changes, SERVICE_TABLES[1]]);
-    assert!(tables.named("cdc_users").is_some_and(|table| table.fixed_name().is_none()));
-    assert!(tables.named("cdc_").is_none() && tables.named("users").is_none());
-    assert!(tables.named(DEAD_LETTERS_TABLE).is_some());
 }
 
 #[test]
