@@ -382,8 +382,12 @@ impl SettingTexts {
 
     fn tables(&self) -> Result<ServiceTables, ConfigError> {
         let count: usize = self.parsed("trial_columns", "is not a whole number")?;
-        ServiceTables::with_trial(count)
-            .ok_or_else(|| self.wrong("trial_columns", "is more than this build has"))
+        let tables = ServiceTables::with_trial(count)
+            .ok_or_else(|| self.wrong("trial_columns", "is more than this build has"))?;
+        let count: usize = self.parsed("trial_table", "is not a whole number")?;
+        tables
+            .and_trial(count)
+            .ok_or_else(|| self.wrong("trial_table", "is not what this build has"))
     }
 
     fn warehouse(&self, data_dir: &Path) -> Result<String, ConfigError> {

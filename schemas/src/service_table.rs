@@ -1,8 +1,11 @@
 //! The tables that the service itself writes: one value says all that is particular about each.
 //!
 //! A table of ours is one entry of [`SERVICE_TABLES`]. Everybody who needs to know one asks for it by
-//! the kind of its records or by its name, and nobody else compares either.
+//! the kind of its records or by its name. Elsewhere only what is true of events or of dead letters
+//! alone names one: the ids, the `seq`s and the letters.
 
+#[cfg(debug_assertions)]
+use crate::columns::TRIAL_CHANGES;
 use crate::columns::{Column, DEAD_LETTERS, EVENTS, KNOWN_EVENTS};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -17,16 +20,16 @@ pub enum RecordKind {
     DeadLetters = 2,
     /// Ids of event rows: no table has them.
     Keys = 3,
+    /// Rows of the one table in [`TRIAL_TABLES`]: no release has them.
+    #[cfg(debug_assertions)]
+    Trial = 255,
 }
 
 impl RecordKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Keys];
-
     /// The table that its records are rows of; none for records that are no rows.
     #[must_use]
     pub fn table(self) -> Option<&'static ServiceTable> {
-        SERVICE_TABLES.iter().find(|table| table.kind == self)
+        known_tables().find(|table| table.kind == self)
     }
 
     /// The name of that table.
@@ -62,7 +65,8 @@ impl RecordKind {
     /// From the log.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.code() == code)
+        let of_rows = known_tables().map(|table| table.kind);
+        of_rows.chain([Self::Keys]).find(|kind| kind.code() == code)
     }
 }
 
@@ -95,12 +99,16 @@ pub struct ServiceTable {
     pub name: &'static str,
     /// Its columns. A table that an earlier version made may lack the last ones.
     pub columns: &'static [Column],
-    /// How it is partitioned when it is made.
+    /// How it is partitioned when it is made: by text as it is, and by the days of times.
     pub partition: &'static [PartitionField],
-    /// Columns by which the rows of a file are sorted, when it is made.
+    /// Columns by which the rows of a file are sorted, when it is made: at most two, of numbers or
+    /// times that every row has.
     pub sort: &'static [&'static str],
     /// What a row's number is called, in messages.
     pub numbers: &'static str,
+    /// A column of events: each one with a value there is a row of this table as well, with the
+    /// columns of the same names. None where rows come into being otherwise.
+    pub events_with: Option<&'static str>,
 }
 
 /// The name of the table that holds a namespace's events.
@@ -120,6 +128,7 @@ pub const SERVICE_TABLES: &[ServiceTable] = &[
         ],
         sort: &["ts", "seq"],
         numbers: "seq",
+        events_with: None,
     },
     ServiceTable {
         kind: RecordKind::DeadLetters,
@@ -128,8 +137,32 @@ pub const SERVICE_TABLES: &[ServiceTable] = &[
         partition: &[PartitionField { column: "received_at", name: "dt", by: PartitionBy::Day }],
         sort: &["received_at"],
         numbers: "dead letters",
+        events_with: None,
     },
 ];
+
+/// A table that no release has, of changes: with it a test can see what an entry brings with it.
+#[cfg(debug_assertions)]
+pub const TRIAL_TABLES: &[ServiceTable] = &[ServiceTable {
+    kind: RecordKind::Trial,
+    name: "trial_changes",
+    columns: TRIAL_CHANGES,
+    partition: &[
+        PartitionField { column: "op", name: "op", by: PartitionBy::Identity },
+        PartitionField { column: "ts", name: "dt", by: PartitionBy::Day },
+    ],
+    sort: &["ts"],
+    numbers: "changes",
+    events_with: Some("op"),
+}];
+/// None in a release.
+#[cfg(not(debug_assertions))]
+pub const TRIAL_TABLES: &[ServiceTable] = &[];
+
+/// The tables that this build knows the records of: those of the release, then [`TRIAL_TABLES`].
+pub fn known_tables() -> impl Iterator<Item = &'static ServiceTable> {
+    SERVICE_TABLES.iter().chain(TRIAL_TABLES)
+}
 
 impl ServiceTable {
     /// Whether its rows have a `seq`: the namespace's read token, cursor and restore point. Rows of
@@ -167,6 +200,20 @@ impl ServiceTables {
         let events = tables.iter_mut().find(|table| table.kind == RecordKind::Events)?;
         events.columns = columns;
         Some(Self(tables.into()))
+    }
+
+    /// These, and the table of [`TRIAL_TABLES`] with its first `count` columns; these alone when
+    /// that is 0, none when it has not so many or would lack one of its first version.
+    #[must_use]
+    pub fn and_trial(self, count: usize) -> Option<Self> {
+        if count == 0 {
+            return Some(self);
+        }
+        let trial = TRIAL_TABLES.first()?;
+        let (columns, later) = trial.columns.split_at_checked(count)?;
+        let is_whole = later.iter().all(|column| column.id.is_none());
+        let trial = is_whole.then_some(ServiceTable { columns, ..*trial })?;
+        Some(Self(self.0.iter().copied().chain([trial]).collect()))
     }
 
     /// Each of them.

@@ -164,6 +164,7 @@ fn ingest_options(
         group_requests_max: GROUP_REQUESTS_MAX,
         group_bytes_max: GROUP_BYTES_MAX,
         types_max: config.types_max,
+        tables: config.tables.clone(),
         seq_after: 0,
         seq_floor: known.tables.into_iter().map(floor).collect::<HashMap<_, _>>(),
         namespaces: known.namespaces,
