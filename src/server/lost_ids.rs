@@ -28,10 +28,7 @@ use icecore_lake::{
         marks::{MarkFile, NotedMarks, RowMark},
     },
 };
-use icecore_schemas::{
-    names::Namespace,
-    service_table::{EVENTS_TABLE, RecordKind},
-};
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{collections::HashMap, error::Error, iter, pin::pin};
 use uuid::Uuid;
 
@@ -202,7 +199,7 @@ async fn rebuild_from_tables(
     let since_us = rebuild.since_ms().saturating_mul(1000);
     for namespace in namespaces {
         let Some(seq_min) = rebuild.lowest_seq(namespace) else { continue };
-        let table = match catalog.tables().load(&schema::ident(namespace, EVENTS_TABLE)).await {
+        let table = match catalog.tables().load(&schema::ident(namespace, ours.name)).await {
             Err(CatalogError::NoSuchTable(_)) => continue,
             loaded => loaded?,
         };
