@@ -115,8 +115,8 @@ pub(super) fn refuse(
     }
 }
 
-/// A text column's value.
-fn text_at<'a>(rows: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
+/// A text column's value; none where there is no such column.
+pub(super) fn text_at<'a>(rows: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
     let column = rows.column_by_name(column)?.as_string_opt::<i32>()?;
     column.is_valid(row).then(|| column.value(row))
 }
