@@ -287,31 +287,33 @@ impl SettingTexts {
     }
 
     fn duration(&self, key: &str, min: Duration, max: Duration) -> Result<Duration, ConfigError> {
-        let least = units::write_duration(min);
-        let most = units::write_duration(max);
-        let value = units::parse_duration(self.text(key)).ok_or_else(|| {
-            let form = "is not a time such as 500ms, 5s, 1h or 7d";
-            self.wrong(key, &format!("{form}, from {least} to {most}"))
-        })?;
-        match value {
-            _ if value < min => Err(self.wrong(key, &format!("is below the minimum, {least}"))),
-            _ if max < value => Err(self.wrong(key, &format!("is above the maximum, {most}"))),
-            _ => Ok(value),
-        }
+        let form = "is not a time such as 500ms, 5s, 1h or 7d";
+        let value = units::parse_duration(self.text(key));
+        self.within(key, value, (min, max), units::write_duration, form)
     }
 
     fn bytes(&self, key: &str, min: u64, max: u64) -> Result<u64, ConfigError> {
-        let least = units::write_bytes(min);
-        let most = units::write_bytes(max);
-        let value = units::parse_bytes(self.text(key)).ok_or_else(|| {
-            let form = "is not a size such as 64KiB or 1GiB";
-            self.wrong(key, &format!("{form}, from {least} to {most}"))
-        })?;
-        match value {
-            _ if value < min => Err(self.wrong(key, &format!("is below the minimum, {least}"))),
-            _ if max < value => Err(self.wrong(key, &format!("is above the maximum, {most}"))),
-            _ => Ok(value),
-        }
+        let form = "is not a size such as 64KiB or 1GiB";
+        let value = units::parse_bytes(self.text(key));
+        self.within(key, value, (min, max), units::write_bytes, form)
+    }
+
+    /// A value that was read and keeps the bounds.
+    fn within<T: Copy + PartialOrd>(
+        &self,
+        key: &str,
+        value: Option<T>,
+        (min, max): (T, T),
+        write: fn(T) -> String,
+        form: &str,
+    ) -> Result<T, ConfigError> {
+        let problem = match value {
+            None => format!("{form}, from {} to {}", write(min), write(max)),
+            Some(value) if value < min => format!("is below the minimum, {}", write(min)),
+            Some(value) if max < value => format!("is above the maximum, {}", write(max)),
+            Some(value) => return Ok(value),
+        };
+        Err(self.wrong(key, &problem))
     }
 
     fn size(&self, key: &str, min: u64, max: u64) -> Result<usize, ConfigError> {
@@ -388,8 +390,12 @@ impl SettingTexts {
 
     fn tables(&self) -> Result<ServiceTables, ConfigError> {
         let count: usize = self.parsed("trial_columns", "is not a whole number")?;
-        ServiceTables::with_trial(count)
-            .ok_or_else(|| self.wrong("trial_columns", "is more than this build has"))
+        let tables = ServiceTables::with_trial(count)
+            .ok_or_else(|| self.wrong("trial_columns", "is more than this build has"))?;
+        let count: usize = self.parsed("trial_table", "is not a whole number")?;
+        tables
+            .and_trial(count)
+            .ok_or_else(|| self.wrong("trial_table", "is not what this build has"))
     }
 
     fn warehouse(&self, data_dir: &Path) -> Result<String, ConfigError> {

@@ -39,7 +39,7 @@ use icecore_lake::{
 };
 use icecore_schemas::{
     names::Namespace,
-    service_table::{RecordKind, SERVICE_TABLES, ServiceTables},
+    service_table::{RecordKind, ServiceTables},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -274,13 +274,12 @@ impl Flush {
         through: LogPosition,
     ) -> Result<Vec<(RecordKind, i64)>, Arc<FlushError>> {
         self.owner.check().map_err(|not| Arc::new(not.into()))?;
-        if is_waiting(&self.wal, namespace, through) {
+        if is_waiting(&self.wal, &self.tables, namespace, through) {
             self.requests.wait(namespace, through).await?;
         }
         let mut snapshots = Vec::new();
         for ours in self.tables.iter() {
-            let Some(name) = ours.fixed_name() else { continue };
-            match self.catalog.tables().load(&schema::ident(namespace, name)).await {
+            match self.catalog.tables().load(&schema::ident(namespace, ours.name)).await {
                 Ok(table) if SchemaFit::of(ours, &table.metadata).is_ok() => {
                     let snapshot = table.metadata.current_snapshot_id();
                     snapshots.extend(snapshot.map(|id| (ours.kind, id)));
@@ -294,8 +293,13 @@ impl Flush {
 }
 
 /// Whether a record of `namespace` up to `through` is still in the log alone.
-fn is_waiting(wal: &Wal, namespace: &Namespace, through: LogPosition) -> bool {
-    SERVICE_TABLES.iter().any(|table| {
+fn is_waiting(
+    wal: &Wal,
+    tables: &ServiceTables,
+    namespace: &Namespace,
+    through: LogPosition,
+) -> bool {
+    tables.iter().any(|table| {
         wal.first_position(table.kind, namespace).is_some_and(|first| first <= through)
     })
 }
@@ -450,8 +454,8 @@ impl Job for FlushJob {
             // What is known stays; the table's own failure is told of below.
             warn!(error = &cause as &dyn std::error::Error, "cannot read who owns the events");
         }
-        let wal = &self.tables.wal;
-        let is_waiting = |namespace: &Namespace, through| is_waiting(wal, namespace, through);
+        let TableFlush { wal, ours, .. } = &self.tables;
+        let is_waiting = |namespace: &Namespace, through| is_waiting(wal, ours, namespace, through);
         let unanswered = self.requests.answer(&failed, is_waiting);
         match first {
             Some(error) => Err(error),

@@ -27,7 +27,11 @@ use icecore_lake::{
     ids::IdGenerator,
     wal::{LogPosition, Wal, WalError, WalWriter},
 };
-use icecore_schemas::{error_code::ErrorCode, names::Namespace, service_table::RecordKind};
+use icecore_schemas::{
+    error_code::ErrorCode,
+    names::Namespace,
+    service_table::{RecordKind, ServiceTables},
+};
 use sequencer::{GroupBounds, QueueShare, ReplySender, Sequencer, SequencerMessage};
 use std::{
     collections::HashMap,
@@ -63,6 +67,8 @@ pub struct IngestOptions {
     pub group_bytes_max: usize,
     /// Most distinct types of a namespace. Default 1 000.
     pub types_max: usize,
+    /// The tables that rows go to.
+    pub tables: ServiceTables,
     /// Highest number of a row that each table holds, so that none is given twice. A table that is
     /// missing starts at 0, or where the log and the id folder say.
     pub seq_floor: HashMap<(RecordKind, Namespace), u64>,

@@ -113,7 +113,7 @@ pub async fn build(
     read: &ReadManifests,
     now_ms: i64,
 ) -> Result<BuiltSnapshot, CatalogError> {
-    check(base, new)?;
+    check_readable(base, new)?;
     let mut writer = manifests::SnapshotWriter::new(storage, base, unused_id(base));
     let written = write(storage, base, new, read, now_ms, &mut writer).await;
     let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {
@@ -191,7 +191,7 @@ async fn discard(storage: &Storage, written: Vec<String>) {
 }
 
 /// Refuses what would make an unreadable snapshot.
-fn check(base: &TableMetadata, new: &NewSnapshot) -> Result<(), CatalogError> {
+fn check_readable(base: &TableMetadata, new: &NewSnapshot) -> Result<(), CatalogError> {
     let refuse = |text: &str| Err(CatalogError::Invalid(text.to_owned()));
     if base.format_version() == FormatVersion::V1 {
         return refuse("cannot append to a table of format version 1: upgrade it to version 2");

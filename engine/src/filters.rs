@@ -117,7 +117,7 @@ impl FilterTranslator<'_> {
 
     fn like(&self, like: &Like) -> Option<Filter> {
         let Expr::Literal(pattern, _) = like.pattern.as_ref() else { return None };
-        let pattern = text(pattern)?;
+        let pattern = text_of_literal(pattern)?;
         if like.case_insensitive || like.escape_char.is_some() || pattern.contains('\\') {
             return None;
         }
@@ -175,7 +175,7 @@ impl FilterTranslator<'_> {
         }
         let value_kind = value.data_type();
         let same = value_kind == *kind
-            || is_text(kind) && text(value).is_some()
+            || is_text(kind) && text_of_literal(value).is_some()
             || is_same_time(kind, &value_kind);
         datum(&self.column(column)?.result, value).filter(|_| same)
     }
@@ -192,7 +192,7 @@ fn through_cast(
     comparison: Comparison,
     value: &ScalarValue,
 ) -> Option<Filter> {
-    if is_text(from) && text(value).is_some() {
+    if is_text(from) && text_of_literal(value).is_some() {
         let value = datum(&term.result, value)?;
         return Some(test(term, ValueCheck::Compare(comparison, value)));
     }
@@ -279,7 +279,7 @@ fn is_text(kind: &DataType) -> bool {
     matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-fn text(value: &ScalarValue) -> Option<&str> {
+fn text_of_literal(value: &ScalarValue) -> Option<&str> {
     value.try_as_str()?
 }
 
@@ -304,7 +304,7 @@ fn datum(kind: &PrimitiveType, value: &ScalarValue) -> Option<Datum> {
         (PrimitiveType::TimestamptzNs, ScalarValue::TimestampNanosecond(Some(value), _)) => {
             Datum::timestamptz_nanos(*value)
         }
-        (PrimitiveType::String, value) => Datum::string(text(value)?),
+        (PrimitiveType::String, value) => Datum::string(text_of_literal(value)?),
         _ => return None,
     })
 }

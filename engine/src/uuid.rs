@@ -31,14 +31,14 @@ pub fn to_text(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, DataFusi
     for value in bytes.as_binary_view() {
         match value {
             None => texts.append_null(),
-            Some(value) if value.len() == BYTES => texts.append_value(text(value)),
+            Some(value) if value.len() == BYTES => texts.append_value(hyphenated(value)),
             Some(value) => return exec_err!("a uuid has {} bytes", value.len()),
         }
     }
     Ok(cast(&texts.finish(), target)?)
 }
 
-fn text(bytes: &[u8]) -> String {
+fn hyphenated(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(36);
     for (at, byte) in bytes.iter().enumerate() {
         if HYPHENS.contains(&at) {
@@ -56,7 +56,7 @@ fn canonical(written: &str) -> Option<String> {
     let digits: String = inner.chars().filter(|c| *c != '-').collect();
     let is_uuid = digits.len() == 2 * BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit());
     let number = u128::from_str_radix(&digits, 16).ok().filter(|_| is_uuid)?;
-    Some(text(&number.to_be_bytes()))
+    Some(hyphenated(&number.to_be_bytes()))
 }
 
 /// The function behind the cast.

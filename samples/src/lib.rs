@@ -43,12 +43,12 @@ const CHARS: [char; 14] = [
 
 /// `events`, as a release makes it.
 pub fn events_table() -> CreateTable {
-    create(&SERVICE_TABLES[0], "events")
+    create(&SERVICE_TABLES[0])
 }
 
 /// `dead_letters`, as a release makes it.
 pub fn dead_letters_table() -> CreateTable {
-    create(&SERVICE_TABLES[1], "dead_letters")
+    create(&SERVICE_TABLES[1])
 }
 
 /// A table as the catalog would make it at `location`.

@@ -188,6 +188,21 @@ pub const TRIAL: &[Column] = &[
 #[cfg(not(debug_assertions))]
 pub const TRIAL: &[Column] = &[];
 
+/// Columns of a table that no release has.
+#[cfg(debug_assertions)]
+#[rustfmt::skip]
+pub(crate) const TRIAL_CHANGES: &[Column] = &[
+    required(1, "id", String, Server, "Trial: id of the event"),
+    required(2, "ns", String, Server, "Trial: its namespace"),
+    required(3, "ts", Timestamptz, Server, "Trial: when it happened"),
+    required(4, "op", String, Server, "Trial: the change; a partition column"),
+    optional(5, "collection", String, Server, "Trial: what changed"),
+    optional(6, "key", String, Server, "Trial: of which record"),
+    optional(7, "payload", String, Server, "Trial: what has no column"),
+    later("txid", String, Server, "Trial: its transaction"),
+    later("version", Long, Server, "Trial: its version"),
+];
+
 /// Every column of `events` that this build can read from an event: those of [`EVENTS`], then
 /// those of [`TRIAL`].
 pub const KNOWN_EVENTS: &[Column] = &{

@@ -1,8 +1,11 @@
 //! The tables that the service itself writes: one value says all that is particular about each.
 //!
 //! A table of ours is one entry of [`SERVICE_TABLES`]. Everybody who needs to know one asks for it by
-//! the kind of its records or by its name, and nobody else compares either.
+//! the kind of its records or by its name. Elsewhere only what is true of events or of dead letters
+//! alone names one: the ids, the `seq`s and the letters.
 
+#[cfg(debug_assertions)]
+use crate::columns::TRIAL_CHANGES;
 use crate::columns::{Column, DEAD_LETTERS, EVENTS, KNOWN_EVENTS};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -17,22 +20,22 @@ pub enum RecordKind {
     DeadLetters = 2,
     /// Ids of event rows: no table has them.
     Keys = 3,
+    /// Rows of the one table in [`TRIAL_TABLES`]: no release has them.
+    #[cfg(debug_assertions)]
+    Trial = 255,
 }
 
 impl RecordKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Keys];
-
     /// The table that its records are rows of; none for records that are no rows.
     #[must_use]
     pub fn table(self) -> Option<&'static ServiceTable> {
-        SERVICE_TABLES.iter().find(|table| table.kind == self)
+        known_tables().find(|table| table.kind == self)
     }
 
-    /// The name of that table; none also where the name is made of data.
+    /// The name of that table.
     #[must_use]
     pub fn table_name(self) -> Option<&'static str> {
-        self.table()?.fixed_name()
+        Some(self.table()?.name)
     }
 
     /// Whether its records are rows of a table.
@@ -62,38 +65,8 @@ impl RecordKind {
     /// From the log.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.code() == code)
-    }
-}
-
-/// How tables of a kind are called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableName {
-    /// There is one in each namespace, with this name.
-    Fixed(&'static str),
-    /// There is one for each value of something, which comes after this prefix: `cdc_` and the name
-    /// of a collection.
-    Prefix(&'static str),
-}
-
-impl TableName {
-    /// The name, or what it begins with.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fixed(text) | Self::Prefix(text) => text,
-        }
-    }
-
-    /// Whether a table of this name is one of the kind.
-    #[must_use]
-    pub fn fits(self, name: &str) -> bool {
-        match self {
-            Self::Fixed(fixed) => name == fixed,
-            Self::Prefix(prefix) => {
-                name.strip_prefix(prefix).is_some_and(|value| !value.is_empty())
-            }
-        }
+        let of_rows = known_tables().map(|table| table.kind);
+        of_rows.chain([Self::Keys]).find(|kind| kind.code() == code)
     }
 }
 
@@ -122,16 +95,20 @@ pub struct PartitionField {
 pub struct ServiceTable {
     /// Which records of the log are rows of it.
     pub kind: RecordKind,
-    /// How it is called.
-    pub name: TableName,
+    /// How it is called in each namespace.
+    pub name: &'static str,
     /// Its columns. A table that an earlier version made may lack the last ones.
     pub columns: &'static [Column],
-    /// How it is partitioned when it is made.
+    /// How it is partitioned when it is made: by text as it is, and by the days of times.
     pub partition: &'static [PartitionField],
-    /// Columns by which the rows of a file are sorted, when it is made.
+    /// Columns by which the rows of a file are sorted, when it is made: at most two, of numbers or
+    /// times that every row has.
     pub sort: &'static [&'static str],
     /// What a row's number is called, in messages.
     pub numbers: &'static str,
+    /// A column of events: each one with a value there is a row of this table as well, with the
+    /// columns of the same names. None where rows come into being otherwise.
+    pub events_with: Option<&'static str>,
 }
 
 /// The name of the table that holds a namespace's events.
@@ -143,7 +120,7 @@ pub const DEAD_LETTERS_TABLE: &str = "dead_letters";
 pub const SERVICE_TABLES: &[ServiceTable] = &[
     ServiceTable {
         kind: RecordKind::Events,
-        name: TableName::Fixed(EVENTS_TABLE),
+        name: EVENTS_TABLE,
         columns: EVENTS,
         partition: &[
             PartitionField { column: "type", name: "type", by: PartitionBy::Identity },
@@ -151,27 +128,43 @@ pub const SERVICE_TABLES: &[ServiceTable] = &[
         ],
         sort: &["ts", "seq"],
         numbers: "seq",
+        events_with: None,
     },
     ServiceTable {
         kind: RecordKind::DeadLetters,
-        name: TableName::Fixed(DEAD_LETTERS_TABLE),
+        name: DEAD_LETTERS_TABLE,
         columns: DEAD_LETTERS,
         partition: &[PartitionField { column: "received_at", name: "dt", by: PartitionBy::Day }],
         sort: &["received_at"],
         numbers: "dead letters",
+        events_with: None,
     },
 ];
 
-impl ServiceTable {
-    /// The name, where that is fixed.
-    #[must_use]
-    pub fn fixed_name(&self) -> Option<&'static str> {
-        match self.name {
-            TableName::Fixed(name) => Some(name),
-            TableName::Prefix(_) => None,
-        }
-    }
+/// A table that no release has, of changes: with it a test can see what an entry brings with it.
+#[cfg(debug_assertions)]
+pub const TRIAL_TABLES: &[ServiceTable] = &[ServiceTable {
+    kind: RecordKind::Trial,
+    name: "trial_changes",
+    columns: TRIAL_CHANGES,
+    partition: &[
+        PartitionField { column: "op", name: "op", by: PartitionBy::Identity },
+        PartitionField { column: "ts", name: "dt", by: PartitionBy::Day },
+    ],
+    sort: &["ts"],
+    numbers: "changes",
+    events_with: Some("op"),
+}];
+/// None in a release.
+#[cfg(not(debug_assertions))]
+pub const TRIAL_TABLES: &[ServiceTable] = &[];
 
+/// The tables that this build knows the records of: those of the release, then [`TRIAL_TABLES`].
+pub fn known_tables() -> impl Iterator<Item = &'static ServiceTable> {
+    SERVICE_TABLES.iter().chain(TRIAL_TABLES)
+}
+
+impl ServiceTable {
     /// Whether its rows have a `seq`: the namespace's read token, cursor and restore point. Rows of
     /// other tables are counted as well, each table for itself, and show the number to nobody.
     #[must_use]
@@ -198,12 +191,6 @@ impl Default for ServiceTables {
 }
 
 impl ServiceTables {
-    /// These tables.
-    #[must_use]
-    pub fn new(tables: Vec<ServiceTable>) -> Self {
-        Self(tables.into())
-    }
-
     /// Those of this release, `events` with the first `count` columns of
     /// [`crate::columns::TRIAL`] as well; none when there are not so many.
     #[must_use]
@@ -212,7 +199,21 @@ impl ServiceTables {
         let mut tables = SERVICE_TABLES.to_vec();
         let events = tables.iter_mut().find(|table| table.kind == RecordKind::Events)?;
         events.columns = columns;
-        Some(Self::new(tables))
+        Some(Self(tables.into()))
+    }
+
+    /// These, and the table of [`TRIAL_TABLES`] with its first `count` columns; these alone when
+    /// that is 0, none when it has not so many or would lack one of its first version.
+    #[must_use]
+    pub fn and_trial(self, count: usize) -> Option<Self> {
+        if count == 0 {
+            return Some(self);
+        }
+        let trial = TRIAL_TABLES.first()?;
+        let (columns, later) = trial.columns.split_at_checked(count)?;
+        let is_whole = later.iter().all(|column| column.id.is_none());
+        let trial = is_whole.then_some(ServiceTable { columns, ..*trial })?;
+        Some(Self(self.0.iter().copied().chain([trial]).collect()))
     }
 
     /// Each of them.
@@ -229,7 +230,7 @@ impl ServiceTables {
     /// The table of this name; none for a name that is not one of ours.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&ServiceTable> {
-        self.iter().find(|table| table.name.fits(name))
+        self.iter().find(|table| table.name == name)
     }
 
     /// `events`.

@@ -107,7 +107,7 @@ pub async fn run(config: &Config, command: &AuditCommand) -> Result<(), CliError
         AuditCommand::Verify(verify) => {
             let source = AuditSource::open(config, verify.url.as_deref()).await?;
             let expected = verify.expect.as_deref().map(head).transpose()?;
-            check(&source, expected).await
+            verify_chain(&source, expected).await
         }
     }
 }
@@ -159,7 +159,7 @@ fn show(records: &[ChainRecord]) -> Result<(), CliError> {
     say(&aligned(&header, &rows))
 }
 
-async fn check(source: &AuditSource, expected: Option<ChainHead>) -> Result<(), CliError> {
+async fn verify_chain(source: &AuditSource, expected: Option<ChainHead>) -> Result<(), CliError> {
     let mut checks = 1;
     let (ends, checked) = loop {
         let first = source.page(0, PAGE_RECORDS).await?;

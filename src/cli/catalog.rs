@@ -169,7 +169,7 @@ impl TableArgs {
 /// [`CliError::Client`]; [`CliError::Refused`] when the probe finds a step that does not work.
 pub async fn run(config: &Config, command: &CatalogCommand) -> Result<(), CliError> {
     match command {
-        CatalogCommand::Check(server) => check(&server.client(config)).await,
+        CatalogCommand::Check(server) => probe(&server.client(config)).await,
         CatalogCommand::Stats(table) => {
             call::<TableStats>(&table.client(config), Method::GET, &table.path("stats"), None).await
         }
@@ -377,7 +377,7 @@ async fn purge_dropped_of(client: &ServerClient, namespace: &str) -> Result<(), 
     Ok(())
 }
 
-async fn check(client: &ServerClient) -> Result<(), CliError> {
+async fn probe(client: &ServerClient) -> Result<(), CliError> {
     let namespace = format!("icecore_check_{}", unused_name());
     let (mut rows, mut failed) = (Vec::new(), 0);
     for ProbeStep { does, method, path, body } in steps(&namespace) {

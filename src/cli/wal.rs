@@ -189,13 +189,13 @@ async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), 
     let mut out = BufWriter::new(io::stdout().lock());
     let failed = |source| CliError::Io { operation: "write to stdout".to_owned(), source };
     for record in found.records.iter().filter(|one| one.kind == kind && marks.lack(one)) {
-        let decoded = codec::decode(&schema, &record.read()?, record.first_seq);
-        let batch = decoded.map_err(|cause| WalError::Damaged {
+        let rows = codec::decode(&schema, &record.read()?, record.first_seq);
+        let rows = rows.map_err(|cause| WalError::Damaged {
             path: record.path.to_path_buf(),
             offset: record.offset,
             reason: cause.to_string(),
         })?;
-        let batch = if kind.has_seq() { without_ours(&batch, record.first_seq)? } else { batch };
+        let batch = without_ours(rows, record.first_seq)?;
         let writer = EventWriter::new(&record.path, &batch)?;
         let mut lines = Vec::new();
         // Each has an id of its own.
@@ -205,11 +205,14 @@ async fn export(config: &Config, folder: &Path, kind: RecordKind) -> Result<(), 
     out.flush().map_err(failed)
 }
 
-/// The events without what the server that takes them gives anew. The text of one that was kept whole
-/// has a name that tells that server so.
-fn without_ours(batch: &RecordBatch, first_seq: u64) -> Result<RecordBatch, CliError> {
+/// Events without what the server that takes them gives anew. The text of one that was kept whole
+/// has a name that tells that server so. Rows without a `seq` are no events, and stay as they are.
+fn without_ours(rows: RecordBatch, first_seq: u64) -> Result<RecordBatch, CliError> {
+    if rows.column_by_name("seq").is_none() {
+        return Ok(rows);
+    }
     let mut sent: Vec<(&str, ArrayRef, bool)> = Vec::new();
-    for (field, values) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+    for (field, values) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         let (name, values) = (field.name().as_str(), Arc::clone(values));
         match name {
             "seq" | "ingested_at" => (),

@@ -130,6 +130,7 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("log_format", "text", "format of the log on stderr: text, or json with one object a line"),
     ("failpoints", "", "for tests: point=abort|error|delay:MS[@SKIP][*TIMES];…"),
     ("trial_columns", "0", "for tests: number of additional columns in events; a release has none"),
+    ("trial_table", "0", "for tests: number of columns in a table of changes; a release has none"),
 ];
 
 /// Settings whose values are not shown.

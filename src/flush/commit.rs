@@ -133,10 +133,10 @@ impl FlushTarget {
 }
 
 impl TableFlush {
-    /// What waits for a table; records that are no rows of one are left out.
+    /// What waits for a table of ours; records that are no rows of one are left out.
     pub(super) fn pending(&self) -> Vec<TableBacklog> {
         let mut pending = self.wal.pending();
-        pending.retain(|pending| pending.kind.table_name().is_some());
+        pending.retain(|pending| self.ours.of(pending.kind).is_some());
         pending
     }
 
@@ -169,9 +169,8 @@ impl TableFlush {
         let started = Instant::now();
 
         self.wal.check_room_for_ids()?;
-        let Some(ours) = self.ours.of(kind) else { return Ok(FlushExtent::All) };
-        let Some(name) = ours.fixed_name() else { return Ok(FlushExtent::All) };
-        let ident = schema::ident(namespace, name);
+        let ours = self.ours.of(kind).expect("only what waits for a table of ours is flushed");
+        let ident = schema::ident(namespace, ours.name);
         let table = self.target(namespace, &ident, ours).await?;
         let fit = self.fit(&ident, ours, table.metadata())?;
         // The pin comes before the list: listed records stay readable while it is held.
@@ -314,11 +313,8 @@ impl TableFlush {
         }
         // Someone may have dropped the namespace with the table.
         let missing = if is_known { self.missing_namespace(namespace).await? } else { missing };
-        let metadata = self
-            .catalog
-            .tables()
-            .stage_first(&levels(namespace), schema::create(ours, &ident.name))
-            .await?;
+        let metadata =
+            self.catalog.tables().stage_first(&levels(namespace), schema::create(ours)).await?;
         Ok(FlushTarget::New { metadata: Arc::new(metadata), namespace: missing })
     }
 

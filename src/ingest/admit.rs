@@ -25,7 +25,10 @@ use icecore_lake::{
     ids::IdGenerator,
     wal::WalError,
 };
-use icecore_schemas::{names::Namespace, service_table::RecordKind};
+use icecore_schemas::{
+    names::Namespace,
+    service_table::{RecordKind, ServiceTables},
+};
 use std::collections::{HashMap, HashSet};
 use ulid::Ulid;
 
@@ -36,6 +39,8 @@ pub(super) struct DedupState {
     pub(super) ledger: NamespaceLedger,
     pub(super) types_max: usize,
     pub(super) ids: IdGenerator,
+    /// Some of them have rows that are copies of events.
+    pub(super) tables: ServiceTables,
     /// Until when, in ms since 1970, events are known under their former identities too.
     pub(super) former_until_ms: Option<i64>,
 }
@@ -51,9 +56,10 @@ pub(super) struct AcceptedRows {
     pub(super) types: Vec<String>,
 }
 
-/// Dead letters of one namespace.
+/// New rows of one namespace for a table whose rows are counted for it alone.
 #[derive(Debug)]
-pub(super) struct DeadLetterRows {
+pub(super) struct CountedRows {
+    pub(super) kind: RecordKind,
     pub(super) namespace: Namespace,
     pub(super) first: u64,
     pub(super) rows: RecordBatch,
@@ -67,7 +73,7 @@ pub(super) struct AdmittedBatch {
     pub(super) duplicates: u64,
     pub(super) ranges: Vec<(Namespace, u64, u64)>,
     pub(super) refused: Vec<RefusedEvent>,
-    pub(super) new_letters: Vec<DeadLetterRows>,
+    pub(super) counted: Vec<CountedRows>,
     claimed: Vec<Namespace>,
     questions: OpenQuestions,
 }
@@ -147,6 +153,7 @@ impl AdmittedBatch {
             draft.refused = rejected.into_iter().map(|one| refused(one, None)).collect();
             return Ok(AdmissionOutcome::Decided(draft));
         }
+        draft.copy_events(dedup);
         let kept = draft
             .change_letters(dedup, letters, rejected, now_us)
             .and_then(|left| draft.keep_refused(dedup, left, &request, &shelters, now_us));
@@ -156,6 +163,18 @@ impl AdmittedBatch {
         }
         draft.refused.sort_by_key(|refused| refused.index);
         Ok(AdmissionOutcome::Decided(draft))
+    }
+
+    /// Adds the events that are rows of other tables as well.
+    fn copy_events(&mut self, DedupState { ledger, tables, .. }: &mut DedupState) {
+        for AcceptedRows { namespace, rows, .. } in &self.taken {
+            for table in tables.iter() {
+                let Some(rows) = rows::copies(table, rows) else { continue };
+                let (kind, namespace) = (table.kind, namespace.clone());
+                let first = ledger.entry(&namespace).give(kind, rows.num_rows());
+                self.counted.push(CountedRows { kind, namespace, first, rows, keys: Vec::new() });
+            }
+        }
     }
 
     /// Adds the next rows of dead letters; gives what was refused and is in none of them.
@@ -185,16 +204,16 @@ impl AdmittedBatch {
         };
         // Where another namespace owns the catalog name, the table of letters is that one's.
         let namespace = self.claim(dedup, &namespace).err().unwrap_or(namespace);
-        let last = dedup.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
-        let first = *last + 1;
-        *last += rows.len() as u64;
-        self.new_letters.push(DeadLetterRows {
+        let kind = RecordKind::DeadLetters;
+        let first = dedup.ledger.entry(&namespace).give(kind, rows.len());
+        self.counted.push(CountedRows {
+            kind,
             namespace,
             first,
             rows: letter_rows(&rows, now_us),
             keys: Vec::new(),
         });
-        let keys = &mut self.new_letters.last_mut().expect("it was pushed right before").keys;
+        let keys = &mut self.counted.last_mut().expect("it was pushed right before").keys;
         for letter in rows.iter().filter(|letter| letter.status != LetterStatus::Pending) {
             keys.extend(letters::close(&mut dedup.index, &letter.id)?);
         }
@@ -365,12 +384,11 @@ impl AdmittedBatch {
                 continue;
             }
             notes.iter().for_each(|(key, id)| letters::note(&mut dedup.index, *key, *id));
-            let last = dedup.ledger.entry(&namespace).last_mut(RecordKind::DeadLetters);
-            let first = *last + 1;
-            *last += new.len() as u64;
+            let kind = RecordKind::DeadLetters;
+            let first = dedup.ledger.entry(&namespace).give(kind, new.len());
             let rows = rows::dead_letters(&new, request, now_us, first_id);
             let keys = notes.iter().map(|(key, _)| *key).collect();
-            self.new_letters.push(DeadLetterRows { namespace, first, rows, keys });
+            self.counted.push(CountedRows { kind, namespace, first, rows, keys });
             let named = new.into_iter().zip(notes);
             self.refused.extend(named.map(|(one, (_, id))| refused(one, Some(id.to_string()))));
         }
@@ -398,20 +416,18 @@ impl AdmittedBatch {
 
     fn undo(&mut self, dedup: &mut DedupState) {
         self.taken.iter().for_each(|taken| taken.undo(dedup));
-        self.new_letters.iter().for_each(|new_letters| new_letters.undo(dedup));
+        self.counted.iter().for_each(|counted| counted.undo(dedup));
         for namespace in &self.claimed {
             dedup.ledger.release(namespace);
         }
     }
 }
 
-impl DeadLetterRows {
-    /// Makes the letters unknown again, and gives their numbers back: those after them are given
-    /// back, too.
+impl CountedRows {
+    /// Makes letters unknown again, and gives the numbers back: those after them are given back, too.
     pub(super) fn undo(&self, dedup: &mut DedupState) {
         self.keys.iter().for_each(|key| dedup.index.forget(*key));
-        let last = dedup.ledger.entry(&self.namespace).last_mut(RecordKind::DeadLetters);
-        *last = (*last).min(self.first - 1);
+        dedup.ledger.entry(&self.namespace).take_back(self.kind, self.first);
     }
 }
 
@@ -425,8 +441,7 @@ impl AcceptedRows {
         let new: HashSet<&String> = self.types.iter().collect();
         let entry = dedup.ledger.entry(&self.namespace);
         entry.types.retain(|text| !new.contains(text));
-        let last = entry.last_mut(RecordKind::Events);
-        *last = (*last).min(self.first_seq - 1);
+        entry.take_back(RecordKind::Events, self.first_seq);
     }
 }
 

@@ -4,7 +4,7 @@
 //! in which they were judged.
 
 use crate::ingest::{
-    admit::{AcceptedRows, AdmittedBatch, DeadLetterRows, DedupState},
+    admit::{AcceptedRows, AdmittedBatch, CountedRows, DedupState},
     keys,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
@@ -18,7 +18,7 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(super) struct LogGroup {
     taken: Vec<AcceptedRows>,
-    new_letters: Vec<DeadLetterRows>,
+    counted: Vec<CountedRows>,
 }
 
 /// Rows of one table, and the number of the first.
@@ -33,7 +33,7 @@ struct TableRows {
 impl LogGroup {
     pub(super) fn add(&mut self, draft: &mut AdmittedBatch) {
         self.taken.append(&mut draft.taken);
-        self.new_letters.append(&mut draft.new_letters);
+        self.counted.append(&mut draft.counted);
     }
 
     /// What the log should hold: rows first, then the ids of the same rows.
@@ -41,28 +41,26 @@ impl LogGroup {
         // Drafts of one namespace become one record: their numbers follow one another.
         let mut events = GroupParts::default();
         for taken in &self.taken {
-            let part = events.part(&taken.namespace, taken.first_seq);
+            let part = events.part(RecordKind::Events, &taken.namespace, taken.first_seq);
             part.batches.push(taken.rows.clone());
             part.keys.extend_from_slice(&taken.keys);
             part.types.extend_from_slice(&taken.types);
         }
-        let mut dead_letters = GroupParts::default();
-        for new_letters in &self.new_letters {
-            let part = dead_letters.part(&new_letters.namespace, new_letters.first);
-            part.batches.push(new_letters.rows.clone());
+        let mut others = GroupParts::default();
+        for CountedRows { kind, namespace, first, rows, .. } in &self.counted {
+            others.part(*kind, namespace, *first).batches.push(rows.clone());
         }
         let mut records = Vec::new();
         let event_schema = rows::known_event_schema();
-        for (namespace, part) in &events.parts {
-            records.push(rows_record(RecordKind::Events, namespace, part, &event_schema));
+        for (key, part) in &events.parts {
+            records.push(rows_record(key, part, &event_schema));
         }
-        let dead_letter_schema = rows::dead_letter_schema();
-        for (namespace, part) in &dead_letters.parts {
-            let kind = RecordKind::DeadLetters;
-            records.push(rows_record(kind, namespace, part, &dead_letter_schema));
+        for (key, part) in &others.parts {
+            let table = key.0.table().expect("every kind of rows has its table");
+            records.push(rows_record(key, part, &rows::schema_of(table.columns)));
         }
         // Ids come last, in the same block: a torn block has neither rows nor ids.
-        records.extend(events.parts.iter().map(|(namespace, part)| LogRecord {
+        records.extend(events.parts.iter().map(|((_, namespace), part)| LogRecord {
             kind: RecordKind::Keys,
             namespace: namespace.clone(),
             first_seq: part.first,
@@ -76,7 +74,7 @@ impl LogGroup {
     /// soon as the log has a block more, which may have the same numbers and the same positions.
     pub(super) fn undo(&self, dedup: &mut DedupState) {
         self.taken.iter().for_each(|taken| taken.undo(dedup));
-        self.new_letters.iter().for_each(|new_letters| new_letters.undo(dedup));
+        self.counted.iter().for_each(|counted| counted.undo(dedup));
     }
 
     /// Notes what was made durable.
@@ -92,31 +90,32 @@ impl LogGroup {
 /// Parts in order of first appearance.
 #[derive(Debug, Default)]
 struct GroupParts {
-    parts: Vec<(Namespace, TableRows)>,
-    places: HashMap<Namespace, usize>,
+    parts: Vec<((RecordKind, Namespace), TableRows)>,
+    places: HashMap<(RecordKind, Namespace), usize>,
 }
 
 impl GroupParts {
-    fn part(&mut self, namespace: &Namespace, first: u64) -> &mut TableRows {
+    fn part(&mut self, kind: RecordKind, namespace: &Namespace, first: u64) -> &mut TableRows {
         // Drafts join in the order of their numbers, so the first one's number is the record's.
-        let place = *self.places.entry(namespace.clone()).or_insert_with(|| {
-            self.parts.push((namespace.clone(), TableRows { first, ..TableRows::default() }));
-            self.parts.len() - 1
-        });
+        let key = (kind, namespace.clone());
+        let place = self.places.get(&key).copied().unwrap_or(self.parts.len());
+        if place == self.parts.len() {
+            self.places.insert(key.clone(), place);
+            self.parts.push((key, TableRows { first, ..TableRows::default() }));
+        }
         &mut self.parts[place].1
     }
 }
 
 fn rows_record(
-    kind: RecordKind,
-    namespace: &Namespace,
+    (kind, namespace): &(RecordKind, Namespace),
     part: &TableRows,
     schema: &SchemaRef,
 ) -> LogRecord {
     let rows = rows::concat(schema, &part.batches)
         .expect("decoded batches have the schema's types and its required columns");
     LogRecord {
-        kind,
+        kind: *kind,
         namespace: namespace.clone(),
         first_seq: part.first,
         rows: count(rows.num_rows()),

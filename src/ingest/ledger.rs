@@ -8,7 +8,7 @@ use crate::ingest::dedup::run::FreezeSpan;
 use icecore_lake::wal::WalError;
 use icecore_schemas::{
     names::Namespace,
-    service_table::{RecordKind, SERVICE_TABLES},
+    service_table::{RecordKind, known_tables},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -94,8 +94,21 @@ impl NamespaceCounters {
         self.numbers.get(&kind.counted_as()).copied().unwrap_or(self.start)
     }
 
-    /// The same, to be changed.
-    pub(super) fn last_mut(&mut self, kind: RecordKind) -> &mut u64 {
+    /// Gives so many new rows their numbers: the first one.
+    pub(super) fn give(&mut self, kind: RecordKind, rows: usize) -> u64 {
+        let last = self.last_mut(kind);
+        let first = *last + 1;
+        *last += rows as u64;
+        first
+    }
+
+    /// Takes numbers back: this one, and those that were given after it.
+    pub(super) fn take_back(&mut self, kind: RecordKind, first: u64) {
+        let last = self.last_mut(kind);
+        *last = (*last).min(first - 1);
+    }
+
+    fn last_mut(&mut self, kind: RecordKind) -> &mut u64 {
         self.numbers.entry(kind.counted_as()).or_insert(self.start)
     }
 }
@@ -129,8 +142,8 @@ impl NamespaceLedger {
             let namespace = Namespace::parse(&saved.namespace)
                 .map_err(|cause| failed(io::Error::new(io::ErrorKind::InvalidData, cause)))?;
             if let Ok(entry) = ledger.claim(&namespace) {
-                for table in SERVICE_TABLES {
-                    if let Some(last) = saved.numbers.get(table.name.as_str()) {
+                for table in known_tables() {
+                    if let Some(last) = saved.numbers.get(table.name) {
                         *entry.last_mut(table.kind) = *last;
                     }
                 }
@@ -248,9 +261,8 @@ impl NamespaceLedger {
             .iter()
             .map(|(namespace, entry)| SavedEntry {
                 namespace: namespace.text().to_owned(),
-                numbers: SERVICE_TABLES
-                    .iter()
-                    .map(|table| (table.name.as_str().to_owned(), entry.last(table.kind)))
+                numbers: known_tables()
+                    .map(|table| (table.name.to_owned(), entry.last(table.kind)))
                     .chain([(ACKNOWLEDGED.to_owned(), entry.acknowledged)])
                     .collect(),
                 types: entry.types.iter().cloned().collect(),

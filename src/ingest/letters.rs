@@ -4,11 +4,11 @@
 //! has an entry of its own. Its one invariant: an event finds a letter here only while that is
 //! pending.
 
-use crate::ingest::dedup::{IdIndex, SeenId};
-use arrow::{
-    array::{Array, AsArray},
-    record_batch::RecordBatch,
+use crate::ingest::{
+    dedup::{IdIndex, SeenId},
+    refusal::text_at,
 };
+use arrow::record_batch::RecordBatch;
 use icecore_lake::{
     event::{RejectedEvent, dead_letter},
     wal::WalError,
@@ -140,10 +140,7 @@ pub(super) fn replay(
     rows: &RecordBatch,
 ) -> Result<(), WalError> {
     for row in 0..rows.num_rows() {
-        let text = |name: &str| {
-            let column = rows.column_by_name(name)?.as_string_opt::<i32>()?;
-            column.is_valid(row).then(|| column.value(row))
-        };
+        let text = |name: &str| text_at(rows, name, row);
         let Some(letter) = text("id") else { continue };
         if text("status") != Some(dead_letter::LetterStatus::Pending.as_str()) {
             close(index, letter)?;

@@ -72,8 +72,8 @@ pub(super) fn recover(
     let former_until_ms =
         derivation::former_until_ms(&options.dedup_folder, is_empty, clock.now_ms(), window_ms)?;
     let covered = ledger.event_counters();
-    let mut dedup =
-        DedupState { index, ledger, types_max: options.types_max, ids, former_until_ms };
+    let (types_max, tables) = (options.types_max, options.tables.clone());
+    let mut dedup = DedupState { index, ledger, types_max, ids, tables, former_until_ms };
     dedup.ledger.start_after(options.seq_after);
     let mut unsaved = UnsavedIds::default();
     let mut stale: HashMap<Namespace, LogPosition> = HashMap::new();

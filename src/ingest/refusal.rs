@@ -108,15 +108,15 @@ pub(super) fn refuse(
         kept_in: None,
         code: reason.code(),
         reason: reason_text,
-        id: text(rows, "id", row).map(str::to_owned),
-        event_type: text(rows, "type", row).map(str::to_owned),
-        source: text(rows, "source", row).map(str::to_owned),
+        id: text_at(rows, "id", row).map(str::to_owned),
+        event_type: text_at(rows, "type", row).map(str::to_owned),
+        source: text_at(rows, "source", row).map(str::to_owned),
         payload,
     }
 }
 
-/// A text column's value.
-fn text<'a>(rows: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
+/// A text column's value; none where there is no such column.
+pub(super) fn text_at<'a>(rows: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
     let column = rows.column_by_name(column)?.as_string_opt::<i32>()?;
     column.is_valid(row).then(|| column.value(row))
 }

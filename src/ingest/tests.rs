@@ -10,7 +10,7 @@ use icecore_lake::{
     metrics::Metrics,
     wal::WalOptions,
 };
-use icecore_schemas::service_table::RecordKind;
+use icecore_schemas::service_table::{RecordKind, ServiceTables};
 use std::{collections::BTreeMap, path::Path};
 use tempfile::TempDir;
 
@@ -40,6 +40,7 @@ impl House {
             group_requests_max: 1024,
             group_bytes_max: 16 << 20,
             types_max: 1000,
+            tables: ServiceTables::default(),
             seq_after: 0,
             seq_floor: HashMap::new(),
             namespaces: Vec::new(),
@@ -84,10 +85,7 @@ impl Server {
 
     /// Every row of one table in the log: `seq` (from the record) and a column's text.
     fn rows(&self, kind: RecordKind, namespace: &str, column: &str) -> Vec<(u64, String)> {
-        let schema = match kind {
-            RecordKind::Events => rows::event_schema(),
-            RecordKind::DeadLetters | RecordKind::Keys => rows::dead_letter_schema(),
-        };
+        let schema = rows::schema_of(kind.table().unwrap().columns);
         let mut found = Vec::new();
         for record in self.wal.records(kind, &ns(namespace), 0) {
             let batch = codec::decode(&schema, &record.read().unwrap(), record.first_seq).unwrap();

@@ -86,9 +86,7 @@ impl NamespaceState<'_> {
             self.entry.types.insert(event_type.to_owned());
             taken.types.push(event_type.to_owned());
         }
-        let last = self.entry.last_mut(RecordKind::Events);
-        *last += 1;
-        let seq = *last;
+        let seq = self.entry.give(RecordKind::Events, 1);
         taken.keys.push(key);
         self.index.insert(key.id, SeenId { content: key.content, seq });
         Ok(EventVerdict::New(seq))

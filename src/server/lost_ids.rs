@@ -28,10 +28,7 @@ use icecore_lake::{
         marks::{MarkFile, NotedMarks, RowMark},
     },
 };
-use icecore_schemas::{
-    names::Namespace,
-    service_table::{EVENTS_TABLE, RecordKind},
-};
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{collections::HashMap, error::Error, iter, pin::pin};
 use uuid::Uuid;
 
@@ -164,6 +161,7 @@ fn ingest_options(
         group_requests_max: GROUP_REQUESTS_MAX,
         group_bytes_max: GROUP_BYTES_MAX,
         types_max: config.types_max,
+        tables: config.tables.clone(),
         seq_after: 0,
         seq_floor: known.tables.into_iter().map(floor).collect::<HashMap<_, _>>(),
         namespaces: known.namespaces,
@@ -201,7 +199,7 @@ async fn rebuild_from_tables(
     let since_us = rebuild.since_ms().saturating_mul(1000);
     for namespace in namespaces {
         let Some(seq_min) = rebuild.lowest_seq(namespace) else { continue };
-        let table = match catalog.tables().load(&schema::ident(namespace, EVENTS_TABLE)).await {
+        let table = match catalog.tables().load(&schema::ident(namespace, ours.name)).await {
             Err(CatalogError::NoSuchTable(_)) => continue,
             loaded => loaded?,
         };

@@ -22,7 +22,7 @@ use icecore_lake::wal::{
 };
 use icecore_schemas::{
     names::Namespace,
-    service_table::{RecordKind, SERVICE_TABLES, ServiceTable},
+    service_table::{RecordKind, known_tables},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -83,8 +83,7 @@ impl CatalogState {
                 continue; // A namespace that another engine made.
             };
             for (table, held) in tables {
-                let named = |ours: &&ServiceTable| ours.fixed_name() == Some(table.as_str());
-                let Some(ours) = SERVICE_TABLES.iter().find(named) else { continue };
+                let Some(ours) = known_tables().find(|ours| ours.name == table) else { continue };
                 let position = if held.epoch < since { 0 } else { held.position };
                 let mark = RowMark { seq: held.last_seq, position };
                 known.tables.insert((ours.kind, namespace.clone()), mark);

@@ -168,8 +168,7 @@ impl ResolvedNamespace {
             Err(cause) => return Err(internal(&cause)),
         };
         if self.has_events {
-            let ours = sources.tables.iter().filter_map(ServiceTable::fixed_name);
-            names.extend(ours.map(str::to_owned));
+            names.extend(sources.tables.iter().map(|ours| ours.name.to_owned()));
         }
         names.sort();
         names.dedup();

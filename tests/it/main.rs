@@ -48,6 +48,7 @@ mod restores;
 mod rights;
 mod starts;
 mod stopped;
+mod third_table;
 mod tidy;
 mod time_travel;
 mod upgrades;

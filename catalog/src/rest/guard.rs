@@ -8,7 +8,7 @@
 use super::{
     REQUEST_BYTES_MAX, RestState,
     error::RestError,
-    request::{ObjectName, levels, names, parse_body, text},
+    request::{ObjectName, levels, names, parse_body, utf8_body},
 };
 use crate::{
     access::{Action, IdentityError, Principal, request_entry},
@@ -271,7 +271,7 @@ async fn change(
     let Some(recorder) = rest.access.recorder() else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
     let whole = whole(&parts.headers, body, REQUEST_BYTES_MAX).await;
-    let whole = whole.map_err(RestError::from).and_then(|body| text(&parts.headers, body));
+    let whole = whole.map_err(RestError::from).and_then(|body| utf8_body(&parts.headers, body));
     let (body, targets) = match whole {
         Ok(body) => {
             let targets = targets(rest, &parts, need, &body);

@@ -161,7 +161,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, RestError> {
         let (parts, body) = request.into_parts();
         let bytes = whole(&parts.headers, body, REQUEST_BYTES_MAX).await?;
-        parse_body(&text(&parts.headers, bytes)?).map(Self)
+        parse_body(&utf8_body(&parts.headers, bytes)?).map(Self)
     }
 }
 
@@ -170,7 +170,7 @@ const CLIENT_VERSION: &str = "x-client-version";
 
 /// A body as UTF-8. Iceberg's Java client, up to at least 1.10, sends ISO-8859-1 and has no setting
 /// for it: what is in that alphabet is read as it was meant. Of what is not only `?` is left.
-pub(super) fn text(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, RestError> {
+pub(super) fn utf8_body(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, RestError> {
     let coding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         let text = "request body: it has a Content-Encoding; send it uncompressed";

@@ -169,10 +169,10 @@ fn may_name(file: &PlannedFile, path: &str) -> bool {
 fn path_bounds(file: &PlannedFile) -> (Option<&str>, Option<&str>) {
     let known = [FILE_PATH_ID, FILE_ID].into_iter().find_map(|id| file.column(id));
     let Some(paths) = known else { return (None, None) };
-    (text(paths.lower.as_ref()), text(paths.upper.as_ref()))
+    (text_of_bound(paths.lower.as_ref()), text_of_bound(paths.upper.as_ref()))
 }
 
-fn text(bound: Option<&Datum>) -> Option<&str> {
+fn text_of_bound(bound: Option<&Datum>) -> Option<&str> {
     match bound?.literal() {
         PrimitiveLiteral::String(text) => Some(text),
         _ => None,

@@ -66,7 +66,7 @@ impl Storage {
             }
         };
         let forbidden = || CatalogError::LocationForbidden(request.uri.clone());
-        let method = check(own, scope, options, &request).ok_or_else(forbidden)?;
+        let method = method_inside(own, scope, options, &request).ok_or_else(forbidden)?;
         let signed = authorization(options, method, &request).ok_or_else(forbidden)?;
         let mut headers = request.headers;
         headers.retain(|name, _| !signed.contains_key(&name.to_ascii_lowercase()));
@@ -76,7 +76,7 @@ impl Storage {
 }
 
 /// The request's method when it stays inside the table.
-fn check(
+fn method_inside(
     own: &Location,
     scope: FileScope,
     options: &S3Options,

@@ -35,7 +35,7 @@ pub fn of_expr(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
             if is_correlated(&subquery.subquery) =>
         {
             if !is_one_row(&subquery.subquery) {
-                check(&subquery.subquery)?;
+                check_inner_rows(&subquery.subquery)?;
                 let same = InSubquery { expr, subquery, negated };
                 return Ok(Transformed::no(Expr::InSubquery(same)));
             }
@@ -67,7 +67,7 @@ fn existence(plan: &LogicalPlan) -> Result<Option<bool>, DataFusionError> {
             plan.inputs().into_iter().try_fold(None, |_, input| existence(input))
         }
         LogicalPlan::Distinct(Distinct::All(input)) => existence(input),
-        _ => check(plan).map(|()| None),
+        _ => check_inner_rows(plan).map(|()| None),
     }
 }
 
@@ -99,15 +99,15 @@ fn check_value(subquery: &Subquery) -> Result<(), DataFusionError> {
             LogicalPlan::SubqueryAlias(alias) => &alias.input,
             LogicalPlan::Filter(filter) => &filter.input,
             LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => {
-                return check(&aggregate.input);
+                return check_inner_rows(&aggregate.input);
             }
-            _ => return check(&subquery.subquery),
+            _ => return check_inner_rows(&subquery.subquery),
         };
     }
 }
 
 /// Refuses what sees all rows at once above a condition that names an outer column.
-fn check(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+fn check_inner_rows(plan: &LogicalPlan) -> Result<(), DataFusionError> {
     plan.apply(|node| {
         let is_above = |input: &LogicalPlan| is_correlated(input);
         let what = match node {

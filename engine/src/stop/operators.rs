@@ -1,6 +1,6 @@
 //! Physical plans whose operators stop.
 
-use crate::stop::QueryStop;
+use crate::{forward::forward, stop::QueryStop};
 use arrow::{
     array::RecordBatch,
     datatypes::{FieldRef, Schema, SchemaRef},
@@ -159,13 +159,14 @@ impl fmt::Display for StopExpr {
 }
 
 impl PhysicalExpr for StopExpr {
+    forward! {
+        fn return_field(&self, schema: &Schema) -> Result<FieldRef, DataFusionError>;
+        fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+    }
+
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue, DataFusionError> {
         self.stop.check()?;
         self.inner.evaluate(batch)
-    }
-
-    fn return_field(&self, schema: &Schema) -> Result<FieldRef, DataFusionError> {
-        self.inner.return_field(schema)
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -178,22 +179,18 @@ impl PhysicalExpr for StopExpr {
     ) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         Ok(Arc::new(Self { inner: children.remove(0), stop: Arc::clone(&self.stop) }))
     }
-
-    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt_sql(f)
-    }
 }
 
 /// An operator whose streams end once its query is over.
 #[derive(Debug)]
 struct StopExec {
-    input: Arc<dyn ExecutionPlan>,
+    inner: Arc<dyn ExecutionPlan>,
     stop: Arc<QueryStop>,
 }
 
 impl StopExec {
-    fn around(input: Arc<dyn ExecutionPlan>, stop: &Arc<QueryStop>) -> Arc<dyn ExecutionPlan> {
-        Arc::new(Self { input, stop: Arc::clone(stop) })
+    fn around(inner: Arc<dyn ExecutionPlan>, stop: &Arc<QueryStop>) -> Arc<dyn ExecutionPlan> {
+        Arc::new(Self { inner, stop: Arc::clone(stop) })
     }
 }
 
@@ -204,12 +201,14 @@ impl DisplayAs for StopExec {
 }
 
 impl ExecutionPlan for StopExec {
-    fn name(&self) -> &'static str {
-        "StopExec"
+    forward! {
+        fn properties(&self) -> &Arc<PlanProperties>;
+        fn partition_statistics(&self, partition: Option<usize>)
+            -> Result<Arc<Statistics>, DataFusionError>;
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
+    fn name(&self) -> &'static str {
+        "StopExec"
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
@@ -217,7 +216,7 @@ impl ExecutionPlan for StopExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+        vec![&self.inner]
     }
 
     fn with_new_children(
@@ -233,16 +232,9 @@ impl ExecutionPlan for StopExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         self.stop.check()?;
-        let inner = self.input.execute(partition, context)?;
+        let inner = self.inner.execute(partition, context)?;
         let schema = inner.schema();
         Ok(Box::pin(StopStream { inner, schema, stop: Arc::clone(&self.stop), waiting: None }))
-    }
-
-    fn partition_statistics(
-        &self,
-        partition: Option<usize>,
-    ) -> Result<Arc<Statistics>, DataFusionError> {
-        self.input.partition_statistics(partition)
     }
 }
 

@@ -12,7 +12,10 @@ use arrow::{
     error::ArrowError,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
-use icecore_schemas::columns::{Column, ColumnKind, DEAD_LETTERS, EVENTS, KNOWN_EVENTS};
+use icecore_schemas::{
+    columns::{Column, ColumnKind, DEAD_LETTERS, EVENTS, KNOWN_EVENTS},
+    service_table::ServiceTable,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock},
@@ -145,6 +148,22 @@ pub fn align(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, Arro
     let columns = columns.collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+/// The events that are rows of `table` as well, with its columns; none where there are none.
+#[must_use]
+pub fn copies(table: &ServiceTable, events: &RecordBatch) -> Option<RecordBatch> {
+    let values = events.column_by_name(table.events_with?)?;
+    if values.null_count() == values.len() {
+        return None;
+    }
+    let fields = events.schema_ref().fields().iter().enumerate();
+    let shared = fields.filter(|(_, field)| table.column(field.name()).is_some());
+    let shared: Vec<usize> = shared.map(|(at, _)| at).collect();
+    let copied = events.project(&shared).and_then(|rows| {
+        compute::filter_record_batch(&rows, &compute::is_not_null(values.as_ref())?)
+    });
+    Some(copied.expect("the columns are the events' own, and there is one flag a row"))
 }
 
 /// Rejected events as rows of [`dead_letter_schema`]: row `n` has the ULID `first_id + n`.

@@ -158,10 +158,11 @@ fn holds(field: &NestedFieldRef, column: &Column) -> bool {
 /// The columns that nobody else may take from our tables.
 #[must_use]
 pub fn own_tables(tables: &ServiceTables) -> Arc<[OwnTable]> {
-    let named = tables.iter().filter_map(|table| Some((table.fixed_name()?, table.columns)));
-    named
-        .map(|(name, columns)| OwnTable { name, columns: columns.iter().map(own_column).collect() })
-        .collect()
+    let own = |ours: &ServiceTable| OwnTable {
+        name: ours.name,
+        columns: ours.columns.iter().map(own_column).collect(),
+    };
+    tables.iter().map(own).collect()
 }
 
 fn own_column(column: &Column) -> OwnColumn {

@@ -38,15 +38,15 @@ pub const MANAGED: &str = retention::MANAGED;
 /// Field id of the first partition field; Iceberg counts them from here.
 const PARTITION_FIELD_FIRST: i32 = 1000;
 
-/// A new table of ours with this name. It asks no writer for an order of rows, only our own files have
+/// A new table of ours. It asks no writer for an order of rows, only our own files have
 /// one: DuckDB writes to no table that does.
 #[must_use]
-pub fn create(ours: &ServiceTable, name: &str) -> CreateTable {
+pub fn create(ours: &ServiceTable) -> CreateTable {
     CreateTable {
         partition_spec: Some(partition_spec(ours)),
         file_order: Some(sort_order(ours)),
         properties: properties(ours.columns),
-        ..CreateTable::plain(name, schema(ours.columns))
+        ..CreateTable::plain(ours.name, schema(ours.columns))
     }
 }
 

@@ -3,7 +3,9 @@
 //! Its one invariant: a letter's event has the same id whenever it is sent, and what becomes of it is
 //! durable together with the letter's new row, so a retry that broke off is simply run again.
 
-use super::rows::{LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payloads, text};
+use super::rows::{
+    LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payloads, text_at,
+};
 use crate::{
     http::{
         AppState, body,
@@ -186,9 +188,9 @@ impl LetterSender {
                 let batch = batch?;
                 let mut whole = Vec::new();
                 for row in 0..batch.num_rows() {
-                    let Some(id) = text(&batch, "id", row) else { continue };
+                    let Some(id) = text_at(&batch, "id", row) else { continue };
                     let Some(mut letter) = waiting.remove(&id) else { continue };
-                    let Some(payload) = text(&batch, "payload", row) else { continue };
+                    let Some(payload) = text_at(&batch, "payload", row) else { continue };
                     letter.row.payload = payload;
                     whole.push(letter);
                 }

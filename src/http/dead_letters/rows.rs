@@ -143,7 +143,7 @@ pub(super) async fn page_of_ids(
     let mut ids = Vec::new();
     while let Some(batch) = answer.batches.next().await {
         let batch = batch?;
-        ids.extend((0..batch.num_rows()).filter_map(|row| text(&batch, "id", row)));
+        ids.extend((0..batch.num_rows()).filter_map(|row| text_at(&batch, "id", row)));
     }
     cursor.is_at_end = ids.len() <= limit;
     ids.truncate(limit);
@@ -206,7 +206,7 @@ pub(super) async fn payload(
     while let Some(batch) = answer.batches.next().await {
         let batch = batch?;
         if 0 < batch.num_rows() {
-            return Ok(text(&batch, "payload", 0));
+            return Ok(text_at(&batch, "payload", 0));
         }
     }
     Ok(None)
@@ -266,18 +266,18 @@ fn letter(batch: &RecordBatch, row: usize) -> Option<NewestLetter> {
     let column = |name| batch.column_by_name(name).filter(|column| column.is_valid(row));
     let number = column("received_us")?.as_primitive_opt::<Int64Type>()?.value(row);
     let retries = column("retries").and_then(|column| column.as_primitive_opt::<Int32Type>());
-    let required = |name| text(batch, name, row);
+    let required = |name| text_at(batch, name, row);
     Some(NewestLetter {
         row: DeadLetter {
             id: required("id")?,
             namespace: required("ns")?,
             reason: required("reason")?,
             detail: required("detail")?,
-            event_type: text(batch, "type", row),
-            event_id: text(batch, "event_id", row),
-            batch_id: text(batch, "batch_id", row),
-            source: text(batch, "source", row),
-            correlation_id: text(batch, "correlation_id", row),
+            event_type: text_at(batch, "type", row),
+            event_id: text_at(batch, "event_id", row),
+            batch_id: text_at(batch, "batch_id", row),
+            source: text_at(batch, "source", row),
+            correlation_id: text_at(batch, "correlation_id", row),
             retries: retries.map(|retries| retries.value(row)),
             status: LetterStatus::parse(&required("status")?)?,
             payload: String::new(),
@@ -288,7 +288,7 @@ fn letter(batch: &RecordBatch, row: usize) -> Option<NewestLetter> {
 }
 
 /// A text column's value, in whichever layout the engine answers.
-pub(super) fn text(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
+pub(super) fn text_at(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
     let column = batch.column_by_name(name)?.slice(row, 1);
     let column = cast(&column, &DataType::Utf8).ok()?;
     let column = column.as_string_opt::<i32>()?;

@@ -34,7 +34,7 @@ const RESTORING: &str = "restoring";
 /// [`BackupError::Invalid`] names the first that is missing or another.
 pub async fn verify(config: &Config, place: &BackupPlace) -> Result<BackupManifest, BackupError> {
     let backup = BackupManifest::read(place).await?;
-    let files = backup.files.iter().map(|file| check(place, file, None));
+    let files = backup.files.iter().map(|file| copy_checked(place, file, None));
     stream::iter(files).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     check_objects(config, &backup).await?;
     Ok(backup)
@@ -170,7 +170,7 @@ async fn copy(
         Some(PlaceFile::Disk(config.data_dir.join(below)))
     };
     let files = backup.files.iter().filter_map(|file| Some((file, target(file)?)));
-    let copies = files.map(|(file, to)| async move { check(place, file, Some(&to)).await });
+    let copies = files.map(|(file, to)| async move { copy_checked(place, file, Some(&to)).await });
     stream::iter(copies).buffer_unordered(AT_ONCE).try_collect().await
 }
 
@@ -186,7 +186,7 @@ async fn place_metastore(
         MetastoreUrl::Sqlite(metastore) => metastore.with_extension("restored"),
         MetastoreUrl::Postgres(_) => config.data_dir.join("metastore.restored"),
     };
-    check(place, file, Some(&PlaceFile::Disk(copy.clone()))).await?;
+    copy_checked(place, file, Some(&PlaceFile::Disk(copy.clone()))).await?;
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&copy, private).map_err(failed("write", &copy))?;
     match &config.metastore {
@@ -201,7 +201,7 @@ async fn place_metastore(
 }
 
 /// Holds a file against the list, and copies it.
-async fn check(
+async fn copy_checked(
     place: &BackupPlace,
     file: &CopiedFile,
     to: Option<&PlaceFile>,

@@ -10,7 +10,7 @@ fn with_two_more() -> ServiceTable {
 }
 
 fn of_this_release() -> TableMetadata {
-    sample::metadata(create(&SERVICE_TABLES[0], "events"), "file:///t")
+    sample::metadata(create(&SERVICE_TABLES[0]), "file:///t")
 }
 
 /// The table after others added these columns: name, type, whether rows must have it.
@@ -63,7 +63,7 @@ fn a_table_of_an_earlier_version_lacks_the_later_columns_and_gets_them_with_its_
 #[test]
 fn a_new_table_has_every_column() {
     let ours = with_two_more();
-    let new = sample::metadata(create(&ours, "events"), "file:///t");
+    let new = sample::metadata(create(&ours), "file:///t");
     let fit = SchemaFit::of(&ours, &new).unwrap();
     assert!(fit.missing.is_empty() && fit.left_out.is_empty());
     assert_eq!(new.last_column_id() as usize, EVENTS.len() + 2);
