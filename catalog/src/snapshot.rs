@@ -38,9 +38,13 @@ use std::collections::BTreeMap;
 /// from before.
 pub const OBSOLETE_GRACE_MS: i64 = 10 * 60 * 1000;
 
-/// How long what only thinned snapshots need is left: as long as a reader may go on with a snapshot that
-/// it loaded or planned before. On a busy table a snapshot is thinned minutes after it was made, and an
-/// export or a join of another engine reads the data files of one for hours.
+/// How long the manifest lists and manifests of thinned snapshots are left: as long as an engine may plan
+/// with a snapshot that it loaded before. Each commit leaves about two of them.
+pub const PLANNER_GRACE_MS: i64 = 60 * 60 * 1000;
+
+/// How long their data and delete files are left: as long as an engine may read what it planned before. On
+/// a busy table a snapshot is thinned minutes after it was made, and an export or a join of another engine
+/// reads the data files of one for hours.
 pub const READER_GRACE_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Snapshot ids are below this, so that JavaScript reads them exactly.

@@ -54,8 +54,9 @@ pub(crate) async fn read_list(
     let bytes = storage.get(list.as_str()).await?;
     let version = base.format_version();
     in_memory("parse the manifest list", move || {
-        let list = manifest_file::parse_list(&bytes, version)?;
-        Ok(list.consume_entries().into_iter().collect())
+        let parsed = manifest_file::parse_list(&bytes, version);
+        let parsed = parsed.map_err(|cause| cause.with_context("list", list.as_str()))?;
+        Ok(parsed.consume_entries().into_iter().collect())
     })
     .await
 }

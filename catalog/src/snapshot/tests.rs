@@ -112,9 +112,10 @@ impl Table {
         let reader = HistoryReader { storage: &self.storage, base: &self.metadata, known };
         if let Some(thinning) = thin::thin(reader, self.now_ms).await.unwrap() {
             let now_ms = self.now_ms + 1;
-            let thinned = commit::apply_updates_at(&self.metadata, None, &thinning.updates, now_ms);
+            let updates = thinning.updates(&self.metadata);
+            let thinned = commit::apply_updates_at(&self.metadata, None, &updates, now_ms);
             self.metadata = thinned.unwrap();
-            self.obsolete.extend(thinning.obsolete);
+            self.obsolete.extend(thinning.obsolete(self.now_ms));
         }
         self.now_ms += 1_000;
         built.snapshot_id
@@ -412,7 +413,11 @@ async fn rows_of_version_three_get_ids_without_gaps_or_repeats() {
 async fn obsolete_with(table: &Table, removed: &[i64], history: SnapshotHistory) -> Vec<String> {
     let known = &mut HistoryReads::default();
     let mut reader = HistoryReader { storage: &table.storage, base: &table.metadata, known };
-    obsolete::files(&mut reader, removed, history).await.unwrap()
+    let files = obsolete::files(&mut reader, removed, history).await.unwrap();
+    let mut files: Vec<String> =
+        files.metadata.into_iter().chain(files.content.into_values()).collect();
+    files.sort();
+    files
 }
 
 #[tokio::test]
@@ -523,6 +528,29 @@ async fn lists_stay_with_manifests_that_do_not_read() {
     table.storage.put(&damaged, "no manifest".into()).await.unwrap();
     let gone = obsolete_with(&table, &[built.snapshot_id], SnapshotHistory::OneLine).await;
     assert_eq!(gone, Vec::<String>::new(), "nothing would find the file again");
+    let known = &mut HistoryReads::default();
+    let mut reader = HistoryReader { storage: &table.storage, base: &table.metadata, known };
+    let removed = [built.snapshot_id];
+    let files = obsolete::files(&mut reader, &removed, SnapshotHistory::OneLine).await.unwrap();
+    let told = crate::error::with_causes(&files.damage.unwrap());
+    assert!(told.contains(&damaged), "{told}");
+}
+
+#[test]
+fn a_store_that_refuses_says_nothing_of_a_file() {
+    use object_store::Error;
+    let (path, source) = (|| "m.avro".to_owned(), || "403".into());
+    for (answer, is_damage) in [
+        (Error::NotFound { path: path(), source: source() }, true),
+        (Error::PermissionDenied { path: path(), source: source() }, false),
+        (Error::Unauthenticated { path: path(), source: source() }, false),
+        (Error::Generic { store: "S3", source: source() }, false),
+    ] {
+        let told = answer.to_string();
+        let cause = CatalogError::Storage { operation: "read", location: path(), source: answer };
+        assert_eq!(cause.is_damage(), is_damage, "{told}");
+    }
+    assert!(!CatalogError::WarehouseOutage(path()).is_damage());
 }
 
 #[tokio::test]
@@ -688,8 +716,12 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     assert_eq!(catalog.metastore().count_obsolete().await.unwrap(), 0);
     assert!(100 <= catalog.upkeep().thin(&ident).await.unwrap());
     assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "too early");
-    clock.fetch_add(READER_GRACE_MS - 1, Ordering::Relaxed);
-    assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "somebody may read it");
+    clock.fetch_add(PLANNER_GRACE_MS - 1, Ordering::Relaxed);
+    assert_eq!(
+        catalog.upkeep().delete_obsolete(1_000).await.unwrap(),
+        0,
+        "somebody may plan with it"
+    );
     clock.fetch_add(1, Ordering::Relaxed);
     assert!(catalog.upkeep().delete_obsolete(1_000).await.unwrap() > 50);
 
