@@ -161,7 +161,7 @@ async fn write(
     added.extend(writer.add_deletes(&new.deletes).await?);
     let merged = writer.merge(kept).await?;
     let counts = summary::ManifestCounts {
-        created: added.len() + rewritten.len() + usize::from(merged.merged.is_some()),
+        created: added.len() + rewritten.len() + merged.merged.len(),
         kept: merged.kept.len(),
         replaced: rewritten.len() + merged.replaced,
     };

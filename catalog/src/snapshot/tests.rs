@@ -74,15 +74,16 @@ impl Table {
     }
 
     pub(super) fn file(&mut self, kind: &str) -> DataFile {
+        self.file_of(kind, 20_000)
+    }
+
+    fn file_of(&mut self, kind: &str, day: i32) -> DataFile {
         self.files += 1;
         DataFileBuilder::default()
             .content(DataContentType::Data)
             .file_path(format!("{}/data/{:06}.parquet", self.metadata.location(), self.files))
             .file_format(DataFileFormat::Parquet)
-            .partition(Struct::from_iter([
-                Some(Literal::string(kind)),
-                Some(Literal::date(20_000)),
-            ]))
+            .partition(Struct::from_iter([Some(Literal::string(kind)), Some(Literal::date(day))]))
             .record_count(10)
             .file_size_in_bytes(1_000)
             .partition_spec_id(0)
@@ -106,6 +107,10 @@ impl Table {
     /// Appends one file per kind and gives the new snapshot's id.
     async fn append(&mut self, kinds: &[&str]) -> i64 {
         let files = kinds.iter().map(|kind| self.file(kind)).collect();
+        self.commit(files).await
+    }
+
+    async fn commit(&mut self, files: Vec<DataFile>) -> i64 {
         let built = self.build(files).await.unwrap();
         self.apply(built.updates);
         let known = &mut HistoryReads::default();
@@ -301,7 +306,7 @@ async fn every_file_of_an_attempt_is_reported() {
 #[tokio::test]
 async fn a_failed_attempt_leaves_no_files() {
     let mut table = Table::new(FormatVersion::V2, true);
-    for _ in 0..manifests::MERGE_AT {
+    for _ in 0..manifests::merge::MERGE_AT {
         table.append(&["a"]).await;
     }
     let id = table.metadata.current_snapshot_id().unwrap();
@@ -318,7 +323,7 @@ async fn a_failed_attempt_leaves_no_files() {
 #[tokio::test]
 async fn a_store_that_fails_is_told_from_a_file_that_is_broken() {
     let mut table = Table::new(FormatVersion::V2, true);
-    for _ in 0..manifests::MERGE_AT {
+    for _ in 0..manifests::merge::MERGE_AT {
         table.append(&["a"]).await;
     }
     let id = table.metadata.current_snapshot_id().unwrap();
@@ -353,7 +358,7 @@ async fn main_keeps_its_retention() {
 async fn small_manifests_are_merged_and_entries_keep_their_origin() {
     let mut table = Table::new(FormatVersion::V2, true);
     let mut expected = Vec::new();
-    for sequence in 1..=manifests::MERGE_AT as i64 + 1 {
+    for sequence in 1..=manifests::merge::MERGE_AT as i64 + 1 {
         let id = table.append(&["a"]).await;
         let path = format!("{}/data/{sequence:06}.parquet", table.metadata.location());
         expected.push((path, id, sequence));
@@ -371,30 +376,45 @@ async fn small_manifests_are_merged_and_entries_keep_their_origin() {
     assert!(entries.entries().iter().all(|e| e.status() == ManifestStatus::Existing));
 }
 
-#[test]
-fn an_entry_is_rewritten_a_few_times_and_the_list_stays_short() {
-    const COMMITS: u64 = 10_000;
-    let mut listed: Vec<u64> = Vec::new();
-    let mut rewritten = 0;
-    for _ in 0..COMMITS {
-        listed.push(1);
-        let small = listed.iter().enumerate();
-        let small = small.map(|(index, files)| manifests::SmallManifest {
-            files: *files,
-            bytes: 50 * files,
-            index,
-        });
-        let chosen = manifests::worth_merging(small.collect());
-        let merged: u64 = chosen.iter().map(|index| listed[*index]).sum();
-        rewritten += merged;
-        for index in chosen.iter().rev() {
-            listed.remove(*index);
+#[tokio::test]
+async fn thousands_of_commits_leave_a_short_list_and_whole_entries() {
+    const COMMITS: i64 = 3_000;
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut expected = Vec::new();
+    for number in 1..=COMMITS {
+        let late = if number % 20 == 0 { 7 } else { 0 };
+        let file = table.file_of("a", 20_000 + (number / 500) as i32 - late);
+        let path = file.file_path().to_owned();
+        let id = table.commit(vec![file]).await;
+        expected.push((path, id, number));
+        if number % 100 == 0 {
+            assert!(table.manifests(id).await.len() <= manifests::merge::MERGE_AT);
         }
-        listed.extend((merged > 0).then_some(merged));
-        assert!(listed.len() < manifests::MERGE_AT);
     }
-    assert_eq!(listed.iter().sum::<u64>(), COMMITS);
-    assert!(rewritten < 5 * COMMITS, "{rewritten}");
+    let head = table.metadata.current_snapshot_id().unwrap();
+    assert_eq!(table.live(head).await, expected);
+    let mut of_day = table.manifests(head).await;
+    of_day.retain(|manifest| {
+        let dt = &manifest.partitions.as_ref().unwrap()[1];
+        let day = |bound: &[u8]| i32::from_le_bytes(bound.try_into().unwrap());
+        let (from, to) = (dt.lower_bound.as_ref().unwrap(), dt.upper_bound.as_ref().unwrap());
+        (day(from)..=day(to)).contains(&20_003)
+    });
+    assert!(of_day.len() <= 3, "a query of one day reads {} manifests", of_day.len());
+}
+
+#[tokio::test]
+async fn manifests_without_live_files_are_left_out_by_the_next_commit() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let files = [table.file("a"), table.file("a")];
+    for file in &files {
+        table.commit(vec![file.clone()]).await;
+    }
+    let id = replace(&mut table, files.to_vec()).await;
+    assert_eq!(table.manifests(id).await.len(), 3, "two say what was removed");
+    let id = table.append(&["a"]).await;
+    assert_eq!(table.manifests(id).await.len(), 2);
+    assert_eq!(property(&table.metadata, id, "manifests-replaced"), Some("2"));
 }
 
 #[tokio::test]
@@ -786,7 +806,7 @@ async fn check_long_history(branch_at: Option<usize>) {
     assert!(ids.contains(&tagged));
     for id in ids {
         let listed = table.manifests(id).await;
-        assert!(listed.len() <= manifests::MERGE_AT + 10, "{}", listed.len());
+        assert!(listed.len() <= manifests::merge::MERGE_AT + 10, "{}", listed.len());
         manifests.extend(listed.into_iter().map(|m| m.manifest_path));
     }
     for manifest in &manifests {

@@ -94,7 +94,7 @@ async fn what_was_written_before_the_turn_is_used_as_it_is() {
 #[tokio::test]
 async fn what_was_written_for_manifests_that_were_merged_since_is_of_no_use() {
     let (mut table, new, found) = examined().await;
-    for _ in 0..manifests::MERGE_AT {
+    for _ in 0..manifests::merge::MERGE_AT {
         append(&mut table).await;
     }
     let built = build(&table.storage, &table.metadata, &new, &found, table.now_ms).await.unwrap();
@@ -103,5 +103,5 @@ async fn what_was_written_for_manifests_that_were_merged_since_is_of_no_use() {
     written.sort();
     assert_eq!(unused, written);
     table.apply(built.updates);
-    assert_eq!(table.live(built.snapshot_id).await.len(), manifests::MERGE_AT);
+    assert_eq!(table.live(built.snapshot_id).await.len(), manifests::merge::MERGE_AT);
 }
