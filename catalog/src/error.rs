@@ -115,6 +115,18 @@ impl CatalogError {
         )
     }
 
+    /// Whether a file of a table is not there or does not read, whoever asks for it. A store that
+    /// refuses or does not answer says nothing of its files.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage { source: object_store::Error::NotFound { .. }, .. }
+                | Self::Iceberg { .. }
+                | Self::LocationForbidden(_)
+                | Self::Invalid(_)
+        )
+    }
+
     /// Whether nothing changed because the disk of an SQLite metastore is full.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {

@@ -38,9 +38,13 @@ use std::collections::BTreeMap;
 /// from before.
 pub const OBSOLETE_GRACE_MS: i64 = 10 * 60 * 1000;
 
-/// How long what only thinned snapshots need is left: as long as a reader may go on with a snapshot that
-/// it loaded or planned before. On a busy table a snapshot is thinned minutes after it was made, and an
-/// export or a join of another engine reads the data files of one for hours.
+/// How long the manifest lists and manifests of thinned snapshots are left: as long as an engine may plan
+/// with a snapshot that it loaded before. Each commit leaves about two of them.
+pub const PLANNER_GRACE_MS: i64 = 60 * 60 * 1000;
+
+/// How long their data and delete files are left: as long as an engine may read what it planned before. On
+/// a busy table a snapshot is thinned minutes after it was made, and an export or a join of another engine
+/// reads the data files of one for hours.
 pub const READER_GRACE_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Snapshot ids are below this, so that JavaScript reads them exactly.
@@ -93,6 +97,8 @@ pub struct BuiltSnapshot {
     pub snapshot_id: i64,
     /// Files written for this attempt, to delete when the attempt definitely lost.
     pub written: Vec<String>,
+    /// Files written before for what is not in the table any more, to delete once this is committed.
+    pub unused: Vec<String>,
 }
 
 /// Writes manifests and manifest list for `new` on top of `base`. `read` has what was found for it in
@@ -114,10 +120,12 @@ pub async fn build(
     now_ms: i64,
 ) -> Result<BuiltSnapshot, CatalogError> {
     check_readable(base, new)?;
-    let mut writer = manifests::SnapshotWriter::new(storage, base, unused_id(base));
+    let snapshot_id = read.snapshot_id.unwrap_or_else(|| unused_id(base));
+    let mut writer = manifests::SnapshotWriter::new(storage, base, snapshot_id);
     let written = write(storage, base, new, read, now_ms, &mut writer).await;
-    let mut updates = match written.and_then(|snapshot| onto_main(base, snapshot)) {
-        Ok(updates) => updates,
+    let made = written.and_then(|(snapshot, unused)| Ok((onto_main(base, snapshot)?, unused)));
+    let (mut updates, unused) = match made {
+        Ok(made) => made,
         Err(error) => {
             discard(storage, writer.into_written()).await;
             return Err(error);
@@ -128,11 +136,10 @@ pub async fn build(
         updates.extend(obsolete::mark(base, obsolete::history(base), &[]));
     }
     updates.extend_from_slice(&new.upgrades);
-    let snapshot_id = writer.snapshot_id();
-    Ok(BuiltSnapshot { updates, snapshot_id, written: writer.into_written() })
+    Ok(BuiltSnapshot { updates, snapshot_id, written: writer.into_written(), unused })
 }
 
-/// Writes the snapshot's manifests and manifest list.
+/// Writes the snapshot's manifests and manifest list. Gives it with what was written in vain before.
 async fn write(
     storage: &Storage,
     base: &TableMetadata,
@@ -140,7 +147,7 @@ async fn write(
     read: &ReadManifests,
     now_ms: i64,
     writer: &mut manifests::SnapshotWriter<'_>,
-) -> Result<Snapshot, CatalogError> {
+) -> Result<(Snapshot, Vec<String>), CatalogError> {
     let parent = base.current_snapshot();
     let listed = match parent {
         Some(parent) => manifests::read_list(storage, base, parent).await?,
@@ -148,12 +155,13 @@ async fn write(
     };
     let mut read = read.clone();
     let number = removal::check(storage, base, &listed, new, &mut read).await?;
-    let (rewritten, kept) = removal::rewrite(writer, listed, new, &read).await?;
+    let removal::RewrittenManifests { rewritten, kept, unused } =
+        removal::rewrite(writer, listed, new, read).await?;
     let mut added = Vec::from_iter(writer.add(&new.added, number).await?);
     added.extend(writer.add_deletes(&new.deletes).await?);
     let merged = writer.merge(kept).await?;
     let counts = summary::ManifestCounts {
-        created: added.len() + rewritten.len() + usize::from(merged.merged.is_some()),
+        created: added.len() + rewritten.len() + merged.merged.len(),
         kept: merged.kept.len(),
         replaced: rewritten.len() + merged.replaced,
     };
@@ -174,10 +182,11 @@ async fn write(
         .with_manifest_list(writer.list_location())
         .with_summary(Summary { operation, additional_properties: entries })
         .with_schema_id(base.current_schema_id());
-    Ok(match row_range {
+    let snapshot = match row_range {
         Some((first, rows)) => builder.with_row_range(first, rows).build(),
         None => builder.build(),
-    })
+    };
+    Ok((snapshot, unused))
 }
 
 /// Deletes the files of an attempt that was never offered to the catalog.

@@ -9,8 +9,8 @@ use icecore_catalog::{catalog::Catalog, error::CatalogError};
 
 /// Most dropped tables of one tick.
 const TABLES_MAX: u32 = 10;
-/// Most files of one tick.
-const FILES_MAX: u32 = 100;
+/// Most files of one tick: a second or two of a store that is asked for each.
+const FILES_MAX: u32 = 1_000;
 
 /// The job that works off the catalog's queue of files to delete.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ async fn start(folder: TempDir, columns: &str) -> TestServer {
 /// For each number a change, and an event that is none.
 fn mixed(numbers: Range<u32>) -> Value {
     let pair = |n: u32| {
-        let op = if n % 2 == 0 { "c" } else { "u" };
+        let op = if n.is_multiple_of(2) { "c" } else { "u" };
         let change = json!({ "id": format!("c-{n:02}"), "ns": NS, "op": op, "collection": "users",
             "key": format!("k-{n}"), "txid": format!("t-{n}"), "version": n });
         [change, json!({ "id": format!("e-{n:02}"), "type": "order.placed", "ns": NS })]

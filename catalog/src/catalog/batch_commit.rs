@@ -379,6 +379,9 @@ impl Catalog {
         let encoded = draft.encoded.after(&built.updates, &metadata);
         draft.make(Arc::new(metadata), Arc::new(encoded), None);
         draft.written.extend(built.written);
+        let not_before_ms = draft.now_ms + OBSOLETE_GRACE_MS;
+        let file = |location| ObsoleteFile { location, not_before_ms };
+        draft.obsolete.extend(built.unused.into_iter().map(file));
         draft.watermark = new.mark.map(|mark| mark.watermark).or(draft.watermark);
         let changes = ChangeSet::making(&built.updates);
         Ok(Some(CommitEffect { snapshots: vec![built.snapshot_id], changes }))

@@ -22,6 +22,8 @@ use std::collections::HashSet;
 /// How often a commit that does not wait in a queue is built anew after a lost race: one of several
 /// tables, one of a view, a registration over another table.
 pub(super) const COMMIT_RETRIES: u32 = 10;
+/// How often what a snapshot takes files out of is looked at before its turn.
+const EXAMINATIONS_MAX: usize = 3;
 
 impl Catalog {
     /// Applies a change to one table (or, with `assert-create`, makes it). A change whose snapshot
@@ -69,8 +71,8 @@ impl Catalog {
     }
 
     /// Adds a snapshot of ours: an append, or one that replaces or deletes files. Its mark moves in the
-    /// same transaction. It is built on whatever others committed meanwhile; what has to be read of the
-    /// table for it is read before its turn, so that nobody waits for that.
+    /// same transaction. It is built on whatever others committed meanwhile; what has to be read and
+    /// written anew of the table for it is so before its turn, so that nobody waits for that.
     ///
     /// One whose mark the table already has (a replay) changes nothing and gives the table as it stands.
     ///
@@ -83,13 +85,38 @@ impl Catalog {
         new: NewSnapshot,
     ) -> Result<LoadedTable, CatalogError> {
         let mut read = ReadManifests::default();
-        if new.operation != Operation::Append {
+        let examined = self.examine_removal(table, &new, &mut read).await;
+        let written = read.written.clone();
+        let made = match examined {
+            Ok(()) => self.enqueue(table.clone(), CommitWork::Snapshot(Box::new(new), read)).await,
+            Err(cause) => Err(cause),
+        };
+        if made.as_ref().is_err_and(CatalogError::is_definite) {
+            self.discard(&written).await;
+        }
+        made
+    }
+
+    /// Reads and writes anew what a snapshot takes files out of, until nothing came meanwhile: each time
+    /// there is less to do, and little is left for its turn.
+    async fn examine_removal(
+        &self,
+        table: &TableIdent,
+        new: &NewSnapshot,
+        read: &mut ReadManifests,
+    ) -> Result<(), CatalogError> {
+        if new.operation == Operation::Append {
+            return Ok(());
+        }
+        for _ in 0..EXAMINATIONS_MAX {
             let base = self.tables().load(table).await?;
-            if !is_replay(base.watermark, &new, table)? {
-                read = snapshot::examine(&self.inner.storage, &base.metadata, &new).await?;
+            let is_done = is_replay(base.watermark, new, table)?
+                || !snapshot::examine(&self.inner.storage, &base.metadata, new, read).await?;
+            if is_done {
+                break;
             }
         }
-        self.enqueue(table.clone(), CommitWork::Snapshot(Box::new(new), read)).await
+        Ok(())
     }
 
     /// Reads and checks the files that a change names, while nobody waits for its table: they never

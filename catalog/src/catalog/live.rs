@@ -6,7 +6,8 @@
 //! say. A snapshot is compared with its parent and with nothing else, which is why this can be done
 //! while nobody waits for the table; that the parent is the branch's head is for [`crate::commit::check_heads`].
 //! Its one invariant: every file that passes as taken over or removed is in a manifest that the
-//! snapshot replaces, and every data file that a delete file names is live with it.
+//! snapshot replaces, every data file of such a manifest is said to be taken over or removed, and every
+//! data file that a delete file names is live with it.
 
 use super::{Catalog, manifest_check::READS_AT_ONCE};
 use crate::{
@@ -50,8 +51,9 @@ impl Catalog {
     }
 
     /// Checks that the files which the snapshot takes over or removes are in manifests that it leaves
-    /// out; gives the data files that a rewrite replaces. Reads none of the manifests of a commit that
-    /// only adds.
+    /// out, and that it says of each data file there what becomes of it: a list that was made of an older
+    /// head does not. Gives the data files that a rewrite replaces. Reads none of the manifests of a
+    /// commit that only adds.
     async fn check_replaced(
         &self,
         own: &Location,
@@ -62,7 +64,7 @@ impl Catalog {
         let mut missing: HashSet<FileKey> =
             changes.existing.keys().chain(&changes.removed).copied().collect();
         let is_rewrite = is_rewrite(snapshot, changes);
-        if missing.is_empty() && !is_rewrite {
+        if missing.is_empty() && changes.dropped.is_empty() {
             return Ok(replaced);
         }
         let dropped = changes.dropped.iter();
@@ -72,6 +74,11 @@ impl Catalog {
             for file in files? {
                 let key = FileKey::of(&file.path);
                 missing.remove(&key);
+                if file.is_data() && !changes.tells_of(&key) {
+                    let why =
+                        format!("leaves out `{}` and does not say that it removes it", file.path);
+                    return Err(conflict(snapshot, &why));
+                }
                 if is_rewrite && file.is_data() && !changes.existing.contains_key(&key) {
                     replaced.insert(file.path, file.rows);
                 }

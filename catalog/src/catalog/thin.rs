@@ -4,12 +4,13 @@
 //! does maintenance works the notes off. A note that a process takes with it when it ends is
 //! written again by the table's next commit.
 //!
-//! Its one invariant: what goes was worked out on the very state that the commit replaces, so no
-//! snapshot or file goes that a branch, a tag or a later snapshot needs.
+//! What goes is worked out while others commit. In the table's turn it is only looked whether that still
+//! holds, by what came since. Its one invariant: no snapshot or file goes that a branch, a tag or a later
+//! snapshot of the very state that the commit replaces needs.
 
 use super::{
     Catalog, LoadedTable, Upkeep,
-    write::{TableWrite, check_made},
+    write::{TableWrite, check_made, lost_every_race},
 };
 use crate::{
     commit,
@@ -28,9 +29,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
+use tracing::warn;
 
 /// Most tables that are noted. One more is noted by its next commit after there is room.
 const NOTED_MAX: usize = 10_000;
+/// Most plans of one thinning: what others name or remove meanwhile makes one useless.
+const PLANS_MAX: usize = 3;
+/// How often a plan is made to follow the table before its turn.
+const STEPS_MAX: usize = 3;
 
 /// The tables whose history has grown past its bound.
 #[derive(Debug, Default)]
@@ -61,7 +67,7 @@ impl OvergrownTables {
     }
 }
 
-/// What is to go of a table, and its state that this was worked out on.
+/// What is to go of a table, and the state that this holds for.
 struct ThinningPlan {
     base: LoadedTable,
     thinning: SnapshotThinning,
@@ -102,30 +108,17 @@ impl Upkeep<'_> {
 
 impl Catalog {
     async fn thin_once(&self, table: &TableIdent) -> Result<usize, CatalogError> {
-        // Reads lists and manifests, which takes its time: others commit meanwhile.
         let mut known = HistoryReads::default();
-        let Some(mut plan) = self.plan_thinning(table, &mut known).await? else { return Ok(0) };
-        let _table = self.inner.locks.lock(iter::once(table)).await;
-        let row = self.metastore().table(table.namespace.as_ref(), &table.name).await?;
-        if row.is_none_or(|row| row.metadata_location != plan.base.metadata_location) {
-            // Once more, while this process commits nothing else to it: so it ends. Of what stays only
-            // what came meanwhile is read.
-            let Some(anew) = self.plan_thinning(table, &mut known).await? else { return Ok(0) };
-            plan = anew;
+        for _ in 0..PLANS_MAX {
+            let Some(plan) = self.plan_thinning(table, &mut known).await? else { return Ok(0) };
+            if let Some(removed) = self.carry_out(table, plan, &mut known).await? {
+                return Ok(removed);
+            }
         }
-        let ThinningPlan { base, thinning: SnapshotThinning { updates, removed, obsolete } } = plan;
-        let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
-        let location = Some(base.metadata_location.as_str());
-        let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
-        let encoded = self.encoded_parts(&base).after(&updates, &metadata);
-        let mut write = TableWrite::new(table.clone(), Some(base), metadata, now_ms);
-        write.encoded = Some(Arc::new(encoded));
-        write.changes = ChangeSet::making(&updates);
-        write.obsolete.extend(obsolete);
-        check_made(&self.publish(&[write]).await?, table)?;
-        Ok(removed)
+        Err(lost_every_race(table))
     }
 
+    /// Reads lists and manifests, which takes its time: others commit meanwhile.
     async fn plan_thinning(
         &self,
         table: &TableIdent,
@@ -136,5 +129,65 @@ impl Catalog {
         let reader = HistoryReader { storage, base: base.metadata.as_ref(), known };
         let thinning = thin(reader, self.now_ms()).await?;
         Ok(thinning.map(|thinning| ThinningPlan { base, thinning }))
+    }
+
+    /// Removes the snapshots of a plan; none if it has to be made anew.
+    async fn carry_out(
+        &self,
+        table: &TableIdent,
+        mut plan: ThinningPlan,
+        known: &mut HistoryReads,
+    ) -> Result<Option<usize>, CatalogError> {
+        // Each step looks at what came during the one before, so that little is left for the turn.
+        for _ in 0..STEPS_MAX {
+            let before = plan.base.metadata_location.clone();
+            if !self.follow(table, &mut plan, known).await? {
+                return Ok(None);
+            }
+            if plan.base.metadata_location == before {
+                break;
+            }
+        }
+        let _table = self.inner.locks.lock(iter::once(table)).await;
+        if !self.follow(table, &mut plan, known).await? {
+            return Ok(None);
+        }
+        let ThinningPlan { base, mut thinning } = plan;
+        let (updates, removed) = (thinning.updates(&base.metadata), thinning.removed.len());
+        let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
+        let location = Some(base.metadata_location.as_str());
+        let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
+        let encoded = self.encoded_parts(&base).after(&updates, &metadata);
+        let mut write = TableWrite::new(table.clone(), Some(base), metadata, now_ms);
+        write.encoded = Some(Arc::new(encoded));
+        write.changes = ChangeSet::making(&updates);
+        let damage = thinning.damage.take();
+        write.obsolete.extend(thinning.obsolete(self.now_ms()));
+        check_made(&self.publish(&[write]).await?, table)?;
+        if let Some(damage) = damage {
+            let error = &damage as &dyn std::error::Error;
+            warn!(%table, error, "files of removed snapshots are left behind");
+        }
+        Ok(Some(removed))
+    }
+
+    /// Has a plan hold for the table as it is now; false if it does not.
+    async fn follow(
+        &self,
+        table: &TableIdent,
+        plan: &mut ThinningPlan,
+        known: &mut HistoryReads,
+    ) -> Result<bool, CatalogError> {
+        let Some(now) = self.find(table).await? else { return Ok(false) };
+        if now.metadata_location == plan.base.metadata_location {
+            return Ok(true);
+        }
+        let named = self.encoded_parts(&now);
+        let named = named.refs.values().map(|reference| reference.snapshot_id).collect();
+        let (storage, base) = (&self.inner.storage, now.metadata.as_ref());
+        let reader = HistoryReader { storage, base, known };
+        let holds = plan.thinning.follow(&plan.base.metadata, reader, &named).await?;
+        plan.base = now;
+        Ok(holds)
     }
 }

@@ -19,8 +19,9 @@ pub const REQUESTS_WITHOUT_EFFECT_KEPT: u32 = 100_000;
 pub const EVENTS_KEPT: u64 = 100_000;
 /// Most bytes of them: few changes with long updates must not fill the metastore either.
 pub const EVENT_BYTES_KEPT: u64 = 256 << 20;
-/// Files deleted at the same time.
-const DELETES: usize = 8;
+/// Files deleted at the same time. Each commit leaves some four, and a store takes tens of milliseconds
+/// for one.
+const DELETES: usize = 32;
 
 /// The upkeep of a catalog, for whoever does it now and then.
 #[derive(Clone, Copy, Debug)]

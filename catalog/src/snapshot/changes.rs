@@ -20,6 +20,8 @@ pub(crate) struct SnapshotChanges {
     pub(crate) existing: HashMap<FileKey, i64>,
     /// Files that the new manifests say it removes.
     pub(crate) removed: HashSet<FileKey>,
+    /// Files that they say are removed, by whichever snapshot.
+    gone: HashSet<FileKey>,
     /// Data files that it adds, each with its partition spec.
     pub(crate) added: HashMap<FileKey, i64>,
     /// Their rows.
@@ -85,6 +87,7 @@ impl SnapshotChanges {
             && entry.is_added();
         self.does_more |= !is_own || !is_plain;
         if !entry.is_live() {
+            self.gone.insert(key);
             // Others' removals are history that a writer need not have left out.
             if is_own && entry.snapshot_id.is_none_or(|by| by == snapshot_id) {
                 self.removed.insert(key);
@@ -104,10 +107,18 @@ impl SnapshotChanges {
         }
     }
 
+    /// Whether the new manifests say what becomes of a data file of a manifest that is left out.
+    pub(crate) fn tells_of(&self, file: &FileKey) -> bool {
+        self.existing.contains_key(file)
+            || self.gone.contains(file)
+            || self.added.contains_key(file)
+    }
+
     /// Takes in what the entries of another new manifest came to.
     pub(crate) fn absorb(&mut self, other: Self) {
         self.existing.extend(other.existing);
         self.removed.extend(other.removed);
+        self.gone.extend(other.gone);
         self.added.extend(other.added);
         self.added_rows = self.added_rows.saturating_add(other.added_rows);
         self.made_at = earlier(self.made_at, other.made_at);

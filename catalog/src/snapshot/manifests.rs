@@ -1,11 +1,13 @@
-//! Reads and writes manifests and manifest lists, and merges small manifests.
+//! Reads and writes manifests and manifest lists, and merges small manifests, which [`merge`] chooses.
 //!
-//! Delete manifests and manifests of other partition specs are carried over untouched. A merge
-//! keeps for each file the snapshot and the sequence numbers it was added with.
+//! Manifests of other partition specs are carried over untouched. A merge keeps for each file the
+//! snapshot and the sequence numbers it was added with.
 //!
 //! The iceberg crate encodes and decodes in memory only, on blocking threads: a merge is some
 //! hundred milliseconds of work, and a file of another writer that makes the crate panic fails one
 //! commit. Files go to and from the warehouse here, so that its errors stay what they are.
+
+pub(super) mod merge;
 
 use super::changes::FileKey;
 use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
@@ -26,18 +28,6 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Small data manifests of the default spec at which they are merged. Every commit reads and writes
-/// the list of them.
-pub(super) const MERGE_AT: usize = 50;
-
-/// Most bytes that are merged into one manifest: what a scan planner reads at a time.
-pub(super) const MERGED_BYTES_MAX: u64 = 8 << 20;
-
-/// A manifest is merged only into one of at least so many times its files: an entry is then
-/// rewritten once for each power of this that the table has of files, and reading and writing
-/// entries is what a merge costs.
-const GROWTH: u64 = 4;
-
 /// Manifests that are read at a time.
 const READS_AT_ONCE: usize = 8;
 
@@ -54,8 +44,9 @@ pub(crate) async fn read_list(
     let bytes = storage.get(list.as_str()).await?;
     let version = base.format_version();
     in_memory("parse the manifest list", move || {
-        let list = manifest_file::parse_list(&bytes, version)?;
-        Ok(list.consume_entries().into_iter().collect())
+        let parsed = manifest_file::parse_list(&bytes, version);
+        let parsed = parsed.map_err(|cause| cause.with_context("list", list.as_str()))?;
+        Ok(parsed.consume_entries().into_iter().collect())
     })
     .await
 }
@@ -65,9 +56,9 @@ pub(crate) async fn read_list(
 pub(super) struct MergedManifests {
     /// Taken over as they are.
     pub(super) kept: Vec<ManifestFile>,
-    /// The new manifest that stands for the others.
-    pub(super) merged: Option<ManifestFile>,
-    /// How many others.
+    /// The new manifests that stand for others.
+    pub(super) merged: Vec<ManifestFile>,
+    /// How many are left out, for which these stand or which have no live file.
     pub(super) replaced: usize,
 }
 
@@ -186,62 +177,66 @@ impl<'a> SnapshotWriter<'a> {
         Ok(manifest)
     }
 
-    /// Merges the small ones of `manifests` once there are [`MERGE_AT`] of them.
+    /// Merges small ones of `manifests` once there are [`merge::MERGE_AT`] of them, and leaves out those
+    /// without live files.
     pub(super) async fn merge(
         &mut self,
         manifests: Vec<ManifestFile>,
     ) -> Result<MergedManifests, CatalogError> {
-        let mut merge = to_merge(&manifests, self.base).into_iter().peekable();
-        if merge.peek().is_none() {
-            return Ok(MergedManifests { kept: manifests, merged: None, replaced: 0 });
-        }
-        let mut replaced = Vec::new();
-        let mut kept = Vec::new();
+        let (spent, manifests): (Vec<ManifestFile>, Vec<ManifestFile>) =
+            manifests.into_iter().partition(merge::is_spent);
+        let mut chosen = merge::choice(&manifests, self.base).into_iter().peekable();
+        let (mut small, mut kept) = (Vec::new(), Vec::new());
         for (index, manifest) in manifests.into_iter().enumerate() {
-            if merge.next_if_eq(&index).is_some() {
-                replaced.push(manifest);
-            } else {
-                kept.push(manifest);
+            match chosen.next_if_eq(&index) {
+                Some(_) => small.push(manifest),
+                None => kept.push(manifest),
             }
         }
-        let merged = self.rewrite(&replaced).await?;
-        Ok(MergedManifests { kept, merged, replaced: replaced.len() })
+        let replaced = spent.len() + small.len();
+        let merged = self.merge_all(small).await?;
+        Ok(MergedManifests { kept, merged, replaced })
     }
 
-    /// Writes one manifest with the live files of `manifests`; none when they have none.
-    async fn rewrite(
+    /// Writes manifests with the live files of `manifests`, which are of one kind and spec; none when
+    /// they have none.
+    async fn merge_all(
         &mut self,
-        manifests: &[ManifestFile],
-    ) -> Result<Option<ManifestFile>, CatalogError> {
+        manifests: Vec<ManifestFile>,
+    ) -> Result<Vec<ManifestFile>, CatalogError> {
+        let Some(first) = manifests.first() else { return Ok(Vec::new()) };
+        let (spec_id, content) = (first.partition_spec_id, first.content);
         if let Some(own) = Location::parse(self.base.location()) {
-            for manifest in manifests {
+            for manifest in &manifests {
                 own.admit(&manifest.manifest_path)?;
             }
         }
         let storage = self.storage;
-        // Owned, because a borrowing closure would keep callers' futures from being `Send`.
-        let loaded: Vec<Vec<ManifestEntry>> = stream::iter(manifests.to_vec())
+        let loaded: Vec<Vec<ManifestEntry>> = stream::iter(manifests)
             .map(|manifest| load(storage.clone(), manifest))
             .buffered(READS_AT_ONCE)
             .try_collect()
             .await?;
         let entries: Vec<ManifestEntry> =
             loaded.into_iter().flatten().filter(ManifestEntry::is_alive).collect();
-        if entries.is_empty() {
-            return Ok(None);
-        }
-        let spec_id = self.base.default_partition_spec_id();
-        let draft = self.draft("m1", spec_id, ManifestContentType::Data)?;
-        let encode = move || {
-            let mut writer = draft.writer()?;
-            for entry in entries {
-                add_existing(&mut writer, entry)?;
+        let mut merged = Vec::new();
+        for entries in merge::by_days(entries, self.base.default_partition_spec()) {
+            if entries.is_empty() {
+                continue;
             }
-            draft.finish(writer)
-        };
-        let (manifest, bytes) = in_memory("merge manifests", encode).await?;
-        self.put_deferred(&manifest.manifest_path, bytes).await?;
-        Ok(Some(manifest))
+            let draft = self.draft(&format!("m{}", merged.len() + 1), spec_id, content)?;
+            let encode = move || {
+                let mut writer = draft.writer()?;
+                for entry in entries {
+                    add_existing(&mut writer, entry)?;
+                }
+                draft.finish(writer)
+            };
+            let (manifest, bytes) = in_memory("merge manifests", encode).await?;
+            self.put_deferred(&manifest.manifest_path, bytes).await?;
+            merged.push(manifest);
+        }
+        Ok(merged)
     }
 
     /// Writes the manifest list. Gives the row ids it assigned, first and count, where the table
@@ -401,59 +396,4 @@ async fn in_memory<T: Send + 'static>(
         Err(iceberg::Error::new(ErrorKind::Unexpected, message).with_source(cause))
     };
     done.unwrap_or_else(ended).map_err(|source| CatalogError::Iceberg { operation, source })
-}
-
-/// Which of `manifests` to merge into one, in order.
-fn to_merge(manifests: &[ManifestFile], base: &TableMetadata) -> Vec<usize> {
-    // Entries of version 3 take their row ids from the manifest they are in; the reader does not
-    // spell those out, so a merge would give old rows new ids.
-    if base.format_version() != FormatVersion::V2 {
-        return Vec::new();
-    }
-    let small = manifests.iter().enumerate().filter(|(_, m)| {
-        m.content == ManifestContentType::Data
-            && m.partition_spec_id == base.default_partition_spec_id()
-            && m.key_metadata.is_none()
-    });
-    let small = small.map(|(index, m)| SmallManifest {
-        files: u64::from(m.added_files_count.unwrap_or(0))
-            + u64::from(m.existing_files_count.unwrap_or(0)),
-        bytes: u64::try_from(m.manifest_length).unwrap_or(u64::MAX),
-        index,
-    });
-    worth_merging(small.filter(|small| small.bytes < MERGED_BYTES_MAX / 2).collect())
-}
-
-/// A manifest that may be merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SmallManifest {
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-    pub(super) index: usize,
-}
-
-/// Indices of the manifests to merge into one, in order; none while there are fewer than
-/// [`MERGE_AT`].
-pub(super) fn worth_merging(mut small: Vec<SmallManifest>) -> Vec<usize> {
-    if small.len() < MERGE_AT {
-        return Vec::new();
-    }
-    small.sort_unstable();
-    let (mut files, mut bytes, mut worth) = (0, 0, 0);
-    for (at, manifest) in small.iter().enumerate() {
-        files += manifest.files;
-        bytes += manifest.bytes;
-        if MERGED_BYTES_MAX < bytes {
-            break;
-        }
-        if manifest.files * GROWTH <= files {
-            worth = at + 1;
-        }
-    }
-    if worth < 2 {
-        return Vec::new();
-    }
-    let mut chosen: Vec<usize> = small[..worth].iter().map(|manifest| manifest.index).collect();
-    chosen.sort_unstable();
-    chosen
 }

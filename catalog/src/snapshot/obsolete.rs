@@ -25,7 +25,7 @@ mod content;
 pub(crate) mod reads;
 
 use self::reads::HistoryReader;
-use super::summary::MANIFESTS_REPLACED;
+use super::{changes::FileKey, summary::MANIFESTS_REPLACED};
 use crate::{ancestors, error::CatalogError};
 use iceberg::{
     TableUpdate,
@@ -133,46 +133,43 @@ struct UnlistedManifests {
     others: Vec<SnapshotRef>,
 }
 
-/// Locations of the files that nothing refers to once `removed` are gone: their manifest lists,
-/// the manifests that only they list, and the data and delete files that are live only in these. None of
-/// them where one of them is damaged or missing.
+/// Files that nothing refers to once snapshots are gone.
+#[derive(Debug, Default)]
+pub(super) struct UnneededFiles {
+    /// Manifest lists, and manifests that only they list, as the table spells them.
+    pub(super) metadata: Vec<String>,
+    /// Data and delete files that are live only in these, in their normal form.
+    pub(super) content: HashMap<FileKey, String>,
+    /// Why none is named: a file of the history is damaged or missing.
+    pub(super) damage: Option<CatalogError>,
+}
+
+/// The files that nothing refers to once `removed` are gone; none of them where a file that tells so is
+/// damaged or missing.
 ///
 /// # Errors
-/// The store does not answer: nothing is to be removed then.
+/// The store refuses or does not answer: nothing is to be removed then.
 pub(super) async fn files(
     reader: &mut HistoryReader<'_>,
     removed: &[i64],
     history: SnapshotHistory,
-) -> Result<Vec<String>, CatalogError> {
+) -> Result<UnneededFiles, CatalogError> {
     let base = reader.base;
     let removed: HashSet<i64> = removed.iter().copied().collect();
-    let unneeded = match listed_files(reader, &removed, history).await {
-        Err(error) if error.is_temporary() => return Err(error),
-        Err(error) => {
-            // They only take up space; the bound of the history matters more.
-            tracing::warn!(
-                table = %base.uuid(),
-                error = &error as &dyn std::error::Error,
-                "files of removed snapshots are left behind"
-            );
-            return Ok(Vec::new());
+    let mut unneeded = match listed_files(reader, &removed, history).await {
+        // They only take up space; the bound of the history matters more.
+        Err(error) if error.is_damage() => {
+            return Ok(UnneededFiles { damage: Some(error), ..UnneededFiles::default() });
         }
-        Ok(unneeded) => unneeded,
+        read => read?,
     };
-    let in_use: HashSet<&str> = base
-        .snapshots()
-        .filter(|s| !removed.contains(&s.snapshot_id()))
-        .map(|s| s.manifest_list())
-        .collect();
-    let mut files: BTreeSet<String> = base
-        .snapshots()
-        .filter(|s| removed.contains(&s.snapshot_id()))
-        .map(|s| s.manifest_list())
-        .filter(|list| !in_use.contains(list))
-        .map(str::to_owned)
-        .collect();
-    files.extend(unneeded);
-    Ok(files.into_iter().collect())
+    let (gone, kept): (Vec<&SnapshotRef>, Vec<&SnapshotRef>) =
+        base.snapshots().partition(|s| removed.contains(&s.snapshot_id()));
+    let in_use: HashSet<&str> = kept.iter().map(|s| s.manifest_list()).collect();
+    let lists: BTreeSet<&str> = gone.iter().map(|s| s.manifest_list()).collect();
+    let lists = lists.into_iter().filter(|list| !in_use.contains(list));
+    unneeded.metadata.extend(lists.map(str::to_owned));
+    Ok(unneeded)
 }
 
 /// The manifests that only removed snapshots list, and what goes with them.
@@ -180,14 +177,14 @@ async fn listed_files(
     reader: &mut HistoryReader<'_>,
     removed: &HashSet<i64>,
     history: SnapshotHistory,
-) -> Result<Vec<String>, CatalogError> {
+) -> Result<UnneededFiles, CatalogError> {
     let unlisted = match history {
         SnapshotHistory::OneLine => unlisted_manifests(reader, removed).await?,
         SnapshotHistory::Forked { .. } => unlisted_anywhere(reader, removed).await?,
     };
-    let mut files = content::unneeded(reader, &unlisted).await?;
-    files.extend(unlisted.manifests);
-    Ok(files)
+    let content = content::unneeded(reader, &unlisted).await?;
+    let metadata = unlisted.manifests.into_iter().collect();
+    Ok(UnneededFiles { metadata, content, damage: None })
 }
 
 /// Manifests that a removed snapshot lists and neither its retained neighbour before nor the one

@@ -5,8 +5,9 @@
 //! have had rows deleted since it was read; data files that others added stay.
 //!
 //! A manifest never changes, so what was found in one for a head of `main` holds for every later head
-//! that still lists it. That is why a removal is examined before its turn, while others commit: in its
-//! turn only manifests that came since are read.
+//! that still lists it, and so does what was written in its place. That is why a removal is examined
+//! before its turn, while others commit: in its turn only manifests that came since are read and written
+//! anew.
 
 use super::{
     NewSnapshot,
@@ -14,6 +15,7 @@ use super::{
     entries::{self, FileEntry},
     manifests::{self, SnapshotWriter},
     obsolete::{self, SnapshotHistory},
+    unused_id,
 };
 use crate::{ancestors, error::CatalogError, storage::Storage};
 use bytes::Bytes;
@@ -32,9 +34,15 @@ const READS_AT_ONCE: usize = 4;
 /// others are read once more.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// What was found in manifests for one snapshot, by their paths.
+/// What was found in manifests for one snapshot, by their paths, and what was written for it.
 #[derive(Clone, Debug, Default)]
 pub struct ReadManifests {
+    /// The id that the snapshot gets, which what is written before its turn has.
+    pub(super) snapshot_id: Option<i64>,
+    /// Manifests that were written anew, by the paths of those that they stand for.
+    rewritten: HashMap<String, ManifestFile>,
+    /// All files that were written, to delete when the snapshot is definitely not made.
+    pub(crate) written: Vec<String>,
     /// The files among those that it is about which are live in the manifest.
     live: HashMap<String, HashSet<FileKey>>,
     /// Manifests of deletes that delete nothing of what it takes out.
@@ -53,7 +61,9 @@ impl ReadManifests {
     }
 }
 
-/// Reads what [`super::build`] needs of the manifests of `base`, for a snapshot whose turn has not come.
+/// Reads what [`super::build`] needs of the manifests of `base`, for a snapshot whose turn has not come,
+/// and writes those anew that have files to take out; tells whether there were any. On a later state it
+/// goes on from what was found before.
 ///
 /// # Errors
 /// As [`super::build`]: what is not live in one head is in none of the later ones.
@@ -61,13 +71,44 @@ pub async fn examine(
     storage: &Storage,
     base: &TableMetadata,
     new: &NewSnapshot,
-) -> Result<ReadManifests, CatalogError> {
-    let mut read = ReadManifests::default();
-    if let (Some(head), false) = (base.current_snapshot(), new.operation == Operation::Append) {
-        let listed = manifests::read_list(storage, base, head).await?;
-        check(storage, base, &listed, new, &mut read).await?;
+    read: &mut ReadManifests,
+) -> Result<bool, CatalogError> {
+    let (Some(head), false) = (base.current_snapshot(), new.operation == Operation::Append) else {
+        return Ok(false);
+    };
+    let listed = manifests::read_list(storage, base, head).await?;
+    check(storage, base, &listed, new, read).await?;
+    let id = *read.snapshot_id.get_or_insert_with(|| unused_id(base));
+    let mut writer = SnapshotWriter::new(storage, base, id);
+    let made = rewrite_before(&mut writer, listed, new, read).await;
+    let written = writer.into_written();
+    read.written.extend_from_slice(&written);
+    made?;
+    let names: Vec<&str> = written.iter().map(String::as_str).collect();
+    storage.sync_names(&names).await?;
+    Ok(!written.is_empty())
+}
+
+/// Writes the manifests anew that have files to take out and were not written before.
+async fn rewrite_before(
+    writer: &mut SnapshotWriter<'_>,
+    mut listed: Vec<ManifestFile>,
+    new: &NewSnapshot,
+    read: &mut ReadManifests,
+) -> Result<(), CatalogError> {
+    listed.retain(|manifest| !read.rewritten.contains_key(&manifest.manifest_path));
+    let removed: HashSet<FileKey> = keys(&new.removed).collect();
+    for (at, manifest) in listed.into_iter().enumerate() {
+        let path = manifest.manifest_path.clone();
+        if read.live.get(&path).is_none_or(|live| live.is_disjoint(&removed)) {
+            continue;
+        }
+        let bytes = read.bytes.remove(&path);
+        read.kept_bytes -= bytes.as_ref().map_or(0, Bytes::len);
+        let rewritten = writer.without(manifest, bytes, &removed, at).await?;
+        read.rewritten.insert(path, rewritten);
     }
-    Ok(read)
+    Ok(())
 }
 
 /// Refuses to take out what is not live, or has deletes that were not read; gives the sequence number
@@ -100,26 +141,44 @@ pub(super) async fn check(
     Ok((new.operation == Operation::Replace).then_some(number))
 }
 
-/// Writes the manifests anew that have files to take out; gives them, and the others as they are.
+/// The manifests of a snapshot that takes files out.
+#[derive(Debug, Default)]
+pub(super) struct RewrittenManifests {
+    /// Written anew without them.
+    pub(super) rewritten: Vec<ManifestFile>,
+    /// The others, as they are.
+    pub(super) kept: Vec<ManifestFile>,
+    /// Locations of those that were written before its turn for manifests that are not listed any more.
+    pub(super) unused: Vec<String>,
+}
+
+/// Writes the manifests anew that have files to take out, where that was not done before.
 pub(super) async fn rewrite(
     writer: &mut SnapshotWriter<'_>,
     listed: Vec<ManifestFile>,
     new: &NewSnapshot,
-    read: &ReadManifests,
-) -> Result<(Vec<ManifestFile>, Vec<ManifestFile>), CatalogError> {
+    mut read: ReadManifests,
+) -> Result<RewrittenManifests, CatalogError> {
     let removed: HashSet<FileKey> = keys(&new.removed).collect();
-    let (mut rewritten, mut kept) = (Vec::new(), Vec::new());
+    let mut manifests = RewrittenManifests::default();
     for manifest in listed {
-        let live = read.live.get(&manifest.manifest_path);
-        if live.is_none_or(|live| live.is_disjoint(&removed)) {
-            kept.push(manifest);
+        let path = &manifest.manifest_path;
+        if read.live.get(path).is_none_or(|live| live.is_disjoint(&removed)) {
+            manifests.kept.push(manifest);
             continue;
         }
-        let bytes = read.bytes.get(&manifest.manifest_path).cloned();
-        let at = rewritten.len();
-        rewritten.push(writer.without(manifest, bytes, &removed, at).await?);
+        let at = manifests.rewritten.len();
+        manifests.rewritten.push(match read.rewritten.remove(path) {
+            Some(rewritten) => rewritten,
+            None => {
+                let bytes = read.bytes.remove(path);
+                writer.without(manifest, bytes, &removed, at).await?
+            }
+        });
     }
-    Ok((rewritten, kept))
+    let unused = read.rewritten.into_values().map(|manifest| manifest.manifest_path);
+    manifests.unused.extend(unused);
+    Ok(manifests)
 }
 
 /// Looks for all files to take out, and all that position deletes are about. The newest manifests are

@@ -13,7 +13,7 @@ pub(super) struct ManifestCounts {
     pub(super) created: usize,
     /// Manifests taken over from the parent.
     pub(super) kept: usize,
-    /// Manifests of the parent that a created one stands for.
+    /// Manifests of the parent that a created one stands for, or that have no live file.
     pub(super) replaced: usize,
 }
 

@@ -74,15 +74,16 @@ impl Table {
     }
 
     pub(super) fn file(&mut self, kind: &str) -> DataFile {
+        self.file_of(kind, 20_000)
+    }
+
+    fn file_of(&mut self, kind: &str, day: i32) -> DataFile {
         self.files += 1;
         DataFileBuilder::default()
             .content(DataContentType::Data)
             .file_path(format!("{}/data/{:06}.parquet", self.metadata.location(), self.files))
             .file_format(DataFileFormat::Parquet)
-            .partition(Struct::from_iter([
-                Some(Literal::string(kind)),
-                Some(Literal::date(20_000)),
-            ]))
+            .partition(Struct::from_iter([Some(Literal::string(kind)), Some(Literal::date(day))]))
             .record_count(10)
             .file_size_in_bytes(1_000)
             .partition_spec_id(0)
@@ -106,15 +107,20 @@ impl Table {
     /// Appends one file per kind and gives the new snapshot's id.
     async fn append(&mut self, kinds: &[&str]) -> i64 {
         let files = kinds.iter().map(|kind| self.file(kind)).collect();
+        self.commit(files).await
+    }
+
+    async fn commit(&mut self, files: Vec<DataFile>) -> i64 {
         let built = self.build(files).await.unwrap();
         self.apply(built.updates);
         let known = &mut HistoryReads::default();
         let reader = HistoryReader { storage: &self.storage, base: &self.metadata, known };
         if let Some(thinning) = thin::thin(reader, self.now_ms).await.unwrap() {
             let now_ms = self.now_ms + 1;
-            let thinned = commit::apply_updates_at(&self.metadata, None, &thinning.updates, now_ms);
+            let updates = thinning.updates(&self.metadata);
+            let thinned = commit::apply_updates_at(&self.metadata, None, &updates, now_ms);
             self.metadata = thinned.unwrap();
-            self.obsolete.extend(thinning.obsolete);
+            self.obsolete.extend(thinning.obsolete(self.now_ms));
         }
         self.now_ms += 1_000;
         built.snapshot_id
@@ -300,7 +306,7 @@ async fn every_file_of_an_attempt_is_reported() {
 #[tokio::test]
 async fn a_failed_attempt_leaves_no_files() {
     let mut table = Table::new(FormatVersion::V2, true);
-    for _ in 0..manifests::MERGE_AT {
+    for _ in 0..manifests::merge::MERGE_AT {
         table.append(&["a"]).await;
     }
     let id = table.metadata.current_snapshot_id().unwrap();
@@ -317,7 +323,7 @@ async fn a_failed_attempt_leaves_no_files() {
 #[tokio::test]
 async fn a_store_that_fails_is_told_from_a_file_that_is_broken() {
     let mut table = Table::new(FormatVersion::V2, true);
-    for _ in 0..manifests::MERGE_AT {
+    for _ in 0..manifests::merge::MERGE_AT {
         table.append(&["a"]).await;
     }
     let id = table.metadata.current_snapshot_id().unwrap();
@@ -352,7 +358,7 @@ async fn main_keeps_its_retention() {
 async fn small_manifests_are_merged_and_entries_keep_their_origin() {
     let mut table = Table::new(FormatVersion::V2, true);
     let mut expected = Vec::new();
-    for sequence in 1..=manifests::MERGE_AT as i64 + 1 {
+    for sequence in 1..=manifests::merge::MERGE_AT as i64 + 1 {
         let id = table.append(&["a"]).await;
         let path = format!("{}/data/{sequence:06}.parquet", table.metadata.location());
         expected.push((path, id, sequence));
@@ -370,30 +376,45 @@ async fn small_manifests_are_merged_and_entries_keep_their_origin() {
     assert!(entries.entries().iter().all(|e| e.status() == ManifestStatus::Existing));
 }
 
-#[test]
-fn an_entry_is_rewritten_a_few_times_and_the_list_stays_short() {
-    const COMMITS: u64 = 10_000;
-    let mut listed: Vec<u64> = Vec::new();
-    let mut rewritten = 0;
-    for _ in 0..COMMITS {
-        listed.push(1);
-        let small = listed.iter().enumerate();
-        let small = small.map(|(index, files)| manifests::SmallManifest {
-            files: *files,
-            bytes: 50 * files,
-            index,
-        });
-        let chosen = manifests::worth_merging(small.collect());
-        let merged: u64 = chosen.iter().map(|index| listed[*index]).sum();
-        rewritten += merged;
-        for index in chosen.iter().rev() {
-            listed.remove(*index);
+#[tokio::test]
+async fn thousands_of_commits_leave_a_short_list_and_whole_entries() {
+    const COMMITS: i64 = 3_000;
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut expected = Vec::new();
+    for number in 1..=COMMITS {
+        let late = if number % 20 == 0 { 7 } else { 0 };
+        let file = table.file_of("a", 20_000 + (number / 500) as i32 - late);
+        let path = file.file_path().to_owned();
+        let id = table.commit(vec![file]).await;
+        expected.push((path, id, number));
+        if number % 100 == 0 {
+            assert!(table.manifests(id).await.len() <= manifests::merge::MERGE_AT);
         }
-        listed.extend((merged > 0).then_some(merged));
-        assert!(listed.len() < manifests::MERGE_AT);
     }
-    assert_eq!(listed.iter().sum::<u64>(), COMMITS);
-    assert!(rewritten < 5 * COMMITS, "{rewritten}");
+    let head = table.metadata.current_snapshot_id().unwrap();
+    assert_eq!(table.live(head).await, expected);
+    let mut of_day = table.manifests(head).await;
+    of_day.retain(|manifest| {
+        let dt = &manifest.partitions.as_ref().unwrap()[1];
+        let day = |bound: &[u8]| i32::from_le_bytes(bound.try_into().unwrap());
+        let (from, to) = (dt.lower_bound.as_ref().unwrap(), dt.upper_bound.as_ref().unwrap());
+        (day(from)..=day(to)).contains(&20_003)
+    });
+    assert!(of_day.len() <= 3, "a query of one day reads {} manifests", of_day.len());
+}
+
+#[tokio::test]
+async fn manifests_without_live_files_are_left_out_by_the_next_commit() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let files = [table.file("a"), table.file("a")];
+    for file in &files {
+        table.commit(vec![file.clone()]).await;
+    }
+    let id = replace(&mut table, files.to_vec()).await;
+    assert_eq!(table.manifests(id).await.len(), 3, "two say what was removed");
+    let id = table.append(&["a"]).await;
+    assert_eq!(table.manifests(id).await.len(), 2);
+    assert_eq!(property(&table.metadata, id, "manifests-replaced"), Some("2"));
 }
 
 #[tokio::test]
@@ -412,7 +433,11 @@ async fn rows_of_version_three_get_ids_without_gaps_or_repeats() {
 async fn obsolete_with(table: &Table, removed: &[i64], history: SnapshotHistory) -> Vec<String> {
     let known = &mut HistoryReads::default();
     let mut reader = HistoryReader { storage: &table.storage, base: &table.metadata, known };
-    obsolete::files(&mut reader, removed, history).await.unwrap()
+    let files = obsolete::files(&mut reader, removed, history).await.unwrap();
+    let mut files: Vec<String> =
+        files.metadata.into_iter().chain(files.content.into_values()).collect();
+    files.sort();
+    files
 }
 
 #[tokio::test]
@@ -523,6 +548,29 @@ async fn lists_stay_with_manifests_that_do_not_read() {
     table.storage.put(&damaged, "no manifest".into()).await.unwrap();
     let gone = obsolete_with(&table, &[built.snapshot_id], SnapshotHistory::OneLine).await;
     assert_eq!(gone, Vec::<String>::new(), "nothing would find the file again");
+    let known = &mut HistoryReads::default();
+    let mut reader = HistoryReader { storage: &table.storage, base: &table.metadata, known };
+    let removed = [built.snapshot_id];
+    let files = obsolete::files(&mut reader, &removed, SnapshotHistory::OneLine).await.unwrap();
+    let told = crate::error::with_causes(&files.damage.unwrap());
+    assert!(told.contains(&damaged), "{told}");
+}
+
+#[test]
+fn a_store_that_refuses_says_nothing_of_a_file() {
+    use object_store::Error;
+    let (path, source) = (|| "m.avro".to_owned(), || "403".into());
+    for (answer, is_damage) in [
+        (Error::NotFound { path: path(), source: source() }, true),
+        (Error::PermissionDenied { path: path(), source: source() }, false),
+        (Error::Unauthenticated { path: path(), source: source() }, false),
+        (Error::Generic { store: "S3", source: source() }, false),
+    ] {
+        let told = answer.to_string();
+        let cause = CatalogError::Storage { operation: "read", location: path(), source: answer };
+        assert_eq!(cause.is_damage(), is_damage, "{told}");
+    }
+    assert!(!CatalogError::WarehouseOutage(path()).is_damage());
 }
 
 #[tokio::test]
@@ -688,8 +736,12 @@ async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
     assert_eq!(catalog.metastore().count_obsolete().await.unwrap(), 0);
     assert!(100 <= catalog.upkeep().thin(&ident).await.unwrap());
     assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "too early");
-    clock.fetch_add(READER_GRACE_MS - 1, Ordering::Relaxed);
-    assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0, "somebody may read it");
+    clock.fetch_add(PLANNER_GRACE_MS - 1, Ordering::Relaxed);
+    assert_eq!(
+        catalog.upkeep().delete_obsolete(1_000).await.unwrap(),
+        0,
+        "somebody may plan with it"
+    );
     clock.fetch_add(1, Ordering::Relaxed);
     assert!(catalog.upkeep().delete_obsolete(1_000).await.unwrap() > 50);
 
@@ -754,7 +806,7 @@ async fn check_long_history(branch_at: Option<usize>) {
     assert!(ids.contains(&tagged));
     for id in ids {
         let listed = table.manifests(id).await;
-        assert!(listed.len() <= manifests::MERGE_AT + 10, "{}", listed.len());
+        assert!(listed.len() <= manifests::merge::MERGE_AT + 10, "{}", listed.len());
         manifests.extend(listed.into_iter().map(|m| m.manifest_path));
     }
     for manifest in &manifests {

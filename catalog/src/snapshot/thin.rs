@@ -1,60 +1,144 @@
 //! What thinning takes from a table's history.
+//!
+//! Working that out may read every manifest of the history, while others commit. What was worked out on
+//! an earlier state still holds when nothing that came since needs what goes: to tell that, only new
+//! lists and manifests are read.
 
 use super::{
-    READER_GRACE_MS,
-    obsolete::{self, reads::HistoryReader},
+    PLANNER_GRACE_MS, READER_GRACE_MS,
+    changes::FileKey,
+    obsolete::{self, SnapshotHistory, reads::HistoryReader},
 };
 use crate::{error::CatalogError, location::Location, metastore::ObsoleteFile, retention};
-use iceberg::TableUpdate;
+use iceberg::{
+    TableUpdate,
+    spec::{SnapshotRef, TableMetadata},
+};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 /// About the most files that one thinning queues, while others wait for its transaction; a single snapshot
 /// may be the last with more.
 const FILES_MAX: usize = 20_000;
 
-/// Snapshots that go, on the very state that they were worked out on.
+/// Snapshots that go, and files that nothing retained refers to without them, in their normal form.
 #[derive(Debug)]
 pub(crate) struct SnapshotThinning {
-    pub(crate) updates: Vec<TableUpdate>,
-    /// How many snapshots they remove.
-    pub(crate) removed: usize,
-    /// Files that nothing retained refers to.
-    pub(crate) obsolete: Vec<ObsoleteFile>,
+    pub(crate) removed: Vec<i64>,
+    /// Why files are left behind.
+    pub(crate) damage: Option<CatalogError>,
+    history: SnapshotHistory,
+    /// Manifest lists and manifests.
+    metadata: BTreeSet<String>,
+    /// Data and delete files.
+    content: HashMap<FileKey, String>,
 }
 
 /// Works out what a table of ours has too much; none when its history is within its bounds. Reads
 /// manifest lists and manifests, and changes nothing.
 ///
 /// # Errors
-/// The store does not answer.
+/// The store refuses or does not answer.
 pub(crate) async fn thin(
     mut reader: HistoryReader<'_>,
     now_ms: i64,
 ) -> Result<Option<SnapshotThinning>, CatalogError> {
     let base = reader.base;
-    let mut snapshot_ids = retention::snapshots_to_remove(base, now_ms);
-    if snapshot_ids.is_empty() {
+    let mut removed = retention::snapshots_to_remove(base, now_ms);
+    if removed.is_empty() {
         return Ok(None);
     }
     let history = obsolete::history(base);
-    let not_before_ms = now_ms.saturating_add(READER_GRACE_MS);
+    let mut files = obsolete::files(&mut reader, &removed, history).await?;
+    while FILES_MAX < files.metadata.len() + files.content.len() && 1 < removed.len() {
+        // The others go in the next thinning.
+        removed.truncate(removed.len() / 2);
+        files = obsolete::files(&mut reader, &removed, history).await?;
+    }
     // A registered table may list files that lie elsewhere and belong to somebody else. The queue has
     // locations in their normal form.
     let own = Location::parse(base.location());
     let admitted = |file: String| Some(own.as_ref()?.admit(&file).ok()?.to_string());
-    let mut files = obsolete::files(&mut reader, &snapshot_ids, history).await?;
-    while FILES_MAX < files.len() && 1 < snapshot_ids.len() {
-        // The others go in the next thinning.
-        snapshot_ids.truncate(snapshot_ids.len() / 2);
-        files = obsolete::files(&mut reader, &snapshot_ids, history).await?;
-    }
-    let obsolete = files
-        .into_iter()
-        .filter_map(admitted)
-        .map(|location| ObsoleteFile { location, not_before_ms })
-        .collect();
-    let removed = snapshot_ids.len();
-    let mut updates: Vec<TableUpdate> =
-        obsolete::mark(base, history, &snapshot_ids).into_iter().collect();
-    updates.push(TableUpdate::RemoveSnapshots { snapshot_ids });
-    Ok(Some(SnapshotThinning { updates, removed, obsolete }))
+    let metadata = files.metadata.into_iter().filter_map(admitted).collect();
+    let content = files.content.into_iter();
+    let content = content.filter_map(|(key, file)| Some((key, admitted(file)?))).collect();
+    Ok(Some(SnapshotThinning { removed, damage: files.damage, history, metadata, content }))
 }
+
+impl SnapshotThinning {
+    /// Makes what was worked out for `before` hold for the reader's state, of which `named` are the
+    /// snapshots with a branch or tag. False if it does not: it is to be worked out anew then.
+    ///
+    /// # Errors
+    /// The store refuses or does not answer.
+    pub(crate) async fn follow(
+        &mut self,
+        before: &TableMetadata,
+        mut reader: HistoryReader<'_>,
+        named: &HashSet<i64>,
+    ) -> Result<bool, CatalogError> {
+        let base = reader.base;
+        let goes = |id: &i64| base.snapshot_by_id(*id).is_some() && !named.contains(id);
+        if base.location() != before.location()
+            || !retention::is_overgrown(base)
+            || obsolete::history(base) != self.history
+            || !self.removed.iter().all(goes)
+        {
+            return Ok(false);
+        }
+        match self.leave_needed(before, &mut reader).await {
+            Err(cause) if cause.is_damage() => Ok(false),
+            told => told,
+        }
+    }
+
+    /// Leaves the data and delete files that snapshots since `before` have; false if they list a
+    /// manifest that was to go.
+    async fn leave_needed(
+        &mut self,
+        before: &TableMetadata,
+        reader: &mut HistoryReader<'_>,
+    ) -> Result<bool, CatalogError> {
+        let is_new = |it: &&SnapshotRef| before.snapshot_by_id(it.snapshot_id()).is_none();
+        let new: Vec<SnapshotRef> =
+            reader.base.snapshots().filter(is_new).map(Arc::clone).collect();
+        let mut listed = reader.listed(&new).await?;
+        // What the head had then was looked at.
+        let head: Vec<SnapshotRef> =
+            before.current_snapshot().map(Arc::clone).into_iter().collect();
+        for manifest in reader.listed(&head).await? {
+            listed.remove(&manifest);
+        }
+        let own = reader.own()?;
+        for manifest in &listed {
+            if self.metadata.contains(own.admit(manifest)?.as_str()) {
+                return Ok(false);
+            }
+        }
+        reader.take_out_live(&mut self.content, &listed).await?;
+        Ok(true)
+    }
+
+    /// The updates that carry it out on the state that it holds for.
+    pub(crate) fn updates(&self, base: &TableMetadata) -> Vec<TableUpdate> {
+        let mark = obsolete::mark(base, self.history, &self.removed);
+        let removal = TableUpdate::RemoveSnapshots { snapshot_ids: self.removed.clone() };
+        mark.into_iter().chain([removal]).collect()
+    }
+
+    /// What to delete, and when.
+    pub(crate) fn obsolete(self, now_ms: i64) -> Vec<ObsoleteFile> {
+        let metadata = self.metadata.into_iter().map(|file| (file, PLANNER_GRACE_MS));
+        let content = self.content.into_values().map(|file| (file, READER_GRACE_MS));
+        let file = |(location, grace_ms): (String, i64)| ObsoleteFile {
+            location,
+            not_before_ms: now_ms.saturating_add(grace_ms),
+        };
+        metadata.chain(content).map(file).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

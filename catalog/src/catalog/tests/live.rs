@@ -158,6 +158,40 @@ async fn a_branch_does_not_leave_its_head_for_a_commit_that_was_built_before() {
     assert_eq!(names(&catalog).await, ["f1", "f2-new"]);
 }
 
+/// A client that puts its old list on the new head, whatever it says that it does.
+#[tokio::test]
+async fn a_list_of_an_older_head_does_not_drop_what_came_since() {
+    for operation in ["append", "delete", "overwrite", "replace"] {
+        let (_house, catalog) = two_files().await;
+        let base = catalog.tables().load(&ident("a.t")).await.unwrap();
+        let late = put(&catalog, &base, 2, Work { operation, ..Work::default() }).await;
+        let append = Work { operation: "append", adds: &[("f3", 5)], ..Work::default() };
+        commit(&catalog, 3, append).await.unwrap();
+        let mut updates = serde_json::to_value(&late.updates).unwrap();
+        updates[0]["snapshot"]["parent-snapshot-id"] = json!(3);
+        updates[0]["snapshot"]["sequence-number"] = json!(3);
+        let lost = catalog.commit(change("a.t", on_main(Some(3)), updates)).await;
+        let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+        assert!(text.contains("leaves out `") && text.contains("/data/f3`"), "{text}");
+        assert_eq!(names(&catalog).await, ["f1", "f2", "f3"]);
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_whose_files_are_said_to_be_removed_may_be_left_out() {
+    let (_house, catalog) = two_files().await;
+    let all = Work { operation: "delete", removes: &["f1", "f2"], adds: &[], ..REWRITE };
+    commit(&catalog, 2, all).await.unwrap();
+    // Without the manifest that says so.
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+    let empty = own_list(&head, 4);
+    let output = catalog.storage().file_io().new_output(&empty).unwrap().writer().await.unwrap();
+    ManifestListWriter::v2(output, 4, Some(2), 3).close().await.unwrap();
+    let updates = add_snapshot(&head, 4, &empty);
+    catalog.commit(change("a.t", on_main(Some(2)), updates)).await.unwrap();
+    assert!(names(&catalog).await.is_empty());
+}
+
 /// The files of a foreign commit are read before its turn comes.
 #[tokio::test]
 async fn a_commit_with_many_files_does_not_hold_up_ours() {

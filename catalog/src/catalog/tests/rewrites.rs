@@ -155,7 +155,8 @@ async fn examined(between: Option<Work<'_>>) -> (House, LoadedTable, NewSnapshot
     let (house, catalog) = two_files().await;
     let read = load(&catalog).await;
     let new = rewrite(Operation::Replace, &read);
-    let found = snapshot::examine(catalog.storage(), &read.metadata, &new).await.unwrap();
+    let mut found = ReadManifests::default();
+    snapshot::examine(catalog.storage(), &read.metadata, &new, &mut found).await.unwrap();
     if let Some(between) = between {
         commit(&catalog, 2, between).await.unwrap();
     }

@@ -245,6 +245,38 @@ async fn a_file_whose_manifest_was_rewritten_is_still_there() {
     assert_eq!(names, ["d1", "f1", "f2"]);
 }
 
+#[tokio::test]
+async fn delete_files_keep_their_numbers_when_their_manifests_are_merged() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let mut table = two_files(&house).await;
+    let mut expected = vec![("f1".to_owned(), 1), ("f2".to_owned(), 1)];
+    for number in 2..52 {
+        let name = format!("e{number:02}");
+        let delta = Delta { equality: &[name.as_str()], ..Delta::default() };
+        let change = client_delta(catalog, &table, number, "delete", delta).await;
+        table = catalog.commit(change).await.unwrap();
+        expected.push((name, number));
+    }
+    let late = Delta { data: &["late"], ..Delta::default() };
+    let late = client_delta(catalog, &table, 99, "append", late).await;
+    let append = NewSnapshot {
+        added: vec![file(&table, DataContentType::Data, "own")],
+        mark: Some(MarkMove {
+            watermark: Watermark { epoch: 1, position: 1, last_seq: 1 },
+            since: 0,
+        }),
+        ..NewSnapshot::default()
+    };
+    let merged = catalog.add_snapshot(&ident("a.t"), append).await.unwrap();
+    assert_eq!(listed(catalog, &merged).await.len(), 3, "one has all delete files");
+    let now = catalog.commit(late).await.unwrap();
+    assert_eq!(listed(catalog, &now).await.len(), 4);
+    expected.extend([("own".to_owned(), 52), ("late".to_owned(), 53)]);
+    expected.sort();
+    assert_eq!(files(catalog).await, expected);
+}
+
 /// A delete of rows of `f1` that comes after `between` is refused, and says why.
 async fn check_conflict(between: (&str, Delta<'_>), late: (&str, Delta<'_>), why: &str) {
     let house = house().await;

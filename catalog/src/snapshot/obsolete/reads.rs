@@ -47,7 +47,7 @@ pub(crate) struct HistoryReader<'a> {
 
 impl HistoryReader<'_> {
     /// The manifests that snapshots list.
-    pub(super) async fn listed(
+    pub(crate) async fn listed(
         &mut self,
         snapshots: &[SnapshotRef],
     ) -> Result<BTreeSet<String>, CatalogError> {
@@ -90,7 +90,7 @@ impl HistoryReader<'_> {
     }
 
     /// Takes out the files that are live in any of these manifests.
-    pub(super) async fn take_out_live(
+    pub(crate) async fn take_out_live(
         &mut self,
         files: &mut HashMap<FileKey, String>,
         manifests: &BTreeSet<String>,
@@ -119,7 +119,7 @@ impl HistoryReader<'_> {
         Ok(())
     }
 
-    fn own(&self) -> Result<Location, CatalogError> {
+    pub(crate) fn own(&self) -> Result<Location, CatalogError> {
         self.storage.normalize(self.base.location())
     }
 }
@@ -154,7 +154,7 @@ async fn live(
     let files = read.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
     let files = files.map_err(|cause| CatalogError::Iceberg {
         operation: "read a manifest of a removed snapshot",
-        source: iceberg::Error::new(ErrorKind::DataInvalid, cause),
+        source: iceberg::Error::new(ErrorKind::DataInvalid, format!("`{manifest}`: {cause}")),
     })?;
     Ok((manifest, files))
 }

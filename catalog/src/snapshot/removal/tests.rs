@@ -45,3 +45,63 @@ async fn a_manifest_that_was_not_kept_is_read_once_more() {
     };
     assert_eq!(names(&kept), names(&read_again));
 }
+
+/// A table of two files, each in a manifest of its own, and a snapshot that takes both out, as it was
+/// examined.
+async fn examined() -> (Table, NewSnapshot, ReadManifests) {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let mut removed = Vec::new();
+    for _ in 0..2 {
+        removed.push(table.file("a"));
+        let built = table.build(removed[removed.len() - 1..].to_vec()).await.unwrap();
+        table.apply(built.updates);
+    }
+    let read = table.metadata.current_snapshot_id();
+    let new = NewSnapshot { operation: Operation::Delete, read, removed, ..NewSnapshot::default() };
+    let mut found = ReadManifests::default();
+    for is_new in [true, false] {
+        let examined = examine(&table.storage, &table.metadata, &new, &mut found).await;
+        assert_eq!(examined.unwrap(), is_new);
+    }
+    assert_eq!((found.written.len(), found.bytes.len(), found.kept_bytes), (2, 0, 0));
+    (table, new, found)
+}
+
+async fn append(table: &mut Table) {
+    let file = table.file("a");
+    let built = table.build(vec![file]).await.unwrap();
+    table.apply(built.updates);
+}
+
+#[tokio::test]
+async fn what_was_written_before_the_turn_is_used_as_it_is() {
+    let (mut table, new, found) = examined().await;
+    let before = table.metadata.current_snapshot_id().unwrap();
+    for manifest in table.manifests(before).await {
+        table.storage.delete(&manifest.manifest_path).await.unwrap();
+    }
+    append(&mut table).await;
+    let built = build(&table.storage, &table.metadata, &new, &found, table.now_ms).await.unwrap();
+    assert_eq!((built.written.len(), built.unused.len()), (1, 0), "only the list is written");
+    assert_eq!(Some(built.snapshot_id), found.snapshot_id);
+    table.apply(built.updates);
+    let listed = table.manifests(built.snapshot_id).await;
+    let is_used = |path: &&String| listed.iter().any(|it| it.manifest_path == **path);
+    assert_eq!(found.written.iter().filter(is_used).count(), 2);
+    assert_eq!(table.live(built.snapshot_id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_written_for_manifests_that_were_merged_since_is_of_no_use() {
+    let (mut table, new, found) = examined().await;
+    for _ in 0..manifests::merge::MERGE_AT {
+        append(&mut table).await;
+    }
+    let built = build(&table.storage, &table.metadata, &new, &found, table.now_ms).await.unwrap();
+    let (mut unused, mut written) = (built.unused, found.written);
+    unused.sort();
+    written.sort();
+    assert_eq!(unused, written);
+    table.apply(built.updates);
+    assert_eq!(table.live(built.snapshot_id).await.len(), manifests::merge::MERGE_AT);
+}
