@@ -5,7 +5,8 @@
 //! manifest says of the files, what their footers and deletes leave of them, and what was written.
 //!
 //! What is held of the files is bounded, whatever their rows are: by their footers at most [`OPEN_BYTES_MAX`]
-//! of chunks and pages, and [`BATCHES_BYTES`] of batches. Files that do not fit beside those before them stay.
+//! of chunks and pages, and of batches what they really take: no file is added once they have
+//! [`BATCHES_BYTES`]. Files that do not fit beside those before them stay.
 
 use crate::{
     ids::IdGenerator,
@@ -36,7 +37,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Most bytes that open files hold beside their batches, going by their footers. One row group of the size
 /// that other engines write by default fits, as it is stored and unpacked.
 const OPEN_BYTES_MAX: u64 = 256 << 20;
-/// About the most bytes of the batches of open files, one of each.
+/// About the most bytes of the batches of open files, one of each; the last one may pass it.
 const BATCHES_BYTES: usize = 128 << 20;
 /// The least of them that a file gets: a merge of many files is as long as that allows.
 const BATCH_BYTES_MIN: usize = 64 << 10;
@@ -216,16 +217,27 @@ impl<'a> FileRewrite<'a> {
             done.files += 1;
             done.bytes += file.bytes;
             done.removed.push(described(file)?);
+            if BATCHES_BYTES <= merge.held_bytes() {
+                break;
+            }
         }
         // One that is left of several would become the file that it is.
         if taken < files.len().min(2) {
-            return Err(RewriteError::TooLarge { location: files[taken].location.clone() });
+            // A first file is in the way of the others where its own batch takes all that there is.
+            let at = if OPEN_BYTES_MAX < held { taken } else { 0 };
+            return Err(RewriteError::TooLarge { location: files[at].location.clone() });
         }
         for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
         let writer = SortedWriter::new(source.storage, table, ids);
         Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0 })
+    }
+
+    /// How many of the files it takes.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        self.done.files
     }
 
     /// Writes the next few thousand rows; whether there were any. After an error only
@@ -266,7 +278,7 @@ impl<'a> FileRewrite<'a> {
 fn held_bytes(bytes: FileBytes, is_sorted: bool) -> u64 {
     match is_sorted {
         true => bytes.open,
-        false => bytes.open.saturating_add(bytes.plain.saturating_mul(SORT_COPIES)),
+        false => bytes.open.saturating_add(bytes.values.saturating_mul(SORT_COPIES)),
     }
 }
 
