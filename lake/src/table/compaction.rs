@@ -4,7 +4,7 @@
 //! both need of a snapshot. The commit is left to whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
-//! deletes, with every column that the table has.
+//! deletes, with every column that the table has or had: one that was dropped may come back.
 
 pub mod choice;
 mod merge;
@@ -14,12 +14,13 @@ mod tests;
 
 use crate::table::{
     compaction::{choice::LiveFile, rewrite::RewriteError},
+    layout::FileLayout,
     reader, schema,
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
-    DataFileFormat, FormatVersion, Literal, NestedFieldRef, PrimitiveLiteral, TableMetadata,
-    Transform,
+    DataFileFormat, FormatVersion, Literal, NestedField, PrimitiveLiteral, Schema, SchemaRef,
+    TableMetadata, Transform,
 };
 use icecore_catalog::scan::{
     ManifestSource, ScanError,
@@ -28,6 +29,7 @@ use icecore_catalog::scan::{
     manifests::{PlannedFile, PlannedFiles},
 };
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashSet},
     pin::pin,
     sync::Arc,
@@ -42,10 +44,32 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
     if table.format_version() != FormatVersion::V2 {
         return Some(format!("it has format version {}", table.format_version()));
     }
-    let is_plain = |field: &NestedFieldRef| field.field_type.is_primitive();
-    let mut fields = table.current_schema().as_struct().fields().iter();
-    let nested = fields.find(|field| !is_plain(field))?;
-    Some(format!("its column `{}` has no single values", nested.name))
+    layout(table).err()
+}
+
+/// How merged files are laid out: with the columns of the current schema, and behind them those that it
+/// lacks and an earlier one has, under names that nobody reads by.
+///
+/// # Errors
+/// A column that is not merged.
+fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
+    let mut schemas: Vec<&SchemaRef> = table.schemas_iter().collect();
+    schemas.sort_by_key(|schema| Reverse(schema.schema_id()));
+    let mut fields = table.current_schema().as_struct().fields().to_vec();
+    let mut known: HashSet<i32> = fields.iter().map(|field| field.id).collect();
+    for field in schemas.iter().flat_map(|schema| schema.as_struct().fields()) {
+        if known.insert(field.id) {
+            let name = format!("dropped_{}", field.id);
+            let kept = NestedField { name, required: false, ..field.as_ref().clone() };
+            fields.push(Arc::new(kept));
+        }
+    }
+    if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
+        return Err(format!("its column `{}` has no single values", nested.name));
+    }
+    let schema = Schema::builder().with_fields(fields).build();
+    let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;
+    Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
 }
 
 /// Whether the newest snapshot says that it has one data file at most and no delete file: there is nothing

@@ -12,6 +12,7 @@ use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
+            layout,
             merge::{FileRows, RowMerge},
             useless_deletes,
         },
@@ -19,7 +20,7 @@ use crate::{
         file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
         reader::{self, ReadError},
         schema::file_order,
-        writer::{FileLayout, WriteError, delete, sorted::SortedWriter},
+        writer::{WriteError, delete, sorted::SortedWriter},
     },
 };
 use futures::{StreamExt, TryStreamExt};
@@ -189,12 +190,13 @@ impl<'a> FileRewrite<'a> {
         ids: &'a IdGenerator,
     ) -> Result<Self, RewriteError> {
         let table = source.metadata;
-        let fields = table.current_schema().as_struct().fields();
+        let layout = layout(table).map_err(ReadError::Unsupported)?;
+        let fields = layout.schema.as_struct().fields();
         let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
         let columns = FileColumns::of(table, &columns).map_err(ReadError::Unsupported)?;
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
         let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
-        let mut merge = RowMerge::new(Arc::new(FileLayout::of(table)));
+        let mut merge = RowMerge::new(Arc::new(layout.clone()));
         let mut done = RewrittenFiles::default();
         let (mut rows, mut held, mut taken) = (0, 0, 0);
         for file in files {
@@ -230,7 +232,7 @@ impl<'a> FileRewrite<'a> {
         for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
-        let writer = SortedWriter::new(source.storage, table, ids);
+        let writer = SortedWriter::new(source.storage, layout, ids);
         Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0 })
     }
 

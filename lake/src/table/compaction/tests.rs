@@ -5,7 +5,7 @@ use crate::{
     table::{
         deletes::RowDeletes,
         file_columns::{FileColumns, OpenFile},
-        lake::{TestLake, longs, texts, within},
+        lake::{TestLake, longs, optional, schema, texts, within},
         reader::{DeleteHandling, ReadError, ReadRequest, rows, rows_in_batches},
         writer::FileLayout,
     },
@@ -15,7 +15,11 @@ use arrow::{
     datatypes::Int64Type,
 };
 use futures::StreamExt;
-use iceberg::spec::{DataFile, Literal, NullOrder, SortDirection, SortField, SortOrder, Struct};
+use iceberg::spec::{
+    DataFile, Literal, NullOrder,
+    PrimitiveType::{self, Long},
+    SortDirection, SortField, SortOrder, Struct,
+};
 
 /// Id and name of each row, in order.
 fn people(batches: &[RecordBatch]) -> Vec<(i64, Option<String>)> {
@@ -225,6 +229,35 @@ async fn files_that_do_not_fit_beside_one_another_in_memory_stay() {
     let rewrite = FileRewrite::open(input, &ids).await.unwrap();
     assert!((2..6).contains(&rewrite.files()), "{rewrite:?}");
     rewrite.abandon().await;
+}
+
+/// Whoever takes an earlier schema again finds what the rows had.
+#[tokio::test]
+async fn a_dropped_column_keeps_its_values() {
+    let mut lake = sorted_people();
+    let (one, other) = (file(&mut lake, &[1, 2]).await, file(&mut lake, &[3]).await);
+    lake.commit(vec![one, other]).await;
+    let before = read(&lake).await;
+    // Another column has the name now.
+    let columns = [(1, "id", Long), (3, "city", PrimitiveType::String), (4, "name", Long)];
+    let without = schema(columns.map(|(id, name, kind)| optional(id, name, kind)));
+    lake.change(|builder| builder.add_current_schema(without));
+    let columns = [
+        (1, "id", longs([Some(4)])),
+        (3, "city", texts([Some("Ulm")])),
+        (4, "name", longs([Some(9)])),
+    ];
+    let mut third = lake.write(&columns).await;
+    let third = third.partition(within("Ulm")).build().unwrap();
+    lake.commit(vec![third]).await;
+    let done = rewrite(&lake).await.unwrap();
+    assert_eq!((done.files, done.rows), (3, 4));
+
+    let mut again = sorted_people();
+    let bytes = lake.storage.get(done.added[0].file_path()).await.unwrap();
+    let moved = again.put(bytes.to_vec()).await.record_count(4).partition(within("Ulm")).build();
+    again.commit(vec![moved.unwrap()]).await;
+    assert_eq!(read(&again).await, [before, vec![(4, None)]].concat());
 }
 
 #[tokio::test]
