@@ -72,6 +72,12 @@ pub enum RewriteError {
         /// Which file.
         location: String,
     },
+    /// Its delete files delete nothing of it: it would become the file that it is.
+    #[error("the delete files that reach `{location}` delete nothing of it")]
+    Unneeded {
+        /// Which file.
+        location: String,
+    },
     /// Rows would be lost or doubled.
     #[error(
         "{expected} rows are to be written anew and {written} were: nothing is changed, look at the \
@@ -91,7 +97,9 @@ impl RewriteError {
     pub fn data_file(&self) -> Option<&str> {
         match self {
             Self::Read(ReadError::File(cause)) => Some(cause.location()),
-            Self::Unsorted { location } | Self::TooLarge { location } => Some(location),
+            Self::Unsorted { location }
+            | Self::TooLarge { location }
+            | Self::Unneeded { location } => Some(location),
             Self::Plan(_)
             | Self::Read(_)
             | Self::Deletes(_)
@@ -236,10 +244,10 @@ impl<'a> FileRewrite<'a> {
         Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0 })
     }
 
-    /// How many of the files it takes.
+    /// The files that it takes, and what is left of them; nothing is written yet.
     #[must_use]
-    pub fn files(&self) -> u64 {
-        self.done.files
+    pub fn planned(&self) -> &RewrittenFiles {
+        &self.done
     }
 
     /// Writes the next few thousand rows; whether there were any. After an error only

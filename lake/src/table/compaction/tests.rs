@@ -227,7 +227,7 @@ async fn files_that_do_not_fit_beside_one_another_in_memory_stay() {
     let ids = IdGenerator::new(Clock::manual(1_000));
     let input = RewriteInput { source: lake.source(), files: &files, deletes: &deletes };
     let rewrite = FileRewrite::open(input, &ids).await.unwrap();
-    assert!((2..6).contains(&rewrite.files()), "{rewrite:?}");
+    assert!((2..6).contains(&rewrite.planned().files), "{rewrite:?}");
     rewrite.abandon().await;
 }
 
