@@ -72,16 +72,40 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
 }
 
-/// Whether the newest snapshot says that it has one data file at most and no delete file: there is nothing
-/// to write anew then.
-#[must_use]
-pub fn is_one_file(table: &TableMetadata) -> bool {
-    let total = |key: &str| -> Option<u64> {
-        let summary = table.current_snapshot()?.summary();
-        summary.additional_properties.get(key)?.parse().ok()
-    };
-    total("total-data-files").is_some_and(|files| files < 2)
-        && total("total-delete-files") == Some(0)
+/// How many files the newest snapshot has, by its summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileTotals {
+    /// Which snapshot.
+    pub snapshot_id: i64,
+    /// Its number, which counts the table's snapshots.
+    pub sequence: i64,
+    /// Data files, where it says.
+    pub data: Option<u64>,
+    /// Delete files, where it says.
+    pub deletes: Option<u64>,
+}
+
+impl FileTotals {
+    /// Those of a table; none while it is empty.
+    #[must_use]
+    pub fn of(table: &TableMetadata) -> Option<Self> {
+        let snapshot = table.current_snapshot()?;
+        let total = |key: &str| -> Option<u64> {
+            snapshot.summary().additional_properties.get(key)?.parse().ok()
+        };
+        Some(Self {
+            snapshot_id: snapshot.snapshot_id(),
+            sequence: snapshot.sequence_number(),
+            data: total("total-data-files"),
+            deletes: total("total-delete-files"),
+        })
+    }
+
+    /// Whether there is one data file at most and no delete file: there is nothing to write anew then.
+    #[must_use]
+    pub fn are_of_one_file(&self) -> bool {
+        self.data.is_some_and(|files| files < 2) && self.deletes == Some(0)
+    }
 }
 
 /// What the choice needs of the live data files of a snapshot. About 10 000 descriptions of files are in

@@ -115,8 +115,7 @@ pub struct CompactionChoice {
     pub groups: Vec<FileGroup>,
     /// Why files stay that are small or have deleted rows, each reason once.
     pub skipped: Vec<&'static str>,
-    /// As long as fewer data files come, no number of small files alone makes anything worth it that was
-    /// not.
+    /// As long as no partition gets so many files more, their number makes nothing worth it that was not.
     pub patience: usize,
 }
 

@@ -111,7 +111,13 @@ impl RewriteError {
     /// Whether fewer of the files may do: not where deletes are what does not read.
     #[must_use]
     pub fn may_be_of_one_file(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Miscounted { .. })
+        matches!(self, Self::Write(_) | Self::Miscounted { .. }) && !self.is_of_store()
+    }
+
+    /// Whether the store takes no file: it takes none of others then.
+    #[must_use]
+    pub fn is_of_store(&self) -> bool {
+        matches!(self, Self::Write(WriteError::Store(_)))
     }
 }
 
