@@ -720,7 +720,7 @@ async fn a_snapshot_that_is_thinned_before_the_commit_costs_the_work_and_no_more
     let report = tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap().unwrap();
     assert_eq!(report.files.before, 0, "{report:?}");
     assert!(report.skipped.iter().all(|it| it.reason.contains("is gone")), "{report:?}");
-    assert_eq!(house.data_files().await, files);
+    assert_eq!(house.data_files().await.len(), files.len());
     let now_ms = house.clock.passed_ms();
     assert!(house.compaction.noted().is_resting(&house.table, now_ms), "the job waits");
     assert_eq!(house.compact().await.files.before, 18);
