@@ -187,13 +187,6 @@ impl House {
         let metadata = loaded.metadata.as_ref();
         let head = metadata.current_snapshot().unwrap();
         let (id, mut rows) = (head.snapshot_id() + 1, self.head_rows(head.snapshot_id()));
-        let manifest = |kind: &str| {
-            let location = format!("{}/metadata/{id}-{kind}.avro", metadata.location());
-            let output = self.catalog.storage().file_io().new_output(location).unwrap();
-            let spec = metadata.default_partition_spec().as_ref().clone();
-            let schema = Arc::clone(metadata.current_schema());
-            ManifestWriterBuilder::new(output, Some(id), schema, spec)
-        };
         let mut list = self.manifests(metadata, head).await;
         let mut partitions = BTreeMap::new();
         for file in self.planned(metadata, head.snapshot_id()).await {
@@ -202,7 +195,7 @@ impl House {
         if partitions.is_empty() {
             return Ok(());
         }
-        let mut deletes = manifest("deletes").build_v2_deletes();
+        let mut deletes = self.manifest(metadata, id, "deletes").build_v2_deletes();
         for file in partitions.values() {
             deletes.add_file(self.value_deletes(file, column, seqs).await, -1).unwrap();
         }
@@ -213,9 +206,9 @@ impl House {
         if let Some(seq) = upserted {
             let storage = self.catalog.storage();
             let again = vec![icecore_samples::events(1, 1, seq, seq.cast_unsigned())];
-            let mut data = manifest("data").build_v2_data();
+            let mut data = self.manifest(metadata, id, "data").build_v2_data();
             for file in writer::write(storage, metadata, again, &self.ids).await.unwrap() {
-                data.add_file(file, -1).unwrap();
+                data.add_file(self.renamed(metadata, &file).await, -1).unwrap();
             }
             list.push(data.write_manifest_file().await.unwrap());
             rows.insert(seq, 1);
@@ -224,6 +217,33 @@ impl House {
         self.clock.advance_ms(1_000);
         self.model.insert(id, rows);
         Ok(())
+    }
+
+    fn manifest(&self, metadata: &TableMetadata, id: i64, kind: &str) -> ManifestWriterBuilder {
+        let location = format!("{}/metadata/{id}-{kind}.avro", metadata.location());
+        let output = self.catalog.storage().file_io().new_output(location).unwrap();
+        let spec = metadata.default_partition_spec().as_ref().clone();
+        let schema = Arc::clone(metadata.current_schema());
+        ManifestWriterBuilder::new(output, Some(id), schema, spec)
+    }
+
+    /// The file under a name that a client gives.
+    async fn renamed(&self, metadata: &TableMetadata, file: &DataFile) -> DataFile {
+        let storage = self.catalog.storage();
+        let bytes = storage.get(file.file_path()).await.unwrap();
+        let location = file.file_path().replace(".parquet", "-again.parquet");
+        storage.put(&location, bytes).await.unwrap();
+        storage.delete(file.file_path()).await.unwrap();
+        DataFileBuilder::default()
+            .content(DataContentType::Data)
+            .file_path(location)
+            .file_format(DataFileFormat::Parquet)
+            .partition(file.partition().clone())
+            .partition_spec_id(metadata.default_partition_spec_id())
+            .record_count(file.record_count())
+            .file_size_in_bytes(file.file_size_in_bytes())
+            .build()
+            .unwrap()
     }
 
     /// Commits a snapshot of these manifests on top of `head`, as a client does.
@@ -776,6 +796,45 @@ async fn delete_files_that_delete_nothing_have_no_file_written_anew() {
     house.clock.advance_ms(1_000);
     assert_eq!(house.compact().await.files.before, 1, "one file has the row");
     house.check().await;
+}
+
+/// A client that adds files by their paths looks at the newest snapshot alone.
+#[tokio::test]
+async fn a_merged_file_is_not_added_again() {
+    let mut house = House::new().await;
+    for _ in 0..2 {
+        house.append(30, 1).await;
+    }
+    let metadata = house.load().await.metadata;
+    let merged = house.planned(&metadata, house.head().await).await.remove(0);
+    house.compact().await;
+    let metadata = house.load().await.metadata;
+    let head = metadata.current_snapshot().unwrap();
+    let file = DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(merged.location.clone())
+        .file_format(DataFileFormat::Parquet)
+        .partition(merged.partition.clone())
+        .partition_spec_id(merged.spec_id)
+        .record_count(merged.rows)
+        .file_size_in_bytes(merged.bytes)
+        .build()
+        .unwrap();
+    let again = [file.clone(), house.renamed(&metadata, &file).await];
+    for (file, is_refused) in again.into_iter().zip([true, false]) {
+        let id = head.snapshot_id() + 1 + i64::from(is_refused);
+        let mut data = house.manifest(&metadata, id, "data").build_v2_data();
+        data.add_file(file, -1).unwrap();
+        let mut list = house.manifests(&metadata, head).await;
+        list.push(data.write_manifest_file().await.unwrap());
+        let added = house.put_snapshot(&metadata, head, id, list).await;
+        match added {
+            Err(CatalogError::Invalid(text)) if is_refused => {
+                assert!(text.contains("was written by this server"), "{text}");
+            }
+            added => assert!(added.is_ok() && !is_refused, "{added:?}"),
+        }
+    }
 }
 
 #[tokio::test]
