@@ -5,8 +5,8 @@
 //! those of some row groups. One row group's chunks of the wanted columns are in memory at a time, at
 //! most [`ROW_GROUP_BYTES_MAX`], and one batch of about [`BATCH_BYTES`] or [`BATCH_ROWS`], or of fewer bytes
 //! for whoever has many files open. Where a footer does not tell how long values are once they are decoded,
-//! a batch has so few rows that they take no more than [`sizes::BATCH_BYTES_MOST`] whatever they are. A file that is
-//! missing or damaged is an error that names it, never an empty one.
+//! a batch has so few rows that they take no more than [`sizes::BATCH_BYTES_MOST`] whatever they are. A file
+//! that is missing or damaged is an error that names it, never an empty one.
 
 mod sizes;
 
