@@ -608,6 +608,9 @@ async fn what_others_commit_meanwhile_is_kept() {
         assert_eq!(report.skipped.len(), refused, "{between:?} {report:?}");
         let files = house.planned(&loaded.metadata, head).await.len();
         assert_eq!(files, 6, "{between:?} {report:?}");
+        let is_merge = |made: &&Arc<Snapshot>| made.summary().operation == Operation::Replace;
+        let merges = loaded.metadata.snapshots().filter(is_merge).count();
+        assert!(merges <= 4, "{between:?}: {merges} commits");
         house.check().await;
     }
 }
