@@ -27,6 +27,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 const BATCH_ROWS: usize = 8192;
 /// About the most bytes of a merged batch; a single row may take more.
 const BATCH_BYTES: usize = 16 << 20;
+/// A merged batch ends once batches of so many bytes came to their end in it: they are held until then.
+const ENDED_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of the batches of all files. Nobody adds a file that takes it past half of that.
 const HELD_BYTES_MAX: usize = 256 << 20;
 /// Most bytes of a file's rows that are sorted here; they are held three times meanwhile.
@@ -99,8 +101,9 @@ impl<'a> RowMerge<'a> {
         // Where the current batch of a file is among them.
         let mut slots: Vec<Option<usize>> = vec![None; self.files.len()];
         let mut taken: Vec<(usize, usize)> = Vec::with_capacity(BATCH_ROWS);
-        let mut bytes = 0;
+        let (mut bytes, mut ended) = (0, 0);
         while has_room(taken.len(), bytes)
+            && ended < ENDED_BYTES_MAX
             && let Some(Reverse((_, at))) = self.heap.pop()
         {
             let bound = self.heap.peek().map(|Reverse((key, _))| *key);
@@ -119,9 +122,10 @@ impl<'a> RowMerge<'a> {
             if file.next == file.keys.len() {
                 slots[at] = None;
                 self.held -= file.bytes;
+                ended += file.bytes;
                 let goes_on = file.advance(&self.layout).await?;
                 self.held += file.bytes;
-                if HELD_BYTES_MAX < self.held {
+                if HELD_BYTES_MAX < self.held + ended {
                     return Err(self.too_large());
                 }
                 if !goes_on {
