@@ -17,12 +17,13 @@ const SEEN_MS: i64 = 10 * 60_000;
 const PAUSE_MIN_MS: i64 = 60_000;
 /// The longest such pause.
 const PAUSE_MAX_MS: i64 = 60 * 60_000;
-/// So long the job leaves files alone whose rewrite failed; a run by hand tries them once.
-const FAILED_MS: i64 = 60 * 60_000;
+/// So long the job leaves files alone whose rewrite failed, or of which delete files delete nothing; a run
+/// by hand tries them once.
+const LEFT_MS: i64 = 60 * 60_000;
 /// Most tables that are remembered, some 200 bytes each.
 const TABLES_MAX: usize = 100_000;
-/// Most files that are remembered so.
-const FAILED_MAX: usize = 10_000;
+/// Most files of each kind that are remembered.
+const FILES_MAX: usize = 10_000;
 
 /// The notes of a process.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct CompactionNotes {
     tables: RecentNotes<TableIdent, TableNote>,
     /// Files whose rewrite failed, and when.
     failed: RecentNotes<String, i64>,
+    /// Files of which delete files delete nothing, and when that was seen.
+    whole: RecentNotes<String, i64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,7 +56,11 @@ struct SeenFiles {
 
 impl Default for CompactionNotes {
     fn default() -> Self {
-        Self { tables: RecentNotes::new(TABLES_MAX), failed: RecentNotes::new(FAILED_MAX) }
+        Self {
+            tables: RecentNotes::new(TABLES_MAX),
+            failed: RecentNotes::new(FILES_MAX),
+            whole: RecentNotes::new(FILES_MAX),
+        }
     }
 }
 
@@ -110,14 +117,27 @@ impl CompactionNotes {
 
     /// Whether the rewrite of a file failed not long ago, and not before `since_ms`.
     pub(super) fn is_failed(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
-        let is_recent = |at: &i64| now_ms < at.saturating_add(FAILED_MS) && since_ms <= *at;
-        self.failed.get(file).is_some_and(is_recent)
+        self.failed.get(file).is_some_and(|at| is_recent(*at, since_ms, now_ms))
+    }
+
+    /// Whether nothing of a file was found to be deleted not long ago, and not before `since_ms`.
+    pub(super) fn is_whole(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
+        self.whole.get(file).is_some_and(|at| is_recent(*at, since_ms, now_ms))
+    }
+
+    /// Delete files delete nothing of these.
+    pub(super) fn find_whole(&mut self, files: impl IntoIterator<Item = String>, now_ms: i64) {
+        files.into_iter().for_each(|file| self.whole.put(file, now_ms));
     }
 
     /// The rewrite of these files failed.
     pub(super) fn fail(&mut self, files: impl IntoIterator<Item = String>, now_ms: i64) {
         files.into_iter().for_each(|file| self.failed.put(file, now_ms));
     }
+}
+
+fn is_recent(at_ms: i64, since_ms: i64, now_ms: i64) -> bool {
+    now_ms < at_ms.saturating_add(LEFT_MS) && since_ms <= at_ms
 }
 
 /// Whether so much came that there may be something to do. A snapshot of the service has a small file for a

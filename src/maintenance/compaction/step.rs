@@ -34,8 +34,10 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::warn;
 
+/// Why files with delete files stay.
+const WHOLE: &str = "files of which delete files delete nothing stay as they are for an hour";
 /// Most groups of a step.
 const GROUPS_MAX: usize = 32;
 /// Fewer files are not halved to find the one that is in the way.
@@ -54,7 +56,7 @@ pub(super) struct CompactionStep {
     bytes: BeforeAfter,
     rows: u64,
     skipped: Vec<String>,
-    /// Files whose rewrite failed.
+    /// Files that are left alone from now on.
     pub(super) failed: u64,
     /// Whether there was something to do.
     pub(super) is_tried: bool,
@@ -161,7 +163,7 @@ impl Compaction {
         let storage = self.0.catalog.storage();
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
         let mut files = live_files(source, totals.snapshot_id).await?;
-        self.leave_failed(&mut files, since_ms, now_ms);
+        self.apply_notes(&mut files, since_ms, now_ms);
         let rules = self.rules(&FileLayout::of(metadata));
         let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);
@@ -195,9 +197,12 @@ impl Compaction {
         rules
     }
 
-    fn leave_failed(&self, files: &mut [LiveFile], since_ms: i64, now_ms: i64) {
+    fn apply_notes(&self, files: &mut [LiveFile], since_ms: i64, now_ms: i64) {
         let noted = self.noted();
         for file in files {
+            if noted.is_whole(&file.location, since_ms, now_ms) {
+                file.delete_files = 0;
+            }
             if noted.is_failed(&file.location, since_ms, now_ms) {
                 file.obstacle = Some("files whose rewrite failed stay as they are for an hour");
             }
@@ -223,19 +228,20 @@ impl Compaction {
         let deletes = RowDeletes::read(source, index.clone(), &files).await.ok();
         let by_location: HashMap<&str, &Arc<PlannedFile>> =
             files.iter().map(|file| (file.location.as_str(), file)).collect();
-        let mut left: Vec<PlannedFiles> = Vec::new();
+        let mut left: Vec<(PlannedFiles, bool)> = Vec::new();
         for group in groups.iter().rev() {
             let of_group = group.files.iter().filter_map(|file| by_location.get(file.as_str()));
-            left.push(of_group.map(|file| Arc::clone(file)).collect());
+            left.push((of_group.map(|file| Arc::clone(file)).collect(), group.is_for_deletes));
         }
         let mut written: Vec<RewrittenFiles> = Vec::new();
-        while let Some(files) = left.pop() {
+        while let Some((files, is_for_deletes)) = left.pop() {
+            let mut paced = GroupPace { pace: &mut *pace, until, is_for_deletes };
             let done = match &deletes {
                 Some(deletes) => {
                     let input = RewriteInput { source, files: &files, deletes };
-                    self.rewrite_group(input, (&mut *pace, until)).await
+                    self.rewrite_group(input, &mut paced).await
                 }
-                None => self.rewrite_alone(source, &index, &files, (&mut *pace, until)).await,
+                None => self.rewrite_alone(source, &index, &files, &mut paced).await,
             };
             let ended = match done {
                 Ok(done) => {
@@ -246,10 +252,19 @@ impl Compaction {
                     // Nothing is wrong with these files where the whole warehouse is away.
                     let is_outage = source.storage.outage().is_some();
                     if !is_outage {
-                        tell(table, &cause, files.len());
-                        left.extend(self.note_failed(&cause, &files, step));
+                        let error = &cause as &dyn Error;
+                        warn!(%table, files = files.len(), error, "files are not compacted");
+                        let halves = self.note_failed(&cause, &files, step);
+                        left.extend(halves.into_iter().map(|half| (half, is_for_deletes)));
                     }
                     (is_outage || cause.is_of_store()).then(|| failed(cause))
+                }
+                Err(GroupError::Whole) => {
+                    let whole = files.iter().map(|file| file.location.clone());
+                    self.noted().find_whole(whole, self.0.clock.passed_ms());
+                    step.failed += files.len() as u64;
+                    step.skipped.push(WHOLE.to_owned());
+                    None
                 }
                 Err(GroupError::Ended(cause)) => Some(cause),
             };
@@ -271,7 +286,7 @@ impl Compaction {
         source: ManifestSource<'_>,
         index: &DeleteIndex,
         files: &[Arc<PlannedFile>],
-        paced: (&mut WorkPace, Instant),
+        paced: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         let deletes = RowDeletes::read(source, index.clone(), files).await;
         let deletes = deletes.map_err(RewriteError::from)?;
@@ -305,17 +320,17 @@ impl Compaction {
     async fn rewrite_group(
         &self,
         input: RewriteInput<'_>,
-        (pace, until): (&mut WorkPace, Instant),
+        GroupPace { pace, until, is_for_deletes }: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         self.0.faults.hit("compact.before_write").map_err(CompactionError::from)?;
         let mut rewrite = FileRewrite::open(input, &self.0.ids).await?;
-        if let ([only], 0) = (input.files, rewrite.planned().deleted_rows) {
+        if *is_for_deletes && rewrite.planned().deleted_rows == 0 {
             rewrite.abandon().await;
-            return Err(RewriteError::Unneeded { location: only.location.clone() }.into());
+            return Err(GroupError::Whole);
         }
         loop {
             let stepped = match rewrite.step().await {
-                Ok(true) => pace.rest(until).await.map_err(GroupError::from),
+                Ok(true) => pace.rest(*until).await.map_err(GroupError::from),
                 Ok(false) => break,
                 Err(cause) => Err(cause.into()),
             };
@@ -411,19 +426,21 @@ fn is_unknown(cause: &CompactionError) -> bool {
     matches!(cause, CompactionError::Catalog(CatalogError::CommitStateUnknown(_)))
 }
 
-fn tell(table: &TableIdent, cause: &RewriteError, files: usize) {
-    let error = cause as &dyn Error;
-    if matches!(cause, RewriteError::Unneeded { .. }) {
-        debug!(%table, error, "a file stays as it is");
-    } else {
-        warn!(%table, files, error, "files are not compacted");
-    }
+/// How a group is written anew.
+struct GroupPace<'a> {
+    pace: &'a mut WorkPace,
+    /// It does not rest after that.
+    until: Instant,
+    /// Whether it is not, where nothing of it is deleted.
+    is_for_deletes: bool,
 }
 
 /// Why a group was not written anew.
 enum GroupError {
     /// It alone.
     Rewrite(RewriteError),
+    /// Nothing of it is deleted, and it would become the files that it is.
+    Whole,
     /// And no other.
     Ended(CompactionError),
 }

@@ -106,6 +106,8 @@ pub struct FileGroup {
     pub bytes: u64,
     /// Their rows, deleted ones included.
     pub rows: u64,
+    /// Whether it is worth it only if delete files delete something of them.
+    pub is_for_deletes: bool,
 }
 
 /// What is to be done, and what is not.
@@ -163,11 +165,11 @@ pub fn choose(
             while 0 < first && fits(&left[first - 1..=last], rules) {
                 first -= 1;
             }
-            choice.groups.push(group(&left[first..=last]));
+            choice.groups.push(for_deletes(&left[first..=last]));
             left = &left[..first];
         }
         let whole = files.iter().filter(|file| !is_small(file, rules));
-        choice.groups.extend(whole.filter(|file| is_due(*file)).map(|file| group(&[file])));
+        choice.groups.extend(whole.filter(|file| is_due(*file)).map(|file| for_deletes(&[file])));
         choice.patience = choice.patience.min(patience(&small, rules));
     }
     choice.groups.sort_by_key(|group| (group.bytes / group.files.len() as u64, group.bytes));
@@ -261,7 +263,12 @@ fn group(files: &[&LiveFile]) -> FileGroup {
         files: files.iter().map(|file| file.location.clone()).collect(),
         bytes: files.iter().map(|file| file.bytes).sum(),
         rows: files.iter().map(|file| file.rows).sum(),
+        is_for_deletes: false,
     }
+}
+
+fn for_deletes(files: &[&LiveFile]) -> FileGroup {
+    FileGroup { is_for_deletes: true, ..group(files) }
 }
 
 #[cfg(test)]

@@ -72,12 +72,6 @@ pub enum RewriteError {
         /// Which file.
         location: String,
     },
-    /// Its delete files delete nothing of it: it would become the file that it is.
-    #[error("the delete files that reach `{location}` delete nothing of it")]
-    Unneeded {
-        /// Which file.
-        location: String,
-    },
     /// Rows would be lost or doubled.
     #[error(
         "{expected} rows are to be written anew and {written} were: nothing is changed, look at the \
@@ -97,9 +91,7 @@ impl RewriteError {
     pub fn data_file(&self) -> Option<&str> {
         match self {
             Self::Read(ReadError::File(cause)) => Some(cause.location()),
-            Self::Unsorted { location }
-            | Self::TooLarge { location }
-            | Self::Unneeded { location } => Some(location),
+            Self::Unsorted { location } | Self::TooLarge { location } => Some(location),
             Self::Plan(_)
             | Self::Read(_)
             | Self::Deletes(_)

@@ -81,6 +81,8 @@ fn files_with_deleted_rows_are_written_anew() {
         groups.into_iter().flat_map(|group| group.files).collect::<Vec<_>>()
     };
     assert_eq!(chosen(CompactionMode::Steady), ["20000-0", "20000-2"]);
+    let groups = choose(&whole, &RULES, CompactionMode::Steady, NOW_MS).groups;
+    assert!(groups.iter().all(|group| group.is_for_deletes));
     assert_eq!(chosen(CompactionMode::Now).len(), 3);
 }
 
