@@ -278,7 +278,8 @@ fn compaction(
     let CompactionConfig { file_bytes, file_rows, files_max, days_back, cpu_share, .. } =
         config.compaction;
     let rules = CompactionRules { file_bytes, file_rows, files_max, days_back };
-    let options = CompactionOptions { rules, cpu_share };
+    let disk_free_min = config.wal_disk_free_min;
+    let options = CompactionOptions { rules, cpu_share, disk_free_min };
     let (clock, ids, tasks) = (clock.clone(), ids.clone(), tasks.clone());
     Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
 }

@@ -17,6 +17,8 @@ pub enum Progress {
     Done,
     /// There is more to do at once.
     More,
+    /// There may be something to do, and for this reason it is not done.
+    Skipped(&'static str),
 }
 
 impl Progress {

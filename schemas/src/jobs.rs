@@ -49,7 +49,7 @@ pub struct JobRun {
     pub elapsed_ms: u64,
     /// How it ended.
     pub outcome: JobOutcome,
-    /// Why it failed.
+    /// Why it failed, or did nothing.
     pub error: Option<String>,
 }
 
@@ -64,6 +64,8 @@ pub enum JobOutcome {
     Worked,
     /// It will be tried again.
     Failed,
+    /// It did nothing; `error` has the reason.
+    Skipped,
 }
 
 impl JobOutcome {
@@ -74,6 +76,7 @@ impl JobOutcome {
             Self::Idle => "idle",
             Self::Worked => "worked",
             Self::Failed => "failed",
+            Self::Skipped => "skipped",
         }
     }
 }

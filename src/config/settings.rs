@@ -60,7 +60,7 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("commit.bytes_max", "64MiB", "uncommitted size at which a table is committed at once"),
     (
         "compaction.enabled",
-        "off",
+        "on",
         "whether small data files of the service's tables are merged by themselves: on, off",
     ),
     ("compaction.file_bytes", "100MB", "about how long a merged file is, 1MB to 128MiB"),

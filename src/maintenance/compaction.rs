@@ -3,16 +3,21 @@
 //! What is worth it is [`icecore_lake::table::compaction`]'s to know. A step reads the files of some groups
 //! of one table without holding anything of it, writes them anew, and commits a `replace`, which is put on
 //! top of whatever was committed meanwhile. The catalog refuses it when a file is not live any more, or
-//! got deletes; then each group is committed on its own, so that only those which changed are chosen anew.
+//! got deletes; then the groups that changed are looked for by halves, and chosen anew.
 //!
 //! Its one invariant: nothing that is committed depends on what a former run did. A run that ends in its
 //! middle leaves files that no snapshot names, and the next one chooses anew.
 
+mod notes;
 mod pace;
 mod step;
 
 use crate::tasks::{Job, Progress, Tasks};
-use icecore_catalog::{catalog::Catalog, error::CatalogError, scan::ScanError};
+use icecore_catalog::{
+    catalog::Catalog,
+    error::{CatalogError, with_causes},
+    scan::ScanError,
+};
 use icecore_lake::{
     clock::Clock,
     faults::Failpoints,
@@ -26,15 +31,16 @@ use icecore_lake::{
     },
 };
 use icecore_schemas::jobs::JobReport;
-use pace::WorkPace;
+use notes::CompactionNotes;
+use pace::{PAUSE_MAX, WorkPace};
 use std::{
-    collections::HashMap,
+    error::Error,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use step::CompactionStep;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, oneshot, watch},
     time::Instant,
 };
 use tracing::{info, warn};
@@ -49,14 +55,12 @@ const TICK_TABLES_MAX: usize = 1_024;
 const RUNS_MAX: usize = 1;
 /// Most steps of a run by hand for one table.
 const RUN_STEPS_MAX: usize = 10_000;
-/// So long a table without work is not looked at again, unless it has another snapshot.
-const LOOKED_MS: i64 = 10 * 60_000;
-/// So long the job leaves files alone whose rewrite failed; a run by hand tries them once.
-const FAILED_MS: i64 = 60 * 60_000;
-/// Most tables that are remembered so, some 100 bytes each; beyond it all are forgotten.
-const LOOKED_MAX: usize = 200_000;
-/// Most files that are remembered so.
-const FAILED_MAX: usize = 10_000;
+/// How many times `wal.disk_free_min` stays free: the log and its flushes have the rest.
+const DISK_FREE_TIMES: f64 = 2.0;
+/// About the most that a step writes.
+const STEP_BYTES_MAX: u64 = 2 * step::BYTES_MAX;
+/// Why nothing is done on a disk that is nearly full.
+const NO_ROOM: &str = "less of the warehouse's disk is free than 2 x wal.disk_free_min and 256 MiB";
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +98,8 @@ pub struct CompactionOptions {
     pub rules: CompactionRules,
     /// The share of one processor that the job takes.
     pub cpu_share: f64,
+    /// The share of the disk that must stay free for the log.
+    pub disk_free_min: f64,
 }
 
 /// What a run is about.
@@ -107,6 +113,13 @@ pub struct CompactionRequest {
     pub table: Option<String>,
     /// Whether to change nothing.
     pub dry_run: bool,
+}
+
+impl CompactionRequest {
+    /// What the job does.
+    fn steady() -> Self {
+        Self { mode: CompactionMode::Steady, levels: None, table: None, dry_run: false }
+    }
 }
 
 /// Compaction of a server's tables, one rewrite at a time. Cheap to clone.
@@ -123,16 +136,25 @@ struct CompactionInner {
     faults: Failpoints,
     running: tokio::sync::Mutex<()>,
     by_hand: Arc<Semaphore>,
-    noted: Mutex<NotedFiles>,
+    /// How many runs by hand go on.
+    hand_runs: watch::Sender<usize>,
+    noted: Mutex<CompactionNotes>,
 }
 
-/// What need not be tried again yet. Its times are of the clock that is never set.
-#[derive(Debug, Default)]
-struct NotedFiles {
-    /// Tables without work: the snapshot that was looked at, and until when that holds.
-    looked: HashMap<TableIdent, (i64, i64)>,
-    /// Files whose rewrite failed, and when.
-    failed: HashMap<String, i64>,
+/// While it lives a run by hand goes on, for which the job does not rest.
+struct HandRun<'a>(&'a watch::Sender<usize>);
+
+impl<'a> HandRun<'a> {
+    fn begin(runs: &'a watch::Sender<usize>) -> Self {
+        runs.send_modify(|runs| *runs += 1);
+        Self(runs)
+    }
+}
+
+impl Drop for HandRun<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|runs| *runs -= 1);
+    }
 }
 
 impl Compaction {
@@ -156,6 +178,7 @@ impl Compaction {
             faults,
             running: tokio::sync::Mutex::default(),
             by_hand: Arc::new(Semaphore::new(RUNS_MAX)),
+            hand_runs: watch::Sender::new(0),
             noted: Mutex::default(),
         }))
     }
@@ -166,6 +189,7 @@ impl Compaction {
     /// [`CompactionError`]; what was committed before stays.
     pub async fn run(&self, request: &CompactionRequest) -> Result<JobReport, CompactionError> {
         let (started, since_ms) = (Instant::now(), self.0.clock.passed_ms());
+        let _hand_run = HandRun::begin(&self.0.hand_runs);
         let mut report = JobReport {
             job: match request.mode {
                 CompactionMode::ClosedDays => "compact-day",
@@ -174,7 +198,7 @@ impl Compaction {
             .to_owned(),
             ..JobReport::default()
         };
-        let mut pace = WorkPace::new(1.0, self.0.tasks.stopping());
+        let mut pace = self.pace(1.0);
         for table in self.tables(request).await? {
             let mut is_changed = false;
             for _ in 0..RUN_STEPS_MAX {
@@ -182,7 +206,14 @@ impl Compaction {
                 let one = self.0.running.lock().await;
                 let step = self.step(&table, request, since_ms, &mut pace).await;
                 drop(one);
-                let step = step?;
+                let step = match step {
+                    Err(cause) if self.ends_all(&cause) => return Err(cause),
+                    Err(cause) => {
+                        warn!(%table, error = &cause as &dyn Error, "a table is not compacted");
+                        CompactionStep::skip(with_causes(&cause))
+                    }
+                    Ok(step) => step,
+                };
                 is_changed |= 0 < step.files.before;
                 step.add_to(&mut report, &table);
                 // What was lost to others is chosen anew as long as something was done, and others where
@@ -218,7 +249,7 @@ impl Compaction {
                 Ok(report) => info!(?report, "compaction ended"),
                 Err(CompactionError::Stopped) => (),
                 Err(cause) => {
-                    warn!(error = cause as &dyn std::error::Error, "compaction failed");
+                    warn!(error = cause as &dyn Error, "compaction failed");
                 }
             }
             // Whoever has the answer may start the next one.
@@ -277,37 +308,35 @@ impl Compaction {
         Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
     }
 
-    fn noted(&self) -> MutexGuard<'_, NotedFiles> {
+    fn pace(&self, share: f64) -> WorkPace {
+        WorkPace::new(share, self.0.tasks.stopping(), self.0.hand_runs.subscribe())
+    }
+
+    /// Whether a failed step says that those of other tables would fail too.
+    fn ends_all(&self, cause: &CompactionError) -> bool {
+        let is_of_all = matches!(
+            cause,
+            CompactionError::Stopped
+                | CompactionError::Fault(_)
+                | CompactionError::Catalog(
+                    CatalogError::WarehouseOutage(_) | CatalogError::Metastore { .. }
+                )
+        );
+        is_of_all || self.0.catalog.storage().outage().is_some()
+    }
+
+    /// Whether the disk of a local warehouse has no room for a step.
+    async fn lacks_room(&self) -> Result<bool, CatalogError> {
+        let bytes = self.0.catalog.storage().disk_bytes().await?;
+        Ok(bytes.is_some_and(|(free, all)| {
+            let least = all as f64 * self.0.options.disk_free_min * DISK_FREE_TIMES;
+            free < (least as u64).saturating_add(STEP_BYTES_MAX)
+        }))
+    }
+
+    fn noted(&self) -> MutexGuard<'_, CompactionNotes> {
         // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
         self.0.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl NotedFiles {
-    /// Whether nothing was to do in this snapshot a while ago.
-    fn is_looked_at(&self, table: &TableIdent, snapshot_id: i64, now_ms: i64) -> bool {
-        self.looked.get(table).is_some_and(|(id, until)| *id == snapshot_id && now_ms < *until)
-    }
-
-    fn look_at(&mut self, table: &TableIdent, snapshot_id: i64, now_ms: i64) {
-        if LOOKED_MAX <= self.looked.len() {
-            self.looked.clear();
-        }
-        self.looked.insert(table.clone(), (snapshot_id, now_ms.saturating_add(LOOKED_MS)));
-    }
-
-    /// Whether the rewrite of a file failed not long ago, and not before `since_ms`.
-    fn is_failed(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
-        let is_recent = |at: &i64| now_ms < at.saturating_add(FAILED_MS) && since_ms <= *at;
-        self.failed.get(file).is_some_and(is_recent)
-    }
-
-    fn fail<'a>(&mut self, files: impl IntoIterator<Item = &'a str>, now_ms: i64) {
-        self.failed.retain(|_, at| now_ms < at.saturating_add(FAILED_MS));
-        if FAILED_MAX <= self.failed.len() {
-            self.failed.clear();
-        }
-        self.failed.extend(files.into_iter().map(|file| (file.to_owned(), now_ms)));
     }
 }
 
@@ -317,13 +346,45 @@ pub struct CompactTables {
     compaction: Compaction,
     /// Tables that are still to be looked at in this round.
     round: Vec<TableIdent>,
+    /// Whether the disk had no room the last time.
+    is_short: bool,
 }
 
 impl CompactTables {
     /// The job of `compaction`.
     #[must_use]
     pub fn new(compaction: Compaction) -> Self {
-        Self { compaction, round: Vec::new() }
+        Self { compaction, round: Vec::new(), is_short: false }
+    }
+
+    /// Whether the disk has no room; what changes is logged once.
+    async fn lacks_room(&mut self) -> Result<bool, CatalogError> {
+        let is_short = self.compaction.lacks_room().await?;
+        match (self.is_short, is_short) {
+            (false, true) => warn!(reason = NO_ROOM, "small files are not merged for now"),
+            (true, false) => info!("small files are merged again: the disk has room"),
+            (false, false) | (true, true) => (),
+        }
+        self.is_short = is_short;
+        Ok(is_short)
+    }
+
+    /// A step of the next table of the round; none when the server stops.
+    async fn step(
+        &mut self,
+        table: TableIdent,
+        pace: WorkPace,
+    ) -> Option<(WorkPace, Result<CompactionStep, CompactionError>)> {
+        let request = CompactionRequest::steady();
+        let apart = self.compaction.step_apart(table.clone(), request, pace).await;
+        let (pace, step) = apart.ok()?;
+        match &step {
+            Err(CompactionError::Stopped) => return None,
+            // The others come first.
+            Ok(step) if step.is_more => self.round.insert(0, table),
+            Ok(_) | Err(_) => (),
+        }
+        Some((pace, step))
     }
 }
 
@@ -331,48 +392,50 @@ impl Job for CompactTables {
     const NAME: &'static str = "compact";
     type Error = CompactionError;
 
-    /// Looks at each table once in a round, and goes on with a round until it has done a few steps or seen
+    /// Looks at each table once in a round, and goes on with a round until it has tried a few steps or seen
     /// many tables. A table that fails does not hold up the others, and the tick reports the first failure.
     async fn tick(&mut self) -> Result<Progress, CompactionError> {
-        let inner = &self.compaction.0;
-        let request = CompactionRequest {
-            mode: CompactionMode::Steady,
-            levels: None,
-            table: None,
-            dry_run: false,
-        };
-        if self.round.is_empty() {
-            self.round = self.compaction.tables(&request).await?;
+        if self.lacks_room().await? {
+            return Ok(Progress::Skipped(NO_ROOM));
         }
-        let mut pace = WorkPace::new(inner.options.cpu_share, inner.tasks.stopping());
-        let (mut steps, mut seen, mut first) = (0, 0, None);
+        if self.round.is_empty() {
+            self.round = self.compaction.tables(&CompactionRequest::steady()).await?;
+        }
+        let mut pace = self.compaction.pace(self.compaction.0.options.cpu_share);
+        let (mut steps, mut is_changed, mut seen, mut first) = (0, false, 0, None);
         while steps < TICK_STEPS_MAX
             && seen < TICK_TABLES_MAX
             && let Some(table) = self.round.pop()
         {
+            let now_ms = self.compaction.0.clock.passed_ms();
+            if self.compaction.noted().is_resting(&table, now_ms) {
+                continue;
+            }
             seen += 1;
-            let apart = self.compaction.step_apart(table.clone(), request.clone(), pace).await;
-            let Ok((rested, step)) = apart else { return Ok(Progress::Done) };
+            let Some((rested, step)) = self.step(table, pace).await else {
+                return Ok(Progress::Done);
+            };
             pace = rested;
             match step {
                 Ok(step) => {
-                    steps += usize::from(0 < step.files.before);
-                    if step.is_more {
-                        // The others come first.
-                        self.round.insert(0, table);
-                    }
+                    steps += usize::from(step.is_tried);
+                    is_changed |= 0 < step.files.before;
                 }
-                Err(CompactionError::Stopped) => return Ok(Progress::Done),
-                Err(cause) => drop(first.get_or_insert(cause)),
+                Err(cause) if self.compaction.ends_all(&cause) => return Err(cause),
+                Err(cause) => {
+                    // It may have written before it failed.
+                    steps += 1;
+                    drop(first.get_or_insert(cause));
+                }
             }
-            match pace.rest().await {
+            match pace.rest(Instant::now() + PAUSE_MAX).await {
                 Err(CompactionError::Stopped) => return Ok(Progress::Done),
                 rested => rested?,
             }
         }
         match first {
             Some(cause) => Err(cause),
-            None => Ok(Progress::of(0 < steps, 0 < steps && !self.round.is_empty())),
+            None => Ok(Progress::of(0 < steps, is_changed && !self.round.is_empty())),
         }
     }
 }

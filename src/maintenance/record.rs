@@ -19,7 +19,7 @@ pub(super) struct JobRecord {
     next_run_ms: Option<i64>,
     failures_in_a_row: u32,
     last: Option<JobRun>,
-    /// Those that were not idle, the newest first.
+    /// Those that were not idle, the newest first; of skipped ones in a row the first.
     recent: VecDeque<JobRun>,
     /// How many of the newest of them the store does not have.
     unkept: usize,
@@ -77,9 +77,17 @@ impl JobRecord {
         self.is_elsewhere = false;
         self.failures_in_a_row = match run.outcome {
             JobOutcome::Failed => self.failures_in_a_row.saturating_add(1),
-            JobOutcome::Idle | JobOutcome::Worked => 0,
+            JobOutcome::Idle | JobOutcome::Worked | JobOutcome::Skipped => 0,
         };
-        if run.outcome != JobOutcome::Idle {
+        let is_news = match run.outcome {
+            JobOutcome::Idle => false,
+            // Once for all of a row: they would take the place of the others.
+            JobOutcome::Skipped => {
+                self.last.as_ref().is_none_or(|last| last.outcome != JobOutcome::Skipped)
+            }
+            JobOutcome::Worked | JobOutcome::Failed => true,
+        };
+        if is_news {
             self.recent.push_front(run.clone());
             self.recent.truncate(RECENT_MAX);
             self.unkept = (self.unkept + 1).min(self.recent.len());
@@ -109,6 +117,7 @@ pub(super) fn run(started_ms: i64, elapsed_ms: u64, ended: Result<Progress, &dyn
     let (outcome, error) = match ended {
         Ok(Progress::Idle) => (JobOutcome::Idle, None),
         Ok(Progress::Done | Progress::More) => (JobOutcome::Worked, None),
+        Ok(Progress::Skipped(reason)) => (JobOutcome::Skipped, Some(reason.to_owned())),
         Err(cause) => {
             let text: String = with_causes(cause).chars().take(ERROR_CHARS_MAX).collect();
             (JobOutcome::Failed, Some(text))

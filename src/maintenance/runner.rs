@@ -64,7 +64,10 @@ impl<J: Job> JobRunner<J> {
         let ended = self.tick().await;
         self.pause = match &ended {
             Ok(RunEnd::Ran(Progress::More)) => Duration::ZERO,
-            Ok(RunEnd::Ran(Progress::Done | Progress::Idle) | RunEnd::Elsewhere) => self.every,
+            Ok(
+                RunEnd::Ran(Progress::Done | Progress::Idle | Progress::Skipped(_))
+                | RunEnd::Elsewhere,
+            ) => self.every,
             Err(cause) => {
                 let next = (self.pause * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
                 warn!(job = J::NAME, error = cause.as_ref() as &dyn Error, ?next, "job failed");

@@ -81,6 +81,17 @@ async fn a_failing_job_is_tried_again_and_tells_why_with_its_causes() {
 }
 
 #[tokio::test]
+async fn a_job_that_skips_its_runs_says_why_and_keeps_one_of_them() {
+    let skipped = || Ok(Progress::Skipped("no room"));
+    let (jobs, pauses) = run(vec![Ok(Progress::Done), skipped(), skipped()]).await;
+    assert_eq!(pauses, [Duration::from_secs(30); 3]);
+    let state = state(&jobs);
+    assert_eq!((state.failures_in_a_row, state.recent_runs.len()), (0, 2));
+    let last = state.last_run.unwrap();
+    assert_eq!((last.outcome, last.error.as_deref()), (JobOutcome::Skipped, Some("no room")));
+}
+
+#[tokio::test]
 async fn what_is_kept_of_runs_is_bounded() {
     let long = "x".repeat(5_000);
     let (jobs, _) = run((0..40).map(|_| broken(&long)).collect()).await;

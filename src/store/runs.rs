@@ -77,8 +77,9 @@ impl Store {
         let run = |(job, started_ms, elapsed_ms, outcome, error): (_, i64, i64, String, _)| {
             let elapsed_ms = elapsed_ms.cast_unsigned();
             // Only runs that were not idle are kept.
-            let worked = outcome == JobOutcome::Worked.name();
-            let outcome = if worked { JobOutcome::Worked } else { JobOutcome::Failed };
+            let known = [JobOutcome::Worked, JobOutcome::Skipped];
+            let outcome = known.into_iter().find(|known| known.name() == outcome);
+            let outcome = outcome.unwrap_or(JobOutcome::Failed);
             (job, JobRun { started_ms, elapsed_ms, outcome, error })
         };
         Ok(rows.into_iter().map(run).collect())

@@ -6,10 +6,20 @@ from collections import Counter
 
 import duckdb
 import pyarrow
+import pytest
 from engines import DuckDB, PyIceberg, Spark
-from pyiceberg.exceptions import CommitFailedException, ValidationException
+from pyiceberg.exceptions import BadRequestError, CommitFailedException, ValidationException
+from server import Server
 
 TYPES = 3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The job would be faster than a test now and then."""
+    server = Server(tmp_path_factory.mktemp("icecore"), ["--set", "compaction.enabled=off"])
+    yield server.start()
+    server.stop()
 
 
 def send(client, namespace, numbers):
@@ -109,3 +119,16 @@ def test_races_with_writes_of_engines_lose_and_double_nothing(server):
     compact(client, namespace)
     assert ids(client.sql(namespace, "SELECT id FROM events")) == expected
     assert ids(DuckDB(server.url + "/catalog").rows(f"SELECT id FROM {duck.table(namespace, 'events')}")) == expected
+
+
+def test_a_merged_file_is_not_added_again(server):
+    namespace, client = "added", server.client()
+    for commit in range(3):
+        send(client, namespace, range(commit * 30, commit * 30 + 30))
+    lake = PyIceberg(server.url + "/catalog")
+    merged = lake.load(namespace, "events").inspect.files()["file_path"].to_pylist()
+    assert compact(client, namespace)["files"]["before"] == 3 * TYPES
+    table = lake.load(namespace, "events")
+    with pytest.raises(BadRequestError, match="was written by this server"):
+        table.add_files(merged[:1])
+    assert client.sql(namespace, "SELECT count(*) FROM events") == [(90,)]

@@ -9,8 +9,7 @@ use icecore_schemas::jobs::{JobList, JobOutcome};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_is_listed_with_its_last_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = TestServer::start_in(folder, &[("compaction.enabled", "on")]).await;
+    let server = TestServer::start().await;
     let (status, reply) = server.ingest(&events(0..5)).await;
     assert_eq!(status, 200, "{reply}");
     server.commit("shop.example").await;

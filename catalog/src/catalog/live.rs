@@ -13,7 +13,6 @@ use super::{Catalog, manifest_check::READS_AT_ONCE};
 use crate::{
     error::CatalogError,
     location::Location,
-    retention,
     snapshot::{
         self,
         changes::{DeleteFile, FileKey, SnapshotChanges},
@@ -22,8 +21,7 @@ use crate::{
 };
 use futures::{StreamExt, stream};
 use iceberg::spec::{
-    Datum, FieldSummary, ManifestContentType, ManifestFile, Operation, SchemaRef, Snapshot,
-    TableMetadata,
+    Datum, FieldSummary, ManifestContentType, ManifestFile, Operation, Snapshot, TableMetadata,
 };
 use std::{
     cmp::Reverse,
@@ -166,7 +164,6 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let mut open: HashMap<FileKey, &DeleteFile> = HashMap::new();
         for delete in &changes.deletes {
-            check_compared(table, delete)?;
             let Some(about) = &delete.about else { continue };
             let key = FileKey::of(about);
             match changes.added.get(&key).or_else(|| changes.existing.get(&key)) {
@@ -253,24 +250,6 @@ fn check_spec(delete: &DeleteFile, spec_id: i64) -> Result<(), CatalogError> {
         delete.about.as_deref().unwrap_or_default(),
         delete.spec_id
     )))
-}
-
-/// Refuses a delete by values of a column that one of the service's tables had once: its files lose the
-/// values when they are merged, and read as if each were null then.
-fn check_compared(table: &TableMetadata, delete: &DeleteFile) -> Result<(), CatalogError> {
-    let has = |schema: &SchemaRef, id: i32| schema.field_by_id(id).is_some();
-    let is_dropped = |id: &i32| {
-        !has(table.current_schema(), *id) && table.schemas_iter().any(|schema| has(schema, *id))
-    };
-    let mut compared = delete.compared.iter().filter_map(|id| i32::try_from(*id).ok());
-    match compared.find(is_dropped).filter(|_| retention::is_managed(table)) {
-        Some(id) => Err(CatalogError::Invalid(format!(
-            "`{}` deletes by values of the column with id {id}, which was dropped: load the table anew \
-             and compare columns that it has",
-            delete.path
-        ))),
-        None => Ok(()),
-    }
 }
 
 fn conflict(snapshot: &Snapshot, why: &str) -> CatalogError {

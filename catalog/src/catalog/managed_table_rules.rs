@@ -6,8 +6,8 @@
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
 use crate::{
-    ancestors, commit, error::CatalogError, metadata_file::refs::SnapshotRefs, retention,
-    snapshot::obsolete::FORKED,
+    ancestors, commit, error::CatalogError, location::Location, metadata_file::refs::SnapshotRefs,
+    retention, snapshot::obsolete::FORKED,
 };
 use iceberg::{
     TableIdent, TableUpdate,
@@ -157,6 +157,42 @@ pub(super) fn check(
         return refuse(format!("the column `{}` must be optional", field.name));
     }
     Ok(())
+}
+
+/// Refuses to add a file that the service wrote. The rows of one that was merged are in another file, and
+/// those of one that is live would be there twice.
+pub(super) fn check_added(
+    table: &TableMetadata,
+    own: &Location,
+    added: &[String],
+) -> Result<(), CatalogError> {
+    if !retention::is_managed(table) {
+        return Ok(());
+    }
+    let data = format!("{own}/data/");
+    let is_ours = |path: &&String| {
+        let location = own.admit(path);
+        location.is_ok_and(|file| file.as_str().strip_prefix(&data).is_some_and(is_own_name))
+    };
+    match added.iter().find(is_ours) {
+        Some(path) => Err(CatalogError::Invalid(format!(
+            "`{path}` was written by this server: its rows are in the table, or were deleted from it. \
+             To have them once more, add a copy of it under another name"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether the service gives such names: a folder of two hex digits, and an id of 26 characters.
+fn is_own_name(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let is_id = |id: &str| {
+        let mut letters = id.bytes();
+        id.len() == 26 && letters.all(|it| it.is_ascii_digit() || it.is_ascii_uppercase())
+    };
+    folder.len() == 2
+        && folder.bytes().all(|digit| digit.is_ascii_hexdigit())
+        && file.strip_suffix(".parquet").is_some_and(is_id)
 }
 
 /// Refuses a column whose name differs from another one's by case only: many engines take the two for

@@ -5,7 +5,7 @@
 //! are read value by value, so that none is too new or too odd to be looked at. A file may change
 //! after this look, so whoever reads or deletes what a manifest names checks it again.
 
-use super::{Catalog, cache::MetadataCache};
+use super::{Catalog, cache::MetadataCache, managed_table_rules};
 use crate::{
     commit,
     error::CatalogError,
@@ -196,6 +196,7 @@ impl Catalog {
         let changes = self.changes(own, snapshot, parent).await?;
         self.check_live(own, table, snapshot, parent, &changes).await?;
         self.check_not_queued(own, &changes.added_paths).await?;
+        managed_table_rules::check_added(table, own, &changes.added_paths)?;
         seen.add(own, &both);
         Ok(Some(changes))
     }

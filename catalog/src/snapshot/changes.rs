@@ -54,8 +54,6 @@ pub(crate) struct DeleteFile {
     /// The only data file it is about, where it says so.
     pub(crate) about: Option<String>,
     pub(crate) spec_id: i64,
-    /// The columns that it compares, where it deletes by value.
-    pub(crate) compared: Vec<i64>,
 }
 
 /// What a commit adds that does nothing else.
@@ -102,8 +100,8 @@ impl SnapshotChanges {
         } else {
             let about = entry.about().map(str::to_owned);
             self.added_paths.push(entry.path.clone());
-            let FileEntry { path, compared, .. } = entry;
-            self.deletes.push(DeleteFile { path, about, spec_id: manifest.spec_id, compared });
+            let (path, spec_id) = (entry.path, manifest.spec_id);
+            self.deletes.push(DeleteFile { path, about, spec_id });
         }
     }
 

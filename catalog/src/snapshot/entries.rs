@@ -9,8 +9,6 @@ use serde_json::Value;
 const PATH_IDS: [i64; 2] = [2_147_483_546, 2_147_483_646];
 /// Most manifests of a list: a few bytes may claim any number of them.
 const MANIFESTS_MAX: usize = 1_000_000;
-/// Most columns of a delete file that are looked at, for the same reason.
-const COMPARED_MAX: usize = 1_000;
 /// Values of an entry's `status`.
 const ADDED: i64 = 1;
 const DELETED: i64 = 2;
@@ -49,8 +47,6 @@ pub(crate) struct FileEntry {
     /// Bounds of the paths that a delete file has.
     lowest: Option<String>,
     highest: Option<String>,
-    /// The columns whose values a delete file by value compares.
-    pub(crate) compared: Vec<i64>,
 }
 
 impl FileEntry {
@@ -196,9 +192,6 @@ impl avro::ValueEdit for EntryReader<'_> {
             ["snapshot_id"] => self.found.snapshot_id = Some(value),
             ["sequence_number"] => self.found.number = Some(value),
             ["data_file", "content"] => self.found.content = value,
-            ["data_file", "equality_ids"] if self.found.compared.len() < COMPARED_MAX => {
-                self.found.compared.push(value);
-            }
             ["data_file", "record_count"] => self.found.rows = value.try_into().unwrap_or(0),
             ["data_file", "lower_bounds" | "upper_bounds", "key"] => self.bound = value,
             _ => (),

@@ -69,6 +69,22 @@ impl Storage {
         }
     }
 
+    /// The free and all bytes of the disk that a local warehouse is on; none of a store.
+    ///
+    /// # Errors
+    /// [`CatalogError::WarehouseOutage`], and [`CatalogError::Storage`] of a disk that does not answer.
+    pub async fn disk_bytes(&self) -> Result<Option<(u64, u64)>, CatalogError> {
+        if !self.is_local() {
+            return Ok(None);
+        }
+        let asked = self.on_disk("ask the disk of", self.root().to_owned(), |_, folder| {
+            let disk = rustix::fs::statvfs(folder)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+            Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
+        });
+        asked.await.map(Some)
+    }
+
     /// As [`Storage::look`], and a folder that took the warehouse's place is the warehouse from now
     /// on if it has all `files`, which are the newest that are known.
     ///

@@ -4,7 +4,7 @@
 //! both need of a snapshot. The commit is left to whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
-//! deletes, with every column that the table has.
+//! deletes, with every column that the table has or had: one that was dropped may come back.
 
 pub mod choice;
 mod merge;
@@ -14,12 +14,13 @@ mod tests;
 
 use crate::table::{
     compaction::{choice::LiveFile, rewrite::RewriteError},
+    layout::FileLayout,
     reader, schema,
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
-    DataFileFormat, FormatVersion, Literal, NestedFieldRef, PrimitiveLiteral, TableMetadata,
-    Transform,
+    DataFileFormat, FormatVersion, Literal, NestedField, PrimitiveLiteral, Schema, SchemaRef,
+    TableMetadata, Transform,
 };
 use icecore_catalog::scan::{
     ManifestSource, ScanError,
@@ -28,6 +29,7 @@ use icecore_catalog::scan::{
     manifests::{PlannedFile, PlannedFiles},
 };
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashSet},
     pin::pin,
     sync::Arc,
@@ -42,22 +44,68 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
     if table.format_version() != FormatVersion::V2 {
         return Some(format!("it has format version {}", table.format_version()));
     }
-    let is_plain = |field: &NestedFieldRef| field.field_type.is_primitive();
-    let mut fields = table.current_schema().as_struct().fields().iter();
-    let nested = fields.find(|field| !is_plain(field))?;
-    Some(format!("its column `{}` has no single values", nested.name))
+    layout(table).err()
 }
 
-/// Whether the newest snapshot says that it has one data file at most and no delete file: there is nothing
-/// to write anew then.
-#[must_use]
-pub fn is_one_file(table: &TableMetadata) -> bool {
-    let total = |key: &str| -> Option<u64> {
-        let summary = table.current_snapshot()?.summary();
-        summary.additional_properties.get(key)?.parse().ok()
-    };
-    total("total-data-files").is_some_and(|files| files < 2)
-        && total("total-delete-files") == Some(0)
+/// How merged files are laid out: with the columns of the current schema, and behind them those that it
+/// lacks and an earlier one has, under names that nobody reads by.
+///
+/// # Errors
+/// A column that is not merged.
+fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
+    let mut schemas: Vec<&SchemaRef> = table.schemas_iter().collect();
+    schemas.sort_by_key(|schema| Reverse(schema.schema_id()));
+    let mut fields = table.current_schema().as_struct().fields().to_vec();
+    let mut known: HashSet<i32> = fields.iter().map(|field| field.id).collect();
+    for field in schemas.iter().flat_map(|schema| schema.as_struct().fields()) {
+        if known.insert(field.id) {
+            let name = format!("dropped_{}", field.id);
+            let kept = NestedField { name, required: false, ..field.as_ref().clone() };
+            fields.push(Arc::new(kept));
+        }
+    }
+    if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
+        return Err(format!("its column `{}` has no single values", nested.name));
+    }
+    let schema = Schema::builder().with_fields(fields).build();
+    let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;
+    Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
+}
+
+/// How many files the newest snapshot has, by its summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileTotals {
+    /// Which snapshot.
+    pub snapshot_id: i64,
+    /// Its number, which counts the table's snapshots.
+    pub sequence: i64,
+    /// Data files, where it says.
+    pub data: Option<u64>,
+    /// Delete files, where it says.
+    pub deletes: Option<u64>,
+}
+
+impl FileTotals {
+    /// Those of a table; none while it is empty.
+    #[must_use]
+    pub fn of(table: &TableMetadata) -> Option<Self> {
+        let snapshot = table.current_snapshot()?;
+        let total = |key: &str| -> Option<u64> {
+            snapshot.summary().additional_properties.get(key)?.parse().ok()
+        };
+        Some(Self {
+            snapshot_id: snapshot.snapshot_id(),
+            sequence: snapshot.sequence_number(),
+            data: total("total-data-files"),
+            deletes: total("total-delete-files"),
+        })
+    }
+
+    /// Whether there is one data file at most and no delete file: there is nothing to write anew then.
+    #[must_use]
+    pub fn are_of_one_file(&self) -> bool {
+        self.data.is_some_and(|files| files < 2) && self.deletes == Some(0)
+    }
 }
 
 /// What the choice needs of the live data files of a snapshot. About 10 000 descriptions of files are in

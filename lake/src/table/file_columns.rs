@@ -4,8 +4,11 @@
 //! each row has the column's initial default, mostly null. Rows come in the file's order, all of them or
 //! those of some row groups. One row group's chunks of the wanted columns are in memory at a time, at
 //! most [`ROW_GROUP_BYTES_MAX`], and one batch of about [`BATCH_BYTES`] or [`BATCH_ROWS`], or of fewer bytes
-//! for whoever has many files open. A file that is
-//! missing or damaged is an error that names it, never an empty one.
+//! for whoever has many files open. Where a footer does not tell how long values are once they are decoded,
+//! a batch has so few rows that they take no more than [`sizes::BATCH_BYTES_MOST`] whatever they are. A file
+//! that is missing or damaged is an error that names it, never an empty one.
+
+mod sizes;
 
 use crate::table::{
     field_ids::{FieldAliases, FieldFinder},
@@ -37,11 +40,12 @@ use parquet::{
     errors::ParquetError,
     file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
+use sizes::GroupBytes;
 use std::{ops::Range, sync::Arc};
 
 /// Most rows of a batch.
 const BATCH_ROWS: usize = 8192;
-/// About the most that the values of a batch take, going by what a row takes in the file.
+/// About the most that the values of a batch take in memory, going by what a row takes on average.
 pub(super) const BATCH_BYTES: usize = 16 << 20;
 /// Most bytes of a row group in the columns that are read. Writers make row groups of 128 MiB in all
 /// columns by default.
@@ -177,8 +181,8 @@ pub struct OpenFile {
 /// What the wanted columns of a file take, going by its footer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FileBytes {
-    /// All of their values, unpacked.
-    pub(super) plain: u64,
+    /// All of their values in memory, as far as the footer tells.
+    pub(super) values: u64,
     /// The chunks of the largest row group, as they are stored and unpacked: about the most that is held
     /// of the file while it is read, beside a batch.
     pub(super) open: u64,
@@ -232,9 +236,18 @@ impl OpenFile {
     pub(super) fn bytes(&self) -> FileBytes {
         let groups = self.footer().row_groups().iter();
         groups.fold(FileBytes::default(), |bytes, group| {
-            let (stored, plain) = bytes_in(group, &self.mask);
-            FileBytes { plain: bytes.plain + plain, open: bytes.open.max(stored + plain) }
+            let of_group = self.bytes_in(group);
+            let open = of_group.stored.saturating_add(of_group.plain);
+            FileBytes {
+                values: bytes.values.saturating_add(of_group.values),
+                open: bytes.open.max(open),
+            }
         })
+    }
+
+    /// The wanted columns of a row group.
+    fn bytes_in(&self, group: &RowGroupMetaData) -> GroupBytes {
+        GroupBytes::of(group, &self.mask, self.columns.fields.len())
     }
 
     /// What the footer says.
@@ -290,19 +303,17 @@ impl OpenFile {
         groups: Vec<usize>,
         selection: Option<RowSelection>,
     ) -> Result<impl Stream<Item = Result<RecordBatch, FileError>> + use<>, FileError> {
-        let Self { location, columns, mask, batch_bytes, builder } = self;
-        let FieldFinder { has_ids, .. } = FieldFinder::of(builder.schema(), &columns.aliases);
         let mut batch_rows = BATCH_ROWS;
-        for group in groups.iter().map(|group| builder.metadata().row_group(*group)) {
-            let (stored, plain) = bytes_in(group, &mask);
-            if ROW_GROUP_BYTES_MAX < stored {
+        for group in &groups {
+            let bytes = self.bytes_in(self.footer().row_group(*group));
+            if ROW_GROUP_BYTES_MAX < bytes.stored {
                 let reason = "has a row group of more than 256 MiB in the columns that are read; rewrite the table with smaller ones";
-                return Err(FileError::Refused { location, reason });
+                return Err(FileError::Refused { location: self.location, reason });
             }
-            let rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
-            let of_row = usize::try_from(plain.div_ceil(rows)).unwrap_or(usize::MAX);
-            batch_rows = batch_rows.min(batch_bytes / of_row.max(1)).max(1);
+            batch_rows = batch_rows.min(bytes.batch_rows(self.batch_bytes));
         }
+        let Self { location, columns, mask, builder, .. } = self;
+        let FieldFinder { has_ids, .. } = FieldFinder::of(builder.schema(), &columns.aliases);
         let mut builder =
             builder.with_projection(mask).with_row_groups(groups).with_batch_size(batch_rows);
         if let Some(selection) = selection {
@@ -322,15 +333,6 @@ impl OpenFile {
                 .map_err(|source| FileError::Columns { location: location(), source })
         }))
     }
-}
-
-/// Bytes of a row group in some columns, as they are stored and as they are encoded.
-fn bytes_in(group: &RowGroupMetaData, mask: &ProjectionMask) -> (u64, u64) {
-    let columns = group.columns().iter().enumerate().filter(|(at, _)| mask.leaf_included(*at));
-    columns.fold((0, 0), |(stored, plain), (_, column)| {
-        let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
-        (stored + bytes(column.compressed_size()), plain + bytes(column.uncompressed_size()))
-    })
 }
 
 /// The values at a path through structs: a field of no struct has none.

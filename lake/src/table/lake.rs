@@ -16,7 +16,10 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, ScanPlan, filter::Filter, manifests::ManifestCache},
     storage::{S3Options, Storage},
 };
-use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
+use parquet::{
+    arrow::ArrowWriter,
+    file::properties::{EnabledStatistics, WriterProperties},
+};
 use std::{collections::HashMap, sync::Arc};
 
 /// A column of a file: its field id, its name, its values.
@@ -31,6 +34,8 @@ pub(crate) struct TestLake {
     written: u32,
     /// Rows of a row group.
     pub(crate) group_rows: Option<usize>,
+    /// Whether footers say nothing of values, not even how long they are.
+    pub(crate) is_silent: bool,
     _folder: tempfile::TempDir,
 }
 
@@ -86,8 +91,17 @@ impl TestLake {
         );
         let metadata = built.unwrap().build().unwrap().metadata;
         let (cache, manifests) = (ManifestCache::default(), Vec::new());
-        let (written, group_rows) = (0, None);
-        Self { storage, metadata, cache, manifests, written, group_rows, _folder: folder }
+        let (written, group_rows, is_silent) = (0, None, false);
+        Self {
+            storage,
+            metadata,
+            cache,
+            manifests,
+            written,
+            group_rows,
+            is_silent,
+            _folder: folder,
+        }
     }
 
     pub(crate) fn change(
@@ -140,8 +154,12 @@ impl TestLake {
         let values = columns.iter().map(|(_, _, values)| Arc::clone(values)).collect();
         let rows = RecordBatch::try_new(fields, values).unwrap();
         let mut bytes = Vec::new();
-        let properties =
-            WriterProperties::builder().set_max_row_group_row_count(self.group_rows).build();
+        let mut properties =
+            WriterProperties::builder().set_max_row_group_row_count(self.group_rows);
+        if self.is_silent {
+            properties = properties.set_statistics_enabled(EnabledStatistics::None);
+        }
+        let properties = properties.build();
         let mut parquet =
             ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties)).unwrap();
         parquet.write(&rows).unwrap();

@@ -2,10 +2,10 @@
 
 use crate::{maintenance::compaction::CompactionError, tasks::ShutdownSignal};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// Longest pause; a piece of work that no pause divides, such as reading the deletes of a step, takes seconds.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shorter pauses are put together: a timer is no finer.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 
@@ -14,31 +14,72 @@ const PAUSE_MIN: Duration = Duration::from_millis(2);
 pub(super) struct WorkPace {
     /// The pause for so much work.
     per_work: f64,
+    /// What is left of earlier pauses.
+    owed: Duration,
     since: Instant,
     stopping: ShutdownSignal,
+    /// How many wait for the work to end: there is no pause while somebody does.
+    waiting: watch::Receiver<usize>,
 }
 
 impl WorkPace {
     /// Work of this share, above 0 and at most 1.
-    pub(super) fn new(share: f64, stopping: ShutdownSignal) -> Self {
-        Self { per_work: (1.0 - share).max(0.0) / share, since: Instant::now(), stopping }
+    pub(super) fn new(
+        share: f64,
+        stopping: ShutdownSignal,
+        waiting: watch::Receiver<usize>,
+    ) -> Self {
+        let per_work = (1.0 - share).max(0.0) / share;
+        Self { per_work, owed: Duration::ZERO, since: Instant::now(), stopping, waiting }
     }
 
-    /// Pauses for what was done since the last pause.
-    pub(super) async fn rest(&mut self) -> Result<(), CompactionError> {
+    /// Pauses for what was done since the last pause, but not beyond `until`: the next one is longer then.
+    pub(super) async fn rest(&mut self, until: Instant) -> Result<(), CompactionError> {
         if self.stopping.is_asked() {
             return Err(CompactionError::Stopped);
         }
-        let pause = self.since.elapsed().mul_f64(self.per_work).min(PAUSE_MAX);
-        if pause < PAUSE_MIN {
+        let now = Instant::now();
+        let owed = self.owed + (now - self.since).mul_f64(self.per_work);
+        (self.owed, self.since) = (owed.min(PAUSE_MAX), now);
+        let pause = self.owed.min(until.saturating_duration_since(now));
+        let is_awaited = 0 < *self.waiting.borrow();
+        if is_awaited || pause < PAUSE_MIN {
             return Ok(());
         }
-        // Cancel-safe: a sleep has no state.
+        // Cancel-safe: none of these has a state of its own.
         tokio::select! {
             () = tokio::time::sleep(pause) => (),
+            () = awaited(&mut self.waiting) => (),
             () = self.stopping.asked() => return Err(CompactionError::Stopped),
         }
         self.since = Instant::now();
+        self.owed = self.owed.saturating_sub(self.since - now);
         Ok(())
+    }
+}
+
+async fn awaited(waiting: &mut watch::Receiver<usize>) {
+    // The sender lives as long as compaction; without it nobody waits.
+    drop(waiting.wait_for(|waiting| 0 < *waiting).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::Tasks;
+
+    /// Were one of these to pause, it would take a minute.
+    #[tokio::test]
+    async fn no_pause_keeps_a_step_from_its_commit_or_somebody_waiting() {
+        let (waits, waiting) = watch::channel(0);
+        let mut pace = WorkPace::new(0.25, Tasks::default().stopping(), waiting);
+        let started = Instant::now();
+        pace.owed = PAUSE_MAX;
+        pace.rest(started).await.unwrap();
+        assert_eq!(pace.owed, PAUSE_MAX, "it is made up later");
+        waits.send_replace(1);
+        pace.rest(started + PAUSE_MAX).await.unwrap();
+        assert_eq!(pace.owed, PAUSE_MAX);
+        assert!(started.elapsed() < PAUSE_MAX);
     }
 }

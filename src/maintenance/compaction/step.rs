@@ -1,7 +1,10 @@
 //! One step: some groups of one table, and one commit for them.
+//!
+//! Its one invariant: it ends within seconds of reading the table, whatever share of a processor it has. The
+//! snapshot that it read is thinned away otherwise where commits are frequent, and its work with it.
 
 use crate::maintenance::compaction::{
-    Compaction, CompactionError, CompactionRequest, pace::WorkPace,
+    Compaction, CompactionError, CompactionRequest, NO_ROOM, pace::WorkPace,
 };
 use icecore_catalog::{
     error::CatalogError,
@@ -14,27 +17,37 @@ use icecore_catalog::{
 };
 use icecore_lake::table::{
     compaction::{
+        FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        is_one_file, live_files, obstacle, planned_files,
+        live_files, obstacle, planned_files,
         rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles, replacement},
     },
     deletes::RowDeletes,
     schema::TableIdent,
-    writer::{self, FileLayout, WriteError},
+    writer::{self, FileLayout},
 };
 use icecore_schemas::jobs::{BeforeAfter, JobReport, SkippedTable};
 use std::{
     collections::{HashMap, HashSet},
+    error::Error,
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::Instant;
 use tracing::warn;
 
+/// Why files with delete files stay.
+const WHOLE: &str = "files of which delete files delete nothing stay as they are for an hour";
 /// Most groups of a step.
 const GROUPS_MAX: usize = 32;
 /// Fewer files are not halved to find the one that is in the way.
 const HALVED_MIN: usize = 4;
 /// No group is added once a step has so many bytes.
-const BYTES_MAX: u64 = 128 << 20;
+pub(super) const BYTES_MAX: u64 = 128 << 20;
+/// After so long no group is begun any more, and the one that goes on does not rest.
+const TIME_MAX: Duration = Duration::from_secs(10);
+/// After so many commits of a step none that is refused is tried again in halves.
+const COMMITS_MAX: usize = 8;
 
 /// What a step did.
 #[derive(Debug, Default)]
@@ -43,14 +56,16 @@ pub(super) struct CompactionStep {
     bytes: BeforeAfter,
     rows: u64,
     skipped: Vec<String>,
-    /// Files whose rewrite failed.
+    /// Files that are left alone from now on.
     pub(super) failed: u64,
+    /// Whether there was something to do.
+    pub(super) is_tried: bool,
     /// Whether there is more that is worth it.
     pub(super) is_more: bool,
 }
 
 impl CompactionStep {
-    fn skip(reason: impl Into<String>) -> Self {
+    pub(super) fn skip(reason: impl Into<String>) -> Self {
         Self { skipped: vec![reason.into()], ..Self::default() }
     }
 
@@ -93,7 +108,7 @@ impl CompactionStep {
 
 impl Compaction {
     /// Writes the groups anew that are worth it the most, and commits them. Files are left alone whose
-    /// rewrite failed since then.
+    /// rewrite failed since then. What became of it is noted.
     pub(super) async fn step(
         &self,
         table: &TableIdent,
@@ -101,37 +116,54 @@ impl Compaction {
         since_ms: i64,
         pace: &mut WorkPace,
     ) -> Result<CompactionStep, CompactionError> {
+        let stepped = self.try_step(table, request, since_ms, pace).await;
+        let now_ms = self.0.clock.passed_ms();
+        match &stepped {
+            Ok(step) if 0 < step.files.before && step.is_tried => self.noted().gain(table),
+            Ok(step) if step.is_tried => self.noted().lose(table, now_ms),
+            Err(cause) if !self.ends_all(cause) => self.noted().lose(table, now_ms),
+            Ok(_) | Err(_) => (),
+        }
+        stepped
+    }
+
+    async fn try_step(
+        &self,
+        table: &TableIdent,
+        request: &CompactionRequest,
+        since_ms: i64,
+        pace: &mut WorkPace,
+    ) -> Result<CompactionStep, CompactionError> {
+        let until = Instant::now() + TIME_MAX;
         let loaded = match self.0.catalog.tables().load(table).await {
             // It was dropped meanwhile.
             Err(CatalogError::NoSuchTable(_)) => return Ok(CompactionStep::default()),
             loaded => loaded?,
         };
         let metadata = loaded.metadata.as_ref();
-        let Some(snapshot_id) = metadata.current_snapshot_id() else {
+        let Some(totals) = FileTotals::of(metadata) else {
             return Ok(CompactionStep::default());
         };
-        if !retention::is_managed(metadata) {
-            return Ok(CompactionStep::skip("it is not a table of the service"));
-        }
-        if let Some(obstacle) = obstacle(metadata) {
-            return Ok(CompactionStep::skip(obstacle));
-        }
         let (is_steady, now_ms) =
             (request.mode == CompactionMode::Steady, self.0.clock.passed_ms());
-        if is_steady && self.noted().is_looked_at(table, snapshot_id, now_ms) {
+        if is_steady && self.noted().is_as_seen(table, totals, now_ms) {
             return Ok(CompactionStep::default());
         }
-        if is_one_file(metadata) {
+        let stays = match retention::is_managed(metadata) {
+            true => obstacle(metadata),
+            false => Some("it is not a table of the service".to_owned()),
+        };
+        if stays.is_some() || totals.are_of_one_file() {
             // No manifest of it is read.
-            self.noted().look_at(table, snapshot_id, now_ms);
-            return Ok(CompactionStep::default());
+            self.noted().see(table, totals, 1, now_ms);
+            return Ok(stays.map_or_else(CompactionStep::default, CompactionStep::skip));
         }
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let cache = ManifestCache::default();
         let storage = self.0.catalog.storage();
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
-        let mut files = live_files(source, snapshot_id).await?;
-        self.leave_failed(&mut files, since_ms, now_ms);
+        let mut files = live_files(source, totals.snapshot_id).await?;
+        self.apply_notes(&mut files, since_ms, now_ms);
         let rules = self.rules(&FileLayout::of(metadata));
         let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);
@@ -140,13 +172,19 @@ impl Compaction {
             return Ok(CompactionStep::would_do(&choice.groups, skipped));
         }
         if choice.groups.is_empty() {
-            self.noted().look_at(table, snapshot_id, now_ms);
+            if is_steady {
+                self.noted().see(table, totals, choice.patience, now_ms);
+            }
             return Ok(CompactionStep { skipped, ..CompactionStep::default() });
         }
+        if self.lacks_room().await? {
+            return Ok(CompactionStep::skip(NO_ROOM));
+        }
         let (groups, is_more) = within_bounds(choice.groups);
-        let mut step = CompactionStep { skipped, is_more, ..CompactionStep::default() };
-        let written = self.rewrite(table, source, &groups, pace, &mut step).await?;
-        self.commit(table, snapshot_id, written, &mut step).await?;
+        let mut step =
+            CompactionStep { skipped, is_more, is_tried: true, ..CompactionStep::default() };
+        let written = self.rewrite(table, source, &groups, (pace, until), &mut step).await?;
+        self.commit(table, totals.snapshot_id, &written, &mut step).await?;
         // One commit leaves more to do only where it did something, or knows what is in the way.
         step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
@@ -159,23 +197,26 @@ impl Compaction {
         rules
     }
 
-    fn leave_failed(&self, files: &mut [LiveFile], since_ms: i64, now_ms: i64) {
+    fn apply_notes(&self, files: &mut [LiveFile], since_ms: i64, now_ms: i64) {
         let noted = self.noted();
         for file in files {
+            if noted.is_whole(&file.location, since_ms, now_ms) {
+                file.delete_files = 0;
+            }
             if noted.is_failed(&file.location, since_ms, now_ms) {
                 file.obstacle = Some("files whose rewrite failed stay as they are for an hour");
             }
         }
     }
 
-    /// Writes groups anew, one after the other. One that fails is left out, and told: the file that is in the
-    /// way is noted alone, and where it is not known it is looked for by halves.
+    /// Writes groups anew, one after the other, as long as there is time. One that fails is left out, and
+    /// told: the file that is in the way is noted alone, and where it is not known it is looked for by halves.
     async fn rewrite(
         &self,
         table: &TableIdent,
         source: ManifestSource<'_>,
         groups: &[FileGroup],
-        pace: &mut WorkPace,
+        (pace, until): (&mut WorkPace, Instant),
         step: &mut CompactionStep,
     ) -> Result<Vec<RewrittenFiles>, CompactionError> {
         let failed = |source| CompactionError::Rewrite { table: table.to_string(), source };
@@ -187,31 +228,53 @@ impl Compaction {
         let deletes = RowDeletes::read(source, index.clone(), &files).await.ok();
         let by_location: HashMap<&str, &Arc<PlannedFile>> =
             files.iter().map(|file| (file.location.as_str(), file)).collect();
-        let mut left: Vec<PlannedFiles> = Vec::new();
+        let mut left: Vec<(PlannedFiles, bool)> = Vec::new();
         for group in groups.iter().rev() {
             let of_group = group.files.iter().filter_map(|file| by_location.get(file.as_str()));
-            left.push(of_group.map(|file| Arc::clone(file)).collect());
+            left.push((of_group.map(|file| Arc::clone(file)).collect(), group.is_for_deletes));
         }
         let mut written: Vec<RewrittenFiles> = Vec::new();
-        while let Some(files) = left.pop() {
+        while let Some((files, is_for_deletes)) = left.pop() {
+            let mut paced = GroupPace { pace: &mut *pace, until, is_for_deletes };
             let done = match &deletes {
                 Some(deletes) => {
                     let input = RewriteInput { source, files: &files, deletes };
-                    self.rewrite_group(input, pace).await
+                    self.rewrite_group(input, &mut paced).await
                 }
-                None => self.rewrite_alone(source, &index, &files, pace).await,
+                None => self.rewrite_alone(source, &index, &files, &mut paced).await,
             };
-            match done {
-                Ok(done) => written.push(done),
+            let ended = match done {
+                Ok(done) => {
+                    written.push(done);
+                    None
+                }
                 Err(GroupError::Rewrite(cause)) => {
-                    let error = &cause as &dyn std::error::Error;
-                    warn!(%table, files = files.len(), error, "files are not compacted");
-                    left.extend(self.note_failed(&cause, &files, step));
+                    // Nothing is wrong with these files where the whole warehouse is away.
+                    let is_outage = source.storage.outage().is_some();
+                    if !is_outage {
+                        let error = &cause as &dyn Error;
+                        warn!(%table, files = files.len(), error, "files are not compacted");
+                        let halves = self.note_failed(&cause, &files, step);
+                        left.extend(halves.into_iter().map(|half| (half, is_for_deletes)));
+                    }
+                    (is_outage || cause.is_of_store()).then(|| failed(cause))
                 }
-                Err(GroupError::Ended(cause)) => {
-                    self.delete(&written).await;
-                    return Err(cause);
+                Err(GroupError::Whole) => {
+                    let whole = files.iter().map(|file| file.location.clone());
+                    self.noted().find_whole(whole, self.0.clock.passed_ms());
+                    step.failed += files.len() as u64;
+                    step.skipped.push(WHOLE.to_owned());
+                    None
                 }
+                Err(GroupError::Ended(cause)) => Some(cause),
+            };
+            if let Some(cause) = ended {
+                self.delete(&written).await;
+                return Err(cause);
+            }
+            if until <= Instant::now() && !left.is_empty() {
+                step.is_more = true;
+                break;
             }
         }
         Ok(written)
@@ -223,11 +286,11 @@ impl Compaction {
         source: ManifestSource<'_>,
         index: &DeleteIndex,
         files: &[Arc<PlannedFile>],
-        pace: &mut WorkPace,
+        paced: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         let deletes = RowDeletes::read(source, index.clone(), files).await;
         let deletes = deletes.map_err(RewriteError::from)?;
-        self.rewrite_group(RewriteInput { source, files, deletes: &deletes }, pace).await
+        self.rewrite_group(RewriteInput { source, files, deletes: &deletes }, paced).await
     }
 
     /// Notes the files of a group that failed; gives the halves in which the reason is to be found.
@@ -248,8 +311,8 @@ impl Compaction {
             Some(path) => vec![path.to_owned()],
             None => files.iter().map(location).collect(),
         };
-        self.noted().fail(noted.iter().map(String::as_str), self.0.clock.passed_ms());
         step.failed += noted.len() as u64;
+        self.noted().fail(noted, self.0.clock.passed_ms());
         step.skipped.push(cause.to_string());
         Vec::new()
     }
@@ -257,13 +320,17 @@ impl Compaction {
     async fn rewrite_group(
         &self,
         input: RewriteInput<'_>,
-        pace: &mut WorkPace,
+        GroupPace { pace, until, is_for_deletes }: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         self.0.faults.hit("compact.before_write").map_err(CompactionError::from)?;
         let mut rewrite = FileRewrite::open(input, &self.0.ids).await?;
+        if *is_for_deletes && rewrite.planned().deleted_rows == 0 {
+            rewrite.abandon().await;
+            return Err(GroupError::Whole);
+        }
         loop {
             let stepped = match rewrite.step().await {
-                Ok(true) => pace.rest().await.map_err(GroupError::from),
+                Ok(true) => pace.rest(*until).await.map_err(GroupError::from),
                 Ok(false) => break,
                 Err(cause) => Err(cause.into()),
             };
@@ -280,33 +347,41 @@ impl Compaction {
         Ok(done)
     }
 
-    /// Commits groups together or, where one of them was changed meanwhile, each on its own.
+    /// Commits groups together. Where that is refused, one of them was changed meanwhile, which is looked for
+    /// by halves; what is refused at last is told, and chosen anew by a later step. Files that no snapshot
+    /// names are deleted, unless it is not known whether one does.
     async fn commit(
         &self,
         table: &TableIdent,
         read: i64,
-        written: Vec<RewrittenFiles>,
+        written: &[RewrittenFiles],
         step: &mut CompactionStep,
     ) -> Result<(), CompactionError> {
         if written.is_empty() {
             return Ok(());
         }
-        let parts: Vec<&[RewrittenFiles]> = match self.replace(table, read, &written).await {
-            Err(CompactionError::Catalog(CatalogError::CommitFailed(_))) => {
-                written.chunks(1).collect()
-            }
-            committed => {
-                self.settle(&written, committed, step).await?;
-                Vec::new()
-            }
-        };
-        for (at, part) in parts.iter().enumerate() {
-            let committed = self.replace(table, read, part).await;
-            if let Err(cause) = self.settle(part, committed, step).await {
-                for left in &parts[at + 1..] {
-                    self.delete(left).await;
+        let (mut left, mut commits) = (vec![written], 0);
+        while let Some(part) = left.pop() {
+            commits += 1;
+            match self.replace(table, read, part).await {
+                Ok(()) => part.iter().for_each(|done| step.add(done)),
+                Err(CompactionError::Catalog(CatalogError::CommitFailed(_)))
+                    if 1 < part.len() && commits < COMMITS_MAX =>
+                {
+                    let (one, other) = part.split_at(part.len() / 2);
+                    left.extend([other, one]);
                 }
-                return Err(cause);
+                Err(CompactionError::Catalog(CatalogError::CommitFailed(why))) => {
+                    self.delete(part).await;
+                    step.skipped.push(why);
+                }
+                Err(cause) => {
+                    left.extend((!is_unknown(&cause)).then_some(part));
+                    for part in left {
+                        self.delete(part).await;
+                    }
+                    return Err(cause);
+                }
             }
         }
         Ok(self.0.faults.hit("compact.after_commit")?)
@@ -323,32 +398,6 @@ impl Compaction {
         self.0.catalog.add_snapshot(table, new).await?;
         let unknown = |fault: std::io::Error| CatalogError::CommitStateUnknown(fault.to_string());
         Ok(self.0.faults.hit("compact.lost_answer").map_err(unknown)?)
-    }
-
-    /// What became of a commit: files that no snapshot names are deleted, unless that is not known. A
-    /// group that others changed is told, and chosen anew by a later step.
-    async fn settle(
-        &self,
-        groups: &[RewrittenFiles],
-        committed: Result<(), CompactionError>,
-        step: &mut CompactionStep,
-    ) -> Result<(), CompactionError> {
-        match committed {
-            Ok(()) => groups.iter().for_each(|done| step.add(done)),
-            Err(CompactionError::Catalog(CatalogError::CommitFailed(why))) => {
-                self.delete(groups).await;
-                step.skipped.push(why);
-            }
-            Err(cause) => {
-                let is_unknown =
-                    matches!(&cause, CompactionError::Catalog(CatalogError::CommitStateUnknown(_)));
-                if !is_unknown {
-                    self.delete(groups).await;
-                }
-                return Err(cause);
-            }
-        }
-        Ok(())
     }
 
     async fn delete(&self, groups: &[RewrittenFiles]) {
@@ -372,21 +421,33 @@ fn within_bounds(mut groups: Vec<FileGroup>) -> (Vec<FileGroup>, bool) {
     (groups, is_more)
 }
 
+/// Whether a commit may have been made all the same.
+fn is_unknown(cause: &CompactionError) -> bool {
+    matches!(cause, CompactionError::Catalog(CatalogError::CommitStateUnknown(_)))
+}
+
+/// How a group is written anew.
+struct GroupPace<'a> {
+    pace: &'a mut WorkPace,
+    /// It does not rest after that.
+    until: Instant,
+    /// Whether it is not, where nothing of it is deleted.
+    is_for_deletes: bool,
+}
+
 /// Why a group was not written anew.
 enum GroupError {
     /// It alone.
     Rewrite(RewriteError),
+    /// Nothing of it is deleted, and it would become the files that it is.
+    Whole,
     /// And no other.
     Ended(CompactionError),
 }
 
 impl From<RewriteError> for GroupError {
     fn from(cause: RewriteError) -> Self {
-        match cause {
-            // A store that takes no file of this group takes none of another.
-            RewriteError::Write(WriteError::Store(cause)) => Self::Ended(cause.into()),
-            cause => Self::Rewrite(cause),
-        }
+        Self::Rewrite(cause)
     }
 }
 

@@ -17,7 +17,8 @@
 //! files that the factor 2 does not merge each is larger than all smaller ones together.
 //!
 //! A file of any size is written anew if [`DELETE_FILES_MAX`] delete files reach it, or at least a tenth of
-//! its rows is known to be deleted, or an operator asks and there is one.
+//! its rows is known to be deleted, or an operator asks and there is one. A small one takes the smaller ones
+//! with it: together they are hardly longer than it is.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ const GROWTH_CLOSED: u64 = 2;
 /// So long nobody wrote to a closed day that is made whole.
 const QUIET_MS: i64 = 10 * 60_000;
 /// Delete files at which a data file is written anew.
-const DELETE_FILES_MAX: usize = 4;
+pub const DELETE_FILES_MAX: usize = 4;
 /// The share of deleted rows at which it is, as a divisor.
 const DELETED_SHARE: u64 = 10;
 /// Most files of a group.
@@ -105,6 +106,8 @@ pub struct FileGroup {
     pub bytes: u64,
     /// Their rows, deleted ones included.
     pub rows: u64,
+    /// Whether it is worth it only if delete files delete something of them.
+    pub is_for_deletes: bool,
 }
 
 /// What is to be done, and what is not.
@@ -114,6 +117,8 @@ pub struct CompactionChoice {
     pub groups: Vec<FileGroup>,
     /// Why files stay that are small or have deleted rows, each reason once.
     pub skipped: Vec<&'static str>,
+    /// As long as no partition gets so many files more, their number makes nothing worth it that was not.
+    pub patience: usize,
 }
 
 /// Chooses among the live files of a table; nothing when nothing is worth it.
@@ -125,7 +130,7 @@ pub fn choose(
     now_ms: i64,
 ) -> CompactionChoice {
     let today = i32::try_from(now_ms.div_euclid(DAY_MS)).unwrap_or(i32::MAX);
-    let mut choice = CompactionChoice::default();
+    let mut choice = CompactionChoice { patience: rules.files_max + 1, ..Default::default() };
     let mut partitions: BTreeMap<&str, Vec<&LiveFile>> = BTreeMap::new();
     for file in files {
         let is_closed = file.day.is_some_and(|day| day < today);
@@ -146,13 +151,26 @@ pub fn choose(
         let mut small: Vec<&LiveFile> =
             files.iter().copied().filter(|file| is_small(file, rules)).collect();
         small.sort_unstable_by_key(|file| (file.bytes, &file.location));
-        let growth = growth(&small, rules, mode, (today, now_ms));
+        let is_due = |file: &&LiveFile| has_many_deletes(file, mode);
+        let growth = match small.iter().any(is_due) {
+            true => Some(GROWTH_CLOSED),
+            false => growth(&small, rules, mode, (today, now_ms)),
+        };
         let merged = growth.map_or(0, |growth| worth_merging(&small, rules, growth));
-        let (merged, left) = small.split_at(merged);
+        let (merged, mut left) = small.split_at(merged);
         choice.groups.extend((!merged.is_empty()).then(|| group(merged)));
+        while let Some(last) = left.iter().rposition(is_due) {
+            // Each is longer than all smaller ones together, unless a bound ended the group before.
+            let mut first = last;
+            while 0 < first && fits(&left[first - 1..=last], rules) {
+                first -= 1;
+            }
+            choice.groups.push(for_deletes(&left[first..=last]));
+            left = &left[..first];
+        }
         let whole = files.iter().filter(|file| !is_small(file, rules));
-        let alone = left.iter().chain(whole).filter(|file| has_many_deletes(file, mode));
-        choice.groups.extend(alone.map(|file| group(&[file])));
+        choice.groups.extend(whole.filter(|file| is_due(*file)).map(|file| for_deletes(&[file])));
+        choice.patience = choice.patience.min(patience(&small, rules));
     }
     choice.groups.sort_by_key(|group| (group.bytes / group.files.len() as u64, group.bytes));
     choice.skipped.sort_unstable();
@@ -181,6 +199,20 @@ fn growth(
         return Some(GROWTH_CLOSED);
     }
     (rules.files_max < small.len()).then_some(GROWTH)
+}
+
+/// Whether files become one that is no longer than it should be.
+fn fits(files: &[&LiveFile], rules: &CompactionRules) -> bool {
+    let sum = |of: fn(&LiveFile) -> u64| -> u64 { files.iter().map(|file| of(file)).sum() };
+    sum(|file| file.bytes) <= rules.file_bytes
+        && sum(|file| file.rows) <= rules.file_rows
+        && sum(held_bytes) <= HELD_BYTES_MAX
+        && files.len() <= GROUP_FILES_MAX
+}
+
+/// How many files have to come before so many small ones that the steady rule merges them.
+fn patience(small: &[&LiveFile], rules: &CompactionRules) -> usize {
+    rules.files_max.saturating_sub(small.len()).saturating_add(1)
 }
 
 /// How many of the smallest files become one; none or at least two.
@@ -231,7 +263,12 @@ fn group(files: &[&LiveFile]) -> FileGroup {
         files: files.iter().map(|file| file.location.clone()).collect(),
         bytes: files.iter().map(|file| file.bytes).sum(),
         rows: files.iter().map(|file| file.rows).sum(),
+        is_for_deletes: false,
     }
+}
+
+fn for_deletes(files: &[&LiveFile]) -> FileGroup {
+    FileGroup { is_for_deletes: true, ..group(files) }
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //! A merge of sorted runs: each file gives its rows in order, a heap has the key of the next row of each,
 //! and the least goes first; as long as the same file has the least key its rows are taken in a row. One
 //! batch of each file is in memory, of a file that goes on to its next two for a moment, and a merged batch
-//! of about [`BATCH_BYTES`] beside them: what a row takes is taken from the batch that it is in. A file whose rows are in no known order is read whole and sorted first.
-//! An order that a file claims and does not have is an error.
+//! of about [`BATCH_BYTES`] beside them: what a row takes is taken from the batch that it is in. What all
+//! batches really take is counted, and is an error beyond [`HELD_BYTES_MAX`]. A file whose rows are in no
+//! known order is read whole and sorted first. An order that a file claims and does not have is an error.
 
 use crate::{
     blocking::blocking,
@@ -26,6 +27,12 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 const BATCH_ROWS: usize = 8192;
 /// About the most bytes of a merged batch; a single row may take more.
 const BATCH_BYTES: usize = 16 << 20;
+/// A merged batch ends once batches of so many bytes came to their end in it: they are held until then.
+const ENDED_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of the batches of all files. Nobody adds a file that takes it past half of that.
+const HELD_BYTES_MAX: usize = 256 << 20;
+/// Most bytes of a file's rows that are sorted here; they are held three times meanwhile.
+const SORTED_BYTES_MAX: usize = 64 << 20;
 
 /// What orders rows: the sort columns, or nothing where the table has no order.
 type SortKey = (i64, i64);
@@ -40,6 +47,8 @@ struct MergedFile<'a> {
     batch: RecordBatch,
     keys: Vec<SortKey>,
     next: usize,
+    /// What the batch and its keys take.
+    bytes: usize,
 }
 
 /// Whether a merged batch takes another row.
@@ -52,11 +61,13 @@ pub(super) struct RowMerge<'a> {
     layout: Arc<FileLayout>,
     files: Vec<MergedFile<'a>>,
     heap: BinaryHeap<Reverse<(SortKey, usize)>>,
+    /// What the batches of all files take.
+    held: usize,
 }
 
 impl<'a> RowMerge<'a> {
     pub(super) fn new(layout: Arc<FileLayout>) -> Self {
-        Self { layout, files: Vec::new(), heap: BinaryHeap::new() }
+        Self { layout, files: Vec::new(), heap: BinaryHeap::new(), held: 0 }
     }
 
     /// Adds a file; one that is not sorted is read now.
@@ -67,14 +78,21 @@ impl<'a> RowMerge<'a> {
         is_sorted: bool,
     ) -> Result<(), RewriteError> {
         if !is_sorted {
-            rows = sorted(&self.layout, rows).await?;
+            rows = sorted(&self.layout, location, rows).await?;
         }
         let Some(batch) = next_of(&mut rows).await? else { return Ok(()) };
         let location = location.to_owned();
         let keys = keys(&self.layout, &batch, &location, None)?;
         self.heap.push(Reverse((keys[0], self.files.len())));
-        self.files.push(MergedFile { location, rows, batch, keys, next: 0 });
+        let bytes = bytes_of(&batch, &keys);
+        self.held += bytes;
+        self.files.push(MergedFile { location, rows, batch, keys, next: 0, bytes });
         Ok(())
+    }
+
+    /// What the batches of all files take.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held
     }
 
     /// The rows that come next; none at the end.
@@ -83,8 +101,9 @@ impl<'a> RowMerge<'a> {
         // Where the current batch of a file is among them.
         let mut slots: Vec<Option<usize>> = vec![None; self.files.len()];
         let mut taken: Vec<(usize, usize)> = Vec::with_capacity(BATCH_ROWS);
-        let mut bytes = 0;
+        let (mut bytes, mut ended) = (0, 0);
         while has_room(taken.len(), bytes)
+            && ended < ENDED_BYTES_MAX
             && let Some(Reverse((_, at))) = self.heap.pop()
         {
             let bound = self.heap.peek().map(|Reverse((key, _))| *key);
@@ -102,7 +121,14 @@ impl<'a> RowMerge<'a> {
             }
             if file.next == file.keys.len() {
                 slots[at] = None;
-                if !file.advance(&self.layout).await? {
+                self.held -= file.bytes;
+                ended += file.bytes;
+                let goes_on = file.advance(&self.layout).await?;
+                self.held += file.bytes;
+                if HELD_BYTES_MAX < self.held + ended {
+                    return Err(self.too_large());
+                }
+                if !goes_on {
                     continue;
                 }
             }
@@ -115,6 +141,13 @@ impl<'a> RowMerge<'a> {
             blocking(move || interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &taken));
         Ok(Some(merged.await.map_err(WriteError::Split)?))
     }
+
+    /// Names the file that takes the most.
+    fn too_large(&self) -> RewriteError {
+        let largest = self.files.iter().max_by_key(|file| file.bytes);
+        let location = largest.map(|file| file.location.clone()).unwrap_or_default();
+        RewriteError::TooLarge { location }
+    }
 }
 
 impl MergedFile<'_> {
@@ -123,14 +156,19 @@ impl MergedFile<'_> {
         let last = self.keys.last().copied();
         let Some(batch) = next_of(&mut self.rows).await? else {
             // What it holds is of no use any more.
-            self.batch = self.batch.slice(0, 0);
+            self.batch = RecordBatch::new_empty(self.batch.schema());
+            (self.keys, self.bytes) = (Vec::new(), 0);
             self.rows = stream::empty().boxed();
             return Ok(false);
         };
         self.keys = keys(layout, &batch, &self.location, last)?;
-        (self.batch, self.next) = (batch, 0);
+        (self.bytes, self.batch, self.next) = (bytes_of(&batch, &self.keys), batch, 0);
         Ok(true)
     }
+}
+
+fn bytes_of(rows: &RecordBatch, keys: &[SortKey]) -> usize {
+    rows.get_array_memory_size() + size_of_val(keys)
 }
 
 /// The next batch with rows.
@@ -164,9 +202,17 @@ fn keys(
 /// The same rows in order, of a file that is small enough to be held.
 async fn sorted<'a>(
     layout: &Arc<FileLayout>,
-    rows: FileRows<'a>,
+    location: &str,
+    mut rows: FileRows<'a>,
 ) -> Result<FileRows<'a>, RewriteError> {
-    let batches: Vec<RecordBatch> = rows.try_collect().await?;
+    let (mut batches, mut bytes): (Vec<RecordBatch>, usize) = (Vec::new(), 0);
+    while let Some(batch) = rows.try_next().await? {
+        bytes += batch.get_array_memory_size();
+        if SORTED_BYTES_MAX < bytes {
+            return Err(RewriteError::TooLarge { location: location.to_owned() });
+        }
+        batches.push(batch);
+    }
     let Some(first) = batches.first() else { return Ok(stream::empty().boxed()) };
     let (schema, layout) = (first.schema(), Arc::clone(layout));
     let split = blocking(move || {

@@ -5,12 +5,14 @@
 //! manifest says of the files, what their footers and deletes leave of them, and what was written.
 //!
 //! What is held of the files is bounded, whatever their rows are: by their footers at most [`OPEN_BYTES_MAX`]
-//! of chunks and pages, and [`BATCHES_BYTES`] of batches. Files that do not fit beside those before them stay.
+//! of chunks and pages, and of batches what they really take: no file is added once they have
+//! [`BATCHES_BYTES`]. Files that do not fit beside those before them stay.
 
 use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
+            layout,
             merge::{FileRows, RowMerge},
             useless_deletes,
         },
@@ -18,7 +20,7 @@ use crate::{
         file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
         reader::{self, ReadError},
         schema::file_order,
-        writer::{FileLayout, WriteError, delete, sorted::SortedWriter},
+        writer::{WriteError, delete, sorted::SortedWriter},
     },
 };
 use futures::{StreamExt, TryStreamExt};
@@ -36,7 +38,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Most bytes that open files hold beside their batches, going by their footers. One row group of the size
 /// that other engines write by default fits, as it is stored and unpacked.
 const OPEN_BYTES_MAX: u64 = 256 << 20;
-/// About the most bytes of the batches of open files, one of each.
+/// About the most bytes of the batches of open files, one of each; the last one may pass it.
 const BATCHES_BYTES: usize = 128 << 20;
 /// The least of them that a file gets: a merge of many files is as long as that allows.
 const BATCH_BYTES_MIN: usize = 64 << 10;
@@ -101,7 +103,13 @@ impl RewriteError {
     /// Whether fewer of the files may do: not where deletes are what does not read.
     #[must_use]
     pub fn may_be_of_one_file(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Miscounted { .. })
+        matches!(self, Self::Write(_) | Self::Miscounted { .. }) && !self.is_of_store()
+    }
+
+    /// Whether the store takes no file: it takes none of others then.
+    #[must_use]
+    pub fn is_of_store(&self) -> bool {
+        matches!(self, Self::Write(WriteError::Store(_)))
     }
 }
 
@@ -188,12 +196,13 @@ impl<'a> FileRewrite<'a> {
         ids: &'a IdGenerator,
     ) -> Result<Self, RewriteError> {
         let table = source.metadata;
-        let fields = table.current_schema().as_struct().fields();
+        let layout = layout(table).map_err(ReadError::Unsupported)?;
+        let fields = layout.schema.as_struct().fields();
         let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
         let columns = FileColumns::of(table, &columns).map_err(ReadError::Unsupported)?;
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
         let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
-        let mut merge = RowMerge::new(Arc::new(FileLayout::of(table)));
+        let mut merge = RowMerge::new(Arc::new(layout.clone()));
         let mut done = RewrittenFiles::default();
         let (mut rows, mut held, mut taken) = (0, 0, 0);
         for file in files {
@@ -216,16 +225,27 @@ impl<'a> FileRewrite<'a> {
             done.files += 1;
             done.bytes += file.bytes;
             done.removed.push(described(file)?);
+            if BATCHES_BYTES <= merge.held_bytes() {
+                break;
+            }
         }
         // One that is left of several would become the file that it is.
         if taken < files.len().min(2) {
-            return Err(RewriteError::TooLarge { location: files[taken].location.clone() });
+            // A first file is in the way of the others where its own batch takes all that there is.
+            let at = if OPEN_BYTES_MAX < held { taken } else { 0 };
+            return Err(RewriteError::TooLarge { location: files[at].location.clone() });
         }
         for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
-        let writer = SortedWriter::new(source.storage, table, ids);
+        let writer = SortedWriter::new(source.storage, layout, ids);
         Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0 })
+    }
+
+    /// The files that it takes, and what is left of them; nothing is written yet.
+    #[must_use]
+    pub fn planned(&self) -> &RewrittenFiles {
+        &self.done
     }
 
     /// Writes the next few thousand rows; whether there were any. After an error only
@@ -266,7 +286,7 @@ impl<'a> FileRewrite<'a> {
 fn held_bytes(bytes: FileBytes, is_sorted: bool) -> u64 {
     match is_sorted {
         true => bytes.open,
-        false => bytes.open.saturating_add(bytes.plain.saturating_mul(SORT_COPIES)),
+        false => bytes.open.saturating_add(bytes.values.saturating_mul(SORT_COPIES)),
     }
 }
 

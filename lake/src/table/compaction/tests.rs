@@ -5,7 +5,7 @@ use crate::{
     table::{
         deletes::RowDeletes,
         file_columns::{FileColumns, OpenFile},
-        lake::{TestLake, longs, texts, within},
+        lake::{TestLake, longs, optional, schema, texts, within},
         reader::{DeleteHandling, ReadError, ReadRequest, rows, rows_in_batches},
         writer::FileLayout,
     },
@@ -15,7 +15,11 @@ use arrow::{
     datatypes::Int64Type,
 };
 use futures::StreamExt;
-use iceberg::spec::{DataFile, Literal, NullOrder, SortDirection, SortField, SortOrder, Struct};
+use iceberg::spec::{
+    DataFile, Literal, NullOrder,
+    PrimitiveType::{self, Long},
+    SortDirection, SortField, SortOrder, Struct,
+};
 
 /// Id and name of each row, in order.
 fn people(batches: &[RecordBatch]) -> Vec<(i64, Option<String>)> {
@@ -132,36 +136,128 @@ async fn rows_are_merged_in_order_and_deleted_ones_left_out() {
     assert!(people(&batches).is_sorted(), "the rows of the file are in order");
 }
 
+/// People of Ulm with these ids and long names, in a file.
+async fn large_file(
+    lake: &mut TestLake,
+    ids: impl Iterator<Item = i64>,
+    name: impl Fn(i64) -> String,
+) -> DataFile {
+    let ids: Vec<i64> = ids.collect();
+    let names: Vec<String> = ids.iter().map(|id| name(*id)).collect();
+    let columns = [
+        (1, "id", longs(ids.iter().copied().map(Some))),
+        (2, "name", texts(names.iter().map(|name| Some(name.as_str())))),
+        (3, "city", texts(ids.iter().map(|_| Some("Ulm")))),
+    ];
+    let mut file = lake.write(&columns).await;
+    file.partition(within("Ulm")).sort_order_id(1).build().unwrap()
+}
+
+/// Bytes of a large name.
+const LARGE: usize = 512 << 10;
+
+/// Names of that size: one for all, which a footer tells to be long or not, or each another one.
+#[derive(Clone, Copy, Debug)]
+enum LargeNames {
+    Shared,
+    SharedAndSilent,
+    Distinct,
+}
+
+impl LargeNames {
+    fn of(self, id: i64) -> String {
+        match self {
+            Self::Shared | Self::SharedAndSilent => "x".repeat(LARGE),
+            Self::Distinct => format!("{id:032}").repeat(LARGE / 32),
+        }
+    }
+}
+
 #[tokio::test]
 async fn large_rows_are_merged_in_small_batches() {
-    const ROWS: i64 = 24;
+    const ROWS: i64 = 70;
+    for (names, rows_max) in
+        [(LargeNames::Shared, 8), (LargeNames::Distinct, 8), (LargeNames::SharedAndSilent, 64)]
+    {
+        let mut lake = sorted_people();
+        lake.is_silent = matches!(names, LargeNames::SharedAndSilent);
+        for first in [0, 1] {
+            let ids = (0..ROWS).map(|row| 2 * row + first);
+            let file = large_file(&mut lake, ids, |id| names.of(id)).await;
+            lake.commit(vec![file]).await;
+        }
+        let columns = FileColumns::of(&lake.metadata, &[1, 2, 3]).unwrap();
+        let mut merge = RowMerge::new(Arc::new(FileLayout::of(&lake.metadata)));
+        for file in &lake.plan().await.files {
+            let opened = OpenFile::new(&lake.storage, file, &columns).await.unwrap();
+            let (kept, rows) = rows_in_batches(opened, None, 4 << 20).unwrap();
+            assert_eq!(kept, ROWS.unsigned_abs());
+            let rows = rows.map_err(ReadError::from).inspect_ok(move |rows: &RecordBatch| {
+                assert!(rows.num_rows() <= rows_max, "{} in {names:?}", rows.num_rows());
+            });
+            merge.add(&file.location, rows.boxed(), true).await.unwrap();
+        }
+        // Texts may have room for as much again.
+        assert!(merge.held_bytes() <= 2 * 2 * (rows_max + 1) * LARGE, "{names:?}");
+        let mut ids = Vec::new();
+        while let Some(rows) = merge.next().await.unwrap() {
+            assert!(rows.num_rows() <= 36, "{} large rows at once", rows.num_rows());
+            ids.extend(people(&[rows]).into_iter().map(|(id, _)| id));
+        }
+        assert_eq!(ids, (0..2 * ROWS).collect::<Vec<_>>());
+    }
+}
+
+/// Each file is half a MiB, and its first batch 31 MiB.
+#[tokio::test]
+async fn files_that_do_not_fit_beside_one_another_in_memory_stay() {
     let mut lake = sorted_people();
-    let large = "x".repeat(1 << 20);
-    for first in [0, 1] {
-        let ids = (0..ROWS).map(|row| 2 * row + first);
-        let columns = [
-            (1, "id", longs(ids.map(Some))),
-            (2, "name", texts((0..ROWS).map(|_| Some(large.as_str())))),
-            (3, "city", texts((0..ROWS).map(|_| Some("Ulm")))),
-        ];
-        let mut file = lake.write(&columns).await;
-        let file = file.partition(within("Ulm")).build().unwrap();
+    lake.is_silent = true;
+    for first in 0..6 {
+        let ids = (0..62).map(|row| 6 * row + first);
+        let file = large_file(&mut lake, ids, |id| LargeNames::Shared.of(id)).await;
         lake.commit(vec![file]).await;
     }
-    let columns = FileColumns::of(&lake.metadata, &[1, 2, 3]).unwrap();
-    let mut merge = RowMerge::new(Arc::new(FileLayout::of(&lake.metadata)));
-    for file in &lake.plan().await.files {
-        let opened = OpenFile::new(&lake.storage, file, &columns).await.unwrap();
-        let (kept, rows) = rows_in_batches(opened, None, 4 << 20).unwrap();
-        assert_eq!(kept, ROWS.unsigned_abs());
-        merge.add(&file.location, rows.map_err(ReadError::from).boxed(), true).await.unwrap();
-    }
-    let mut ids = Vec::new();
-    while let Some(rows) = merge.next().await.unwrap() {
-        assert!(rows.num_rows() <= 18, "{} rows of a MiB at once", rows.num_rows());
-        ids.extend(people(&[rows]).into_iter().map(|(id, _)| id));
-    }
-    assert_eq!(ids, (0..2 * ROWS).collect::<Vec<_>>());
+    let id = lake.metadata.current_snapshot_id().unwrap();
+    let locations: Vec<String> =
+        lake.plan().await.files.iter().map(|file| file.location.clone()).collect();
+    let locations = locations.iter().map(String::as_str).collect();
+    let (files, deletes) = planned_files(lake.source(), id, &locations).await.unwrap();
+    let deletes = RowDeletes::read(lake.source(), deletes, &files).await.unwrap();
+    let ids = IdGenerator::new(Clock::manual(1_000));
+    let input = RewriteInput { source: lake.source(), files: &files, deletes: &deletes };
+    let rewrite = FileRewrite::open(input, &ids).await.unwrap();
+    assert!((2..6).contains(&rewrite.planned().files), "{rewrite:?}");
+    rewrite.abandon().await;
+}
+
+/// Whoever takes an earlier schema again finds what the rows had.
+#[tokio::test]
+async fn a_dropped_column_keeps_its_values() {
+    let mut lake = sorted_people();
+    let (one, other) = (file(&mut lake, &[1, 2]).await, file(&mut lake, &[3]).await);
+    lake.commit(vec![one, other]).await;
+    let before = read(&lake).await;
+    // Another column has the name now.
+    let columns = [(1, "id", Long), (3, "city", PrimitiveType::String), (4, "name", Long)];
+    let without = schema(columns.map(|(id, name, kind)| optional(id, name, kind)));
+    lake.change(|builder| builder.add_current_schema(without));
+    let columns = [
+        (1, "id", longs([Some(4)])),
+        (3, "city", texts([Some("Ulm")])),
+        (4, "name", longs([Some(9)])),
+    ];
+    let mut third = lake.write(&columns).await;
+    let third = third.partition(within("Ulm")).build().unwrap();
+    lake.commit(vec![third]).await;
+    let done = rewrite(&lake).await.unwrap();
+    assert_eq!((done.files, done.rows), (3, 4));
+
+    let mut again = sorted_people();
+    let bytes = lake.storage.get(done.added[0].file_path()).await.unwrap();
+    let moved = again.put(bytes.to_vec()).await.record_count(4).partition(within("Ulm")).build();
+    again.commit(vec![moved.unwrap()]).await;
+    assert_eq!(read(&again).await, [before, vec![(4, None)]].concat());
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use arrow::{
     error::ArrowError,
     record_batch::RecordBatch,
 };
-use iceberg::spec::{DataFile, Struct, TableMetadata};
+use iceberg::spec::{DataFile, Struct};
 use icecore_catalog::storage::Storage;
 use std::{mem, sync::Arc};
 
@@ -61,10 +61,10 @@ pub struct SortedWriter<'a> {
 }
 
 impl<'a> SortedWriter<'a> {
-    /// A writer of new files of a table as it stands.
+    /// A writer of new files that are laid out so.
     #[must_use]
-    pub fn new(storage: &'a Storage, table: &TableMetadata, ids: &'a IdGenerator) -> Self {
-        Self::within(storage, FileLayout::of(table), ids, GROUP_BYTES_MAX)
+    pub fn new(storage: &'a Storage, layout: FileLayout, ids: &'a IdGenerator) -> Self {
+        Self::within(storage, layout, ids, GROUP_BYTES_MAX)
     }
 
     pub(super) fn within(

@@ -81,7 +81,34 @@ fn files_with_deleted_rows_are_written_anew() {
         groups.into_iter().flat_map(|group| group.files).collect::<Vec<_>>()
     };
     assert_eq!(chosen(CompactionMode::Steady), ["20000-0", "20000-2"]);
+    let groups = choose(&whole, &RULES, CompactionMode::Steady, NOW_MS).groups;
+    assert!(groups.iter().all(|group| group.is_for_deletes));
     assert_eq!(chosen(CompactionMode::Now).len(), 3);
+}
+
+#[test]
+fn a_small_file_with_deleted_rows_takes_the_smaller_ones_with_it() {
+    let mut some = files(TODAY, &[MB, 3 * MB, 7 * MB, 20 * MB, 49 * MB]);
+    assert!(sizes(&some, CompactionMode::Steady).is_empty());
+    (some[3].delete_files, some[3].deleted_rows) = (1, some[3].rows / 10);
+    assert_eq!(sizes(&some, CompactionMode::Steady), [4], "and not the larger one");
+    (some[4].delete_files, some[4].deleted_rows) = (1, some[4].rows / 10);
+    assert_eq!(sizes(&some, CompactionMode::Steady), [5]);
+    // Without becoming longer than a file should be.
+    let mut long = files(TODAY, &[15 * MB, 31 * MB, 48 * MB]);
+    long[2].delete_files = 4;
+    assert_eq!(sizes(&long, CompactionMode::Steady), [3]);
+    (long[0].bytes, long[1].bytes) = (40 * MB, 47 * MB);
+    assert_eq!(sizes(&long, CompactionMode::Steady), [2, 1]);
+}
+
+#[test]
+fn so_many_files_may_come_before_the_next_look() {
+    let patience = |count: usize| {
+        let some = files(TODAY, &vec![20_000; count]);
+        choose(&some, &RULES, CompactionMode::Steady, NOW_MS).patience
+    };
+    assert_eq!([0, 1, 16, 40].map(patience), [17, 16, 1, 1]);
 }
 
 #[test]

@@ -1,0 +1,243 @@
+//! What of tables and files need not be looked at or tried again yet.
+//!
+//! Times are of the clock that is never set. Its one invariant: nothing depends on a note but when something
+//! is done. Each kind has a bound; beyond it the oldest go.
+
+use icecore_lake::table::{
+    compaction::{FileTotals, choice::DELETE_FILES_MAX},
+    schema::TableIdent,
+};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash};
+
+/// Between two looks at a table without work.
+const LOOK_MS: i64 = 60_000;
+/// So long its manifests are not read again however little came: closed days become quiet meanwhile.
+const SEEN_MS: i64 = 10 * 60_000;
+/// So long a table is left alone after a step that came to nothing; it doubles with each further one.
+const PAUSE_MIN_MS: i64 = 60_000;
+/// The longest such pause.
+const PAUSE_MAX_MS: i64 = 60 * 60_000;
+/// So long the job leaves files alone whose rewrite failed, or of which delete files delete nothing; a run
+/// by hand tries them once.
+const LEFT_MS: i64 = 60 * 60_000;
+/// Most tables that are remembered, some 200 bytes each.
+const TABLES_MAX: usize = 100_000;
+/// Most files of each kind that are remembered.
+const FILES_MAX: usize = 10_000;
+
+/// The notes of a process.
+#[derive(Debug)]
+pub(super) struct CompactionNotes {
+    tables: RecentNotes<TableIdent, TableNote>,
+    /// Files whose rewrite failed, and when.
+    failed: RecentNotes<String, i64>,
+    /// Files of which delete files delete nothing, and when that was seen.
+    whole: RecentNotes<String, i64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct TableNote {
+    /// It is not looked at before.
+    after_ms: i64,
+    /// What was seen where nothing was to do.
+    seen: Option<SeenFiles>,
+    /// How many steps in a row came to nothing.
+    lost: u32,
+}
+
+/// Files in which nothing was to do.
+#[derive(Clone, Copy, Debug)]
+struct SeenFiles {
+    totals: FileTotals,
+    /// As long as fewer snapshots came than this nothing is.
+    patience: u64,
+    until_ms: i64,
+}
+
+impl Default for CompactionNotes {
+    fn default() -> Self {
+        Self {
+            tables: RecentNotes::new(TABLES_MAX),
+            failed: RecentNotes::new(FILES_MAX),
+            whole: RecentNotes::new(FILES_MAX),
+        }
+    }
+}
+
+impl CompactionNotes {
+    /// Whether a table is not to be looked at yet.
+    pub(super) fn is_resting(&self, table: &TableIdent, now_ms: i64) -> bool {
+        self.tables.get(table).is_some_and(|note| now_ms < note.after_ms)
+    }
+
+    /// Whether so little came to a table since nothing was to do that nothing is.
+    pub(super) fn is_as_seen(
+        &mut self,
+        table: &TableIdent,
+        totals: FileTotals,
+        now_ms: i64,
+    ) -> bool {
+        let Some(mut note) = self.tables.get(table).copied() else { return false };
+        let is_as_seen = note.seen.is_some_and(|seen| {
+            now_ms < seen.until_ms && !has_grown(&seen.totals, &totals, seen.patience)
+        });
+        if is_as_seen {
+            note.after_ms = now_ms.saturating_add(LOOK_MS);
+            self.tables.put(table.clone(), note);
+        }
+        is_as_seen
+    }
+
+    /// Nothing is to do in a table.
+    pub(super) fn see(
+        &mut self,
+        table: &TableIdent,
+        totals: FileTotals,
+        patience: usize,
+        now_ms: i64,
+    ) {
+        let (patience, until_ms) = (patience as u64, now_ms.saturating_add(SEEN_MS));
+        let seen = Some(SeenFiles { totals, patience, until_ms });
+        let note = TableNote { after_ms: now_ms.saturating_add(LOOK_MS), seen, lost: 0 };
+        self.tables.put(table.clone(), note);
+    }
+
+    /// A step wrote and committed something.
+    pub(super) fn gain(&mut self, table: &TableIdent) {
+        self.tables.remove(table);
+    }
+
+    /// A step came to nothing.
+    pub(super) fn lose(&mut self, table: &TableIdent, now_ms: i64) {
+        let lost = self.tables.get(table).map_or(0, |note| note.lost);
+        let pause_ms = PAUSE_MIN_MS.saturating_mul(1 << lost.min(16)).min(PAUSE_MAX_MS);
+        let note = TableNote { after_ms: now_ms + pause_ms, seen: None, lost: lost + 1 };
+        self.tables.put(table.clone(), note);
+    }
+
+    /// Whether the rewrite of a file failed not long ago, and not before `since_ms`.
+    pub(super) fn is_failed(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
+        self.failed.get(file).is_some_and(|at| is_recent(*at, since_ms, now_ms))
+    }
+
+    /// Whether nothing of a file was found to be deleted not long ago, and not before `since_ms`.
+    pub(super) fn is_whole(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
+        self.whole.get(file).is_some_and(|at| is_recent(*at, since_ms, now_ms))
+    }
+
+    /// Delete files delete nothing of these.
+    pub(super) fn find_whole(&mut self, files: impl IntoIterator<Item = String>, now_ms: i64) {
+        files.into_iter().for_each(|file| self.whole.put(file, now_ms));
+    }
+
+    /// The rewrite of these files failed.
+    pub(super) fn fail(&mut self, files: impl IntoIterator<Item = String>, now_ms: i64) {
+        files.into_iter().for_each(|file| self.failed.put(file, now_ms));
+    }
+}
+
+fn is_recent(at_ms: i64, since_ms: i64, now_ms: i64) -> bool {
+    now_ms < at_ms.saturating_add(LEFT_MS) && since_ms <= at_ms
+}
+
+/// Whether so much came that there may be something to do. A snapshot of the service has a small file for a
+/// partition at most; what clients commit beyond that is found when the note is over.
+fn has_grown(before: &FileTotals, now: &FileTotals, patience: u64) -> bool {
+    if before.snapshot_id == now.snapshot_id {
+        return false;
+    }
+    let deletes = before.deletes.zip(now.deletes);
+    let deletes = deletes.map_or(u64::MAX, |(before, now)| now.saturating_sub(before));
+    patience <= now.sequence.saturating_sub(before.sequence).unsigned_abs()
+        || DELETE_FILES_MAX as u64 <= deletes
+}
+
+/// Notes by what they are about, the newest ones.
+#[derive(Debug)]
+struct RecentNotes<K, V> {
+    /// Each with its number, by which later ones are known.
+    notes: HashMap<K, (u64, V)>,
+    numbers: u64,
+    most: usize,
+}
+
+impl<K: Eq + Hash, V> RecentNotes<K, V> {
+    fn new(most: usize) -> Self {
+        Self { notes: HashMap::new(), numbers: 0, most }
+    }
+
+    fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.notes.get(key).map(|(_, note)| note)
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.notes.remove(key);
+    }
+
+    fn put(&mut self, key: K, note: V) {
+        if self.most <= self.notes.len() && !self.notes.contains_key(&key) {
+            let mut numbers: Vec<u64> = self.notes.values().map(|(number, _)| *number).collect();
+            let middle = *numbers.select_nth_unstable(self.most / 2).1;
+            self.notes.retain(|_, (number, _)| middle < *number);
+        }
+        self.numbers += 1;
+        self.notes.insert(key, (self.numbers, note));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOTALS: FileTotals =
+        FileTotals { snapshot_id: 1, sequence: 7, data: Some(100), deletes: Some(0) };
+
+    fn table() -> TableIdent {
+        TableIdent::from_strs(["a", "events"]).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_notes_go_and_not_all() {
+        let mut notes = RecentNotes::new(4);
+        for (number, key) in ["a", "b", "c", "d", "a", "e"].into_iter().enumerate() {
+            notes.put(key, number);
+        }
+        let kept = ["a", "b", "c", "d", "e"].map(|key| notes.get(key).copied());
+        assert_eq!(kept, [Some(4), None, None, None, Some(5)]);
+    }
+
+    #[test]
+    fn a_table_is_read_again_only_when_enough_came() {
+        let (mut notes, table) = (CompactionNotes::default(), table());
+        notes.see(&table, TOTALS, 10, 0);
+        assert!(notes.is_resting(&table, LOOK_MS - 1) && !notes.is_resting(&table, LOOK_MS));
+        let mut is_as_seen = |sequence, deletes, now_ms| {
+            let totals = FileTotals { snapshot_id: 2, sequence, deletes, ..TOTALS };
+            notes.is_as_seen(&table, totals, now_ms)
+        };
+        assert!(is_as_seen(16, Some(3), LOOK_MS));
+        assert!(!is_as_seen(17, Some(0), LOOK_MS), "enough snapshots");
+        assert!(!is_as_seen(8, Some(4), LOOK_MS), "enough delete files");
+        assert!(!is_as_seen(8, None, LOOK_MS), "nobody knows");
+        assert!(!is_as_seen(8, Some(0), SEEN_MS), "days are over");
+    }
+
+    #[test]
+    fn a_table_that_always_loses_is_tried_more_and_more_rarely() {
+        let (mut notes, table) = (CompactionNotes::default(), table());
+        let mut now_ms = 0;
+        let pauses = [1, 2, 4, 8, 16, 32, 60, 60].map(|minutes| minutes * 60_000);
+        for pause_ms in pauses {
+            notes.lose(&table, now_ms);
+            assert!(notes.is_resting(&table, now_ms + pause_ms - 1), "{pause_ms}");
+            now_ms += pause_ms;
+            assert!(!notes.is_resting(&table, now_ms), "{pause_ms}");
+        }
+        notes.gain(&table);
+        notes.lose(&table, now_ms);
+        assert!(!notes.is_resting(&table, now_ms + PAUSE_MIN_MS));
+    }
+}
