@@ -7,12 +7,18 @@ mod tests;
 
 use codec::BlockCodec;
 use serde_json::Value;
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// How deep a schema may be; Iceberg's are below ten.
 const DEPTH_MAX: usize = 32;
 /// Most types of a schema, those that it names several times counted each time.
 const TYPES_MAX: usize = 10_000;
+/// Longest schema that is kept for the next file.
+const LAST_SCHEMA_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of a block, unpacked.
 const BLOCK_BYTES_MAX: usize = 128 << 20;
 /// Most bytes of a file, unpacked.
@@ -58,8 +64,9 @@ enum AvroShape {
 /// The file with its values as `edit` wants them.
 pub(crate) fn rewrite(file: &[u8], edit: &mut dyn ValueEdit) -> Result<Vec<u8>, String> {
     let header = AvroFileHeader::parse(file)?;
+    let schema = AvroSchema::parse(header.schema)?;
     let mut out = file[..file.len() - header.blocks.len()].to_vec();
-    header.each_block(edit, |count, records| {
+    header.each_block(&schema, edit, |count, records| {
         header.codec.pack(records)?;
         put_long(&mut out, count);
         put_sized(&mut out, records);
@@ -76,9 +83,65 @@ pub(crate) fn read(
     edit: &mut dyn ValueEdit,
 ) -> Result<(), String> {
     let header = AvroFileHeader::parse(file)?;
-    check(&header.schema)?;
-    header.each_block(edit, |_, _| Ok(()))
+    let schema = AvroSchema::parse(header.schema)?;
+    check(&schema.json)?;
+    header.each_block(&schema, edit, |_, _| Ok(()))
 }
+
+/// As [`read`], of files that mostly have one schema, with one `check` for all of them.
+pub(crate) fn read_alike(
+    file: &[u8],
+    last: &LastSchema,
+    check: impl FnOnce(&Value) -> Result<(), String>,
+    edit: &mut dyn ValueEdit,
+) -> Result<(), String> {
+    let header = AvroFileHeader::parse(file)?;
+    let schema = match last.get(header.schema) {
+        Some(known) => known,
+        None => {
+            let schema = Arc::new(AvroSchema::parse(header.schema)?);
+            check(&schema.json)?;
+            last.set(&schema);
+            schema
+        }
+    };
+    header.each_block(&schema, edit, |_, _| Ok(()))
+}
+
+/// The schema that was read and checked last.
+#[derive(Default)]
+pub(crate) struct LastSchema(Mutex<Option<Arc<AvroSchema>>>);
+
+impl LastSchema {
+    fn get(&self, text: &[u8]) -> Option<Arc<AvroSchema>> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|it| it.text == text).cloned()
+    }
+
+    fn set(&self, schema: &Arc<AvroSchema>) {
+        if schema.text.len() <= LAST_SCHEMA_BYTES_MAX {
+            let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some(Arc::clone(schema));
+        }
+    }
+}
+
+/// A schema that was read.
+struct AvroSchema {
+    text: Vec<u8>,
+    json: Value,
+    shape: AvroShape,
+}
+
+impl AvroSchema {
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let json: Value = serde_json::from_slice(text).map_err(|_| NO_SCHEMA)?;
+        let shape = parse(&json, &mut NamedTypes::default(), 0)?;
+        Ok(Self { text: text.to_vec(), json, shape })
+    }
+}
+
+const NO_SCHEMA: &str = "it has no schema";
 
 /// Refuses a file that others must not unpack, because it becomes too large. What is no Avro file is
 /// theirs to refuse.
@@ -94,7 +157,8 @@ pub(crate) fn check_unpacked(file: &[u8]) -> Result<(), String> {
 
 /// What a file says of its records, and the records.
 struct AvroFileHeader<'a> {
-    schema: Value,
+    /// The text of its schema.
+    schema: &'a [u8],
     codec: BlockCodec,
     sync: &'a [u8],
     blocks: &'a [u8],
@@ -118,10 +182,7 @@ impl<'a> AvroFileHeader<'a> {
             }
         }
         let sync = take(&mut input, 16)?;
-        let schema = members
-            .get(b"avro.schema".as_slice())
-            .and_then(|text| serde_json::from_slice(text).ok())
-            .ok_or("it has no schema")?;
+        let schema = members.get(b"avro.schema".as_slice()).ok_or(NO_SCHEMA)?;
         let codec =
             BlockCodec::named(members.get(b"avro.codec".as_slice()).copied().unwrap_or(b"null"))?;
         Ok(Self { schema, codec, sync, blocks: input })
@@ -130,10 +191,10 @@ impl<'a> AvroFileHeader<'a> {
     /// Gives each block with its number of records.
     fn each_block(
         &self,
+        schema: &AvroSchema,
         edit: &mut dyn ValueEdit,
         mut block: impl FnMut(i64, &mut Vec<u8>) -> Result<(), String>,
     ) -> Result<(), String> {
-        let schema = parse(&self.schema, &mut NamedTypes::default(), 0)?;
         let mut values_left = EMPTY_VALUES_MAX;
         let mut blocks = self.unpacked();
         while let Some(AvroBlock { count, records }) = blocks.next()? {
@@ -146,7 +207,7 @@ impl<'a> AvroFileHeader<'a> {
                 values_left: &mut values_left,
             };
             for _ in 0..count {
-                copy.value(&schema, &mut Vec::new())?;
+                copy.value(&schema.shape, &mut Vec::new())?;
                 copy.edit.end();
             }
             block(count, &mut written)?;

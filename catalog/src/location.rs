@@ -7,7 +7,7 @@
 
 use crate::error::CatalogError;
 use percent_encoding::percent_decode_str;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// Properties with which writers place files elsewhere.
 pub(crate) const PATH_PROPERTIES: [&str; 4] = [
@@ -41,7 +41,8 @@ impl Location {
             SCHEMES.into_iter().find(|(written, _)| text.starts_with(written))?;
         let path = &text[written.len()..];
         // A slash more would make the first folder look like the name of a host.
-        if path.is_empty() || path.starts_with('/') || !path.split('/').all(is_name) {
+        let is_odd = path.is_empty() || path.starts_with('/') || path.contains('\0');
+        if is_odd || !path.split('/').all(is_name) {
             return None;
         }
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -49,7 +50,7 @@ impl Location {
             LOCAL => local(path),
             _ => object(path),
         }
-        .map(|path| Self(format!("{scheme}{path}")))
+        .map(|path| Self([scheme, &path].concat()))
     }
 
     /// The normal form.
@@ -118,21 +119,26 @@ impl fmt::Display for Location {
 
 /// The path on a local disk, where an empty segment is no folder: two texts that open one file have
 /// one normal form.
-fn local(path: &str) -> Option<String> {
-    let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let path = path.join("/");
+fn local(path: &str) -> Option<Cow<'_, str>> {
+    let is_normal = !path.contains("//") && !path.ends_with('/');
+    let path = if is_normal {
+        Cow::Borrowed(path)
+    } else {
+        let path: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        Cow::Owned(path.join("/"))
+    };
     (path.len() < PATH_BYTES_MAX).then_some(path)
 }
 
 /// The bucket and the key of an object. A key that ends in a slash is a folder of a console, and
 /// the client of this server has no way to name one with control characters.
-fn object(path: &str) -> Option<String> {
+fn object(path: &str) -> Option<Cow<'_, str>> {
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     let is_object = key.len() <= KEY_BYTES_MAX
         && !key.starts_with('/')
         && !path.ends_with('/')
         && !key.contains(|c: char| c.is_ascii_control());
-    (is_bucket(bucket) && is_object).then(|| path.to_owned())
+    (is_bucket(bucket) && is_object).then_some(Cow::Borrowed(path))
 }
 
 /// Whether this is a bucket's name and nothing else: no user, no port.
@@ -170,13 +176,16 @@ fn decoded(path: &str) -> Vec<u8> {
 /// Whether a segment is a name for everybody. Parsers of URLs leave out tabs and line ends before
 /// they look for dots.
 fn is_name(segment: &str) -> bool {
+    // Mostly it begins with what is neither a dot nor a way to write one.
+    if !segment.starts_with(['.', '%', '\t', '\r', '\n']) {
+        return true;
+    }
     let mut dots = 0;
     let is_dots = percent_decode_str(segment)
         .filter(|byte| !matches!(byte, b'\t' | b'\r' | b'\n'))
         .inspect(|_| dots += 1)
         .all(|byte| byte == b'.');
-    let leads_elsewhere = is_dots && (1..=2).contains(&dots);
-    !leads_elsewhere && !segment.contains('\0')
+    !(is_dots && (1..=2).contains(&dots))
 }
 
 #[cfg(test)]

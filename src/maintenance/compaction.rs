@@ -425,7 +425,7 @@ impl Job for CompactTables {
                 Err(cause) => {
                     // It may have written before it failed.
                     steps += 1;
-                    drop(first.get_or_insert(cause));
+                    first = first.or(Some(cause));
                 }
             }
             match pace.rest(Instant::now() + PAUSE_MAX).await {

@@ -7,6 +7,7 @@
 
 use super::{Catalog, cache::MetadataCache, managed_table_rules};
 use crate::{
+    avro::LastSchema,
     commit,
     error::CatalogError,
     location::Location,
@@ -73,6 +74,8 @@ impl CheckedManifests {
 pub(super) struct ManifestLists {
     examined: MetadataCache<Vec<ListedManifest>>,
     committed: MetadataCache<Vec<ListedManifest>>,
+    /// Lists of all tables are alike.
+    schema: Arc<LastSchema>,
 }
 
 impl ManifestLists {
@@ -284,7 +287,9 @@ impl Catalog {
         own: &Location,
         list: &str,
     ) -> Result<Vec<ListedManifest>, CatalogError> {
-        let (listed, _) = self.read_avro(own, list, entries::manifests).await?;
+        let schema = Arc::clone(&self.inner.lists.schema);
+        let read = move |bytes: &[u8]| entries::manifests(bytes, &schema);
+        let (listed, _) = self.read_avro(own, list, read).await?;
         listed.iter().try_for_each(|manifest| own.admit(&manifest.path).map(drop))?;
         Ok(listed)
     }

@@ -1,7 +1,7 @@
 //! Manifest lists and manifests of any version and writer, reduced to what tells which files come and
 //! which go.
 
-use crate::avro;
+use crate::avro::{self, LastSchema};
 use serde_json::Value;
 
 /// Columns whose bounds tell which data files a delete file names: the one of the specification, and
@@ -87,9 +87,9 @@ impl FileEntry {
 ///
 /// # Errors
 /// Says why the file is none.
-pub(crate) fn manifests(list: &[u8]) -> Result<Vec<ListedManifest>, String> {
+pub(crate) fn manifests(list: &[u8], last: &LastSchema) -> Result<Vec<ListedManifest>, String> {
     let mut read = ListReader::default();
-    avro::read(list, |schema| check_member(schema, MANIFEST_PATH), &mut read)?;
+    avro::read_alike(list, last, |schema| check_member(schema, MANIFEST_PATH), &mut read)?;
     match read.manifests.len() {
         0..=MANIFESTS_MAX => Ok(read.manifests),
         _ => Err(format!("it has more than {MANIFESTS_MAX} manifests: merge them")),

@@ -21,7 +21,7 @@ fn list(members: &[(&str, u64, &str)]) -> Vec<u8> {
 #[test]
 fn a_member_that_two_readers_find_in_two_places_is_none() {
     let read = |members: &[(&str, u64, &str)]| {
-        let read = manifests(&list(members)).ok()?;
+        let read = manifests(&list(members), &LastSchema::default()).ok()?;
         Some(read.into_iter().map(|manifest| manifest.path).collect())
     };
     let found = Some(vec!["a".to_owned()]);
@@ -30,8 +30,8 @@ fn a_member_that_two_readers_find_in_two_places_is_none() {
     assert_eq!(read(&[("manifest_path", 500, "a"), ("decoy", 500, "b")]), None);
     assert_eq!(read(&[("manifest_path", 499, "a"), ("decoy", 500, "b")]), None);
     assert_eq!(read(&[("path", 500, "a")]), None);
-    assert!(manifests(b"no avro").is_err());
-    assert!(manifests(b"").is_err());
+    assert!(manifests(b"no avro", &LastSchema::default()).is_err());
+    assert!(manifests(b"", &LastSchema::default()).is_err());
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_list_has_a_million_manifests_at_most() {
         file.resize(file.len() + count, 0);
         file.extend(sync);
         assert_eq!(
-            manifests(&file).map(|read| read.len()),
+            manifests(&file, &LastSchema::default()).map(|read| read.len()),
             match is_read {
                 true => Ok(count),
                 false => Err("it has more than 1000000 manifests: merge them".to_owned()),
@@ -82,6 +82,23 @@ fn a_file_that_claims_values_without_bytes_is_given_up() {
     file.extend(sync);
     file.extend([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0]);
     file.extend(sync);
-    let cause = manifests(&file).unwrap_err();
+    let cause = manifests(&file, &LastSchema::default()).unwrap_err();
     assert!(cause.contains("too many values"), "{cause}");
+}
+
+#[test]
+fn a_schema_that_is_known_stands_for_the_same_text_alone() {
+    let last = LastSchema::default();
+    let read = |members: &[(&str, u64, &str)]| {
+        let read = manifests(&list(members), &last).ok()?;
+        Some(read.into_iter().map(|manifest| manifest.path).collect::<Vec<_>>())
+    };
+    let path = |path: &str| Some(vec![path.to_owned()]);
+    for _ in 0..2 {
+        assert_eq!(read(&[("manifest_path", 500, "a")]), path("a"));
+        assert_eq!(read(&[("manifest_path", 500, "b")]), path("b"));
+        assert_eq!(read(&[("other", 501, "c"), ("manifest_path", 500, "d")]), path("d"));
+        // One that is refused is refused again, whatever was read before.
+        assert_eq!(read(&[("manifest_path", 499, "a")]), None);
+    }
 }

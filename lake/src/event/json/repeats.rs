@@ -41,7 +41,8 @@ fn may_repeat(members: &[JsonMember<'_>]) -> bool {
 fn place(name: &str) -> u32 {
     let bytes = name.as_bytes();
     let [_, first, .., last, _] = *bytes else { return 0 };
-    let (length, middle) = (bytes.len(), bytes[bytes.len() / 2]);
-    let mixed = 7 * u32::from(first) + 31 * u32::from(middle) + 61 * u32::from(last);
-    (length as u32).wrapping_add(mixed) % u64::BITS
+    let signs =
+        u32::from_le_bytes([bytes.len().to_le_bytes()[0], first, bytes[bytes.len() / 2], last]);
+    // The top six bits of a product depend on all of its bits (Knuth's multiplicative hash).
+    signs.wrapping_mul(0x9e37_79b1) >> 26
 }

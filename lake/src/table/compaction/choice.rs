@@ -169,7 +169,7 @@ pub fn choose(
             left = &left[..first];
         }
         let whole = files.iter().filter(|file| !is_small(file, rules));
-        choice.groups.extend(whole.filter(|file| is_due(*file)).map(|file| for_deletes(&[file])));
+        choice.groups.extend(whole.filter(|file| is_due(file)).map(|file| for_deletes(&[file])));
         choice.patience = choice.patience.min(patience(&small, rules));
     }
     choice.groups.sort_by_key(|group| (group.bytes / group.files.len() as u64, group.bytes));
