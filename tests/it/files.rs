@@ -83,6 +83,25 @@ async fn a_row_that_is_not_utf_8_or_does_not_fit_the_header_is_refused_with_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_goes_on_says_again_what_the_stopped_one_did_not_send() {
+    let server = TestServer::start().await;
+    let row = |n: u32| if n == 1 { "t\n".to_owned() } else { format!("t,{n:012}\n") };
+    let rows: String = (0..6_000).map(row).collect();
+    for (last, told) in [
+        ("t,\"open", "5999 events sent: 5999 new, 0 duplicates, 0 refused, and then it stopped\n"),
+        ("t,\"closed\"", "6000 events sent: 1 new, 5999 duplicates, 0 refused\n"),
+    ] {
+        // The start, by which a file is known again, is the same.
+        let path = write(&server, "long.csv", format!("type,note\n{rows}{last}").as_bytes());
+        let sent = ingest(&server, &path);
+        assert_eq!((sent.code, sent.said.as_str()), (Some(1), told), "{}", sent.problems);
+        let problem = "long.csv:3: not sent: fields in the row: 1, in the header: 2";
+        assert!(sent.problems.contains(problem), "{}", sent.problems);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_names_a_column_twice_is_refused() {
     let server = TestServer::start().await;
     let path = write(&server, "twice.csv", b"id,type,note,note\n1,t,a,b\n");
