@@ -242,7 +242,8 @@ impl InputSender<'_> {
         })
     }
 
-    /// Sends part after part, and notes how far the file is acknowledged.
+    /// Sends part after part, and notes how far the file is acknowledged: never past what is not sent,
+    /// so that the next run says so again. What stands behind that is then a duplicate.
     async fn send_parts(
         &self,
         source: &InputSource,
@@ -251,22 +252,24 @@ impl InputSender<'_> {
         totals: &mut IngestTotals,
     ) -> Result<(), CliError> {
         let progress_file = progress_path(source.path());
+        let mut is_all_sent = true;
         for part in parts {
             let InputPart { body, places, mut unsent, next, lines } = part?;
             if !places.is_empty() {
                 unsent.extend(self.send_lines(source.path(), bar, body, &places, totals).await?);
             }
+            is_all_sent &= unsent.is_empty();
             for (line, reason) in unsent {
                 totals.unsent += 1;
                 show(bar, source.path(), totals.unsent, &format!(":{line}: not sent: {reason}"));
             }
             bar.set_message(format!("{} events", totals.received));
-            if let Some(head) = source.head.clone() {
+            if is_all_sent && let Some(head) = source.head.clone() {
                 FileProgress { head, offset: next, lines }.save(&progress_file)?;
             }
         }
         if source.head.is_some() {
-            // Already gone when the file was empty.
+            // There is none where nothing was noted.
             let _ = std::fs::remove_file(&progress_file);
         }
         Ok(())

@@ -3,15 +3,16 @@
 //! How fast they come, and how many there are at a time, is bounded for all routes alike by
 //! [`icecore_catalog::body`].
 
-use crate::http::{AppState, error::ApiError, gzip::GzipReader};
+use crate::http::{AppState, error::ApiError, gzip};
 use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
 use icecore_catalog::body::{BodyReadError, MemoryPermit, whole};
+use icecore_lake::blocking::blocking;
 use icecore_schemas::error_code::ErrorCode;
-use std::io::{BufReader, Read};
+use std::io::{Cursor, Read};
 
 /// Room for the start of a decompressed body; it doubles as long as more comes.
 const PLAIN_BYTES_MIN: usize = 16 << 10;
@@ -24,7 +25,7 @@ pub struct BoundedBody {
     _share: MemoryPermit,
 }
 
-/// Reads a body of at most `app.body_bytes_max` bytes, as sent and as decompressed.
+/// Reads a body of at most `app.body_bytes_max` bytes, as sent and after each of its codings.
 ///
 /// # Errors
 /// 413 too large, 415 unknown encoding, 400 broken compression or connection, 408 too slow, 503 too
@@ -36,12 +37,24 @@ pub async fn read(
 ) -> Result<BoundedBody, ApiError> {
     let codings = codings(headers)?;
     let bytes_max = app.body_bytes_max;
-    let bytes = whole(headers, body, bytes_max).await?;
+    let mut bytes = whole(headers, body, bytes_max).await?;
     let share = MemoryPermit::default();
-    // Nobody knows before how large it becomes.
-    let hold = |bytes| share.grow(&app.room, bytes).map_err(ApiError::from);
-    let bytes = decompress(&codings, bytes, bytes_max, hold)?;
-    Ok(BoundedBody { bytes, _share: share })
+    if codings.is_empty() {
+        return Ok(BoundedBody { bytes, _share: share });
+    }
+    let room = app.room.clone();
+    blocking(move || -> Result<BoundedBody, ApiError> {
+        // What was sent is counted already; each layer is until the next one is there.
+        let mut packed = 0;
+        for coding in codings.into_iter().rev() {
+            // Nobody knows before how large it becomes.
+            let hold = |plain| share.grow(&room, packed + plain).map_err(ApiError::from);
+            bytes = decompress(coding, bytes, bytes_max, hold)?;
+            packed = bytes.len();
+        }
+        Ok(BoundedBody { bytes, _share: share })
+    })
+    .await
 }
 
 impl From<BodyReadError> for ApiError {
@@ -87,23 +100,18 @@ fn codings(headers: &HeaderMap) -> Result<Vec<ContentCoding>, ApiError> {
     if CODINGS_MAX < codings.len() { Err(unknown()) } else { Ok(codings) }
 }
 
-/// The plain bytes; `hold` is told how many are there before they take memory.
+/// The plain bytes of one layer; `hold` is told how many are there before they take memory.
 fn decompress(
-    codings: &[ContentCoding],
+    coding: ContentCoding,
     bytes: Bytes,
     bytes_max: usize,
     hold: impl Fn(usize) -> Result<(), ApiError>,
 ) -> Result<Bytes, ApiError> {
-    if codings.is_empty() {
-        return Ok(bytes);
-    }
-    let mut reader: Box<dyn Read + '_> = Box::new(bytes.as_ref());
-    for coding in codings.iter().rev() {
-        reader = match coding {
-            ContentCoding::Gzip => Box::new(GzipReader::new(BufReader::new(reader))),
-            ContentCoding::Zstd => Box::new(zstd::Decoder::new(reader).map_err(|_| broken())?),
-        };
-    }
+    let bytes = Cursor::new(bytes);
+    let mut reader: Box<dyn Read> = match coding {
+        ContentCoding::Gzip => Box::new(gzip::plain_bytes(bytes)),
+        ContentCoding::Zstd => Box::new(zstd::Decoder::with_buffer(bytes).map_err(|_| broken())?),
+    };
     let mut plain = Vec::new();
     let mut room = PLAIN_BYTES_MIN;
     loop {

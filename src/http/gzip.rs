@@ -1,24 +1,25 @@
 //! gzip as gzip(1) reads it: one member after the other (RFC 1952, section 2.2), and behind the last one
-//! the zero bytes with which blocks are filled up. Other bytes there are an error.
+//! the zero bytes with which blocks are filled up. Other bytes there are an error. Its one invariant: its
+//! work is bounded by the bytes that come in and go out, however many members they are.
 
 use flate2::bufread::GzDecoder;
-use std::io::{self, BufRead, Read};
+use std::{
+    io::{self, BufRead, Read},
+    mem,
+};
 
-/// Most zero bytes behind the last member. No block is as large, and each costs time.
-const PADDING_BYTES_MAX: usize = 64 << 20;
+type PackedBytes = Box<dyn BufRead + Send>;
 
 /// The plain bytes of all members; none once they have ended.
-#[derive(Debug)]
-pub struct GzipReader<R>(Option<GzDecoder<R>>);
+struct GzipReader(Option<GzDecoder<PackedBytes>>);
 
-impl<R: BufRead> GzipReader<R> {
-    /// The plain bytes of these.
-    pub fn new(bytes: R) -> Self {
-        Self(Some(GzDecoder::new(bytes)))
-    }
+/// The plain bytes of these.
+pub fn plain_bytes(bytes: impl BufRead + Send + 'static) -> impl Read + Send {
+    let bytes: PackedBytes = Box::new(bytes);
+    GzipReader(Some(GzDecoder::new(bytes)))
 }
 
-impl<R: BufRead> Read for GzipReader<R> {
+impl Read for GzipReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while let Some(member) = &mut self.0 {
             let count = member.read(into)?;
@@ -30,7 +31,9 @@ impl<R: BufRead> Read for GzipReader<R> {
             match next {
                 Some(0) => skip_padding(bytes)?,
                 Some(_) => {
-                    self.0 = self.0.take().map(|ended| GzDecoder::new(ended.into_inner()));
+                    // A new decoder takes many KiB; an empty member has 20 bytes.
+                    let rest = mem::replace(bytes, Box::new(io::empty()));
+                    member.reset(rest);
                 }
                 None => self.0 = None,
             }
@@ -40,14 +43,12 @@ impl<R: BufRead> Read for GzipReader<R> {
 }
 
 fn skip_padding(bytes: &mut impl BufRead) -> io::Result<()> {
-    let mut skipped = 0;
     loop {
         let chunk = bytes.fill_buf()?;
         if chunk.is_empty() {
             return Ok(());
         }
-        skipped += chunk.len();
-        if PADDING_BYTES_MAX < skipped || chunk.iter().any(|byte| *byte != 0) {
+        if chunk.iter().any(|byte| *byte != 0) {
             let text = "the compressed data is followed by bytes that are neither gzip nor zeros";
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }

@@ -67,6 +67,14 @@ async fn a_body_is_held_against_its_bound_as_it_is_decompressed() {
     plain.push(b' ');
     assert_eq!(send(&server, "gzip", gzip(&plain)).await, 413);
     assert_eq!(send(&server, "zstd", zstd::encode_all(&plain[..], 1).unwrap()).await, 413);
+    // Each layer is, also where the last one is short.
+    let event = gzip(events(1..2).to_string().as_bytes());
+    for (members, expected) in [(2_000, 200), (4_000, 413)] {
+        let layer = [event.clone(), gzip(b"").repeat(members)].concat();
+        assert_eq!(send(&server, "gzip, gzip", gzip(&layer)).await, expected, "{members}");
+        let packed = zstd::encode_all(&layer[..], 1).unwrap();
+        assert_eq!(send(&server, "gzip, zstd", packed).await, expected, "{members}");
+    }
     server.stop().await;
 }
 

@@ -83,6 +83,25 @@ async fn a_row_that_is_not_utf_8_or_does_not_fit_the_header_is_refused_with_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_goes_on_says_again_what_the_stopped_one_did_not_send() {
+    let server = TestServer::start().await;
+    let row = |n: u32| if n == 1 { "t\n".to_owned() } else { format!("t,{n:012}\n") };
+    let rows: String = (0..6_000).map(row).collect();
+    for (last, told) in [
+        ("t,\"open", "5999 events sent: 5999 new, 0 duplicates, 0 refused, and then it stopped\n"),
+        ("t,\"closed\"", "6000 events sent: 1 new, 5999 duplicates, 0 refused\n"),
+    ] {
+        // The start, by which a file is known again, is the same.
+        let path = write(&server, "long.csv", format!("type,note\n{rows}{last}").as_bytes());
+        let sent = ingest(&server, &path);
+        assert_eq!((sent.code, sent.said.as_str()), (Some(1), told), "{}", sent.problems);
+        let problem = "long.csv:3: not sent: fields in the row: 1, in the header: 2";
+        assert!(sent.problems.contains(problem), "{}", sent.problems);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_names_a_column_twice_is_refused() {
     let server = TestServer::start().await;
     let path = write(&server, "twice.csv", b"id,type,note,note\n1,t,a,b\n");
@@ -98,29 +117,48 @@ async fn a_header_that_names_a_column_twice_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_refused_keeps_nothing_else_from_being_sent() {
+async fn a_batch_that_is_refused_keeps_its_file_from_being_sent_and_no_other() {
     let server = TestServer::start().await;
-    let text = |ns: &str| {
-        let batch = json!({ "ns": ns, "events": [{ "type": "b" }, { "type": "c" }] });
-        format!("{}\n{batch}\n{}", json!({ "type": "a" }), json!({ "type": "d" }))
-    };
-    let first = write(&server, "values.json", text("other").as_bytes());
-    let second = write(&server, "more.json", b"[{\"type\":\"e\"}]");
-    let files = [&first, &second].map(|path| path.to_str().unwrap());
-    let words = [&["ingest", "--url", &server.url, "--ns", "n"][..], &files].concat();
-    let ingest = || run(&words, &[], b"");
-    let output = ingest();
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    for part in ["values.json:2: not sent: an `ns` beside the list of events", "1 row not sent"] {
-        assert!(said.contains(part), "`{part}` in: {said}");
+    let (b, c) = (r#"{"type":"b"}"#, r#"{"type":"c"}"#);
+    let one_list = format!(r#"{{"events":[{b},{c}]}}"#);
+    for (name, refused, corrected) in [
+        (
+            "ns",
+            format!(r#"{{"ns":"other","events":[{b},{c}]}}"#),
+            format!(r#"{{"ns":"n","events":[{b},{c}]}}"#),
+        ),
+        (
+            "id",
+            format!(r#"{{"ns":"other","batchId":"b1","events":[{b},{c}]}}"#),
+            format!(r#"{{"batchId":"b1","events":[{b},{c}]}}"#),
+        ),
+        ("two", format!(r#"{{"events":[{b}],"batch":[{c}]}}"#), one_list.clone()),
+        ("twice", format!(r#"{{"events":[{b}],"events":[{c}]}}"#), one_list),
+    ] {
+        let values = |batch: &str| {
+            let text = format!("{{\"type\":\"a\"}}\n{batch}\n{{\"type\":\"d\"}}");
+            write(&server, &format!("{name}/values.json"), text.as_bytes())
+        };
+        let first = values(&refused);
+        let second = write(&server, &format!("{name}/more.json"), b"[{\"type\":\"e\"}]");
+        let files = [&first, &second].map(|path| path.to_str().unwrap());
+        let words = [&["ingest", "--url", &server.url, "--ns", "n"][..], &files].concat();
+        let output = run(&words, &[], b"");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for part in ["values.json:2: not sent: ", "nothing of the file is sent", "1 row not sent"] {
+            assert!(said.contains(part), "`{part}` in: {said}");
+        }
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(told, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "{name}");
+        values(&corrected);
+        let output = run(&words, &[], b"");
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(told, "5 events sent: 4 new, 1 duplicate, 0 refused\n", "{name}");
+        assert_eq!(output.status.code(), Some(0), "{name}");
     }
-    assert_eq!(output.stdout, b"3 events sent: 3 new, 0 duplicates, 0 refused\n");
-    // Corrected, what was sent is there once.
-    write(&server, "values.json", text("n").as_bytes());
-    let output = ingest();
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(output.stdout, b"5 events sent: 2 new, 3 duplicates, 0 refused\n");
+    let rows = server.rows("n", "SELECT count(*) FROM events").await;
+    assert_eq!(rows, json!([[20]]));
     server.stop().await;
 }
 

@@ -50,6 +50,7 @@ const MAY_USE: MayUse = &[
     (
         "http",
         &[
+            "blocking",
             "ingest",
             "flush",
             "sql",

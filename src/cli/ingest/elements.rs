@@ -1,7 +1,8 @@
 //! A JSON file as requests: the elements of its array or of its member `events`, or its values.
 //!
-//! The file is read whole. What is not JSON goes to the server as it is, which says what is wrong. A
-//! batch that a server refuses stays where it is, and the rest is sent.
+//! The file is read whole. What is not JSON goes to the server as it is, which says what is wrong.
+//! Of a file with a batch that a server refuses nothing is sent: it may be corrected in any way that
+//! moves the events behind it, which then get other ids.
 
 use crate::cli::ingest::{InputPart, identity::InputIdentity, lines::push_with_id};
 use icecore_lake::event::decode::file_ids::is_batch;
@@ -18,14 +19,17 @@ struct IngestBody<'a> {
 }
 
 /// The requests of a JSON text from element `start` on; none where the text has to be sent whole:
-/// it is not JSON, or a batch whose own id says what a repeat of it is.
+/// it is not JSON, or has a batch whose own id says what a repeat of it is.
 pub(super) fn parts(
     text: &[u8],
     identity: &InputIdentity,
     start: u64,
     namespace: &str,
 ) -> Option<Vec<InputPart>> {
-    let elements = elements(text, namespace)?;
+    let elements = match elements(text, namespace)? {
+        Ok(elements) => elements,
+        Err(unsent) => return Some(vec![InputPart { unsent, ..InputPart::default() }]),
+    };
     let mut parts = Vec::new();
     let mut part = InputPart::default();
     for (number, element) in (1..).zip(elements).skip(usize::try_from(start).unwrap_or(usize::MAX))
@@ -34,13 +38,6 @@ pub(super) fn parts(
             parts.push(std::mem::take(&mut part));
         }
         part.next = number;
-        let element = match element {
-            Ok(element) => element,
-            Err(reason) => {
-                part.unsent.extend(reason.map(|reason| (number, reason)));
-                continue;
-            }
-        };
         // JSON has line ends between its tokens only, and here one ends an event.
         let line: Vec<u8> = element
             .get()
@@ -56,39 +53,43 @@ pub(super) fn parts(
     Some(parts)
 }
 
-/// The elements of a JSON text, or why a request to this namespace does not take the batch that they
-/// are in, which the first of them has.
+/// The elements of a JSON text; or its batches that a request to this namespace does not take, by their
+/// places, and why.
 fn elements<'a>(
     text: &'a [u8],
     namespace: &str,
-) -> Option<Vec<Result<&'a RawValue, Option<String>>>> {
+) -> Option<Result<Vec<&'a RawValue>, Vec<(u64, String)>>> {
     let values: Result<Vec<&RawValue>, _> =
         serde_json::Deserializer::from_slice(text).into_iter().collect();
-    let mut elements = Vec::new();
+    let mut elements: Vec<&RawValue> = Vec::new();
+    let mut refused = Vec::new();
+    let mut has_batch_id = false;
     for value in values.ok()? {
         let text = value.get().as_bytes();
         if let Ok(list) = serde_json::from_slice::<Vec<&RawValue>>(text) {
-            elements.extend(list.into_iter().map(Ok));
+            elements.extend(list);
             continue;
         }
-        let batch = is_batch(value.get(), namespace);
-        let body = match batch {
+        let body = match is_batch(value.get(), namespace) {
+            Ok(true) => serde_json::from_slice::<IngestBody<'_>>(text).ok(),
             Ok(false) => None,
-            Ok(true) | Err(_) => serde_json::from_slice::<IngestBody<'_>>(text).ok(),
+            Err(reason) => {
+                let reason = format!("{reason}; nothing of the file is sent");
+                refused.push((elements.len() as u64 + 1, reason));
+                None
+            }
         };
         // Beside an empty list may be one of calls.
-        let body = body.filter(|body| !body.events.is_empty());
-        match (batch, body) {
-            (Err(reason), body) => {
-                elements.push(Err(Some(reason)));
-                // Corrected, it leaves the ids of what comes after it as they are.
-                let others = body.map_or(0, |body| body.events.len() - 1);
-                elements.extend(std::iter::repeat_n(Err(None), others));
+        match body.filter(|body| !body.events.is_empty()) {
+            Some(body) => {
+                has_batch_id |= body.batch_id.is_some();
+                elements.extend(body.events);
             }
-            (Ok(_), Some(body)) if body.batch_id.is_some() => return None,
-            (Ok(_), Some(body)) => elements.extend(body.events.into_iter().map(Ok)),
-            (Ok(_), None) => elements.push(Ok(value)),
+            None => elements.push(value),
         }
     }
-    Some(elements)
+    if !refused.is_empty() {
+        return Some(Err(refused));
+    }
+    (!has_batch_id).then_some(Ok(elements))
 }

@@ -7,7 +7,7 @@ use crate::{
         CliError,
         ingest::{FileFormat, identity::InputIdentity},
     },
-    http::gzip::GzipReader,
+    http::gzip,
 };
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -226,7 +226,7 @@ pub(super) fn format_of_name(path: &Path) -> Option<FileFormat> {
 fn decompressed(mut bytes: impl BufRead + Send + 'static, start: u64) -> io::Result<InputReader> {
     let head = bytes.fill_buf()?;
     let mut reader: InputReader = if head.starts_with(GZIP_START) {
-        Box::new(BufReader::with_capacity(BUFFER_BYTES, GzipReader::new(bytes)))
+        Box::new(BufReader::with_capacity(BUFFER_BYTES, gzip::plain_bytes(bytes)))
     } else if head.starts_with(ZSTD_START) {
         let decoder = zstd::stream::read::Decoder::with_buffer(bytes)?;
         Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
