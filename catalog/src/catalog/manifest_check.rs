@@ -7,13 +7,12 @@
 
 use super::{Catalog, cache::MetadataCache, managed_table_rules};
 use crate::{
-    avro::LastSchema,
     commit,
     error::CatalogError,
     location::Location,
     snapshot::{
         changes::{FileKey, SnapshotChanges},
-        entries::{self, FileEntry, ListedManifest},
+        entries::{self, FileEntry, LastSchema, ListedManifest},
     },
     storage,
 };

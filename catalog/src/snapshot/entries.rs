@@ -1,7 +1,8 @@
 //! Manifest lists and manifests of any version and writer, reduced to what tells which files come and
 //! which go.
 
-use crate::avro::{self, LastSchema};
+use crate::avro;
+pub(crate) use crate::avro::LastSchema;
 use serde_json::Value;
 
 /// Columns whose bounds tell which data files a delete file names: the one of the specification, and
