@@ -147,7 +147,7 @@ impl Table {
         live
     }
 
-    fn set_ref(&mut self, name: &str, snapshot_id: i64, retention: SnapshotRetention) {
+    pub(super) fn set_ref(&mut self, name: &str, snapshot_id: i64, retention: SnapshotRetention) {
         let reference = SnapshotReference::new(snapshot_id, retention);
         let ref_name = name.to_owned();
         self.apply(vec![TableUpdate::SetSnapshotRef { ref_name, reference }]);
