@@ -5,15 +5,13 @@
 //! an upper bound nothing certain is left, so it goes. Bounds of columns that the table does not have are
 //! left alone, but for the paths in a delete file.
 
-use super::{ManifestHeader, SCHEMA};
+use super::{ManifestHeader, PATH_IDS, SCHEMA};
 use apache_avro::{Reader, Writer, types::Value};
 use bytes::Bytes;
 use iceberg::spec::{PrimitiveType, Schema};
 
 /// Key of the header: the table's schema.
 const TABLE_SCHEMA: &str = "schema";
-/// Columns of paths in delete files, which no table's schema has.
-const PATH_IDS: [i32; 2] = [2_147_483_546, 2_147_483_646];
 /// Members of a data file, with whether what is left of a bound still holds.
 const BOUNDS: [(&str, bool); 2] = [("lower_bounds", true), ("upper_bounds", false)];
 
@@ -24,7 +22,7 @@ pub(super) fn mended(bytes: &Bytes) -> Option<Bytes> {
     rewritten(bytes, &header, |(key, value), keeps_start| {
         let is_text = match columns.field_by_id(key) {
             Some(field) => *field.field_type.as_primitive_type()? == PrimitiveType::String,
-            None => PATH_IDS.contains(&key),
+            None => PATH_IDS.contains(&i64::from(key)),
         };
         let Some(cut) = is_text.then(|| valid_up_to(&value)).flatten() else {
             return Some(value);

@@ -146,6 +146,8 @@ fn a_long_file_is_not_kept_whole() {
 #[test]
 fn a_high_column_id_reserves_no_memory() {
     let far = json!([{"action": "add-schema", "schema": {"type": "struct", "schema-id": 2, "fields": [
+        {"id": 1, "name": "id", "required": true, "type": "string"},
+        {"id": 2, "name": "ts", "required": false, "type": "timestamptz"},
         {"id": 2_000_000_000, "name": "far", "required": false, "type": "long"},
     ]}}]);
     let updates: Vec<iceberg::TableUpdate> = serde_json::from_value(far).unwrap();

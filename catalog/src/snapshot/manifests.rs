@@ -5,7 +5,7 @@
 //!
 //! The iceberg crate encodes and decodes in memory only, on blocking threads: a merge is some
 //! hundred milliseconds of work, and a file of another writer that makes the crate panic fails one
-//! commit. Files go to and from the warehouse here, so that its errors stay what they are.
+//! commit, or is not merged. Files go to and from the warehouse here, so that its errors stay what they are.
 
 pub(super) mod merge;
 
