@@ -18,6 +18,9 @@ use iceberg::{
 use serde_json::Value;
 use std::collections::HashMap;
 
+/// Columns whose bounds tell which data files a delete file names: the one of the specification, and
+/// that of the metadata column which DuckDB writes instead. No table's schema has them.
+pub(crate) const PATH_IDS: [i64; 2] = [2_147_483_546, 2_147_483_646];
 const MAGIC: &[u8] = b"Obj\x01";
 /// Length of the marker that ends the header.
 const SYNC_BYTES: usize = 16;

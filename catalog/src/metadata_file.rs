@@ -43,7 +43,7 @@ pub fn encode(metadata: &impl Serialize) -> Vec<u8> {
 
 /// The bytes of what has metadata in it, of about this length.
 pub(crate) fn encode_of(value: &impl Serialize, length: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(length);
+    let mut bytes = Vec::with_capacity(length.min(RESERVED_BYTES_MAX));
     serde_json::to_writer(&mut bytes, value).expect("metadata has only string keys");
     bytes
 }
@@ -72,10 +72,10 @@ pub(crate) fn length_estimate(metadata: &TableMetadata) -> usize {
 
 fn length_without_snapshots(metadata: &TableMetadata) -> usize {
     let properties = metadata.properties().iter().map(|(key, value)| key.len() + value.len());
-    let fields = metadata.schemas_iter().map(|schema| schema.highest_field_id().unsigned_abs());
+    let columns = metadata.schemas_iter().map(|schema| schema.field_id_to_name_map().len());
     metadata.history().len() * HISTORY_ENTRY_BYTES
         + metadata.metadata_log().len() * LOG_ENTRY_BYTES
-        + fields.map(|id| id as usize).sum::<usize>() * FIELD_BYTES
+        + columns.sum::<usize>() * COLUMN_BYTES
         + properties.sum::<usize>()
 }
 
@@ -83,7 +83,10 @@ fn length_without_snapshots(metadata: &TableMetadata) -> usize {
 const SNAPSHOT_BYTES: usize = 1_300;
 const HISTORY_ENTRY_BYTES: usize = 64;
 const LOG_ENTRY_BYTES: usize = 200;
-const FIELD_BYTES: usize = 60;
+const COLUMN_BYTES: usize = 60;
+
+/// Most memory that is reserved by an estimate; what is longer grows as it is written.
+const RESERVED_BYTES_MAX: usize = 16 << 20;
 
 /// The members of a table's metadata in format version 2; lists are in order, snapshots oldest first.
 #[derive(Serialize)]

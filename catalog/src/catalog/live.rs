@@ -6,8 +6,8 @@
 //! say. A snapshot is compared with its parent and with nothing else, which is why this can be done
 //! while nobody waits for the table; that the parent is the branch's head is for [`crate::commit::check_heads`].
 //! Its one invariant: every file that passes as taken over or removed is in a manifest that the
-//! snapshot replaces, every data file of such a manifest is said to be taken over or removed, and every
-//! data file that a delete file names is live with it.
+//! snapshot replaces, every data file of such a manifest is said to be taken over or removed, or counted
+//! as removed, and every data file that a delete file names is live with it.
 
 use super::{Catalog, manifest_check::READS_AT_ONCE};
 use crate::{
@@ -31,6 +31,9 @@ use std::{
 /// Data files that a rewrite replaces, with their rows.
 type ReplacedFiles = BTreeMap<String, u64>;
 
+/// Entry of a snapshot summary: how many data files it removes.
+const DELETED_DATA_FILES: &str = "deleted-data-files";
+
 impl Catalog {
     /// Checks what a snapshot does to its parent.
     pub(super) async fn check_live(
@@ -49,9 +52,9 @@ impl Catalog {
     }
 
     /// Checks that the files which the snapshot takes over or removes are in manifests that it leaves
-    /// out, and that it says of each data file there what becomes of it: a list that was made of an older
-    /// head does not. Gives the data files that a rewrite replaces. Reads none of the manifests of a
-    /// commit that only adds.
+    /// out, and that it says of each data file there what becomes of it, or counts those of which it does
+    /// not: a list that was made of an older head does neither. Gives the data files that a rewrite
+    /// replaces. Reads none of the manifests of a commit that only adds.
     async fn check_replaced(
         &self,
         own: &Location,
@@ -65,6 +68,7 @@ impl Catalog {
         if missing.is_empty() && changes.dropped.is_empty() {
             return Ok(replaced);
         }
+        let (mut gone, mut untold) = (0, None);
         let dropped = changes.dropped.iter();
         let reads: Vec<_> = dropped.map(|manifest| self.live_files(own, manifest)).collect();
         let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
@@ -72,15 +76,22 @@ impl Catalog {
             for file in files? {
                 let key = FileKey::of(&file.path);
                 missing.remove(&key);
-                if file.is_data() && !changes.tells_of(&key) {
-                    let why =
-                        format!("leaves out `{}` and does not say that it removes it", file.path);
-                    return Err(conflict(snapshot, &why));
+                if !file.is_data() {
+                    continue;
                 }
-                if is_rewrite && file.is_data() && !changes.existing.contains_key(&key) {
+                let is_told = changes.tells_of(&key);
+                gone += u64::from(!is_told || changes.removed.contains(&key));
+                if !is_told {
+                    untold.get_or_insert_with(|| file.path.clone());
+                }
+                if is_rewrite && !changes.existing.contains_key(&key) {
                     replaced.insert(file.path, file.rows);
                 }
             }
+        }
+        if let Some(path) = untold.filter(|_| !is_counted(snapshot, changes, gone)) {
+            let why = format!("leaves out `{path}` and does not say that it removes it");
+            return Err(conflict(snapshot, &why));
         }
         let Some(key) = missing.into_iter().next() else { return Ok(replaced) };
         let does = if changes.removed.contains(&key) { "removes" } else { "lists" };
@@ -236,6 +247,17 @@ impl Catalog {
 /// Whether a snapshot says that it changes no row, or adds files made of older ones.
 fn is_rewrite(snapshot: &Snapshot, changes: &SnapshotChanges) -> bool {
     snapshot.summary().operation == Operation::Replace || changes.made_at.is_some()
+}
+
+/// Whether the summary of a snapshot that leaves files out without a word removes so many, as ClickHouse
+/// and some libraries do it, or the snapshot has no files at all. The summary of a list that was made of
+/// an older head does not count what came since.
+fn is_counted(snapshot: &Snapshot, changes: &SnapshotChanges, gone: u64) -> bool {
+    let summary = snapshot.summary();
+    let counted = summary.additional_properties.get(DELETED_DATA_FILES);
+    let is_empty = changes.kept.is_empty() && changes.new.is_empty();
+    matches!(summary.operation, Operation::Delete | Operation::Overwrite)
+        && (is_empty || counted.is_some_and(|count| count.parse::<u64>() == Ok(gone)))
 }
 
 fn check_spec(delete: &DeleteFile, spec_id: i64) -> Result<(), CatalogError> {

@@ -14,11 +14,18 @@ const STRIPES: u64 = 1024;
 
 pub(super) struct TableLocks {
     stripes: Vec<Mutex<()>>,
+    /// How often somebody came to wait.
+    #[cfg(test)]
+    pub(super) asked: std::sync::atomic::AtomicUsize,
 }
 
 impl TableLocks {
     pub(super) fn new() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() }
+        Self {
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            #[cfg(test)]
+            asked: Default::default(),
+        }
     }
 
     /// Waits, in order of arrival, until nobody else commits to these tables.
@@ -26,6 +33,8 @@ impl TableLocks {
         &self,
         tables: impl Iterator<Item = &TableIdent>,
     ) -> Vec<MutexGuard<'_, ()>> {
+        #[cfg(test)]
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         // Everybody takes them in the same order, so nobody waits in a circle.
         let stripes: BTreeSet<usize> = tables.map(stripe).collect();
         let mut guards = Vec::with_capacity(stripes.len());

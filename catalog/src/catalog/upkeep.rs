@@ -22,6 +22,9 @@ pub const EVENT_BYTES_KEPT: u64 = 256 << 20;
 /// Files deleted at the same time. Each commit leaves some four, and a store takes tens of milliseconds
 /// for one.
 const DELETES: usize = 32;
+/// Failures in a row after which the others are left for later: each takes a store that does not answer
+/// its time, and these may be a thousand.
+const FAILURES_MAX: usize = 32;
 
 /// The upkeep of a catalog, for whoever does it now and then.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ impl Upkeep<'_> {
     }
 
     /// Deletes at most `limit` files whose time has come and says how many it deleted. One that
-    /// cannot be deleted now is tried again later.
+    /// cannot be deleted now is tried again later, and after many of them it tries no more.
     ///
     /// # Errors
     /// `Metastore`; `Storage` when nothing at all could be deleted.
@@ -61,12 +64,14 @@ impl Upkeep<'_> {
             let deleted = self.0.inner.storage.delete(&location).await;
             (location, deleted)
         });
-        let deletes: Vec<_> = stream::iter(deletes).buffer_unordered(DELETES).collect().await;
+        let mut deletes = stream::iter(deletes).buffer_unordered(DELETES);
         let (mut gone, mut put_off, mut failure) = (Vec::new(), Vec::new(), None);
-        let mut deleted = 0;
-        for (location, result) in deletes {
+        let (mut deleted, mut in_a_row) = (0, 0);
+        while in_a_row < FAILURES_MAX
+            && let Some((location, result)) = deletes.next().await
+        {
             let Err(cause) = result else {
-                deleted += 1;
+                (deleted, in_a_row) = (deleted + 1, 0);
                 gone.push(location);
                 continue;
             };
@@ -79,10 +84,12 @@ impl Upkeep<'_> {
                 gone.push(location);
             } else {
                 warn!(location, error, "cannot delete a file yet");
+                in_a_row += 1;
                 put_off.push(location);
                 failure = Some(cause);
             }
         }
+        drop(deletes);
         self.0.metastore().forget_obsolete(&gone).await?;
         self.0.metastore().put_off_obsolete(&put_off, self.0.now_ms() + RETRY_MS).await?;
         failure.filter(|_| gone.is_empty()).map_or(Ok(deleted), Err)

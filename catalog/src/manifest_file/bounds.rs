@@ -2,9 +2,10 @@
 //!
 //! DuckDB cuts bounds after sixteen bytes, whatever is there, and the iceberg crate then reads nothing
 //! of the manifest. A lower bound without its last, broken character is still not above any value. Of
-//! an upper bound nothing certain is left, so it goes.
+//! an upper bound nothing certain is left, so it goes. Bounds of columns that the table does not have are
+//! left alone, but for the paths in a delete file.
 
-use super::{ManifestHeader, SCHEMA};
+use super::{ManifestHeader, PATH_IDS, SCHEMA};
 use apache_avro::{Reader, Writer, types::Value};
 use bytes::Bytes;
 use iceberg::spec::{PrimitiveType, Schema};
@@ -19,9 +20,11 @@ pub(super) fn mended(bytes: &Bytes) -> Option<Bytes> {
     let (header, _) = ManifestHeader::parse(bytes)?;
     let columns: Schema = serde_json::from_slice(header.get(TABLE_SCHEMA)?).ok()?;
     rewritten(bytes, &header, |(key, value), keeps_start| {
-        let kind = columns.field_by_id(key)?.field_type.as_primitive_type()?;
-        let Some(cut) = (*kind == PrimitiveType::String).then(|| valid_up_to(&value)).flatten()
-        else {
+        let is_text = match columns.field_by_id(key) {
+            Some(field) => *field.field_type.as_primitive_type()? == PrimitiveType::String,
+            None => PATH_IDS.contains(&i64::from(key)),
+        };
+        let Some(cut) = is_text.then(|| valid_up_to(&value)).flatten() else {
             return Some(value);
         };
         keeps_start.then(|| value[..cut].to_vec())

@@ -5,6 +5,10 @@ use iceberg::spec::{
 };
 use serde_json::json;
 
+/// The id of the paths in a delete file, by whose bounds it names its data file, and of their places.
+const PATHS: i32 = 2_147_483_546;
+const PLACES: i32 = 2_147_483_545;
+
 /// A manifest of one file whose partition is (`x`, 7), as a writer leaves it that calls the first
 /// field `written`, of a spec that calls it `name`.
 async fn manifest(name: &str, written: &str, with_ids: bool) -> Bytes {
@@ -19,7 +23,15 @@ async fn manifest(name: &str, written: &str, with_ids: bool) -> Bytes {
         .build();
     let mut lake = Lake::new(serde_json::from_value::<Schema>(schema).unwrap(), spec);
     let values = [Some(Literal::string("x")), Some(Literal::int(7))];
-    let bound = |text: &str| HashMap::from([(1, Datum::string(text)), (2, Datum::int(7))]);
+    let bound = |text: &str| {
+        let (path, place) = (Datum::string("s3://b/f"), Datum::long(0xff));
+        HashMap::from([
+            (1, Datum::string(text)),
+            (2, Datum::int(7)),
+            (PATHS, path),
+            (PLACES, place),
+        ])
+    };
     let file = lake
         .file(DataContentType::Data)
         .partition(Struct::from_iter(values))
@@ -113,6 +125,10 @@ async fn bounds_that_are_cut_within_a_character_keep_no_table_from_being_read() 
             (&file.lower_bounds()[&2], &file.upper_bounds()[&2]),
             (&Datum::int(7), &Datum::int(7))
         );
+        for bounds in [file.lower_bounds(), file.upper_bounds()] {
+            assert_eq!(bounds[&PATHS], Datum::string("s3://b/f"));
+            assert_eq!(bounds[&PLACES], Datum::long(0xff));
+        }
         let values: Vec<_> = file.partition().iter().collect();
         assert_eq!(values, [Some(&Literal::string("x")), Some(&Literal::int(7))], "{name}");
         assert_eq!((file.record_count(), parsed.entries()[0].sequence_number()), (10, Some(1)));

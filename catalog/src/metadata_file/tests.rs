@@ -142,3 +142,18 @@ fn a_long_file_is_not_kept_whole() {
     assert!(encoded.whole(&metadata).is_none());
     assert_eq!(ordered(&encode_table(&metadata, &encoded)), ordered(&encode(&metadata)));
 }
+
+#[test]
+fn a_high_column_id_reserves_no_memory() {
+    let far = json!([{"action": "add-schema", "schema": {"type": "struct", "schema-id": 2, "fields": [
+        {"id": 1, "name": "id", "required": true, "type": "string"},
+        {"id": 2, "name": "ts", "required": false, "type": "timestamptz"},
+        {"id": 2_000_000_000, "name": "far", "required": false, "type": "long"},
+    ]}}]);
+    let updates: Vec<iceberg::TableUpdate> = serde_json::from_value(far).unwrap();
+    let metadata = apply_updates(&table(), FILE, &updates).unwrap();
+    let encoded = EncodedParts::of(&metadata);
+    let written = encode_table(&metadata, &encoded);
+    assert!(encoded.length(&metadata) < 2 * written.len());
+    assert!(length_estimate(&metadata) < 4 * written.len());
+}

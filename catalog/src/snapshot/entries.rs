@@ -1,13 +1,10 @@
 //! Manifest lists and manifests of any version and writer, reduced to what tells which files come and
 //! which go.
 
-use crate::avro;
 pub(crate) use crate::avro::LastSchema;
+use crate::{avro, manifest_file::PATH_IDS};
 use serde_json::Value;
 
-/// Columns whose bounds tell which data files a delete file names: the one of the specification, and
-/// that of the metadata column which DuckDB writes instead.
-const PATH_IDS: [i64; 2] = [2_147_483_546, 2_147_483_646];
 /// Most manifests of a list: a few bytes may claim any number of them.
 const MANIFESTS_MAX: usize = 1_000_000;
 /// Values of an entry's `status`.

@@ -5,14 +5,14 @@
 //!
 //! The iceberg crate encodes and decodes in memory only, on blocking threads: a merge is some
 //! hundred milliseconds of work, and a file of another writer that makes the crate panic fails one
-//! commit. Files go to and from the warehouse here, so that its errors stay what they are.
+//! commit, or is not merged. Files go to and from the warehouse here, so that its errors stay what they are.
 
 pub(super) mod merge;
 
 use super::changes::FileKey;
 use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, executor::block_on, stream};
+use futures::{StreamExt, executor::block_on, stream};
 use iceberg::{
     ErrorKind,
     io::FileIO,
@@ -60,6 +60,16 @@ pub(super) struct MergedManifests {
     pub(super) merged: Vec<ManifestFile>,
     /// How many are left out, for which these stand or which have no live file.
     pub(super) replaced: usize,
+}
+
+/// Small manifests of one kind and spec that are merged.
+#[derive(Debug, Default)]
+struct MergeSource {
+    manifests: Vec<ManifestFile>,
+    /// Their live files.
+    entries: Vec<ManifestEntry>,
+    /// Manifests beside them that do not read.
+    damaged: Vec<ManifestFile>,
 }
 
 /// Writes one snapshot's files, under names that no other attempt uses.
@@ -164,7 +174,7 @@ impl<'a> SnapshotWriter<'a> {
         let entries = parse(manifest, bytes).await?;
         let encode = move || {
             let mut writer = draft.writer()?;
-            for entry in entries.into_iter().filter(ManifestEntry::is_alive) {
+            for entry in entries {
                 match removed.contains(&FileKey::of(entry.file_path())) {
                     true => delete_existing(&mut writer, entry)?,
                     false => add_existing(&mut writer, entry)?,
@@ -178,7 +188,8 @@ impl<'a> SnapshotWriter<'a> {
     }
 
     /// Merges small ones of `manifests` once there are [`merge::MERGE_AT`] of them, and leaves out those
-    /// without live files.
+    /// without live files. One that cannot be merged stays as it is: a damaged file of old holds up no
+    /// new rows.
     pub(super) async fn merge(
         &mut self,
         manifests: Vec<ManifestFile>,
@@ -193,38 +204,74 @@ impl<'a> SnapshotWriter<'a> {
                 None => kept.push(manifest),
             }
         }
-        let replaced = spent.len() + small.len();
-        let merged = self.merge_all(small).await?;
+        let MergeSource { manifests: small, entries, damaged } = self.read_small(small).await?;
+        kept.extend(damaged);
+        let mut replaced = spent.len();
+        let mut merged = Vec::new();
+        match self.encode_merged(small.first(), entries).await {
+            Ok(encoded) => {
+                replaced += small.len();
+                for (manifest, bytes) in encoded {
+                    self.put_deferred(&manifest.manifest_path, bytes).await?;
+                    merged.push(manifest);
+                }
+            }
+            Err(cause) if cause.is_damage() => {
+                self.warn_unmerged(&small, &cause);
+                kept.extend(small);
+            }
+            Err(cause) => return Err(cause),
+        }
         Ok(MergedManifests { kept, merged, replaced })
     }
 
-    /// Writes manifests with the live files of `manifests`, which are of one kind and spec; none when
-    /// they have none.
-    async fn merge_all(
-        &mut self,
-        manifests: Vec<ManifestFile>,
-    ) -> Result<Vec<ManifestFile>, CatalogError> {
-        let Some(first) = manifests.first() else { return Ok(Vec::new()) };
-        let (spec_id, content) = (first.partition_spec_id, first.content);
-        if let Some(own) = Location::parse(self.base.location()) {
-            for manifest in &manifests {
-                own.admit(&manifest.manifest_path)?;
+    /// Reads the live files of manifests.
+    async fn read_small(&self, manifests: Vec<ManifestFile>) -> Result<MergeSource, CatalogError> {
+        let own = Location::parse(self.base.location());
+        let reads = manifests.into_iter();
+        let reads: Vec<_> =
+            reads.map(|manifest| load(self.storage.clone(), own.clone(), manifest)).collect();
+        let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+        let (mut source, mut damage) = (MergeSource::default(), None);
+        while let Some((manifest, entries)) = reads.next().await {
+            match entries {
+                Ok(entries) => {
+                    source.manifests.push(manifest);
+                    source.entries.extend(entries);
+                }
+                Err(cause) if cause.is_damage() => {
+                    source.damaged.push(manifest);
+                    damage.get_or_insert(cause);
+                }
+                Err(cause) => return Err(cause),
             }
         }
-        let storage = self.storage;
-        let loaded: Vec<Vec<ManifestEntry>> = stream::iter(manifests)
-            .map(|manifest| load(storage.clone(), manifest))
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
-        let entries: Vec<ManifestEntry> =
-            loaded.into_iter().flatten().filter(ManifestEntry::is_alive).collect();
-        let mut merged = Vec::new();
+        if let Some(cause) = damage {
+            self.warn_unmerged(&source.damaged, &cause);
+        }
+        Ok(source)
+    }
+
+    fn warn_unmerged(&self, manifests: &[ManifestFile], cause: &CatalogError) {
+        let paths: Vec<&str> = manifests.iter().map(|it| it.manifest_path.as_str()).collect();
+        let (table, error) = (self.base.uuid(), cause as &dyn std::error::Error);
+        tracing::warn!(%table, ?paths, error, "manifests that cannot be merged stay as they are");
+    }
+
+    /// Manifests with `entries`, of the kind and spec of `first`; none when there are none.
+    async fn encode_merged(
+        &self,
+        first: Option<&ManifestFile>,
+        entries: Vec<ManifestEntry>,
+    ) -> Result<Vec<(ManifestFile, Bytes)>, CatalogError> {
+        let Some(first) = first else { return Ok(Vec::new()) };
+        let mut encoded = Vec::new();
         for entries in merge::by_days(entries, self.base.default_partition_spec()) {
             if entries.is_empty() {
                 continue;
             }
-            let draft = self.draft(&format!("m{}", merged.len() + 1), spec_id, content)?;
+            let suffix = format!("m{}", encoded.len() + 1);
+            let draft = self.draft(&suffix, first.partition_spec_id, first.content)?;
             let encode = move || {
                 let mut writer = draft.writer()?;
                 for entry in entries {
@@ -232,11 +279,9 @@ impl<'a> SnapshotWriter<'a> {
                 }
                 draft.finish(writer)
             };
-            let (manifest, bytes) = in_memory("merge manifests", encode).await?;
-            self.put_deferred(&manifest.manifest_path, bytes).await?;
-            merged.push(manifest);
+            encoded.push(in_memory("merge manifests", encode).await?);
         }
-        Ok(merged)
+        Ok(encoded)
     }
 
     /// Writes the manifest list. Gives the row ids it assigned, first and count, where the table
@@ -337,31 +382,46 @@ impl ManifestDraft {
     }
 }
 
+/// A manifest with its live entries.
 async fn load(
     storage: Storage,
+    own: Option<Location>,
     manifest: ManifestFile,
-) -> Result<Vec<ManifestEntry>, CatalogError> {
-    let bytes = storage.get(&manifest.manifest_path).await?;
-    parse(manifest, bytes).await
+) -> (ManifestFile, Result<Vec<ManifestEntry>, CatalogError>) {
+    let entries = async {
+        if let Some(own) = own {
+            own.admit(&manifest.manifest_path)?;
+        }
+        let bytes = storage.get(&manifest.manifest_path).await?;
+        parse(manifest.clone(), bytes).await
+    };
+    let entries = entries.await;
+    (manifest, entries)
 }
 
-/// The entries of a manifest, with what they inherit from the list spelled out.
+/// The live entries of a manifest, with what they inherit from the list spelled out.
 async fn parse(manifest: ManifestFile, bytes: Bytes) -> Result<Vec<ManifestEntry>, CatalogError> {
     in_memory("read a manifest to merge", move || {
         let (entries, _) = manifest_file::parse(&bytes)?.into_parts();
-        let whole = |entry| inherited(Arc::unwrap_or_clone(entry), &manifest);
-        Ok(entries.into_iter().map(whole).collect())
+        let live = entries.into_iter().filter(|entry| entry.is_alive());
+        let whole = |entry| {
+            let entry = inherited(Arc::unwrap_or_clone(entry), &manifest);
+            numbers(&entry).map(|_| entry)
+        };
+        live.map(whole).collect()
     })
     .await
 }
 
-/// The entry with what it does not say itself, by the specification's rules of inheritance.
+/// The live entry with what it does not say itself, by the specification's rules of inheritance. Iceberg's
+/// Java library before 1.1 left the file's number out of entries that it took over.
 fn inherited(mut entry: ManifestEntry, manifest: &ManifestFile) -> ManifestEntry {
     let is_new = entry.status() == ManifestStatus::Added || manifest.sequence_number == 0;
     let number = is_new.then_some(manifest.sequence_number);
     entry.snapshot_id = entry.snapshot_id.or(Some(manifest.added_snapshot_id));
     entry.sequence_number = entry.sequence_number.or(number);
-    entry.file_sequence_number = entry.file_sequence_number.or(number);
+    let file_number = entry.file_sequence_number.or(number);
+    entry.file_sequence_number = file_number.or(entry.sequence_number);
     entry
 }
 
@@ -397,3 +457,6 @@ async fn in_memory<T: Send + 'static>(
     };
     done.unwrap_or_else(ended).map_err(|source| CatalogError::Iceberg { operation, source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,6 @@ use crate::{
     catalog::{Catalog, CreateTable},
     commit, metadata_file,
     metastore::{Metastore, ObsoleteFile},
-    storage,
     storage::S3Options,
 };
 use iceberg::TableIdent;
@@ -148,7 +147,7 @@ impl Table {
         live
     }
 
-    fn set_ref(&mut self, name: &str, snapshot_id: i64, retention: SnapshotRetention) {
+    pub(super) fn set_ref(&mut self, name: &str, snapshot_id: i64, retention: SnapshotRetention) {
         let reference = SnapshotReference::new(snapshot_id, retention);
         let ref_name = name.to_owned();
         self.apply(vec![TableUpdate::SetSnapshotRef { ref_name, reference }]);
@@ -306,30 +305,67 @@ async fn every_file_of_an_attempt_is_reported() {
 #[tokio::test]
 async fn a_failed_attempt_leaves_no_files() {
     let mut table = Table::new(FormatVersion::V2, true);
-    for _ in 0..manifests::merge::MERGE_AT {
-        table.append(&["a"]).await;
-    }
-    let id = table.metadata.current_snapshot_id().unwrap();
-    let manifest = table.manifests(id).await[7].manifest_path.clone();
-    table.storage.delete(&manifest).await.unwrap();
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let delete = DataFileBuilder::default()
+        .content(DataContentType::PositionDeletes)
+        .file_path(format!("{}/data/d.parquet", table.metadata.location()))
+        .file_format(DataFileFormat::Parquet)
+        .partition(file.partition().clone())
+        .record_count(1)
+        .file_size_in_bytes(1)
+        .partition_spec_id(9)
+        .referenced_data_file(Some(file.file_path().to_owned()))
+        .build()
+        .unwrap();
+    let new = NewSnapshot {
+        operation: Operation::Delete,
+        read: table.metadata.current_snapshot_id(),
+        added: vec![table.file("a")],
+        deletes: vec![(9, delete)],
+        ..NewSnapshot::default()
+    };
     let folder = format!("{}/metadata", table.metadata.location());
     let before = table.storage.list(&folder).await.unwrap();
-    let file = table.file("a");
-    let failed = table.build(vec![file]).await;
-    assert!(failed.is_err_and(|cause| storage::is_missing(&cause)));
+    let (storage, base) = (&table.storage, &table.metadata);
+    let failed = build(storage, base, &new, &ReadManifests::default(), table.now_ms).await;
+    // The manifest of what it adds was written by then.
+    let Err(CatalogError::Invalid(why)) = &failed else { panic!("{failed:?}") };
+    assert!(why.contains("no partition spec 9"), "{why}");
     assert_eq!(table.storage.list(&folder).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn damaged_manifests_hold_up_no_append() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    for _ in 1..manifests::merge::MERGE_AT {
+        table.append(&["a"]).await;
+    }
+    let listed = table.manifests(table.metadata.current_snapshot_id().unwrap()).await;
+    let damaged = [7, 8].map(|at| listed[at].manifest_path.clone());
+    table.storage.delete(&damaged[0]).await.unwrap();
+    table.storage.put(&damaged[1], "Obj\u{1} is not all there is to it".into()).await.unwrap();
+    for _ in 0..3 * manifests::merge::MERGE_AT {
+        table.append(&["a"]).await;
+    }
+    let listed = table.manifests(table.metadata.current_snapshot_id().unwrap()).await;
+    assert!(listed.len() <= manifests::merge::MERGE_AT, "the others are merged");
+    let has = |path: &String| listed.iter().any(|manifest| manifest.manifest_path == *path);
+    assert!(damaged.iter().all(has));
+    let files = |of: &iceberg::spec::ManifestFile| {
+        of.added_files_count.unwrap() + of.existing_files_count.unwrap()
+    };
+    assert_eq!(listed.iter().map(files).sum::<u32>(), 199);
 }
 
 #[tokio::test]
 async fn a_store_that_fails_is_told_from_a_file_that_is_broken() {
     let mut table = Table::new(FormatVersion::V2, true);
-    for _ in 0..manifests::merge::MERGE_AT {
-        table.append(&["a"]).await;
-    }
-    let id = table.metadata.current_snapshot_id().unwrap();
-    let manifest = table.manifests(id).await[7].manifest_path.clone();
+    table.append(&["a"]).await;
+    let list = table.metadata.current_snapshot().unwrap().manifest_list().to_owned();
     let file = table.file("a");
-    table.storage.put(&manifest, "Obj\u{1} is not all there is to it".into()).await.unwrap();
+    table.storage.put(&list, "Obj\u{1} is not all there is to it".into()).await.unwrap();
     let broken = table.build(vec![file.clone()]).await.unwrap_err();
     assert!(matches!(broken, CatalogError::Iceberg { .. }), "{broken:?}");
     assert!(!broken.is_temporary());

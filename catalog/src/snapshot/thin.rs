@@ -83,10 +83,17 @@ impl SnapshotThinning {
         let goes = |id: &i64| base.snapshot_by_id(*id).is_some() && !named.contains(id);
         if base.location() != before.location()
             || !retention::is_overgrown(base)
-            || obsolete::history(base) != self.history
             || !self.removed.iter().all(goes)
         {
             return Ok(false);
+        }
+        match (self.history, obsolete::history(base)) {
+            // Beside a fork every list was read, however far the fork reaches by now.
+            (SnapshotHistory::Forked { .. }, now @ SnapshotHistory::Forked { .. }) => {
+                self.history = now;
+            }
+            (SnapshotHistory::OneLine, SnapshotHistory::OneLine) => (),
+            _ => return Ok(false),
         }
         match self.leave_needed(before, &mut reader).await {
             Err(cause) if cause.is_damage() => Ok(false),
@@ -95,13 +102,23 @@ impl SnapshotThinning {
     }
 
     /// Leaves the data and delete files that snapshots since `before` have; false if they list a
-    /// manifest that was to go.
+    /// manifest that was to go, or one that stays has a list that was to go.
     async fn leave_needed(
         &mut self,
         before: &TableMetadata,
         reader: &mut HistoryReader<'_>,
     ) -> Result<bool, CatalogError> {
-        let is_new = |it: &&SnapshotRef| before.snapshot_by_id(it.snapshot_id()).is_none();
+        let own = reader.own()?;
+        let has = |file: &str| own.admit(file).is_ok_and(|it| self.metadata.contains(it.as_str()));
+        let stays = |it: &&SnapshotRef| !self.removed.contains(&it.snapshot_id());
+        if reader.base.snapshots().filter(stays).any(|it| has(it.manifest_list())) {
+            return Ok(false);
+        }
+        // A client may remove a snapshot and add another of its id.
+        let is_new = |it: &&SnapshotRef| {
+            let old = before.snapshot_by_id(it.snapshot_id());
+            old.is_none_or(|old| old.manifest_list() != it.manifest_list())
+        };
         let new: Vec<SnapshotRef> =
             reader.base.snapshots().filter(is_new).map(Arc::clone).collect();
         let mut listed = reader.listed(&new).await?;
@@ -111,11 +128,8 @@ impl SnapshotThinning {
         for manifest in reader.listed(&head).await? {
             listed.remove(&manifest);
         }
-        let own = reader.own()?;
-        for manifest in &listed {
-            if self.metadata.contains(own.admit(manifest)?.as_str()) {
-                return Ok(false);
-            }
+        if listed.iter().any(|manifest| has(manifest)) {
+            return Ok(false);
         }
         reader.take_out_live(&mut self.content, &listed).await?;
         Ok(true)

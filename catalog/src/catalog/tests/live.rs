@@ -161,15 +161,18 @@ async fn a_branch_does_not_leave_its_head_for_a_commit_that_was_built_before() {
 /// A client that puts its old list on the new head, whatever it says that it does.
 #[tokio::test]
 async fn a_list_of_an_older_head_does_not_drop_what_came_since() {
-    for operation in ["append", "delete", "overwrite", "replace"] {
+    let operations = ["append", "delete", "overwrite", "replace"];
+    let removals: [&[&str]; 2] = [&[], &["f1"]];
+    for (operation, removes) in operations.iter().flat_map(|it| removals.map(|of| (*it, of))) {
         let (_house, catalog) = two_files().await;
         let base = catalog.tables().load(&ident("a.t")).await.unwrap();
-        let late = put(&catalog, &base, 2, Work { operation, ..Work::default() }).await;
+        let late = put(&catalog, &base, 2, Work { operation, removes, ..Work::default() }).await;
         let append = Work { operation: "append", adds: &[("f3", 5)], ..Work::default() };
         commit(&catalog, 3, append).await.unwrap();
         let mut updates = serde_json::to_value(&late.updates).unwrap();
         updates[0]["snapshot"]["parent-snapshot-id"] = json!(3);
         updates[0]["snapshot"]["sequence-number"] = json!(3);
+        updates[0]["snapshot"]["summary"]["deleted-data-files"] = json!(removes.len().to_string());
         let lost = catalog.commit(change("a.t", on_main(Some(3)), updates)).await;
         let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
         assert!(text.contains("leaves out `") && text.contains("/data/f3`"), "{text}");
@@ -183,13 +186,34 @@ async fn a_manifest_whose_files_are_said_to_be_removed_may_be_left_out() {
     let all = Work { operation: "delete", removes: &["f1", "f2"], adds: &[], ..REWRITE };
     commit(&catalog, 2, all).await.unwrap();
     // Without the manifest that says so.
-    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
-    let empty = own_list(&head, 4);
-    let output = catalog.storage().file_io().new_output(&empty).unwrap().writer().await.unwrap();
-    ManifestListWriter::v2(output, 4, Some(2), 3).close().await.unwrap();
-    let updates = add_snapshot(&head, 4, &empty);
-    catalog.commit(change("a.t", on_main(Some(2)), updates)).await.unwrap();
+    catalog.commit(emptied(&catalog, 4, "append").await).await.unwrap();
     assert!(names(&catalog).await.is_empty());
+}
+
+/// What a client sends that puts an empty list on the head.
+async fn emptied(catalog: &Catalog, id: i64, operation: &str) -> TableChange {
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+    let parent = head.metadata.current_snapshot_id();
+    let empty = own_list(&head, id);
+    let output = catalog.storage().file_io().new_output(&empty).unwrap().writer().await.unwrap();
+    let number = head.metadata.next_sequence_number();
+    ManifestListWriter::v2(output, id, parent, number).close().await.unwrap();
+    let mut updates = add_snapshot(&head, id, &empty);
+    updates[0]["snapshot"]["summary"]["operation"] = json!(operation);
+    change("a.t", on_main(parent), updates)
+}
+
+/// As ClickHouse does it.
+#[tokio::test]
+async fn a_table_may_be_truncated_by_an_empty_list() {
+    for (operation, is_made) in
+        [("overwrite", true), ("delete", true), ("append", false), ("replace", false)]
+    {
+        let (_house, catalog) = two_files().await;
+        let told = catalog.commit(emptied(&catalog, 2, operation).await).await;
+        assert_eq!(told.is_ok(), is_made, "{operation}: {told:?}");
+        assert_eq!(names(&catalog).await.is_empty(), is_made, "{operation}");
+    }
 }
 
 /// The files of a foreign commit are read before its turn comes.

@@ -113,6 +113,22 @@ async fn files_that_cannot_be_deleted_let_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_store_that_deletes_nothing_is_not_asked_for_every_file() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let file = |n: usize| ObsoleteFile {
+        location: format!("{}/{n}-stuck", house.root()),
+        not_before_ms: 0,
+    };
+    let queued: Vec<ObsoleteFile> = (0..100).map(file).collect();
+    catalog.metastore().add_obsolete(&queued).await.unwrap();
+    catalog.storage().break_for(&["-stuck"]);
+    catalog.upkeep().delete_obsolete(1_000).await.unwrap_err();
+    let due = catalog.metastore().obsolete(NOW, 1_000).await.unwrap();
+    assert_eq!(due.len(), 68, "the others are not put off");
+}
+
+#[tokio::test]
 async fn what_is_no_file_leaves_the_queue() {
     let house = house().await;
     let file = format!("{}/folder/file", house.root());

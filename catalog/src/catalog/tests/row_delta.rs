@@ -1,6 +1,6 @@
 //! Deletes of rows that clients commit beside others.
 
-use super::*;
+use super::{places::strict, *};
 use iceberg::spec::{DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestList};
 
 /// What one commit of a client adds and leaves out.
@@ -275,6 +275,32 @@ async fn delete_files_keep_their_numbers_when_their_manifests_are_merged() {
     expected.extend([("own".to_owned(), 52), ("late".to_owned(), 53)]);
     expected.sort();
     assert_eq!(files(catalog).await, expected);
+}
+
+/// ClickHouse and some libraries leave out of a manifest what they remove.
+#[tokio::test]
+async fn files_that_no_manifest_says_are_removed_are_to_be_counted() {
+    for (operation, counted, is_made) in [
+        ("delete", Some("1"), true),
+        ("overwrite", Some("1"), true),
+        ("overwrite", Some("2"), false),
+        ("overwrite", None, false),
+        ("append", Some("1"), false),
+        ("replace", Some("1"), false),
+    ] {
+        let house = house().await;
+        let base = two_files(&house).await;
+        let catalog = strict(&house);
+        let without = Delta { without: &["f1"], ..Delta::default() };
+        let change = client_delta(&catalog, &base, 2, operation, without).await;
+        let mut updates = serde_json::to_value(&change.updates).unwrap();
+        if let Some(counted) = counted {
+            updates[0]["snapshot"]["summary"]["deleted-data-files"] = json!(counted);
+        }
+        let change = TableChange { updates: serde_json::from_value(updates).unwrap(), ..change };
+        let told = catalog.commit(change).await;
+        assert_eq!(told.is_ok(), is_made, "{operation} {counted:?}: {told:?}");
+    }
 }
 
 /// A delete of rows of `f1` that comes after `between` is refused, and says why.

@@ -56,7 +56,24 @@ async fn appends_and_thinning_at_once_lose_nothing() {
     assert_eq!(rows.len(), 580 - removed, "the index of snapshots has the same");
 }
 
-/// Another process names a snapshot that is about to go.
+/// Thins the table, and has another process do this while that waits for its turn; gives how many
+/// snapshots went, and in how many turns.
+async fn thinned_around(house: &House, other: impl Future<Output = ()>) -> (usize, usize) {
+    let (locks, table) = (&house.catalog.inner.locks, ident(TABLE));
+    let held = locks.lock(std::iter::once(&table)).await;
+    let asked = || locks.asked.load(Ordering::SeqCst);
+    let before = asked();
+    let between = async {
+        while asked() == before {
+            tokio::task::yield_now().await;
+        }
+        other.await;
+        drop(held);
+    };
+    let (thinned, ()) = tokio::join!(house.catalog.upkeep().thin(&table), between);
+    (thinned.unwrap(), asked() - before)
+}
+
 #[tokio::test]
 async fn a_snapshot_that_is_named_meanwhile_stays() {
     let house = overgrown(560).await;
@@ -64,16 +81,26 @@ async fn a_snapshot_that_is_named_meanwhile_stays() {
     let loaded = house.catalog.tables().load(&table).await.unwrap();
     let goes =
         retention::snapshots_to_remove(&loaded.metadata, loaded.metadata.last_updated_ms())[0];
-    let held = house.catalog.inner.locks.lock(std::iter::once(&table)).await;
     let tag = async {
         let made = house.other.refs().create(&table, "kept", RefKind::Tag, Some(goes)).await;
         made.unwrap();
-        drop(held);
     };
-    let (thinned, ()) = tokio::join!(house.catalog.upkeep().thin(&table), tag);
-    assert!(0 < thinned.unwrap());
+    let (removed, turns) = thinned_around(&house, tag).await;
+    assert!(0 < removed);
+    assert_eq!(turns, 2, "what goes is worked out once more");
     let after = house.catalog.tables().load(&table).await.unwrap();
     assert!(after.metadata.snapshot_by_id(goes).is_some());
+}
+
+#[tokio::test]
+async fn what_was_worked_out_follows_a_commit_before_its_turn() {
+    let house = overgrown(560).await;
+    let (removed, turns) = thinned_around(&house, append(&house.other, 561)).await;
+    assert!(0 < removed);
+    assert_eq!(turns, 1, "it is not worked out anew");
+    let after = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
+    assert_eq!(after.metadata.snapshots().len(), 561 - removed);
+    assert_eq!(after.watermark.unwrap().position, 561);
 }
 
 #[tokio::test]
