@@ -244,6 +244,15 @@ fn a_secret_without_a_key_stops_the_start_and_is_not_shown() {
             assert_eq!(config.webhook_secrets.values().next().unwrap(), &[plain]);
         }
     }
+    for (bytes, is_taken) in [(1024, true), (1025, false)] {
+        let list = format!(r#"["a", "{}"]"#, "s".repeat(bytes));
+        for secret in [&list, &"s".repeat(bytes)] {
+            let loaded = load("", &[("ICECORE_WEBHOOKS_GITHUB_SECRET", secret.as_str())], &[]);
+            assert_eq!(loaded.is_ok(), is_taken, "{bytes}");
+            let problem = loaded.err().unwrap_or_default();
+            assert!(is_taken || problem.ends_with("`(hidden)` must have 1 to 1024 bytes"));
+        }
+    }
     for secret in ["whsec_", "whsec_c2VjcmV0", r#"["plain-text", "whsec_"]"#] {
         let variable = "ICECORE_WEBHOOKS_SVIX_SECRET";
         assert_eq!(
