@@ -26,7 +26,7 @@ pub mod wal;
 pub mod webhooks;
 
 use crate::{
-    config::{self, Config, ConfigError, logging::LogFormat},
+    config::{self, Config, ConfigError, logging::LogFormat, redaction::beginning_of_key},
     server::StartError,
 };
 use admin::ConfigCommand;
@@ -322,10 +322,8 @@ fn load(settings: &GlobalOptions) -> Result<Config, CliError> {
     }
     for pair in &settings.set {
         let Some((key, value)) = pair.split_once('=') else {
-            // What follows the key may be a secret.
-            let is_of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            let key = pair.split(|c: char| !is_of_key(c)).next().unwrap_or_default();
-            return Err(CliError::Usage(format!("--set `{key}…` is not KEY=VALUE")));
+            let key = beginning_of_key(pair);
+            return Err(CliError::Usage(format!("--set `{key}` is not KEY=VALUE")));
         };
         flags.push((key, value.to_owned()));
     }

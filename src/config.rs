@@ -10,7 +10,7 @@ pub mod compaction;
 mod environment;
 mod file;
 pub mod logging;
-mod redaction;
+pub(crate) mod redaction;
 mod sample;
 mod settings;
 pub mod sql;
@@ -26,7 +26,7 @@ use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
-use redaction::{HIDDEN, without_credentials};
+use redaction::{HIDDEN, beginning_of_key, without_credentials};
 pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -245,14 +245,10 @@ impl SettingTexts {
 
     fn set(&mut self, key: &str, value: String, origin: SettingOrigin) -> Result<(), ConfigError> {
         let Some((key, ..)) = SETTINGS.iter().find(|(known, ..)| *known == key) else {
-            let meant = suggestion(key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
+            let key = beginning_of_key(key);
+            let meant = suggestion(&key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
             let hint = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
-            return Err(ConfigError::Unknown {
-                // A URL that was typed in its place.
-                key: without_credentials(key),
-                origin: origin.to_string(),
-                hint,
-            });
+            return Err(ConfigError::Unknown { key, origin: origin.to_string(), hint });
         };
         self.0.insert(key, (value, origin));
         Ok(())
@@ -266,8 +262,11 @@ impl SettingTexts {
     /// The text of a setting as it may be shown.
     fn shown(&self, key: &str) -> String {
         let text = self.text(key);
+        // A folder's name may have anything.
+        let is_folder = text.starts_with("file:") || text.starts_with('/');
         match key {
             _ if settings::is_secret(key) && !text.is_empty() => HIDDEN.to_owned(),
+            "warehouse" if !is_folder => without_credentials(text),
             "metastore" | "s3.endpoint" | "storage.sts_endpoint" => without_credentials(text),
             _ => text.to_owned(),
         }
@@ -403,10 +402,16 @@ impl SettingTexts {
         if text.is_empty() {
             return Ok(format!("file://{}", data_dir.join("warehouse").display()));
         }
-        if text.starts_with("file:///") || text.starts_with("s3://") {
+        let bucket = text.strip_prefix("s3://").and_then(|place| place.split('/').next());
+        if bucket.is_some_and(|bucket| bucket.contains(['@', ':'])) {
+            let problem =
+                "must be s3://bucket/prefix; set s3.access_key_id and s3.secret_access_key";
+            return Err(self.wrong("warehouse", problem));
+        }
+        if text.starts_with("file:///") || bucket.is_some() {
             return Ok(text.trim_end_matches('/').to_owned());
         }
-        let problem = if text.contains("://") {
+        let problem = if text.contains("://") || self.shown("warehouse") != text {
             "must be file:///folder or s3://bucket/prefix".to_owned()
         } else {
             let folder = std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text));

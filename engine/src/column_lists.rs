@@ -4,10 +4,10 @@
 //! with capital letters, dots or quotes. Here they are columns, whatever their names.
 
 use datafusion::{
-    common::Column,
+    common::{Column, JoinConstraint, JoinType},
     error::DataFusionError,
     logical_expr::{
-        Expr, LogicalPlanBuilder,
+        Expr, LogicalPlan, LogicalPlanBuilder,
         planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning},
     },
     sql::sqlparser::{
@@ -16,7 +16,7 @@ use datafusion::{
         parser::Parser,
     },
 };
-use std::{convert::Infallible, mem, ops::ControlFlow};
+use std::{collections::HashSet, convert::Infallible, mem, ops::ControlFlow};
 
 /// Plans the tables that have a list.
 #[derive(Debug)]
@@ -40,6 +40,12 @@ impl RelationPlanner for ListPlanner {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let mut plan = context.plan(relation)?;
+        let shared = shared_columns(&plan);
+        if !shared.is_empty() {
+            let columns = plan.schema().columns().into_iter();
+            let kept = columns.filter(|column| !shared.contains(column)).map(Expr::Column);
+            plan = LogicalPlanBuilder::from(plan).project(kept)?.build()?;
+        }
         // Otherwise the planner says what is wrong.
         if alias.columns.len() == plan.schema().fields().len() {
             let given = mem::take(&mut alias.columns);
@@ -55,6 +61,22 @@ impl RelationPlanner for ListPlanner {
         }
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, Some(alias)))))
     }
+}
+
+/// Columns on the right of a join that `USING` makes one with those on its left. Of RIGHT and FULL joins there
+/// are none: [`crate::clauses`] refuses `USING` there.
+fn shared_columns(plan: &LogicalPlan) -> HashSet<Column> {
+    let LogicalPlan::Join(join) = plan else { return HashSet::new() };
+    let mut shared = shared_columns(&join.left);
+    shared.extend(shared_columns(&join.right));
+    if join.join_constraint == JoinConstraint::Using
+        && matches!(join.join_type, JoinType::Inner | JoinType::Left)
+    {
+        let keys = join.on.iter().flat_map(|(one, other)| [one, other]);
+        let columns = keys.filter_map(Expr::get_as_join_column);
+        shared.extend(columns.filter(|column| join.right.schema().has_column(column)).cloned());
+    }
+    shared
 }
 
 /// Writes the lists of common table expressions as those of tables in them, which [`ListPlanner`] plans:

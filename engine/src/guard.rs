@@ -36,6 +36,8 @@ pub const RELATIONS_MAX: usize = 250;
 
 /// Most common table expressions: each may stand on the one before it, so they nest a plan.
 pub const CTES_MAX: usize = 50;
+/// Deepest nesting of queries with `WITH`: each level doubles the search for names of tables.
+pub const WITH_DEPTH_MAX: usize = 8;
 
 /// Most `*` and `t.*` of one SELECT: each stands for all columns of its tables.
 pub const WILDCARDS_MAX: usize = 10;
@@ -117,7 +119,9 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         .tokenize_with_location()
         .map_err(|error| syntax::of_token(&error))?;
     let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
-    check_tokens(&tokens)?;
+    if let ControlFlow::Break(reason) = check_tokens(&tokens) {
+        return Err(invalid(reason));
+    }
     check_numbers(sql, &located)?;
     if let ControlFlow::Break(reason) = clauses::words(&tokens) {
         return Err(invalid(reason));
@@ -192,7 +196,7 @@ fn invalid(text: impl Into<String>) -> SqlError {
 }
 
 /// Counts what recursion depth and plan size follow from.
-fn check_tokens(tokens: &[Token]) -> Result<(), SqlError> {
+fn check_tokens(tokens: &[Token]) -> ControlFlow<String> {
     let mut operators = 0;
     let mut set_operations = 0;
     let mut joins = 0;
@@ -214,22 +218,11 @@ fn check_tokens(tokens: &[Token]) -> Result<(), SqlError> {
         depth_most = depth_most.max(depth).max(prefixes);
     }
     if DEPTH_MAX < depth_most {
-        return Err(invalid(format!("the statement is nested more than {DEPTH_MAX} levels deep")));
+        return refuse(format!("the statement is nested more than {DEPTH_MAX} levels deep"));
     }
-    if OPERATORS_MAX < operators {
-        return Err(invalid(format!(
-            "the statement has more than {OPERATORS_MAX} operators; use IN (…) for long lists"
-        )));
-    }
-    if JOINS_MAX < joins {
-        return Err(invalid(format!("the statement has more than {JOINS_MAX} JOINs")));
-    }
-    if SET_OPERATIONS_MAX < set_operations {
-        return Err(invalid(format!(
-            "the statement has more than {SET_OPERATIONS_MAX} UNION, INTERSECT or EXCEPT"
-        )));
-    }
-    Ok(())
+    at_most(OPERATORS_MAX, operators, "operators; use IN (…) for long lists")?;
+    at_most(JOINS_MAX, joins, "JOINs")?;
+    at_most(SET_OPERATIONS_MAX, set_operations, "UNION, INTERSECT or EXCEPT")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -314,6 +307,8 @@ struct StatementShape {
     subqueries: usize,
     /// Common table expressions so far.
     ctes: usize,
+    /// Open queries that have some.
+    open_withs: usize,
     /// Columns of grouping sets so far.
     grouping_columns: usize,
     /// Places for the request's values so far.
@@ -337,6 +332,13 @@ fn refuse(reason: impl Into<String>) -> ControlFlow<String> {
     ControlFlow::Break(reason.into())
 }
 
+fn at_most(most: usize, count: usize, what: &str) -> ControlFlow<String> {
+    if count <= most {
+        return ControlFlow::Continue(());
+    }
+    refuse(format!("the statement has more than {most} {what}"))
+}
+
 fn address(query: &Query) -> usize {
     std::ptr::from_ref(query).addr()
 }
@@ -350,11 +352,9 @@ impl Visitor for StatementShape {
                 return refuse("WITH RECURSIVE is not available: its result can exceed memory");
             }
             self.ctes += with.cte_tables.len();
-            if CTES_MAX < self.ctes {
-                return refuse(format!(
-                    "the statement has more than {CTES_MAX} common table expressions"
-                ));
-            }
+            at_most(CTES_MAX, self.ctes, "common table expressions")?;
+            self.open_withs += 1;
+            at_most(WITH_DEPTH_MAX, self.open_withs, "queries with WITH inside of one another")?;
             for cte in &with.cte_tables {
                 let name = cte.alias.name.value.to_lowercase();
                 self.names.insert(address(&cte.query), name);
@@ -370,6 +370,7 @@ impl Visitor for StatementShape {
 
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
         let relations = self.open.pop().unwrap_or(0);
+        self.open_withs -= usize::from(query.with.is_some());
         match self.names.remove(&address(query)) {
             Some(name) => {
                 let weight = self.weights.entry(name).or_insert(1);

@@ -1,6 +1,6 @@
 //! Requests to a server, with bounded retries where a repeat is safe.
 
-use crate::config::Config;
+use crate::config::{Config, redaction::without_credentials};
 use bytes::Bytes;
 use icecore_catalog::body::parse_object;
 use reqwest::{Method, Response, StatusCode, header};
@@ -68,9 +68,9 @@ pub struct ServerClient {
 }
 
 impl std::fmt::Debug for ServerClient {
-    /// Shows no token.
+    /// Shows no token and no password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerClient").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("ServerClient").field("url", &self.shown_url()).finish_non_exhaustive()
     }
 }
 
@@ -156,7 +156,11 @@ impl ServerClient {
 
     /// Says of an answer that it is not what it should be.
     fn foreign(&self, body: &[u8], reason: String) -> ClientError {
-        ClientError::Foreign { url: self.url.clone(), reason, start: start_of(body) }
+        ClientError::Foreign { url: self.shown_url(), reason, start: start_of(body) }
+    }
+
+    fn shown_url(&self) -> String {
+        without_credentials(&self.url)
     }
 
     fn unanswered(&self, cause: &reqwest::Error) -> ClientError {
@@ -164,7 +168,7 @@ impl ServerClient {
         while let Some(next) = last.source() {
             last = next;
         }
-        ClientError::Send { url: self.url.clone(), reason: last.to_string() }
+        ClientError::Send { url: self.shown_url(), reason: last.to_string() }
     }
 
     /// Sends until there is an answer that a repeat cannot better; for requests that may be

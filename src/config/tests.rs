@@ -244,6 +244,15 @@ fn a_secret_without_a_key_stops_the_start_and_is_not_shown() {
             assert_eq!(config.webhook_secrets.values().next().unwrap(), &[plain]);
         }
     }
+    for (bytes, is_taken) in [(1024, true), (1025, false)] {
+        let list = format!(r#"["a", "{}"]"#, "s".repeat(bytes));
+        for secret in [&list, &"s".repeat(bytes)] {
+            let loaded = load("", &[("ICECORE_WEBHOOKS_GITHUB_SECRET", secret.as_str())], &[]);
+            assert_eq!(loaded.is_ok(), is_taken, "{bytes}");
+            let problem = loaded.err().unwrap_or_default();
+            assert!(is_taken || problem.ends_with("`(hidden)` must have 1 to 1024 bytes"));
+        }
+    }
     for secret in ["whsec_", "whsec_c2VjcmV0", r#"["plain-text", "whsec_"]"#] {
         let variable = "ICECORE_WEBHOOKS_SVIX_SECRET";
         assert_eq!(
@@ -273,8 +282,30 @@ fn no_form_of_a_metastores_password_is_shown() {
         ("host=h password=hush", "(hidden)"),
         ("h/d?password=hush", "(hidden)"),
         ("icecore.db", "icecore.db"),
+        ("postgres://u:hush/db", "(hidden)"),
+        ("postgres://u:hush%40h/d", "(hidden)"),
+        ("postgres://u%3Ahush%40h/d", "(hidden)"),
+        ("postgres://u:hush?host=h", "(hidden)"),
+        ("postgres://h/d#p=hush", "(hidden)"),
+        ("postgres:/u:hush/d", "(hidden)"),
+        ("postgres//u:hush", "(hidden)"),
+        ("u:hush", "(hidden)"),
+        ("postgres://u:hu%40hush@h/d", "postgres://h/d"),
+        ("postgres://u:hush@[::1]:5432/d", "postgres://[::1]:5432/d"),
+        ("h:5432/d", "h:5432/d"),
     ] {
         assert_eq!(shown(metastore), expected, "{metastore}");
+    }
+    for (warehouse, expected) in [
+        ("s3://AK:hush@b/p", "s3://b/p"),
+        ("s3://AK:hu/sh@b/p", "s3://b/p"),
+        ("s3://AK:hush", "(hidden)"),
+        ("s3:/AK:hush@b/p", "(hidden)"),
+        ("s4://AK:hush@b/p", "s4://b/p"),
+    ] {
+        let problem = load("", &[], &[("warehouse", warehouse)]).unwrap_err();
+        assert!(problem.contains(&format!("`{expected}` must be ")), "{problem}");
+        assert!(!problem.contains("hush"), "{problem}");
     }
     let url = "postgress://u:hush@h/d";
     for problem in [
@@ -282,6 +313,8 @@ fn no_form_of_a_metastores_password_is_shown() {
         load(&format!("metastore = \"{url}\""), &[], &[]),
         load("", &[], &[("postgres://u:hush@h/d?sslmode", "on")]),
         load("", &[("ICECORE_S3_ENDPOINT", "u:hush@h:9000")], &[]),
+        load("", &[("ICECORE_S3_ENDPOINT", "u:hush")], &[]),
+        load("\"s3.secret_access_key:hush\" = 1", &[], &[]),
     ] {
         let problem = problem.unwrap_err();
         assert!(!problem.contains("hush"), "{problem}");
@@ -294,6 +327,15 @@ fn no_form_of_a_metastores_password_is_shown() {
 
 #[test]
 fn secrets_are_not_shown() {
+    for key in ["s3.secret_access_key", "webhooks.svix.secret"] {
+        let typed = format!("{key}:whsec_hush");
+        assert_eq!(
+            load("", &[], &[(&typed, "")]).unwrap_err(),
+            format!(
+                "unknown setting `{key}…` in command line; did you mean `{key}`? `icecore config` lists all of them"
+            )
+        );
+    }
     let config = load("", &[("ICECORE_S3_SECRET_ACCESS_KEY", "hush")], &[]).unwrap();
     assert_eq!(config.s3.secret_access_key.as_deref(), Some("hush"));
     assert!(config.effective.iter().all(|(_, text, ..)| !text.contains("hush")));

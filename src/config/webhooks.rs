@@ -1,7 +1,7 @@
 //! Settings `webhooks.{provider}.secret`.
 
 use crate::config::{ConfigError, SettingTexts, settings::SETTINGS};
-use icecore_lake::event::webhook::check_standard_secret;
+use icecore_lake::event::webhook::{check_secret, check_standard_secret};
 use std::collections::BTreeMap;
 
 /// What each of them means.
@@ -25,10 +25,12 @@ impl SettingTexts {
             let mut secrets: Vec<String> =
                 serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()]);
             secrets.retain(|secret| !secret.is_empty());
-            if STANDARD_PROVIDERS.contains(&provider) {
-                let checked = secrets.iter().try_for_each(|secret| check_standard_secret(secret));
-                checked.map_err(|problem| self.wrong(key, problem))?;
-            }
+            let is_standard = STANDARD_PROVIDERS.contains(&provider);
+            let checked = secrets.iter().try_for_each(|secret| {
+                check_secret(secret)?;
+                if is_standard { check_standard_secret(secret) } else { Ok(()) }
+            });
+            checked.map_err(|problem| self.wrong(key, problem))?;
             if !secrets.is_empty() {
                 by_provider.insert(provider.to_owned(), secrets);
             }

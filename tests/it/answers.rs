@@ -346,3 +346,29 @@ async fn a_column_is_found_in_another_case_through_every_query_below() {
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_behind_a_join_with_using_has_one_name_for_the_shared_column() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&events(0..1)).await.0, 200);
+    let (a, b) = ("(SELECT 1 AS id, 2 AS v) a", "(SELECT 3 AS id, 4 AS w) b");
+    let left = format!("({a} LEFT JOIN {b} USING (id)) AS q(x, y, z)");
+    let natural = format!("({a} NATURAL LEFT JOIN {b}) AS q(x, y, z)");
+    for table in [&left, &natural, &format!("(SELECT q.* FROM {left}) AS r")] {
+        for columns in ["*", "x, y, z"] {
+            let sql = format!("SELECT {columns} FROM {table}");
+            assert_eq!(server.rows("shop.example", &sql).await, json!([[1, 2, null]]), "{sql}");
+        }
+    }
+    let chain =
+        format!("({a} LEFT JOIN {b} USING (id) JOIN (SELECT 1 AS id, 5 AS u) c USING (id))");
+    let sql = format!("SELECT x, y, z, u FROM {chain} AS q(x, y, z, u)");
+    assert_eq!(server.rows("shop.example", &sql).await, json!([[1, 2, null, 5]]), "{sql}");
+    let many = format!("SELECT x FROM ({a} LEFT JOIN {b} USING (id)) AS q(x, y, z, u)");
+    let (status, answer) = server.query("shop.example", &json!({ "sql": many })).await;
+    assert_eq!(status, 400, "{answer}");
+    // ON makes no column one with another.
+    let on = format!("SELECT x, y, z, u FROM ({a} LEFT JOIN {b} ON a.id = b.id) AS q(x, y, z, u)");
+    assert_eq!(server.rows("shop.example", &on).await, json!([[1, 2, null, null]]));
+    server.stop().await;
+}

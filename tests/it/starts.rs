@@ -179,8 +179,11 @@ async fn why_postgresql_is_not_to_be_had_is_said_without_the_place_in_its_source
 }
 
 #[test]
-fn a_command_shows_no_password_of_a_metastore() {
+fn a_command_shows_no_password() {
     let mistyped = ["config", "--set", "metastore:postgres://u:hush@h/d"];
+    let colon = ["config", "--set", "s3.secret_access_key:hush=="];
+    let login = ["snapshots", "events", "--url", "http://u:hush@127.0.0.1:1"];
+    let keys = [("warehouse", "s3://AK:hush@b/p".to_owned())];
     let set = |url: &str| [("metastore", url.to_owned())];
     let folder = tempfile::tempdir().unwrap();
     let unknown = set("postgres://u@127.0.0.1:1/d?Password=hush");
@@ -188,6 +191,9 @@ fn a_command_shows_no_password_of_a_metastore() {
     for (output, code, shown) in [
         (run(&["serve"], &unknown, b""), 1, "cannot connect to PostgreSQL at 127.0.0.1:1"),
         (run(&mistyped, &[], b""), 2, "--set `metastore…` is not KEY=VALUE"),
+        (run(&colon, &[], b""), 2, "unknown setting `s3.secret_access_key…`"),
+        (run(&login, &[], b""), 1, "no answer from http://127.0.0.1:1"),
+        (run(&["config"], &keys, b""), 2, "`s3://b/p` must be"),
         (run(&["config"], &set("postgress://u:hush@h/d"), b""), 2, "`postgress://h/d` must be"),
         (run(&["config"], &set("postgres://u@h/d?password=hush"), b""), 0, "postgres://h/d"),
     ] {

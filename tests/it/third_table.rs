@@ -115,6 +115,7 @@ async fn a_group_that_was_not_written_leaves_no_row_of_any_table() {
     check_rows(&server, 4).await;
     server.commit(NS).await;
     check_rows(&server, 4).await;
+    assert_eq!(marks(&server).await, both(8, 4), "what was not written has used up no number");
     server.stop().await;
 }
 

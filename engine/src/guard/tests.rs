@@ -152,6 +152,15 @@ fn recursion_and_long_chains_of_common_table_expressions_are_refused() {
     };
     check(&chain(CTES_MAX)).unwrap();
     check_refused(&chain(CTES_MAX + 1), "more than 50 common table expressions");
+    let nested = |n: usize| {
+        let one = |inner: String, n: usize| format!("WITH c{n} AS ({inner}) SELECT a FROM c{n}");
+        (0..n).fold("SELECT 1 AS a".to_owned(), one)
+    };
+    check(&nested(WITH_DEPTH_MAX)).unwrap();
+    check(&format!("{0} UNION ALL SELECT a FROM ({0}) q", nested(WITH_DEPTH_MAX / 2))).unwrap();
+    let deep = nested(WITH_DEPTH_MAX + 1);
+    check_refused(&deep, "more than 8 queries with WITH inside of one another");
+    check_refused(&format!("SELECT 1 IN (SELECT a FROM ({deep}) q)"), "more than 8 queries with");
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! A provider's delivery as an event, and which secrets of Standard Webhooks are none. Leaves checking
-//! signatures to `http`.
+//! A provider's delivery as an event, and which texts are no secrets. Leaves checking signatures to `http`.
 //!
 //! Its one invariant: the body is in `payload` byte for byte, whatever it is.
 
@@ -24,8 +23,21 @@ const TYPE_BYTES_MAX: usize = 256;
 /// `meta` of an event whose payload is no text.
 const META_BASE64: &str = r#"{"payloadEncoding":"base64"}"#;
 
+/// Longest secret.
+const SECRET_BYTES_MAX: usize = 1024;
 /// Shortest key of Standard Webhooks, by its specification. An empty one would sign for anybody.
 const STANDARD_KEY_BYTES_MIN: usize = 24;
+
+/// Whether a secret can be one of any provider.
+///
+/// # Errors
+/// The text for who set it.
+pub fn check_secret(secret: &str) -> Result<(), &'static str> {
+    match secret.len() {
+        1..=SECRET_BYTES_MAX => Ok(()),
+        _ => Err("must have 1 to 1024 bytes"),
+    }
+}
 
 /// Whether a secret can be one of Standard Webhooks: base64 after `whsec_`. Any text without that may be
 /// one, as senders with a secret of their own have it.

@@ -251,18 +251,25 @@ fn nobody_signs_with_a_secret_that_has_no_key() {
         ("webhook-timestamp", "0"),
         ("webhook-signature", signature.as_str()),
     ]);
-    let found = SignatureScheme::Standard.verify(&headers, b"{}", std::iter::once("whsec_"), 0);
-    assert_eq!(found.map(drop), Err(SignatureFault::WrongSignature));
+    let zeros = STANDARD.encode([0_u8; 32]);
+    for secret in ["whsec_", "AAAA", "whsec_AAAA", &zeros, &format!("whsec_{zeros}"), "\0"] {
+        let found = SignatureScheme::Standard.verify(&headers, b"{}", std::iter::once(secret), 0);
+        assert_eq!(found.map(drop), Err(SignatureFault::WrongSignature), "{secret:?}");
+    }
 }
 
 #[test]
 fn a_secret_without_the_mark_is_believed_as_base64_and_as_it_stands() {
-    let secret = "hunter2hunter2ab";
-    let decoded = STANDARD.decode(secret).unwrap();
-    for (key, expected) in [
-        (secret.as_bytes(), Ok(())),
-        (&decoded, Ok(())),
-        (b"another", Err(SignatureFault::WrongSignature)),
+    let (secret, short) = ("hunter2hunter2hunter2abc", "hunter2hunter2ab");
+    let decoded = |secret: &str| STANDARD.decode(secret).unwrap();
+    let wrong = Err(SignatureFault::WrongSignature);
+    for (secret, key, expected) in [
+        (secret, secret.as_bytes(), Ok(())),
+        (secret, &decoded(secret), Ok(())),
+        (secret, b"another", wrong),
+        // Of fewer than 16 bytes, a key is a word that happens to be base64.
+        (short, short.as_bytes(), Ok(())),
+        (short, &decoded(short), wrong),
     ] {
         let signature = format!("v1,{}", STANDARD.encode(sign(key, "m.0.{}")));
         let headers = headers(&[
