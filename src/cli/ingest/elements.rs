@@ -53,12 +53,15 @@ pub(super) fn parts(
     Some(parts)
 }
 
+/// Places of batches, and why each is refused.
+type RefusedBatches = Vec<(u64, String)>;
+
 /// The elements of a JSON text; or its batches that a request to this namespace does not take, by their
 /// places, and why.
 fn elements<'a>(
     text: &'a [u8],
     namespace: &str,
-) -> Option<Result<Vec<&'a RawValue>, Vec<(u64, String)>>> {
+) -> Option<Result<Vec<&'a RawValue>, RefusedBatches>> {
     let values: Result<Vec<&RawValue>, _> =
         serde_json::Deserializer::from_slice(text).into_iter().collect();
     let mut elements: Vec<&RawValue> = Vec::new();

@@ -85,7 +85,7 @@ async fn a_snapshot_that_is_named_meanwhile_stays() {
         let made = house.other.refs().create(&table, "kept", RefKind::Tag, Some(goes)).await;
         made.unwrap();
     };
-    let (removed, turns) = thinned_around(&house, tag).await;
+    let (removed, turns) = Box::pin(thinned_around(&house, tag)).await;
     assert!(0 < removed);
     assert_eq!(turns, 2, "what goes is worked out once more");
     let after = house.catalog.tables().load(&table).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_snapshot_that_is_named_meanwhile_stays() {
 #[tokio::test]
 async fn what_was_worked_out_follows_a_commit_before_its_turn() {
     let house = overgrown(560).await;
-    let (removed, turns) = thinned_around(&house, append(&house.other, 561)).await;
+    let (removed, turns) = Box::pin(thinned_around(&house, append(&house.other, 561))).await;
     assert!(0 < removed);
     assert_eq!(turns, 1, "it is not worked out anew");
     let after = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
