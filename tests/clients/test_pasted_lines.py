@@ -218,6 +218,7 @@ def test_operations(shell):
     shell.end({
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
+        "icecore compact": "names a command, whose lines are run above",
         "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
         "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",
