@@ -1,7 +1,7 @@
 """Every command line of the README and of three documents works as it stands, or is listed here with the reason why it is not run.
 
-A line is pasted into bash in a folder with an `icecore.toml`, which has the port, and with an `icecore` in the path. What stands for something else
-(`NS`, `…`, an address of this machine) is replaced.
+A line is pasted into bash in a folder with an `icecore.toml`, which has the port that the server got, and with an `icecore` in the path. What stands
+for something else (`NS`, `…`, an address of this machine) is replaced.
 """
 import json
 import os
@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from server import LISTENING, ROOT, binary, free_port, plain_environment
+from server import LISTENING, ROOT, binary, plain_environment
 
 SPAN = re.compile(r"(icecore|curl|cargo|chmod|\./check|[A-Z_]+=\S+) ")
 EVENT = '{"id":"p-1","type":"Order.placed","ns":"shop.example"}'
@@ -47,12 +47,16 @@ class Shell:
 
     def __init__(self, folder, document: str):
         self.folder, self.left = folder, commands((ROOT / document).read_text())
-        self.port = free_port()
-        (folder / "icecore.toml").write_text(f'listen = "127.0.0.1:{self.port}"\n')
+        self.listen_at(0)
         (folder / "bin").mkdir()
         (folder / "bin" / "icecore").symlink_to(os.path.abspath(binary()))
         self.environment = plain_environment() | {"HOME": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.process = None
+
+    def listen_at(self, port: int) -> None:
+        """What the lines take for the server's port; a server takes a free one for 0."""
+        self.port = port
+        (self.folder / "icecore.toml").write_text(f'listen = "127.0.0.1:{port}"\n')
 
     def take(self, start: str) -> str:
         """The line that begins so, which is done with."""
@@ -79,13 +83,15 @@ class Shell:
 
     def serve(self, line: str) -> None:
         """Runs a line that goes on serving, until it listens."""
+        self.listen_at(0)
         log = self.folder / "server.log"
         with open(log, "wb") as output:
             self.process = subprocess.Popen(["bash", "-c", f"exec env {self.filled(line, {}).removesuffix(' &')}"], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         deadline = time.monotonic() + 60
-        while not LISTENING.search(log.read_text()):
+        while not (found := LISTENING.search(log.read_text())):
             assert self.process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
+        self.listen_at(int(found.group(1).rsplit(":", 1)[1]))
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -212,6 +218,7 @@ def test_operations(shell):
     shell.end({
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
+        "icecore compact": "names a command, whose lines are run above",
         "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
         "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",
