@@ -4,6 +4,8 @@
 //! has no plan for were not there. Every field of the parser's types is named here, so a version of
 //! it that brings another clause does not compile until somebody has looked at it.
 
+mod shared_columns;
+
 use crate::allowed::{AGGREGATE, WINDOW};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
@@ -214,7 +216,8 @@ pub fn select(select: &Select) -> ClauseVerdict {
         }
     }
     projection.iter().try_for_each(select_item)?;
-    from.iter().try_for_each(table_with_joins)
+    from.iter().try_for_each(table_with_joins)?;
+    shared_columns::check(select)
 }
 
 fn check_group_by(group_by: &GroupByExpr) -> ClauseVerdict {
