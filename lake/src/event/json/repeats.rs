@@ -19,30 +19,34 @@ pub(crate) fn last_of_each<'m, 'a>(members: &'m [JsonMember<'a>]) -> Cow<'m, [Js
     Cow::Owned(last)
 }
 
-/// Whether two members may have one name; mostly told by a bit for each name that was seen.
+/// Whether two members may have one name; mostly told by a bit for each name.
 #[inline]
 fn may_repeat(members: &[JsonMember<'_>]) -> bool {
     if COMPARED_MAX < members.len() {
         return true;
     }
-    let mut seen = 0_u64;
-    members.iter().enumerate().any(|(at, member)| {
+    let (mut seen, mut taken, mut is_escaped) = (0_u64, 0, false);
+    for member in members {
         let bit = 1 << place(member.name.raw);
-        let is_taken = seen & bit != 0;
+        taken |= seen & bit;
         seen |= bit;
-        let before = &members[..at];
-        member.name.kind == JsonKind::Escaped
-            || (is_taken && before.iter().any(|other| other.name.raw == member.name.raw))
-    })
+        is_escaped |= member.name.kind == JsonKind::Escaped;
+    }
+    is_escaped || (taken != 0 && have_one_name(members))
+}
+
+fn have_one_name(members: &[JsonMember<'_>]) -> bool {
+    members
+        .iter()
+        .enumerate()
+        .any(|(at, member)| members[..at].iter().any(|other| other.name.raw == member.name.raw))
 }
 
 /// The place of a name, with its quotes, among 64 bits.
 #[inline]
 fn place(name: &str) -> u32 {
-    let bytes = name.as_bytes();
-    let [_, first, .., last, _] = *bytes else { return 0 };
-    let signs =
-        u32::from_le_bytes([bytes.len().to_le_bytes()[0], first, bytes[bytes.len() / 2], last]);
+    let [_, first, .., last, _] = *name.as_bytes() else { return 0 };
+    let signs = u32::from_le_bytes([name.len().to_le_bytes()[0], first, last, 0]);
     // The top six bits of a product depend on all of its bits (Knuth's multiplicative hash).
     signs.wrapping_mul(0x9e37_79b1) >> 26
 }
