@@ -16,8 +16,8 @@ TYPES = 3
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The job would be faster than a test now and then."""
-    server = Server(tmp_path_factory.mktemp("icecore"), ["--set", "compaction.enabled=off"])
+    """The job would be faster than a test now and then, and does nothing on a disk that is nearly full."""
+    server = Server(tmp_path_factory.mktemp("icecore"), ["--set", "compaction.enabled=off", "--set", "wal.disk_free_min=0.001"])
     yield server.start()
     server.stop()
 
