@@ -12,11 +12,14 @@ use crate::{
 use iceberg::{
     TableIdent, TableUpdate,
     spec::{
-        MAIN_BRANCH, NestedField, NestedFieldRef, PartitionSpec, SchemaRef, SnapshotReference,
-        SnapshotRetention, TableMetadata,
+        MAIN_BRANCH, NestedField, NestedFieldRef, PartitionSpec, PrimitiveType, SchemaRef,
+        SnapshotReference, SnapshotRetention, TableMetadata, Type,
     },
 };
 use std::collections::HashMap;
+
+/// Most bytes of a `fixed` column that is added.
+const FIXED_BYTES_MAX: u64 = 1 << 20;
 
 impl Catalog {
     /// Refuses to take the table away that this server writes, such as to have it `dropped`. One
@@ -147,16 +150,41 @@ pub(super) fn check(
         ));
     }
     check_case(table, base, schema)?;
-    // Our rows have no value for a column that they do not know.
-    let is_new = |field: &&NestedFieldRef| base.current_schema().field_by_id(field.id).is_none();
+    match unfit(base, schema) {
+        Some(what) => refuse(what),
+        None => Ok(()),
+    }
+}
+
+/// Why our rows, which have no value for columns that they do not know, do not fit the columns that are
+/// new or changed.
+fn unfit(base: &TableMetadata, schema: &SchemaRef) -> Option<String> {
+    let before = base.current_schema();
+    let is_new = |field: &&NestedFieldRef| before.field_by_id(field.id).is_none();
     let added = schema.as_struct().fields().iter().filter(is_new).find(|field| field.required);
-    let tightened = fields.iter().find(|field| {
+    let tightened = before.as_struct().fields().iter().find(|field| {
         !field.required && schema.field_by_id(field.id).is_some_and(|new| new.required)
     });
     if let Some(field) = added.or(tightened) {
-        return refuse(format!("the column `{}` must be optional", field.name));
+        return Some(format!("the column `{}` must be optional", field.name));
     }
-    Ok(())
+    let wide = new_wide(base, schema)?;
+    Some(format!(
+        "values of the column `{}` may have {FIXED_BYTES_MAX} bytes at most: use `binary`",
+        wide.name
+    ))
+}
+
+/// A new column, at any depth, whose values are too wide for rows that lack it: each takes as much.
+fn new_wide<'a>(base: &TableMetadata, schema: &'a SchemaRef) -> Option<&'a NestedFieldRef> {
+    let is_known = |id: i32| base.schemas_iter().any(|known| known.field_by_id(id).is_some());
+    let ids = schema.field_id_to_name_map().keys();
+    ids.filter_map(|id| schema.field_by_id(*id)).find(|field| match field.field_type.as_ref() {
+        Type::Primitive(PrimitiveType::Fixed(bytes)) => {
+            FIXED_BYTES_MAX < *bytes && !is_known(field.id)
+        }
+        _ => false,
+    })
 }
 
 /// Refuses to add a file that the service wrote. The rows of one that was merged are in another file, and

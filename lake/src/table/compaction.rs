@@ -19,8 +19,8 @@ use crate::table::{
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
-    DataFileFormat, FormatVersion, Literal, NestedField, PrimitiveLiteral, Schema, SchemaRef,
-    TableMetadata, Transform,
+    DataFileFormat, FormatVersion, Literal, NestedField, NestedFieldRef, PrimitiveLiteral,
+    PrimitiveType, Schema, SchemaRef, TableMetadata, Transform, Type,
 };
 use icecore_catalog::scan::{
     ManifestSource, ScanError,
@@ -37,6 +37,9 @@ use std::{
 
 /// Files that are described before others have their turn.
 const FILES_AT_ONCE: usize = 256;
+
+/// Rows take as much of a `fixed` column, null or not; a table with a wider one is left alone.
+const FIXED_BYTES_MAX: u64 = 64 << 10;
 
 /// Why no file of a table is rewritten; none when they may be.
 #[must_use]
@@ -66,6 +69,13 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     }
     if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
         return Err(format!("its column `{}` has no single values", nested.name));
+    }
+    let is_wide = |field: &&NestedFieldRef| {
+        matches!(field.field_type.as_ref(),
+            Type::Primitive(PrimitiveType::Fixed(bytes)) if FIXED_BYTES_MAX < *bytes)
+    };
+    if let Some(wide) = fields.iter().find(is_wide) {
+        return Err(format!("its column `{}` has values of more than 64 KiB", wide.name));
     }
     let schema = Schema::builder().with_fields(fields).build();
     let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;

@@ -247,7 +247,7 @@ impl OpenFile {
 
     /// The wanted columns of a row group.
     fn bytes_in(&self, group: &RowGroupMetaData) -> GroupBytes {
-        GroupBytes::of(group, &self.mask, self.columns.fields.len())
+        GroupBytes::of(group, &self.mask, &self.columns.schema)
     }
 
     /// What the footer says.

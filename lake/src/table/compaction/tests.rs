@@ -260,6 +260,25 @@ async fn a_dropped_column_keeps_its_values() {
     assert_eq!(read(&again).await, [before, vec![(4, None)]].concat());
 }
 
+/// Rows that lack a value of it would take as much.
+#[test]
+fn a_table_with_a_wide_column_is_left_alone() {
+    for (bytes, is_left) in [(64 << 10, false), ((64 << 10) + 1, true)] {
+        let mut lake = sorted_people();
+        let mut fields: Vec<NestedField> = lake
+            .metadata
+            .current_schema()
+            .as_struct()
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone())
+            .collect();
+        fields.push(optional(9, "wide", PrimitiveType::Fixed(bytes)));
+        lake.change(|builder| builder.add_current_schema(schema(fields)));
+        assert_eq!(obstacle(&lake.metadata).is_some(), is_left, "{bytes}");
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_is_not_in_the_order_it_claims_is_not_written_anew() {
     let mut lake = sorted_people();
