@@ -6,8 +6,15 @@
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
 use crate::{
-    ancestors, commit, error::CatalogError, location::Location, metadata_file::refs::SnapshotRefs,
-    retention, snapshot::obsolete::FORKED,
+    ancestors, commit,
+    error::CatalogError,
+    location::Location,
+    metadata_file::refs::SnapshotRefs,
+    names, retention,
+    snapshot::{
+        changes::{FileKey, SnapshotChanges},
+        obsolete::FORKED,
+    },
 };
 use iceberg::{
     TableIdent, TableUpdate,
@@ -187,12 +194,12 @@ fn new_wide<'a>(base: &TableMetadata, schema: &'a SchemaRef) -> Option<&'a Neste
     })
 }
 
-/// Refuses to add a file that the service wrote. The rows of one that was merged are in another file, and
-/// those of one that is live would be there twice.
+/// Refuses to add a file with a name that the service gives. The rows of one that was merged are in another
+/// file, and those of one that is live would be there twice.
 pub(super) fn check_added(
     table: &TableMetadata,
     own: &Location,
-    added: &[String],
+    changes: &SnapshotChanges,
 ) -> Result<(), CatalogError> {
     if !retention::is_managed(table) {
         return Ok(());
@@ -200,27 +207,16 @@ pub(super) fn check_added(
     let data = format!("{own}/data/");
     let is_ours = |path: &&String| {
         let location = own.admit(path);
-        location.is_ok_and(|file| file.as_str().strip_prefix(&data).is_some_and(is_own_name))
+        let name = location.as_ref().ok().and_then(|file| file.as_str().strip_prefix(&data));
+        name.is_some_and(names::is_own_file) && !changes.carried.contains(&FileKey::of(path))
     };
-    match added.iter().find(is_ours) {
+    match changes.added_paths.iter().find(is_ours) {
         Some(path) => Err(CatalogError::Invalid(format!(
-            "`{path}` was written by this server: its rows are in the table, or were deleted from it. \
-             To have them once more, add a copy of it under another name"
+            "`{path}` has a name that this server gives: its rows are in the table, or were deleted from \
+             it. To have them once more, add a copy of it under another name"
         ))),
         None => Ok(()),
     }
-}
-
-/// Whether the service gives such names: a folder of two hex digits, and an id of 26 characters.
-fn is_own_name(name: &str) -> bool {
-    let Some((folder, file)) = name.split_once('/') else { return false };
-    let is_id = |id: &str| {
-        let mut letters = id.bytes();
-        id.len() == 26 && letters.all(|it| it.is_ascii_digit() || it.is_ascii_uppercase())
-    };
-    folder.len() == 2
-        && folder.bytes().all(|digit| digit.is_ascii_hexdigit())
-        && file.strip_suffix(".parquet").is_some_and(is_id)
 }
 
 /// Refuses a column whose name differs from another one's by case only: many engines take the two for

@@ -22,11 +22,14 @@ use iceberg::spec::{
     DataFileFormat, FormatVersion, Literal, NestedField, NestedFieldRef, PrimitiveLiteral,
     PrimitiveType, Schema, SchemaRef, TableMetadata, Transform, Type,
 };
-use icecore_catalog::scan::{
-    ManifestSource, ScanError,
-    deletes::{DeleteIndex, is_only_about, partition_key},
-    filter::Filter,
-    manifests::{PlannedFile, PlannedFiles},
+use icecore_catalog::{
+    names::is_own_file,
+    scan::{
+        ManifestSource, ScanError,
+        deletes::{DeleteIndex, is_only_about, partition_key},
+        filter::Filter,
+        manifests::{PlannedFile, PlannedFiles},
+    },
 };
 use std::{
     cmp::Reverse,
@@ -199,6 +202,7 @@ fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -
         bytes: file.bytes,
         rows: file.rows,
         is_sorted: file.sort_order_id == order.filter(|order| *order != 0),
+        is_foreign: !has_own_name(table, file),
         obstacle: obstacle_of_file(table, file),
         delete_files,
         deleted_rows: alone.map(|delete| delete.rows).sum(),
@@ -218,6 +222,12 @@ fn obstacle_of_file(table: &TableMetadata, file: &PlannedFile) -> Option<&'stati
     } else {
         None
     }
+}
+
+/// Whether the service gave the file its name. Spelled otherwise it counts as another engine's.
+fn has_own_name(table: &TableMetadata, file: &PlannedFile) -> bool {
+    let inside = file.location.strip_prefix(table.location().trim_end_matches('/'));
+    inside.and_then(|name| name.strip_prefix("/data/")).is_some_and(is_own_file)
 }
 
 /// Whether rows of the file are known to have no place in the table's order.

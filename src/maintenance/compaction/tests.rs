@@ -837,7 +837,7 @@ async fn a_merged_file_is_not_added_again() {
         let added = house.put_snapshot(&metadata, head, id, list).await;
         match added {
             Err(CatalogError::Invalid(text)) if is_refused => {
-                assert!(text.contains("was written by this server"), "{text}");
+                assert!(text.contains("has a name that this server gives"), "{text}");
             }
             added => assert!(added.is_ok() && !is_refused, "{added:?}"),
         }

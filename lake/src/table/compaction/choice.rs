@@ -19,6 +19,8 @@
 //! A file of any size is written anew if [`DELETE_FILES_MAX`] delete files reach it, or at least a tenth of
 //! its rows is known to be deleted, or an operator asks and there is one. A small one takes the smaller ones
 //! with it: together they are hardly longer than it is.
+//!
+//! Files of other engines are for an operator alone.
 
 use std::collections::BTreeMap;
 
@@ -63,6 +65,9 @@ pub struct LiveFile {
     pub rows: u64,
     /// Whether its rows are in the table's order.
     pub is_sorted: bool,
+    /// Whether another engine gave it its name. Once it is merged, who adds it again by that name is not
+    /// refused, and its rows are there twice.
+    pub is_foreign: bool,
     /// Why it is not written anew, if so.
     pub obstacle: Option<&'static str>,
     /// Delete files that reach it.
@@ -139,7 +144,9 @@ pub fn choose(
         }
         let unsorted = (!file.is_sorted && UNSORTED_BYTES_MAX < file.bytes)
             .then_some("files over 8 MiB without the table's sort order stay as they are");
-        match file.obstacle.or(unsorted) {
+        let foreign = (file.is_foreign && mode == CompactionMode::Steady)
+            .then_some("files of other engines are merged by hand alone");
+        match file.obstacle.or(unsorted).or(foreign) {
             Some(reason) if is_small(file, rules) || 0 < file.delete_files => {
                 choice.skipped.push(reason);
             }

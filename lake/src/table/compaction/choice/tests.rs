@@ -103,6 +103,17 @@ fn a_small_file_with_deleted_rows_takes_the_smaller_ones_with_it() {
 }
 
 #[test]
+fn files_of_other_engines_stay_until_an_operator_asks() {
+    let mut some = files(TODAY - 1, &[MB, MB, MB]);
+    some[2].is_foreign = true;
+    assert_eq!(sizes(&some, CompactionMode::Steady), [2]);
+    some[1].is_foreign = true;
+    some[1].delete_files = 4;
+    assert!(sizes(&some, CompactionMode::Steady).is_empty());
+    assert_eq!(sizes(&some, CompactionMode::ClosedDays), [3]);
+}
+
+#[test]
 fn so_many_files_may_come_before_the_next_look() {
     let patience = |count: usize| {
         let some = files(TODAY, &vec![20_000; count]);
