@@ -44,9 +44,15 @@ const FILES_AT_ONCE: usize = 256;
 /// Rows take as much of a `fixed` column, null or not; a table with a wider one is left alone.
 const FIXED_BYTES_MAX: u64 = 64 << 10;
 
+/// The table property that, set to `off`, leaves a table alone.
+const SWITCH: &str = "icecore.compaction";
+
 /// Why no file of a table is rewritten; none when they may be.
 #[must_use]
 pub fn obstacle(table: &TableMetadata) -> Option<String> {
+    if table.properties().get(SWITCH).is_some_and(|value| value.eq_ignore_ascii_case("off")) {
+        return Some(format!("its property `{SWITCH}` is `off`"));
+    }
     if table.format_version() != FormatVersion::V2 {
         return Some(format!("it has format version {}", table.format_version()));
     }

@@ -260,6 +260,15 @@ async fn a_dropped_column_keeps_its_values() {
     assert_eq!(read(&again).await, [before, vec![(4, None)]].concat());
 }
 
+#[test]
+fn a_table_whose_property_says_so_is_left_alone() {
+    let mut lake = sorted_people();
+    assert_eq!(obstacle(&lake.metadata), None);
+    let off = [("icecore.compaction".to_owned(), "off".to_owned())];
+    lake.change(|builder| builder.set_properties(off.into()));
+    assert!(obstacle(&lake.metadata).is_some());
+}
+
 /// Rows that lack a value of it would take as much.
 #[test]
 fn a_table_with_a_wide_column_is_left_alone() {
