@@ -1,7 +1,8 @@
 //! What the columns of a row group take, going by the footer of its file.
 //!
 //! Its one invariant: a batch of so many rows as [`GroupBytes::batch_rows`] says takes no more than
-//! [`BATCH_BYTES_MOST`] where the footer does not tell how long values are, whatever they are.
+//! [`BATCH_BYTES_MOST`] where the footer does not tell how long values are, whatever they are. Of a column
+//! of which it tells what all of its values take together, a batch takes no more than that either.
 
 use crate::table::file_columns::BATCH_ROWS;
 use arrow::datatypes::{DataType, Schema};
@@ -26,8 +27,7 @@ pub(super) struct GroupBytes {
     pub(super) plain: u64,
     /// In memory, as far as the footer tells.
     pub(super) values: u64,
-    /// The most that a row takes of columns of which it does not tell: a short chunk may have one long
-    /// value many times.
+    /// The most that a row takes of columns whose chunk may have one long value many times.
     longest: u64,
 }
 
@@ -54,7 +54,9 @@ impl GroupBytes {
         }
         let known = column.unencoded_byte_array_data_bytes().map(count);
         self.values = self.values.saturating_add(known.unwrap_or(plain));
-        if known.is_none() && column.encodings().any(shares_bytes) {
+        // The footer tells of all rows together: where they share what is stored, few may have most of it.
+        let may_be_long = known.is_none_or(|known| plain < known && BATCH_BYTES_MOST < known);
+        if may_be_long && column.encodings().any(shares_bytes) {
             self.longest = self.longest.saturating_add(plain);
         }
     }
