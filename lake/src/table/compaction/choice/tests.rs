@@ -120,6 +120,13 @@ fn so_many_files_may_come_before_the_next_look() {
         choose(&some, &RULES, CompactionMode::Steady, NOW_MS).patience
     };
     assert_eq!([0, 1, 16, 40].map(patience), [17, 16, 1, 1]);
+    let closed = choose(&files(TODAY - 9, &[20_000; 16]), &RULES, CompactionMode::Steady, NOW_MS);
+    assert_eq!(closed.patience, 17, "nothing is to come to it");
+    // Each is longer than all smaller ones together.
+    let doubled: Vec<u64> = (0..9).map(|n| (64 << 10) << n).collect();
+    let strict = CompactionRules { files_max: 8, ..RULES };
+    let none = choose(&files(TODAY, &doubled), &strict, CompactionMode::Steady, NOW_MS);
+    assert_eq!((none.groups.len(), none.patience), (0, PATIENCE_MIN));
 }
 
 #[test]
