@@ -201,10 +201,11 @@ impl Compaction {
         let noted = self.noted();
         for file in files {
             if noted.is_whole(&file.location, since_ms, now_ms) {
-                file.delete_files = 0;
+                (file.delete_files, file.deleted_rows) = (0, 0);
             }
             if noted.is_failed(&file.location, since_ms, now_ms) {
-                file.obstacle = Some("files whose rewrite failed stay as they are for an hour");
+                file.obstacle =
+                    Some("files whose rewrite failed stay as they are for an hour or more");
             }
         }
     }
@@ -312,7 +313,7 @@ impl Compaction {
             None => files.iter().map(location).collect(),
         };
         step.failed += noted.len() as u64;
-        self.noted().fail(noted, self.0.clock.passed_ms());
+        self.noted().fail(noted, cause.is_lasting(), self.0.clock.passed_ms());
         step.skipped.push(cause.to_string());
         Vec::new()
     }
