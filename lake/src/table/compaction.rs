@@ -59,8 +59,8 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
     layout(table).err()
 }
 
-/// How merged files are laid out: with the columns of the current schema, and behind them those that it
-/// lacks and an earlier one has, under names that nobody reads by.
+/// How merged files are laid out: with the columns of the current schema, and behind them those with single
+/// values that it lacks and an earlier one has, under names that nobody reads by.
 ///
 /// # Errors
 /// A column that is not merged.
@@ -68,16 +68,21 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     let mut schemas: Vec<&SchemaRef> = table.schemas_iter().collect();
     schemas.sort_by_key(|schema| Reverse(schema.schema_id()));
     let mut fields = table.current_schema().as_struct().fields().to_vec();
+    if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
+        return Err(format!("its column `{}` has no single values", nested.name));
+    }
     let mut known: HashSet<i32> = fields.iter().map(|field| field.id).collect();
+    let mut names: HashSet<String> = fields.iter().map(|field| field.name.clone()).collect();
     for field in schemas.iter().flat_map(|schema| schema.as_struct().fields()) {
-        if known.insert(field.id) {
-            let name = format!("dropped_{}", field.id);
+        // Files with values of a nested one are not merged.
+        if field.field_type.is_primitive() && known.insert(field.id) {
+            let mut name = format!("dropped_{}", field.id);
+            while !names.insert(name.clone()) {
+                name.push('_');
+            }
             let kept = NestedField { name, required: false, ..field.as_ref().clone() };
             fields.push(Arc::new(kept));
         }
-    }
-    if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
-        return Err(format!("its column `{}` has no single values", nested.name));
     }
     let is_wide = |field: &&NestedFieldRef| {
         matches!(field.field_type.as_ref(),
@@ -223,11 +228,20 @@ fn obstacle_of_file(table: &TableMetadata, file: &PlannedFile) -> Option<&'stati
         Some("encrypted files stay as they are")
     } else if file.spec_id != table.default_partition_spec_id() {
         Some("files of an earlier partition spec stay as they are")
+    } else if had_nested(table) && !has_own_name(table, file) {
+        // The service never writes values of such a column.
+        Some("files of other engines stay as they are where a nested column was dropped")
     } else if lacks_sort_values(table, file) {
         Some("files with rows that lack a value of the sort order stay as they are")
     } else {
         None
     }
+}
+
+/// Whether the table has or had a column without single values.
+fn had_nested(table: &TableMetadata) -> bool {
+    let mut fields = table.schemas_iter().flat_map(|schema| schema.as_struct().fields());
+    fields.any(|field| !field.field_type.is_primitive())
 }
 
 /// Whether the service gave the file its name. Spelled otherwise it counts as another engine's.

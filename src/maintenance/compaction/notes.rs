@@ -31,6 +31,8 @@ const FILES_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct CompactionNotes {
     tables: RecentNotes<TableIdent, TableNote>,
+    /// Why tables are left alone, as it was told.
+    obstacles: RecentNotes<TableIdent, String>,
     /// Files whose rewrite failed.
     failed: RecentNotes<String, FailureNote>,
     /// Files of which delete files delete nothing, and when that was seen.
@@ -68,6 +70,7 @@ impl Default for CompactionNotes {
     fn default() -> Self {
         Self {
             tables: RecentNotes::new(TABLES_MAX),
+            obstacles: RecentNotes::new(TABLES_MAX),
             failed: RecentNotes::new(FILES_MAX),
             whole: RecentNotes::new(FILES_MAX),
         }
@@ -110,6 +113,15 @@ impl CompactionNotes {
         let seen = Some(SeenFiles { totals, patience, until_ms });
         let note = TableNote { after_ms: now_ms.saturating_add(LOOK_MS), seen, lost: 0 };
         self.tables.put(table.clone(), note);
+    }
+
+    /// Whether nobody was told yet why a table is left alone.
+    pub(super) fn is_news(&mut self, table: &TableIdent, obstacle: &str) -> bool {
+        let is_news = self.obstacles.get(table).is_none_or(|told| told != obstacle);
+        if is_news {
+            self.obstacles.put(table.clone(), obstacle.to_owned());
+        }
+        is_news
     }
 
     /// A step wrote and committed something.

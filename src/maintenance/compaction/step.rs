@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Why files with delete files stay.
 const WHOLE: &str = "files of which delete files delete nothing stay as they are for an hour";
@@ -156,7 +156,7 @@ impl Compaction {
         if stays.is_some() || totals.are_of_one_file() {
             // No manifest of it is read.
             self.noted().see(table, totals, 1, now_ms);
-            return Ok(stays.map_or_else(CompactionStep::default, CompactionStep::skip));
+            return Ok(stays.map_or_else(CompactionStep::default, |why| self.stay(table, why)));
         }
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let cache = ManifestCache::default();
@@ -188,6 +188,15 @@ impl Compaction {
         // One commit leaves more to do only where it did something, or knows what is in the way.
         step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
+    }
+
+    /// Leaves a table alone, which is logged once.
+    fn stay(&self, table: &TableIdent, why: String) -> CompactionStep {
+        let is_news = self.noted().is_news(table, &why);
+        if is_news {
+            info!(%table, %why, "the files of a table are not merged");
+        }
+        CompactionStep::skip(why)
     }
 
     /// The rules, within what the table wants of its files.

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use iceberg::spec::{
     DataFile, Literal, NullOrder,
     PrimitiveType::{self, Long},
-    SortDirection, SortField, SortOrder, Struct,
+    SortDirection, SortField, SortOrder, Struct, StructType,
 };
 
 /// Id and name of each row, in order.
@@ -258,6 +258,30 @@ async fn a_dropped_column_keeps_its_values() {
     let moved = again.put(bytes.to_vec()).await.record_count(4).partition(within("Ulm")).build();
     again.commit(vec![moved.unwrap()]).await;
     assert_eq!(read(&again).await, [before, vec![(4, None)]].concat());
+}
+
+#[test]
+fn a_dropped_column_has_a_free_name() {
+    let mut lake = sorted_people();
+    let columns = [(1, "id", Long), (3, "city", PrimitiveType::String), (4, "dropped_2", Long)];
+    let without = schema(columns.map(|(id, name, kind)| optional(id, name, kind)));
+    lake.change(|builder| builder.add_current_schema(without));
+    let kept = layout(&lake.metadata).unwrap().schema;
+    assert_eq!(kept.field_by_id(2).unwrap().name, "dropped_2_");
+}
+
+#[test]
+fn a_dropped_column_without_single_values_is_left_out() {
+    let mut lake = sorted_people();
+    let inner = [Arc::new(optional(10, "x", Long))];
+    let nested = NestedField::optional(9, "own", Type::Struct(StructType::new(inner.into())));
+    let before = lake.metadata.current_schema().as_ref().clone();
+    let wider = before.clone().into_builder().with_fields([Arc::new(nested)]).build().unwrap();
+    lake.change(|builder| builder.add_current_schema(wider));
+    assert!(obstacle(&lake.metadata).is_some());
+    lake.change(|builder| builder.add_current_schema(before));
+    assert_eq!(obstacle(&lake.metadata), None);
+    assert!(had_nested(&lake.metadata));
 }
 
 #[test]
