@@ -851,10 +851,25 @@ async fn a_share_of_a_processor_is_enough() {
     for _ in 0..5 {
         house.append(30, 1).await;
     }
+    let files = async |house: &House| {
+        let loaded = house.load().await;
+        house.planned(&loaded.metadata, house.head().await).await.len()
+    };
+    // For a run by hand it does not rest, and what it owes is left.
+    let by_hand = HandRun::begin(&house.compaction.0.hand_runs);
+    let (table, pace) = (house.table.clone(), house.compaction.pace(0.5));
+    let apart = house.compaction.step_apart(table, CompactionRequest::steady(), pace).await;
+    let (pace, step) = apart.unwrap();
+    drop(by_hand);
+    assert!(step.unwrap().is_tried && !pace.owed.is_zero(), "{pace:?}");
+    assert_eq!(files(&house).await, 3);
+    for _ in 0..5 {
+        house.append(30, 1).await;
+    }
+    assert_eq!(files(&house).await, 18);
     let mut job = CompactTables::new(house.compaction.clone());
     while job.tick().await.unwrap() != Progress::Idle {}
-    let loaded = house.load().await;
-    assert_eq!(house.planned(&loaded.metadata, house.head().await).await.len(), 3);
+    assert_eq!(files(&house).await, 3);
 }
 
 #[tokio::test]
