@@ -260,6 +260,29 @@ async fn a_dropped_column_keeps_its_values() {
     assert_eq!(read(&again).await, [before, vec![(4, None)]].concat());
 }
 
+#[tokio::test]
+async fn a_file_without_ids_has_no_dropped_column_under_the_name_of_another() {
+    let mut lake = sorted_people();
+    let columns = [(1, "id", Long), (3, "city", PrimitiveType::String), (4, "name", Long)];
+    let other = schema(columns.map(|(id, name, kind)| optional(id, name, kind)));
+    lake.change(|builder| builder.add_current_schema(other));
+    for id in [1, 2] {
+        let columns = [
+            (0, "id", longs([Some(id)])),
+            (0, "city", texts([Some("Ulm")])),
+            (0, "name", longs([Some(9)])),
+        ];
+        let file = lake.write(&columns).await.partition(within("Ulm")).build().unwrap();
+        lake.commit(vec![file]).await;
+    }
+    let done = rewrite(&lake).await.unwrap();
+    let mut again = sorted_people();
+    let bytes = lake.storage.get(done.added[0].file_path()).await.unwrap();
+    let moved = again.put(bytes.to_vec()).await.record_count(2).partition(within("Ulm")).build();
+    again.commit(vec![moved.unwrap()]).await;
+    assert_eq!(read(&again).await, [(1, None), (2, None)]);
+}
+
 #[test]
 fn a_dropped_column_has_a_free_name() {
     let mut lake = sorted_people();
