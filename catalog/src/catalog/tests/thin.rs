@@ -74,7 +74,8 @@ async fn thinned_around(house: &House, other: impl Future<Output = ()>) -> (usiz
     let upkeep = house.catalog.upkeep();
     let both = async { tokio::join!(upkeep.thin(&table), between) };
     // One that fails before it asks for its turn would be waited for without an end.
-    let (thinned, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    let (thinned, ()) =
+        tokio::time::timeout(Duration::from_secs(60), Box::pin(both)).await.unwrap();
     (thinned.unwrap(), asked() - before)
 }
 
