@@ -258,7 +258,8 @@ async fn start_jobs(
         jobs.start(DeleteObsolete::new(catalog.clone()));
         let (thin, wake) = ThinSnapshots::new(catalog);
         jobs.start_woken(thin, Duration::MAX, wake);
-        if let Some(compaction) = compaction {
+        // Who takes the events merges their files.
+        if let Some(compaction) = compaction.filter(|_| owner.check().is_ok()) {
             jobs.start(CompactTables::new(compaction));
         }
     }

@@ -1,4 +1,5 @@
-//! Names of namespaces, tables and views, and which of them new ones may have. Pure.
+//! Names of namespaces, tables and views, which of them new ones may have, and those of the service's
+//! data files. Pure.
 //!
 //! Its one invariant: a name that passes fits into every database that the metastore runs on, with
 //! its namespace, as one key of an index (PostgreSQL takes 2704 bytes), and into one line of a log.
@@ -37,6 +38,20 @@ pub const NAME_CHARS_MAX: usize = 255;
 pub const LEVELS_MAX: usize = 32;
 /// Longest namespace, all its levels with what separates them, in bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 1024;
+
+/// Whether the service gives such names to data files below a table's `data`: a folder of two hex digits,
+/// and an id of 26 characters.
+#[must_use]
+pub fn is_own_file(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let is_id = |id: &str| {
+        let mut letters = id.bytes();
+        id.len() == 26 && letters.all(|it| it.is_ascii_digit() || it.is_ascii_uppercase())
+    };
+    folder.len() == 2
+        && folder.bytes().all(|digit| digit.is_ascii_hexdigit())
+        && file.strip_suffix(".parquet").is_some_and(is_id)
+}
 
 /// Refuses what no new table, view, branch or tag may be called.
 ///

@@ -20,7 +20,7 @@ use icecore_schemas::{
 ///
 /// # Errors
 /// 404 for a job that is not run by hand, and for a namespace that is not there; 429 while another run
-/// goes on.
+/// goes on; 503 on a server that takes no events.
 pub async fn run(
     State(app): State<AppState>,
     Path(name): Path<String>,
@@ -34,6 +34,7 @@ pub async fn run(
             return Err(ApiError::new(ErrorCode::NotFound, text));
         }
     };
+    app.owner.check()?;
     let namespace = asked.namespace.as_deref().map(parse_namespace).transpose()?;
     let levels = namespace.as_ref().map(guard::levels);
     let JobParameters { table, dry_run, .. } = asked;

@@ -358,6 +358,7 @@ pub const ROUTES: &[Route] = &[
         .refuses(&[
             (404, "No such job that is run by hand, or no such namespace"),
             (429, "A run by hand goes on already"),
+            (503, "This server takes no events: run it on the one that does"),
         ]),
     get("/healthz", Open, |m| on(m, health::healthz))
         .about("Alive")

@@ -129,6 +129,6 @@ def test_a_merged_file_is_not_added_again(server):
     merged = lake.load(namespace, "events").inspect.files()["file_path"].to_pylist()
     assert compact(client, namespace)["files"]["before"] == 3 * TYPES
     table = lake.load(namespace, "events")
-    with pytest.raises(BadRequestError, match="was written by this server"):
+    with pytest.raises(BadRequestError, match="has a name that this server gives"):
         table.add_files(merged[:1])
     assert client.sql(namespace, "SELECT count(*) FROM events") == [(90,)]

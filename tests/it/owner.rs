@@ -112,7 +112,8 @@ impl House {
         let committed =
             self.post(server, "/ingest?ack=committed", &events(&ids("refused", 1))).await;
         let commit = self.post(server, "/v1/shop/commit", &json!({})).await;
-        for answer in [ready, ingest, committed, commit] {
+        let compact = self.post(server, "/admin/jobs/compact", &json!({})).await;
+        for answer in [ready, ingest, committed, commit, compact] {
             assert_eq!(answer.status(), 503, "{}", answer.url());
             assert!(answer.headers().contains_key("retry-after"));
             let told: Value = answer.json().await.unwrap();

@@ -250,14 +250,16 @@ fn is_rewrite(snapshot: &Snapshot, changes: &SnapshotChanges) -> bool {
 }
 
 /// Whether the summary of a snapshot that leaves files out without a word removes so many, as ClickHouse
-/// and some libraries do it, or the snapshot has no files at all. The summary of a list that was made of
+/// and some libraries do it, or does not count them and the snapshot has no files at all. The summary of a list that was made of
 /// an older head does not count what came since.
 fn is_counted(snapshot: &Snapshot, changes: &SnapshotChanges, gone: u64) -> bool {
     let summary = snapshot.summary();
     let counted = summary.additional_properties.get(DELETED_DATA_FILES);
-    let is_empty = changes.kept.is_empty() && changes.new.is_empty();
     matches!(summary.operation, Operation::Delete | Operation::Overwrite)
-        && (is_empty || counted.is_some_and(|count| count.parse::<u64>() == Ok(gone)))
+        && match counted {
+            Some(count) => count.parse::<u64>() == Ok(gone),
+            None => changes.kept.is_empty() && changes.new.is_empty(),
+        }
 }
 
 fn check_spec(delete: &DeleteFile, spec_id: i64) -> Result<(), CatalogError> {

@@ -6,17 +6,27 @@
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
 use crate::{
-    ancestors, commit, error::CatalogError, location::Location, metadata_file::refs::SnapshotRefs,
-    retention, snapshot::obsolete::FORKED,
+    ancestors, commit,
+    error::CatalogError,
+    location::Location,
+    metadata_file::refs::SnapshotRefs,
+    names, retention,
+    snapshot::{
+        changes::{FileKey, SnapshotChanges},
+        obsolete::FORKED,
+    },
 };
 use iceberg::{
     TableIdent, TableUpdate,
     spec::{
-        MAIN_BRANCH, NestedField, NestedFieldRef, PartitionSpec, SchemaRef, SnapshotReference,
-        SnapshotRetention, TableMetadata,
+        MAIN_BRANCH, NestedField, NestedFieldRef, PartitionSpec, PrimitiveType, SchemaRef,
+        SnapshotReference, SnapshotRetention, TableMetadata, Type,
     },
 };
 use std::collections::HashMap;
+
+/// Most bytes of a `fixed` column that is added.
+const FIXED_BYTES_MAX: u64 = 1 << 20;
 
 impl Catalog {
     /// Refuses to take the table away that this server writes, such as to have it `dropped`. One
@@ -147,24 +157,49 @@ pub(super) fn check(
         ));
     }
     check_case(table, base, schema)?;
-    // Our rows have no value for a column that they do not know.
-    let is_new = |field: &&NestedFieldRef| base.current_schema().field_by_id(field.id).is_none();
+    match unfit(base, schema) {
+        Some(what) => refuse(what),
+        None => Ok(()),
+    }
+}
+
+/// Why our rows, which have no value for columns that they do not know, do not fit the columns that are
+/// new or changed.
+fn unfit(base: &TableMetadata, schema: &SchemaRef) -> Option<String> {
+    let before = base.current_schema();
+    let is_new = |field: &&NestedFieldRef| before.field_by_id(field.id).is_none();
     let added = schema.as_struct().fields().iter().filter(is_new).find(|field| field.required);
-    let tightened = fields.iter().find(|field| {
+    let tightened = before.as_struct().fields().iter().find(|field| {
         !field.required && schema.field_by_id(field.id).is_some_and(|new| new.required)
     });
     if let Some(field) = added.or(tightened) {
-        return refuse(format!("the column `{}` must be optional", field.name));
+        return Some(format!("the column `{}` must be optional", field.name));
     }
-    Ok(())
+    let wide = new_wide(base, schema)?;
+    Some(format!(
+        "values of the column `{}` may have {FIXED_BYTES_MAX} bytes at most: use `binary`",
+        wide.name
+    ))
 }
 
-/// Refuses to add a file that the service wrote. The rows of one that was merged are in another file, and
-/// those of one that is live would be there twice.
+/// A new column, at any depth, whose values are too wide for rows that lack it: each takes as much.
+fn new_wide<'a>(base: &TableMetadata, schema: &'a SchemaRef) -> Option<&'a NestedFieldRef> {
+    let is_known = |id: i32| base.schemas_iter().any(|known| known.field_by_id(id).is_some());
+    let ids = schema.field_id_to_name_map().keys();
+    ids.filter_map(|id| schema.field_by_id(*id)).find(|field| match field.field_type.as_ref() {
+        Type::Primitive(PrimitiveType::Fixed(bytes)) => {
+            FIXED_BYTES_MAX < *bytes && !is_known(field.id)
+        }
+        _ => false,
+    })
+}
+
+/// Refuses to add a file with a name that the service gives. The rows of one that was merged are in another
+/// file, and those of one that is live would be there twice.
 pub(super) fn check_added(
     table: &TableMetadata,
     own: &Location,
-    added: &[String],
+    changes: &SnapshotChanges,
 ) -> Result<(), CatalogError> {
     if !retention::is_managed(table) {
         return Ok(());
@@ -172,27 +207,16 @@ pub(super) fn check_added(
     let data = format!("{own}/data/");
     let is_ours = |path: &&String| {
         let location = own.admit(path);
-        location.is_ok_and(|file| file.as_str().strip_prefix(&data).is_some_and(is_own_name))
+        let name = location.as_ref().ok().and_then(|file| file.as_str().strip_prefix(&data));
+        name.is_some_and(names::is_own_file) && !changes.carried.contains(&FileKey::of(path))
     };
-    match added.iter().find(is_ours) {
+    match changes.added_paths.iter().find(is_ours) {
         Some(path) => Err(CatalogError::Invalid(format!(
-            "`{path}` was written by this server: its rows are in the table, or were deleted from it. \
-             To have them once more, add a copy of it under another name"
+            "`{path}` has a name that this server gives: its rows are in the table, or were deleted from \
+             it. To have them once more, add a copy of it under another name"
         ))),
         None => Ok(()),
     }
-}
-
-/// Whether the service gives such names: a folder of two hex digits, and an id of 26 characters.
-fn is_own_name(name: &str) -> bool {
-    let Some((folder, file)) = name.split_once('/') else { return false };
-    let is_id = |id: &str| {
-        let mut letters = id.bytes();
-        id.len() == 26 && letters.all(|it| it.is_ascii_digit() || it.is_ascii_uppercase())
-    };
-    folder.len() == 2
-        && folder.bytes().all(|digit| digit.is_ascii_hexdigit())
-        && file.strip_suffix(".parquet").is_some_and(is_id)
 }
 
 /// Refuses a column whose name differs from another one's by case only: many engines take the two for

@@ -198,7 +198,7 @@ impl Catalog {
         let changes = self.changes(own, snapshot, parent).await?;
         self.check_live(own, table, snapshot, parent, &changes).await?;
         self.check_not_queued(own, &changes.added_paths).await?;
-        managed_table_rules::check_added(table, own, &changes.added_paths)?;
+        managed_table_rules::check_added(table, own, &changes)?;
         seen.add(own, &both);
         Ok(Some(changes))
     }

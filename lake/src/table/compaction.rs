@@ -19,14 +19,17 @@ use crate::table::{
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
-    DataFileFormat, FormatVersion, Literal, NestedField, PrimitiveLiteral, Schema, SchemaRef,
-    TableMetadata, Transform,
+    DataFileFormat, FormatVersion, Literal, NestedField, NestedFieldRef, Operation,
+    PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, TableMetadata, Transform, Type,
 };
-use icecore_catalog::scan::{
-    ManifestSource, ScanError,
-    deletes::{DeleteIndex, is_only_about, partition_key},
-    filter::Filter,
-    manifests::{PlannedFile, PlannedFiles},
+use icecore_catalog::{
+    names::is_own_file,
+    scan::{
+        ManifestSource, ScanError,
+        deletes::{DeleteIndex, is_only_about, partition_key},
+        filter::Filter,
+        manifests::{PlannedFile, PlannedFiles},
+    },
 };
 use std::{
     cmp::Reverse,
@@ -38,17 +41,31 @@ use std::{
 /// Files that are described before others have their turn.
 const FILES_AT_ONCE: usize = 256;
 
+/// Rows take as much of a `fixed` column, null or not; a table with a wider one is left alone.
+const FIXED_BYTES_MAX: u64 = 64 << 10;
+
+/// So long a table is left alone after another engine changed rows of it.
+const CONTENDED_MS: i64 = 10 * 60_000;
+/// And no longer than so long after it was merged.
+const MERGED_MS: i64 = 60 * 60_000;
+
+/// The table property that, set to `off`, leaves a table alone.
+const SWITCH: &str = "icecore.compaction";
+
 /// Why no file of a table is rewritten; none when they may be.
 #[must_use]
 pub fn obstacle(table: &TableMetadata) -> Option<String> {
+    if table.properties().get(SWITCH).is_some_and(|value| value.eq_ignore_ascii_case("off")) {
+        return Some(format!("its property `{SWITCH}` is `off`"));
+    }
     if table.format_version() != FormatVersion::V2 {
         return Some(format!("it has format version {}", table.format_version()));
     }
     layout(table).err()
 }
 
-/// How merged files are laid out: with the columns of the current schema, and behind them those that it
-/// lacks and an earlier one has, under names that nobody reads by.
+/// How merged files are laid out: with the columns of the current schema, and behind them those with single
+/// values that it lacks and an earlier one has, under names that nobody reads by.
 ///
 /// # Errors
 /// A column that is not merged.
@@ -56,20 +73,44 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     let mut schemas: Vec<&SchemaRef> = table.schemas_iter().collect();
     schemas.sort_by_key(|schema| Reverse(schema.schema_id()));
     let mut fields = table.current_schema().as_struct().fields().to_vec();
+    if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
+        return Err(format!("its column `{}` has no single values", nested.name));
+    }
     let mut known: HashSet<i32> = fields.iter().map(|field| field.id).collect();
+    let mut names: HashSet<String> = fields.iter().map(|field| field.name.clone()).collect();
     for field in schemas.iter().flat_map(|schema| schema.as_struct().fields()) {
-        if known.insert(field.id) {
-            let name = format!("dropped_{}", field.id);
+        // Files with values of a nested one are not merged.
+        if field.field_type.is_primitive() && known.insert(field.id) {
+            let mut name = format!("dropped_{}", field.id);
+            while !names.insert(name.clone()) {
+                name.push('_');
+            }
             let kept = NestedField { name, required: false, ..field.as_ref().clone() };
             fields.push(Arc::new(kept));
         }
     }
-    if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
-        return Err(format!("its column `{}` has no single values", nested.name));
+    let is_wide = |field: &&NestedFieldRef| {
+        matches!(field.field_type.as_ref(),
+            Type::Primitive(PrimitiveType::Fixed(bytes)) if FIXED_BYTES_MAX < *bytes)
+    };
+    if let Some(wide) = fields.iter().find(is_wide) {
+        return Err(format!("its column `{}` has values of more than 64 KiB", wide.name));
     }
     let schema = Schema::builder().with_fields(fields).build();
     let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;
     Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
+}
+
+/// Whether another engine changed rows of a table in the last ten minutes: a merge may make its next commit
+/// fail. Where that never ends, the table is merged all the same, an hour after the last time.
+#[must_use]
+pub fn is_contended(table: &TableMetadata, now_ms: i64) -> bool {
+    let is_within = |time_ms: i64, is_meant: fn(&Operation) -> bool| {
+        let mut meant = table.snapshots().filter(|made| is_meant(&made.summary().operation));
+        meant.any(|made| now_ms < made.timestamp_ms().saturating_add(time_ms))
+    };
+    is_within(CONTENDED_MS, |made| matches!(made, Operation::Overwrite | Operation::Delete))
+        && is_within(MERGED_MS, |made| *made == Operation::Replace)
 }
 
 /// How many files the newest snapshot has, by its summary.
@@ -189,6 +230,7 @@ fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -
         bytes: file.bytes,
         rows: file.rows,
         is_sorted: file.sort_order_id == order.filter(|order| *order != 0),
+        is_foreign: !has_own_name(table, file),
         obstacle: obstacle_of_file(table, file),
         delete_files,
         deleted_rows: alone.map(|delete| delete.rows).sum(),
@@ -203,11 +245,26 @@ fn obstacle_of_file(table: &TableMetadata, file: &PlannedFile) -> Option<&'stati
         Some("encrypted files stay as they are")
     } else if file.spec_id != table.default_partition_spec_id() {
         Some("files of an earlier partition spec stay as they are")
+    } else if had_nested(table) && !has_own_name(table, file) {
+        // The service never writes values of such a column.
+        Some("files of other engines stay as they are where a nested column was dropped")
     } else if lacks_sort_values(table, file) {
         Some("files with rows that lack a value of the sort order stay as they are")
     } else {
         None
     }
+}
+
+/// Whether the table has or had a column without single values.
+fn had_nested(table: &TableMetadata) -> bool {
+    let mut fields = table.schemas_iter().flat_map(|schema| schema.as_struct().fields());
+    fields.any(|field| !field.field_type.is_primitive())
+}
+
+/// Whether the service gave the file its name. Spelled otherwise it counts as another engine's.
+fn has_own_name(table: &TableMetadata, file: &PlannedFile) -> bool {
+    let inside = file.location.strip_prefix(table.location().trim_end_matches('/'));
+    inside.and_then(|name| name.strip_prefix("/data/")).is_some_and(is_own_file)
 }
 
 /// Whether rows of the file are known to have no place in the table's order.

@@ -122,7 +122,16 @@ impl FileColumns {
                 return Err(format!("its column `{}` has no single values", field.name));
             }
             is_nested |= schema.as_struct().field_by_id(*id).is_none();
-            fields.push(Arc::clone(field));
+            let current = table.current_schema();
+            let is_dropped = current.field_by_id(*id).is_none();
+            fields.push(match is_dropped && current.field_by_name(&field.name).is_some() {
+                // In a file without ids the name is the current column's.
+                true => Arc::new(NestedField {
+                    name: format!("dropped_{id}"),
+                    ..field.as_ref().clone()
+                }),
+                false => Arc::clone(field),
+            });
         }
         let aliases = FieldAliases::of(table).map_err(|cause| cause.to_string())?;
         Self::new(fields, is_nested, aliases)
@@ -247,7 +256,7 @@ impl OpenFile {
 
     /// The wanted columns of a row group.
     fn bytes_in(&self, group: &RowGroupMetaData) -> GroupBytes {
-        GroupBytes::of(group, &self.mask, self.columns.fields.len())
+        GroupBytes::of(group, &self.mask, &self.columns.schema)
     }
 
     /// What the footer says.

@@ -20,6 +20,8 @@ const PAUSE_MAX_MS: i64 = 60 * 60_000;
 /// So long the job leaves files alone whose rewrite failed, or of which delete files delete nothing; a run
 /// by hand tries them once.
 const LEFT_MS: i64 = 60 * 60_000;
+/// The longest such time: it doubles with each failure of a file that will fail again.
+const LEFT_MAX_MS: i64 = 24 * LEFT_MS;
 /// Most tables that are remembered, some 200 bytes each.
 const TABLES_MAX: usize = 100_000;
 /// Most files of each kind that are remembered.
@@ -29,8 +31,10 @@ const FILES_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct CompactionNotes {
     tables: RecentNotes<TableIdent, TableNote>,
-    /// Files whose rewrite failed, and when.
-    failed: RecentNotes<String, i64>,
+    /// Why tables are left alone, as it was told.
+    obstacles: RecentNotes<TableIdent, String>,
+    /// Files whose rewrite failed.
+    failed: RecentNotes<String, FailureNote>,
     /// Files of which delete files delete nothing, and when that was seen.
     whole: RecentNotes<String, i64>,
 }
@@ -43,6 +47,14 @@ struct TableNote {
     seen: Option<SeenFiles>,
     /// How many steps in a row came to nothing.
     lost: u32,
+}
+
+/// That the rewrite of a file failed.
+#[derive(Clone, Copy, Debug)]
+struct FailureNote {
+    at_ms: i64,
+    /// So long it is left alone.
+    left_ms: i64,
 }
 
 /// Files in which nothing was to do.
@@ -58,6 +70,7 @@ impl Default for CompactionNotes {
     fn default() -> Self {
         Self {
             tables: RecentNotes::new(TABLES_MAX),
+            obstacles: RecentNotes::new(TABLES_MAX),
             failed: RecentNotes::new(FILES_MAX),
             whole: RecentNotes::new(FILES_MAX),
         }
@@ -102,6 +115,15 @@ impl CompactionNotes {
         self.tables.put(table.clone(), note);
     }
 
+    /// Whether nobody was told yet why a table is left alone.
+    pub(super) fn is_news(&mut self, table: &TableIdent, obstacle: &str) -> bool {
+        let is_news = self.obstacles.get(table).is_none_or(|told| told != obstacle);
+        if is_news {
+            self.obstacles.put(table.clone(), obstacle.to_owned());
+        }
+        is_news
+    }
+
     /// A step wrote and committed something.
     pub(super) fn gain(&mut self, table: &TableIdent) {
         self.tables.remove(table);
@@ -117,12 +139,16 @@ impl CompactionNotes {
 
     /// Whether the rewrite of a file failed not long ago, and not before `since_ms`.
     pub(super) fn is_failed(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
-        self.failed.get(file).is_some_and(|at| is_recent(*at, since_ms, now_ms))
+        self.failed.get(file).is_some_and(|note| {
+            now_ms < note.at_ms.saturating_add(note.left_ms) && since_ms <= note.at_ms
+        })
     }
 
     /// Whether nothing of a file was found to be deleted not long ago, and not before `since_ms`.
     pub(super) fn is_whole(&self, file: &str, since_ms: i64, now_ms: i64) -> bool {
-        self.whole.get(file).is_some_and(|at| is_recent(*at, since_ms, now_ms))
+        self.whole
+            .get(file)
+            .is_some_and(|at| now_ms < at.saturating_add(LEFT_MS) && since_ms <= *at)
     }
 
     /// Delete files delete nothing of these.
@@ -130,14 +156,19 @@ impl CompactionNotes {
         files.into_iter().for_each(|file| self.whole.put(file, now_ms));
     }
 
-    /// The rewrite of these files failed.
-    pub(super) fn fail(&mut self, files: impl IntoIterator<Item = String>, now_ms: i64) {
-        files.into_iter().for_each(|file| self.failed.put(file, now_ms));
+    /// The rewrite of these files failed, and is known to fail again or not.
+    pub(super) fn fail(
+        &mut self,
+        files: impl IntoIterator<Item = String>,
+        is_lasting: bool,
+        now_ms: i64,
+    ) {
+        for file in files {
+            let before = self.failed.get(&file).filter(|_| is_lasting);
+            let left_ms = before.map_or(LEFT_MS, |note| (2 * note.left_ms).min(LEFT_MAX_MS));
+            self.failed.put(file, FailureNote { at_ms: now_ms, left_ms });
+        }
     }
-}
-
-fn is_recent(at_ms: i64, since_ms: i64, now_ms: i64) -> bool {
-    now_ms < at_ms.saturating_add(LEFT_MS) && since_ms <= at_ms
 }
 
 /// Whether so much came that there may be something to do. A snapshot of the service has a small file for a
@@ -223,6 +254,21 @@ mod tests {
         assert!(!is_as_seen(8, Some(4), LOOK_MS), "enough delete files");
         assert!(!is_as_seen(8, None, LOOK_MS), "nobody knows");
         assert!(!is_as_seen(8, Some(0), SEEN_MS), "days are over");
+    }
+
+    #[test]
+    fn a_file_that_will_fail_again_is_tried_more_and_more_rarely() {
+        let mut notes = CompactionNotes::default();
+        let mut now_ms = 0;
+        for (is_lasting, hours) in
+            [1, 2, 4, 8, 16, 24, 24].map(|hours| (true, hours)).into_iter().chain([(false, 1)])
+        {
+            notes.fail(["a".to_owned()], is_lasting, now_ms);
+            let over_ms = now_ms + hours * LEFT_MS;
+            assert!(notes.is_failed("a", 0, over_ms - 1), "{hours}");
+            assert!(!notes.is_failed("a", 0, over_ms), "{hours}");
+            now_ms = over_ms;
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) struct WorkPace {
     /// The pause for so much work.
     per_work: f64,
     /// What is left of earlier pauses.
-    owed: Duration,
+    pub(super) owed: Duration,
     since: Instant,
     stopping: ShutdownSignal,
     /// How many wait for the work to end: there is no pause while somebody does.

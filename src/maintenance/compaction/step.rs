@@ -19,7 +19,7 @@ use icecore_lake::table::{
     compaction::{
         FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        live_files, obstacle, planned_files,
+        is_contended, live_files, obstacle, planned_files,
         rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles, replacement},
     },
     deletes::RowDeletes,
@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Why files with delete files stay.
 const WHOLE: &str = "files of which delete files delete nothing stay as they are for an hour";
@@ -153,10 +153,11 @@ impl Compaction {
             true => obstacle(metadata),
             false => Some("it is not a table of the service".to_owned()),
         };
-        if stays.is_some() || totals.are_of_one_file() {
+        let is_contended = is_steady && is_contended(metadata, self.0.catalog.now_ms());
+        if stays.is_some() || totals.are_of_one_file() || is_contended {
             // No manifest of it is read.
             self.noted().see(table, totals, 1, now_ms);
-            return Ok(stays.map_or_else(CompactionStep::default, CompactionStep::skip));
+            return Ok(stays.map_or_else(CompactionStep::default, |why| self.stay(table, why)));
         }
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let cache = ManifestCache::default();
@@ -190,6 +191,15 @@ impl Compaction {
         Ok(step)
     }
 
+    /// Leaves a table alone, which is logged once.
+    fn stay(&self, table: &TableIdent, why: String) -> CompactionStep {
+        let is_news = self.noted().is_news(table, &why);
+        if is_news {
+            info!(%table, %why, "the files of a table are not merged");
+        }
+        CompactionStep::skip(why)
+    }
+
     /// The rules, within what the table wants of its files.
     fn rules(&self, layout: &FileLayout) -> CompactionRules {
         let mut rules = self.0.options.rules;
@@ -201,10 +211,11 @@ impl Compaction {
         let noted = self.noted();
         for file in files {
             if noted.is_whole(&file.location, since_ms, now_ms) {
-                file.delete_files = 0;
+                (file.delete_files, file.deleted_rows) = (0, 0);
             }
             if noted.is_failed(&file.location, since_ms, now_ms) {
-                file.obstacle = Some("files whose rewrite failed stay as they are for an hour");
+                file.obstacle =
+                    Some("files whose rewrite failed stay as they are for an hour or more");
             }
         }
     }
@@ -312,7 +323,7 @@ impl Compaction {
             None => files.iter().map(location).collect(),
         };
         step.failed += noted.len() as u64;
-        self.noted().fail(noted, self.0.clock.passed_ms());
+        self.noted().fail(noted, cause.is_lasting(), self.0.clock.passed_ms());
         step.skipped.push(cause.to_string());
         Vec::new()
     }

@@ -38,7 +38,9 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
     let day = json!({"source-id": 3, "field-id": 1001, "name": "dt", "transform": "day"});
     let added = json!({"id": 6, "name": "extra", "required": true, "type": "string"});
     let cased = json!({"id": 6, "name": "ID", "required": false, "type": "string"});
+    let wide = json!({"id": 6, "name": "wide", "required": false, "type": "fixed[1048577]"});
     let cases = [
+        (columns(&made, |fields| fields.push(wide.clone())), "1048576 bytes at most"),
         (columns(&made, |fields| fields.push(cased.clone())), "by case only"),
         (columns(&made, |fields| drop(fields.remove(0))), "column `id`"),
         (columns(&made, |fields| fields[0]["name"] = json!("key")), "column `id`"),

@@ -7,6 +7,7 @@ use crate::{
     retention::{self, SNAPSHOTS_MAX},
     snapshot::{MarkMove, NewSnapshot},
 };
+use std::time::Duration;
 
 const TABLE: &str = "a.events";
 
@@ -70,7 +71,11 @@ async fn thinned_around(house: &House, other: impl Future<Output = ()>) -> (usiz
         other.await;
         drop(held);
     };
-    let (thinned, ()) = tokio::join!(house.catalog.upkeep().thin(&table), between);
+    let upkeep = house.catalog.upkeep();
+    let both = async { tokio::join!(upkeep.thin(&table), between) };
+    // One that fails before it asks for its turn would be waited for without an end.
+    let (thinned, ()) =
+        tokio::time::timeout(Duration::from_secs(60), Box::pin(both)).await.unwrap();
     (thinned.unwrap(), asked() - before)
 }
 

@@ -19,6 +19,8 @@
 //! A file of any size is written anew if [`DELETE_FILES_MAX`] delete files reach it, or at least a tenth of
 //! its rows is known to be deleted, or an operator asks and there is one. A small one takes the smaller ones
 //! with it: together they are hardly longer than it is.
+//!
+//! Files of other engines are for an operator alone.
 
 use std::collections::BTreeMap;
 
@@ -46,6 +48,8 @@ const BATCH_ROWS: u64 = 8192;
 const BATCH_BYTES: u64 = 16 << 20;
 /// Larger files whose rows are in no known order are left alone: they are sorted in memory.
 const UNSORTED_BYTES_MAX: u64 = 8 << 20;
+/// So many files have to come to a partition that has more small ones than it should and none worth merging.
+const PATIENCE_MIN: usize = 4;
 const DAY_MS: i64 = 86_400_000;
 
 /// What is known of a live data file.
@@ -63,6 +67,9 @@ pub struct LiveFile {
     pub rows: u64,
     /// Whether its rows are in the table's order.
     pub is_sorted: bool,
+    /// Whether another engine gave it its name. Once it is merged, who adds it again by that name is not
+    /// refused, and its rows are there twice.
+    pub is_foreign: bool,
     /// Why it is not written anew, if so.
     pub obstacle: Option<&'static str>,
     /// Delete files that reach it.
@@ -117,7 +124,8 @@ pub struct CompactionChoice {
     pub groups: Vec<FileGroup>,
     /// Why files stay that are small or have deleted rows, each reason once.
     pub skipped: Vec<&'static str>,
-    /// As long as no partition gets so many files more, their number makes nothing worth it that was not.
+    /// As long as no partition but of closed days gets so many files more, their number makes hardly
+    /// anything worth it that was not.
     pub patience: usize,
 }
 
@@ -139,7 +147,9 @@ pub fn choose(
         }
         let unsorted = (!file.is_sorted && UNSORTED_BYTES_MAX < file.bytes)
             .then_some("files over 8 MiB without the table's sort order stay as they are");
-        match file.obstacle.or(unsorted) {
+        let foreign = (file.is_foreign && mode == CompactionMode::Steady)
+            .then_some("files of other engines are merged by hand alone");
+        match file.obstacle.or(unsorted).or(foreign) {
             Some(reason) if is_small(file, rules) || 0 < file.delete_files => {
                 choice.skipped.push(reason);
             }
@@ -148,6 +158,7 @@ pub fn choose(
         }
     }
     for files in partitions.into_values() {
+        let before = choice.groups.len();
         let mut small: Vec<&LiveFile> =
             files.iter().copied().filter(|file| is_small(file, rules)).collect();
         small.sort_unstable_by_key(|file| (file.bytes, &file.location));
@@ -170,7 +181,11 @@ pub fn choose(
         }
         let whole = files.iter().filter(|file| !is_small(file, rules));
         choice.groups.extend(whole.filter(|file| is_due(file)).map(|file| for_deletes(&[file])));
-        choice.patience = choice.patience.min(patience(&small, rules));
+        // Closed days become quiet, whatever comes to them.
+        if files[0].day.is_none_or(|day| today <= day) {
+            let gave_none = choice.groups.len() == before;
+            choice.patience = choice.patience.min(patience(&small, rules, gave_none));
+        }
     }
     choice.groups.sort_by_key(|group| (group.bytes / group.files.len() as u64, group.bytes));
     choice.skipped.sort_unstable();
@@ -211,8 +226,11 @@ fn fits(files: &[&LiveFile], rules: &CompactionRules) -> bool {
 }
 
 /// How many files have to come before so many small ones that the steady rule merges them.
-fn patience(small: &[&LiveFile], rules: &CompactionRules) -> usize {
-    rules.files_max.saturating_sub(small.len()).saturating_add(1)
+fn patience(small: &[&LiveFile], rules: &CompactionRules, gave_none: bool) -> usize {
+    match gave_none && rules.files_max < small.len() {
+        true => PATIENCE_MIN,
+        false => rules.files_max.saturating_sub(small.len()).saturating_add(1),
+    }
 }
 
 /// How many of the smallest files become one; none or at least two.

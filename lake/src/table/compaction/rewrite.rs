@@ -106,6 +106,12 @@ impl RewriteError {
         matches!(self, Self::Write(_) | Self::Miscounted { .. }) && !self.is_of_store()
     }
 
+    /// Whether another try fails as well: the file is as it is.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::Unsorted { .. } | Self::TooLarge { .. } | Self::Miscounted { .. })
+    }
+
     /// Whether the store takes no file: it takes none of others then.
     #[must_use]
     pub fn is_of_store(&self) -> bool {

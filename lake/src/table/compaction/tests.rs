@@ -18,7 +18,7 @@ use futures::StreamExt;
 use iceberg::spec::{
     DataFile, Literal, NullOrder,
     PrimitiveType::{self, Long},
-    SortDirection, SortField, SortOrder, Struct,
+    SortDirection, SortField, SortOrder, Struct, StructType,
 };
 
 /// Id and name of each row, in order.
@@ -258,6 +258,81 @@ async fn a_dropped_column_keeps_its_values() {
     let moved = again.put(bytes.to_vec()).await.record_count(4).partition(within("Ulm")).build();
     again.commit(vec![moved.unwrap()]).await;
     assert_eq!(read(&again).await, [before, vec![(4, None)]].concat());
+}
+
+#[tokio::test]
+async fn a_file_without_ids_has_no_dropped_column_under_the_name_of_another() {
+    let mut lake = sorted_people();
+    let columns = [(1, "id", Long), (3, "city", PrimitiveType::String), (4, "name", Long)];
+    let other = schema(columns.map(|(id, name, kind)| optional(id, name, kind)));
+    lake.change(|builder| builder.add_current_schema(other));
+    for id in [1, 2] {
+        let columns = [
+            (0, "id", longs([Some(id)])),
+            (0, "city", texts([Some("Ulm")])),
+            (0, "name", longs([Some(9)])),
+        ];
+        let file = lake.write(&columns).await.partition(within("Ulm")).build().unwrap();
+        lake.commit(vec![file]).await;
+    }
+    let done = rewrite(&lake).await.unwrap();
+    let mut again = sorted_people();
+    let bytes = lake.storage.get(done.added[0].file_path()).await.unwrap();
+    let moved = again.put(bytes.to_vec()).await.record_count(2).partition(within("Ulm")).build();
+    again.commit(vec![moved.unwrap()]).await;
+    assert_eq!(read(&again).await, [(1, None), (2, None)]);
+}
+
+#[test]
+fn a_dropped_column_has_a_free_name() {
+    let mut lake = sorted_people();
+    let columns = [(1, "id", Long), (3, "city", PrimitiveType::String), (4, "dropped_2", Long)];
+    let without = schema(columns.map(|(id, name, kind)| optional(id, name, kind)));
+    lake.change(|builder| builder.add_current_schema(without));
+    let kept = layout(&lake.metadata).unwrap().schema;
+    assert_eq!(kept.field_by_id(2).unwrap().name, "dropped_2_");
+}
+
+#[test]
+fn a_dropped_column_without_single_values_is_left_out() {
+    let mut lake = sorted_people();
+    let inner = [Arc::new(optional(10, "x", Long))];
+    let nested = NestedField::optional(9, "own", Type::Struct(StructType::new(inner.into())));
+    let before = lake.metadata.current_schema().as_ref().clone();
+    let wider = before.clone().into_builder().with_fields([Arc::new(nested)]).build().unwrap();
+    lake.change(|builder| builder.add_current_schema(wider));
+    assert!(obstacle(&lake.metadata).is_some());
+    lake.change(|builder| builder.add_current_schema(before));
+    assert_eq!(obstacle(&lake.metadata), None);
+    assert!(had_nested(&lake.metadata));
+}
+
+#[test]
+fn a_table_whose_property_says_so_is_left_alone() {
+    let mut lake = sorted_people();
+    assert_eq!(obstacle(&lake.metadata), None);
+    let off = [("icecore.compaction".to_owned(), "off".to_owned())];
+    lake.change(|builder| builder.set_properties(off.into()));
+    assert!(obstacle(&lake.metadata).is_some());
+}
+
+/// Rows that lack a value of it would take as much.
+#[test]
+fn a_table_with_a_wide_column_is_left_alone() {
+    for (bytes, is_left) in [(64 << 10, false), ((64 << 10) + 1, true)] {
+        let mut lake = sorted_people();
+        let mut fields: Vec<NestedField> = lake
+            .metadata
+            .current_schema()
+            .as_struct()
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone())
+            .collect();
+        fields.push(optional(9, "wide", PrimitiveType::Fixed(bytes)));
+        lake.change(|builder| builder.add_current_schema(schema(fields)));
+        assert_eq!(obstacle(&lake.metadata).is_some(), is_left, "{bytes}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! What the columns of a row group take, going by the footer of its file.
 //!
 //! Its one invariant: a batch of so many rows as [`GroupBytes::batch_rows`] says takes no more than
-//! [`BATCH_BYTES_MOST`] where the footer does not tell how long values are, whatever they are.
+//! [`BATCH_BYTES_MOST`] where the footer does not tell how long values are, whatever they are. Of a column
+//! of which it tells what all of its values take together, a batch takes no more than that either.
 
 use crate::table::file_columns::BATCH_ROWS;
+use arrow::datatypes::{DataType, Schema};
 use parquet::{
     arrow::ProjectionMask,
     basic::{Encoding, Type as PhysicalType},
@@ -12,7 +14,7 @@ use parquet::{
 
 /// The most where each row may have the longest value of its row group, and nothing tells how many do.
 pub(super) const BATCH_BYTES_MOST: u64 = 32 << 20;
-/// What a row takes of each column beside texts: a number, or where its text ends.
+/// The least that a row takes of each column beside texts: a number, or where its text ends.
 const VALUE_BYTES: u64 = 8;
 
 /// Bytes of a row group in some columns.
@@ -25,17 +27,17 @@ pub(super) struct GroupBytes {
     pub(super) plain: u64,
     /// In memory, as far as the footer tells.
     pub(super) values: u64,
-    /// The most that a row takes of columns of which it does not tell: a short chunk may have one long
-    /// value many times.
+    /// The most that a row takes of columns whose chunk may have one long value many times.
     longest: u64,
 }
 
 impl GroupBytes {
-    /// Those of the columns in `mask`, for rows with `fields` columns in all.
-    pub(super) fn of(group: &RowGroupMetaData, mask: &ProjectionMask, fields: usize) -> Self {
+    /// Those of the columns in `mask`, for rows with the columns of `schema`.
+    pub(super) fn of(group: &RowGroupMetaData, mask: &ProjectionMask, schema: &Schema) -> Self {
         let mut bytes = Self { rows: count(group.num_rows()).max(1), ..Self::default() };
         // A column that the file lacks is null in each row, which takes as much.
-        bytes.values = bytes.rows.saturating_mul(VALUE_BYTES * fields as u64);
+        let of_row: u64 = schema.fields().iter().map(|field| width(field.data_type())).sum();
+        bytes.values = bytes.rows.saturating_mul(of_row);
         let columns = group.columns().iter().enumerate();
         for (_, column) in columns.filter(|(at, _)| mask.leaf_included(*at)) {
             bytes.add(column);
@@ -52,7 +54,9 @@ impl GroupBytes {
         }
         let known = column.unencoded_byte_array_data_bytes().map(count);
         self.values = self.values.saturating_add(known.unwrap_or(plain));
-        if known.is_none() && column.encodings().any(shares_bytes) {
+        // The footer tells of all rows together: where they share what is stored, few may have most of it.
+        let may_be_long = known.is_none_or(|known| plain < known && BATCH_BYTES_MOST < known);
+        if may_be_long && column.encodings().any(shares_bytes) {
             self.longest = self.longest.saturating_add(plain);
         }
     }
@@ -66,6 +70,15 @@ impl GroupBytes {
     }
 }
 
+/// What a row takes of a column of this type beside texts, null or not.
+fn width(kind: &DataType) -> u64 {
+    let bytes = match kind {
+        DataType::FixedSizeBinary(bytes) => u64::try_from(*bytes).unwrap_or(0),
+        other => other.primitive_width().unwrap_or(0) as u64,
+    };
+    bytes.max(VALUE_BYTES)
+}
+
 /// Whether values of this encoding may share their bytes.
 fn shares_bytes(encoding: Encoding) -> bool {
     matches!(
@@ -77,4 +90,17 @@ fn shares_bytes(encoding: Encoding) -> bool {
 /// A number of a footer, which a damaged one may have below zero.
 fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_of_wide_values_takes_them_in_each_row() {
+        let kinds = [DataType::Int32, DataType::Utf8, DataType::FixedSizeBinary(100)];
+        assert_eq!(kinds.each_ref().map(width), [8, 8, 100]);
+        let bytes = GroupBytes { rows: 1_000, values: 1_000 * (1 << 20), ..GroupBytes::default() };
+        assert_eq!(bytes.batch_rows(16 << 20), 16);
+    }
 }

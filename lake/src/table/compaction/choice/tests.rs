@@ -103,12 +103,30 @@ fn a_small_file_with_deleted_rows_takes_the_smaller_ones_with_it() {
 }
 
 #[test]
+fn files_of_other_engines_stay_until_an_operator_asks() {
+    let mut some = files(TODAY - 1, &[MB, MB, MB]);
+    some[2].is_foreign = true;
+    assert_eq!(sizes(&some, CompactionMode::Steady), [2]);
+    some[1].is_foreign = true;
+    some[1].delete_files = 4;
+    assert!(sizes(&some, CompactionMode::Steady).is_empty());
+    assert_eq!(sizes(&some, CompactionMode::ClosedDays), [3]);
+}
+
+#[test]
 fn so_many_files_may_come_before_the_next_look() {
     let patience = |count: usize| {
         let some = files(TODAY, &vec![20_000; count]);
         choose(&some, &RULES, CompactionMode::Steady, NOW_MS).patience
     };
     assert_eq!([0, 1, 16, 40].map(patience), [17, 16, 1, 1]);
+    let closed = choose(&files(TODAY - 9, &[20_000; 16]), &RULES, CompactionMode::Steady, NOW_MS);
+    assert_eq!(closed.patience, 17, "nothing is to come to it");
+    // Each is longer than all smaller ones together.
+    let doubled: Vec<u64> = (0..9).map(|n| (64 << 10) << n).collect();
+    let strict = CompactionRules { files_max: 8, ..RULES };
+    let none = choose(&files(TODAY, &doubled), &strict, CompactionMode::Steady, NOW_MS);
+    assert_eq!((none.groups.len(), none.patience), (0, PATIENCE_MIN));
 }
 
 #[test]
