@@ -19,7 +19,7 @@ use crate::{
     ingest::Ingest,
     maintenance::{
         JobRegistry,
-        compaction::{CompactTables, Compaction, CompactionOptions},
+        compaction::{CompactTables, Compaction, CompactionOptions, no_room},
         obsolete::DeleteObsolete,
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -315,6 +315,13 @@ async fn probe_warehouse(
         .map_err(|failure| StartError::Warehouse { reason: failure.reason })?;
     jobs.start(probe);
     Ok(())
+}
+
+/// Why no small files are merged in a warehouse whose disk has so many bytes free, of all; none
+/// where it has room.
+#[must_use]
+pub fn lacks_room_to_merge(config: &Config, free: u64, all: u64) -> Option<String> {
+    no_room(free, all, config.wal_disk_free_min)
 }
 
 /// What an operator looks for first.

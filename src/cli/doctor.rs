@@ -68,7 +68,7 @@ pub async fn run(config: &Config, command: &DoctorCommand) -> Result<(), CliErro
     let ids = IdGenerator::new(Clock::system());
     let places = [
         DoctorFinding::new("data folder", data_folder(config, &ids)),
-        DoctorFinding::new("disk", disk(config)),
+        disk(config),
         DoctorFinding::new("metastore", metastore(config).await),
         DoctorFinding::new("warehouse", warehouse(config, &ids).await),
     ];
@@ -152,13 +152,33 @@ fn try_to_write(folder: &Path, ids: &IdGenerator) -> Result<(), String> {
     tried.map_err(|cause| format!("`{}` cannot be written: {cause}", place.display()))
 }
 
-/// The log makes a segment first, and leaves a share of its disk to those who drain it.
-fn disk(config: &Config) -> Result<String, String> {
-    let place = existing(&config.data_dir);
+/// Small files are merged only while the disk of a local warehouse has room for it.
+fn disk(config: &Config) -> DoctorFinding {
+    let outcome = disk_of_log(config);
+    let folder = config.warehouse.strip_prefix("file://").filter(|_| config.compaction.enabled);
+    let bytes = folder.and_then(|folder| bytes_of_disk(Path::new(folder)).ok());
+    let lack = bytes.and_then(|(free, all)| server::lacks_room_to_merge(config, free, all));
+    match (outcome, lack) {
+        (Ok(text), Some(reason)) => {
+            let text = format!("{text}; small files are not merged: {reason}");
+            DoctorFinding { is_warning: true, ..DoctorFinding::new("disk", Ok(text)) }
+        }
+        (outcome, _) => DoctorFinding::new("disk", outcome),
+    }
+}
+
+/// The free and all bytes of the disk that a folder is on, or will be.
+fn bytes_of_disk(folder: &Path) -> Result<(u64, u64), String> {
+    let place = existing(folder);
     let found = rustix::fs::statvfs(&place)
         .map_err(|cause| format!("cannot read the free space of `{}`: {cause}", place.display()))?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
-    let all = found.f_blocks.saturating_mul(found.f_frsize);
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok((bytes(found.f_bavail), bytes(found.f_blocks)))
+}
+
+/// The log makes a segment first, and leaves a share of its disk to those who drain it.
+fn disk_of_log(config: &Config) -> Result<String, String> {
+    let (free, all) = bytes_of_disk(&config.data_dir)?;
     let needed = (all as f64 * config.wal_disk_free_min) as u64 + config.wal_segment_bytes;
     let mib = |bytes: u64| bytes >> 20;
     if free < needed {
