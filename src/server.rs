@@ -213,7 +213,7 @@ impl Server {
         };
         let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
-        tell_of_start(config, address);
+        tell_of_start(config, address, &metastore).await;
         Ok(Self { address, tasks, jobs, ingest, access, metastore })
     }
 
@@ -325,7 +325,7 @@ pub fn lacks_room_to_merge(config: &Config, free: u64, all: u64) -> Option<Strin
 }
 
 /// What an operator looks for first.
-fn tell_of_start(config: &Config, address: SocketAddr) {
+async fn tell_of_start(config: &Config, address: SocketAddr, metastore: &Metastore) {
     let auth = match &config.access {
         AccessConfig::Off => "off",
         AccessConfig::On(_) => "on",
@@ -341,6 +341,11 @@ fn tell_of_start(config: &Config, address: SocketAddr) {
         "started"
     );
     info!("listening on http://{address}");
+    // Whether there are any is not known while the metastore does not answer.
+    let has_tokens = metastore.tokens().await.is_ok_and(|tokens| !tokens.is_empty());
+    if has_tokens && matches!(config.access, AccessConfig::Off) {
+        warn!("there are tokens, and auth is off: everybody may do everything; set auth = on");
+    }
 }
 
 /// Makes the data folder when it is missing, for its owner alone: it has every event. One that is
