@@ -41,6 +41,7 @@ async fn statements_from_a_pipe_run_in_order_and_a_failing_one_is_the_exit_code(
     check(&sql(&[], "select 1 as a; select ';' as b;\n"), 0, "a\n1\nb\n;\n", "");
     check(&sql(&["select 1 as a; select 2 as b"], ""), 0, "a\n1\nb\n2\n", "");
     check(&sql(&[], " -- nothing\n"), 0, "", "");
+    check(&sql(&[""], ""), 2, "", "there is no statement");
     // What stands behind the failing one is not run.
     check(&sql(&[], "select 1 as a; selec; select 2 as b"), 1, "a\n1\n", "selec");
     let folder = tempfile::tempdir().unwrap();

@@ -38,6 +38,8 @@ async fn a_statement_that_fails_is_told_what_to_change() {
         ("SELECT date_trunk('day', ts) FROM events", "did you mean `date_trunc`?"),
         ("SELECT xyzzy(seq) FROM events", "no function `xyzzy`; docs/sql.md lists"),
         ("SELECT data->>'order' FROM events", "json_extract_string(data, '$.order')"),
+        ("SELECT data.amount FROM events", "json_extract_string(data, '$.order')"),
+        ("SELECT * FROM events WHERE id = \"o-1\"", "a text is in single quotes: 'o-1'"),
         ("SELECT 1/0", "division by zero"),
         ("INSERT INTO events SELECT 1", "send events with POST /ingest"),
     ] {
