@@ -266,9 +266,12 @@ impl SettingTexts {
         let text = self.text(key);
         // A folder's name may have anything.
         let is_folder = text.starts_with("file:") || text.starts_with('/');
+        let is_plain_place = text
+            .strip_prefix("s3:/")
+            .is_some_and(|place| !place.contains([':', '@', '=', '?', '#', '%']));
         match key {
             _ if settings::is_secret(key) && !text.is_empty() => HIDDEN.to_owned(),
-            "warehouse" if !is_folder => without_credentials(text),
+            "warehouse" if !is_folder && !is_plain_place => without_credentials(text),
             "metastore" | "s3.endpoint" | "storage.sts_endpoint" => without_credentials(text),
             _ => text.to_owned(),
         }
@@ -418,12 +421,13 @@ impl SettingTexts {
         if bucket.is_some() {
             return Ok(text.trim_end_matches('/').to_owned());
         }
-        let problem = if text.contains("://") || self.shown("warehouse") != text {
-            "must be file:///folder or s3://bucket/prefix".to_owned()
-        } else {
-            let folder = absolute(Path::new(text)).unwrap_or_else(|_| PathBuf::from(text));
-            format!("is not a URL; did you mean file://{}?", folder.display())
-        };
+        let problem =
+            if text.contains("://") || text.starts_with("s3:") || self.shown("warehouse") != text {
+                "must be file:///folder or s3://bucket/prefix".to_owned()
+            } else {
+                let folder = absolute(Path::new(text)).unwrap_or_else(|_| PathBuf::from(text));
+                format!("is not a URL; did you mean file://{}?", folder.display())
+            };
         Err(self.wrong("warehouse", &problem))
     }
 

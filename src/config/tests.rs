@@ -320,6 +320,7 @@ fn no_form_of_a_metastores_password_is_shown() {
         ("s3://AK:hush", "(hidden)"),
         ("s3:/AK:hush@b/p", "(hidden)"),
         ("s4://AK:hush@b/p", "s4://b/p"),
+        ("s3:/b/p", "s3:/b/p"),
     ] {
         let problem = load("", &[], &[("warehouse", warehouse)]).unwrap_err();
         assert!(problem.contains(&format!("`{expected}` must be ")), "{problem}");
