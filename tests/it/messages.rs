@@ -372,7 +372,7 @@ async fn why_a_table_of_the_server_stays_is_told_with_another_way() {
     let snapshot = server.commit("shop.example").await["events"].to_string();
     let stays = |what: &str| {
         format!(
-            "shop_example.events is written by this server and cannot be {what}; delete its rows, or copy them to a table of your own"
+            "shop_example.events is written by this server and cannot be {what}; copy its rows to a table of your own, and delete those that shall go"
         )
     };
     let (dropped, renamed) = (stays("dropped"), stays("renamed"));
