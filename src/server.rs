@@ -342,8 +342,9 @@ async fn tell_of_start(config: &Config, address: SocketAddr, metastore: &Metasto
     );
     info!("listening on http://{address}");
     // Whether there are any is not known while the metastore does not answer.
-    let has_tokens = metastore.tokens().await.is_ok_and(|tokens| !tokens.is_empty());
-    if has_tokens && matches!(config.access, AccessConfig::Off) {
+    if matches!(config.access, AccessConfig::Off)
+        && metastore.tokens().await.is_ok_and(|tokens| !tokens.is_empty())
+    {
         warn!("there are tokens, and auth is off: everybody may do everything; set auth = on");
     }
 }

@@ -876,7 +876,7 @@ async fn nothing_is_done_on_a_disk_without_room() {
         let request = CompactionRequest { dry_run, ..now() };
         let report = house.compaction.run(&request).await.unwrap();
         assert_eq!(report.files.before == 0, !dry_run);
-        assert!(is_told(&report.skipped[0].reason), "{report:?}");
+        assert!(report.skipped.iter().any(|it| is_told(&it.reason)), "{report:?}");
     }
     assert_eq!(house.load().await.version, version);
 }
