@@ -243,6 +243,10 @@ pub fn run(build: Option<&'static str>) -> ExitCode {
         Command::Run(command) => load(&cli.settings).and_then(|mut config| {
             config.build = build;
             log_to_stderr(&config);
+            // They are among what doctor finds.
+            if !matches!(command, RunCommand::Doctor(_)) {
+                config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            }
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
@@ -342,9 +346,6 @@ fn log_to_stderr(config: &Config) {
     match options.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().event_format(json_log::JsonFormat).init(),
-    }
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
     }
 }
 

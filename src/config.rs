@@ -9,6 +9,7 @@ mod catalog;
 pub mod compaction;
 mod environment;
 mod file;
+pub(crate) mod folder;
 pub mod logging;
 pub(crate) mod redaction;
 mod sample;
@@ -22,6 +23,7 @@ use access::AccessConfig;
 pub use catalog::MetastoreUrl;
 use compaction::CompactionConfig;
 use environment::Environment;
+use folder::absolute;
 use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
@@ -264,9 +266,12 @@ impl SettingTexts {
         let text = self.text(key);
         // A folder's name may have anything.
         let is_folder = text.starts_with("file:") || text.starts_with('/');
+        let is_plain_place = text
+            .strip_prefix("s3:/")
+            .is_some_and(|place| !place.contains([':', '@', '=', '?', '#', '%']));
         match key {
             _ if settings::is_secret(key) && !text.is_empty() => HIDDEN.to_owned(),
-            "warehouse" if !is_folder => without_credentials(text),
+            "warehouse" if !is_folder && !is_plain_place => without_credentials(text),
             "metastore" | "s3.endpoint" | "storage.sts_endpoint" => without_credentials(text),
             _ => text.to_owned(),
         }
@@ -338,9 +343,8 @@ impl SettingTexts {
     }
 
     fn typed(&self) -> Result<Config, ConfigError> {
-        let data_dir = PathBuf::from(self.text("data_dir"));
-        let data_dir =
-            std::path::absolute(&data_dir).map_err(|_| self.wrong("data_dir", "is not a path"))?;
+        let data_dir = absolute(Path::new(self.text("data_dir")))
+            .map_err(|_| self.wrong("data_dir", "is not a path"))?;
         let warehouse = self.warehouse(&data_dir)?;
         let metastore = self.metastore(&data_dir)?;
         Ok(Config {
@@ -408,15 +412,22 @@ impl SettingTexts {
                 "must be s3://bucket/prefix; set s3.access_key_id and s3.secret_access_key";
             return Err(self.wrong("warehouse", problem));
         }
-        if text.starts_with("file:///") || bucket.is_some() {
+        if let Some(folder) = text.strip_prefix("file://").filter(|folder| folder.starts_with('/'))
+        {
+            let folder = absolute(Path::new(folder))
+                .map_err(|_| self.wrong("warehouse", "is not a path"))?;
+            return Ok(format!("file://{}", folder.display()).trim_end_matches('/').to_owned());
+        }
+        if bucket.is_some() {
             return Ok(text.trim_end_matches('/').to_owned());
         }
-        let problem = if text.contains("://") || self.shown("warehouse") != text {
-            "must be file:///folder or s3://bucket/prefix".to_owned()
-        } else {
-            let folder = std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text));
-            format!("is not a URL; did you mean file://{}?", folder.display())
-        };
+        let problem =
+            if text.contains("://") || text.starts_with("s3:") || self.shown("warehouse") != text {
+                "must be file:///folder or s3://bucket/prefix".to_owned()
+            } else {
+                let folder = absolute(Path::new(text)).unwrap_or_else(|_| PathBuf::from(text));
+                format!("is not a URL; did you mean file://{}?", folder.display())
+            };
         Err(self.wrong("warehouse", &problem))
     }
 

@@ -19,7 +19,7 @@ use crate::{
     ingest::Ingest,
     maintenance::{
         JobRegistry,
-        compaction::{CompactTables, Compaction, CompactionOptions},
+        compaction::{CompactTables, Compaction, CompactionOptions, no_room},
         obsolete::DeleteObsolete,
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -213,7 +213,7 @@ impl Server {
         };
         let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
-        tell_of_start(config, address);
+        tell_of_start(config, address, &metastore).await;
         Ok(Self { address, tasks, jobs, ingest, access, metastore })
     }
 
@@ -318,8 +318,15 @@ async fn probe_warehouse(
     Ok(())
 }
 
+/// Why no small files are merged in a warehouse whose disk has so many bytes free, of all; none
+/// where it has room.
+#[must_use]
+pub fn lacks_room_to_merge(config: &Config, free: u64, all: u64) -> Option<String> {
+    no_room(free, all, config.wal_disk_free_min)
+}
+
 /// What an operator looks for first.
-fn tell_of_start(config: &Config, address: SocketAddr) {
+async fn tell_of_start(config: &Config, address: SocketAddr, metastore: &Metastore) {
     let auth = match &config.access {
         AccessConfig::Off => "off",
         AccessConfig::On(_) => "on",
@@ -335,6 +342,12 @@ fn tell_of_start(config: &Config, address: SocketAddr) {
         "started"
     );
     info!("listening on http://{address}");
+    // Whether there are any is not known while the metastore does not answer.
+    if matches!(config.access, AccessConfig::Off)
+        && metastore.tokens().await.is_ok_and(|tokens| !tokens.is_empty())
+    {
+        warn!("there are tokens, and auth is off: everybody may do everything; set auth = on");
+    }
 }
 
 /// Makes the data folder when it is missing, for its owner alone: it has every event. One that is

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 /// What a tick achieved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// There was nothing to do.
     Idle,
@@ -18,7 +18,7 @@ pub enum Progress {
     /// There is more to do at once.
     More,
     /// There may be something to do, and for this reason it is not done.
-    Skipped(&'static str),
+    Skipped(String),
 }
 
 impl Progress {

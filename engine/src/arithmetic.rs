@@ -12,7 +12,7 @@ use arrow::{
 };
 use datafusion::{
     common::{
-        DFSchema,
+        DFSchema, ScalarValue,
         config::ConfigOptions,
         exec_datafusion_err, plan_err,
         tree_node::{Transformed, TreeNode},
@@ -60,6 +60,13 @@ fn of_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionErro
 
 fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let makes_float = match &expr {
+        // One with its sign is a constant for the planner already.
+        Expr::Literal(ScalarValue::Float64(Some(value)), metadata)
+            if value.to_bits() == (-0.0_f64).to_bits() =>
+        {
+            let zero = ScalarValue::Float64(Some(0.0));
+            return Ok(Transformed::yes(Expr::Literal(zero, metadata.clone())));
+        }
         Expr::BinaryExpr(BinaryExpr {
             left,
             op: op @ (Operator::Plus | Operator::Minus | Operator::Multiply),

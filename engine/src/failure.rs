@@ -183,7 +183,14 @@ fn of_unknown_column(cause: &SchemaError) -> Option<String> {
             format!("there are {} columns; DESCRIBE lists those of a table", many.len())
         }
     };
-    Some(format!("no column `{}`; {hint}", field.flat_name()))
+    // Only a name in quotes has such letters, and what calls a function is of the planner.
+    let is_odd = |c: char| c.is_uppercase() || !(c.is_alphanumeric() || c == '_');
+    let is_text = nearest.is_none() && field.name.contains(is_odd) && !field.name.contains('(');
+    let quotes = match is_text {
+        true => format!("; a text is in single quotes: '{}'", field.name.replace('\'', "''")),
+        false => String::new(),
+    };
+    Some(format!("no column `{}`; {hint}{quotes}", field.flat_name()))
 }
 
 /// A broken or too large regular expression, with what to change.

@@ -1,13 +1,16 @@
 //! Requests to a server, with bounded retries where a repeat is safe.
 
-use crate::config::{Config, redaction::without_credentials};
+use crate::{
+    cli::remark,
+    config::{Config, redaction::without_credentials},
+};
 use bytes::Bytes;
 use icecore_catalog::body::parse_object;
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::Value;
 use std::time::Duration;
 
-/// How often a request that may be repeated is tried.
+/// How often a request that may be repeated is tried: for some 30 s, if each failure comes at once.
 const TRIES_MAX: u32 = 12;
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -180,11 +183,15 @@ impl ServerClient {
         &self,
         call: &ClientRequest<'_>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let mut pause = Duration::from_millis(100);
+        let (mut pause, mut is_told) = (Duration::from_millis(100), false);
         for _ in 1..TRIES_MAX {
             match self.send(call).await {
                 Ok((status, body)) if !matches!(status.as_u16(), 429 | 500 | 503) => {
                     return Ok((status, body));
+                }
+                Err(ClientError::Send { url, reason }) if !is_told => {
+                    remark(&format!("no answer from {url}: {reason}; trying again for 30 s"));
+                    is_told = true;
                 }
                 Ok(_) | Err(ClientError::Send { .. }) => (),
                 Err(other) => return Err(other),

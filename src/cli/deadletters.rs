@@ -220,7 +220,7 @@ async fn retry(config: &Config, command: &DeadLetterRetry) -> Result<(), CliErro
     }
     if 0 < rejected && !*dry_run {
         let letters = counted(rejected, "dead letter");
-        problems.push(format!("{letters} refused again: `icecore deadletters list` says why"));
+        problems.push(format!("{letters} rejected again: `icecore deadletters list` says why"));
     }
     if problems.is_empty() { Ok(()) } else { Err(CliError::Refused(problems.join("; "))) }
 }

@@ -39,6 +39,25 @@ struct DoctorFinding {
     check: &'static str,
     /// What is there, or what is in the way and what to do.
     outcome: Result<String, String>,
+    /// Whether what is there is no good, and stops nothing.
+    is_warning: bool,
+}
+
+impl DoctorFinding {
+    fn new(check: &'static str, outcome: Result<String, String>) -> Self {
+        Self { check, outcome, is_warning: false }
+    }
+}
+
+/// What is known of a server that has the log open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogUse {
+    /// Nobody has it open.
+    Free,
+    /// A server has.
+    Taken,
+    /// It was not looked at.
+    Unknown,
 }
 
 /// Prints what every check found.
@@ -48,35 +67,40 @@ struct DoctorFinding {
 pub async fn run(config: &Config, command: &DoctorCommand) -> Result<(), CliError> {
     let ids = IdGenerator::new(Clock::system());
     let places = [
-        DoctorFinding { check: "data folder", outcome: data_folder(config, &ids) },
-        DoctorFinding { check: "disk", outcome: disk(config) },
-        DoctorFinding { check: "metastore", outcome: metastore(config).await },
-        DoctorFinding { check: "warehouse", outcome: warehouse(config, &ids).await },
+        DoctorFinding::new("data folder", data_folder(config, &ids)),
+        disk(config),
+        DoctorFinding::new("metastore", metastore(config).await),
+        DoctorFinding::new("warehouse", warehouse(config, &ids).await),
     ];
-    let stores = match places.iter().all(|finding| finding.outcome.is_ok()) {
+    let (stores, log) = match places.iter().all(|finding| finding.outcome.is_ok()) {
         true => stores(config).await,
-        false => Ok("not compared, because one of them cannot be used".to_owned()),
+        false => {
+            let text = "not compared, because one of them cannot be used";
+            (Ok(text.to_owned()), LogUse::Unknown)
+        }
     };
-    let mut findings = vec![
-        DoctorFinding { check: "settings", outcome: settings(config) },
-        DoctorFinding { check: "clock", outcome: clock() },
-    ];
+    let mut findings = vec![settings(config), DoctorFinding::new("clock", clock())];
     findings.extend(places);
-    findings.push(DoctorFinding { check: "stores", outcome: stores });
-    findings.push(DoctorFinding { check: "address", outcome: address(config).await });
+    findings.push(DoctorFinding::new("stores", stores));
+    findings.push(DoctorFinding::new("address", address(config, log).await));
+    show(&findings, command.json)
+}
+
+fn show(findings: &[DoctorFinding], as_json: bool) -> Result<(), CliError> {
     let failed = findings.iter().filter(|finding| finding.outcome.is_err()).count();
-    if command.json {
+    if as_json {
         let checks: Vec<_> = findings
             .iter()
-            .map(|DoctorFinding { check, outcome }| {
+            .map(|DoctorFinding { check, outcome, is_warning }| {
                 let text = outcome.as_ref().unwrap_or_else(|text| text);
-                json!({ "check": check, "ok": outcome.is_ok(), "text": text })
+                json!({ "check": check, "ok": outcome.is_ok(), "warning": is_warning, "text": text })
             })
             .collect();
         say(&json!({ "ok": failed == 0, "checks": checks }).to_string())?;
     } else {
-        for DoctorFinding { check, outcome } in &findings {
+        for DoctorFinding { check, outcome, is_warning } in findings {
             let (mark, text) = match outcome {
+                Ok(text) if *is_warning => ("WARN", text),
                 Ok(text) => ("ok  ", text),
                 Err(text) => ("FAIL", text),
             };
@@ -91,12 +115,13 @@ pub async fn run(config: &Config, command: &DoctorCommand) -> Result<(), CliErro
 }
 
 /// Wrong settings end every command before it begins, so only warnings are left.
-fn settings(config: &Config) -> Result<String, String> {
-    if config.warnings.is_empty() {
-        Ok("valid; `icecore config` lists them".to_owned())
-    } else {
-        Err(config.warnings.join("; "))
-    }
+fn settings(config: &Config) -> DoctorFinding {
+    let text = match config.warnings.is_empty() {
+        true => "valid; `icecore config` lists them".to_owned(),
+        false => config.warnings.join("; "),
+    };
+    let is_warning = !config.warnings.is_empty();
+    DoctorFinding { is_warning, ..DoctorFinding::new("settings", Ok(text)) }
 }
 
 fn clock() -> Result<String, String> {
@@ -127,13 +152,33 @@ fn try_to_write(folder: &Path, ids: &IdGenerator) -> Result<(), String> {
     tried.map_err(|cause| format!("`{}` cannot be written: {cause}", place.display()))
 }
 
-/// The log makes a segment first, and leaves a share of its disk to those who drain it.
-fn disk(config: &Config) -> Result<String, String> {
-    let place = existing(&config.data_dir);
+/// Small files are merged only while the disk of a local warehouse has room for it.
+fn disk(config: &Config) -> DoctorFinding {
+    let outcome = disk_of_log(config);
+    let folder = config.warehouse.strip_prefix("file://").filter(|_| config.compaction.enabled);
+    let bytes = folder.and_then(|folder| bytes_of_disk(Path::new(folder)).ok());
+    let lack = bytes.and_then(|(free, all)| server::lacks_room_to_merge(config, free, all));
+    match (outcome, lack) {
+        (Ok(text), Some(reason)) => {
+            let text = format!("{text}; small files are not merged: {reason}");
+            DoctorFinding { is_warning: true, ..DoctorFinding::new("disk", Ok(text)) }
+        }
+        (outcome, _) => DoctorFinding::new("disk", outcome),
+    }
+}
+
+/// The free and all bytes of the disk that a folder is on, or will be.
+fn bytes_of_disk(folder: &Path) -> Result<(u64, u64), String> {
+    let place = existing(folder);
     let found = rustix::fs::statvfs(&place)
         .map_err(|cause| format!("cannot read the free space of `{}`: {cause}", place.display()))?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
-    let all = found.f_blocks.saturating_mul(found.f_frsize);
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok((bytes(found.f_bavail), bytes(found.f_blocks)))
+}
+
+/// The log makes a segment first, and leaves a share of its disk to those who drain it.
+fn disk_of_log(config: &Config) -> Result<String, String> {
+    let (free, all) = bytes_of_disk(&config.data_dir)?;
     let needed = (all as f64 * config.wal_disk_free_min) as u64 + config.wal_segment_bytes;
     let mib = |bytes: u64| bytes >> 20;
     if free < needed {
@@ -175,20 +220,22 @@ async fn warehouse(config: &Config, ids: &IdGenerator) -> Result<String, String>
 }
 
 /// What a start would find. A server that runs has found it.
-async fn stores(config: &Config) -> Result<String, String> {
+async fn stores(config: &Config) -> (Result<String, String>, LogUse) {
     match server::stopped::obstacles(config, &Clock::system()).await {
-        Ok(obstacles) if obstacles.is_empty() => Ok("agree".to_owned()),
-        Ok(obstacles) => Err(obstacles.join("; ")),
+        Ok(obstacles) if obstacles.is_empty() => (Ok("agree".to_owned()), LogUse::Free),
+        Ok(obstacles) => (Err(obstacles.join("; ")), LogUse::Free),
         Err(StartError::Wal(WalError::InUse { .. }))
             if TcpListener::bind(config.listen).is_err() =>
         {
-            Ok("in use by a server, whose /readyz says whether they agree".to_owned())
+            let text = "in use by a server, whose /readyz says whether they agree";
+            (Ok(text.to_owned()), LogUse::Taken)
         }
-        Err(cause) => Err(with_causes(&cause)),
+        Err(cause) => (Err(with_causes(&cause)), LogUse::Unknown),
     }
 }
 
-async fn address(config: &Config) -> Result<String, String> {
+/// A server at the address is the one that has the log open, where one has.
+async fn address(config: &Config, log: LogUse) -> Result<String, String> {
     let Err(taken) = TcpListener::bind(config.listen) else {
         return Ok(format!("{} is free", config.listen));
     };
@@ -196,6 +243,10 @@ async fn address(config: &Config) -> Result<String, String> {
     let answer = client.read::<Version>(Method::GET, "/version", None);
     let answer = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await.ok().and_then(Result::ok);
     match answer.filter(|answer| answer.name == "icecore") {
+        Some(answer) if log == LogUse::Free => Err(format!(
+            "{}: icecore {} runs there with another data folder; choose another with --listen",
+            config.listen, answer.version
+        )),
         Some(answer) => Ok(format!("icecore {} runs at {}", answer.version, config.listen)),
         None => Err(format!("{}: {taken}; choose another with --listen", config.listen)),
     }

@@ -91,7 +91,7 @@ impl fmt::Display for IngestTotals {
         let new = received - duplicates - refused;
         let (received, duplicates) =
             (counted(*received, "event"), counted(*duplicates, "duplicate"));
-        write!(f, "{received} sent: {new} new, {duplicates}, {refused} refused")
+        write!(f, "{received} sent: {new} new, {duplicates}, {refused} rejected")
     }
 }
 
@@ -138,7 +138,7 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
     let mut problems = Vec::new();
     if 0 < refused {
         problems.push(format!(
-            "{} refused and kept as dead letters: icecore deadletters list --ns {}",
+            "{} rejected and kept as dead letters: icecore deadletters list --ns {}",
             counted(refused, "event"),
             command.ns
         ));

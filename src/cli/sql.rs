@@ -112,6 +112,10 @@ pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> 
         statements.push(rest);
     }
     check_output(command, statements.len(), std::io::stdout().is_terminal())?;
+    // A file or a pipe may have none.
+    if command.sql.is_some() && statements.is_empty() {
+        return Err(CliError::Usage("there is no statement".to_owned()));
+    }
     for sql in &statements {
         let answered = match &command.output {
             Some(file) => save_answer(&client, command, sql, file).await,

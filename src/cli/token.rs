@@ -101,6 +101,15 @@ async fn make(config: &Config, create: &CreateToken) -> Result<(), CliError> {
     }
     let lifetime = create.expires.as_deref().map(lifetime).transpose()?;
     let texts = if create.admin { vec!["admin:*".to_owned()] } else { create.scopes.clone() };
+    if create.ns.as_deref() == Some("*") {
+        let action = |text: &String| text.split(':').next().unwrap_or_default().to_owned();
+        let scopes: Vec<String> =
+            texts.iter().map(|text| format!("--scope '{}:*'", action(text))).collect();
+        return Err(CliError::Usage(format!(
+            "--ns is one namespace; for every namespace write {} without it",
+            scopes.join(" ")
+        )));
+    }
     let asked = json!(NewToken {
         name: create.name.clone(),
         scopes: texts.clone(),

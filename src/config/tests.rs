@@ -217,6 +217,24 @@ fn the_settings_in_force_show_the_places_that_empty_ones_stand_for() {
 }
 
 #[test]
+fn folders_have_no_steps_up() {
+    let config = load("", &[], &[("data_dir", "/nowhere/a/.././b")]).unwrap();
+    assert_eq!(config.data_dir.to_str(), Some("/nowhere/b"));
+    assert_eq!(config.warehouse, "file:///nowhere/b/warehouse");
+    let config = load("", &[("ICECORE_WAREHOUSE", "file:///nowhere/a/../../w/")], &[]).unwrap();
+    assert_eq!(config.warehouse, "file:///w");
+
+    // Above a link is the folder of what it leads to.
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    std::fs::create_dir_all(root.join("far/off")).unwrap();
+    std::os::unix::fs::symlink(root.join("far/off"), root.join("link")).unwrap();
+    let above = root.join("link/../data");
+    let config = load("", &[], &[("data_dir", above.to_str().unwrap())]).unwrap();
+    assert_eq!(config.data_dir, root.join("far/data"));
+}
+
+#[test]
 fn a_catalogs_name_fits_into_its_paths() {
     for name in ["icecore", "Lake 1", "shop.example", "café", "a:b"] {
         assert_eq!(load("", &[("ICECORE_CATALOG_NAME", name)], &[]).unwrap().catalog_name, name);
@@ -302,6 +320,7 @@ fn no_form_of_a_metastores_password_is_shown() {
         ("s3://AK:hush", "(hidden)"),
         ("s3:/AK:hush@b/p", "(hidden)"),
         ("s4://AK:hush@b/p", "s4://b/p"),
+        ("s3:/b/p", "s3:/b/p"),
     ] {
         let problem = load("", &[], &[("warehouse", warehouse)]).unwrap_err();
         assert!(problem.contains(&format!("`{expected}` must be ")), "{problem}");

@@ -93,7 +93,7 @@ impl From<IngestError> for ApiError {
                 );
                 let text = match reason.as_ref() {
                     WalError::Full { .. } => {
-                        "the log is full: its disk has no more free than `wal.disk_free_min` leaves to others, or `wal.bytes_max` is reached; nothing of this batch was accepted, send it again when there is space"
+                        "the log is full: its disk has no more free than `wal.disk_free_min` leaves to others, or not a `wal.segment_bytes` more, or `wal.bytes_max` is reached; nothing of this batch was accepted, send it again when there is space"
                     }
                     _ => {
                         "the log does not accept events now; nothing of this batch was accepted, send it again"

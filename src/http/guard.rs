@@ -176,7 +176,9 @@ async fn allow_named(
 ) -> Result<(), ApiError> {
     match allow_levels(principal, action, levels) {
         // What it tells depends on the caller alone, whatever was asked for.
-        Err(error) if error.code() == ErrorCode::NotFound => {
+        Err(error)
+            if error.code() == ErrorCode::NotFound && !principal.may(Action::Ingest, levels) =>
+        {
             Err(namespaces::with_others(app, principal, error).await)
         }
         allowed => allowed,
@@ -204,10 +206,15 @@ pub fn allow_levels(
         return Ok(());
     }
     let name = levels.join(".");
-    if !principal.sees(levels) {
-        return Err(CatalogError::NoSuchNamespace(name).into());
-    }
     let scope = format!("{}:{name}", action.name());
+    if !principal.sees(levels) {
+        let text = format!(
+            "the token may only send events to namespace `{name}`: this needs the scope `{scope}`"
+        );
+        let error = ApiError::from(CatalogError::NoSuchNamespace(name));
+        let may_send = principal.may(Action::Ingest, levels);
+        return Err(if may_send { error.with_text(text) } else { error });
+    }
     let text = format!("the token does not allow this: it needs the scope `{scope}`");
     Err(ApiError::new(ErrorCode::Forbidden, text))
 }

@@ -59,8 +59,20 @@ const RUN_STEPS_MAX: usize = 10_000;
 const DISK_FREE_TIMES: f64 = 2.0;
 /// About the most that a step writes.
 const STEP_BYTES_MAX: u64 = 2 * step::BYTES_MAX;
-/// Why nothing is done on a disk that is nearly full.
-const NO_ROOM: &str = "less of the warehouse's disk is free than 2 x wal.disk_free_min and 256 MiB";
+
+/// Why nothing is merged on a disk of a warehouse that is nearly full; none where it has room for a step.
+#[must_use]
+pub fn no_room(free: u64, all: u64, disk_free_min: f64) -> Option<String> {
+    let least = (all as f64 * disk_free_min * DISK_FREE_TIMES) as u64;
+    let least = least.saturating_add(STEP_BYTES_MAX);
+    (free < least).then(|| {
+        format!(
+            "{} MiB of the warehouse's disk are free, and {} are needed: 2 x wal.disk_free_min and 256 MiB",
+            free >> 20,
+            least >> 20
+        )
+    })
+}
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -325,13 +337,10 @@ impl Compaction {
         is_of_all || self.0.catalog.storage().outage().is_some()
     }
 
-    /// Whether the disk of a local warehouse has no room for a step.
-    async fn lacks_room(&self) -> Result<bool, CatalogError> {
+    /// Why the disk of a local warehouse has no room for a step, if it has none.
+    async fn lacks_room(&self) -> Result<Option<String>, CatalogError> {
         let bytes = self.0.catalog.storage().disk_bytes().await?;
-        Ok(bytes.is_some_and(|(free, all)| {
-            let least = all as f64 * self.0.options.disk_free_min * DISK_FREE_TIMES;
-            free < (least as u64).saturating_add(STEP_BYTES_MAX)
-        }))
+        Ok(bytes.and_then(|(free, all)| no_room(free, all, self.0.options.disk_free_min)))
     }
 
     fn noted(&self) -> MutexGuard<'_, CompactionNotes> {
@@ -357,16 +366,16 @@ impl CompactTables {
         Self { compaction, round: Vec::new(), is_short: false }
     }
 
-    /// Whether the disk has no room; what changes is logged once.
-    async fn lacks_room(&mut self) -> Result<bool, CatalogError> {
-        let is_short = self.compaction.lacks_room().await?;
-        match (self.is_short, is_short) {
-            (false, true) => warn!(reason = NO_ROOM, "small files are not merged for now"),
-            (true, false) => info!("small files are merged again: the disk has room"),
-            (false, false) | (true, true) => (),
+    /// Why the disk has no room, if it has none; what changes is logged once.
+    async fn lacks_room(&mut self) -> Result<Option<String>, CatalogError> {
+        let reason = self.compaction.lacks_room().await?;
+        match (self.is_short, &reason) {
+            (false, Some(reason)) => warn!(%reason, "small files are not merged for now"),
+            (true, None) => info!("small files are merged again: the disk has room"),
+            (false, None) | (true, Some(_)) => (),
         }
-        self.is_short = is_short;
-        Ok(is_short)
+        self.is_short = reason.is_some();
+        Ok(reason)
     }
 
     /// A step of the next table of the round; none when the server stops.
@@ -395,8 +404,8 @@ impl Job for CompactTables {
     /// Looks at each table once in a round, and goes on with a round until it has tried a few steps or seen
     /// many tables. A table that fails does not hold up the others, and the tick reports the first failure.
     async fn tick(&mut self) -> Result<Progress, CompactionError> {
-        if self.lacks_room().await? {
-            return Ok(Progress::Skipped(NO_ROOM));
+        if let Some(reason) = self.lacks_room().await? {
+            return Ok(Progress::Skipped(reason));
         }
         if self.round.is_empty() {
             self.round = self.compaction.tables(&CompactionRequest::steady()).await?;

@@ -113,11 +113,15 @@ impl JobRecord {
 }
 
 /// A run that ended so.
-pub(super) fn run(started_ms: i64, elapsed_ms: u64, ended: Result<Progress, &dyn Error>) -> JobRun {
+pub(super) fn run(
+    started_ms: i64,
+    elapsed_ms: u64,
+    ended: Result<&Progress, &dyn Error>,
+) -> JobRun {
     let (outcome, error) = match ended {
         Ok(Progress::Idle) => (JobOutcome::Idle, None),
         Ok(Progress::Done | Progress::More) => (JobOutcome::Worked, None),
-        Ok(Progress::Skipped(reason)) => (JobOutcome::Skipped, Some(reason.to_owned())),
+        Ok(Progress::Skipped(reason)) => (JobOutcome::Skipped, Some(reason.clone())),
         Err(cause) => {
             let text: String = with_causes(cause).chars().take(ERROR_CHARS_MAX).collect();
             (JobOutcome::Failed, Some(text))

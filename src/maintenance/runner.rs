@@ -84,7 +84,7 @@ impl<J: Job> JobRunner<J> {
             Err(cause) => Err(cause),
         };
         let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
-        let told = ended.as_ref().copied();
+        let told = ended.as_ref();
         let run = record::run(started_ms, elapsed_ms, told.map_err(|cause| cause.as_ref() as _));
         let took = Duration::from_millis(elapsed_ms);
         self.jobs.inner.metrics.count_job(J::NAME, run.outcome.name(), took);

@@ -82,7 +82,7 @@ async fn a_failing_job_is_tried_again_and_tells_why_with_its_causes() {
 
 #[tokio::test]
 async fn a_job_that_skips_its_runs_says_why_and_keeps_one_of_them() {
-    let skipped = || Ok(Progress::Skipped("no room"));
+    let skipped = || Ok(Progress::Skipped("no room".to_owned()));
     let (jobs, pauses) = run(vec![Ok(Progress::Done), skipped(), skipped()]).await;
     assert_eq!(pauses, [Duration::from_secs(30); 3]);
     let state = state(&jobs);

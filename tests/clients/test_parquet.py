@@ -32,8 +32,8 @@ def test_a_file_that_duckdb_wrote_is_ingested_once(server, tmp_path):
               FROM range({EVENTS}) AS numbers(n))
         TO '{file}' (FORMAT parquet, ROW_GROUP_SIZE 2048)""")
     command = ["ingest", str(file), "--url", server.url, "--ns", "foreign.example"]
-    assert f"{EVENTS} events sent: {EVENTS} new, 0 duplicates, 0 refused" in server.run(*command)
-    assert f"{EVENTS} events sent: 0 new, {EVENTS} duplicates, 0 refused" in server.run(*command)
+    assert f"{EVENTS} events sent: {EVENTS} new, 0 duplicates, 0 rejected" in server.run(*command)
+    assert f"{EVENTS} events sent: 0 new, {EVENTS} duplicates, 0 rejected" in server.run(*command)
     statement = """SELECT count(*), count(DISTINCT id), sum(duration_ms), min(ts), max(ts), count(CASE WHEN success THEN 1 END),
                           max(CASE WHEN duration_ms = 5 THEN data END), max(CASE WHEN duration_ms = 5 THEN payload END) FROM events"""
     *numbers, data, payload = server.client().sql("foreign.example", statement)[0]

@@ -305,6 +305,8 @@ fn commands_without_a_server_make_no_metastore_where_none_is() {
     let (code, _, err) = run(&["token", "create", "x"]);
     assert!(code == Some(2) && err.contains("--scope"), "{err}");
     assert!(!folder.path().join("data").exists());
+    let (code, _, err) = run(&["token", "create", "x", "--scope", "read", "--ns", "*"]);
+    assert!(code == Some(2) && err.contains("write --scope 'read:*' without it"), "{err}");
     let (code, _, err) = run(&["token", "create", "", "--admin"]);
     assert!(
         code == Some(1) && err.contains("name") && !err.contains("open the metastore"),

@@ -165,11 +165,15 @@ async fn spellings_of_other_dialects() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_of_params_is_equal_to_a_decimal_and_to_a_float() {
     let server = server().await;
-    let sql = "SELECT d = $1 AS a, d IN ($2, $1) AS b, x = $1 AS c, n = $3 AS d \
+    let sql = "SELECT d = $1 AS a, d IN ($2, $1) AS b, x = $1 AS c, n = $3 AS d, $4 = 0.0 AS e \
         FROM (VALUES (CAST('811550.37' AS decimal(9,2)), 811550.37, 7)) t(d, x, n)";
-    let request = json!({ "sql": sql, "params": [811550.37, 8.21, 7.0] });
+    let request = json!({ "sql": sql, "params": [811550.37, 8.21, 7.0, -0.0] });
     let (status, answer) = server.query("n", &request).await;
-    assert_eq!((status, &answer["rows"]), (200, &json!([[true, true, true, true]])), "{answer}");
+    assert_eq!(
+        (status, &answer["rows"]),
+        (200, &json!([[true, true, true, true, true]])),
+        "{answer}"
+    );
     server.stop().await;
 }
 

@@ -41,6 +41,7 @@ async fn statements_from_a_pipe_run_in_order_and_a_failing_one_is_the_exit_code(
     check(&sql(&[], "select 1 as a; select ';' as b;\n"), 0, "a\n1\nb\n;\n", "");
     check(&sql(&["select 1 as a; select 2 as b"], ""), 0, "a\n1\nb\n2\n", "");
     check(&sql(&[], " -- nothing\n"), 0, "", "");
+    check(&sql(&[""], ""), 2, "", "there is no statement");
     // What stands behind the failing one is not run.
     check(&sql(&[], "select 1 as a; selec; select 2 as b"), 1, "a\n1\n", "selec");
     let folder = tempfile::tempdir().unwrap();
@@ -77,27 +78,29 @@ async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place
     let path = write("a.ndjson.zst", &zipped);
     let output = sent(&[&path], "");
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stdout), "4 events sent: 2 new, 0 duplicates, 2 refused\n");
+    assert_eq!(text(&output.stdout), "4 events sent: 2 new, 0 duplicates, 2 rejected\n");
     let said = text(&output.stderr);
     assert!(said.contains("a.ndjson.zst:3: INVALID_JSON"), "{said}");
     assert!(said.contains("a.ndjson.zst:5: MISSING_TYPE"), "{said}");
     assert!(
-        said.contains("2 events refused and kept as dead letters: icecore deadletters list --ns n"),
+        said.contains(
+            "2 events rejected and kept as dead letters: icecore deadletters list --ns n"
+        ),
         "{said}"
     );
 
     let array = "[{\"id\":\"b1\",\"type\":\"t\"},\n{\"type\":\"t\"}]";
     let output = sent(&[], array);
-    check(&output, 0, "2 events sent: 2 new, 0 duplicates, 0 refused\n", "");
+    check(&output, 0, "2 events sent: 2 new, 0 duplicates, 0 rejected\n", "");
     // Another input without a name is another input, though its events have no ids.
     let output = sent(&[], "{\"type\":\"u\"}");
-    check(&output, 0, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "");
+    check(&output, 0, "1 event sent: 1 new, 0 duplicates, 0 rejected\n", "");
 
     write("c1.csv", b"id,type,user_id,duration_ms\n007,t,42,1.5\n008,t,,\n");
     write("c2.csv", b"id;type\n009;t\n");
     let pattern = folder.path().join("c*.csv");
     let output = sent(&[pattern.to_str().unwrap()], "");
-    check(&output, 0, "3 events sent: 3 new, 0 duplicates, 0 refused\n", "");
+    check(&output, 0, "3 events sent: 3 new, 0 duplicates, 0 rejected\n", "");
     let rows = server
         .rows("n", "SELECT id, user_id, duration_ms FROM events WHERE id LIKE '00%' ORDER BY id")
         .await;
@@ -105,13 +108,13 @@ async fn files_are_sent_however_they_are_written_and_refused_events_have_a_place
 
     let json = write("d.json", b"{\"events\":[{\"id\":\"d1\",\"type\":\"t\"}]}");
     let output = sent(&[&json, &json], "");
-    check(&output, 0, "2 events sent: 1 new, 1 duplicate, 0 refused\n", "");
+    check(&output, 0, "2 events sent: 1 new, 1 duplicate, 0 rejected\n", "");
     // All inputs are looked at before one is sent.
     let new = write("e.ndjson", b"{\"id\":\"e1\",\"type\":\"t\"}\n");
     let output = sent(&[&new, folder.path().to_str().unwrap()], "");
     check(&output, 2, "", "is a folder");
     let other = write("f.json", b"{\"ns\":\"m\",\"events\":[{\"id\":\"e1\",\"type\":\"t\"}]}");
-    let none = "0 events sent: 0 new, 0 duplicates, 0 refused\n";
+    let none = "0 events sent: 0 new, 0 duplicates, 0 rejected\n";
     check(&sent(&[&other], ""), 1, none, "f.json:1: not sent: an `ns` beside the list");
     let rows = server.rows("n", "SELECT count(*) FROM events WHERE id = 'e1'").await;
     assert_eq!(rows, json!([[0]]));
@@ -415,7 +418,7 @@ async fn a_pipe_with_a_name_is_read_once_and_written_as_it_is() {
         let writer = std::thread::spawn(move || std::fs::write(end, bytes).unwrap());
         let output = icecore(&server, &["ingest", &name], "");
         writer.join().unwrap();
-        check(&output, 0, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "");
+        check(&output, 0, "1 event sent: 1 new, 0 duplicates, 0 rejected\n", "");
     }
     check(&icecore(&server, &["ingest", "--format", "parquet", &name], ""), 2, "", "a pipe");
 
@@ -443,7 +446,7 @@ async fn an_event_that_no_request_can_hold_stops_no_other_and_has_a_place() {
     let events = [&small, &large, &small, &small, &small]
         .map(|text| json!({"type": "t", "data": {"text": text}}).to_string());
     let output = icecore(&server, &["ingest", "-"], &events.join("\n"));
-    assert_eq!(text(&output.stdout), "4 events sent: 4 new, 0 duplicates, 0 refused\n");
+    assert_eq!(text(&output.stdout), "4 events sent: 4 new, 0 duplicates, 0 rejected\n");
     let said = text(&output.stderr);
     assert!(said.contains("stdin:2: not sent: "), "{said}");
     assert!(said.contains("65536 bytes"), "{said}");

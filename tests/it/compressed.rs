@@ -129,12 +129,12 @@ async fn a_file_that_breaks_off_says_what_was_sent_before() {
     let told = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
         told,
-        "10000 events sent: 10000 new, 0 duplicates, 0 refused, and then it stopped\n"
+        "10000 events sent: 10000 new, 0 duplicates, 0 rejected, and then it stopped\n"
     );
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("a.ndjson.gz"), "{said}");
     std::fs::write(&file, &whole).unwrap();
     let told = String::from_utf8(ingest().stdout).unwrap();
-    assert_eq!(told, "2000 events sent: 2000 new, 0 duplicates, 0 refused\n");
+    assert_eq!(told, "2000 events sent: 2000 new, 0 duplicates, 0 rejected\n");
     server.stop().await;
 }

@@ -249,7 +249,7 @@ async fn an_exported_event_and_the_one_that_is_sent_again_are_one_in_either_orde
     let was = rows(&server).await;
     let exported = export(&server.stop().await);
     let told = |new: u64, duplicates: u64| {
-        format!("{count} events sent: {new} new, {duplicates} duplicates, 0 refused\n")
+        format!("{count} events sent: {new} new, {duplicates} duplicates, 0 rejected\n")
     };
     for is_committed in [false, true] {
         let first = TestServer::start_in(tempfile::tempdir().unwrap(), &SETTINGS).await;

@@ -62,7 +62,7 @@ async fn a_row_that_is_not_utf_8_or_does_not_fit_the_header_is_refused_with_its_
     let path = write(&server, "latin.csv", text);
     let sent = ingest(&server, &path);
     assert_eq!(sent.code, Some(1));
-    assert_eq!(sent.said, "2 events sent: 2 new, 0 duplicates, 0 refused\n");
+    assert_eq!(sent.said, "2 events sent: 2 new, 0 duplicates, 0 rejected\n");
     for line in [
         "latin.csv:2: not sent: the value of column `id` is not UTF-8",
         "latin.csv:3: not sent: the value of column `id` is not UTF-8",
@@ -88,8 +88,8 @@ async fn a_run_that_goes_on_says_again_what_the_stopped_one_did_not_send() {
     let row = |n: u32| if n == 1 { "t\n".to_owned() } else { format!("t,{n:012}\n") };
     let rows: String = (0..6_000).map(row).collect();
     for (last, told) in [
-        ("t,\"open", "5999 events sent: 5999 new, 0 duplicates, 0 refused, and then it stopped\n"),
-        ("t,\"closed\"", "6000 events sent: 1 new, 5999 duplicates, 0 refused\n"),
+        ("t,\"open", "5999 events sent: 5999 new, 0 duplicates, 0 rejected, and then it stopped\n"),
+        ("t,\"closed\"", "6000 events sent: 1 new, 5999 duplicates, 0 rejected\n"),
     ] {
         // The start, by which a file is known again, is the same.
         let path = write(&server, "long.csv", format!("type,note\n{rows}{last}").as_bytes());
@@ -150,11 +150,11 @@ async fn a_batch_that_is_refused_keeps_its_file_from_being_sent_and_no_other() {
             assert!(said.contains(part), "`{part}` in: {said}");
         }
         let told = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(told, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "{name}");
+        assert_eq!(told, "1 event sent: 1 new, 0 duplicates, 0 rejected\n", "{name}");
         values(&corrected);
         let output = run(&words, &[], b"");
         let told = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(told, "5 events sent: 4 new, 1 duplicate, 0 refused\n", "{name}");
+        assert_eq!(told, "5 events sent: 4 new, 1 duplicate, 0 rejected\n", "{name}");
         assert_eq!(output.status.code(), Some(0), "{name}");
     }
     let rows = server.rows("n", "SELECT count(*) FROM events").await;
@@ -174,22 +174,22 @@ async fn equal_lines_of_two_files_are_two_events_and_a_file_that_grew_brings_wha
         for host in ["host1", "host2"] {
             let path = write(&server, &format!("{host}/{name}"), line.as_bytes());
             let first = ingest(&server, &path).said;
-            assert_eq!(first, "1 event sent: 1 new, 0 duplicates, 0 refused\n", "{path:?}");
+            assert_eq!(first, "1 event sent: 1 new, 0 duplicates, 0 rejected\n", "{path:?}");
             let again = ingest(&server, &path).said;
-            assert_eq!(again, "1 event sent: 0 new, 1 duplicate, 0 refused\n", "{path:?}");
+            assert_eq!(again, "1 event sent: 0 new, 1 duplicate, 0 rejected\n", "{path:?}");
             let grown = match more {
                 "" => "[{\"type\":\"hb\"},{\"type\":\"hb\"}]".to_owned(),
                 more => format!("{line}{more}"),
             };
             fs::write(&path, grown).unwrap();
             let grown = ingest(&server, &path).said;
-            assert_eq!(grown, "2 events sent: 1 new, 1 duplicate, 0 refused\n", "{path:?}");
+            assert_eq!(grown, "2 events sent: 1 new, 1 duplicate, 0 rejected\n", "{path:?}");
         }
     }
     // The same file by another way to write its name.
     let path = server.folder.path().join("files/host1/../host2/app.ndjson");
     let said = ingest(&server, &path).said;
-    assert_eq!(said, "2 events sent: 0 new, 2 duplicates, 0 refused\n");
+    assert_eq!(said, "2 events sent: 0 new, 2 duplicates, 0 rejected\n");
     server.stop().await;
 }
 
@@ -211,14 +211,14 @@ async fn a_run_that_was_stopped_goes_on_in_a_file_that_grew_but_not_in_another()
     fs::write(&progress, note(text.as_bytes()).to_string()).unwrap();
     fs::write(&path, format!("{text}{}", line(6_000))).unwrap();
     let said = ingest(&server, &path).said;
-    assert_eq!(said, "1001 events sent: 1 new, 1000 duplicates, 0 refused\n");
+    assert_eq!(said, "1001 events sent: 1 new, 1000 duplicates, 0 rejected\n");
     assert!(!progress.exists());
     // Another file took its place: nothing of it is passed over.
     fs::write(&progress, note(text.as_bytes()).to_string()).unwrap();
     let other: String = (10_000..15_001).map(line).collect();
     fs::write(&path, other).unwrap();
     let said = ingest(&server, &path).said;
-    assert_eq!(said, "5001 events sent: 5001 new, 0 duplicates, 0 refused\n");
+    assert_eq!(said, "5001 events sent: 5001 new, 0 duplicates, 0 rejected\n");
     server.stop().await;
 }
 
@@ -246,7 +246,7 @@ async fn numbers_that_json_has_not_are_kept_as_texts() {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     let sent = ingest(&server, &path);
-    assert_eq!(sent.said, "4 events sent: 4 new, 0 duplicates, 0 refused\n", "{}", sent.problems);
+    assert_eq!(sent.said, "4 events sent: 4 new, 0 duplicates, 0 rejected\n", "{}", sent.problems);
     let rows = server
         .rows(
             "n",

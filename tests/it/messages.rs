@@ -38,6 +38,8 @@ async fn a_statement_that_fails_is_told_what_to_change() {
         ("SELECT date_trunk('day', ts) FROM events", "did you mean `date_trunc`?"),
         ("SELECT xyzzy(seq) FROM events", "no function `xyzzy`; docs/sql.md lists"),
         ("SELECT data->>'order' FROM events", "json_extract_string(data, '$.order')"),
+        ("SELECT data.amount FROM events", "json_extract_string(data, '$.order')"),
+        ("SELECT * FROM events WHERE id = \"o-1\"", "a text is in single quotes: 'o-1'"),
         ("SELECT 1/0", "division by zero"),
         ("INSERT INTO events SELECT 1", "send events with POST /ingest"),
     ] {
@@ -174,11 +176,14 @@ async fn nobody_is_told_of_namespaces_that_they_may_not_read() {
     let reader =
         guarded.token(&json!({ "name": "t", "scopes": ["read:b", "read:d", "ingest:c"] })).await;
     // Of what is there and of what is not, alike.
-    for ns in ["a", "c", "default"] {
+    for ns in ["a", "default"] {
         let (status, answer) = guarded.post(&reader, &format!("/v1/{ns}/sql"), &ask).await;
         assert_eq!(status, 404, "{answer}");
         assert_eq!(answer["error"], format!("Namespace does not exist: {ns}; there is: b"));
     }
+    let (status, answer) = guarded.post(&reader, "/v1/c/sql", &ask).await;
+    let text = "the token may only send events to namespace `c`: this needs the scope `read:c`";
+    assert_eq!((status, &answer["error"]), (404, &json!(text)), "{answer}");
     let (_, answer) = guarded.post(&reader, "/v1/d/sql", &ask).await;
     assert_eq!(answer["error"], "namespace `d` has no events; there is: b");
     let (_, answer) = guarded.get(&reader, "/v1/a/tables").await;
@@ -367,7 +372,7 @@ async fn why_a_table_of_the_server_stays_is_told_with_another_way() {
     let snapshot = server.commit("shop.example").await["events"].to_string();
     let stays = |what: &str| {
         format!(
-            "shop_example.events is written by this server and cannot be {what}; delete its rows, or copy them to a table of your own"
+            "shop_example.events is written by this server and cannot be {what}; copy its rows to a table of your own, and delete those that shall go"
         )
     };
     let (dropped, renamed) = (stays("dropped"), stays("renamed"));

@@ -194,7 +194,7 @@ async fn fail_over(house: House) {
     let (left, sent) = house.send_again(("x", &[]), &y);
     assert_eq!(left, 10, "{sent}");
     let (_, sent) = house.send_again(("x", &[]), &y);
-    assert!(sent.contains("10 events sent: 0 new, 10 duplicates, 0 refused"), "{sent}");
+    assert!(sent.contains("10 events sent: 0 new, 10 duplicates, 0 rejected"), "{sent}");
     assert_eq!(house.rows(&y, COUNT).await, json!([[70, 70, 70]]));
     // A member without a column is kept, and nothing is kept whole but for its sake.
     let kept = "SELECT count(*) FROM events WHERE id LIKE 'two-%' AND payload LIKE '%colour%'";
@@ -215,7 +215,7 @@ async fn fail_over(house: House) {
     // What it had itself before is in the tables by now, under the ids it had.
     let aside = aside(&house, "x");
     let (_, sent) = house.send_again(("x", &["--folder", aside.to_str().unwrap()]), &x);
-    assert!(sent.contains("10 events sent: 0 new, 10 duplicates, 0 refused"), "{sent}");
+    assert!(sent.contains("10 events sent: 0 new, 10 duplicates, 0 rejected"), "{sent}");
     house.commit(&x).await;
     assert_eq!(house.rows(&x, COUNT).await, json!([[80, 80, 80]]));
 }
@@ -375,7 +375,7 @@ async fn a_lost_log_beside_its_metastore_is_followed_by_a_new_one() {
     let (left, sent) = house.send_again(("x", &["--folder", found.to_str().unwrap()]), &x);
     assert_eq!(left, 10);
     // Those that a client was quicker with are there already.
-    assert!(sent.contains("10 events sent: 7 new, 3 duplicates, 0 refused"), "{sent}");
+    assert!(sent.contains("10 events sent: 7 new, 3 duplicates, 0 rejected"), "{sent}");
     house.commit(&x).await;
     assert_eq!(house.rows(&x, COUNT).await, json!([[30, 30, 30]]));
 }

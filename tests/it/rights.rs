@@ -66,7 +66,11 @@ fn verdict(status: u16, answer: &Value) -> Verdict {
     match status {
         401 => Verdict::Unknown,
         403 => Verdict::Forbidden,
-        404 if text.starts_with("Namespace does not exist") => Verdict::NotThere,
+        404 if text.starts_with("Namespace does not exist")
+            || text.starts_with("the token may only send events to namespace") =>
+        {
+            Verdict::NotThere
+        }
         _ => Verdict::LetIn,
     }
 }

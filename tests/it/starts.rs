@@ -4,14 +4,16 @@
 use crate::{
     harness::{TestServer, config, events},
     postgres::Databases,
-    process::{Process, bound_command, run, run_with},
+    process::{Process, bound_command, command, run, run_with},
 };
 use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 use std::{
     fs::{self, Permissions},
+    io::{BufRead, BufReader, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
+    process::Stdio,
     time::Duration,
 };
 
@@ -148,6 +150,40 @@ async fn a_disk_without_room_is_told_by_doctor_the_probe_and_each_refusal() {
     for part in ["disk: ", "MiB are free and", "needed: one wal.segment_bytes above the share"] {
         assert!(found[0].contains(part), "`{part}` in: {}", found[0]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_knows_whose_server_has_the_address_and_warns_of_variables_that_nobody_reads() {
+    let server = TestServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = ("listen", server.url.trim_start_matches("http://").to_owned());
+    let taken = [settings(folder.path()), vec![address]].concat();
+    let found = failed_checks(&run(&["doctor", "--json"], &taken, b"").stdout);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("with another data folder"), "{found:?}");
+    server.stop().await;
+
+    let mut mistyped = command();
+    mistyped.env("ICECORE_COMIT_INTERVAL", "1s");
+    let output = run_with(mistyped, &["doctor"], &settings(folder.path()), b"");
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("WARN  settings "), "{told}");
+    assert_eq!(told.matches("ICECORE_COMIT_INTERVAL is not a setting").count(), 1, "{told}");
+}
+
+#[test]
+fn who_sends_to_nobody_is_told_at_once() {
+    let mut sender = command();
+    sender.args(["ingest", "-", "--url", "http://127.0.0.1:1"]);
+    let mut sender = sender.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    sender.stdin.take().unwrap().write_all(br#"{"id":"1","type":"t"}"#).unwrap();
+    let mut line = String::new();
+    BufReader::new(sender.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    sender.kill().unwrap();
+    sender.wait().unwrap();
+    assert!(line.starts_with("no answer from http://127.0.0.1:1: "), "{line}");
+    assert!(line.ends_with("; trying again for 30 s\n"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

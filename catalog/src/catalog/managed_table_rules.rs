@@ -357,8 +357,8 @@ fn check_stays(
         return Ok(());
     }
     Err(CatalogError::Invalid(format!(
-        "{table} is written by this server and cannot be {what}; delete its rows, or copy them to \
-         a table of your own"
+        "{table} is written by this server and cannot be {what}; copy its rows to a table of your \
+         own, and delete those that shall go"
     )))
 }
 

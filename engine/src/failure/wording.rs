@@ -110,9 +110,13 @@ pub(super) fn in_other_words(text: &str) -> Option<String> {
         return Some("division by zero".to_owned());
     }
     if text.contains("annot access field") {
+        let of_json = match text.contains("type Utf8") {
+            true => "for a member of JSON text write json_extract_string(data, '$.order'); ",
+            false => "",
+        };
         return Some(format!(
-            "{}; if you mean a table, a column with that name hides its alias, or it is two query levels out: use another alias",
-            failure::shortened(text)
+            "{}; {of_json}if you mean a table, a column with that name hides its alias, or it is two query levels out: use another alias",
+            failure::shortened(&in_sql(text))
         ));
     }
     let is_placeholder = text.starts_with("Failed to parse placeholder id")

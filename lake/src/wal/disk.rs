@@ -23,8 +23,12 @@ const NEARLY_ALL: u64 = 64;
 pub(crate) fn check(options: &WalOptions, more: u64) -> Result<(), WalError> {
     let DiskRoom { free, all, least } = room(options)?;
     if free < least.saturating_add(more) {
+        let after = match more {
+            0 => String::new(),
+            more => format!(" after {more} more (wal.segment_bytes)"),
+        };
         let reason = format!(
-            "{free} of {all} bytes of its disk are free, and {least} (wal.disk_free_min) must stay free after {more} more"
+            "{free} of {all} bytes of its disk are free, and {least} (wal.disk_free_min) must stay free{after}"
         );
         return Err(WalError::Full { reason });
     }

@@ -4,7 +4,7 @@
 //! snapshot that it read is thinned away otherwise where commits are frequent, and its work with it.
 
 use crate::maintenance::compaction::{
-    Compaction, CompactionError, CompactionRequest, NO_ROOM, pace::WorkPace,
+    Compaction, CompactionError, CompactionRequest, pace::WorkPace,
 };
 use icecore_catalog::{
     error::CatalogError,
@@ -168,8 +168,11 @@ impl Compaction {
         let rules = self.rules(&FileLayout::of(metadata));
         let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);
-        let skipped: Vec<String> = choice.skipped.iter().map(|reason| (*reason).into()).collect();
+        let mut skipped: Vec<String> =
+            choice.skipped.iter().map(|reason| (*reason).into()).collect();
+        let lack = if choice.groups.is_empty() { None } else { self.lacks_room().await? };
         if request.dry_run {
+            skipped.extend(lack);
             return Ok(CompactionStep::would_do(&choice.groups, skipped));
         }
         if choice.groups.is_empty() {
@@ -178,8 +181,8 @@ impl Compaction {
             }
             return Ok(CompactionStep { skipped, ..CompactionStep::default() });
         }
-        if self.lacks_room().await? {
-            return Ok(CompactionStep::skip(NO_ROOM));
+        if let Some(reason) = lack {
+            return Ok(CompactionStep::skip(reason));
         }
         let (groups, is_more) = within_bounds(choice.groups);
         let mut step =

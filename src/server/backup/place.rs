@@ -5,6 +5,7 @@
 //! there whose bytes did not pass by.
 
 use super::{BackupError, CHUNK_BYTES, CopiedFile, CopyMode, failed};
+use crate::config::folder::absolute;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use icecore_catalog::{
@@ -63,7 +64,7 @@ impl BackupPlace {
                 "`{text}` is neither a folder nor s3://bucket/prefix"
             )));
         }
-        let path = PathBuf::from(path);
+        let path = absolute(std::path::Path::new(path)).unwrap_or_else(|_| PathBuf::from(path));
         Ok(Self::Folder(fs::canonicalize(&path).unwrap_or(path)))
     }
 
