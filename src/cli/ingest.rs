@@ -229,7 +229,7 @@ impl InputSender<'_> {
             }
             FileFormat::Cloudevents => {
                 let body = read_all(&path, reader)?;
-                let media = if body.trim_ascii_start().starts_with(b"[") {
+                let media = if source::begins_with_array(&body) {
                     "application/cloudevents-batch+json"
                 } else {
                     "application/cloudevents+json"
