@@ -26,7 +26,7 @@ use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
-use redaction::{HIDDEN, beginning_of_key, without_credentials};
+use redaction::{HIDDEN, after_sign_in, beginning_of_key, without_credentials};
 pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -263,11 +263,14 @@ impl SettingTexts {
     fn shown(&self, key: &str) -> String {
         let text = self.text(key);
         // A folder's name may have anything.
-        let is_folder = text.starts_with("file:") || text.starts_with('/');
+        let is_folder = text.starts_with("file:///")
+            || text.starts_with('/')
+            || (text.starts_with("file:") && !text.contains('@'));
         match key {
             _ if settings::is_secret(key) && !text.is_empty() => HIDDEN.to_owned(),
             "warehouse" if !is_folder => without_credentials(text),
             "metastore" | "s3.endpoint" | "storage.sts_endpoint" => without_credentials(text),
+            "listen" => after_sign_in(text).to_owned(),
             _ => text.to_owned(),
         }
     }
