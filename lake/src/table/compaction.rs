@@ -65,7 +65,10 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
         }
     }
     if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
-        return Err(format!("its column `{}` has no single values", nested.name));
+        return Err(format!(
+            "its column `{}` is a nested column (struct, list or map), which compaction cannot write",
+            nested.name
+        ));
     }
     let schema = Schema::builder().with_fields(fields).build();
     let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;
