@@ -142,6 +142,15 @@ async fn a_file_that_breaks_off_says_what_was_sent_before() {
     let told = String::from_utf8(ingest().stdout).unwrap();
     let rest = 12_000 - sent;
     assert_eq!(told, format!("{rest} events sent: {rest} new, 0 duplicates, 0 refused\n"));
+    let rows: String = (0..2_000).map(|n| format!("c{n},t\n")).collect();
+    let packed = gzip(format!("id,type\n{rows}").as_bytes());
+    let path = folder.path().join("a.csv.gz");
+    std::fs::write(&path, &packed[..packed.len() - 20]).unwrap();
+    let output = run(&["ingest", path.to_str().unwrap(), "--url", &server.url], &[], b"");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let last = told.split(' ').next().unwrap().parse::<u32>().unwrap() + 1;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(2 < last && said.contains(&format!("after line {last}: ")), "{told}{said}");
     // Nothing is lost before bytes that are not gzip, with a line end or not.
     let event = |end: &str| gzip(format!("{{\"type\":\"t\"}}{end}").as_bytes());
     for (bytes, expected) in [
