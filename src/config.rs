@@ -28,7 +28,7 @@ use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
-use redaction::{HIDDEN, beginning_of_key, without_credentials};
+use redaction::{HIDDEN, after_sign_in, beginning_of_key, without_credentials};
 pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -265,7 +265,9 @@ impl SettingTexts {
     fn shown(&self, key: &str) -> String {
         let text = self.text(key);
         // A folder's name may have anything.
-        let is_folder = text.starts_with("file:") || text.starts_with('/');
+        let is_folder = text.starts_with("file:///")
+            || text.starts_with('/')
+            || (text.starts_with("file:") && !text.contains('@'));
         let is_plain_place = text
             .strip_prefix("s3:/")
             .is_some_and(|place| !place.contains([':', '@', '=', '?', '#', '%']));
@@ -273,6 +275,7 @@ impl SettingTexts {
             _ if settings::is_secret(key) && !text.is_empty() => HIDDEN.to_owned(),
             "warehouse" if !is_folder && !is_plain_place => without_credentials(text),
             "metastore" | "s3.endpoint" | "storage.sts_endpoint" => without_credentials(text),
+            "listen" => after_sign_in(text).to_owned(),
             _ => text.to_owned(),
         }
     }

@@ -46,15 +46,18 @@ impl RelationPlanner for ListPlanner {
             let kept = columns.filter(|column| !shared.contains(column)).map(Expr::Column);
             plan = LogicalPlanBuilder::from(plan).project(kept)?.build()?;
         }
-        // Otherwise the planner says what is wrong.
-        if alias.columns.len() == plan.schema().fields().len() {
-            let given = mem::take(&mut alias.columns);
+        // Columns behind the last name keep theirs. Of more names the planner says what is wrong.
+        if alias.columns.len() <= plan.schema().fields().len() {
+            let mut given = mem::take(&mut alias.columns).into_iter();
             let columns: Vec<Expr> = plan
                 .schema()
                 .iter()
-                .zip(given)
-                .map(|(column, given)| {
-                    Expr::Column(Column::from(column)).alias(context.normalize_ident(given.name))
+                .map(|column| {
+                    let column = Expr::Column(Column::from(column));
+                    match given.next() {
+                        Some(given) => column.alias(context.normalize_ident(given.name)),
+                        None => column,
+                    }
                 })
                 .collect();
             plan = LogicalPlanBuilder::from(plan).project(columns)?.build()?;

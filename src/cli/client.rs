@@ -29,6 +29,14 @@ pub enum ClientError {
         /// The last cause, as the ones above it say less.
         reason: String,
     },
+    /// A URL that no request goes to.
+    #[error("{url} is not the URL of a server: {reason}; check --url, such as http://HOST:PORT")]
+    Address {
+        /// The URL.
+        url: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// An answer that broke off.
     #[error("the answer broke off; the server's log says why")]
     BrokenOff(#[source] reqwest::Error),
@@ -118,9 +126,17 @@ impl ServerClient {
     /// Sends once and gives the answer as it comes, whatever its status.
     ///
     /// # Errors
-    /// [`ClientError::Send`]; [`ClientError::Foreign`] for a web page, which some servers have at
-    /// every path.
+    /// [`ClientError::Send`], [`ClientError::Address`]; [`ClientError::Foreign`] for a web page, which
+    /// some servers have at every path.
     pub async fn open(&self, call: &ClientRequest<'_>) -> Result<Response, ClientError> {
+        let wrong = match reqwest::Url::parse(&self.url) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => None,
+            Ok(_) => Some("only http and https are spoken".to_owned()),
+            Err(cause) => Some(cause.to_string()),
+        };
+        if let Some(reason) = wrong {
+            return Err(ClientError::Address { url: self.shown_url(), reason });
+        }
         let url = format!("{}{}", self.url, call.path);
         let mut request = self.http.request(call.method.clone(), &url).body(call.body.clone());
         for (name, value) in call.headers {

@@ -127,7 +127,8 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
     for input in source::inputs(&command.files)? {
         let sender = InputSender { client: &client, command };
         if let Err(cause) = sender.send_file(input, &mut totals).await {
-            if 0 < totals.received {
+            let is_of_file = matches!(cause, CliError::Io { .. } | CliError::Refused(_));
+            if is_of_file || 0 < totals.received {
                 say(&format!("{totals}, and then it stopped"))?;
             }
             return Err(cause);
@@ -214,7 +215,8 @@ impl InputSender<'_> {
         Ok(match format {
             FileFormat::Ndjson => {
                 let reader = if start == 0 { reader } else { source.open(start, bar)? };
-                let parts = lines::LineRequests { reader, identity, offset: start, line };
+                let parts =
+                    lines::LineRequests { reader, identity, offset: start, line, fault: None };
                 IngestInput::Parts(Box::new(parts.map(move |part| part.map_err(failed_at(&path)))))
             }
             FileFormat::Csv => {
@@ -229,7 +231,7 @@ impl InputSender<'_> {
             }
             FileFormat::Cloudevents => {
                 let body = read_all(&path, reader)?;
-                let media = if body.trim_ascii_start().starts_with(b"[") {
+                let media = if source::begins_with_array(&body) {
                     "application/cloudevents-batch+json"
                 } else {
                     "application/cloudevents+json"

@@ -42,7 +42,10 @@ impl SettingTexts {
         if let Ok(address) = text.parse() {
             return Ok(address);
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| self.wrong("listen", FORM))?;
+        let (host, port) = text
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.contains('@'))
+            .ok_or_else(|| self.wrong("listen", FORM))?;
         let port: u16 = port.parse().map_err(|_| self.wrong("listen", FORM))?;
         let host = if host.is_empty() { "127.0.0.1" } else { host };
         let mut found = (host, port).to_socket_addrs().map_err(|cause| {

@@ -1,6 +1,10 @@
 //! The catalog's settings: its database, what dropping means, what it lets clients do.
 
-use super::{ConfigError, DAY, SettingTexts, redaction::without_credentials, units};
+use super::{
+    ConfigError, DAY, SettingTexts,
+    redaction::{has_sign_in, without_credentials},
+    units,
+};
 use icecore_catalog::catalog::{CatalogOptions, DropPolicy, ReservedNames, VerifyAtLoad};
 use icecore_schemas::names::{NAMESPACE_TEXT, RESERVED_NAMES};
 use std::{
@@ -52,7 +56,10 @@ impl SettingTexts {
         if text.is_empty() {
             return Ok(MetastoreUrl::Sqlite(data_dir.join("icecore.db")));
         }
-        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+        if let Some(path) = text.strip_prefix("sqlite://")
+            && !path.is_empty()
+            && !has_sign_in(path)
+        {
             return Ok(MetastoreUrl::Sqlite(PathBuf::from(path)));
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {

@@ -13,7 +13,7 @@ pub(crate) fn without_credentials(url: &str) -> String {
         return if is_plain { url } else { HIDDEN }.to_owned();
     };
     let (before, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let shown = before.rsplit('@').next().unwrap_or_default();
+    let shown = after_sign_in(before);
     let place = shown.split('/').next().unwrap_or_default();
     // A password that is not escaped may have these itself.
     if scheme.contains(marks)
@@ -26,6 +26,17 @@ pub(crate) fn without_credentials(url: &str) -> String {
         return HIDDEN.to_owned();
     }
     format!("{scheme}://{shown}")
+}
+
+/// What follows a name and its password.
+pub(super) fn after_sign_in(text: &str) -> &str {
+    text.rsplit('@').next().unwrap_or_default()
+}
+
+/// Whether the path of a file begins with a name and its password, as a URL of a server does.
+pub(super) fn has_sign_in(path: &str) -> bool {
+    let name = path.split_once('@').map(|(name, _)| name);
+    name.is_some_and(|name| !name.starts_with('/') && name.contains(':'))
 }
 
 /// Whether this is a host, or one with its port, and not a name with its password.

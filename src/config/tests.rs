@@ -311,6 +311,8 @@ fn no_form_of_a_metastores_password_is_shown() {
         ("postgres://u:hu%40hush@h/d", "postgres://h/d"),
         ("postgres://u:hush@[::1]:5432/d", "postgres://[::1]:5432/d"),
         ("h:5432/d", "h:5432/d"),
+        ("sqlite://u:hush@h/d", "sqlite://h/d"),
+        ("sqlite://u:hu/sh@h/d", "sqlite://h/d"),
     ] {
         assert_eq!(shown(metastore), expected, "{metastore}");
     }
@@ -321,6 +323,7 @@ fn no_form_of_a_metastores_password_is_shown() {
         ("s3:/AK:hush@b/p", "(hidden)"),
         ("s4://AK:hush@b/p", "s4://b/p"),
         ("s3:/b/p", "s3:/b/p"),
+        ("file://AK:hush@h/p", "file://h/p"),
     ] {
         let problem = load("", &[], &[("warehouse", warehouse)]).unwrap_err();
         assert!(problem.contains(&format!("`{expected}` must be ")), "{problem}");
@@ -329,6 +332,8 @@ fn no_form_of_a_metastores_password_is_shown() {
     let url = "postgress://u:hush@h/d";
     for problem in [
         load("", &[], &[("metastore", url)]),
+        load("", &[], &[("listen", "u:hush@127.0.0.1:1")]),
+        load("", &[], &[("listen", "u:hush@127.0.0.1")]),
         load(&format!("metastore = \"{url}\""), &[], &[]),
         load("", &[], &[("postgres://u:hush@h/d?sslmode", "on")]),
         load("", &[("ICECORE_S3_ENDPOINT", "u:hush@h:9000")], &[]),

@@ -8,6 +8,9 @@ use std::{
     mem,
 };
 
+/// What a member begins with.
+const MEMBER_START: u8 = 0x1f;
+
 type PackedBytes = Box<dyn BufRead + Send>;
 
 /// The plain bytes of all members; none once they have ended.
@@ -29,12 +32,12 @@ impl Read for GzipReader {
             let bytes = member.get_mut();
             let next = bytes.fill_buf()?.first().copied();
             match next {
-                Some(0) => skip_padding(bytes)?,
-                Some(_) => {
+                Some(MEMBER_START) => {
                     // A new decoder takes many KiB; an empty member has 20 bytes.
                     let rest = mem::replace(bytes, Box::new(io::empty()));
                     member.reset(rest);
                 }
+                Some(_) => skip_padding(bytes)?,
                 None => self.0 = None,
             }
         }

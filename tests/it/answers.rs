@@ -316,6 +316,8 @@ async fn a_column_is_found_in_another_case_through_every_query_below() {
         "SELECT v FROM (SELECT 7 AS \"A.b\") q(v)",
         "SELECT q.a FROM (SELECT * FROM cased UNION ALL SELECT 7, 8, 9) q(a, b, c)",
         "WITH q(a, b, c) AS (SELECT * FROM cased UNION ALL SELECT 7, 8, 9) SELECT a FROM q WHERE b = 8",
+        "SELECT a FROM (SELECT * FROM cased UNION ALL SELECT 7, 8, 9) q(a) WHERE \"aB\" = 8",
+        "WITH q(a, b) AS (SELECT * FROM cased UNION ALL SELECT 7, 8, 9) SELECT a FROM q WHERE \"Ab\" = 9",
         "SELECT x FROM (SELECT * FROM (SELECT * FROM cased UNION ALL SELECT 7, 8, 9) q(a, b, c)) r(x, y, z) WHERE r.y = 8",
         "SELECT a FROM (SELECT * FROM cased UNION ALL SELECT 7, 8, 9) q(a, b, c) JOIN (SELECT 7 AS a) r USING (a) ORDER BY q.b, a",
         "SELECT q.ORDERID FROM (SELECT * FROM cased UNION ALL SELECT 7, 8, 9) q(orderId, b, c) ORDER BY orderid",
@@ -331,9 +333,9 @@ async fn a_column_is_found_in_another_case_through_every_query_below() {
     ] {
         assert_eq!(server.rows("n", sql).await, json!([[7]]), "{sql}");
     }
-    let few = "SELECT a FROM (SELECT * FROM cased) q(a, b)";
-    let (status, answer) = server.query("n", &json!({ "sql": few })).await;
-    assert!(status == 400 && answer["error"].to_string().contains("only 2 names"), "{answer}");
+    let many = "SELECT a FROM (SELECT * FROM cased) q(a, b, c, d)";
+    let (status, answer) = server.query("n", &json!({ "sql": many })).await;
+    assert!(status == 400 && answer["error"].to_string().contains("only 4 names"), "{answer}");
     for (sql, column) in [
         ("SELECT ab FROM (SELECT * FROM cased) t", "ab"),
         ("WITH w AS (SELECT * FROM cased) SELECT ab FROM w", "ab"),

@@ -127,14 +127,43 @@ async fn a_file_that_breaks_off_says_what_was_sent_before() {
     let output = ingest();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stdout).unwrap();
+    let sent: u32 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!((10_001..12_000).contains(&sent), "{told}");
     assert_eq!(
         told,
-        "10000 events sent: 10000 new, 0 duplicates, 0 rejected, and then it stopped\n"
+        format!("{sent} events sent: {sent} new, 0 duplicates, 0 rejected, and then it stopped\n")
     );
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("a.ndjson.gz"), "{said}");
+    assert!(
+        said.contains("a.ndjson.gz") && said.contains(&format!("after line {sent}: ")),
+        "{said}"
+    );
     std::fs::write(&file, &whole).unwrap();
     let told = String::from_utf8(ingest().stdout).unwrap();
-    assert_eq!(told, "2000 events sent: 2000 new, 0 duplicates, 0 rejected\n");
+    let rest = 12_000 - sent;
+    assert_eq!(told, format!("{rest} events sent: {rest} new, 0 duplicates, 0 rejected\n"));
+    let rows: String = (0..2_000).map(|n| format!("c{n},t\n")).collect();
+    let packed = gzip(format!("id,type\n{rows}").as_bytes());
+    let path = folder.path().join("a.csv.gz");
+    std::fs::write(&path, &packed[..packed.len() - 20]).unwrap();
+    let output = run(&["ingest", path.to_str().unwrap(), "--url", &server.url], &[], b"");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let last = told.split(' ').next().unwrap().parse::<u32>().unwrap() + 1;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(2 < last && said.contains(&format!("after line {last}: ")), "{told}{said}");
+    // Nothing is lost before bytes that are not gzip, with a line end or not.
+    let event = |end: &str| gzip(format!("{{\"type\":\"t\"}}{end}").as_bytes());
+    for (bytes, expected) in [
+        ([event("\n"), b"junk".to_vec()].concat(), "1 event sent: 1 new, "),
+        ([event(""), b"junk".to_vec()].concat(), "1 event sent: 0 new, "),
+        (gzip(b"")[..12].to_vec(), "0 events sent: 0 new, "),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let output = ingest();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.starts_with(expected) && told.ends_with(", and then it stopped\n"), "{told}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.contains("a.ndjson.gz")), (Some(1), true), "{said}");
+    }
     server.stop().await;
 }

@@ -267,3 +267,42 @@ async fn numbers_that_json_has_not_are_kept_as_texts() {
     );
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_reads_over_around_an_event_doubles_none() {
+    let server = TestServer::start().await;
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, "\u{feff}{\"type\":\"A.b\"}\n".as_bytes()).unwrap();
+    let packed = packer.finish().unwrap();
+    let event = r#"{"type":"A.b"}"#;
+    let mut total = 0;
+    for (name, bytes, events) in [
+        ("mark.ndjson", format!("\u{feff}{event}\n{event},\n{event}\n").into_bytes(), 3),
+        ("mark.json", format!("\u{feff}[{event},{event}]").into_bytes(), 2),
+        ("mark.ndjson.gz", packed, 1),
+        ("mark", format!("\u{feff}[\n{event}]").into_bytes(), 1),
+        ("records.ndjson", format!("\u{1e}{event}\n\u{1e}{event}\n").into_bytes(), 2),
+        ("commas.json", format!("{event},\n{event},\n").into_bytes(), 2),
+        ("several.ndjson", format!("{event}{event}\n{event},{event},\n").into_bytes(), 4),
+    ] {
+        let path = write(&server, name, &bytes);
+        for new in [events, 0] {
+            let sent = ingest(&server, &path);
+            let told = format!("events sent: {new} new, ");
+            let said = sent.said.replace("event sent", "events sent");
+            assert_eq!((sent.code, said.contains(&told)), (Some(0), true), "{name}: {said}");
+        }
+        total += events;
+    }
+    for (name, text, told) in [
+        ("broken.ndjson", format!("{event} {{\"type\":\n"), "broken.ndjson:1: not sent: it has"),
+        ("broken.json", format!("{event}\n{{\"type\":"), "broken.json:2: not sent: not JSON"),
+    ] {
+        let sent = ingest(&server, &write(&server, name, text.as_bytes()));
+        assert_eq!(sent.code, Some(1), "{}", sent.said);
+        assert!(sent.problems.contains(told), "{}", sent.problems);
+    }
+    let rows = server.rows("n", "SELECT count(*) FROM events").await;
+    assert_eq!(rows, json!([[total]]));
+    server.stop().await;
+}

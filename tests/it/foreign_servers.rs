@@ -131,3 +131,15 @@ fn where_nobody_listens_the_address_and_the_cause_are_said_once() {
         }
     }
 }
+
+#[test]
+fn a_url_that_no_request_goes_to_is_told_at_once() {
+    for command in [&["ingest"][..], &["tables"]] {
+        check(
+            command,
+            "ftp://u:hush@h",
+            &["ftp://h is not the URL of a server: only http and https"],
+        );
+        check(command, "http://h:99999", &["not the URL of a server: invalid port", "check --url"]);
+    }
+}

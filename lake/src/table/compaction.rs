@@ -74,7 +74,10 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     schemas.sort_by_key(|schema| Reverse(schema.schema_id()));
     let mut fields = table.current_schema().as_struct().fields().to_vec();
     if let Some(nested) = fields.iter().find(|field| !field.field_type.is_primitive()) {
-        return Err(format!("its column `{}` has no single values", nested.name));
+        return Err(format!(
+            "its column `{}` is a nested column (struct, list or map), which compaction cannot write",
+            nested.name
+        ));
     }
     let mut known: HashSet<i32> = fields.iter().map(|field| field.id).collect();
     let mut names: HashSet<String> = fields.iter().map(|field| field.name.clone()).collect();

@@ -20,6 +20,7 @@ use serde::de::IgnoredAny;
 use std::{
     borrow::Cow,
     collections::HashSet,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -90,9 +91,12 @@ impl CsvRequests {
 
     /// The next record; false at the end of the file.
     fn read(&mut self) -> Result<bool, CliError> {
-        let path = &self.path;
+        let (path, last) = (&self.path, self.record.line);
         self.records.read(&mut self.record).map_err(|cause| match cause {
-            RecordError::Read(cause) => failed_at(path)(cause),
+            RecordError::Read(cause) => {
+                let reason = format!("after line {last}: {cause}; the rows up to it were sent");
+                failed_at(path)(io::Error::new(cause.kind(), reason))
+            }
             RecordError::Unterminated { line } | RecordError::TooLong { line } => {
                 let place = format!("{}:{line}", path.display());
                 CliError::Refused(format!("{place}: {cause}; the rows before it were sent"))

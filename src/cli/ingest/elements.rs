@@ -1,11 +1,12 @@
 //! A JSON file as requests: the elements of its array or of its member `events`, or its values.
 //!
-//! The file is read whole. What is not JSON goes to the server as it is, which says what is wrong.
+//! The file is read whole. What is not JSON from its start goes to the server as it is, which says what is
+//! wrong.
 //! Of a file with a batch that a server refuses nothing is sent: it may be corrected in any way that
 //! moves the events behind it, which then get other ids.
 
 use crate::cli::ingest::{InputPart, identity::InputIdentity, lines::push_with_id};
-use icecore_lake::event::decode::file_ids::is_batch;
+use icecore_lake::event::decode::file_ids::{is_batch, values_of};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -62,19 +63,21 @@ fn elements<'a>(
     text: &'a [u8],
     namespace: &str,
 ) -> Option<Result<Vec<&'a RawValue>, RefusedBatches>> {
-    let values: Result<Vec<&RawValue>, _> =
-        serde_json::Deserializer::from_slice(text).into_iter().collect();
+    let (values, broken) = values_of(str::from_utf8(text).ok()?);
     let mut elements: Vec<&RawValue> = Vec::new();
     let mut refused = Vec::new();
     let mut has_batch_id = false;
-    for value in values.ok()? {
-        let text = value.get().as_bytes();
-        if let Ok(list) = serde_json::from_slice::<Vec<&RawValue>>(text) {
+    if values.is_empty() && !broken.is_empty() {
+        return None;
+    }
+    for text in values {
+        let value: &RawValue = serde_json::from_str(text).ok()?;
+        if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(text) {
             elements.extend(list);
             continue;
         }
-        let body = match is_batch(value.get(), namespace) {
-            Ok(true) => serde_json::from_slice::<IngestBody<'_>>(text).ok(),
+        let body = match is_batch(text, namespace) {
+            Ok(true) => serde_json::from_str::<IngestBody<'_>>(text).ok(),
             Ok(false) => None,
             Err(reason) => {
                 let reason = format!("{reason}; nothing of the file is sent");
@@ -90,6 +93,11 @@ fn elements<'a>(
             }
             None => elements.push(value),
         }
+    }
+    // A server would take the events before it, which have no ids.
+    if !broken.is_empty() {
+        let reason = "not JSON; nothing of the file is sent".to_owned();
+        refused.push((elements.len() as u64 + 1, reason));
     }
     if !refused.is_empty() {
         return Some(Err(refused));

@@ -148,7 +148,7 @@ impl InputSource {
             Some(format) => format,
             None if start.starts_with(b"Obj\x01") => FileFormat::Avro,
             None if start.starts_with(b"PAR1") => FileFormat::Parquet,
-            None if start.trim_ascii_start().starts_with(b"[") => FileFormat::Json,
+            None if begins_with_array(start) => FileFormat::Json,
             None => FileFormat::Ndjson,
         })
     }
@@ -240,6 +240,12 @@ fn decompressed(mut bytes: impl BufRead + Send + 'static, start: u64) -> io::Res
 
 fn is_compressed(head: &[u8]) -> bool {
     head.starts_with(GZIP_START) || head.starts_with(ZSTD_START)
+}
+
+/// Whether this is the start of a JSON array, with a byte order mark or not.
+pub(super) fn begins_with_array(start: &[u8]) -> bool {
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    start.trim_ascii_start().starts_with(b"[")
 }
 
 fn is_stdin(path: &Path) -> bool {

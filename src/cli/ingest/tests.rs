@@ -109,7 +109,7 @@ fn the_same_file_gives_the_same_bodies_from_any_batch_border() {
 
 fn lines_of(source: &InputSource, (start, line): (u64, u64)) -> LineRequests {
     let reader = source.open(start, &ProgressBar::hidden()).unwrap();
-    LineRequests { reader, identity: source.identity.clone(), offset: start, line }
+    LineRequests { reader, identity: source.identity.clone(), offset: start, line, fault: None }
 }
 
 #[test]

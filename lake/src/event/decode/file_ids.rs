@@ -1,9 +1,12 @@
-//! What a sender of files has to know of their events: which are batches, and which may be given an
-//! id.
+//! What a sender of files has to know of their events: where each begins and ends, which are batches, and
+//! which may be given an id.
 
-use super::batch::{batch_members, slot};
+use super::{
+    batch::{batch_members, slot},
+    values::{are_several, is_between},
+};
 use crate::event::{
-    json::{EventParts, JsonKind, JsonScanner, NESTING_MAX},
+    json::{EventParts, JsonError, JsonKind, JsonScanner, NESTING_MAX},
     names,
 };
 
@@ -13,15 +16,51 @@ const ROW_FIELDS: [&str; 2] = ["\"__op\"", "\"__deleted\""];
 const OWN_WORDS: [usize; 5] =
     [names::TYPE, names::SPEC_VERSION, names::OP, names::STORE, names::COLLECTION];
 
-/// Whether this is one event in its sender's own words that has no id. What a database wrote is known
-/// by where its log has it, and some of it by having no other members.
+/// A line without what a server reads over at its ends: white space, commas, byte order marks, record
+/// separators.
 #[must_use]
-pub fn may_get_id(event: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(event) else { return false };
-    let (mut parts, mut scan) = (EventParts::default(), JsonScanner::new(text));
-    if scan.object(NESTING_MAX, &mut parts).and_then(|()| scan.end()).is_err() {
-        return false;
+pub fn bare_line(line: &[u8]) -> &[u8] {
+    match std::str::from_utf8(line) {
+        Ok(text) => text.trim_ascii().trim_matches(is_between).as_bytes(),
+        Err(_) => line.trim_ascii(),
     }
+}
+
+/// The values of a line that a server takes one after the other, and what is left from a broken one on; none
+/// of a line that it refuses as a whole.
+#[must_use]
+pub fn values_of_line(line: &[u8]) -> Option<(Vec<&str>, &str)> {
+    std::str::from_utf8(line).ok().filter(|text| are_several(text)).map(values_of)
+}
+
+/// The values of a text, one after the other, and what is left from a broken one on.
+#[must_use]
+pub fn values_of(text: &str) -> (Vec<&str>, &str) {
+    let mut values = Vec::new();
+    let mut rest = text.trim_start_matches(is_between);
+    while !rest.is_empty() {
+        let mut scan = JsonScanner::new(rest);
+        let is_sound = match scan.value(NESTING_MAX) {
+            Err(JsonError::TooDeep) => scan.skip_blindly(0).is_ok(),
+            found => found.is_ok(),
+        };
+        if !is_sound {
+            break;
+        }
+        let (value, after) = rest.split_at(scan.at());
+        values.push(value);
+        rest = after.trim_start_matches(is_between);
+    }
+    (values, rest)
+}
+
+/// Whether this is one event in its sender's own words that has no id; none where it is not one object. What
+/// a database wrote is known by where its log has it, and some of it by having no other members.
+#[must_use]
+pub fn may_get_id(event: &[u8]) -> Option<bool> {
+    let text = std::str::from_utf8(event).ok()?;
+    let (mut parts, mut scan) = (EventParts::default(), JsonScanner::new(text));
+    scan.object(NESTING_MAX, &mut parts).and_then(|()| scan.end()).ok()?;
     let has = |slots: &[usize]| {
         parts.top.iter().any(|member| {
             let slot = slot(member.name);
@@ -29,7 +68,7 @@ pub fn may_get_id(event: &[u8]) -> bool {
         })
     };
     let is_row = parts.top.iter().any(|member| ROW_FIELDS.contains(&member.name.raw));
-    has(&OWN_WORDS) && !has(&[names::ID]) && !is_row && batch_members(&parts.top).is_none()
+    Some(has(&OWN_WORDS) && !has(&[names::ID]) && !is_row && batch_members(&parts.top).is_none())
 }
 
 /// Whether an object is a batch of events and not one event.

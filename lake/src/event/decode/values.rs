@@ -19,7 +19,7 @@ const RECORD_SEPARATOR: char = '\u{1e}';
 const REREADS_MAX: usize = 4;
 
 /// What may lie between two values.
-fn is_between(c: char) -> bool {
+pub(super) fn is_between(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n' | ',' | RECORD_SEPARATOR) || BYTE_ORDER_MARK.contains(c)
 }
 

@@ -16,9 +16,9 @@ use arrow::{
 };
 use futures::StreamExt;
 use iceberg::spec::{
-    DataFile, Literal, NullOrder,
+    DataFile, ListType, Literal, NullOrder,
     PrimitiveType::{self, Long},
-    SortDirection, SortField, SortOrder, Struct, StructType,
+    SortDirection, SortField, SortOrder, Struct, StructType, Type,
 };
 
 /// Id and name of each row, in order.
@@ -402,4 +402,17 @@ async fn a_manifest_that_miscounts_ends_a_rewrite() {
     };
     let data = format!("{}/data", lake.metadata.location());
     assert_eq!(lake.storage.list(&data).await.unwrap().len(), 2, "nothing is left behind");
+}
+
+#[test]
+fn a_nested_column_keeps_a_table_from_being_merged() {
+    let mut lake = TestLake::of_people(false);
+    assert_eq!(obstacle(&lake.metadata), None);
+    let list = Type::List(ListType::new(Arc::new(optional(5, "element", Long))));
+    let columns = schema([optional(1, "id", Long), NestedField::optional(4, "tags", list)]);
+    lake.change(|builder| builder.add_current_schema(columns));
+    let told = obstacle(&lake.metadata).unwrap();
+    let expected =
+        "its column `tags` is a nested column (struct, list or map), which compaction cannot write";
+    assert_eq!(told, expected);
 }
