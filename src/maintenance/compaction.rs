@@ -56,7 +56,7 @@ const RUNS_MAX: usize = 1;
 /// Most steps of a run by hand for one table.
 const RUN_STEPS_MAX: usize = 10_000;
 /// How many times `wal.disk_free_min` stays free: the log and its flushes have the rest.
-const DISK_FREE_TIMES: f64 = 2.0;
+const DISK_FREE_TIMES: f64 = 1.2;
 /// About the most that a step writes.
 const STEP_BYTES_MAX: u64 = 2 * step::BYTES_MAX;
 
@@ -67,7 +67,7 @@ pub fn no_room(free: u64, all: u64, disk_free_min: f64) -> Option<String> {
     let least = least.saturating_add(STEP_BYTES_MAX);
     (free < least).then(|| {
         format!(
-            "{} MiB of the warehouse's disk are free, and {} are needed: 2 x wal.disk_free_min and 256 MiB",
+            "{} MiB of the warehouse's disk are free, and {} are needed: 1.2 x wal.disk_free_min and 256 MiB",
             free >> 20,
             least >> 20
         )
