@@ -250,8 +250,8 @@ fn is_rewrite(snapshot: &Snapshot, changes: &SnapshotChanges) -> bool {
 }
 
 /// Whether the summary of a snapshot that leaves files out without a word removes so many, as ClickHouse
-/// and some libraries do it, or does not count them and the snapshot has no files at all. The summary of a list that was made of
-/// an older head does not count what came since.
+/// and some libraries do it, or does not count them and the snapshot has no files at all. The summary
+/// of a list that was made of an older head does not count what came since.
 fn is_counted(snapshot: &Snapshot, changes: &SnapshotChanges, gone: u64) -> bool {
     let summary = snapshot.summary();
     let counted = summary.additional_properties.get(DELETED_DATA_FILES);

@@ -11,10 +11,7 @@ use crate::{
     location::Location,
     metadata_file::refs::SnapshotRefs,
     names, retention,
-    snapshot::{
-        changes::{FileKey, SnapshotChanges},
-        obsolete::FORKED,
-    },
+    snapshot::{changes::SnapshotChanges, obsolete::FORKED},
 };
 use iceberg::{
     TableIdent, TableUpdate,
@@ -208,7 +205,7 @@ pub(super) fn check_added(
     let is_ours = |path: &&String| {
         let location = own.admit(path);
         let name = location.as_ref().ok().and_then(|file| file.as_str().strip_prefix(&data));
-        name.is_some_and(names::is_own_file) && !changes.carried.contains(&FileKey::of(path))
+        name.is_some_and(names::is_own_file)
     };
     match changes.added_paths.iter().find(is_ours) {
         Some(path) => Err(CatalogError::Invalid(format!(

@@ -28,9 +28,6 @@ pub(crate) struct SnapshotChanges {
     pub(crate) added_rows: u64,
     /// The paths of the data and delete files that it adds.
     pub(crate) added_paths: Vec<String>,
-    /// Those of its data files that an earlier snapshot added, by their entries: some writers copy entries
-    /// as they are.
-    pub(crate) carried: HashSet<FileKey>,
     /// The lowest sequence number that a data file comes with: what was read to make the file is of
     /// a snapshot of this number.
     pub(crate) made_at: Option<i64>,
@@ -97,9 +94,6 @@ impl SnapshotChanges {
             self.existing.insert(key, manifest.spec_id);
         } else if entry.is_data() {
             self.added.insert(key, manifest.spec_id);
-            if entry.snapshot_id.is_some_and(|by| by != snapshot_id) {
-                self.carried.insert(key);
-            }
             self.added_rows = self.added_rows.saturating_add(entry.rows);
             self.made_at = earlier(self.made_at, entry.number);
             self.added_paths.push(entry.path);
@@ -127,7 +121,6 @@ impl SnapshotChanges {
         self.added_rows = self.added_rows.saturating_add(other.added_rows);
         self.made_at = earlier(self.made_at, other.made_at);
         self.added_paths.extend(other.added_paths);
-        self.carried.extend(other.carried);
         self.deletes.extend(other.deletes);
         self.does_more |= other.does_more;
     }

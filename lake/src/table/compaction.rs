@@ -19,8 +19,8 @@ use crate::table::{
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
-    DataFileFormat, FormatVersion, Literal, NestedField, NestedFieldRef, Operation,
-    PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, TableMetadata, Transform, Type,
+    DataFileFormat, FormatVersion, Literal, NestedField, NestedFieldRef, PrimitiveLiteral,
+    PrimitiveType, Schema, SchemaRef, TableMetadata, Transform, Type,
 };
 use icecore_catalog::{
     names::is_own_file,
@@ -43,11 +43,6 @@ const FILES_AT_ONCE: usize = 256;
 
 /// Rows take as much of a `fixed` column, null or not; a table with a wider one is left alone.
 const FIXED_BYTES_MAX: u64 = 64 << 10;
-
-/// So long a table is left alone after another engine changed rows of it.
-const CONTENDED_MS: i64 = 10 * 60_000;
-/// And no longer than so long after it was merged.
-const MERGED_MS: i64 = 60 * 60_000;
 
 /// The table property that, set to `off`, leaves a table alone.
 const SWITCH: &str = "icecore.compaction";
@@ -102,18 +97,6 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     let schema = Schema::builder().with_fields(fields).build();
     let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;
     Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
-}
-
-/// Whether another engine changed rows of a table in the last ten minutes: a merge may make its next commit
-/// fail. Where that never ends, the table is merged all the same, an hour after the last time.
-#[must_use]
-pub fn is_contended(table: &TableMetadata, now_ms: i64) -> bool {
-    let is_within = |time_ms: i64, is_meant: fn(&Operation) -> bool| {
-        let mut meant = table.snapshots().filter(|made| is_meant(&made.summary().operation));
-        meant.any(|made| now_ms < made.timestamp_ms().saturating_add(time_ms))
-    };
-    is_within(CONTENDED_MS, |made| matches!(made, Operation::Overwrite | Operation::Delete))
-        && is_within(MERGED_MS, |made| *made == Operation::Replace)
 }
 
 /// How many files the newest snapshot has, by its summary.

@@ -25,18 +25,21 @@ impl LineRequests {
         if needs_id.is_none()
             && let Some((values, broken)) = values_of_line(line)
         {
-            if !broken.is_empty() {
+            if broken.is_empty() {
+                for value in values {
+                    let end = value.as_ptr().addr() - line.as_ptr().addr() + value.len();
+                    let id = |_: &[u8]| self.identity.id(number, &line[..end]);
+                    push_with_id(&mut part.body, value.as_bytes(), id);
+                    part.places.push(number);
+                }
+                return;
+            }
+            // Events with ids of their own are the server's to take, and the rest its to refuse.
+            if values.iter().any(|it| may_get_id(it.as_bytes()) == Some(true)) {
                 let reason = "it has several events and one is not JSON, so none gets an id";
                 part.unsent.push((number, reason.to_owned()));
                 return;
             }
-            for value in values {
-                let end = value.as_ptr().addr() - line.as_ptr().addr() + value.len();
-                let id = |_: &[u8]| self.identity.id(number, &line[..end]);
-                push_with_id(&mut part.body, value.as_bytes(), id);
-                part.places.push(number);
-            }
-            return;
         }
         let id = |it: &[u8]| self.identity.id(number, it);
         push(&mut part.body, line, needs_id == Some(true), id);

@@ -19,7 +19,7 @@ use icecore_lake::table::{
     compaction::{
         FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        is_contended, live_files, obstacle, planned_files,
+        live_files, obstacle, planned_files,
         rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles, replacement},
     },
     deletes::RowDeletes,
@@ -153,8 +153,7 @@ impl Compaction {
             true => obstacle(metadata),
             false => Some("it is not a table of the service".to_owned()),
         };
-        let is_contended = is_steady && is_contended(metadata, self.0.catalog.now_ms());
-        if stays.is_some() || totals.are_of_one_file() || is_contended {
+        if stays.is_some() || totals.are_of_one_file() {
             // No manifest of it is read.
             self.noted().see(table, totals, 1, now_ms);
             return Ok(stays.map_or_else(CompactionStep::default, |why| self.stay(table, why)));

@@ -559,27 +559,6 @@ async fn a_late_event_opens_a_closed_day_again() {
     assert_eq!(files(&house).await, 2 + 3);
 }
 
-#[tokio::test]
-async fn a_table_that_others_change_is_merged_later() {
-    let mut house = House::new().await;
-    let mut job = CompactTables::new(house.compaction.clone());
-    for _ in 0..5 {
-        house.append(30, 1).await;
-    }
-    while job.tick().await.unwrap() != Progress::Idle {}
-    house.delete_by_value(&[3], None).await;
-    for _ in 0..5 {
-        house.append(30, 1).await;
-    }
-    house.clock.advance_ms(60_000);
-    let version = house.load().await.version;
-    assert_eq!(job.tick().await.unwrap(), Progress::Idle);
-    assert_eq!(house.load().await.version, version);
-    house.clock.advance_ms(600_000);
-    while job.tick().await.unwrap() != Progress::Idle {}
-    assert!(version < house.load().await.version);
-}
-
 /// What others commit between the read and the commit of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Between {

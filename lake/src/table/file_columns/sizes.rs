@@ -14,6 +14,8 @@ use parquet::{
 
 /// The most where each row may have the longest value of its row group, and nothing tells how many do.
 pub(super) const BATCH_BYTES_MOST: u64 = 32 << 20;
+/// A column of a row group that takes no more than this may be in one batch as a whole.
+const SHARED_BYTES_MOST: u64 = 128 << 20;
 /// The least that a row takes of each column beside texts: a number, or where its text ends.
 const VALUE_BYTES: u64 = 8;
 
@@ -55,7 +57,7 @@ impl GroupBytes {
         let known = column.unencoded_byte_array_data_bytes().map(count);
         self.values = self.values.saturating_add(known.unwrap_or(plain));
         // The footer tells of all rows together: where they share what is stored, few may have most of it.
-        let may_be_long = known.is_none_or(|known| plain < known && BATCH_BYTES_MOST < known);
+        let may_be_long = known.is_none_or(|known| plain < known && SHARED_BYTES_MOST < known);
         if may_be_long && column.encodings().any(shares_bytes) {
             self.longest = self.longest.saturating_add(plain);
         }

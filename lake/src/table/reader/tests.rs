@@ -133,7 +133,7 @@ async fn columns_are_read_as_they_are_today() {
     let later = optional(4, "name", PrimitiveType::Long).with_initial_default(Literal::long(7));
     let columns = schema([optional(1, "key", PrimitiveType::Long), later]);
     lake.change(|builder| builder.add_current_schema(columns));
-    // A file without ids has the columns under their names of today.
+    // A file without ids has the columns under their names of today, and none that was dropped.
     let plain = lake.write(&[(0, "name", numbers([8])), (0, "key", numbers([3]))]).await;
     let plain = plain.build().unwrap();
     lake.commit(vec![plain]).await;
@@ -144,7 +144,7 @@ async fn columns_are_read_as_they_are_today() {
         +-----+------+------+
         | 1   | 7    | a    |
         | 2   | 7    |      |
-        | 3   | 8    | 8    |
+        | 3   | 8    |      |
         +-----+------+------+"#]]
     .assert_eq(&shown(&lake, &[1, 4, 2], few).await.unwrap());
 }
