@@ -139,13 +139,13 @@ async fn columns_are_read_as_they_are_today() {
     lake.commit(vec![plain]).await;
     let few = is(&lake, "name", Comparison::GreaterOrEqual, Datum::long(7));
     expect_test::expect![[r#"
-        +-----+------+------+
-        | key | name | name |
-        +-----+------+------+
-        | 1   | 7    | a    |
-        | 2   | 7    |      |
-        | 3   | 8    |      |
-        +-----+------+------+"#]]
+        +-----+------+-----------+
+        | key | name | dropped_2 |
+        +-----+------+-----------+
+        | 1   | 7    | a         |
+        | 2   | 7    |           |
+        | 3   | 8    |           |
+        +-----+------+-----------+"#]]
     .assert_eq(&shown(&lake, &[1, 4, 2], few).await.unwrap());
 }
 
