@@ -10,7 +10,7 @@ use crate::{
     config::{Config, units::write_bytes},
 };
 use clap::{Args, Subcommand};
-use icecore_schemas::jobs::{JobList, JobReport, JobState, JobTrigger};
+use icecore_schemas::jobs::{JobList, JobReport, JobState};
 use reqwest::Method;
 use serde_json::json;
 
@@ -120,7 +120,7 @@ fn row(job: &JobState) -> Vec<String> {
         when,
         if job.is_run_by_hand { "yes" } else { "no" }.to_owned(),
         time(last.map(|run| run.started_ms)),
-        or_dash(last.and_then(|run| run.trigger).map(|why| JobTrigger::name(why).to_owned())),
+        or_dash(last.and_then(|run| run.trigger).map(|why| why.name().to_owned())),
         or_dash(last.map(|run| format!("{} ms", run.elapsed_ms))),
         or_dash(last.map(|run| run.outcome.name().to_owned())),
         or_dash(report.map(|it| format!("{} -> {}", it.files.before, it.files.after))),
