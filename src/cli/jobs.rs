@@ -115,10 +115,11 @@ fn row(job: &JobState) -> Vec<String> {
         Some("") => "-".to_owned(),
         Some(times) => times.to_owned(),
     };
+    let by_hand = if job.is_run_by_hand { "yes" } else { "no" };
     vec![
         job.name.clone(),
         when,
-        if job.is_run_by_hand { "yes" } else { "no" }.to_owned(),
+        by_hand.to_owned(),
         time(last.map(|run| run.started_ms)),
         or_dash(last.and_then(|run| run.trigger).map(|why| why.name().to_owned())),
         or_dash(last.map(|run| format!("{} ms", run.elapsed_ms))),

@@ -899,6 +899,30 @@ async fn days_that_are_over_are_merged_at_a_share_of_a_processor() {
 }
 
 #[tokio::test]
+async fn files_of_other_engines_are_merged_by_hand_alone() {
+    let mut house = House::new().await;
+    house.append(40, 1).await;
+    for seq in 3..9 {
+        house.delete_by_value(&[seq], Some(seq)).await;
+    }
+    let foreign = async |house: &House| {
+        let loaded = house.load().await;
+        let live = house.live(&loaded.metadata, loaded.metadata.current_snapshot().unwrap()).await;
+        live.iter().filter(|file| file.ends_with("-again.parquet")).count()
+    };
+    let by_time = CompactDays::at_share(house.compaction.clone());
+    let left = by_time.run(&RunRequest::default()).await.unwrap();
+    let told = "files of other engines are merged by hand alone";
+    assert!(left.skipped.iter().any(|it| it.reason == told), "{left:?}");
+    assert_eq!(foreign(&house).await, 6);
+    let by_hand = CompactDays::at_full_speed(house.compaction.clone());
+    let done = by_hand.run(&RunRequest::default()).await.unwrap();
+    assert!(done.skipped.iter().all(|it| it.reason != told), "{done:?}");
+    assert!(foreign(&house).await < 6, "those of days that are over are merged");
+    house.check().await;
+}
+
+#[tokio::test]
 async fn nothing_is_done_on_a_disk_without_room() {
     let options = CompactionOptions { disk_free_min: 1.0, ..OPTIONS };
     let mut house = House::with_options(Failpoints::default(), options).await;
