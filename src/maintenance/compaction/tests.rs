@@ -1,4 +1,9 @@
 use super::*;
+use crate::maintenance::{
+    JobRegistry,
+    compaction::planned::{CompactDays, CompactNow},
+    planned::{PlannedJob, RunRefusal, RunRequest},
+};
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Field, Int64Type, Schema},
@@ -29,6 +34,7 @@ use icecore_catalog::{
 };
 use icecore_lake::{
     clock::Clock,
+    metrics::Metrics,
     table::{
         file_columns::FileColumns,
         partition::FIELD_ID,
@@ -455,7 +461,7 @@ impl House {
 
 fn now() -> CompactionRequest {
     let (mode, levels, table) = (CompactionMode::Now, None, None);
-    CompactionRequest { mode, levels, table, dry_run: false }
+    CompactionRequest { mode, levels, table, dry_run: false, leaves_foreign: false }
 }
 
 #[tokio::test]
@@ -495,14 +501,15 @@ async fn a_run_by_hand_goes_on_without_its_client_and_alone() {
     let version = house.load().await.version;
     // The failpoint holds a thread, so the run has one of its own.
     let compaction = house.compaction.clone();
+    let tasks = Tasks::default();
     let run = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(async {
-            drop(compaction.start(now()).unwrap());
-            let second = compaction.start(now());
-            assert!(matches!(second, Err(CompactionError::Busy)), "one goes on");
-            let ended = Arc::clone(&compaction.0.by_hand).acquire_owned().await;
-            drop(ended.unwrap());
+            let jobs = JobRegistry::new(tasks, compaction.0.clock.clone(), Metrics::default());
+            let run = || jobs.run_by_hand(CompactNow(compaction.clone()), RunRequest::default());
+            drop(run().unwrap());
+            assert!(matches!(run(), Err(RunRefusal::Busy)), "one goes on");
+            drop(jobs.turn(CompactNow::NAME).acquire_owned().await.unwrap());
         });
     });
     let meet = || {
@@ -858,7 +865,8 @@ async fn a_share_of_a_processor_is_enough() {
     // For a run by hand it does not rest, and what it owes is left.
     let by_hand = HandRun::begin(&house.compaction.0.hand_runs);
     let (table, pace) = (house.table.clone(), house.compaction.pace(0.5));
-    let apart = house.compaction.step_apart(table, CompactionRequest::steady(), pace).await;
+    let apart =
+        house.compaction.step_apart(table, CompactionRequest::steady(), i64::MIN, pace).await;
     let (pace, step) = apart.unwrap();
     drop(by_hand);
     assert!(step.unwrap().is_tried && !pace.owed.is_zero(), "{pace:?}");
@@ -870,6 +878,48 @@ async fn a_share_of_a_processor_is_enough() {
     let mut job = CompactTables::new(house.compaction.clone());
     while job.tick().await.unwrap() != Progress::Idle {}
     assert_eq!(files(&house).await, 3);
+}
+
+#[tokio::test]
+async fn days_that_are_over_are_merged_at_a_share_of_a_processor() {
+    let options = CompactionOptions { cpu_share: 0.5, ..OPTIONS };
+    let mut house = House::with_options(Failpoints::default(), options).await;
+    house.append(40, 1).await;
+    house.append(40, 1).await;
+    let days = CompactDays::at_share(house.compaction.clone());
+    let dry = RunRequest { dry_run: true, ..RunRequest::default() };
+    let would = days.run(&dry).await.unwrap();
+    assert_eq!((would.files.before, would.files.after), (4, 2), "not those of the open day");
+    let done = days.run(&RunRequest::default()).await.unwrap();
+    assert_eq!((done.job.as_str(), done.tables), ("compact-day", 1));
+    assert_eq!((done.files.before, done.files.after), (4, 2));
+    house.check().await;
+    let again = days.run(&RunRequest::default()).await.unwrap();
+    assert_eq!((again.tables, again.files.before), (0, 0));
+}
+
+#[tokio::test]
+async fn files_of_other_engines_are_merged_by_hand_alone() {
+    let mut house = House::new().await;
+    house.append(40, 1).await;
+    for seq in 3..9 {
+        house.delete_by_value(&[seq], Some(seq)).await;
+    }
+    let foreign = async |house: &House| {
+        let loaded = house.load().await;
+        let live = house.live(&loaded.metadata, loaded.metadata.current_snapshot().unwrap()).await;
+        live.iter().filter(|file| file.ends_with("-again.parquet")).count()
+    };
+    let by_time = CompactDays::at_share(house.compaction.clone());
+    let left = by_time.run(&RunRequest::default()).await.unwrap();
+    let told = "files of other engines are merged by hand alone";
+    assert!(left.skipped.iter().any(|it| it.reason == told), "{left:?}");
+    assert_eq!(foreign(&house).await, 6);
+    let by_hand = CompactDays::at_full_speed(house.compaction.clone());
+    let done = by_hand.run(&RunRequest::default()).await.unwrap();
+    assert!(done.skipped.iter().all(|it| it.reason != told), "{done:?}");
+    assert!(foreign(&house).await < 6, "those of days that are over are merged");
+    house.check().await;
 }
 
 #[tokio::test]
