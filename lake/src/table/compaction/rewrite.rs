@@ -29,6 +29,7 @@ use iceberg::{
     spec::{DataFile, DataFileBuilder, Operation},
 };
 use icecore_catalog::{
+    commit::{COMPACTION, MERGED},
     scan::{ManifestSource, ScanError, manifests::PlannedFile},
     snapshot::NewSnapshot,
     storage::Storage,
@@ -169,7 +170,10 @@ pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> N
         read: Some(read),
         added: groups.iter().flat_map(|group| &group.added).cloned().collect(),
         removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
-        summary: BTreeMap::from([("icecore.commit-id".to_owned(), commit_id)]),
+        summary: BTreeMap::from([
+            ("icecore.commit-id".to_owned(), commit_id),
+            (COMPACTION.to_owned(), MERGED.to_owned()),
+        ]),
         ..NewSnapshot::default()
     }
 }
