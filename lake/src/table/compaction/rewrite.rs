@@ -154,6 +154,12 @@ impl RewrittenFiles {
         self.added.iter().map(DataFile::file_path)
     }
 
+    /// Whether a refusal of their commit names a file that they stand for.
+    #[must_use]
+    pub fn is_named_in(&self, refusal: &str) -> bool {
+        self.removed.iter().any(|file| refusal.contains(&format!("`{}`", file.file_path())))
+    }
+
     /// How long they are together.
     #[must_use]
     pub fn bytes_added(&self) -> u64 {
