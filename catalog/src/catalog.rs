@@ -20,6 +20,7 @@ mod manifest_check;
 pub mod metadata_check;
 mod namespaces;
 mod read;
+mod rebased;
 mod register;
 mod tables;
 mod thin;

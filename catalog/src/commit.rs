@@ -45,6 +45,12 @@ const ADOPTED_NUMBER_MAX: i64 = i64::MAX / 2;
 pub const FIRST_SEQ: &str = "icecore.first-seq";
 /// Snapshot summary: the last one; one that changes no row has that of the snapshot before it.
 pub const LAST_SEQ: &str = "icecore.last-seq";
+/// Snapshot summary: the service merged files with this snapshot, or took that back. It changes no row.
+pub const COMPACTION: &str = "icecore.compaction";
+/// Value of [`COMPACTION`]: files were merged.
+pub const MERGED: &str = "merged";
+/// Value of [`COMPACTION`]: files that were merged are live again.
+pub(crate) const TAKEN_BACK: &str = "taken-back";
 /// Entry of a snapshot summary: everything acknowledged up to this time, ms since 1970, is in the table.
 pub const VALID_THROUGH: &str = "icecore.valid-through-ms";
 

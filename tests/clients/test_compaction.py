@@ -8,6 +8,7 @@ import duckdb
 import pyarrow
 import pytest
 from engines import DuckDB, PyIceberg, Spark
+from proxy import Proxy, is_commit
 from pyiceberg.exceptions import BadRequestError, CommitFailedException, ValidationException
 from server import Server
 
@@ -132,3 +133,153 @@ def test_a_merged_file_is_not_added_again(server):
     with pytest.raises(BadRequestError, match="has a name that this server gives"):
         table.add_files(merged[:1])
     assert client.sql(namespace, "SELECT count(*) FROM events") == [(90,)]
+
+
+class HeldCommits(Proxy):
+    """Does something before it passes the next commit on, and keeps what the commits were answered."""
+
+    def __init__(self, server_url: str):
+        self.step, self.statuses = None, []
+        super().__init__(server_url)
+
+    def answer(self, method, path, body, forward):
+        if not is_commit(method, path):
+            return forward()
+        step, self.step = self.step, None
+        if step:
+            step()
+        status, headers, content = forward()
+        self.statuses.append(status)
+        return status, headers, content
+
+
+class Compacted:
+    """A namespace with small files of each type, and what its rows should be."""
+
+    def __init__(self, server, namespace):
+        self.server, self.namespace, self.client, self.actors = server, namespace, server.client(), {}
+        self.next = 0
+        self.grow(3)
+
+    def grow(self, commits=1):
+        for _ in range(commits):
+            send(self.client, self.namespace, range(self.next, self.next + 30))
+            self.actors |= {f"e{n}": f"a{n % 7}" for n in range(self.next, self.next + 30)}
+            self.next += 30
+
+    def compact(self):
+        """Each type has small files, and gets one."""
+        report = compact(self.client, self.namespace)
+        assert report["files"]["before"] > report["files"]["after"] == TYPES, report
+
+    def replaced(self, id, actor):
+        table = PyIceberg(self.server.url + "/catalog").load(self.namespace, "events")
+        row = table.scan(row_filter=f"id = '{id}'").to_arrow()
+        at = row.schema.get_field_index("actor")
+        return row.set_column(at, row.schema.field(at), pyarrow.array([actor], row.schema.field(at).type))
+
+    def files(self):
+        """How many data files there are."""
+        files = PyIceberg(self.server.url + "/catalog").load(self.namespace, "events").inspect.files()
+        return sum(content == 0 for content in files["content"].to_pylist())
+
+    def check(self, merged):
+        """Every engine has the rows, and so it has after compaction has merged at least so many files anew."""
+        for least in (merged, 0):
+            uri = self.server.url + "/catalog"
+            table = PyIceberg(uri).load(self.namespace, "events").scan(selected_fields=("id", "actor")).to_arrow()
+            duck = DuckDB(uri)
+            read = {
+                "icecore": self.client.sql(self.namespace, "SELECT id, actor FROM events"),
+                "duckdb": duck.rows(f"SELECT id, actor FROM {duck.table(self.namespace, 'events')}"),
+                "pyiceberg": list(zip(table["id"].to_pylist(), table["actor"].to_pylist())),
+            }
+            for engine, rows in read.items():
+                assert sorted(rows) == sorted(self.actors.items()), engine
+            assert least <= compact(self.client, self.namespace)["files"]["before"]
+
+    def before_head(self):
+        """What compaction did in the snapshot before the newest."""
+        table = PyIceberg(self.server.url + "/catalog").load(self.namespace, "events")
+        before = table.snapshot_by_id(table.current_snapshot().parent_snapshot_id)
+        return before.summary.additional_properties.get("icecore.compaction")
+
+
+def test_a_delete_of_duckdb_that_began_before_a_compaction_is_made(server):
+    table = Compacted(server, "late_duck")
+    duck = DuckDB(server.url + "/catalog")
+    name = duck.table(table.namespace, "events")
+    duck.rows("BEGIN")
+    duck.rows(f"DELETE FROM {name} WHERE id = 'e3'")
+    table.compact()
+    duck.rows("COMMIT")
+    assert table.before_head() == "taken-back"
+    del table.actors["e3"]
+    # Only the files of its type are as they were.
+    assert table.files() == TYPES - 1 + 3
+    table.check(3)
+    duck = DuckDB(server.url + "/catalog")
+    table.grow(3)
+    duck.rows("BEGIN")
+    duck.rows(f"UPDATE {name} SET actor = 'new' WHERE id = 'e4'")
+    table.compact()
+    table.grow()
+    duck.rows("COMMIT")
+    assert table.before_head() == "taken-back"
+    table.actors["e4"] = "new"
+    table.check(4)
+
+
+def test_writes_of_pyiceberg_that_began_before_a_compaction_are_made(server):
+    table = Compacted(server, "late_pyiceberg")
+    lake = PyIceberg(server.url + "/catalog")
+    transaction = lake.load(table.namespace, "events").transaction()
+    transaction.delete("id == 'e3'")
+    table.compact()
+    table.grow()
+    transaction.commit_transaction()
+    assert table.before_head() == "taken-back"
+    del table.actors["e3"]
+    table.check(3)
+    table.grow(3)
+    transaction = lake.load(table.namespace, "events").transaction()
+    transaction.overwrite(table.replaced("e100", "new"), "id == 'e100'")
+    merged = compact(table.client, table.namespace)["files"]
+    assert merged["before"] > merged["after"]
+    transaction.commit_transaction()
+    table.actors["e100"] = "new"
+    table.check(2)
+
+
+def test_a_write_that_deletes_from_what_another_changed_since_is_still_refused(server):
+    table = Compacted(server, "late_twice")
+    lake = PyIceberg(server.url + "/catalog")
+    transactions = [lake.load(table.namespace, "events").transaction() for _ in range(2)]
+    for transaction, id in zip(transactions, ("e3", "e6")):
+        transaction.delete(f"id == '{id}'")
+    table.compact()
+    transactions[0].commit_transaction()
+    del table.actors["e3"]
+    with pytest.raises((CommitFailedException, ValidationException)):
+        transactions[1].commit_transaction()
+    table.check(3)
+
+
+@pytest.mark.parametrize("mode", ["copy-on-write", "merge-on-read"])
+def test_a_merge_of_spark_whose_commit_comes_after_a_compaction_is_made(server, spark_session, mode):
+    table = Compacted(server, "late_spark_" + mode.replace("-", "_"))
+    proxy = HeldCommits(server.url)
+    try:
+        spark = Spark(spark_session, proxy.url + "/catalog")
+        name = spark.table(table.namespace, "events")
+        spark.rows(f"ALTER TABLE {name} SET TBLPROPERTIES ('write.merge.mode'='{mode}')")
+        proxy.statuses.clear()
+        proxy.step = table.compact
+        spark.rows(f"MERGE INTO {name} t USING (SELECT 'e3' AS id, 'new' AS actor) s ON t.id = s.id "
+                   "WHEN MATCHED THEN UPDATE SET t.actor = s.actor")
+        assert proxy.statuses == [200]
+    finally:
+        proxy.close()
+    assert table.before_head() == "taken-back"
+    table.actors["e3"] = "new"
+    table.check(3)

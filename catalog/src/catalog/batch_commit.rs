@@ -19,8 +19,8 @@
 use super::{
     Catalog, LoadedTable,
     commit_queue::QueuedCommit,
-    examined::{ChangeContents, CommitWork, ExaminedChange},
-    location_rules, managed_table_rules,
+    examined::{CommitWork, ExaminedChange},
+    managed_table_rules,
     write::{CHANGED_BYTES_MAX, TableWrite, check_length, deposed, encode, lost_every_race},
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     location::Location,
     metadata_file::cache::EncodedParts,
     metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
-    snapshot::{self, MarkMove, NewSnapshot, OBSOLETE_GRACE_MS, ReadManifests, rebase},
+    snapshot::{self, MarkMove, NewSnapshot, OBSOLETE_GRACE_MS, ReadManifests},
 };
 use bytes::Bytes;
 use iceberg::{TableIdent, spec::TableMetadata};
@@ -267,7 +267,7 @@ impl Catalog {
         // A change that fits the draft is applied as it is, one that is late on top of it if it can be.
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {
             Ok(()) if change.updates.is_empty() => return Ok(None),
-            held => self.rebased(&base, examined, held).await?,
+            held => Box::pin(self.rebased(&base, examined, held)).await?,
         };
         let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
         let checked = match draft.apply(updates) {
@@ -277,8 +277,7 @@ impl Catalog {
         let (metadata, encoded, file) = match checked {
             Ok(checked) => checked,
             Err(cause) => {
-                let written = rebased.into_iter().map(|rebased| rebased.written);
-                self.discard(&written.collect::<Vec<_>>()).await;
+                self.discard(&rebased.unwrap_or_default().written).await;
                 return Err(cause);
             }
         };
@@ -290,10 +289,11 @@ impl Catalog {
         let changes = ChangeSet::changing(&change.requirements, updates);
         draft.make(metadata, encoded, Some(file));
         if let Some(rebased) = rebased {
-            draft.written.push(rebased.written);
+            draft.written.extend(rebased.written);
             let not_before_ms = draft.now_ms + OBSOLETE_GRACE_MS;
             // Whoever looks for a file in the queue does so by its normal form.
-            let replaced = self.inner.storage.normalize(&rebased.replaced).ok();
+            let replaced = rebased.replaced.iter();
+            let replaced = replaced.filter_map(|file| self.inner.storage.normalize(file).ok());
             let file = |own: Location| ObsoleteFile { location: own.to_string(), not_before_ms };
             draft.obsolete.extend(replaced.map(file));
         }
@@ -317,43 +317,6 @@ impl Catalog {
         let before = async || encode(base, Some(&draft.encoded)).await.len();
         check_length(table, file.len(), CHANGED_BYTES_MAX, before).await?;
         Ok((new, encoded, file))
-    }
-
-    /// The change on the table's newest state if it is one of files that came too late for the one
-    /// it was built on; none when it needs no rebase.
-    async fn rebased(
-        &self,
-        base: &TableMetadata,
-        ExaminedChange { change, contents, .. }: &ExaminedChange,
-        held: Result<(), CatalogError>,
-    ) -> Result<Option<rebase::RebasedCommit>, CatalogError> {
-        let Some(late) = rebase::late(base, &change.requirements, &change.updates) else {
-            return held.map(|()| None);
-        };
-        // The client's own manifests are checked before they become part of another list.
-        location_rules::check(&self.inner.storage, base, &change.updates)?;
-        self.check_contents(Some(base), base, &change.updates).await?;
-        // The examination before the turn read them mostly.
-        let unread;
-        let read = match contents {
-            ChangeContents::Unread => {
-                unread = ChangeContents::of(self.changes_on(base, late.snapshot()).await);
-                &unread
-            }
-            read => read,
-        };
-        let ChangeContents::OnlyAdds(adds) = read else { return held.map(|()| None) };
-        let storage = &self.inner.storage;
-        match rebase::rebase(storage, base, &late, adds, self.now_ms()).await? {
-            Some(rebased) => {
-                for snapshot in commit::added(&rebased.updates) {
-                    let head = snapshot.parent_snapshot_id().and_then(|id| base.snapshot_by_id(id));
-                    self.trust(base, snapshot, head.map(AsRef::as_ref))?;
-                }
-                Ok(Some(rebased))
-            }
-            None => held.map(|()| None),
-        }
     }
 
     /// Applies a snapshot of ours; gives what it did, none when the table has it.

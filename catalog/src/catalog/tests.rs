@@ -32,6 +32,7 @@ mod places;
 mod purge;
 mod rewrites;
 mod row_delta;
+mod take_back;
 mod thin;
 mod trust;
 mod verify;

@@ -8,6 +8,7 @@
 //! commit, or is not merged. Files go to and from the warehouse here, so that its errors stay what they are.
 
 pub(super) mod merge;
+pub(super) mod restore;
 
 use super::changes::FileKey;
 use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};

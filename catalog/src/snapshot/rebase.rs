@@ -1,26 +1,30 @@
 //! Puts a client's commit that came too late on top of what was committed before it.
 //!
-//! Only what does not conflict is moved: a snapshot that adds data files, or deletes rows of files
-//! that nobody else touched (see [`row_delta`]), to a branch whose head descends from the snapshot it
-//! was built on. It keeps its id, so that the client finds it and a repeat is recognised; its
-//! manifest list is written anew. Everything else stays a lost race, for the client to build again,
+//! Only what does not conflict is moved: snapshots that add data files, delete rows of files or replace
+//! files that nobody else touched (see [`row_delta`]), to a branch whose head descends from the snapshot
+//! they were built on. They keep their ids, so that the client finds them and a repeat is recognised; their
+//! manifest lists are written anew. Everything else stays a lost race, for the client to build again,
 //! as does what [`guard`] keeps.
 //!
-//! The algorithm, for a snapshot `S` that was built on `P` while the branch moved from `P` to `H`:
+//! The algorithm, for snapshots `S` that were built on `P` while the branch moved from `P` to `H`:
 //!
 //! 1. [`late`]: from the metadata alone, `S` is one commit of files to a branch, `H` descends from `P`,
 //!    and every requirement holds but the one about the head.
-//! 2. The caller has read the manifests of `S`: it only adds files ([`OnlyAdds`]).
-//! 3. [`row_delta::check`]: the data files that its deletes name are live at `H`, and nobody deleted
-//!    rows of them between `P` and `H`.
-//! 4. The new list of `S` is its own manifests and all manifests of `H`. The numbers of its own are left
-//!    open, so that its files count as added after everything in `H`: deletes of `H` do not reach its
-//!    rows, and its own deletes reach the rows of `H`.
+//! 2. [`work`]: by its manifests, `S` adds files and takes files out, and does nothing else.
+//! 3. [`take_back`]: where compaction replaced files that `S` names, a snapshot of ours makes them live
+//!    again, and counts as `H` from here on.
+//! 4. [`row_delta::check`]: the files that `S` takes out or deletes rows of are live at `H`, and nobody
+//!    deleted rows of them between `P` and `H`.
+//! 5. The new list of `S` is its own manifests and all manifests of `H`, written anew where `S` takes files
+//!    out. The numbers of its own are left open, so that its files count as added after everything in `H`:
+//!    deletes of `H` do not reach its rows, and its own deletes reach the rows of `H`.
 
 mod guard;
 mod row_delta;
+mod take_back;
+mod work;
 
-use super::{changes::OnlyAdds, manifests, summary};
+use super::{changes::FileKey, manifests, summary};
 use crate::{ancestors, commit, error::CatalogError, storage::Storage};
 use iceberg::{
     TableRequirement, TableUpdate,
@@ -29,35 +33,79 @@ use iceberg::{
         SnapshotReference, Summary, TableMetadata,
     },
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+pub(crate) use take_back::{RevertedCompaction, revert};
+pub(crate) use work::{ClientWork, work_of};
 
 /// The number of an entry that takes its snapshot's.
 const INHERITED: i64 = -1;
+/// Most snapshots of one commit.
+const SNAPSHOTS_MAX: usize = 8;
 
 /// A commit of files that is built on a state that is not the newest any more.
 #[derive(Debug)]
 pub(crate) struct LateCommit<'a> {
-    snapshot: &'a Snapshot,
+    /// Each is built on the one before.
+    snapshots: Vec<&'a Snapshot>,
     branch: &'a str,
     reference: &'a SnapshotReference,
 }
 
 impl<'a> LateCommit<'a> {
-    /// The snapshot as its client built it.
-    pub(crate) fn snapshot(&self) -> &'a Snapshot {
-        self.snapshot
+    /// The only snapshot, as its client built it; none when there are several.
+    pub(crate) fn only(&self) -> Option<&'a Snapshot> {
+        match self.snapshots.as_slice() {
+            [snapshot] => Some(*snapshot),
+            _ => None,
+        }
+    }
+
+    /// The snapshot that the commit was built on.
+    fn parent(&self) -> Option<i64> {
+        self.snapshots.first().and_then(|first| first.parent_snapshot_id())
+    }
+
+    /// The snapshots that updates add to one branch, where that is all they do.
+    fn of(updates: &'a [TableUpdate]) -> Option<Self> {
+        let mut commit: Option<Self> = None;
+        for pair in updates.chunks(2) {
+            let [
+                TableUpdate::AddSnapshot { snapshot },
+                TableUpdate::SetSnapshotRef { ref_name, reference },
+            ] = pair
+            else {
+                return None;
+            };
+            if !reference.is_branch() || reference.snapshot_id != snapshot.snapshot_id() {
+                return None;
+            }
+            let Some(commit) = &mut commit else {
+                commit = Some(Self { snapshots: vec![snapshot], branch: ref_name, reference });
+                continue;
+            };
+            let before = commit.snapshots.last().map(|before| before.snapshot_id());
+            if commit.branch != ref_name
+                || snapshot.parent_snapshot_id() != before
+                || commit.snapshots.len() == SNAPSHOTS_MAX
+            {
+                return None;
+            }
+            commit.snapshots.push(snapshot);
+            commit.reference = reference;
+        }
+        commit
     }
 }
 
 /// A late commit, built anew.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RebasedCommit {
     /// What to apply in place of the client's updates.
     pub(crate) updates: Vec<TableUpdate>,
-    /// The manifest list that was written.
-    pub(crate) written: String,
-    /// The client's manifest list, which nothing refers to.
-    pub(crate) replaced: String,
+    /// The files that were written.
+    pub(crate) written: Vec<String>,
+    /// The client's manifest lists, and manifests, which nothing refers to.
+    pub(crate) replaced: Vec<String>,
 }
 
 /// The commit of files in `updates` when the moved head of its branch, or the sequence numbers used up
@@ -67,44 +115,39 @@ pub(crate) fn late<'a>(
     requirements: &[TableRequirement],
     updates: &'a [TableUpdate],
 ) -> Option<LateCommit<'a>> {
-    let [
-        TableUpdate::AddSnapshot { snapshot },
-        TableUpdate::SetSnapshotRef { ref_name, reference },
-    ] = updates
-    else {
-        return None;
+    let late = LateCommit::of(updates)?;
+    let adds_files = |snapshot: &&Snapshot| {
+        base.snapshot_by_id(snapshot.snapshot_id()).is_none()
+            && matches!(
+                snapshot.summary().operation,
+                Operation::Append | Operation::Delete | Operation::Overwrite
+            )
+            && snapshot.schema_id().is_none_or(|schema| base.schema_by_id(schema).is_some())
     };
-    let operation = &snapshot.summary().operation;
-    let adds_files = base.format_version() == FormatVersion::V2
-        && base.snapshot_by_id(snapshot.snapshot_id()).is_none()
-        && base.encryption_keys_iter().len() == 0
-        && matches!(operation, Operation::Append | Operation::Delete | Operation::Overwrite)
-        && reference.is_branch()
-        && reference.snapshot_id == snapshot.snapshot_id();
-    let parent = snapshot.parent_snapshot_id();
-    let head = base.snapshot_for_ref(ref_name).map(|head| head.snapshot_id());
+    let is_readable =
+        base.format_version() == FormatVersion::V2 && base.encryption_keys_iter().len() == 0;
+    let (first, parent) = (late.snapshots.first()?, late.parent());
+    let head = base.snapshot_for_ref(late.branch).map(|head| head.snapshot_id());
     // The head may be the same and the number used up: a commit to another branch took it.
-    let is_stale = head != parent || snapshot.sequence_number() <= base.last_sequence_number();
-    if !adds_files || !is_stale || !descends(base, head, parent) {
-        return None;
-    }
-    if guard::keeps(base, snapshot, head) {
+    let is_stale = head != parent || first.sequence_number() <= base.last_sequence_number();
+    if !is_readable
+        || !late.snapshots.iter().all(adds_files)
+        || !is_stale
+        || !descends(base, head, parent)
+        || late.snapshots.iter().any(|snapshot| guard::keeps(base, snapshot, parent, head))
+    {
         return None;
     }
     let is_about_head = |requirement: &&TableRequirement| {
         matches!(requirement, TableRequirement::RefSnapshotIdMatch { r#ref, snapshot_id }
-            if r#ref == ref_name && *snapshot_id == parent)
+            if r#ref == late.branch && *snapshot_id == parent)
     };
     // What else the client requires must still hold: only the head may have moved.
     let others: Vec<TableRequirement> =
         requirements.iter().filter(|requirement| !is_about_head(requirement)).cloned().collect();
     commit::check_requirements(&others, Some(base)).ok()?;
-    if head.is_some() && commit::ref_kind(ref_name, base) != "branch" {
-        return None;
-    }
-    let schema_is_known =
-        snapshot.schema_id().is_none_or(|schema| base.schema_by_id(schema).is_some());
-    schema_is_known.then_some(LateCommit { snapshot, branch: ref_name, reference })
+    let is_branch = head.is_none() || commit::ref_kind(late.branch, base) == "branch";
+    is_branch.then_some(late)
 }
 
 /// Whether a branch that is at `head` came there from `parent`, by what the table still knows.
@@ -113,79 +156,147 @@ fn descends(base: &TableMetadata, head: Option<i64>, parent: Option<i64>) -> boo
     ancestors::ids(base, head).any(|id| id == parent)
 }
 
-/// Writes the manifest list of a commit that only adds files on top of the branch's head; none when
-/// it cannot be moved.
+/// Writes the manifest lists of a commit on top of the branch's head, where what it does can be done.
 ///
-/// Returns when the list is durable.
+/// Returns when the lists are durable.
 ///
 /// # Errors
-/// [`CatalogError::CommitFailed`] names the data file that others changed meanwhile;
+/// [`CatalogError::CommitFailed`] names the file that others changed meanwhile;
 /// [`CatalogError::Storage`], [`CatalogError::Iceberg`] for what the table itself refers to.
 pub(crate) async fn rebase(
     storage: &Storage,
     base: &TableMetadata,
     late: &LateCommit<'_>,
-    adds: &OnlyAdds,
+    works: &[ClientWork],
     now_ms: i64,
-) -> Result<Option<RebasedCommit>, CatalogError> {
-    let Some(added) = renumbered(storage, base, late.snapshot, adds).await else {
-        return Ok(None);
-    };
+) -> Result<RebasedCommit, CatalogError> {
     let head = base.snapshot_for_ref(late.branch);
     // Before anything is written: a conflict leaves no file behind.
-    row_delta::check(storage, base, late.snapshot, head, &adds.deletes).await?;
+    row_delta::check(storage, base, late, head, works).await?;
+    let mut rebased = RebasedCommit::default();
+    let put = put_all(storage, base, late, works, now_ms, &mut rebased).await;
+    if let Err(cause) = put {
+        super::discard(storage, rebased.written).await;
+        return Err(cause);
+    }
+    Ok(rebased)
+}
+
+/// Puts the snapshots of a commit one on top of the other.
+async fn put_all(
+    storage: &Storage,
+    base: &TableMetadata,
+    late: &LateCommit<'_>,
+    works: &[ClientWork],
+    now_ms: i64,
+    rebased: &mut RebasedCommit,
+) -> Result<(), CatalogError> {
+    let mut state: Option<TableMetadata> = None;
+    for (&snapshot, work) in late.snapshots.iter().zip(works) {
+        let on = match rebased.updates.as_slice() {
+            [] => base,
+            // The state with what is done so far is needed only by those that come after it.
+            updates => {
+                let applied = commit::apply_updates_at(base, None, updates, now_ms)?;
+                &*state.insert(applied)
+            }
+        };
+        let head = on.snapshot_for_ref(late.branch);
+        let mut writer = manifests::SnapshotWriter::new(storage, on, snapshot.snapshot_id());
+        let put = put_on(storage, on, late, head, (snapshot, work), &mut writer).await;
+        let location = writer.list_location();
+        rebased.written.extend(writer.into_written());
+        let summary = put?;
+        let snapshot_on = moved(on, snapshot, head, summary, &location, now_ms);
+        let mut reference = late.reference.clone();
+        reference.snapshot_id = snapshot.snapshot_id();
+        rebased.updates.push(TableUpdate::AddSnapshot { snapshot: snapshot_on });
+        rebased
+            .updates
+            .push(TableUpdate::SetSnapshotRef { ref_name: late.branch.to_owned(), reference });
+        rebased.replaced.push(snapshot.manifest_list().to_owned());
+        rebased.replaced.extend_from_slice(&work.unused);
+    }
+    Ok(())
+}
+
+/// Writes the manifests and the list of one snapshot on top of `head`; gives its summary.
+async fn put_on(
+    storage: &Storage,
+    base: &TableMetadata,
+    late: &LateCommit<'_>,
+    head: Option<&SnapshotRef>,
+    (snapshot, work): (&Snapshot, &ClientWork),
+    writer: &mut manifests::SnapshotWriter<'_>,
+) -> Result<HashMap<String, String>, CatalogError> {
     let kept = match head {
         Some(head) => manifests::read_list(storage, base, head).await?,
         None => Vec::new(),
     };
-    let mut writer = manifests::SnapshotWriter::new(storage, base, late.snapshot.snapshot_id());
-    let parent = head.map(|head| head.snapshot_id());
+    let holders = holders(storage, base, late, work, &kept).await?;
+    let removed: HashSet<FileKey> = work.removed.keys().map(|path| FileKey::of(path)).collect();
     // Its own manifests come first, as the newest do in every list.
-    let adds_data = added.iter().any(|added| added.content == ManifestContentType::Data);
-    let listed = writer.list(added.into_iter().chain(kept), parent).await;
-    let written = writer.list_location();
-    if let Err(cause) = listed {
-        super::discard(storage, writer.into_written()).await;
-        return Err(cause);
+    let mut listed = work.added.clone();
+    for manifest in kept {
+        let at = listed.len();
+        let manifest = match holders.contains(&manifest.manifest_path) {
+            true => writer.without(manifest, None, &removed, at).await?,
+            false => manifest,
+        };
+        listed.push(manifest);
     }
-    let summary = entries(late.snapshot.summary(), head.map(|head| head.summary()), adds_data);
-    let snapshot = moved(base, late.snapshot, head, summary, &written, now_ms);
-    let updates = vec![
-        TableUpdate::AddSnapshot { snapshot },
-        TableUpdate::SetSnapshotRef {
-            ref_name: late.branch.to_owned(),
-            reference: late.reference.clone(),
-        },
-    ];
-    let replaced = late.snapshot.manifest_list().to_owned();
-    Ok(Some(RebasedCommit { updates, written, replaced }))
+    writer.list(listed.into_iter(), head.map(|head| head.snapshot_id())).await?;
+    let head = head.map(|head| head.summary());
+    let mut entries = entries(snapshot.summary(), head, work);
+    if !holders.is_empty() {
+        // Thinning goes by what went out of this list, not out of the client's.
+        entries.insert(summary::MANIFESTS_REPLACED.to_owned(), holders.len().to_string());
+    }
+    Ok(entries)
 }
 
-/// The manifests that the commit adds, to be numbered anew; none when they cannot be.
-async fn renumbered(
+/// The manifests of a list that have the files which a snapshot takes out: those that its client wrote
+/// anew, or manifests that are new since.
+async fn holders(
     storage: &Storage,
     base: &TableMetadata,
-    snapshot: &Snapshot,
-    adds: &OnlyAdds,
-) -> Option<Vec<ManifestFile>> {
-    // One that replaces what a filter finds and found nothing may find something now.
-    if (snapshot.summary().operation == Operation::Append) != adds.deletes.is_empty() {
-        return None;
+    late: &LateCommit<'_>,
+    work: &ClientWork,
+    listed: &[ManifestFile],
+) -> Result<HashSet<String>, CatalogError> {
+    if work.removed.is_empty() {
+        return Ok(HashSet::new());
     }
-    let mut listed = manifests::read_list(storage, base, snapshot).await.ok()?;
-    // The others are those of its parent, in the place of which come those of the head.
-    listed.retain(|manifest| manifest.added_snapshot_id == snapshot.snapshot_id());
-    for manifest in &mut listed {
-        if manifest.key_metadata.is_some()
-            || base.partition_spec_by_id(manifest.partition_spec_id).is_none()
-        {
-            return None;
+    let parent = late.parent().and_then(|parent| base.snapshot_by_id(parent));
+    let before = match parent {
+        Some(parent) => manifests::read_list(storage, base, parent).await?,
+        None => Vec::new(),
+    };
+    let known: HashSet<&str> = before.iter().map(|it| it.manifest_path.as_str()).collect();
+    let may_hold = |manifest: &&ManifestFile| {
+        let path = &manifest.manifest_path;
+        work.dropped.contains(path) || !known.contains(path.as_str())
+    };
+    let manifests = listed.iter().filter(may_hold).cloned().collect();
+    let own = &storage.normalize(base.location())?;
+    let (mut holders, mut found) = (HashSet::new(), HashSet::new());
+    for (entry, manifest) in row_delta::live_entries(storage, own, manifests).await? {
+        if work.removed.contains_key(&entry.path) {
+            holders.insert(manifest.manifest_path);
+            found.insert(entry.path);
         }
-        // The writer of the list fills in the number of the snapshot, which is the table's next.
-        manifest.sequence_number = INHERITED;
-        manifest.min_sequence_number = INHERITED;
     }
-    Some(listed)
+    match work.removed.keys().filter(|path| !found.contains(*path)).min() {
+        Some(path) => Err(conflict(late, &format!("`{path}` is not live any more"))),
+        None => Ok(holders),
+    }
+}
+
+fn conflict(late: &LateCommit<'_>, why: &str) -> CatalogError {
+    let id = late.snapshots.first().map(|first| first.snapshot_id()).unwrap_or_default();
+    CatalogError::CommitFailed(format!(
+        "Commit failed: snapshot {id} deletes rows, and {why}: read the table again and repeat"
+    ))
 }
 
 /// The same snapshot with another parent.
@@ -220,22 +331,50 @@ fn moved(
 }
 
 /// The client's summary with the totals of the table it ends up in.
-fn entries(own: &Summary, head: Option<&Summary>, adds_data: bool) -> HashMap<String, String> {
+fn entries(own: &Summary, head: Option<&Summary>, work: &ClientWork) -> HashMap<String, String> {
     let mut entries = own.additional_properties.clone();
-    for (total, added, is_of_data) in [
-        ("total-data-files", "added-data-files", true),
-        ("total-records", "added-records", true),
-        ("total-files-size", "added-files-size", true),
-        ("total-delete-files", "added-delete-files", false),
-        ("total-position-deletes", "added-position-deletes", false),
-        ("total-equality-deletes", "added-equality-deletes", false),
+    let adds_data = work.added.iter().any(|added| added.content == ManifestContentType::Data);
+    let removes_data = work.removed.values().any(|is_data| *is_data);
+    let removes_deletes = work.removed.values().any(|is_data| !is_data);
+    for (total, added, removed, adds, removes) in [
+        ("total-data-files", "added-data-files", "deleted-data-files", adds_data, removes_data),
+        ("total-records", "added-records", "deleted-records", adds_data, removes_data),
+        (
+            "total-files-size",
+            "added-files-size",
+            "removed-files-size",
+            adds_data,
+            removes_data || removes_deletes,
+        ),
+        (
+            "total-delete-files",
+            "added-delete-files",
+            "removed-delete-files",
+            false,
+            removes_deletes,
+        ),
+        (
+            "total-position-deletes",
+            "added-position-deletes",
+            "removed-position-deletes",
+            false,
+            false,
+        ),
+        (
+            "total-equality-deletes",
+            "added-equality-deletes",
+            "removed-equality-deletes",
+            false,
+            false,
+        ),
     ] {
-        let added = match own.additional_properties.get(added) {
-            Some(text) => text.parse().ok(),
-            // Clients leave out what they add nothing of.
-            None => (!is_of_data || !adds_data).then_some(0),
+        let count = |key: &str, is_told: bool| match own.additional_properties.get(key) {
+            Some(text) => text.parse::<u64>().ok(),
+            // Clients leave out what they add or remove nothing of.
+            None => (!is_told).then_some(0),
         };
-        match added.and_then(|added| summary::total(head, total, added)) {
+        let added = count(added, adds).and_then(|added| summary::total(head, total, added));
+        match added.zip(count(removed, removes)).and_then(|(sum, gone)| sum.checked_sub(gone)) {
             Some(sum) => entries.insert(total.to_owned(), sum.to_string()),
             // A guess would be taken for a fact ever after.
             None => entries.remove(total),

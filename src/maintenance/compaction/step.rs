@@ -193,7 +193,7 @@ impl Compaction {
         let mut step =
             CompactionStep { skipped, is_more, is_tried: true, ..CompactionStep::default() };
         let written = self.rewrite(table, source, &groups, (pace, until), &mut step).await?;
-        self.commit(table, totals.snapshot_id, &written, &mut step).await?;
+        self.commit(table, totals.snapshot_id, written, &mut step).await?;
         // One commit leaves more to do only where it did something, or knows what is in the way.
         step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
@@ -366,38 +366,47 @@ impl Compaction {
         Ok(done)
     }
 
-    /// Commits groups together. Where that is refused, one of them was changed meanwhile, which is looked for
-    /// by halves; what is refused at last is told, and chosen anew by a later step. Files that no snapshot
+    /// Commits groups together. Where that is refused, one of them was changed meanwhile: the others are
+    /// committed at once without the one whose file the refusal names, or looked for by halves where it
+    /// names none. What is refused at last is told, and chosen anew by a later step. Files that no snapshot
     /// names are deleted, unless it is not known whether one does.
     async fn commit(
         &self,
         table: &TableIdent,
         read: i64,
-        written: &[RewrittenFiles],
+        written: Vec<RewrittenFiles>,
         step: &mut CompactionStep,
     ) -> Result<(), CompactionError> {
         if written.is_empty() {
             return Ok(());
         }
         let (mut left, mut commits) = (vec![written], 0);
-        while let Some(part) = left.pop() {
+        while let Some(mut part) = left.pop() {
             commits += 1;
-            match self.replace(table, read, part).await {
+            match self.replace(table, read, &part).await {
                 Ok(()) => part.iter().for_each(|done| step.add(done)),
-                Err(CompactionError::Catalog(CatalogError::CommitFailed(_)))
+                Err(CompactionError::Catalog(CatalogError::CommitFailed(why)))
                     if 1 < part.len() && commits < COMMITS_MAX =>
                 {
-                    let (one, other) = part.split_at(part.len() / 2);
-                    left.extend([other, one]);
+                    let named: Vec<RewrittenFiles> =
+                        part.extract_if(.., |group| group.is_named_in(&why)).collect();
+                    if named.is_empty() {
+                        let other = part.split_off(part.len() / 2);
+                        left.extend([other, part]);
+                        continue;
+                    }
+                    self.delete(&named).await;
+                    step.skipped.push(why);
+                    left.extend((!part.is_empty()).then_some(part));
                 }
                 Err(CompactionError::Catalog(CatalogError::CommitFailed(why))) => {
-                    self.delete(part).await;
+                    self.delete(&part).await;
                     step.skipped.push(why);
                 }
                 Err(cause) => {
                     left.extend((!is_unknown(&cause)).then_some(part));
                     for part in left {
-                        self.delete(part).await;
+                        self.delete(&part).await;
                     }
                     return Err(cause);
                 }

@@ -177,6 +177,44 @@ impl House {
         self.model.insert(now.metadata.current_snapshot_id().unwrap(), rows);
     }
 
+    /// Deletes a row as an engine does that read the table, and commits after a compaction and `rows` of the
+    /// log. Gives how many files there were after these.
+    async fn delete_late(&mut self, random: &mut StdRng, rows: usize) -> usize {
+        let loaded = self.load().await;
+        let metadata = loaded.metadata.as_ref();
+        let head = metadata.current_snapshot().unwrap();
+        let id = head.snapshot_id() + 1;
+        let files = self.planned(metadata, head.snapshot_id()).await;
+        if files.is_empty() {
+            return 0;
+        }
+        let file = &files[random.random_range(0..files.len())];
+        let (read, in_file) =
+            (self.read(metadata, head.snapshot_id()).await, self.seqs_of(file).await);
+        let Some((at, seq)) = (0..).zip(in_file).find(|(_, seq)| read.contains_key(seq)) else {
+            return 0;
+        };
+        let mut deletes = self.manifest(metadata, id, "deletes").build_v2_deletes();
+        deletes.add_file(self.position_deletes(file, &[at]).await, -1).unwrap();
+        let mut list = self.manifests(metadata, head).await;
+        list.push(deletes.write_manifest_file().await.unwrap());
+        self.compact().await;
+        if 0 < rows {
+            self.append(rows, 2).await;
+        }
+        let before = self.load().await.metadata;
+        let last = before.current_snapshot_id().unwrap();
+        let (merged, mut left) = (self.planned(&before, last).await.len(), self.head_rows(last));
+        self.put_snapshot(metadata, head, id, list).await.unwrap();
+        self.clock.advance_ms(1_000);
+        let parent = self.load().await.metadata.current_snapshot().unwrap().parent_snapshot_id();
+        // Where compaction is taken back, the rows are those of the snapshot before.
+        self.model.entry(parent.unwrap()).or_insert_with(|| left.clone());
+        left.remove(&seq);
+        self.model.insert(id, left);
+        merged
+    }
+
     /// Deletes rows by their `seq`, as an engine does that streams: a delete file in each partition, for
     /// rows of an earlier number alone. `upserted` comes again in the same snapshot.
     async fn delete_by_value(&mut self, seqs: &[i64], upserted: Option<i64>) {
@@ -626,6 +664,24 @@ async fn what_others_commit_meanwhile_is_kept() {
     }
 }
 
+/// The engine has read the files from before, and so has every older snapshot.
+#[tokio::test]
+async fn a_delete_that_was_begun_before_a_compaction_has_it_taken_back_and_made_anew() {
+    for rows in [0, 30] {
+        let mut house = House::new().await;
+        for _ in 0..6 {
+            house.append(30, 2).await;
+        }
+        let merged = house.delete_late(&mut StdRng::seed_from_u64(5), rows).await;
+        house.check().await;
+        let metadata = house.load().await.metadata;
+        let apart = house.planned(&metadata, house.head().await).await.len();
+        assert!(merged < apart, "{merged} files became {apart}");
+        assert!(0 < house.compact().await.files.before);
+        house.check().await;
+    }
+}
+
 /// Merged files have its values, so the delete reaches what it names and nothing else.
 #[tokio::test]
 async fn a_delete_by_a_column_that_was_dropped_reaches_no_other_rows() {
@@ -963,7 +1019,11 @@ async fn check_sequence(seed: u64, steps: usize) {
                 let seqs = [random.random_range(1..=highest), random.random_range(1..=highest)];
                 house.delete_by_value(&seqs, None).await;
             }
-            6..=7 => house.delete(&mut random).await,
+            6 => house.delete(&mut random).await,
+            7 => {
+                let rows = random.random_range(0..5);
+                house.delete_late(&mut random, rows).await;
+            }
             8..=9 => {
                 house.compact().await;
             }

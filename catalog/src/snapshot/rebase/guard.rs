@@ -4,12 +4,13 @@
 //! Connect its offsets, Flink the number of its last checkpoint. They assert the head of the branch
 //! to find out that another of them was there first, and look at that summary before they try again.
 //! Iceberg's Java library builds a commit that deletes rows anew by itself, and checks first what the
-//! isolation level of its table asks for, which nobody can tell from the commit.
+//! isolation level of its table asks for, which nobody can tell from the commit. A compaction of ours changes
+//! no row, so such a commit would find nothing that speaks against it, but that its files are not there.
 //! Its one invariant: no commit is moved past a snapshot that has an entry of that kind in common
-//! with it, and no delete of a client that looks itself.
+//! with it, and no delete of a client that looks itself past one that changes rows.
 
-use crate::ancestors;
-use iceberg::spec::{Operation, Snapshot, TableMetadata};
+use crate::{ancestors, commit::COMPACTION};
+use iceberg::spec::{Operation, Snapshot, SnapshotRef, TableMetadata};
 use std::collections::HashSet;
 
 /// Table property: `false` has every late append refused, for its client to build anew.
@@ -80,26 +81,43 @@ const KNOWN_SUFFIX: &str = "-version";
 /// Entry of snapshots that Iceberg's Java library makes.
 const JAVA: &str = "iceberg-version";
 
-/// Whether the commit has to be built anew by its client: the table wants it so, or an entry of its
-/// summary is in a snapshot between the branch's head and the snapshot it was built on.
-pub(super) fn keeps(base: &TableMetadata, late: &Snapshot, head: Option<i64>) -> bool {
+/// Whether a commit that was built on `parent` has to be built anew by its client: the table wants it so, or
+/// an entry of its summary is in a snapshot between the branch's head and the snapshot it was built on.
+pub(super) fn keeps(
+    base: &TableMetadata,
+    late: &Snapshot,
+    parent: Option<i64>,
+    head: Option<i64>,
+) -> bool {
     if base.properties().get(REBASE_APPENDS).is_some_and(|wanted| wanted == "false") {
         return true;
     }
+    // From the head back to what the client read: all that came in between.
+    let between = || {
+        ancestors::ids(base, head)
+            .take_while(move |id| Some(*id) != parent)
+            .filter_map(move |id| base.snapshot_by_id(id))
+    };
     let summary = late.summary();
     // Java's library checks a delete by itself before it tries again.
-    if summary.operation != Operation::Append && summary.additional_properties.contains_key(JAVA) {
+    if summary.operation != Operation::Append
+        && summary.additional_properties.contains_key(JAVA)
+        && !between().all(is_compaction)
+    {
         return true;
     }
     let own: HashSet<&str> = own_entries(late).collect();
     if own.is_empty() {
         return false;
     }
-    // From the head back to what the client read: all that came in between.
-    ancestors::ids(base, head)
-        .take_while(|id| Some(*id) != late.parent_snapshot_id())
-        .filter_map(|id| base.snapshot_by_id(id))
-        .any(|between| own_entries(between).any(|entry| own.contains(entry)))
+    between().any(|other| own_entries(other).any(|entry| own.contains(entry)))
+}
+
+/// Whether the service made a snapshot that only has the same rows in other files.
+pub(super) fn is_compaction(snapshot: &SnapshotRef) -> bool {
+    let summary = snapshot.summary();
+    summary.operation == Operation::Replace
+        && summary.additional_properties.contains_key(COMPACTION)
 }
 
 /// The names of a summary's entries that are its client's own.

@@ -1,15 +1,19 @@
-//! Deletes of rows that came too late: whether others changed the data files they are about.
+//! Deletes of rows and removals of files that came too late: whether others changed the files they name.
 //!
-//! A position delete names a data file and rows of it. It holds on any later state that still has
-//! the file, and what it was decided on still stands as long as nobody else deleted rows of the file:
-//! that is snapshot isolation, first committer wins. Its one invariant: a delete passes only if every
-//! data file it names is live and no delete since its base names one of them or may.
+//! A position delete names a data file and rows of it, a copy-on-write names the files that it replaces.
+//! Either holds on any later state that still has the file, and what it was decided on still stands as
+//! long as nobody else deleted rows of the file: that is snapshot isolation, first committer wins. Its one
+//! invariant: a commit passes only if every file it names is live and no delete since its base names one
+//! of them or may.
 
+use super::{
+    LateCommit, conflict,
+    work::{ClientWork, NamedFiles},
+};
 use crate::{
     error::CatalogError,
     location::Location,
     snapshot::{
-        changes::DeleteFile,
         entries::{self, FileEntry},
         manifests,
     },
@@ -18,52 +22,44 @@ use crate::{
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     ErrorKind,
-    spec::{ManifestContentType, ManifestFile, Snapshot, SnapshotRef, TableMetadata},
+    spec::{ManifestContentType, ManifestFile, SnapshotRef, TableMetadata},
 };
 use std::collections::HashSet;
 
 /// Manifests that are read at a time.
 const READS_AT_ONCE: usize = 8;
 
-/// Checks that the head of a branch has not changed what `deletes` of a snapshot that was built on an
-/// earlier head are about.
+/// Checks that the head of a branch has not changed the files that a commit names which was built on an
+/// earlier head.
 pub(super) async fn check(
     storage: &Storage,
     base: &TableMetadata,
-    late: &Snapshot,
+    late: &LateCommit<'_>,
     head: Option<&SnapshotRef>,
-    deletes: &[DeleteFile],
+    works: &[ClientWork],
 ) -> Result<(), CatalogError> {
-    if deletes.is_empty() {
+    // 1. What it names: each delete has to name its one data file.
+    let named = NamedFiles::of(late, works)?;
+    if named.is_empty() {
         return Ok(());
     }
-    // 1. What the deletes are about: each has to name its one data file.
-    let mut about = HashSet::new();
-    for delete in deletes {
-        let path = delete.about.as_deref().ok_or_else(|| {
-            let text = format!("`{}` does not say which data file it applies to", delete.path);
-            conflict(late, &text)
-        })?;
-        about.insert(path);
-    }
-    let parent = late.parent_snapshot_id().and_then(|parent| base.snapshot_by_id(parent));
+    let parent = late.parent().and_then(|parent| base.snapshot_by_id(parent));
     let (Some(parent), Some(head)) = (parent, head) else {
-        return Err(conflict(late, "the snapshot that it deletes from is gone"));
+        return Err(conflict(late, "the snapshot that it was built on is gone"));
     };
     let before = manifests::read_list(storage, base, parent).await?;
     let now = manifests::read_list(storage, base, head).await?;
     let since = parent.sequence_number();
     let own = &storage.normalize(base.location())?;
-    let read = |manifests| live_entries(storage, own, manifests);
     // 2. Deletes that came since: in manifests that the base does not list, with a younger number than
     // the base. Entries that were carried over have their old one.
-    let delete_files = read(missing_from(&now, &before, ManifestContentType::Deletes));
-    for (entry, manifest) in delete_files.await? {
+    let new = missing_from(&now, &before, ManifestContentType::Deletes);
+    for (entry, manifest) in live_entries(storage, own, new).await? {
         if entry.number.unwrap_or(manifest.sequence_number) <= since {
             continue;
         }
         match entry.about() {
-            Some(path) if about.contains(path) => {
+            Some(path) if named.has(path) => {
                 return Err(conflict(
                     late,
                     &format!("another commit deleted rows of `{path}` since"),
@@ -76,33 +72,40 @@ pub(super) async fn check(
             }
         }
     }
-    // 3. Files that went since: in manifests of the base that are listed no more, unless a new one has
-    // them.
-    let gone = read(missing_from(&before, &now, ManifestContentType::Data)).await?;
-    let mut lost: HashSet<&str> = gone.iter().map(|(entry, _)| entry.path.as_str()).collect();
-    lost.retain(|path| about.contains(*path));
-    if lost.is_empty() {
-        return Ok(());
-    }
-    // Manifests are merged and rewritten, with the files of those that they stand for.
-    for (entry, _) in read(missing_from(&now, &before, ManifestContentType::Data)).await? {
-        lost.remove(entry.path.as_str());
-    }
-    match lost.into_iter().min() {
+    // 3. Files that went since.
+    match lost(storage, own, (&before, &now), &named).await?.into_iter().min() {
         Some(path) => Err(conflict(late, &format!("`{path}` was removed or rewritten since"))),
         None => Ok(()),
     }
 }
 
-fn conflict(late: &Snapshot, why: &str) -> CatalogError {
-    CatalogError::CommitFailed(format!(
-        "Commit failed: snapshot {} deletes rows, and {why}: read the table again and repeat",
-        late.snapshot_id()
-    ))
+/// The files among `named` that went between two lists: they are in manifests of the first that the second
+/// does not have, and in none that only the second has. Manifests are merged and rewritten, with the files
+/// of those that they stand for.
+pub(super) async fn lost(
+    storage: &Storage,
+    own: &Location,
+    (before, now): (&[ManifestFile], &[ManifestFile]),
+    named: &NamedFiles,
+) -> Result<HashSet<String>, CatalogError> {
+    let mut lost = HashSet::new();
+    for content in named.contents() {
+        let gone = live_entries(storage, own, missing_from(before, now, content)).await?;
+        let mut paths: HashSet<String> = gone.into_iter().map(|(entry, _)| entry.path).collect();
+        paths.retain(|path| named.has(path));
+        if paths.is_empty() {
+            continue;
+        }
+        for (entry, _) in live_entries(storage, own, missing_from(now, before, content)).await? {
+            paths.remove(&entry.path);
+        }
+        lost.extend(paths);
+    }
+    Ok(lost)
 }
 
 /// The manifests of a kind that are in one list and not in the other.
-fn missing_from(
+pub(super) fn missing_from(
     these: &[ManifestFile],
     others: &[ManifestFile],
     content: ManifestContentType,
@@ -115,7 +118,18 @@ fn missing_from(
 }
 
 /// The live entries of manifests, each with its manifest.
-async fn live_entries(
+pub(super) async fn live_entries(
+    storage: &Storage,
+    own: &Location,
+    manifests: Vec<ManifestFile>,
+) -> Result<Vec<(FileEntry, ManifestFile)>, CatalogError> {
+    let mut all = all_entries(storage, own, manifests).await?;
+    all.retain(|(entry, _)| entry.is_live());
+    Ok(all)
+}
+
+/// The entries of manifests, also of files that they say are gone, each with its manifest.
+pub(super) async fn all_entries(
     storage: &Storage,
     own: &Location,
     manifests: Vec<ManifestFile>,
@@ -126,8 +140,10 @@ async fn live_entries(
     };
     let reads = manifests.into_iter().map(|manifest| async move {
         let bytes = storage.get(own.admit(&manifest.manifest_path)?.as_str()).await?;
-        let live = entries::live(&bytes).map_err(unreadable)?;
-        Ok(live.into_iter().map(|entry| (entry, manifest.clone())).collect::<Vec<_>>())
+        let mut found = Vec::new();
+        let read = entries::each(&bytes, &mut |entry| found.push((entry, manifest.clone())));
+        read.map_err(unreadable)?;
+        Ok(found)
     });
     let read: Vec<Vec<_>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
     Ok(read.into_iter().flatten().collect())

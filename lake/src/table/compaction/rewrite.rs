@@ -29,6 +29,7 @@ use iceberg::{
     spec::{DataFile, DataFileBuilder, Operation},
 };
 use icecore_catalog::{
+    commit::{COMPACTION, MERGED},
     scan::{ManifestSource, ScanError, manifests::PlannedFile},
     snapshot::NewSnapshot,
     storage::Storage,
@@ -153,6 +154,12 @@ impl RewrittenFiles {
         self.added.iter().map(DataFile::file_path)
     }
 
+    /// Whether a refusal of their commit names a file that they stand for.
+    #[must_use]
+    pub fn is_named_in(&self, refusal: &str) -> bool {
+        self.removed.iter().any(|file| refusal.contains(&format!("`{}`", file.file_path())))
+    }
+
     /// How long they are together.
     #[must_use]
     pub fn bytes_added(&self) -> u64 {
@@ -169,7 +176,10 @@ pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> N
         read: Some(read),
         added: groups.iter().flat_map(|group| &group.added).cloned().collect(),
         removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
-        summary: BTreeMap::from([("icecore.commit-id".to_owned(), commit_id)]),
+        summary: BTreeMap::from([
+            ("icecore.commit-id".to_owned(), commit_id),
+            (COMPACTION.to_owned(), MERGED.to_owned()),
+        ]),
         ..NewSnapshot::default()
     }
 }

@@ -1,0 +1,450 @@
+//! Commits of clients that name files which compaction replaced since they were read.
+
+use super::{late_client::*, live::*, places::strict, row_delta::*, *};
+use crate::{
+    ancestors,
+    commit::{self, COMPACTION, MERGED},
+};
+use iceberg::spec::{DataFile, FormatVersion, ManifestFile, ManifestList, Operation};
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, IteratorRandom},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A compaction of data files, each with its rows, and of delete files, each with its data file.
+fn compaction(
+    read: &LoadedTable,
+    merged: &[(&str, u64)],
+    deletes: &[(&str, &str)],
+    added: &[(&str, u64)],
+) -> NewSnapshot {
+    let file = |(name, rows): &(&str, u64)| rows_of(read, name, *rows);
+    let removed = merged.iter().map(file);
+    let deletes = deletes.iter().map(|(name, about)| delete(read, (name, Some(about))));
+    NewSnapshot {
+        operation: Operation::Replace,
+        read: read.metadata.current_snapshot_id(),
+        removed: removed.chain(deletes).collect(),
+        added: added.iter().map(file).collect(),
+        summary: BTreeMap::from([(COMPACTION.to_owned(), MERGED.to_owned())]),
+        ..NewSnapshot::default()
+    }
+}
+
+async fn compact(catalog: &Catalog, merged: &[(&str, u64)], added: &str) -> LoadedTable {
+    let read = load(catalog).await;
+    let rows: u64 = merged.iter().map(|(_, rows)| rows).sum();
+    let new = compaction(&read, merged, &[], &[(added, rows)]);
+    catalog.add_snapshot(&ident("a.t"), new).await.unwrap()
+}
+
+const BOTH: &[(&str, u64)] = &[("f1", 10), ("f2", 10)];
+
+async fn load(catalog: &Catalog) -> LoadedTable {
+    catalog.tables().load(&ident("a.t")).await.unwrap()
+}
+
+async fn numbered(catalog: &Catalog) -> Vec<String> {
+    files(catalog).await.into_iter().map(|(name, number)| format!("{name}@{number}")).collect()
+}
+
+async fn listed_in(catalog: &Catalog, list: &str) -> Vec<ManifestFile> {
+    let bytes = catalog.storage().get(list).await.unwrap();
+    let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2).unwrap();
+    list.consume_entries().into_iter().collect()
+}
+
+/// A client that writes a file anew without some of its rows: what goes and what comes are in manifests of
+/// their own, as PyIceberg and Iceberg's Java library write them.
+async fn copy_on_write(
+    catalog: &Catalog,
+    read: &LoadedTable,
+    id: i64,
+    removes: &[&str],
+    adds: &[(&str, u64)],
+) -> TableChange {
+    let work = Work { operation: "overwrite", removes, ..Work::default() };
+    let change = put(catalog, read, id, work).await;
+    let added: Vec<DataFile> = adds.iter().map(|(name, rows)| rows_of(read, name, *rows)).collect();
+    let mut list = listed_in(catalog, &own_list(read, id)).await;
+    list.push(manifest((catalog, read), id, "data-new", &added, &[]).await);
+    let location = format!("{}/metadata/{id}-both.avro", read.metadata.location());
+    let output = catalog.storage().file_io().new_output(&location).unwrap();
+    let (parent, number) =
+        (read.metadata.current_snapshot_id(), read.metadata.next_sequence_number());
+    let mut written = ManifestListWriter::v2(output.writer().await.unwrap(), id, parent, number);
+    written.add_manifests(list.into_iter()).unwrap();
+    written.close().await.unwrap();
+    let mut updates = serde_json::to_value(&change.updates).unwrap();
+    updates[0]["snapshot"]["manifest-list"] = json!(location);
+    TableChange { updates: serde_json::from_value(updates).unwrap(), ..change }
+}
+
+#[tokio::test]
+async fn a_late_delete_has_the_files_that_compaction_replaced_live_again() {
+    let (_house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = put(&catalog, &read, 2, DELETE).await;
+    let compacted = compact(&catalog, BOTH, "f").await;
+    assert_eq!(numbered(&catalog).await, ["f@1"]);
+    let now = catalog.commit(late.clone()).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["d1@4", "f1@1", "f2@1"]);
+    let head = now.metadata.current_snapshot().unwrap();
+    assert_eq!(head.snapshot_id(), 2);
+    let between = now.metadata.snapshot_by_id(head.parent_snapshot_id().unwrap()).unwrap();
+    assert_eq!(between.parent_snapshot_id(), compacted.metadata.current_snapshot_id());
+    assert_eq!(between.summary().operation, Operation::Replace);
+    let summary = &between.summary().additional_properties;
+    for (key, value) in [
+        (COMPACTION, commit::TAKEN_BACK),
+        ("added-data-files", "2"),
+        ("deleted-data-files", "1"),
+        ("added-records", "20"),
+        ("deleted-records", "20"),
+        ("manifests-replaced", "1"),
+    ] {
+        assert_eq!(summary[key], value, "{key}");
+    }
+    // A repeat finds it, and compaction begins anew.
+    assert_eq!(catalog.commit(late).await.unwrap().version, now.version);
+    let again = compaction(&now, BOTH, &[("d1", "f1")], &[("f9", 19)]);
+    catalog.add_snapshot(&ident("a.t"), again).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f9@4"]);
+}
+
+#[tokio::test]
+async fn a_late_overwrite_comes_on_top_of_the_files_that_compaction_replaced_and_of_appends() {
+    let (house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = copy_on_write(&catalog, &read, 2, &["f1"], &[("f1-new", 9)]).await;
+    compact(&catalog, BOTH, "f").await;
+    catalog.add_snapshot(&ident("a.t"), own_append(&read, "own", 1)).await.unwrap();
+    // Another process has the table as it was.
+    let other = strict(&house);
+    other.commit(late).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f1-new@5", "f2@1", "own@3"]);
+    let mut queued = catalog.metastore().obsolete(i64::MAX, 10).await.unwrap();
+    queued.retain(|file| file.contains("/data/"));
+    assert!(queued.is_empty(), "{queued:?}");
+    // What comes after it goes on as ever.
+    commit(&catalog, 9, Work { removes: &["f2"], adds: &[("f2-new", 9)], ..UPDATE }).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f1-new@5", "f2-new@6", "own@3"]);
+}
+
+#[tokio::test]
+async fn a_late_overwrite_comes_on_top_of_appends_alone() {
+    let (_house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = copy_on_write(&catalog, &read, 2, &["f1"], &[("f1-new", 9)]).await;
+    let again = copy_on_write(&catalog, &read, 3, &["f1"], &[("f1-newer", 9)]).await;
+    catalog.add_snapshot(&ident("a.t"), own_append(&read, "own", 1)).await.unwrap();
+    catalog.commit(late).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f1-new@3", "f2@1", "own@2"]);
+    let lost = catalog.commit(again).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+    assert!(text.contains("/data/f1` was removed or rewritten since"), "{text}");
+}
+
+/// PyIceberg sends an overwrite as a snapshot that removes and one that adds.
+#[tokio::test]
+async fn a_late_commit_of_two_snapshots_is_put_on_top_whole() {
+    let (_house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let first = copy_on_write(&catalog, &read, 2, &["f1"], &[("f1-new", 9)]).await;
+    let metadata = commit::apply_updates_at(&read.metadata, None, &first.updates, NOW).unwrap();
+    let after = LoadedTable { metadata: Arc::new(metadata), ..read.clone() };
+    let append = Work { operation: "append", adds: &[("f3", 1)], ..Work::default() };
+    let second = put(&catalog, &after, 3, append).await;
+    let updates = first.updates.iter().chain(&second.updates).cloned().collect();
+    let both = TableChange { updates, ..first };
+    compact(&catalog, BOTH, "f").await;
+    let now = catalog.commit(both.clone()).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f1-new@4", "f2@1", "f3@5"]);
+    assert_eq!(now.metadata.current_snapshot_id(), Some(3));
+    assert_eq!(catalog.commit(both).await.unwrap().version, now.version);
+}
+
+#[tokio::test]
+async fn compactions_of_what_compaction_wrote_are_taken_back_together() {
+    let (_house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = put(&catalog, &read, 2, DELETE).await;
+    compact(&catalog, BOTH, "f").await;
+    commit(&catalog, 3, Work { operation: "append", adds: &[("f3", 5)], ..Work::default() })
+        .await
+        .unwrap();
+    compact(&catalog, &[("f", 20), ("f3", 5)], "g").await;
+    catalog.commit(late).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["d1@6", "f1@1", "f2@1", "f3@3"]);
+    // And one that read the same, after what was taken back was compacted once more.
+    let d2 = Work { deletes: &[("d2", "f2")], ..DELETE };
+    let late = put(&catalog, &read, 4, d2).await;
+    let read = load(&catalog).await;
+    let new = compaction(&read, BOTH, &[("d1", "f1")], &[("h", 19)]);
+    catalog.add_snapshot(&ident("a.t"), new).await.unwrap();
+    catalog.commit(late).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["d1@6", "d2@9", "f1@1", "f2@1", "f3@3"]);
+}
+
+/// After a compaction and `between`, a late delete of rows of `f1` is refused, says why and changes nothing.
+async fn check_refused(between: Work<'_>, why: &str) {
+    let (house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = put(&catalog, &read, 2, DELETE).await;
+    compact(&catalog, BOTH, "f").await;
+    commit(&catalog, 3, between).await.unwrap();
+    let before = (house.files().await, numbered(&catalog).await);
+    let lost = catalog.commit(late).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{why}: {lost:?}") };
+    assert!(text.contains("/data/f1`") && text.contains(why), "{text}");
+    assert_eq!((house.files().await, numbered(&catalog).await), before);
+}
+
+#[tokio::test]
+async fn what_others_made_of_compacted_files_is_not_taken_back() {
+    let deletes = Work { deletes: &[("d9", "f")], ..DELETE };
+    check_refused(deletes, "/data/d9` deletes rows of what it wrote").await;
+    let removes = Work { removes: &["f"], adds: &[], operation: "delete", ..UPDATE };
+    check_refused(removes, "/data/f`, which it wrote, was removed").await;
+    check_refused(Work { removes: &["f"], ..UPDATE }, "/data/f`, which it wrote").await;
+}
+
+#[tokio::test]
+async fn a_rewrite_of_others_is_not_taken_back() {
+    let (_house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = put(&catalog, &read, 2, DELETE).await;
+    let foreign =
+        NewSnapshot { summary: BTreeMap::new(), ..compaction(&read, BOTH, &[], &[("f", 20)]) };
+    catalog.add_snapshot(&ident("a.t"), foreign).await.unwrap();
+    let lost = catalog.commit(late).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+    assert!(text.contains("/data/f1` was removed or rewritten since"), "{text}");
+    assert_eq!(numbered(&catalog).await, ["f@1"]);
+}
+
+#[tokio::test]
+async fn a_delete_that_compaction_carried_out_comes_back_with_its_file() {
+    let (_house, catalog) = two_files().await;
+    commit(&catalog, 2, DELETE).await.unwrap();
+    let read = load(&catalog).await;
+    let of_f2 = Work { deletes: &[("d2", "f2")], ..DELETE };
+    let late = put(&catalog, &read, 3, of_f2).await;
+    let new = compaction(&read, BOTH, &[("d1", "f1")], &[("f", 19)]);
+    catalog.add_snapshot(&ident("a.t"), new).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f@2"]);
+    catalog.commit(late).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["d1@2", "d2@5", "f1@1", "f2@1"]);
+}
+
+#[tokio::test]
+async fn a_delete_that_came_before_compaction_speaks_against_a_late_one_as_ever() {
+    let (_house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = put(&catalog, &read, 2, Work { deletes: &[("d2", "f1")], ..DELETE }).await;
+    let now = commit(&catalog, 3, DELETE).await.unwrap();
+    let new = compaction(&now, BOTH, &[("d1", "f1")], &[("f", 19)]);
+    catalog.add_snapshot(&ident("a.t"), new).await.unwrap();
+    let lost = catalog.commit(late).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+    assert!(text.contains("another commit deleted rows of `"), "{text}");
+    assert_eq!(numbered(&catalog).await, ["f@2"]);
+}
+
+#[tokio::test]
+async fn files_that_are_about_to_be_deleted_do_not_come_back() {
+    let (house, catalog) = two_files().await;
+    let read = load(&catalog).await;
+    let late = put(&catalog, &read, 2, DELETE).await;
+    compact(&catalog, BOTH, "f").await;
+    let location = format!("{}/data/f2", read.metadata.location());
+    let file = ObsoleteFile { location, not_before_ms: i64::MAX };
+    catalog.metastore().add_obsolete(&[file]).await.unwrap();
+    let before = house.files().await;
+    let lost = catalog.commit(late).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+    assert!(text.contains("/data/f2` is about to be deleted"), "{text}");
+    assert_eq!(numbered(&catalog).await, ["f@1"]);
+    assert_eq!(house.files().await, before);
+}
+
+#[tokio::test]
+async fn a_client_that_looks_for_conflicts_itself_is_moved_past_compaction_alone() {
+    for with_append in [false, true] {
+        let (_house, catalog) = two_files().await;
+        let read = load(&catalog).await;
+        let late = put(&catalog, &read, 2, DELETE).await;
+        let mut updates = serde_json::to_value(&late.updates).unwrap();
+        updates[0]["snapshot"]["summary"]["iceberg-version"] = json!("Apache Iceberg 1.10.1");
+        let late = TableChange { updates: serde_json::from_value(updates).unwrap(), ..late };
+        compact(&catalog, BOTH, "f").await;
+        if with_append {
+            catalog.add_snapshot(&ident("a.t"), own_append(&read, "own", 1)).await.unwrap();
+        }
+        assert_eq!(catalog.commit(late).await.is_ok(), !with_append);
+    }
+}
+
+/// A state of the table that a client may have read.
+#[derive(Clone)]
+struct ReadState {
+    table: LoadedTable,
+    /// Its live data files, with the rows that no delete file deletes.
+    rows: BTreeMap<String, BTreeSet<u32>>,
+    /// Its live delete files, each with its data file.
+    deletes: Vec<(String, String)>,
+}
+
+/// What the files of a table hold, and what should be there by what clients were told.
+#[derive(Default)]
+struct TableModel {
+    data: HashMap<String, BTreeSet<u32>>,
+    deletes: HashMap<String, (String, u32)>,
+    alive: BTreeSet<u32>,
+    next: u32,
+}
+
+impl TableModel {
+    fn name(&mut self, kind: &str) -> String {
+        self.next += 1;
+        format!("{kind}{}", self.next)
+    }
+
+    /// A snapshot as readers see it.
+    async fn state(&self, catalog: &Catalog, table: &LoadedTable, list: &str) -> ReadState {
+        let mut names = Vec::new();
+        for manifest in listed_in(catalog, list).await {
+            let loaded = manifest.load_manifest(&catalog.storage().file_io()).await.unwrap();
+            let live = loaded.entries().iter().filter(|entry| entry.is_alive());
+            names.extend(live.map(|it| it.file_path().rsplit('/').next().unwrap().to_owned()));
+        }
+        let deleted: Vec<_> =
+            names.iter().filter_map(|name| self.deletes.get_key_value(name)).collect();
+        let mut rows = BTreeMap::new();
+        for (name, of_file) in names.iter().filter_map(|name| self.data.get_key_value(name)) {
+            let gone = deleted.iter().filter(|(_, (about, _))| about == name);
+            let gone: BTreeSet<u32> = gone.map(|(_, (_, row))| *row).collect();
+            assert!(rows.insert(name.clone(), of_file - &gone).is_none(), "{name} is there twice");
+        }
+        let about = |(name, (about, _)): (&String, &(String, u32))| (name.clone(), about.clone());
+        let deletes = deleted.into_iter().map(about).collect();
+        ReadState { table: table.clone(), rows, deletes }
+    }
+
+    /// One commit of somebody who read `state`; whether it was made.
+    async fn step(
+        &mut self,
+        catalog: &Catalog,
+        id: i64,
+        state: &ReadState,
+        random: &mut StdRng,
+    ) -> bool {
+        let read = &state.table;
+        let filled: Vec<_> = state.rows.iter().filter(|(_, rows)| !rows.is_empty()).collect();
+        let (new, kind) = (self.name("f"), random.random_range(0..8));
+        let picked = filled.choose(random).map(|(name, rows)| ((*name).clone(), (*rows).clone()));
+        let Some((name, rows)) = picked.filter(|_| 2 <= kind) else {
+            let made: BTreeSet<u32> = (self.next..self.next + 3).collect();
+            self.next += 3;
+            let adds = [(new.as_str(), 3)];
+            let work = Work { operation: "append", adds: &adds, ..Work::default() };
+            let is_made = catalog.commit(put(catalog, read, id, work).await).await.is_ok();
+            assert!(is_made, "an append is never refused");
+            self.alive.extend(&made);
+            self.data.insert(new, made);
+            return true;
+        };
+        let row = *rows.iter().choose(random).unwrap();
+        let left: BTreeSet<u32> = rows.iter().copied().filter(|it| *it != row).collect();
+        let told = match kind {
+            2..4 => {
+                let delete = self.name("d");
+                let deletes = [(delete.as_str(), name.as_str())];
+                let work = Work { deletes: &deletes, ..DELETE };
+                let told = catalog.commit(put(catalog, read, id, work).await).await;
+                if told.is_ok() {
+                    self.deletes.insert(delete, (name, row));
+                }
+                told
+            }
+            4..6 => {
+                let adds = [(new.as_str(), left.len() as u64)];
+                let change = copy_on_write(catalog, read, id, &[name.as_str()], &adds).await;
+                self.data.insert(new, left);
+                catalog.commit(change).await
+            }
+            _ => return self.merge(catalog, state, new).await,
+        };
+        if told.is_ok() {
+            self.alive.remove(&row);
+        }
+        assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
+        told.is_ok()
+    }
+
+    /// A compaction of ours of all files.
+    async fn merge(&mut self, catalog: &Catalog, state: &ReadState, new: String) -> bool {
+        let merged: Vec<(&str, u64)> =
+            state.rows.keys().map(|name| (name.as_str(), self.data[name].len() as u64)).collect();
+        let all: BTreeSet<u32> = state.rows.values().flatten().copied().collect();
+        let of_live = state.deletes.iter().filter(|(_, about)| state.rows.contains_key(about));
+        let deletes: Vec<_> =
+            of_live.map(|(name, about)| (name.as_str(), about.as_str())).collect();
+        let added = [(new.as_str(), all.len() as u64)];
+        let snapshot = compaction(&state.table, &merged, &deletes, &added);
+        self.data.insert(new, all);
+        let told = catalog.add_snapshot(&ident("a.t"), snapshot).await;
+        assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
+        told.is_ok()
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_taken_back_every_snapshot_has_the_rows_that_it_should() {
+    const STEPS: i64 = 40;
+    const TABLES: u64 = 12;
+    let (mut taken_back, mut refused) = (0, 0);
+    for seed in 0..TABLES {
+        let house = house().await;
+        let catalog = strict(&house);
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut model = TableModel::default();
+        let made = create(&catalog, "a.t").await;
+        let empty = ReadState { table: made, rows: BTreeMap::new(), deletes: Vec::new() };
+        model.step(&catalog, 1, &empty, &mut random).await;
+        let (mut states, mut rows_of_all) = (Vec::new(), HashMap::<i64, Vec<u32>>::new());
+        for step in 2..STEPS {
+            let table = load(&catalog).await;
+            let line: Vec<_> = ancestors::of(&table.metadata, table.metadata.current_snapshot_id())
+                .take_while(|it| !rows_of_all.contains_key(&it.snapshot_id()))
+                .cloned()
+                .collect();
+            for snapshot in line.iter().rev() {
+                let state = model.state(&catalog, &table, snapshot.manifest_list()).await;
+                let mut rows: Vec<u32> = state.rows.values().flatten().copied().collect();
+                rows.sort_unstable();
+                let summary = snapshot.summary();
+                if summary.operation == Operation::Replace {
+                    let before = &rows_of_all[&snapshot.parent_snapshot_id().unwrap()];
+                    assert_eq!(&rows, before, "seed {seed}, step {step}");
+                }
+                let kind = summary.additional_properties.get(COMPACTION);
+                taken_back += u32::from(kind.is_some_and(|kind| kind == commit::TAKEN_BACK));
+                rows_of_all.insert(snapshot.snapshot_id(), rows);
+                // Of several snapshots of one commit a client reads the last one.
+                if table.metadata.current_snapshot_id() == Some(snapshot.snapshot_id()) {
+                    states.push(state);
+                }
+            }
+            let head = &rows_of_all[&table.metadata.current_snapshot_id().unwrap()];
+            let alive: Vec<u32> = model.alive.iter().copied().collect();
+            assert_eq!(head, &alive, "seed {seed}, step {step}");
+            let recent = states.len().saturating_sub(4);
+            let state = states[recent..].choose(&mut random).unwrap().clone();
+            refused += u32::from(!model.step(&catalog, step, &state, &mut random).await);
+        }
+    }
+    assert!(3 < taken_back && 10 < refused, "{taken_back} taken back, {refused} refused");
+}
