@@ -187,13 +187,11 @@ pub(super) fn role_of(parts: &[&str]) -> FileRole {
         }),
         _ => event_file(parts, rest, namespace),
     };
-    match &role {
-        FileRole::Rows(place) => match refusal(place, parts) {
-            Some(reason) => FileRole::Unknown(reason),
-            None => role,
-        },
-        FileRole::Manifest | FileRole::Aside(_) | FileRole::Unknown(_) => role,
-    }
+    let reason = match &role {
+        FileRole::Rows(place) => refusal(place, parts),
+        FileRole::Manifest | FileRole::Aside(_) | FileRole::Unknown(_) => None,
+    };
+    reason.map_or(role, FileRole::Unknown)
 }
 
 /// Why a file at a place of the layout is not read after all.
