@@ -95,7 +95,9 @@ pub async fn run(config: &Config, command: &ImportFolder) -> Result<(), CliError
     for file in &found.files {
         if let Err(cause) = import.file(file).await {
             let files = counted(import.report.files(), "file");
-            bar.suspend(|| remark(&format!("stopped after {files}; the same command goes on there")));
+            bar.suspend(|| {
+                remark(&format!("stopped after {files}; the same command goes on there"))
+            });
             return Err(cause);
         }
     }
@@ -232,23 +234,24 @@ impl FolderImport<'_> {
             );
             return Ok(Some(reason));
         }
-        let mut rows = match FileRows::open(&file.path, file.format) {
+        let rows = match FileRows::open(&file.path, file.format) {
             Ok(rows) => rows,
             Err(cause) => return Ok(Some(with_causes(&cause))),
         };
         let is_table = file.format == FileFormat::Parquet;
-        let given = self.command.ns.as_deref();
+        let command = self.command;
+        let given = command.ns.as_deref();
         let reader = RowReader { place, is_table, namespace: given };
         let namespace = given.or(place.namespace.as_deref()).unwrap_or("default");
         self.rows.enter(&place.group, place.layer);
         let mut batch = EventBatch::default();
         let mut fault = None;
-        while let (None, Some(row)) = (&fault, rows.next()) {
+        'rows: for row in rows {
             let row = match row {
                 Ok(row) => row,
                 Err(cause) => {
                     fault = Some(with_causes(&cause));
-                    break;
+                    break 'rows;
                 }
             };
             for event in reader.events(&row.text) {
@@ -263,7 +266,7 @@ impl FolderImport<'_> {
                         fault = Some(format!(
                             "its day has more than {ROWS_MAX} rows without an id; the rest of this file is not sent"
                         ));
-                        break;
+                        break 'rows;
                     }
                 };
                 counts.events += 1;
@@ -283,15 +286,12 @@ impl FolderImport<'_> {
 
     fn line(&mut self, kind: FileKind, event: &LayoutEvent) -> EventLine {
         if let Some((collection, change)) = &event.change {
-            match kind {
-                FileKind::Deltas if self.changes.contains(change) => return EventLine::Known,
-                FileKind::Events
-                    if self.changes.len() < CHANGES_MAX
-                        && self.unsent.collections.contains(collection) =>
-                {
-                    self.changes.insert(*change);
-                }
-                _ => (),
+            if kind == FileKind::Deltas && self.changes.contains(change) {
+                return EventLine::Known;
+            }
+            let is_compared = self.unsent.collections.contains(collection);
+            if kind == FileKind::Events && is_compared && self.changes.len() < CHANGES_MAX {
+                self.changes.insert(*change);
             }
         }
         match &event.id {

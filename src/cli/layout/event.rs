@@ -41,8 +41,25 @@ const OBJECT_COLUMNS: &[(&str, &str)] = &[
 ];
 /// Columns of a document's row that are about it and no part of it. A row with others is the document.
 const DOCUMENT_COLUMNS: [&str; 20] = [
-    "id", "_id", "key", "pk", "docId", "doc_id", "after", "doc", "data", "ts", "timestamp",
-    "created_at", "createdAt", "updated_at", "updatedAt", "version", "bookmark", "collection", "op",
+    "id",
+    "_id",
+    "key",
+    "pk",
+    "docId",
+    "doc_id",
+    "after",
+    "doc",
+    "data",
+    "ts",
+    "timestamp",
+    "created_at",
+    "createdAt",
+    "updated_at",
+    "updatedAt",
+    "version",
+    "bookmark",
+    "collection",
+    "op",
     "deleted",
 ];
 /// Columns with a document's key, its text and its time, the better ones first.
@@ -248,7 +265,10 @@ impl RowReader<'_> {
         let op = if is_deleted { "\"d\"" } else { "\"r\"" };
         let parts = [
             ("collection", collection),
-            ("key", key.as_deref().map(|raw| text_of(raw).map_or(raw.to_owned(), |it| quoted(&it)))),
+            (
+                "key",
+                key.as_deref().map(|raw| text_of(raw).map_or(raw.to_owned(), |it| quoted(&it))),
+            ),
             ("op", Some(op.to_owned())),
             ("ts", ts),
             ("version", version),

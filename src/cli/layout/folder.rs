@@ -122,8 +122,12 @@ impl LayoutFolder {
         }
         found.files.sort_by(|a, b| {
             let order = |file: &LayoutFile| (file.place.kind, file.place.layer);
-            (order(a).0, &a.place.group, order(a).1, &a.name)
-                .cmp(&(order(b).0, &b.place.group, order(b).1, &b.name))
+            (order(a).0, &a.place.group, order(a).1, &a.name).cmp(&(
+                order(b).0,
+                &b.place.group,
+                order(b).1,
+                &b.name,
+            ))
         });
         found.skipped.sort();
         found.manifests.sort();
@@ -142,13 +146,16 @@ impl LayoutFolder {
         }
         let metadata = match path.metadata() {
             Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return self.skip(parts, "a link to a folder, or no file; import it by itself"),
+            Ok(_) => {
+                return self.skip(parts, "a link to a folder, or no file; import it by itself");
+            }
             Err(cause) => return self.skip(parts, cause.to_string()),
         };
         let names: Vec<&str> = parts.iter().map(String::as_str).collect();
         match role_of(&names) {
             FileRole::Rows(place) => {
-                let since = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                let since =
+                    metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
                 let modified_ms = since.map_or(0, |since| since.as_millis());
                 let format = format_of_name(&path).unwrap_or(FileFormat::Ndjson);
                 self.files.push(LayoutFile {
@@ -285,7 +292,8 @@ fn hour_of(year: &str, month: &str, day: &str, hour: &str) -> Option<String> {
         is_number.then(|| text.parse::<u32>().ok()).flatten()
     };
     let year = number(year, 4).filter(|_| year.len() == 4)?;
-    let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, number(month, 2)?, number(day, 2)?);
+    let date =
+        NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, number(month, 2)?, number(day, 2)?);
     let time = date?.and_hms_opt(number(hour, 2)?, 0, 0)?;
     Some(time.format("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

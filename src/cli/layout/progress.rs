@@ -109,7 +109,8 @@ fn notes(noted: &[u8], target: &ImportTarget) -> (HashMap<String, SentFile>, usi
     let mut sent = HashMap::new();
     let mut lines = noted.split_inclusive(|byte| *byte == b'\n').filter(|it| it.ends_with(b"\n"));
     let first = lines.next();
-    let is_target = |line: &&[u8]| serde_json::from_slice(line).is_ok_and(|it: ImportTarget| it == *target);
+    let is_target =
+        |line: &&[u8]| serde_json::from_slice(line).is_ok_and(|it: ImportTarget| it == *target);
     let Some(first) = first.filter(is_target) else { return (sent, 0) };
     let mut whole = first.len();
     for line in lines {

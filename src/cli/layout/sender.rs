@@ -15,7 +15,6 @@ use icecore_schemas::batch::{EventError, IngestReply};
 use indicatif::ProgressBar;
 
 /// Sends to one server.
-#[derive(Debug)]
 pub(in crate::cli) struct EventSender<'a> {
     pub(in crate::cli) client: &'a ServerClient,
     pub(in crate::cli) bar: &'a ProgressBar,
@@ -77,13 +76,7 @@ impl EventSender<'_> {
         Ok(())
     }
 
-    fn count(
-        &mut self,
-        file: &str,
-        places: &[u64],
-        reply: &IngestReply,
-        counts: &mut EventCounts,
-    ) {
+    fn count(&mut self, file: &str, places: &[u64], reply: &IngestReply, counts: &mut EventCounts) {
         let rejected = reply.errors.len() as u64;
         counts.duplicates += reply.duplicates;
         counts.rejected += rejected;
