@@ -148,8 +148,8 @@ impl FolderExport<'_> {
             operation: "read the server's answer".to_owned(),
             source: io::Error::other(cause),
         })?;
-        match answer["rows"].take() {
-            Value::Array(rows) => Ok(rows),
+        match answer.get_mut("rows").map(Value::take) {
+            Some(Value::Array(rows)) => Ok(rows),
             _ => Ok(Vec::new()),
         }
     }
@@ -212,7 +212,7 @@ fn finished(folder: &Path) -> Result<(u64, Option<i64>), CliError> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok((0, None)),
         Err(cause) => return Err(failed(cause)),
     };
-    let (mut files, mut last) = (0, None);
+    let (mut files, mut last): (u64, Option<i64>) = (0, None);
     for entry in entries {
         let entry = entry.map_err(&failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -243,7 +243,9 @@ fn check_folder(folder: &Path, manifest: &ExportManifest) -> Result<(), CliError
     };
     let noted = fs::read(folder.join(MANIFEST)).ok();
     let noted = noted.and_then(|bytes| serde_json::from_slice::<ExportManifest>(&bytes).ok());
-    let is_empty = entries.next().is_none();
+    let is_unfinished = |name: &str| name.ends_with(UNFINISHED);
+    let is_empty =
+        entries.all(|it| it.is_ok_and(|it| is_unfinished(&it.file_name().to_string_lossy())));
     if is_empty || noted.is_some_and(|noted| noted == *manifest) {
         return Ok(());
     }
@@ -280,8 +282,9 @@ fn text(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// A time in a statement. `TIMESTAMP '…'` would not reach all years that events may have.
 fn literal(at: DateTime<Utc>) -> String {
-    format!("TIMESTAMP '{}'", text(at))
+    format!("'{}'", text(at))
 }
 
 #[cfg(test)]

@@ -350,10 +350,8 @@ pub(super) async fn send_body(
     media: &str,
     body: Bytes,
 ) -> Result<IngestReply, CliError> {
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), media.to_owned()),
-        ("x-namespace", namespace.to_owned()),
-    ];
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), media.to_owned()), ("x-namespace", namespace.to_owned())];
     let call = ClientRequest { method: Method::POST, path, headers: &headers, body };
     let (status, bytes) = client.send_retrying(&call).await?;
     match serde_json::from_slice(&bytes) {

@@ -208,7 +208,7 @@ impl RowReader<'_> {
     /// A row of our table `events`: what the server gives is left out, and the text of an event that was
     /// kept whole has a name that says so.
     fn exported(&self, mut members: Members) -> LayoutEvent {
-        members.retain(|_, raw| raw != "null");
+        members.retain(|_, raw| raw.as_str() != "null");
         let seq = members.remove("seq").and_then(|raw| raw.parse::<u64>().ok());
         members.remove("ingested_at");
         if let Some(payload) = members.remove("payload") {
@@ -240,7 +240,7 @@ impl RowReader<'_> {
 
     /// A document as it is now, as a read of it.
     fn document(&self, mut members: Members) -> LayoutEvent {
-        members.retain(|_, raw| raw != "null");
+        members.retain(|_, raw| raw.as_str() != "null");
         let first = |names: &[&str]| names.iter().find_map(|name| members.get(*name)).cloned();
         let is_wrapped = TEXT_COLUMNS.iter().any(|name| members.contains_key(*name))
             && members.keys().all(|name| DOCUMENT_COLUMNS.contains(&name.as_str()));
@@ -360,7 +360,7 @@ fn has_column(members: &Members, columns: &[&str]) -> bool {
 
 /// The members under the names of their columns, in the form that all copies of an event share.
 fn canonical(mut members: Members) -> Members {
-    members.retain(|_, raw| raw != "null");
+    members.retain(|_, raw| raw.as_str() != "null");
     let mut members = renamed(members);
     if let Some(time) = members.get("ts").and_then(|raw| time(raw)) {
         members.insert("ts".to_owned(), time);
