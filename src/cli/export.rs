@@ -16,7 +16,7 @@ use crate::{
     },
     config::Config,
 };
-use chrono::{DateTime, Duration, NaiveDate, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, Duration, NaiveDate, SecondsFormat, Utc};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,6 +30,9 @@ const FILE_EVENTS_MAX: u64 = 100_000;
 /// What an exported folder says of itself.
 const MANIFEST: &str = "manifest.json";
 const LAYOUT: &str = "r2";
+const HOUR: Duration = Duration::hours(1);
+/// No event is later, and no text of a time says more.
+const YEAR_MAX: i32 = 9999;
 
 /// `icecore export`
 #[derive(Debug, Args)]
@@ -137,7 +140,7 @@ impl FolderExport<'_> {
     /// The bounds on time as a condition behind others.
     fn bounds(&self) -> String {
         let since = self.command.since.map(|at| format!(" AND ts >= {}", literal(at)));
-        let until = self.command.until.map(|at| format!(" AND ts < {}", literal(at)));
+        let until = self.command.until.map(before);
         format!("{}{}", since.unwrap_or_default(), until.unwrap_or_default())
     }
 
@@ -159,8 +162,7 @@ impl FolderExport<'_> {
         let folder = self.command.path.join(hour.format("events/%Y/%m/%d/%H").to_string());
         let (kept, mut last) = finished(&folder)?;
         self.report.kept += kept;
-        let end = hour + Duration::hours(1);
-        let within = format!("ts >= {} AND ts < {}{}", literal(hour), literal(end), self.bounds());
+        let within = format!("ts >= {}{}{}", literal(hour), before(hour + HOUR), self.bounds());
         loop {
             let after = last.map_or_else(String::new, |last| format!(" AND seq > {last}"));
             let sql = format!(
@@ -280,6 +282,11 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
 
 fn text(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// The bound that a time is before this one, as a condition behind others.
+fn before(end: DateTime<Utc>) -> String {
+    if YEAR_MAX < end.year() { String::new() } else { format!(" AND ts < {}", literal(end)) }
 }
 
 /// A time in a statement. `TIMESTAMP '…'` would not reach all years that events may have.

@@ -298,7 +298,10 @@ impl RowReader<'_> {
         let member = |name: &str| members.get(name).and_then(|raw| text_of(raw));
         let (collection, key) = (member("collection")?, member("key")?);
         let op = member("op").or_else(|| Some(member("type")?.rsplit('.').next()?.to_owned()));
-        let is_delete = op.is_some_and(|op| op.starts_with(['d', 'D']));
+        let is_delete = op.is_some_and(|op| {
+            let op = op.to_ascii_lowercase();
+            op == "d" || op.starts_with("delete") || op.starts_with("remove")
+        });
         let after = members.get("after").filter(|_| !is_delete).map_or(0, |raw| digest(raw));
         let place = match (member("bookmark"), members.get("ts")) {
             (Some(bookmark), _) => bookmark,
