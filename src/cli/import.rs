@@ -81,7 +81,7 @@ pub async fn run(config: &Config, command: &ImportFolder) -> Result<(), CliError
         }
     };
     let client = ServerClient::new(config, command.url.as_deref());
-    let bytes = found.files.iter().map(|file| file.bytes).sum();
+    let bytes: u64 = found.files.iter().map(|file| file.bytes).sum();
     let bar = progress_bar(bytes, command.path.display().to_string());
     let mut import = FolderImport {
         command,
