@@ -111,8 +111,8 @@ pub async fn run(config: &Config, command: &ExportFolder) -> Result<(), CliError
     for row in export.rows(&sql).await? {
         let hour = row[0].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
         let Some(hour) = hour else {
-            let text = format!("the server's hour `{}` is no time", row[0]);
-            return Err(CliError::Refused(text));
+            let reason = "an hour that is no time".to_owned();
+            return Err(export.client.foreign(row.to_string().as_bytes(), reason).into());
         };
         export.hour(hour.to_utc(), through).await?;
     }
@@ -147,13 +147,12 @@ impl FolderExport<'_> {
     async fn rows(&self, sql: &str) -> Result<Vec<Value>, CliError> {
         let as_of = self.command.as_of.as_deref();
         let bytes = ask(&self.client, &self.command.ns, sql, as_of, "application/json").await?;
-        let mut answer: Value = serde_json::from_slice(&bytes).map_err(|cause| CliError::Io {
-            operation: "read the server's answer".to_owned(),
-            source: io::Error::other(cause),
-        })?;
+        let foreign = |reason: String| self.client.foreign(&bytes, reason);
+        let mut answer: Value =
+            serde_json::from_slice(&bytes).map_err(|cause| foreign(cause.to_string()))?;
         match answer.get_mut("rows").map(Value::take) {
             Some(Value::Array(rows)) => Ok(rows),
-            _ => Ok(Vec::new()),
+            _ => Err(foreign("missing field `rows`".to_owned()).into()),
         }
     }
 
