@@ -12,9 +12,12 @@ pub mod client;
 pub mod compact;
 pub mod deadletters;
 pub mod doctor;
+pub mod export;
+pub mod import;
 pub mod ingest;
 pub mod jobs;
 mod json_log;
+mod layout;
 pub mod quickstart;
 pub mod refs;
 pub mod relocate;
@@ -113,6 +116,10 @@ enum RunCommand {
     Quickstart(quickstart::QuickstartCommand),
     /// Send files of events
     Ingest(ingest::IngestFiles),
+    /// Send the files of another layout, such as the folders of an earlier lakehouse
+    Import(import::ImportFolder),
+    /// Write events as files of another layout
+    Export(export::ExportFolder),
     /// Run a query, or open a prompt
     Sql(sql::SqlCommand),
     /// List the tables of a namespace
@@ -293,6 +300,8 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Serve => serve::serve(config).await,
         RunCommand::Quickstart(quickstart) => quickstart::run(config, &quickstart).await,
         RunCommand::Ingest(files) => ingest::run(config, &files).await,
+        RunCommand::Import(folder) => import::run(config, &folder).await,
+        RunCommand::Export(folder) => export::run(config, &folder).await,
         RunCommand::Sql(command) => sql::run(config, &command).await,
         RunCommand::Tables(command) => admin::tables(config, &command).await,
         RunCommand::Snapshots(command) => admin::snapshots(config, &command).await,

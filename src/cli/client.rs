@@ -174,7 +174,7 @@ impl ServerClient {
     }
 
     /// Says of an answer that it is not what it should be.
-    fn foreign(&self, body: &[u8], reason: String) -> ClientError {
+    pub(super) fn foreign(&self, body: &[u8], reason: String) -> ClientError {
         ClientError::Foreign { url: self.shown_url(), reason, start: start_of(body) }
     }
 

@@ -8,7 +8,7 @@ mod elements;
 mod identity;
 mod lines;
 pub(super) mod rows;
-mod source;
+pub(super) mod source;
 
 use crate::{
     cli::{
@@ -31,12 +31,14 @@ use std::{
 };
 
 /// Most events and bytes in one request.
-const BATCH_EVENTS_MAX: usize = 5_000;
-const BATCH_BYTES_MAX: usize = 4 << 20;
+pub(super) const BATCH_EVENTS_MAX: usize = 5_000;
+pub(super) const BATCH_BYTES_MAX: usize = 4 << 20;
 /// The status of a body that is larger than the server takes.
-const TOO_LARGE: u16 = 413;
+pub(super) const TOO_LARGE: u16 = 413;
+/// Where events of any time are sent.
+pub(super) const BACKFILL: &str = "/ingest?backfill=true";
 /// How many refused events are shown.
-const REFUSED_SHOWN_MAX: u64 = 20;
+pub(super) const REFUSED_SHOWN_MAX: u64 = 20;
 
 /// `icecore ingest`
 #[derive(Debug, Args)]
@@ -304,11 +306,7 @@ impl InputSender<'_> {
                         unsent.push((*place, format!("as a request of its own: {text}")));
                         continue;
                     }
-                    let (first, second) = places.split_at(places.len() / 2);
-                    let ends = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-                    let end = ends.map(|(at, _)| at + 1).nth(first.len() - 1).unwrap_or(0);
-                    bodies.push((body.slice(end..), second));
-                    bodies.push((body.slice(..end), first));
+                    bodies.extend(halves(&body, places));
                 }
                 Err(problem) => return Err(problem),
             }
@@ -332,19 +330,9 @@ impl InputSender<'_> {
     }
 
     async fn send(&self, media: &str, body: Bytes) -> Result<IngestReply, CliError> {
-        let path = if self.command.keep_time_window { "/ingest" } else { "/ingest?backfill=true" };
-        let headers = [
-            (header::CONTENT_TYPE.as_str(), media.to_owned()),
-            ("x-namespace", self.command.ns.clone()),
-        ];
-        let (status, bytes) = self
-            .client
-            .send_retrying(&ClientRequest { method: Method::POST, path, headers: &headers, body })
-            .await?;
-        match serde_json::from_slice(&bytes) {
-            Ok(reply) if matches!(status.as_u16(), 200 | 207 | 400) => Ok(reply),
-            _ => Err(refused(status, &bytes).into()),
-        }
+        let IngestFiles { ns, keep_time_window, .. } = self.command;
+        let path = if *keep_time_window { "/ingest" } else { BACKFILL };
+        send_body(self.client, path, ns, media, body).await
     }
 
     fn count(&self, reply: &IngestReply, totals: &mut IngestTotals) {
@@ -352,6 +340,32 @@ impl InputSender<'_> {
         totals.duplicates += reply.duplicates;
         totals.refused += reply.errors.len() as u64;
     }
+}
+
+/// Sends one body to `path` until there is an answer, and gives the reply on its events.
+pub(super) async fn send_body(
+    client: &ServerClient,
+    path: &str,
+    namespace: &str,
+    media: &str,
+    body: Bytes,
+) -> Result<IngestReply, CliError> {
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), media.to_owned()), ("x-namespace", namespace.to_owned())];
+    let call = ClientRequest { method: Method::POST, path, headers: &headers, body };
+    let (status, bytes) = client.send_retrying(&call).await?;
+    match serde_json::from_slice(&bytes) {
+        Ok(reply) if matches!(status.as_u16(), 200 | 207 | 400) => Ok(reply),
+        _ => Err(refused(status, &bytes).into()),
+    }
+}
+
+/// A body of several lines as two, the second one first, with the places of their events.
+pub(super) fn halves<'p>(body: &Bytes, places: &'p [u64]) -> [(Bytes, &'p [u64]); 2] {
+    let (first, second) = places.split_at(places.len() / 2);
+    let ends = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let end = ends.map(|(at, _)| at + 1).nth(first.len() - 1).unwrap_or(0);
+    [(body.slice(end..), second), (body.slice(..end), first)]
 }
 
 /// Says of the first refused events where they stand and why they are refused.
@@ -389,13 +403,16 @@ fn read_all(path: &Path, mut reader: source::InputReader) -> Result<Vec<u8>, Cli
 }
 
 fn bar(source: &InputSource) -> ProgressBar {
+    progress_bar(source.bytes, source.path().display().to_string())
+}
+
+/// A bar that goes up to `bytes`.
+pub(super) fn progress_bar(bytes: u64, prefix: String) -> ProgressBar {
     let template = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}";
     let style = ProgressStyle::with_template(template)
         .expect("the template is a constant")
         .progress_chars("=> ");
-    ProgressBar::new(source.bytes)
-        .with_style(style)
-        .with_prefix(source.path().display().to_string())
+    ProgressBar::new(bytes).with_style(style).with_prefix(prefix)
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ pub struct SqlCommand {
 /// Endings of files that are compressed, which no answer is.
 const COMPRESSED_ENDINGS: [&str; 5] = ["gz", "zst", "zstd", "bz2", "xz"];
 
+/// What the name of a file ends with that is not whole.
+pub(super) const UNFINISHED: &str = ".part";
+
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PrintFormat {
@@ -262,7 +265,7 @@ async fn save_answer(
     let file = &file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let is_stream = is_stream(file);
     let mut unfinished = file.as_os_str().to_owned();
-    unfinished.push(if is_stream { "" } else { ".part" });
+    unfinished.push(if is_stream { "" } else { UNFINISHED });
     let unfinished = PathBuf::from(unfinished);
     let written = async {
         let mut out = File::create(&unfinished).map_err(failed)?;
@@ -324,6 +327,31 @@ pub async fn ask(
         whole.extend_from_slice(&bytes);
     }
     Ok(whole.into())
+}
+
+/// Writes the answer to a statement as the Parquet file `file`, which is there only when it is whole.
+///
+/// # Errors
+/// [`CliError::Client`], [`CliError::Io`].
+pub(super) async fn save_parquet(
+    client: &ServerClient,
+    namespace: &str,
+    sql: &str,
+    as_of: Option<&str>,
+    file: &Path,
+) -> Result<(), CliError> {
+    let failed = |source| CliError::Io { operation: format!("write `{}`", file.display()), source };
+    let mut unfinished = file.as_os_str().to_owned();
+    unfinished.push(UNFINISHED);
+    let unfinished = PathBuf::from(unfinished);
+    let accept = PrintFormat::Parquet.accept();
+    let mut answer = AnswerReader::open(client, namespace, sql, as_of, accept).await?;
+    let mut out = File::create(&unfinished).map_err(failed)?;
+    while let Some(bytes) = answer.next().await? {
+        out.write_all(&bytes).map_err(failed)?;
+    }
+    out.sync_all().map_err(failed)?;
+    std::fs::rename(&unfinished, file).map_err(failed)
 }
 
 /// An Arrow stream as a table for people.

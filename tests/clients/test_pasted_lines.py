@@ -193,6 +193,13 @@ def test_operations(shell):
     shell.paste("icecore catalog check")
     shell.paste("icecore sql --ns NS", words | {"…": "SELECT 1"})
     shell.paste("icecore help COMMAND", {"COMMAND": "serve"})
+    folder = shell.folder / "bucket" / "events" / "2026" / "11" / "20" / "14"
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text('{"type":"Order.placed","ns":"shop.example"}\n')
+    shell.paste("icecore import --layout r2 ./bucket --dry-run")
+    shell.paste("icecore import --layout r2 ./bucket")
+    shell.paste("icecore export --layout r2")
+    assert list(shell.folder.glob("copy/events/*/*/*/*/*.parquet"))
     for start in ["icecore config", "icecore config --sample", "icecore doctor", "icecore version", "icecore man", "icecore completions bash"]:
         shell.paste(start)
     shell.paste("icecore man FOLDER", {"FOLDER": "pages"})
@@ -221,6 +228,7 @@ def test_operations(shell):
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
         "icecore compact": "names a command, whose lines are run above",
+        "icecore import": "names a command, whose lines are run above",
         "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
         "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",

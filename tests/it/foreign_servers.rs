@@ -43,6 +43,7 @@ const COMMANDS: &[&[&str]] = &[
     &["audit", "list"],
     &["audit", "verify"],
     &["jobs"],
+    &["export", "--layout", "r2", "--ns", "n", "exported"],
 ];
 
 const PAGE: &str = "\n<!DOCTYPE html>\n<html><body>Welcome</body></html>\n";

@@ -33,19 +33,19 @@ const DECODED_BYTES_MAX: u64 = 8 << 20;
 /// How much of a file's start and end is looked at to know it again.
 const HEAD_BYTES: u64 = 64 * 1024;
 /// Members whose value our tables hold as JSON text.
-pub(super) const JSON_COLUMNS: &[&str] =
+pub(in crate::cli) const JSON_COLUMNS: &[&str] =
     &["before", "prev", "after", "doc", "data", "meta", "_meta", "do"];
 
 /// A Parquet file that is open for reading.
 #[derive(Debug)]
-pub(super) struct RowFile {
+pub(in crate::cli) struct RowFile {
     builder: ParquetRecordBatchReaderBuilder<File>,
     pub(super) head: FileHead,
 }
 
 impl RowFile {
     /// Opens a file and reads its index.
-    pub(super) fn open(path: &Path) -> Result<Self, CliError> {
+    pub(in crate::cli) fn open(path: &Path) -> Result<Self, CliError> {
         let mut file = File::open(path).map_err(|source| unreadable(path, source))?;
         let head = head(&mut file).map_err(|source| unreadable(path, source))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)
@@ -60,6 +60,16 @@ impl RowFile {
         identity: InputIdentity,
         start: u64,
     ) -> Result<ParquetRequests, CliError> {
+        let reader = self.batches(path, start)?;
+        Ok(ParquetRequests { reader, path: path.to_owned(), identity, next: start, batch: None })
+    }
+
+    /// The rows from `start` on, as many at a time as may be in memory.
+    pub(in crate::cli) fn batches(
+        self,
+        path: &Path,
+        start: u64,
+    ) -> Result<ParquetRecordBatchReader, CliError> {
         let groups = self.builder.metadata().row_groups().iter();
         let row_bytes = groups
             .filter(|group| 0 < group.num_rows())
@@ -67,13 +77,11 @@ impl RowFile {
             .max()
             .unwrap_or(0);
         let rows = (DECODED_BYTES_MAX / row_bytes.max(1)).clamp(1, BATCH_EVENTS_MAX as u64);
-        let reader = self
-            .builder
+        self.builder
             .with_offset(usize::try_from(start).unwrap_or(usize::MAX))
             .with_batch_size(usize::try_from(rows).expect("at most a request's events"))
             .build()
-            .map_err(|source| unreadable(path, io::Error::other(source)))?;
-        Ok(ParquetRequests { reader, path: path.to_owned(), identity, next: start, batch: None })
+            .map_err(|source| unreadable(path, io::Error::other(source)))
     }
 }
 
@@ -196,6 +204,11 @@ impl EventWriter {
         row: usize,
         id: impl FnOnce(&[u8]) -> String,
     ) {
+        push_with_id(out, &self.object(row), id);
+    }
+
+    /// The row as an object on one line.
+    pub(in crate::cli) fn object(&self, row: usize) -> Vec<u8> {
         let mut object = vec![b'{'];
         let present = |column: &&ParquetColumn| {
             !column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
@@ -215,7 +228,7 @@ impl EventWriter {
         }
         object.pop_if(|last| *last == b',');
         object.push(b'}');
-        push_with_id(out, &object, id);
+        object
     }
 }
 
@@ -252,6 +265,6 @@ fn head(file: &mut File) -> io::Result<FileHead> {
     Ok(FileHead::of_bytes(&ends))
 }
 
-fn unreadable(path: &Path, source: io::Error) -> CliError {
+pub(in crate::cli) fn unreadable(path: &Path, source: io::Error) -> CliError {
     CliError::Io { operation: format!("read `{}` as Parquet", path.display()), source }
 }

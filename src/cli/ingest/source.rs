@@ -196,18 +196,18 @@ pub(super) fn inputs(named: &[PathBuf]) -> Result<Vec<InputSource>, CliError> {
 }
 
 /// Where it is kept how far a file is acknowledged.
-pub(super) fn progress_path(path: &Path) -> PathBuf {
+pub(in crate::cli) fn progress_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".icecore-progress");
     name.into()
 }
 
-pub(super) fn failed_at(path: &Path) -> impl Fn(io::Error) -> CliError {
+pub(in crate::cli) fn failed_at(path: &Path) -> impl Fn(io::Error) -> CliError {
     move |source| CliError::Io { operation: format!("read `{}`", path.display()), source }
 }
 
 /// The format that the name of an input says, if it says one.
-pub(super) fn format_of_name(path: &Path) -> Option<FileFormat> {
+pub(in crate::cli) fn format_of_name(path: &Path) -> Option<FileFormat> {
     let ending = |path: &Path| path.extension()?.to_str().map(str::to_lowercase);
     let mut found = ending(path)?;
     if COMPRESSED_ENDINGS.contains(&found.as_str()) {
@@ -221,6 +221,11 @@ pub(super) fn format_of_name(path: &Path) -> Option<FileFormat> {
         "parquet" => Some(FileFormat::Parquet),
         _ => None,
     }
+}
+
+/// The decompressed bytes of a file.
+pub(in crate::cli) fn plain_file(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    decompressed(BufReader::with_capacity(BUFFER_BYTES, File::open(path)?), 0)
 }
 
 fn decompressed(mut bytes: impl BufRead + Send + 'static, start: u64) -> io::Result<InputReader> {

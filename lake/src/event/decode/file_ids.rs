@@ -6,9 +6,11 @@ use super::{
     values::{are_several, is_between},
 };
 use crate::event::{
-    json::{EventParts, JsonError, JsonKind, JsonScanner, NESTING_MAX},
-    names,
+    digest::digest,
+    json::{self, EventParts, JsonError, JsonKind, JsonScanner, NESTING_MAX},
+    names, time,
 };
+use icecore_schemas::columns::KNOWN_EVENTS;
 
 /// Members with which a row of a database says that all others are its columns.
 const ROW_FIELDS: [&str; 2] = ["\"__op\"", "\"__deleted\""];
@@ -69,6 +71,27 @@ pub fn may_get_id(event: &[u8]) -> Option<bool> {
     };
     let is_row = parts.top.iter().any(|member| ROW_FIELDS.contains(&member.name.raw));
     Some(has(&OWN_WORDS) && !has(&[names::ID]) && !is_row && batch_members(&parts.top).is_none())
+}
+
+/// The column that a member of this name fills, and the rank of the name: of several names of one column
+/// the lowest rank is preferred. None for a name that fills no single column.
+#[must_use]
+pub fn column_of(name: &str) -> Option<(&'static str, u16)> {
+    let known = names::find(name)?;
+    KNOWN_EVENTS.get(known.slot).map(|column| (column.name, known.rank))
+}
+
+/// The microseconds since 1970 that a JSON value stands for as a time; none where it is no time.
+#[must_use]
+pub fn time_us(value: &str) -> Option<i64> {
+    time::parse(json::one_value(value)?)
+}
+
+/// What a JSON text says, as a number that does not depend on how it is written: the order of members,
+/// white space, escapes, the notation of numbers and null members do not count. None where it is not JSON.
+#[must_use]
+pub fn digest_of(text: &str) -> Option<u128> {
+    json::one_value(text).map(digest)
 }
 
 /// Whether an object is a batch of events and not one event.
