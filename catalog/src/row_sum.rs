@@ -111,14 +111,14 @@ pub struct RecordedSums {
 }
 
 impl RecordedSums {
+    /// Those of a table without snapshots.
+    pub const NOTHING: Self =
+        Self { rows: RowSum { rows: 0, sum: 0 }, removed: RowSum { rows: 0, sum: 0 }, basis: None };
+
     /// Those of a snapshot. One that tells nothing is its own basis.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
-        let own = Self {
-            rows: RowSum::default(),
-            removed: RowSum::default(),
-            basis: Some(snapshot.snapshot_id()),
-        };
+        let own = Self { basis: Some(snapshot.snapshot_id()), ..Self::NOTHING };
         Self::told(snapshot.summary()).unwrap_or(own)
     }
 
@@ -152,7 +152,8 @@ pub struct RowChange {
 }
 
 /// The entries for the summary of a snapshot on top of `parent`, in steps that do not grow with the
-/// table. A change that is not known leaves them out: the next snapshot then counts from this one.
+/// table. A change that is not known leaves them out: the next snapshot then counts from this one. What a
+/// replace adds it removes, so it tells neither.
 pub(crate) fn entries(
     parent: Option<&Snapshot>,
     operation: &Operation,
@@ -160,14 +161,14 @@ pub(crate) fn entries(
 ) -> Vec<(&'static str, String)> {
     if *operation == Operation::Replace {
         // It has the rows of the one before it, in other files.
-        let told = parent.and_then(|parent| RecordedSums::told(parent.summary()));
-        return told.map_or_else(Vec::new, RecordedSums::entries);
+        let before = parent.and_then(|parent| match change {
+            Some(_) => Some(RecordedSums::of(parent)),
+            None => RecordedSums::told(parent.summary()),
+        });
+        return before.map_or_else(Vec::new, RecordedSums::entries);
     }
     let Some(RowChange { added, removed }) = change else { return Vec::new() };
-    let before = match parent {
-        Some(parent) => RecordedSums::of(parent),
-        None => RecordedSums { rows: RowSum::default(), removed: RowSum::default(), basis: None },
-    };
+    let before = parent.map_or(RecordedSums::NOTHING, RecordedSums::of);
     let after = RecordedSums {
         rows: before.rows.merge(added).minus(removed),
         removed: before.removed.merge(removed),

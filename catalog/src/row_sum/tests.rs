@@ -83,6 +83,9 @@ fn totals_go_on_from_the_last_snapshot_that_nobody_summed_up() {
     assert_eq!(RecordedSums::of(&fewer), left);
     let of_another = snapshot(4, Vec::new());
     assert!(entries(Some(&of_another), &Operation::Replace, None).is_empty());
+    let merged = entries(Some(&of_another), &Operation::Replace, change(two, two));
+    let since = RecordedSums { rows: none, removed: none, basis: Some(4) };
+    assert_eq!(RecordedSums::of(&snapshot(7, merged)), since);
     let next = snapshot(5, entries(Some(&of_another), &Operation::Append, change(two, none)));
     let since = RecordedSums { rows: two, removed: none, basis: Some(4) };
     assert_eq!(RecordedSums::of(&next), since);

@@ -18,6 +18,7 @@ use icecore_catalog::{
     commit::{FIRST_SEQ, LAST_SEQ},
     metastore::{Metastore, Watermark},
     retention::SNAPSHOTS_MAX,
+    row_sum::RowSum,
     scan::{
         Deadline, ManifestSource,
         deletes::partition_key,
@@ -30,10 +31,12 @@ use icecore_catalog::{
 use icecore_lake::{
     clock::Clock,
     table::{
+        conservation,
         file_columns::FileColumns,
         partition::FIELD_ID,
         reader::{DeleteHandling, ReadRequest, rows, rows_of_file},
-        writer,
+        row_sum::RowKeys,
+        writer::{self, WrittenFiles},
     },
 };
 use icecore_schemas::jobs::SkippedTable;
@@ -52,6 +55,8 @@ struct House {
     table: TableIdent,
     compaction: Compaction,
     seq: u64,
+    /// The sum of the rows of the log.
+    acked: RowSum,
     /// The rows of each snapshot by its id.
     model: BTreeMap<i64, RowCounts>,
     _folder: tempfile::TempDir,
@@ -89,7 +94,8 @@ impl House {
         let compaction =
             Compaction::new(&catalog, clock.clone(), ids.clone(), tasks, options, faults);
         let model = BTreeMap::new();
-        Self { catalog, clock, ids, table, compaction, seq: 0, model, _folder: folder }
+        let (seq, acked) = (0, RowSum::default());
+        Self { catalog, clock, ids, table, compaction, seq, acked, model, _folder: folder }
     }
 
     async fn load(&self) -> LoadedTable {
@@ -113,7 +119,9 @@ impl House {
         let rows = icecore_samples::events(count, types, first.cast_signed(), first);
         let batches = if count == 0 { Vec::new() } else { vec![rows] };
         let storage = self.catalog.storage();
-        let files = writer::write(storage, &loaded.metadata, batches, &self.ids).await.unwrap();
+        let written = writer::write_summed(storage, &loaded.metadata, batches, &self.ids).await;
+        let WrittenFiles { files, rows_sum } = written.unwrap();
+        let rows_sum = rows_sum.unwrap_or_default();
         let watermark =
             Watermark { epoch: 1, position: loaded.version.cast_unsigned(), last_seq: self.seq };
         let summary = [(FIRST_SEQ, first), (LAST_SEQ, self.seq)];
@@ -121,9 +129,11 @@ impl House {
             added: files,
             summary: summary.map(|(key, seq)| (key.to_owned(), seq.to_string())).into(),
             mark: Some(MarkMove { watermark, since: 1 }),
+            rows_added: Some(rows_sum),
             ..NewSnapshot::default()
         };
         let now = self.catalog.add_snapshot(&self.table, append).await.unwrap();
+        self.acked = self.acked.merge(rows_sum);
         self.clock.advance_ms(1_000);
         let head = now.metadata.current_snapshot_id().unwrap();
         let mut rows = before;
@@ -433,6 +443,24 @@ impl House {
     }
 
     /// Makes the history so long that it is thinned, and deletes what is of no use then.
+    /// The table has the rows that its commits say, and all that were not removed.
+    async fn check_sums(&self) {
+        let loaded = self.load().await;
+        let (metadata, store) = (loaded.metadata.as_ref(), self.catalog.metastore());
+        let (version, account) = store.row_account(metadata.uuid()).await.unwrap().unwrap();
+        assert_eq!((version, account.acked), (loaded.version, self.acked));
+        let (storage, cache) = (self.catalog.storage(), ManifestCache::default());
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        let keys = RowKeys::of(metadata.current_schema()).unwrap();
+        let found = conservation::check(source, keys, &account).await.unwrap();
+        assert!(found.agree(self.acked) && !found.begins, "{found:?}");
+        let rows: usize = self.head_rows(self.head().await).values().sum();
+        assert_eq!(found.table.rows(), i64::try_from(rows).unwrap());
+        if let Some(found) = found.checkpoint {
+            store.note_rows(metadata.uuid(), &found).await.unwrap();
+        }
+    }
+
     async fn thin(&mut self) {
         let have = self.load().await.metadata.snapshots().len();
         let mut made = Vec::new();
@@ -927,6 +955,7 @@ async fn check_sequence(seed: u64, steps: usize) {
             _ => house.clock.advance_ms(3_600_000),
         }
         house.check().await;
+        house.check_sums().await;
     }
     house.thin().await;
     house.check().await;
