@@ -442,7 +442,6 @@ impl House {
         }
     }
 
-    /// Makes the history so long that it is thinned, and deletes what is of no use then.
     /// The table has the rows that its commits say, and all that were not removed.
     async fn check_sums(&self) {
         let loaded = self.load().await;
@@ -461,6 +460,7 @@ impl House {
         }
     }
 
+    /// Makes the history so long that it is thinned, and deletes what is of no use then.
     async fn thin(&mut self) {
         let have = self.load().await.metadata.snapshots().len();
         let mut made = Vec::new();
