@@ -387,11 +387,8 @@ async fn group(metastore: &Metastore) {
     let other = NewTable { uuid: Uuid::from_u128(8), ..of_log(4, owner.epoch) };
     let mut same = NewTable { name: "dead_letters".to_owned(), ..other.clone() };
     same.location.push_str("/more");
-    let wrong = TableOrigin::OfHolder {
-        watermark,
-        acked: None,
-        namespace: Some(Properties::new()),
-    };
+    let wrong =
+        TableOrigin::OfHolder { watermark, acked: None, namespace: Some(Properties::new()) };
     let answers =
         at_once(metastore, &[NewTable { comes: wrong, ..same.clone() }, other], &[]).await;
     for answer in answers {

@@ -21,10 +21,7 @@ use icecore_catalog::{
     metastore::{RowAccount, RowCheckpoint},
     row_sum::{RecordedSums, RowChange, RowSum},
     scan::{
-        ManifestSource, ScanPlan,
-        deletes::DeleteIndex,
-        filter::Filter,
-        manifests::PlannedFile,
+        ManifestSource, ScanPlan, deletes::DeleteIndex, filter::Filter, manifests::PlannedFile,
     },
 };
 use std::{
@@ -173,9 +170,7 @@ impl RowHistory {
         findings: &mut RowFindings,
     ) -> Result<(), ReadError> {
         let chain: Vec<(i64, RowSum)> = ancestors::of(source.metadata, Some(head))
-            .map_while(|made| {
-                Some((made.snapshot_id(), self.total(RecordedSums::of(made))?))
-            })
+            .map_while(|made| Some((made.snapshot_id(), self.total(RecordedSums::of(made))?)))
             .collect();
         let (mut wrong, mut right) = (0, chain.len());
         while wrong + 1 < right {
