@@ -128,7 +128,7 @@ async fn audit_table(
     let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
     let found = Box::pin(conservation::check(source, keys, &account)).await?;
     if let Some(checkpoint) = found.checkpoint.filter(|found| account.checkpoint != Some(*found)) {
-        app.catalog.metastore().note_rows(metadata.uuid(), &checkpoint).await?;
+        app.catalog.metastore().note_rows(metadata.uuid(), account.checkpoint, &checkpoint).await?;
     }
     Ok(Some(described(&found, account.acked, log)))
 }

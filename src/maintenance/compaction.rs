@@ -10,6 +10,7 @@
 
 mod notes;
 mod pace;
+mod row_sums;
 mod step;
 
 use crate::tasks::{Job, Progress, Tasks};

@@ -79,18 +79,25 @@ impl Metastore {
         row.map(into_account).transpose()
     }
 
-    /// Notes what was found in a table.
+    /// Notes what was found in a table, if it still has the checkpoint that this was found `since`.
+    /// Another one that was noted meanwhile stays.
     ///
     /// # Errors
     /// `Metastore`.
-    pub async fn note_rows(&self, uuid: Uuid, found: &RowCheckpoint) -> Result<(), CatalogError> {
+    pub async fn note_rows(
+        &self,
+        uuid: Uuid,
+        since: Option<RowCheckpoint>,
+        found: &RowCheckpoint,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO row_accounts (uuid, acked, basis, basis_rows, opening, added_by_others, removed)
              VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (uuid) DO UPDATE SET basis = excluded.basis,
                  basis_rows = excluded.basis_rows, opening = excluded.opening,
-                 added_by_others = excluded.added_by_others, removed = excluded.removed",
+                 added_by_others = excluded.added_by_others, removed = excluded.removed
+             WHERE row_accounts.basis IS NOT DISTINCT FROM $8",
         )
         .bind(uuid.to_string())
         .bind(RowSum::default().to_string())
@@ -99,6 +106,7 @@ impl Metastore {
         .bind(found.opening.to_string())
         .bind(found.foreign.to_string())
         .bind(found.removed.to_string())
+        .bind(since.map(|since| since.basis))
         .execute(&mut *tx)
         .await
         .map_err(failed("note the rows of a table"))?;

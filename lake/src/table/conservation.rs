@@ -93,6 +93,22 @@ pub async fn check(
     Ok(findings)
 }
 
+/// What the account lacks of other engines' commits, read from the files that these changed while their
+/// snapshots are retained; none where it lacks nothing, or nobody can tell.
+///
+/// # Errors
+/// [`ReadError`]
+pub async fn settle(
+    source: ManifestSource<'_>,
+    keys: RowKeys,
+    account: &RowAccount,
+) -> Result<Option<RowCheckpoint>, ReadError> {
+    let Some(head) = source.metadata.current_snapshot() else { return Ok(None) };
+    let history = explained(source, keys, account, head).await?;
+    let found = history.and_then(|history| history.checkpoint(RecordedSums::of(head)));
+    Ok(found.filter(|found| account.checkpoint != Some(*found)))
+}
+
 /// The sums of a table of which nobody knows what its rows were before.
 fn beginning(table: RowSum, recorded: RecordedSums, acked: RowSum) -> RowFindings {
     let checkpoint = recorded.basis.map(|basis| RowCheckpoint {
@@ -138,15 +154,6 @@ impl RowHistory {
 
     /// What is found of a table with these rows.
     fn findings(&self, table: RowSum, recorded: RecordedSums) -> RowFindings {
-        let checkpoint = recorded.basis.and_then(|basis| {
-            Some(RowCheckpoint {
-                basis,
-                rows: *self.rows.get(&basis)?,
-                opening: self.opening,
-                foreign: self.foreign,
-                removed: self.removed,
-            })
-        });
         RowFindings {
             table,
             expected: self.total(recorded).unwrap_or_default(),
@@ -156,8 +163,20 @@ impl RowHistory {
             begins: false,
             parts_at: None,
             checked_snapshots: 1,
-            checkpoint,
+            checkpoint: self.checkpoint(recorded),
         }
+    }
+
+    /// What is known up to the basis of a snapshot that says this of its rows.
+    fn checkpoint(&self, recorded: RecordedSums) -> Option<RowCheckpoint> {
+        let basis = recorded.basis?;
+        Some(RowCheckpoint {
+            basis,
+            rows: *self.rows.get(&basis)?,
+            opening: self.opening,
+            foreign: self.foreign,
+            removed: self.removed,
+        })
     }
 
     /// Bisects for the oldest ancestor of `head` that is not as it was committed: files that are wrong

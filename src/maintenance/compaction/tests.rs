@@ -456,7 +456,7 @@ impl House {
         let rows: usize = self.head_rows(self.head().await).values().sum();
         assert_eq!(found.table.rows(), i64::try_from(rows).unwrap());
         if let Some(found) = found.checkpoint {
-            store.note_rows(metadata.uuid(), &found).await.unwrap();
+            store.note_rows(metadata.uuid(), account.checkpoint, &found).await.unwrap();
         }
     }
 
@@ -645,6 +645,21 @@ async fn what_others_commit_meanwhile_is_kept() {
         assert!(merges <= 4, "{between:?}: {merges} commits");
         house.check().await;
     }
+}
+
+#[tokio::test]
+async fn what_other_engines_did_to_rows_is_noted_by_the_next_step() {
+    let mut house = House::new().await;
+    house.append(30, 2).await;
+    house.delete_by_value(&[3, 50], Some(50)).await;
+    house.append(5, 2).await;
+    house.compact().await;
+    let uuid = house.load().await.metadata.uuid();
+    let noted = house.catalog.metastore().row_account(uuid).await.unwrap().unwrap().1.checkpoint;
+    let noted = noted.expect("the deletes are of another engine");
+    assert_eq!(noted.foreign.minus(noted.removed).rows(), 0, "one went and one came: {noted:?}");
+    assert_eq!(noted.rows.rows(), 30);
+    house.check_sums().await;
 }
 
 /// Merged files have its values, so the delete reaches what it names and nothing else.

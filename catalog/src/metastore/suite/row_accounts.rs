@@ -35,10 +35,16 @@ pub(crate) async fn row_accounts(store: &Metastore) {
         foreign: rows(&[]),
         removed: rows(&[u128::MAX]),
     };
-    store.note_rows(one, &found).await.unwrap();
+    store.note_rows(one, None, &found).await.unwrap();
+    let late = RowCheckpoint { basis: 76, ..found };
+    store.note_rows(one, None, &late).await.unwrap();
     store.commit(&[moved(2, 2, rows(&[7]))]).await.unwrap();
     store.commit(&[swap(one, 3, "m3")]).await.unwrap();
     let account = RowAccount { acked: rows(&[u128::MAX, 5, 7]), checkpoint: Some(found) };
+    assert_eq!(store.row_account(one).await.unwrap(), Some((4, account)));
+    let next = RowCheckpoint { basis: 78, ..found };
+    store.note_rows(one, Some(found), &next).await.unwrap();
+    let account = RowAccount { checkpoint: Some(next), ..account };
     assert_eq!(store.row_account(one).await.unwrap(), Some((4, account)));
 
     store.drop_table(&levels("a"), "t1").await.unwrap();
