@@ -12,7 +12,7 @@ const AUDIT: &str = "/v1/shop/audit/events";
 /// Ten events of two types, whose ids begin with `batch`.
 fn batch(batch: &str) -> Value {
     let event =
-        |n| json!({"id": format!("{batch}-{n}"), "type": format!("t{}", n % 2), "ns": "shop"});
+        |n: u32| json!({"id": format!("{batch}-{n}"), "type": format!("t{}", n % 2), "ns": "shop"});
     json!({ "events": (0..10).map(event).collect::<Vec<Value>>() })
 }
 

@@ -10,7 +10,7 @@
 use crate::table::{
     deletes::RowDeletes,
     file_columns::FileColumns,
-    reader::{self, DeleteHandling, ReadError, ReadRequest},
+    reader::{self, ReadError},
     row_sum::{RowKeys, sum_of},
 };
 use futures::TryStreamExt;
@@ -265,18 +265,7 @@ pub async fn of_snapshot(
     keys: RowKeys,
     snapshot_id: i64,
 ) -> Result<RowSum, ReadError> {
-    let request = ReadRequest {
-        snapshot_id,
-        columns: keys.columns(),
-        filter: Filter::True,
-        deletes: DeleteHandling::Applied,
-    };
-    let mut sum = RowSum::default();
-    let mut rows = Box::pin(reader::rows(source, request).await?);
-    while let Some(rows) = rows.try_next().await? {
-        sum = sum.merge(sum_of(&rows));
-    }
-    Ok(sum)
+    of_others(source, keys, snapshot_id, &HashSet::new()).await
 }
 
 /// The sums of the rows that a snapshot has more and less than its parent, which is none for the empty
@@ -327,7 +316,7 @@ async fn file_states(
     Ok(states)
 }
 
-/// The rows of the files of a snapshot that are in none of these states.
+/// The rows of the files of a snapshot that are in none of these states. One file is open at a time.
 async fn of_others(
     source: ManifestSource<'_>,
     keys: RowKeys,
@@ -340,7 +329,9 @@ async fn of_others(
     let mut plans = pin!(reader::plans(source, listed, Filter::True));
     let mut sum = RowSum::default();
     while let Some(ScanPlan { mut files, deletes }) = plans.try_next().await? {
-        files.retain(|file| !known.contains(&state_of(file, &deletes)));
+        if !known.is_empty() {
+            files.retain(|file| !known.contains(&state_of(file, &deletes)));
+        }
         sum = sum.merge(of_files(source, &columns, &files, deletes).await?);
     }
     Ok(sum)
