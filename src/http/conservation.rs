@@ -4,9 +4,8 @@
 //! is told apart by the watermark. Its one invariant: the account of rows that a table is held against is
 //! that of the very version that is read.
 
-use crate::{
-    http::{AppState, error::ApiError, guard, json, parse_namespace, tables},
-    owner::NotOwner,
+use crate::http::{
+    AppState, error::ApiError, guard, health::not_taken, json, parse_namespace, tables,
 };
 use axum::{
     extract::{Extension, Path, State},
@@ -59,8 +58,6 @@ enum RowAuditError {
     Log(#[from] WalError),
     #[error("decode a record")]
     Decode(#[from] CodecError),
-    #[error(transparent)]
-    NotOwner(#[from] NotOwner),
     #[error("another log has taken over the events; run the audit on its server")]
     Deposed,
 }
@@ -75,7 +72,7 @@ pub async fn audit(
     Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
 ) -> Result<Response, ApiError> {
-    app.owner.check()?;
+    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
     let mut audited = BTreeMap::new();
     for ours in SERVICE_TABLES.iter().filter(|table| table.has_seq()) {
@@ -114,7 +111,6 @@ async fn audit_table(
         return Ok(None);
     }
     let watermark = state.as_ref().and_then(|(loaded, _)| loaded.watermark);
-    app.owner.check()?;
     let committed = app.owner.committed(watermark).ok_or(RowAuditError::Deposed)?;
     records.retain(|record| committed < record.position);
     let log = sum_of_log(ours, records).await?;

@@ -184,6 +184,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     const FORWARD: &str = "/v1/{namespace}/tables/{table}/refs/{name}/fast-forward";
     const SECRET: &str = "/admin/webhooks/{namespace}/{provider}";
     const PROTECTION: &str = "/v1/{namespace}/tables/{table}/protection";
+    const ROWS: &str = "/v1/{namespace}/audit/events";
     const EVENTS: &str = "/v1/shop.example/tables/events";
     let branch = json!({"name": "b", "type": "branch", "snapshot": ids[0]});
     let path = |end: &'static str| -> &'static str { Box::leak(format!("{EVENTS}{end}").into()) };
@@ -191,6 +192,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     vec![
         ("POST", "/v1/{namespace}/commit", "/v1/shop.example/commit", null.clone(), "200"),
         ("POST", "/admin/commit", "/admin/commit", null.clone(), "200"),
+        ("POST", ROWS, "/v1/shop.example/audit/events", null.clone(), "200"),
         (
             "POST",
             "/v1/{namespace}/dead-letters/retry",
