@@ -239,7 +239,7 @@ impl TableFlush {
             writer::write_summed(storage, table.metadata(), batches, &self.ids).await?;
         let locations: Vec<String> =
             written.files.iter().map(|file| file.file_path().to_owned()).collect();
-        // Only rows that the log gave out are known to be in it.
+        // Another engine may have given a column `seq` to a table whose rows have none.
         written.rows_sum = written.rows_sum.filter(|_| ours.has_seq());
         let result = match written.rows_sum {
             Some(sum) if sum != read_sum => {

@@ -176,6 +176,9 @@ async fn the_audit_log_is_read_in_pages() {
     server.stop().await;
 }
 
+/// The audit of rows, which notes what it finds.
+const ROWS: &str = "/v1/{namespace}/audit/events";
+
 /// One call of each route that changes something: the route, what is sent, and the outcome.
 fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value, &'static str)> {
     const TABLE: &str = "/v1/{namespace}/tables/{table}";
@@ -184,7 +187,6 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     const FORWARD: &str = "/v1/{namespace}/tables/{table}/refs/{name}/fast-forward";
     const SECRET: &str = "/admin/webhooks/{namespace}/{provider}";
     const PROTECTION: &str = "/v1/{namespace}/tables/{table}/protection";
-    const ROWS: &str = "/v1/{namespace}/audit/events";
     const EVENTS: &str = "/v1/shop.example/tables/events";
     let branch = json!({"name": "b", "type": "branch", "snapshot": ids[0]});
     let path = |end: &'static str| -> &'static str { Box::leak(format!("{EVENTS}{end}").into()) };
