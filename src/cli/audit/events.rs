@@ -32,7 +32,7 @@ pub struct AuditEvents {
 ///
 /// # Errors
 /// [`CliError::Client`]; [`CliError::Refused`] where they do not agree.
-pub async fn run(config: &Config, command: &AuditEvents) -> Result<(), CliError> {
+pub(super) async fn run(config: &Config, command: &AuditEvents) -> Result<(), CliError> {
     let client = ServerClient::new(config, command.url.as_deref());
     let path = format!("/v1/{}/audit/events", escape_ns(&command.ns));
     let audit: EventsAudit = client.read(Method::POST, &path, None).await?;
