@@ -41,7 +41,7 @@ fn a_sum_is_read_as_it_was_written() {
     let fewer_than_none = RowSum::default().minus(many);
     assert_eq!(fewer_than_none.rows(), -3);
     for sum in [RowSum::default(), many, fewer_than_none] {
-        assert_eq!(sum.to_string().parse(), Ok(sum));
+        assert_eq!(sum.to_string().parse::<RowSum>(), Ok(sum));
     }
     assert_eq!(sum_of(&[255]).to_string(), "1:000000000000000000000000000000ff");
     for text in [
