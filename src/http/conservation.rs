@@ -36,7 +36,7 @@ use icecore_lake::{
 use icecore_schemas::{
     conservation::{EventsAudit, RowTotal, TableAudit},
     names::Namespace,
-    service_table::{SERVICE_TABLES, ServiceTable},
+    service_table::{RecordKind, SERVICE_TABLES, ServiceTable},
 };
 use std::collections::BTreeMap;
 
@@ -152,7 +152,11 @@ async fn looked_up(
 
 /// The sum of the rows of these records, which are read one after the other.
 async fn sum_of_log(ours: &ServiceTable, records: Vec<RecordRef>) -> Result<RowSum, RowAuditError> {
-    let schema = rows::schema_of(ours.columns);
+    let schema = match ours.kind == RecordKind::Events {
+        // Whatever columns this server lets events have.
+        true => rows::known_event_schema(),
+        false => rows::schema_of(ours.columns),
+    };
     blocking(move || {
         let mut sum = RowSum::default();
         for record in &records {
