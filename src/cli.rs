@@ -144,7 +144,7 @@ enum RunCommand {
     /// Set, list and delete the secrets of webhook providers
     #[command(subcommand)]
     Webhooks(webhooks::WebhookCommand),
-    /// Read and verify the audit log
+    /// Read and verify the audit log, and audit the rows of a namespace
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Merge small data files now, and write files with deleted rows anew

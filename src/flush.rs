@@ -23,6 +23,7 @@ use futures::{StreamExt, stream};
 use icecore_catalog::{
     catalog::Catalog,
     error::{CatalogError, with_causes},
+    row_sum::RowSum,
     storage,
 };
 use icecore_lake::{
@@ -89,6 +90,17 @@ pub struct FlushOptions {
 /// Why a flush failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
+    /// Other rows were encoded than the log has.
+    #[error(
+        "the rows of the log have the sum {read} and those that were written have {written}: nothing \
+         is committed; if it stays so, check the memory and the disk of this machine"
+    )]
+    RowsDiffer {
+        /// The sum of the rows that were read.
+        read: RowSum,
+        /// The sum of the rows that were written.
+        written: RowSum,
+    },
     /// The log could not be read or trimmed.
     #[error("read the log")]
     Wal(#[from] WalError),
@@ -151,6 +163,7 @@ impl FlushError {
             }
             Self::Table { source, .. } => source.of_storage(),
             Self::Wal(_)
+            | Self::RowsDiffer { .. }
             | Self::Decode(_)
             | Self::Write(_)
             | Self::Fault(_)
@@ -180,9 +193,12 @@ impl FlushError {
             | Self::Write(_)
             | Self::NamespaceTaken { .. }
             | Self::Foreign { .. } => true,
-            Self::Wal(_) | Self::Fault(_) | Self::NotOwner(_) | Self::Deposed | Self::Stopped => {
-                false
-            }
+            Self::Wal(_)
+            | Self::RowsDiffer { .. }
+            | Self::Fault(_)
+            | Self::NotOwner(_)
+            | Self::Deposed
+            | Self::Stopped => false,
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod principal;
 pub mod relocate;
 pub mod rest;
 pub mod retention;
+pub mod row_sum;
 pub mod scan;
 pub mod snapshot;
 pub mod storage;

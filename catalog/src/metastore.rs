@@ -25,6 +25,7 @@ mod outbox;
 mod places;
 mod reports;
 mod requests;
+mod row_accounts;
 mod schema;
 mod snapshots;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use origin::{ANONYMOUS, ChangeOrigin, RecordedAnswer, RequestKey};
 pub use outbox::{ChangeEvent, ChangeFeed, FeedRetention};
 pub use reports::MetricsReport;
 pub use requests::{AnsweredRequest, AnsweredTable};
+pub use row_accounts::{RowAccount, RowCheckpoint};
 pub use tables::{TableRow, Watermark};
 pub use trash::{DropTerms, TrashRow};
 

@@ -23,7 +23,13 @@ pub use removal::{ReadManifests, examine};
 #[cfg(test)]
 mod tests;
 
-use crate::{error::CatalogError, metastore::Watermark, retention, storage::Storage};
+use crate::{
+    error::CatalogError,
+    metastore::Watermark,
+    retention,
+    row_sum::{self, RowChange, RowSum},
+    storage::Storage,
+};
 use iceberg::{
     TableUpdate,
     spec::{
@@ -73,10 +79,27 @@ pub struct NewSnapshot {
     /// Entries of the snapshot summary beyond Iceberg's own, such as [`crate::commit::FIRST_SEQ`] and
     /// [`crate::commit::LAST_SEQ`], which tell the first and last number of the rows.
     pub summary: BTreeMap<String, String>,
+    /// The sum of the rows of `added`, which with a mark are rows that come from the holder of the
+    /// fence; none where nobody summed them up.
+    pub rows_added: Option<RowSum>,
+    /// The sum of the rows that go with `removed` and `deletes`; none where nobody summed them up.
+    pub rows_removed: Option<RowSum>,
     /// How far the holder of the fence is in the table with it; none when that stays as it is.
     pub mark: Option<MarkMove>,
     /// What else changes with it, such as properties of a table that an earlier version made.
     pub upgrades: Vec<TableUpdate>,
+}
+
+impl NewSnapshot {
+    /// The sums of the rows that come and go; none where one of them is not known.
+    fn row_change(&self) -> Option<RowChange> {
+        let keeps_rows = self.removed.is_empty() && self.deletes.is_empty();
+        let nothing = |is_none: bool| is_none.then(RowSum::default);
+        let is_told = self.rows_added.is_some() || self.rows_removed.is_some();
+        let added = self.rows_added.or(nothing(self.added.is_empty()))?;
+        let removed = self.rows_removed.or(nothing(keeps_rows))?;
+        is_told.then_some(RowChange { added, removed })
+    }
 }
 
 /// How far the holder of the fence is in a table from a snapshot on.
@@ -168,7 +191,9 @@ async fn write(
     let deletes = new.deletes.iter().map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
     let before = parent.map(|p| p.summary());
-    let own = summary::own(before, &new.operation, &new.summary);
+    let mut own = summary::own(before, &new.operation, &new.summary);
+    let sums = row_sum::entries(parent.map(AsRef::as_ref), &new.operation, new.row_change());
+    own.extend(sums.into_iter().map(|(key, value)| (key.to_owned(), value)));
     let entries = summary::entries(before, &own, &files, counts);
     let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;

@@ -5,6 +5,7 @@
 
 pub mod as_of;
 pub mod compaction;
+pub mod conservation;
 pub mod deletes;
 mod encode;
 pub mod evolve;
@@ -18,6 +19,7 @@ pub mod moved_deletes;
 mod pages;
 pub mod partition;
 pub mod reader;
+pub mod row_sum;
 pub mod schema;
 pub mod stats;
 pub mod writer;

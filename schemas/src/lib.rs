@@ -5,6 +5,7 @@
 pub mod as_of;
 pub mod batch;
 pub mod columns;
+pub mod conservation;
 pub mod dead_letters;
 pub mod error_code;
 pub mod generate;

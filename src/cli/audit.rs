@@ -1,5 +1,7 @@
 //! `icecore audit`: reads and verifies the audit log, in the metastore of the settings or, with
-//! `--url`, by asking a server.
+//! `--url`, by asking a server; and has a server audit the rows of a namespace.
+
+mod events;
 
 use crate::{
     cli::{
@@ -30,6 +32,8 @@ pub enum AuditCommand {
     List(AuditList),
     /// Check that no record was changed, removed or moved
     Verify(AuditVerify),
+    /// Check that every acknowledged event is in the log or in its table, once
+    Events(events::AuditEvents),
 }
 
 /// `icecore audit list`
@@ -109,6 +113,7 @@ pub async fn run(config: &Config, command: &AuditCommand) -> Result<(), CliError
             let expected = verify.expect.as_deref().map(head).transpose()?;
             verify_chain(&source, expected).await
         }
+        AuditCommand::Events(command) => events::run(config, command).await,
     }
 }
 

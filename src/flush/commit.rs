@@ -8,15 +8,13 @@ use crate::{
     owner::LogOwnership,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
-use iceberg::{
-    TableIdent,
-    spec::{DataFile, TableMetadata},
-};
+use iceberg::{TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     catalog::{Catalog, FirstAppend, LoadedTable},
     commit::{FIRST_SEQ, LAST_SEQ, VALID_THROUGH},
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
+    row_sum::RowSum,
     snapshot::{MarkMove, NewSnapshot},
 };
 use icecore_lake::{
@@ -28,7 +26,8 @@ use icecore_lake::{
     metrics::Metrics,
     table::{
         evolve::{SchemaFit, TableMismatch},
-        schema, writer,
+        row_sum, schema,
+        writer::{self, WrittenFiles},
     },
     wal::{LogPosition, RecordRef, TableBacklog, Wal},
 };
@@ -228,16 +227,26 @@ impl TableFlush {
         taken: &FlushBatch,
     ) -> Result<(), FlushError> {
         self.faults.hit("flush.before_write")?;
-        let batches = read(rows::schema_of(ours.columns), taken.records.clone()).await?;
+        let (batches, read_sum) =
+            read(rows::schema_of(ours.columns), taken.records.clone(), ours.has_seq()).await?;
         let (table, batches) = self.with_columns(ident, table, ours, fit, batches).await?;
         let storage = self.catalog.storage();
         if let FlushTarget::New { metadata, .. } = &table {
             // Both folders at once: one sync of the folder that they are in.
             storage.prepare_table(metadata.location()).await?;
         }
-        let files = writer::write(storage, table.metadata(), batches, &self.ids).await?;
-        let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
-        let result = self.append(ident, ours, &table, files, taken).await;
+        let mut written =
+            writer::write_summed(storage, table.metadata(), batches, &self.ids).await?;
+        let locations: Vec<String> =
+            written.files.iter().map(|file| file.file_path().to_owned()).collect();
+        // Another engine may have given a column `seq` to a table whose rows have none.
+        written.rows_sum = written.rows_sum.filter(|_| ours.has_seq());
+        let result = match written.rows_sum {
+            Some(sum) if sum != read_sum => {
+                Err(FlushError::RowsDiffer { read: read_sum, written: sum })
+            }
+            Some(_) | None => self.append(ident, ours, &table, written, taken).await,
+        };
         if result.as_ref().is_err_and(is_definite) {
             writer::delete(storage, locations.iter().map(String::as_str)).await;
         }
@@ -249,7 +258,7 @@ impl TableFlush {
         ident: &TableIdent,
         ours: &ServiceTable,
         table: &FlushTarget,
-        files: Vec<DataFile>,
+        written: WrittenFiles,
         taken: &FlushBatch,
     ) -> Result<(), FlushError> {
         self.faults.hit("flush.after_data_file")?;
@@ -270,7 +279,8 @@ impl TableFlush {
             last_seq: table.watermark().map_or(last_seq, |before| before.last_seq.max(last_seq)),
         };
         let snapshot = NewSnapshot {
-            added: files,
+            added: written.files,
+            rows_added: written.rows_sum,
             summary,
             mark: Some(MarkMove { watermark, since: self.owner.since() }),
             upgrades: schema::upgrades(ours, table.metadata()),
@@ -355,13 +365,23 @@ fn levels(namespace: &Namespace) -> Levels {
     vec![namespace.name().to_owned()]
 }
 
-/// Reads and decodes records off the async threads.
-async fn read(schema: SchemaRef, records: Vec<RecordRef>) -> Result<Vec<RecordBatch>, FlushError> {
+/// Reads and decodes records off the async threads. Gives them with the sum of the rows, where they have
+/// one.
+async fn read(
+    schema: SchemaRef,
+    records: Vec<RecordRef>,
+    has_sum: bool,
+) -> Result<(Vec<RecordBatch>, RowSum), FlushError> {
     blocking(move || {
-        records
-            .iter()
-            .map(|record| Ok(codec::decode(&schema, &record.read()?, record.first_seq)?))
-            .collect()
+        let (mut batches, mut sum) = (Vec::with_capacity(records.len()), RowSum::default());
+        for record in &records {
+            let rows = codec::decode(&schema, &record.read()?, record.first_seq)?;
+            if has_sum {
+                sum = sum.merge(row_sum::sum_of(&rows));
+            }
+            batches.push(rows);
+        }
+        Ok((batches, sum))
     })
     .await
 }

@@ -4,7 +4,7 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 use crate::http::{
-    AppState, admin, dead_letters,
+    AppState, admin, conservation, dead_letters,
     guard::{self, RouteNeed},
     health,
     ingest::{self, calls::calls},
@@ -22,6 +22,7 @@ use axum::{
 use icecore_catalog::access::Action::{Admin, Ingest, Read, Write};
 use icecore_schemas::{
     batch::{IngestParameters, IngestReply},
+    conservation::EventsAudit,
     dead_letters::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
@@ -182,6 +183,10 @@ pub const ROUTES: &[Route] = &[
         .about("Commit what is acknowledged")
         .answers::<CommitReply>(&[(200, "The seq and snapshots that hold it")])
         .refuses(&[(503, "Cannot now; send again after Retry-After")]),
+    post("/v1/{namespace}/audit/events", In(Admin), |m| on(m, conservation::audit))
+        .about("Hold the rows of the log and of the table against those that were acknowledged: each is there once")
+        .answers::<EventsAudit>(&[(200, "The sums, whether they agree, and the first snapshot where they do not")])
+        .refuses(&[(503, "This server takes no events: run it on the one that does")]),
     get("/v1/{namespace}/dead-letters", In(Read), |m| on(m, dead_letters::list))
         .about("Refused events, the oldest first, without their bytes")
         .query::<LetterPage>()

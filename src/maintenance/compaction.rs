@@ -11,6 +11,7 @@
 mod notes;
 mod pace;
 pub mod planned;
+mod row_sums;
 mod step;
 
 use crate::tasks::{Job, Progress, Tasks};

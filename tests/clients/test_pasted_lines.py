@@ -182,6 +182,9 @@ def test_operations(shell):
     assert "drop-table" in shell.paste("icecore catalog events", {"TOKEN": page})
     words["TABLE"] = "events"
     shell.paste("icecore branches …", {"…": "list events --ns shop.example"})
+    shell.paste("icecore audit events --ns", words)
+    assert json.loads(shell.paste("icecore audit events --json", words).splitlines()[0])["agrees"]
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/audit/events", words))["agrees"]
     shell.paste("icecore compact --ns", words)
     shell.paste("icecore compact --dry-run")
     shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/compact", words)

@@ -176,6 +176,9 @@ async fn the_audit_log_is_read_in_pages() {
     server.stop().await;
 }
 
+/// The audit of rows, which notes what it finds.
+const ROWS: &str = "/v1/{namespace}/audit/events";
+
 /// One call of each route that changes something: the route, what is sent, and the outcome.
 fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value, &'static str)> {
     const TABLE: &str = "/v1/{namespace}/tables/{table}";
@@ -191,6 +194,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     vec![
         ("POST", "/v1/{namespace}/commit", "/v1/shop.example/commit", null.clone(), "200"),
         ("POST", "/admin/commit", "/admin/commit", null.clone(), "200"),
+        ("POST", ROWS, "/v1/shop.example/audit/events", null.clone(), "200"),
         (
             "POST",
             "/v1/{namespace}/dead-letters/retry",

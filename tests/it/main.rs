@@ -14,6 +14,7 @@ mod cloud_events;
 mod command_line;
 mod compaction;
 mod compressed;
+mod conservation;
 mod contract;
 mod dead_letters;
 mod debezium;

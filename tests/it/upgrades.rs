@@ -284,3 +284,27 @@ async fn a_flush_that_fails_after_the_columns_were_added_is_made_again() {
         server.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_of_rows_begin_with_the_first_audit() {
+    let (folder, _) = folder_of_a_release_with_fewer_columns("plain");
+    let server = release(folder, "0").await;
+    let audit = async || -> Value {
+        let path = format!("/v1/{NS}/audit/events");
+        let answer = server.post(&path, "application/json", "").await;
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(answer["agrees"], true, "{answer}");
+        answer["tables"]["events"].clone()
+    };
+    let first = audit().await;
+    assert_eq!(first["begins"], true, "{first}");
+    assert_eq!(first["acked"]["rows"], 60, "{first}");
+    server.commit(NS).await;
+    assert_eq!(duplicates(&server, &[new_event(0)]).await, 0);
+    server.commit(NS).await;
+    let next = audit().await;
+    let rows = ["acked", "log", "table", "foreign", "removed"].map(|of| next[of]["rows"].clone());
+    assert_eq!(json!(rows), json!([61, 0, 61, 0, 0]));
+    assert_eq!(next["begins"], false, "{next}");
+    server.stop().await;
+}

@@ -29,6 +29,7 @@ use crate::{
     location::Location,
     metadata_file::cache::EncodedParts,
     metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
+    row_sum::RowSum,
     snapshot::{self, MarkMove, NewSnapshot, OBSOLETE_GRACE_MS, ReadManifests},
 };
 use bytes::Bytes;
@@ -48,6 +49,8 @@ pub(super) struct TableDraft {
     /// The bytes of the metadata's file, where they were made to see how many they are.
     file: Option<Bytes>,
     watermark: Option<Watermark>,
+    /// The sum of the rows that the watermark moves over, where it is known.
+    acked: Option<RowSum>,
     now_ms: i64,
     obsolete: Vec<ObsoleteFile>,
     parts: Vec<CommitPart>,
@@ -345,7 +348,11 @@ impl Catalog {
         let not_before_ms = draft.now_ms + OBSOLETE_GRACE_MS;
         let file = |location| ObsoleteFile { location, not_before_ms };
         draft.obsolete.extend(built.unused.into_iter().map(file));
-        draft.watermark = new.mark.map(|mark| mark.watermark).or(draft.watermark);
+        if let Some(mark) = new.mark {
+            draft.watermark = Some(mark.watermark);
+            let before = draft.acked.unwrap_or_default();
+            draft.acked = new.rows_added.map(|added| before.merge(added)).or(draft.acked);
+        }
         let changes = ChangeSet::making(&built.updates);
         Ok(Some(CommitEffect { snapshots: vec![built.snapshot_id], changes }))
     }
@@ -358,6 +365,7 @@ impl TableDraft {
             encoded,
             file: None,
             watermark: base.watermark,
+            acked: None,
             base,
             now_ms,
             obsolete: Vec::new(),
@@ -395,6 +403,7 @@ impl TableDraft {
         write.encoded = Some(self.encoded);
         write.bytes = self.file;
         write.watermark = moved;
+        write.acked = self.acked;
         write.obsolete.extend(self.obsolete);
         write.parts = self.parts;
         write.deferred = self.written;

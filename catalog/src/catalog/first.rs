@@ -64,7 +64,8 @@ impl Catalog {
         write.encoded = Some(Arc::new(encoded));
         write.watermark = Some(mark.watermark);
         write.changes = ChangeSet::making(&updates);
-        write.comes = TableOrigin::OfHolder { watermark: mark.watermark, namespace };
+        let (watermark, acked) = (mark.watermark, new.rows_added);
+        write.comes = TableOrigin::OfHolder { watermark, acked, namespace };
         write.deferred = built.written;
         check_made(&self.publish(std::slice::from_ref(&write)).await?, &write.table)?;
         Ok(write.loaded())

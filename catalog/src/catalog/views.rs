@@ -224,6 +224,7 @@ impl Views<'_> {
                 metadata_location: metadata_location.clone(),
                 moved_to,
                 watermark: None,
+                acked: None,
                 snapshots: Vec::new(),
                 removed_snapshots: Vec::new(),
                 obsolete: Vec::new(),

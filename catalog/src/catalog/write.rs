@@ -13,6 +13,7 @@ use crate::{
         ChangeSet, CommitPart, NameKind, NewTable, ObsoleteFile, PointerSwap, SnapshotRow,
         SwapOutcome, TableOrigin, Watermark,
     },
+    row_sum::RowSum,
     snapshot::OBSOLETE_GRACE_MS,
 };
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub(super) struct TableWrite {
     pub(super) metadata_location: String,
     /// The watermark, when the commit moves it.
     pub(super) watermark: Option<Watermark>,
+    /// The sum of the rows that it moves over, where it is known.
+    pub(super) acked: Option<RowSum>,
     pub(super) snapshots: Vec<SnapshotRow>,
     pub(super) obsolete: Vec<ObsoleteFile>,
     /// The commits it is made of, when they are not the caller's own.
@@ -89,6 +92,7 @@ impl TableWrite {
             bytes: None,
             metadata_location,
             watermark,
+            acked: None,
             snapshots,
             obsolete,
             parts,
@@ -153,6 +157,7 @@ impl TableWrite {
             moved_to: (base.metadata.location() != self.metadata.location())
                 .then(|| self.metadata.location().to_owned()),
             watermark: self.watermark,
+            acked: self.acked,
             snapshots: self.snapshots.clone(),
             removed_snapshots: commit::removed_snapshots(&base.metadata, &self.metadata),
             obsolete: self.obsolete.clone(),

@@ -18,7 +18,7 @@ use super::{
     Watermark, database::RowLock, failed, fence, namespaces, outbox, outbox::RequestChanges,
     places, tables, transaction,
 };
-use crate::{background, error::CatalogError};
+use crate::{background, error::CatalogError, row_sum::RowSum};
 use sqlx::{Any, AnyConnection, Connection, Transaction};
 use std::{
     collections::VecDeque,
@@ -43,6 +43,8 @@ pub struct PointerSwap {
     pub moved_to: Option<String>,
     /// The new watermark, if the commit moves it.
     pub watermark: Option<Watermark>,
+    /// The sum of the rows that the watermark moves over, where it is known.
+    pub acked: Option<RowSum>,
     /// Snapshots this commit adds: id, time in ms, first and last number of the rows where known.
     pub snapshots: Vec<SnapshotRow>,
     /// Snapshots this commit removes; they leave the snapshot index.
@@ -295,7 +297,7 @@ impl AtomicCommit {
         let mut all = Vec::new();
         let mut operations = Vec::new();
         for table in &self.new {
-            if let TableOrigin::OfHolder { watermark, namespace } = &table.comes {
+            if let TableOrigin::OfHolder { watermark, namespace, .. } = &table.comes {
                 if !fence::lets_pass(tx, watermark.epoch).await? {
                     return Ok((SwapOutcome::Deposed(table.uuid), Vec::new()));
                 }

@@ -1,6 +1,7 @@
 //! Tables and views that a commit adds to the catalog.
 
 use super::{ChangeSet, Levels, ObjectKey, Properties, SnapshotRow, Watermark};
+use crate::row_sum::RowSum;
 use uuid::Uuid;
 
 /// What a name stands for. A namespace's tables and views share their names.
@@ -50,6 +51,8 @@ pub enum TableOrigin {
     OfHolder {
         /// How far that one is in it.
         watermark: Watermark,
+        /// The sum of those rows, where it is known.
+        acked: Option<RowSum>,
         /// What its namespace has, which is made with it when it is not there. One that is there
         /// and has something else makes the commit fail with `AlreadyExists`. None for a namespace
         /// that has to be there.

@@ -3,12 +3,14 @@
 mod again;
 mod names;
 mod operators;
+mod row_accounts;
 
 pub(crate) use again::{no_version_comes_back, remembered_requests};
 pub(crate) use names::{
     names_that_nothing_has, one_of_many_racing_renames_gets_the_name, pages, views,
 };
 pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, protection, trash};
+pub(crate) use row_accounts::row_accounts;
 
 use crate::{
     error::CatalogError,
@@ -35,6 +37,7 @@ pub(crate) fn swap(uuid: Uuid, expected_version: i64, to: &str) -> PointerSwap {
         metadata_location: to.to_owned(),
         moved_to: None,
         watermark: None,
+        acked: None,
         snapshots: Vec::new(),
         removed_snapshots: Vec::new(),
         obsolete: Vec::new(),

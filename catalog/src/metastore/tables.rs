@@ -6,7 +6,7 @@ use super::{
     database::RowLock,
     failed, fence, limit, namespaces, obsolete, outbox,
     outbox::{FormerState, RequestChanges},
-    path, places, snapshots, stored, trash,
+    path, places, row_accounts, snapshots, stored, trash,
 };
 use crate::error::CatalogError;
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -282,9 +282,10 @@ pub(super) async fn create(tx: &mut AnyConnection, table: &NewTable) -> Result<(
     }
     match &table.comes {
         TableOrigin::Created => check_is_new(tx, table.uuid).await?,
-        TableOrigin::OfHolder { watermark, .. } => {
+        TableOrigin::OfHolder { watermark, acked, .. } => {
             check_is_new(tx, table.uuid).await?;
             move_watermark(tx, table.uuid, *watermark).await?;
+            row_accounts::add_acked(tx, table.uuid, *acked).await?;
         }
         TableOrigin::Registered { needs } => {
             // Of a purged table nothing is left but its files, which wait for their deletion.
@@ -417,6 +418,7 @@ pub(super) async fn swap(
     }
     if let Some(watermark) = swap.watermark {
         move_watermark(tx, swap.uuid, watermark).await?;
+        row_accounts::add_acked(tx, swap.uuid, swap.acked).await?;
     }
     snapshots::add(tx, swap.uuid, &swap.snapshots).await?;
     for snapshot_id in &swap.removed_snapshots {

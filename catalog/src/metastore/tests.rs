@@ -40,7 +40,7 @@ pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, Metastore)> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 19;
+const PARTS: usize = 20;
 
 async fn suite(store: &Metastore, part: usize) {
     match part {
@@ -62,6 +62,7 @@ async fn suite(store: &Metastore, part: usize) {
         17 => suite::names_that_nothing_has(store).await,
         16 => suite::remembered_requests(store).await,
         15 => suite::no_version_comes_back(store).await,
+        18 => suite::row_accounts(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }
@@ -311,6 +312,7 @@ fn of_log(number: u128, epoch: u64) -> NewTable {
         snapshots: vec![SnapshotRow { snapshot_id: 7, timestamp_ms: 1, seq: Some((1, 2)) }],
         comes: TableOrigin::OfHolder {
             watermark: Watermark { epoch, position: 5, last_seq: 2 },
+            acked: None,
             namespace: Some(noted),
         },
         changes: ChangeSet::default(),
@@ -385,7 +387,8 @@ async fn group(metastore: &Metastore) {
     let other = NewTable { uuid: Uuid::from_u128(8), ..of_log(4, owner.epoch) };
     let mut same = NewTable { name: "dead_letters".to_owned(), ..other.clone() };
     same.location.push_str("/more");
-    let wrong = TableOrigin::OfHolder { watermark, namespace: Some(Properties::new()) };
+    let wrong =
+        TableOrigin::OfHolder { watermark, acked: None, namespace: Some(Properties::new()) };
     let answers =
         at_once(metastore, &[NewTable { comes: wrong, ..same.clone() }, other], &[]).await;
     for answer in answers {

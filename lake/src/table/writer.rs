@@ -16,6 +16,7 @@ use crate::{
     table::{
         encode::{self, EncodedFile},
         partition::{self, FIELD_ID, PartitionRows, PartitionSplit, field_id},
+        row_sum::{self, RowKeys},
     },
 };
 use arrow::{
@@ -26,8 +27,8 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use futures::{StreamExt, stream};
-use iceberg::spec::{DataFile, NestedField, PrimitiveType, SchemaRef, TableMetadata, Type};
-use icecore_catalog::storage::Storage;
+use iceberg::spec::{DataFile, NestedField, PrimitiveType, SchemaRef, Struct, TableMetadata, Type};
+use icecore_catalog::{row_sum::RowSum, storage::Storage};
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
@@ -43,6 +44,15 @@ const PUTS_AT_ONCE: usize = 4;
 /// of the first one's id, so that no folder grows without end and object stores spread the keys.
 const FOLDER_FILES: usize = 64;
 
+/// Files that were written together.
+#[derive(Clone, Debug, Default)]
+pub struct WrittenFiles {
+    /// The data files, durable.
+    pub files: Vec<DataFile>,
+    /// The sum of the rows that were encoded; none of a table whose rows have none.
+    pub rows_sum: Option<RowSum>,
+}
+
 /// Splits `batches` (all with the same of the table's columns) by partition, sorts each part by
 /// the table's sort order, cuts what is longer than a file should be, and writes Parquet: zstd 1, page index, bloom filters on id, key and
 /// bookmark.
@@ -55,8 +65,21 @@ pub async fn write(
     batches: Vec<RecordBatch>,
     ids: &IdGenerator,
 ) -> Result<Vec<DataFile>, WriteError> {
+    write_summed(storage, table, batches, ids).await.map(|written| written.files)
+}
+
+/// The same, with the sum of the rows.
+///
+/// # Errors
+/// As [`write()`].
+pub async fn write_summed(
+    storage: &Storage,
+    table: &TableMetadata,
+    batches: Vec<RecordBatch>,
+    ids: &IdGenerator,
+) -> Result<WrittenFiles, WriteError> {
     if batches.iter().all(|batch| batch.num_rows() == 0) {
-        return Ok(Vec::new());
+        return Ok(WrittenFiles::default());
     }
     write_as(storage, FileLayout::of(table), batches, ids).await
 }
@@ -66,7 +89,7 @@ async fn write_as(
     layout: FileLayout,
     batches: Vec<RecordBatch>,
     ids: &IdGenerator,
-) -> Result<Vec<DataFile>, WriteError> {
+) -> Result<WrittenFiles, WriteError> {
     let layout = Arc::new(layout);
     let split = {
         let layout = Arc::clone(&layout);
@@ -77,37 +100,31 @@ async fn write_as(
         .await?
     };
     let PartitionSplit { rows, parts, sorted } = split.cut(layout.file_bytes);
-    let encodes = Semaphore::new(ENCODES_AT_ONCE);
-    let begun: Mutex<Vec<String>> = Mutex::default();
+    let store = FileStore {
+        storage,
+        has_sum: RowKeys::of(&layout.schema).is_some(),
+        layout,
+        sorted,
+        encodes: Semaphore::new(ENCODES_AT_ONCE),
+        begun: Mutex::default(),
+    };
     let failed = AtomicBool::new(false);
     let mut folder = 0;
-    let files: Vec<Option<Result<DataFile, WriteError>>> = stream::iter(parts)
+    let files: Vec<Option<Result<StoredFile, WriteError>>> = stream::iter(parts)
         .enumerate()
         .map(|(index, PartitionRows { rows: range, values })| {
-            let layout = Arc::clone(&layout);
             let id = ids.mint();
             if index.is_multiple_of(FOLDER_FILES) {
                 folder = id.0 & 0xff;
             }
-            let location = format!("{}/data/{folder:02x}/{id}.parquet", layout.location);
-            let part = rows.slice(range.start, range.len());
-            let (encodes, begun, failed) = (&encodes, &begun, &failed);
-            let store = async move {
-                let permit = encodes.acquire().await.expect("the semaphore is never closed");
-                let EncodedFile { bytes, file } =
-                    blocking(move || encode::encode(&layout, location, &part, values, sorted))
-                        .await?;
-                drop(permit);
-                let location = file.file_path();
-                begun.lock().unwrap_or_else(PoisonError::into_inner).push(location.to_owned());
-                storage.put_deferred(location, bytes).await.map_err(WriteError::Store)?;
-                Ok(file)
-            };
+            let (store, failed) = (&store, &failed);
+            let location = format!("{}/data/{folder:02x}/{id}.parquet", store.layout.location);
+            let put = store.put(location, rows.slice(range.start, range.len()), values);
             async move {
                 if failed.load(Ordering::Relaxed) {
                     return None;
                 }
-                let result = store.await;
+                let result = put.await;
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
                 Some(result)
             }
@@ -115,20 +132,72 @@ async fn write_as(
         .buffered(PUTS_AT_ONCE)
         .collect()
         .await;
-    let files = files.into_iter().flatten().collect::<Result<Vec<DataFile>, WriteError>>();
-    let files = match files {
+    let files = files.into_iter().flatten().collect::<Result<Vec<StoredFile>, WriteError>>();
+    let written = match files {
         Ok(files) => {
-            let names: Vec<&str> = files.iter().map(DataFile::file_path).collect();
-            storage.sync_names(&names).await.map(|()| files).map_err(WriteError::Store)
+            let names: Vec<&str> = files.iter().map(|(file, _)| file.file_path()).collect();
+            let synced = storage.sync_names(&names).await.map_err(WriteError::Store);
+            synced.map(|()| together(files))
         }
-        failed => failed,
+        Err(cause) => Err(cause),
     };
-    if files.is_err() {
+    if written.is_err() {
         // No put is running any more: it would bring back what is deleted here.
-        let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let begun = store.begun.into_inner().unwrap_or_else(PoisonError::into_inner);
         delete(storage, begun.iter().map(String::as_str)).await;
     }
-    files
+    written
+}
+
+/// A file that is stored, with the sum of its rows.
+type StoredFile = (DataFile, Option<RowSum>);
+
+fn together(stored: Vec<StoredFile>) -> WrittenFiles {
+    let mut written = WrittenFiles::default();
+    for (file, sum) in stored {
+        written.files.push(file);
+        if let Some(sum) = sum {
+            written.rows_sum = Some(written.rows_sum.unwrap_or_default().merge(sum));
+        }
+    }
+    written
+}
+
+/// Where the files of one call go.
+struct FileStore<'a> {
+    storage: &'a Storage,
+    layout: Arc<FileLayout>,
+    sorted: bool,
+    /// Whether the table's rows have a sum.
+    has_sum: bool,
+    encodes: Semaphore,
+    /// Files that may have been stored.
+    begun: Mutex<Vec<String>>,
+}
+
+impl FileStore<'_> {
+    /// Encodes rows of one partition as a file, and stores it.
+    async fn put(
+        &self,
+        location: String,
+        rows: RecordBatch,
+        values: Struct,
+    ) -> Result<StoredFile, WriteError> {
+        let permit = self.encodes.acquire().await.expect("the semaphore is never closed");
+        let (layout, sorted, has_sum) = (Arc::clone(&self.layout), self.sorted, self.has_sum);
+        let (encoded, sum) = blocking(move || {
+            let sum = has_sum.then(|| row_sum::sum_of(&rows));
+            let encoded = encode::encode(&layout, location, &rows, values, sorted)?;
+            Ok::<_, WriteError>((encoded, sum))
+        })
+        .await?;
+        drop(permit);
+        let EncodedFile { bytes, file } = encoded;
+        let location = file.file_path();
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(location.to_owned());
+        self.storage.put_deferred(location, bytes).await.map_err(WriteError::Store)?;
+        Ok((file, sum))
+    }
 }
 
 /// Deletes data files that no snapshot names. A file that stays is logged and harms nobody: it is

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
     columns::DEAD_LETTERS,
+    conservation::EventsAudit,
     dead_letters::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
@@ -82,6 +83,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<DiscardReply>,
     schema_of::<DroppedList>,
     schema_of::<ErrorBody>,
+    schema_of::<EventsAudit>,
     schema_of::<IngestReply>,
     schema_of::<JobList>,
     schema_of::<JobReport>,

@@ -37,6 +37,8 @@ pub(super) struct CompactionNotes {
     failed: RecentNotes<String, FailureNote>,
     /// Files of which delete files delete nothing, and when that was seen.
     whole: RecentNotes<String, i64>,
+    /// The newest snapshot without a sum of its rows that was seen in a table.
+    bases: RecentNotes<TableIdent, i64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,6 +75,7 @@ impl Default for CompactionNotes {
             obstacles: RecentNotes::new(TABLES_MAX),
             failed: RecentNotes::new(FILES_MAX),
             whole: RecentNotes::new(FILES_MAX),
+            bases: RecentNotes::new(TABLES_MAX),
         }
     }
 }
@@ -113,6 +116,15 @@ impl CompactionNotes {
         let seen = Some(SeenFiles { totals, patience, until_ms });
         let note = TableNote { after_ms: now_ms.saturating_add(LOOK_MS), seen, lost: 0 };
         self.tables.put(table.clone(), note);
+    }
+
+    /// Whether the table has another newest snapshot without a sum than it had, which is noted.
+    pub(super) fn is_new_basis(&mut self, table: &TableIdent, snapshot_id: i64) -> bool {
+        let is_new = self.bases.get(table).is_none_or(|known| *known != snapshot_id);
+        if is_new {
+            self.bases.put(table.clone(), snapshot_id);
+        }
+        is_new
     }
 
     /// Whether nobody was told yet why a table is left alone.

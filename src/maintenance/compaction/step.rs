@@ -146,6 +146,9 @@ impl Compaction {
         let Some(totals) = FileTotals::of(metadata) else {
             return Ok(CompactionStep::default());
         };
+        if retention::is_managed(metadata) && !request.dry_run {
+            Box::pin(self.settle_rows(table, &loaded)).await;
+        }
         let (is_steady, now_ms) =
             (request.mode == CompactionMode::Steady, self.0.clock.passed_ms());
         if is_steady && self.noted().is_as_seen(table, totals, now_ms) {

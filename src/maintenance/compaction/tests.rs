@@ -23,6 +23,7 @@ use icecore_catalog::{
     commit::{FIRST_SEQ, LAST_SEQ},
     metastore::{Metastore, Watermark},
     retention::SNAPSHOTS_MAX,
+    row_sum::RowSum,
     scan::{
         Deadline, ManifestSource,
         deletes::partition_key,
@@ -36,10 +37,12 @@ use icecore_lake::{
     clock::Clock,
     metrics::Metrics,
     table::{
+        conservation,
         file_columns::FileColumns,
         partition::FIELD_ID,
         reader::{DeleteHandling, ReadRequest, rows, rows_of_file},
-        writer,
+        row_sum::RowKeys,
+        writer::{self, WrittenFiles},
     },
 };
 use icecore_schemas::jobs::SkippedTable;
@@ -58,6 +61,8 @@ struct House {
     table: TableIdent,
     compaction: Compaction,
     seq: u64,
+    /// The sum of the rows of the log.
+    acked: RowSum,
     /// The rows of each snapshot by its id.
     model: BTreeMap<i64, RowCounts>,
     _folder: tempfile::TempDir,
@@ -95,7 +100,8 @@ impl House {
         let compaction =
             Compaction::new(&catalog, clock.clone(), ids.clone(), tasks, options, faults);
         let model = BTreeMap::new();
-        Self { catalog, clock, ids, table, compaction, seq: 0, model, _folder: folder }
+        let (seq, acked) = (0, RowSum::default());
+        Self { catalog, clock, ids, table, compaction, seq, acked, model, _folder: folder }
     }
 
     async fn load(&self) -> LoadedTable {
@@ -119,7 +125,9 @@ impl House {
         let rows = icecore_samples::events(count, types, first.cast_signed(), first);
         let batches = if count == 0 { Vec::new() } else { vec![rows] };
         let storage = self.catalog.storage();
-        let files = writer::write(storage, &loaded.metadata, batches, &self.ids).await.unwrap();
+        let written = writer::write_summed(storage, &loaded.metadata, batches, &self.ids).await;
+        let WrittenFiles { files, rows_sum } = written.unwrap();
+        let rows_sum = rows_sum.unwrap_or_default();
         let watermark =
             Watermark { epoch: 1, position: loaded.version.cast_unsigned(), last_seq: self.seq };
         let summary = [(FIRST_SEQ, first), (LAST_SEQ, self.seq)];
@@ -127,9 +135,11 @@ impl House {
             added: files,
             summary: summary.map(|(key, seq)| (key.to_owned(), seq.to_string())).into(),
             mark: Some(MarkMove { watermark, since: 1 }),
+            rows_added: Some(rows_sum),
             ..NewSnapshot::default()
         };
         let now = self.catalog.add_snapshot(&self.table, append).await.unwrap();
+        self.acked = self.acked.merge(rows_sum);
         self.clock.advance_ms(1_000);
         let head = now.metadata.current_snapshot_id().unwrap();
         let mut rows = before;
@@ -476,6 +486,24 @@ impl House {
         }
     }
 
+    /// The table has the rows that its commits say, and all that were not removed.
+    async fn check_sums(&self) {
+        let loaded = self.load().await;
+        let (metadata, store) = (loaded.metadata.as_ref(), self.catalog.metastore());
+        let (version, account) = store.row_account(metadata.uuid()).await.unwrap().unwrap();
+        assert_eq!((version, account.acked), (loaded.version, self.acked));
+        let (storage, cache) = (self.catalog.storage(), ManifestCache::default());
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        let keys = RowKeys::of(metadata.current_schema()).unwrap();
+        let found = conservation::check(source, keys, &account).await.unwrap();
+        assert!(found.agree(self.acked) && !found.begins, "{found:?}");
+        let rows: usize = self.head_rows(self.head().await).values().sum();
+        assert_eq!(found.table.rows(), i64::try_from(rows).unwrap());
+        if let Some(found) = found.checkpoint {
+            store.note_rows(metadata.uuid(), account.checkpoint, &found).await.unwrap();
+        }
+    }
+
     /// Makes the history so long that it is thinned, and deletes what is of no use then.
     async fn thin(&mut self) {
         let have = self.load().await.metadata.snapshots().len();
@@ -680,6 +708,21 @@ async fn a_delete_that_was_begun_before_a_compaction_has_it_taken_back_and_made_
         assert!(0 < house.compact().await.files.before);
         house.check().await;
     }
+}
+
+#[tokio::test]
+async fn what_other_engines_did_to_rows_is_noted_by_the_next_step() {
+    let mut house = House::new().await;
+    house.append(30, 2).await;
+    house.delete_by_value(&[3, 50], Some(50)).await;
+    house.append(5, 2).await;
+    house.compact().await;
+    let uuid = house.load().await.metadata.uuid();
+    let noted = house.catalog.metastore().row_account(uuid).await.unwrap().unwrap().1.checkpoint;
+    let noted = noted.expect("the deletes are of another engine");
+    assert_eq!(noted.foreign.minus(noted.removed).rows(), 0, "one went and one came: {noted:?}");
+    assert_eq!(noted.rows.rows(), 30);
+    house.check_sums().await;
 }
 
 /// Merged files have its values, so the delete reaches what it names and nothing else.
@@ -1037,6 +1080,7 @@ async fn check_sequence(seed: u64, steps: usize) {
             _ => house.clock.advance_ms(3_600_000),
         }
         house.check().await;
+        house.check_sums().await;
     }
     house.thin().await;
     house.check().await;

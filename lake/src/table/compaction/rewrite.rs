@@ -2,7 +2,8 @@
 //!
 //! The caller goes step by step, so that it can rest in between and stop. Until [`FileRewrite::finish`] has
 //! ended, nothing of what is written belongs to anybody; it counts the rows first, by three ways: what the
-//! manifest says of the files, what their footers and deletes leave of them, and what was written.
+//! manifest says of the files, what their footers and deletes leave of them, and what was written. The sum of
+//! the rows that were read has to be that of the rows that were written, as well.
 //!
 //! What is held of the files is bounded, whatever their rows are: by their footers at most [`OPEN_BYTES_MAX`]
 //! of chunks and pages, and of batches what they really take: no file is added once they have
@@ -19,10 +20,12 @@ use crate::{
         deletes::{DeletesError, RowDeletes},
         file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
         reader::{self, ReadError},
+        row_sum::{self, RowKeys},
         schema::file_order,
-        writer::{WriteError, delete, sorted::SortedWriter},
+        writer::{WriteError, WrittenFiles, delete, sorted::SortedWriter},
     },
 };
+use arrow::record_batch::RecordBatch;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::{
     Error, ErrorKind,
@@ -30,11 +33,15 @@ use iceberg::{
 };
 use icecore_catalog::{
     commit::{COMPACTION, MERGED},
+    row_sum::RowSum,
     scan::{ManifestSource, ScanError, manifests::PlannedFile},
     snapshot::NewSnapshot,
     storage::Storage,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Most bytes that open files hold beside their batches, going by their footers. One row group of the size
 /// that other engines write by default fits, as it is stored and unpacked.
@@ -84,6 +91,21 @@ pub enum RewriteError {
         /// What there is.
         written: u64,
     },
+    /// Other rows were written than were read.
+    #[error(
+        "the rows of `{first}` and the {others} files merged with it have the sum {expected}, and \
+         those that were written have {written}: nothing is changed, look at the files of the table"
+    )]
+    RowsDiffer {
+        /// The first file of the group.
+        first: String,
+        /// How many others there are.
+        others: u64,
+        /// The sum of the rows that were read, without the deleted ones.
+        expected: RowSum,
+        /// The sum of those that were written.
+        written: RowSum,
+    },
 }
 
 impl RewriteError {
@@ -97,20 +119,28 @@ impl RewriteError {
             | Self::Read(_)
             | Self::Deletes(_)
             | Self::Write(_)
-            | Self::Miscounted { .. } => None,
+            | Self::Miscounted { .. }
+            | Self::RowsDiffer { .. } => None,
         }
     }
 
     /// Whether fewer of the files may do: not where deletes are what does not read.
     #[must_use]
     pub fn may_be_of_one_file(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Miscounted { .. }) && !self.is_of_store()
+        let is_of_rows = matches!(self, Self::Miscounted { .. } | Self::RowsDiffer { .. });
+        is_of_rows || (matches!(self, Self::Write(_)) && !self.is_of_store())
     }
 
     /// Whether another try fails as well: the file is as it is.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::Unsorted { .. } | Self::TooLarge { .. } | Self::Miscounted { .. })
+        match self {
+            Self::Unsorted { .. }
+            | Self::TooLarge { .. }
+            | Self::Miscounted { .. }
+            | Self::RowsDiffer { .. } => true,
+            Self::Plan(_) | Self::Read(_) | Self::Deletes(_) | Self::Write(_) => false,
+        }
     }
 
     /// Whether the store takes no file: it takes none of others then.
@@ -146,6 +176,8 @@ pub struct RewrittenFiles {
     pub rows: u64,
     /// How many deleted rows were left out.
     pub deleted_rows: u64,
+    /// The sum of those that were written; none of a table whose rows have none.
+    pub rows_sum: Option<RowSum>,
 }
 
 impl RewrittenFiles {
@@ -171,6 +203,8 @@ impl RewrittenFiles {
 /// `read`. It changes no row, so it moves no mark.
 #[must_use]
 pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> NewSnapshot {
+    let sums = groups.iter().map(|group| group.rows_sum);
+    let rows = sums.reduce(|one, other| Some(one?.merge(other?))).flatten();
     NewSnapshot {
         operation: Operation::Replace,
         read: Some(read),
@@ -180,6 +214,8 @@ pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> N
             ("icecore.commit-id".to_owned(), commit_id),
             (COMPACTION.to_owned(), MERGED.to_owned()),
         ]),
+        rows_added: rows,
+        rows_removed: rows,
         ..NewSnapshot::default()
     }
 }
@@ -194,6 +230,23 @@ pub struct FileRewrite<'a> {
     rows: u64,
     /// Rows that were read.
     read: u64,
+    /// Their sum, as they come from the files.
+    pub(super) read_sum: ReadSum,
+}
+
+/// The sum of the rows that were read of all files so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReadSum(Arc<Mutex<RowSum>>);
+
+impl ReadSum {
+    pub(super) fn add(&self, rows: RowSum) {
+        let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *sum = sum.merge(rows);
+    }
+
+    fn get(&self) -> RowSum {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl std::fmt::Debug for FileRewrite<'_> {
@@ -219,6 +272,7 @@ impl<'a> FileRewrite<'a> {
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
         let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
         let mut merge = RowMerge::new(Arc::new(layout.clone()));
+        let (has_sum, read_sum) = (RowKeys::of(&layout.schema).is_some(), ReadSum::default());
         let mut done = RewrittenFiles::default();
         let (mut rows, mut held, mut taken) = (0, 0, 0);
         for file in files {
@@ -235,7 +289,11 @@ impl<'a> FileRewrite<'a> {
             done.rows += kept;
             done.deleted_rows +=
                 deleted.zip(file.rows.checked_sub(1)).map_or(0, |(places, last)| places.rank(last));
-            let of_file: FileRows<'a> = of_file.map_err(ReadError::from).boxed();
+            let sum = has_sum.then(|| read_sum.clone());
+            let add = move |rows: &RecordBatch| {
+                sum.iter().for_each(|sum| sum.add(row_sum::sum_of(rows)));
+            };
+            let of_file: FileRows<'a> = of_file.map_err(ReadError::from).inspect_ok(add).boxed();
             merge.add(&file.location, of_file, is_sorted).await?;
             taken += 1;
             done.files += 1;
@@ -255,7 +313,7 @@ impl<'a> FileRewrite<'a> {
             done.removed.push(described(delete)?);
         }
         let writer = SortedWriter::new(source.storage, layout, ids);
-        Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0 })
+        Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0, read_sum })
     }
 
     /// The files that it takes, and what is left of them; nothing is written yet.
@@ -281,13 +339,21 @@ impl<'a> FileRewrite<'a> {
     /// # Errors
     /// [`RewriteError`]; what was written is deleted then.
     pub async fn finish(self) -> Result<RewrittenFiles, RewriteError> {
-        let Self { writer, storage, mut done, rows, read, .. } = self;
-        done.added = writer.finish().await?;
+        let Self { writer, storage, mut done, rows, read, read_sum, .. } = self;
+        let WrittenFiles { files, rows_sum } = writer.finish_summed().await?;
+        (done.added, done.rows_sum) = (files, rows_sum);
         let written: u64 = done.added.iter().map(DataFile::record_count).sum();
         let expected = rows.saturating_sub(done.deleted_rows);
         if [done.rows, read, written].iter().any(|counted| *counted != expected) {
             delete(storage, done.locations()).await;
             return Err(RewriteError::Miscounted { expected, written });
+        }
+        let expected = read_sum.get();
+        if let Some(written) = rows_sum.filter(|written| *written != expected) {
+            delete(storage, done.locations()).await;
+            let first = done.removed.first().map(|file| file.file_path().to_owned());
+            let (first, others) = (first.unwrap_or_default(), done.files.saturating_sub(1));
+            return Err(RewriteError::RowsDiffer { first, others, expected, written });
         }
         Ok(done)
     }

@@ -7,7 +7,8 @@ use crate::{
         file_columns::{FileColumns, OpenFile},
         lake::{TestLake, longs, optional, schema, texts, within},
         reader::{DeleteHandling, ReadError, ReadRequest, rows, rows_in_batches},
-        writer::FileLayout,
+        row_sum::hash_of,
+        writer::{FileLayout, delete},
     },
 };
 use arrow::{
@@ -18,8 +19,9 @@ use futures::StreamExt;
 use iceberg::spec::{
     DataFile, ListType, Literal, NullOrder,
     PrimitiveType::{self, Long},
-    SortDirection, SortField, SortOrder, Struct, StructType, Type,
+    SortDirection, SortField, SortOrder, Struct, StructType, Type, UnboundPartitionSpec,
 };
+use icecore_catalog::row_sum::RowSum;
 
 /// Id and name of each row, in order.
 fn people(batches: &[RecordBatch]) -> Vec<(i64, Option<String>)> {
@@ -402,6 +404,50 @@ async fn a_manifest_that_miscounts_ends_a_rewrite() {
     };
     let data = format!("{}/data", lake.metadata.location());
     assert_eq!(lake.storage.list(&data).await.unwrap().len(), 2, "nothing is left behind");
+}
+
+#[tokio::test]
+async fn other_rows_than_were_read_end_a_rewrite() {
+    let columns = schema([optional(1, "id", PrimitiveType::String), optional(2, "seq", Long)]);
+    let mut lake = TestLake::new(columns, UnboundPartitionSpec::builder().build());
+    for seqs in [[1, 2], [3, 4]] {
+        let ids = seqs.map(|seq| format!("e-{seq}"));
+        let columns = [
+            (1, "id", texts(ids.iter().map(|id| Some(id.as_str())))),
+            (2, "seq", longs(seqs.map(Some))),
+        ];
+        let file = lake.write(&columns).await.build().unwrap();
+        lake.commit(vec![file]).await;
+    }
+    let id = lake.metadata.current_snapshot_id().unwrap();
+    let live = live_files(lake.source(), id).await.unwrap();
+    let locations = live.iter().map(|file| file.location.as_str()).collect();
+    let (files, deletes) = planned_files(lake.source(), id, &locations).await.unwrap();
+    let deletes = RowDeletes::read(lake.source(), deletes, &files).await.unwrap();
+    let ids = IdGenerator::new(Clock::manual(1_000));
+    let mut lost = RowSum::default();
+    lost.add(hash_of("e-5", 5));
+    for fault in [RowSum::default(), lost] {
+        let input = RewriteInput { source: lake.source(), files: &files, deletes: &deletes };
+        let mut rewrite = FileRewrite::open(input, &ids).await.unwrap();
+        while rewrite.step().await.unwrap() {}
+        rewrite.read_sum.add(fault);
+        let data = format!("{}/data", lake.metadata.location());
+        let ended = rewrite.finish().await;
+        let left = lake.storage.list(&data).await.unwrap().len();
+        match ended {
+            Ok(done) => {
+                assert_eq!((fault, left), (RowSum::default(), 3));
+                assert_eq!(done.rows_sum.map(RowSum::rows), Some(4));
+                delete(&lake.storage, done.locations()).await;
+            }
+            Err(RewriteError::RowsDiffer { first, others, expected, written }) => {
+                assert_eq!((expected.minus(written), left), (lost, 2));
+                assert!(others == 1 && files.iter().any(|file| file.location == first), "{first}");
+            }
+            Err(cause) => panic!("{cause}"),
+        }
+    }
 }
 
 #[test]

@@ -21,7 +21,8 @@ use crate::{
     table::{
         encode::{EncodedFile, GroupedFile, ROW_GROUP_ROWS_MAX},
         partition::{self, PartitionRows, PartitionSplit},
-        writer::{FileLayout, WriteError, align, delete},
+        row_sum::{self, RowKeys},
+        writer::{FileLayout, WriteError, WrittenFiles, align, delete},
     },
 };
 use arrow::{
@@ -31,7 +32,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use iceberg::spec::{DataFile, Struct};
-use icecore_catalog::storage::Storage;
+use icecore_catalog::{row_sum::RowSum, storage::Storage};
 use std::{mem, sync::Arc};
 
 /// Most bytes that the rows of a row group take in memory; a single row may take more.
@@ -56,6 +57,8 @@ pub struct SortedWriter<'a> {
     rows_bytes: usize,
     file: Option<GroupedFile>,
     written: Vec<DataFile>,
+    /// The sum of the rows that were encoded; none of a table whose rows have none.
+    rows_sum: Option<RowSum>,
     /// The most bytes that were held at a time.
     held_max: usize,
 }
@@ -74,6 +77,7 @@ impl<'a> SortedWriter<'a> {
         group_bytes_max: usize,
     ) -> Self {
         layout.file_bytes = layout.file_bytes.min(FILE_BYTES_MAX);
+        let rows_sum = RowKeys::of(&layout.schema).map(|_| RowSum::default());
         Self {
             storage,
             ids,
@@ -84,6 +88,7 @@ impl<'a> SortedWriter<'a> {
             rows_bytes: 0,
             file: None,
             written: Vec::new(),
+            rows_sum,
             held_max: 0,
         }
     }
@@ -101,13 +106,22 @@ impl<'a> SortedWriter<'a> {
     ///
     /// # Errors
     /// [`WriteError`]
-    pub async fn finish(mut self) -> Result<Vec<DataFile>, WriteError> {
+    pub async fn finish(self) -> Result<Vec<DataFile>, WriteError> {
+        self.finish_summed().await.map(|written| written.files)
+    }
+
+    /// The same, with the sum of the rows.
+    ///
+    /// # Errors
+    /// [`WriteError`]
+    pub async fn finish_summed(mut self) -> Result<WrittenFiles, WriteError> {
         let mut ended = self.end_file().await;
         if ended.is_ok() {
             let names: Vec<&str> = self.written.iter().map(DataFile::file_path).collect();
             ended = self.storage.sync_names(&names).await.map_err(WriteError::Store);
         }
-        self.delete_after(ended).await.map(|()| self.written)
+        self.delete_after(ended).await?;
+        Ok(WrittenFiles { files: self.written, rows_sum: self.rows_sum })
     }
 
     /// Deletes the files that were written.
@@ -205,12 +219,15 @@ impl<'a> SortedWriter<'a> {
             }
         };
         let before = file.bytes();
-        let (file, plain) = blocking(move || {
+        let before_sum = self.rows_sum;
+        let (file, plain, sum) = blocking(move || {
             let group = concat_batches(&rows[0].schema(), &rows).map_err(WriteError::Split)?;
+            let sum = before_sum.map(|before| before.merge(row_sum::sum_of(&group)));
             let plain = file.add(&group)?;
-            Ok((file, plain))
+            Ok((file, plain, sum))
         })
         .await?;
+        self.rows_sum = sum;
         self.held_max = self.held_max.max(2 * bytes + plain + file.bytes());
         let of_group = file.bytes() - before;
         let is_long = self.layout.file_bytes < file.bytes() + of_group;

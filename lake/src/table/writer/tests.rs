@@ -57,7 +57,7 @@ impl Fixture {
     /// As a table would be written that wants files of this size.
     async fn write_cut(&self, rows: &RecordBatch, file_bytes: usize) -> Vec<DataFile> {
         let layout = FileLayout { file_bytes, ..FileLayout::of(&self.events_table()) };
-        write_as(&self.storage, layout, vec![rows.clone()], &self.ids).await.unwrap()
+        write_as(&self.storage, layout, vec![rows.clone()], &self.ids).await.unwrap().files
     }
 
     async fn bytes(&self, file: &DataFile) -> Bytes {
