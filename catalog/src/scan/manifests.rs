@@ -247,7 +247,9 @@ impl ManifestCache {
     }
 }
 
-fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> PlannedFiles {
+/// The live files of a manifest, in its order; the list's entry has what files without one of their own take.
+#[must_use]
+pub fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> PlannedFiles {
     let mut next_row_id = manifest.first_row_id.and_then(|id| i64::try_from(id).ok());
     let mut files = PlannedFiles::new();
     for entry in parsed.entries() {
