@@ -8,6 +8,7 @@
 //! listed, so nothing is done that an operator cannot see.
 
 pub mod compaction;
+pub mod fsck;
 pub mod obsolete;
 mod record;
 mod runner;
