@@ -41,7 +41,7 @@ pub(super) async fn note(
     });
     let found: Vec<&str> = orphans.map(|file| file.location.as_str()).collect();
     if let Some(first) = found.first() {
-        let text = format!("{} files older than 24 h are named by no snapshot", found.len());
+        let text = format!("files older than 24 h that no snapshot names: {}", found.len());
         report.add_note(FsckFinding::new(FindingKind::Orphans, text).of_file(first));
     }
     Ok(())

@@ -218,9 +218,10 @@ impl HistoryWalk {
         } else if total < was && !self.has_deletes {
             let text = format!("a rewrite made {total} rows of {was}, and nothing was deleted");
             self.fault(FindingKind::Summary, text, snapshot);
+        } else {
+            // Rows that were deleted are gone from the files now.
+            self.slack += i128::from(was - total);
         }
-        // Rows that were deleted are gone from the files now.
-        self.slack += i128::from(was.saturating_sub(total));
     }
 
     /// A snapshot of another engine.
