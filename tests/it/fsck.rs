@@ -164,11 +164,9 @@ async fn a_data_file_that_is_not_as_it_was_is_found() {
     restore(&files[0], &one[..one.len() - 7]);
     assert_eq!(damage(&server, "?quick=true").await, ["size"]);
 
-    // In the footer, which is before the last eight bytes.
+    // A footer ends in the length and the mark of the format.
     let mut torn = one.clone();
-    let at = torn.len() - 12;
-    torn[at..at + 4].fill(0xff);
-    torn[one.len() - 200..one.len() - 100].fill(0xff);
+    torn[one.len() - 4..].fill(0);
     restore(&files[0], &torn);
     assert_eq!(damage(&server, "?quick=true").await, ["footer"]);
 
