@@ -160,10 +160,15 @@ impl Fsck {
         };
         let TableFindings { mut report, missing, named } = found;
         self.settle(table, loaded, missing, &mut report).await?;
-        index::check(&self.0.catalog, table, loaded, ours.is_some(), &mut report).await?;
+        let catalog = &self.0.catalog;
+        let mut rest = index::check(catalog, table, loaded, ours.is_some(), &mut report).await;
         // What a torn manifest names would count as nameless.
-        if report.is_whole() {
-            orphans::note(&self.0.catalog, loaded, named, &mut report).await?;
+        if rest.is_ok() && report.is_whole() {
+            rest = orphans::note(catalog, loaded, named, &mut report).await;
+        }
+        if let Err(cause) = rest {
+            let what = self.of_table(cause).await?;
+            report.add_damage(FsckFinding::new(FindingKind::Unreadable, what));
         }
         Ok(report)
     }
@@ -199,7 +204,14 @@ impl Fsck {
                     break;
                 }
             };
-            files = needed(self.0.catalog.storage(), &now, &files).await?;
+            match needed(self.0.catalog.storage(), &now, &files).await {
+                Ok(needed) => files = needed,
+                Err(cause) => {
+                    let what = self.of_table(cause).await?;
+                    report.add_damage(FsckFinding::new(FindingKind::Unreadable, what));
+                    break;
+                }
+            }
             seen = now.metadata_location;
         }
         let needed = missing.into_iter().filter(|it| files.contains(&it.location));
