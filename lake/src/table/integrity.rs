@@ -233,6 +233,16 @@ impl<'a> TableCheck<'a> {
         }
     }
 
+    /// Damage where we wrote what a snapshot brought, or nobody knows who did, and a note where another
+    /// engine recorded it so.
+    fn tell(&mut self, snapshot: i64, finding: FsckFinding) {
+        let made = self.table().snapshot_by_id(snapshot);
+        match self.is_ours() && made.is_none_or(history::is_own) {
+            true => self.damage(finding),
+            false => self.note(finding),
+        }
+    }
+
     /// Notes that a retained snapshot names a file.
     fn name(&mut self, location: &str) {
         let normal = self.input.storage.normalize(location);

@@ -19,7 +19,7 @@ const QUEUED_MAX: u32 = 1_000_000;
 pub(super) async fn note(
     catalog: &Catalog,
     loaded: &LoadedTable,
-    mut named: FileKeys,
+    named: &mut FileKeys,
     report: &mut FsckTable,
 ) -> Result<(), CatalogError> {
     let (storage, table) = (catalog.storage(), &loaded.metadata);

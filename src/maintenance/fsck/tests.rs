@@ -2,7 +2,7 @@ use super::*;
 use arrow::record_batch::RecordBatch;
 use iceberg::{
     TableUpdate,
-    spec::{DataFile, Operation},
+    spec::{DataFile, FormatVersion, ManifestList, ManifestWriterBuilder, Operation},
 };
 use icecore_catalog::{
     catalog::TableChange,
@@ -271,6 +271,29 @@ async fn a_file_that_goes_while_nobody_needs_it_is_no_damage() {
     let table = house.check_as(&before).await;
     assert!(table.is_whole(), "{table:?}");
     assert!(house.check().await.is_whole());
+}
+
+#[tokio::test]
+async fn a_manifest_that_lost_a_file_is_found() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    assert!(1 < files.len());
+    let metadata = house.load().await.metadata;
+    let snapshot = metadata.current_snapshot().unwrap();
+    let list = fs::read(path(snapshot.manifest_list())).unwrap();
+    let list = ManifestList::parse_with_version(&list, FormatVersion::V2).unwrap();
+    let manifest = list.entries()[0].manifest_path.clone();
+    let output = house.catalog.storage().file_io().new_output(manifest).unwrap();
+    let schema = Arc::clone(metadata.current_schema());
+    let spec = metadata.default_partition_spec().as_ref().clone();
+    let id = Some(snapshot.snapshot_id());
+    let mut writer = ManifestWriterBuilder::new(output, id, schema, spec).build_v2_data();
+    writer.add_file(files[0].clone(), snapshot.sequence_number()).unwrap();
+    writer.write_manifest_file().await.unwrap();
+    let found = kinds(&house.check().await);
+    for kind in [FindingKind::Counts, FindingKind::Summary, FindingKind::Numbers] {
+        assert!(found.contains(&kind), "{found:?}");
+    }
 }
 
 #[tokio::test]

@@ -70,7 +70,17 @@ pub(super) async fn check(
     snapshot: i64,
 ) -> Result<Option<ManifestSums>, CatalogError> {
     check.name(&manifest.manifest_path);
-    let Some(parsed) = parsed(check, manifest, snapshot).await? else { return Ok(None) };
+    let Some((parsed, length)) = parsed(check, manifest, snapshot).await? else {
+        return Ok(None);
+    };
+    if u64::try_from(manifest.manifest_length).ok() != Some(length) {
+        let what = format!(
+            "the manifest has {length} bytes, and its list says {}",
+            manifest.manifest_length
+        );
+        let finding = FsckFinding::new(FindingKind::Size, what).of_snapshot(snapshot);
+        check.tell(manifest.added_snapshot_id, finding.of_file(&manifest.manifest_path));
+    }
     check_counts(check, manifest, &parsed, snapshot);
     let mut sums = ManifestSums::default();
     for file in live_files(&parsed, manifest) {
@@ -81,12 +91,12 @@ pub(super) async fn check(
     Ok(Some(sums))
 }
 
-/// The manifest; none where it does not read, which is told.
+/// The manifest and its length; none where it does not read, which is told.
 pub(super) async fn parsed(
     check: &mut TableCheck<'_>,
     manifest: &ManifestFile,
     snapshot: i64,
-) -> Result<Option<Manifest>, CatalogError> {
+) -> Result<Option<(Manifest, u64)>, CatalogError> {
     let location = manifest.manifest_path.as_str();
     let finding = FsckFinding::new(FindingKind::Manifest, "the manifest").of_snapshot(snapshot);
     let bytes = match check.input.storage.get(location).await {
@@ -96,20 +106,11 @@ pub(super) async fn parsed(
             return Ok(None);
         }
     };
-    let length = bytes.len();
-    if i64::try_from(length).ok() != Some(manifest.manifest_length) {
-        let what = format!(
-            "the manifest has {length} bytes, and its list says {}",
-            manifest.manifest_length
-        );
-        let finding = FsckFinding::new(FindingKind::Size, what).of_snapshot(snapshot);
-        check.damage(finding.of_file(location));
-        check.is_current_torn |= check.is_current(snapshot);
-    }
+    let length = bytes.len() as u64;
     let parsed = apart(move || manifest_file::parse(&bytes).map_err(|cause| cause.to_string()));
     let parsed = parsed.await.unwrap_or_else(|| Err("its parser failed".to_owned()));
     match parsed {
-        Ok(parsed) => Ok(Some(parsed)),
+        Ok(parsed) => Ok(Some((parsed, length))),
         Err(reason) => {
             check.is_current_torn |= check.is_current(snapshot);
             let what = format!("the manifest does not read: {reason}");
@@ -163,7 +164,7 @@ fn check_counts(
                 rows.unwrap_or(found_rows),
             );
             let finding = FsckFinding::new(FindingKind::Counts, what).of_snapshot(snapshot);
-            check.damage(finding.of_file(&manifest.manifest_path));
+            check.tell(manifest.added_snapshot_id, finding.of_file(&manifest.manifest_path));
         }
     }
 }

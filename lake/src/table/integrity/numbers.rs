@@ -210,7 +210,8 @@ async fn files_of<'s>(
         listed.into_iter().partition(|manifest| manifest.content == ManifestContentType::Data);
     let mut deletes = PlannedFiles::new();
     for manifest in &of_deletes {
-        let Some(parsed) = manifests::parsed(check, manifest, id).await? else { return Ok(None) };
+        let parsed = manifests::parsed(check, manifest, id).await?;
+        let Some((parsed, _)) = parsed else { return Ok(None) };
         deletes.extend(live_files(&parsed, manifest));
     }
     let deletes = DeleteIndex::new(source.metadata, deletes);
@@ -226,7 +227,7 @@ async fn pass_over(
 ) -> Result<Option<NumberPass>, CatalogError> {
     for manifest in &read.manifests {
         let parsed = manifests::parsed(check, manifest, read.snapshot).await?;
-        let Some(parsed) = parsed else { return Ok(None) };
+        let Some((parsed, _)) = parsed else { return Ok(None) };
         let files = live_files(&parsed, manifest);
         let alive = parsed.entries().iter().filter(|entry| entry.is_alive());
         let origins: Vec<FileOrigin> = alive
@@ -236,7 +237,7 @@ async fn pass_over(
         let deletes = match deletes {
             Ok(deletes) => deletes,
             Err(cause) => {
-                return unread(check, &manifest.manifest_path, with_causes(&cause)).await;
+                return unread(check, &manifest.manifest_path, &with_causes(&cause)).await;
             }
         };
         for (file, origin) in files.iter().zip(origins) {
@@ -245,16 +246,15 @@ async fn pass_over(
             }
             let deleted = match deletes.of(read.source, file).await {
                 Ok(deleted) => deleted,
-                Err(cause) => return unread(check, &file.location, with_causes(&cause)).await,
+                Err(cause) => return unread(check, &file.location, &with_causes(&cause)).await,
             };
             let done = match take_file(check, read, file, (pass, deleted, origin)).await {
                 Some(Ok(done)) => done,
                 Some(Err(cause)) => {
-                    return unread(check, &file.location, with_causes(&cause)).await;
+                    return unread(check, &file.location, &with_causes(&cause)).await;
                 }
                 None => {
-                    let reason = "its reader failed".to_owned();
-                    return unread(check, &file.location, reason).await;
+                    return unread(check, &file.location, "its reader failed").await;
                 }
             };
             pass = done;
@@ -267,7 +267,7 @@ async fn pass_over(
 async fn unread(
     check: &mut TableCheck<'_>,
     location: &str,
-    reason: String,
+    reason: &str,
 ) -> Result<Option<NumberPass>, CatalogError> {
     if !check.stands().await? {
         let text = format!("the warehouse does not answer: {reason}");
