@@ -341,6 +341,16 @@ async fn a_name_that_is_not_there_and_a_second_run_are_refused() {
 }
 
 #[tokio::test]
+async fn a_run_that_nobody_waits_for_makes_way_for_the_next() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Rows };
+    let left = tokio::time::timeout(Duration::ZERO, house.fsck.run(&request)).await;
+    assert!(left.is_err(), "{left:?}");
+    assert!(house.check().await.is_whole());
+}
+
+#[tokio::test]
 async fn a_warehouse_that_is_away_is_no_damage() {
     let mut house = House::new().await;
     house.commit(rows(1, 10), (1, 10)).await;
