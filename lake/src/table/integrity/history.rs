@@ -35,8 +35,10 @@ pub(super) enum FileOrigin {
     Log(SeqRange),
     /// An append of another engine: what its rows have for numbers is theirs.
     Foreign,
-    /// A rewrite, which may have rows of both, or a snapshot that is gone.
-    Mixed,
+    /// A rewrite of ours, or a snapshot of ours that is gone.
+    Service,
+    /// Another engine, which may have written our rows anew, or changed them.
+    Other,
 }
 
 /// What the history says of the numbers.
@@ -54,9 +56,10 @@ pub(super) struct CommitLedger {
 }
 
 impl CommitLedger {
-    /// Who added the file that came with this snapshot.
-    pub(super) fn origin(&self, snapshot: i64) -> FileOrigin {
-        self.origins.get(&snapshot).copied().unwrap_or(FileOrigin::Mixed)
+    /// Who added a file that came with this snapshot. Of one that is gone only the file's name tells.
+    pub(super) fn origin(&self, snapshot: i64, has_own_name: bool) -> FileOrigin {
+        let by_name = if has_own_name { FileOrigin::Service } else { FileOrigin::Other };
+        self.origins.get(&snapshot).copied().unwrap_or(by_name)
     }
 }
 
@@ -139,14 +142,14 @@ impl HistoryWalk {
             }
             (true, None) => {
                 self.rewrite(snapshot, seq(LAST_SEQ), is_adjacent);
-                FileOrigin::Mixed
+                FileOrigin::Service
             }
             (false, _) => {
                 self.other(snapshot, is_adjacent);
                 match snapshot.summary().operation {
                     Operation::Append => FileOrigin::Foreign,
                     Operation::Replace | Operation::Overwrite | Operation::Delete => {
-                        FileOrigin::Mixed
+                        FileOrigin::Other
                     }
                 }
             }

@@ -3,9 +3,11 @@
 //!
 //! They are kept as bitmaps of [`PASS_NUMBERS`] at a time, which take at most 64 MiB each, and there are
 //! two of them and one of those that are there twice. A table with more is read once for each part of its
-//! numbers that has rows. Rows of which a delete file says that they are deleted count as there.
+//! numbers that has rows. Rows of which a delete file says that they are deleted count as there, and so do
+//! rows that another engine wrote anew.
 
 use crate::table::{
+    compaction::has_own_name,
     deletes::{DeletedRows, RowDeletes},
     file_columns::{FileColumns, FileError},
     integrity::{
@@ -49,7 +51,9 @@ struct NumberPass {
     /// The highest number that a row may have.
     mark: u64,
     live: RoaringTreemap,
-    deleted: RoaringTreemap,
+    /// Numbers that are there, and may be there again: of deleted rows, and of rows that another engine
+    /// wrote anew.
+    spare: RoaringTreemap,
     twice: RoaringTreemap,
     /// The lowest number behind the range.
     beyond: Option<u64>,
@@ -66,7 +70,7 @@ impl NumberPass {
             range: start..start.saturating_add(PASS_NUMBERS),
             mark,
             live: RoaringTreemap::new(),
-            deleted: RoaringTreemap::new(),
+            spare: RoaringTreemap::new(),
             twice: RoaringTreemap::new(),
             beyond: None,
             above: 0,
@@ -91,7 +95,10 @@ impl NumberPass {
         for (place, number) in (start..).zip(numbers) {
             let number = number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
             if number == 0 || self.mark < number {
-                self.above += 1;
+                match origin {
+                    FileOrigin::Other | FileOrigin::Foreign => self.foreign += 1,
+                    FileOrigin::Log(_) | FileOrigin::Service => self.above += 1,
+                }
                 continue;
             }
             if let FileOrigin::Log((first, last)) = origin {
@@ -101,8 +108,8 @@ impl NumberPass {
                 self.beyond = Some(self.beyond.map_or(number, |beyond| beyond.min(number)));
             } else if self.range.start <= number {
                 let is_deleted = deleted.is_some_and(|deleted| deleted.contains(place));
-                if is_deleted {
-                    self.deleted.insert(number);
+                if is_deleted || origin == FileOrigin::Other {
+                    self.spare.insert(number);
                 } else if !self.live.insert(number) {
                     self.twice.insert(number);
                 }
@@ -151,7 +158,7 @@ pub(super) async fn check(
     let Some(seq) = seq.filter(|_| check.table().current_snapshot().is_some()) else {
         return Ok(());
     };
-    if check.is_current_torn || !check.found.missing.is_empty() {
+    if check.is_current_torn {
         let text = "the numbers of the rows are not counted, as files do not read";
         check.note(FsckFinding::new(FindingKind::Unchecked, text));
         return Ok(());
@@ -230,8 +237,11 @@ async fn pass_over(
         let Some((parsed, _)) = parsed else { return Ok(None) };
         let files = live_files(&parsed, manifest);
         let alive = parsed.entries().iter().filter(|entry| entry.is_alive());
-        let origins: Vec<FileOrigin> = alive
-            .map(|entry| ledger.origin(entry.snapshot_id().unwrap_or(manifest.added_snapshot_id)))
+        let added_by = alive.map(|entry| entry.snapshot_id().unwrap_or(manifest.added_snapshot_id));
+        let origins: Vec<FileOrigin> = files
+            .iter()
+            .zip(added_by)
+            .map(|(file, snapshot)| ledger.origin(snapshot, has_own_name(check.table(), file)))
             .collect();
         let deletes = RowDeletes::read(read.source, read.deletes.clone(), &files).await;
         let deletes = match deletes {
@@ -361,7 +371,7 @@ fn gaps(
 ) -> MissingNumbers {
     let start = pass.range.start;
     let mut present = pass.live;
-    present |= pass.deleted;
+    present |= pass.spare;
     if present.len() == until.saturating_sub(start) {
         return missing;
     }
