@@ -13,6 +13,7 @@ pub mod compact;
 pub mod deadletters;
 pub mod doctor;
 pub mod export;
+pub mod fsck;
 pub mod import;
 pub mod ingest;
 pub mod jobs;
@@ -149,6 +150,8 @@ enum RunCommand {
     Audit(audit::AuditCommand),
     /// Merge small data files now, and write files with deleted rows anew
     Compact(compact::CompactCommand),
+    /// Prove that tables are whole: every file, every row, every number
+    Fsck(fsck::FsckCommand),
     /// List what the server does by itself: each job, its last run and its next one; or run a job
     Jobs(jobs::JobsCommand),
     /// Show every setting with its value, origin and meaning
@@ -313,6 +316,7 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Webhooks(command) => webhooks::run(config, &command).await,
         RunCommand::Audit(command) => audit::run(config, &command).await,
         RunCommand::Compact(command) => compact::run(config, &command).await,
+        RunCommand::Fsck(command) => fsck::run(config, &command).await,
         RunCommand::Jobs(command) => jobs::run(config, &command).await,
         RunCommand::Config(_) => admin::config(config),
         RunCommand::Backup(command) => backup::run(config, &command).await,

@@ -8,6 +8,7 @@ pub mod body;
 pub mod conservation;
 pub mod dead_letters;
 pub mod error;
+pub mod fsck;
 pub mod guard;
 pub mod gzip;
 pub mod health;
@@ -29,7 +30,7 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{JobRegistry, compaction::Compaction},
+    maintenance::{JobRegistry, compaction::Compaction, fsck::Fsck},
     owner::LogOwnership,
     sql::Sql,
 };
@@ -122,6 +123,8 @@ pub struct AppParts {
     pub jobs: JobRegistry,
     /// Compaction by hand.
     pub compaction: Compaction,
+    /// Checks of tables.
+    pub fsck: Fsck,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

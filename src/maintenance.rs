@@ -9,6 +9,7 @@
 //! listed, so nothing is done that an operator cannot see.
 
 pub mod compaction;
+pub mod fsck;
 pub mod obsolete;
 pub mod planned;
 mod record;

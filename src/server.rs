@@ -20,6 +20,7 @@ use crate::{
     maintenance::{
         JobRegistry,
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
+        fsck::Fsck,
         obsolete::DeleteObsolete,
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -198,6 +199,7 @@ impl Server {
             flush,
             sql,
             wal,
+            fsck: Fsck::new(&catalog, config.tables.clone()),
             catalog,
             access: access.clone(),
             clock,

@@ -11,6 +11,7 @@ mod encode;
 pub mod evolve;
 pub mod field_ids;
 pub mod file_columns;
+pub mod integrity;
 pub mod known_ids;
 #[cfg(test)]
 pub(crate) mod lake;

@@ -8,6 +8,7 @@ pub mod columns;
 pub mod conservation;
 pub mod dead_letters;
 pub mod error_code;
+pub mod fsck;
 pub mod generate;
 pub mod jobs;
 pub mod names;

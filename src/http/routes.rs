@@ -4,7 +4,7 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 use crate::http::{
-    AppState, admin, conservation, dead_letters,
+    AppState, admin, conservation, dead_letters, fsck,
     guard::{self, RouteNeed},
     health,
     ingest::{self, calls::calls},
@@ -27,6 +27,7 @@ use icecore_schemas::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
     },
+    fsck::{FsckParameters, FsckReport},
     jobs::{JobList, JobParameters, JobReport},
     query::SqlRequest,
     snapshot_id::SnapshotIds,
@@ -364,6 +365,15 @@ pub const ROUTES: &[Route] = &[
             (404, "No such job that is run by hand, or no such namespace"),
             (429, "A run of this job goes on already"),
             (503, "This server takes no events: run it on the one that does"),
+        ]),
+    post("/admin/fsck", Everywhere(Admin), |m| on(m, fsck::run))
+        .about("Prove that tables are whole: every file, row and number; changes nothing, and ends when its client goes")
+        .query::<FsckParameters>()
+        .answers::<FsckReport>(&[(200, "What was found; `whole` says whether nothing is damaged")])
+        .refuses(&[
+            (404, "No such namespace or table"),
+            (429, "A check goes on already"),
+            (503, "The warehouse or the metastore does not answer"),
         ]),
     get("/healthz", Open, |m| on(m, health::healthz))
         .about("Alive")

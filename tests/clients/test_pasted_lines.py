@@ -188,6 +188,9 @@ def test_operations(shell):
     shell.paste("icecore compact --ns", words)
     shell.paste("icecore compact --dry-run")
     shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/compact", words)
+    shell.paste("icecore fsck --ns", words)
+    shell.paste("icecore fsck   ")
+    assert json.loads(shell.paste("curl -s -X POST \"localhost:8181/admin/fsck", words))["whole"]
     assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
     shell.paste("icecore jobs  ")
     shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})
@@ -232,6 +235,7 @@ def test_operations(shell):
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
         "icecore compact": "names a command, whose lines are run above",
         "icecore import": "names a command, whose lines are run above",
+        "icecore fsck": "names a command, whose lines are run above",
         "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
         "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",

@@ -1,4 +1,5 @@
 """The warehouse on S3: events go in, every engine reads them with the keys that the catalog hands out."""
+import json
 import time
 from datetime import datetime, timezone
 
@@ -59,6 +60,15 @@ def test_spark_reads_and_writes_the_bucket(server, spark_session, truth):
     spark.rows(f"CREATE TABLE {spark.table(name, 'by_type')} USING iceberg AS SELECT type, count(*) AS events FROM {spark.table(name, 'events')} GROUP BY type")
     duck = DuckDB(server.url + "/catalog")
     assert duck.rows(f"SELECT sum(events) FROM {duck.table(name, 'by_type')}") == [(truth.by_namespace[next(iter(NAMESPACES))],)]
+
+
+def test_tables_of_every_writer_are_whole(server, truth):
+    status, _, body = server.client().request("POST", "/admin/fsck")
+    report = json.loads(body)
+    assert status == 200 and report["whole"], report
+    rows = {table["table"]: table["rows"] for table in report["tables"]}
+    for namespace in NAMESPACES:
+        assert rows[f"{catalog_name(namespace)}.events"] == truth.by_namespace[namespace]
 
 
 def test_a_store_that_stops_is_told_and_nothing_is_lost(tmp_path):

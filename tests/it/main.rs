@@ -24,6 +24,7 @@ mod exported;
 mod files;
 mod flipped_bits;
 mod foreign_servers;
+mod fsck;
 mod half_sent;
 mod harness;
 mod health;

@@ -26,6 +26,17 @@ impl Tables<'_> {
         Ok(loaded)
     }
 
+    /// A table as its metadata file says now, whatever this process knows of the file.
+    ///
+    /// # Errors
+    /// As [`Tables::load`].
+    pub async fn load_anew(self, table: &TableIdent) -> Result<LoadedTable, CatalogError> {
+        let row = self.0.metastore().table(table.namespace.as_ref(), &table.name).await?;
+        let row = row.ok_or_else(|| CatalogError::NoSuchTable(table.to_string()))?;
+        self.0.forget(&row.metadata_location);
+        self.load(table).await
+    }
+
     /// A table as one of its metadata files has it, whether or not it is there any more.
     ///
     /// # Errors

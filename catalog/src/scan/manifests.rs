@@ -247,7 +247,10 @@ impl ManifestCache {
     }
 }
 
-fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> PlannedFiles {
+/// The live files of a manifest, in its order; what an entry does not say of its file is the list's to
+/// say.
+#[must_use]
+pub fn live_files(parsed: &Manifest, manifest: &ManifestFile) -> PlannedFiles {
     let mut next_row_id = manifest.first_row_id.and_then(|id| i64::try_from(id).ok());
     let mut files = PlannedFiles::new();
     for entry in parsed.entries() {

@@ -248,7 +248,7 @@ fn had_nested(table: &TableMetadata) -> bool {
 }
 
 /// Whether the service gave the file its name. Spelled otherwise it counts as another engine's.
-fn has_own_name(table: &TableMetadata, file: &PlannedFile) -> bool {
+pub(super) fn has_own_name(table: &TableMetadata, file: &PlannedFile) -> bool {
     let inside = file.location.strip_prefix(table.location().trim_end_matches('/'));
     inside.and_then(|name| name.strip_prefix("/data/")).is_some_and(is_own_file)
 }

@@ -78,6 +78,14 @@ pub enum DeletesError {
     Scan(#[from] ScanError),
 }
 
+/// The columns of position delete files.
+///
+/// # Errors
+/// Never: they are constant.
+pub(super) fn position_columns() -> Result<FileColumns, String> {
+    positions::columns()
+}
+
 /// Places of rows in a data file, counted from 0.
 pub type DeletedRows = RoaringTreemap;
 

@@ -31,6 +31,16 @@ const VECTOR_MAGIC: [u8; 4] = [0xd1, 0xd3, 0x39, 0x64];
 /// Bytes of the length, the magic and the checksum.
 const WORD: usize = 4;
 
+/// The two columns.
+pub(super) fn columns() -> Result<FileColumns, String> {
+    let column = |(id, name): (i32, &str), kind| {
+        Arc::new(NestedField::required(id, name, Type::Primitive(kind)))
+    };
+    let columns =
+        vec![column(FILE_PATH, PrimitiveType::String), column(POSITION, PrimitiveType::Long)];
+    FileColumns::new(columns, false, FieldAliases::default())
+}
+
 /// Adds the places that position delete files have for any of `files`.
 pub(super) async fn add(
     source: ManifestSource<'_>,
@@ -43,13 +53,7 @@ pub(super) async fn add(
     }
     let by_location: HashMap<&str, &PlannedFile> =
         files.iter().map(|file| (file.location.as_str(), file.as_ref())).collect();
-    let column = |(id, name): (i32, &str), kind| {
-        Arc::new(NestedField::required(id, name, Type::Primitive(kind)))
-    };
-    let columns =
-        vec![column(FILE_PATH, PrimitiveType::String), column(POSITION, PrimitiveType::Long)];
-    let columns = FileColumns::new(columns, false, FieldAliases::default())
-        .map_err(DeletesError::Unsupported)?;
+    let columns = columns().map_err(DeletesError::Unsupported)?;
     let deletes = deletes.into_iter().map(|delete| (delete, columns.clone()));
     let mut batches = pin!(rows_of(source.storage, deletes));
     while let Some((delete, rows)) = batches.try_next().await? {

@@ -1,0 +1,370 @@
+//! Whether a table is whole: every file that a retained snapshot names is there, and holds what the
+//! manifests say.
+//!
+//! The current snapshot comes first, then the others from the newest to the oldest. Each manifest and each
+//! file is looked at once, one after the other. What is kept of them is about 100 bytes a file; rows are
+//! read in batches, off the async threads. A file that is not there is kept apart: a commit may have made it
+//! obsolete meanwhile, and [`needed::needed`] tells whether a later state of the table still needs it.
+//!
+//! Its one invariant: it changes nothing, and what it calls damage was read from the warehouse. A store
+//! that does not answer is an error.
+
+mod files;
+mod history;
+mod manifests;
+pub mod needed;
+mod numbers;
+mod rows;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use crate::table::{
+    deletes::position_columns,
+    file_columns::{FileColumns, FileError},
+};
+use iceberg::spec::{SnapshotRef, TableMetadata};
+use icecore_catalog::{
+    catalog::LoadedTable,
+    error::{CatalogError, with_causes},
+    location::Location,
+    storage::{Storage, is_missing},
+};
+use icecore_schemas::{
+    fsck::{FindingKind, FsckFinding, FsckTable},
+    service_table::{RecordKind, ServiceTable},
+};
+use manifests::ManifestSums;
+use parquet::errors::ParquetError;
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Most missing files of a table that are looked for again; more count as damage at once.
+const MISSING_MAX: usize = 10_000;
+/// A name at the root of the warehouse that a store is asked for, to see whether it answers.
+const PROBE: &str = ".icecore-fsck";
+
+/// How thoroughly files are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckDepth {
+    /// Their lengths and footers.
+    Footers,
+    /// Every row as well.
+    Rows,
+}
+
+/// What is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckedTable<'a> {
+    /// The files.
+    pub storage: &'a Storage,
+    /// Namespace and name.
+    pub name: &'a str,
+    /// The table as it stands.
+    pub table: &'a LoadedTable,
+    /// What is particular about it; none for a table of others.
+    pub ours: Option<&'a ServiceTable>,
+    /// How thoroughly.
+    pub depth: CheckDepth,
+}
+
+/// A file that is not there.
+#[derive(Clone, Debug)]
+pub struct MissingFile {
+    /// Where it should be.
+    pub location: String,
+    /// What to say of it if it is needed.
+    pub finding: FsckFinding,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct TableFindings {
+    /// All but the missing files.
+    pub report: FsckTable,
+    /// The missing files, of which it is to be seen whether they are needed.
+    pub missing: Vec<MissingFile>,
+    /// Every file that a retained snapshot names.
+    pub named: FileKeys,
+}
+
+/// The locations of many files in little room.
+#[derive(Clone, Debug, Default)]
+pub struct FileKeys(HashSet<u128>);
+
+impl FileKeys {
+    /// Adds a location in its normal form; whether it is new.
+    pub fn insert(&mut self, location: &str) -> bool {
+        self.0.insert(key(location))
+    }
+
+    /// Whether a location in its normal form is among them.
+    #[must_use]
+    pub fn contains(&self, location: &str) -> bool {
+        self.0.contains(&key(location))
+    }
+}
+
+fn key(location: &str) -> u128 {
+    xxh3_128(location.as_bytes())
+}
+
+/// Checks a table.
+///
+/// # Errors
+/// [`CatalogError`]: the warehouse does not answer, so nothing is known of its files.
+pub async fn check(input: CheckedTable<'_>) -> Result<TableFindings, CatalogError> {
+    let mut check = TableCheck::new(input)?;
+    for snapshot in newest_first(&input.table.metadata) {
+        check.found.report.snapshots += 1;
+        Box::pin(snapshots::check(&mut check, &snapshot)).await?;
+    }
+    if input.ours.is_some() {
+        let ledger = history::check(&mut check);
+        let has_numbers = input.ours.is_some_and(|ours| ours.kind == RecordKind::Events);
+        if has_numbers && input.depth == CheckDepth::Rows {
+            Box::pin(numbers::check(&mut check, &ledger)).await?;
+        }
+    }
+    check.tell_of_places();
+    Ok(check.found)
+}
+
+/// The current snapshot, then the others.
+fn newest_first(table: &TableMetadata) -> Vec<SnapshotRef> {
+    let mut snapshots: Vec<SnapshotRef> = table.snapshots().cloned().collect();
+    let current = table.current_snapshot_id();
+    snapshots.sort_by_key(|snapshot| {
+        let is_current = Some(snapshot.snapshot_id()) == current;
+        (!is_current, Reverse(snapshot.sequence_number()))
+    });
+    snapshots
+}
+
+/// A file that was looked at, as its manifest has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct KnownFile {
+    bytes: u64,
+    rows: u64,
+    /// The snapshot for which it was looked at.
+    snapshot: i64,
+}
+
+/// A check that goes on.
+struct TableCheck<'a> {
+    input: CheckedTable<'a>,
+    /// The table's own folder.
+    own: Location,
+    found: TableFindings,
+    manifests: HashMap<String, ManifestSums>,
+    files: HashMap<u128, KnownFile>,
+    /// The columns that are read of data files; none where the table has none with single values.
+    data_columns: Option<FileColumns>,
+    delete_columns: Option<FileColumns>,
+    /// Files outside of the table's folder: how many, and the first.
+    outside: (u64, Option<String>),
+    /// Files of formats that are not read.
+    unread_formats: u64,
+    /// Whether some file of the current snapshot does not read.
+    is_current_torn: bool,
+}
+
+impl<'a> TableCheck<'a> {
+    fn new(input: CheckedTable<'a>) -> Result<Self, CatalogError> {
+        let table = &input.table.metadata;
+        let mut found = TableFindings {
+            report: FsckTable::new(input.name.to_owned()),
+            ..TableFindings::default()
+        };
+        let fields = table.current_schema().as_struct().fields();
+        let single = fields.iter().filter(|field| field.field_type.is_primitive());
+        let ids: Vec<i32> = single.map(|field| field.id).collect();
+        let mut columns = None;
+        if !ids.is_empty() {
+            match FileColumns::of(table, &ids) {
+                Ok(of) => columns = Some(of),
+                Err(reason) => {
+                    found.report.add_note(FsckFinding::new(FindingKind::Unchecked, reason));
+                }
+            }
+        }
+        if ids.len() < fields.len() {
+            let text = "nested columns (struct, list, map) are not read";
+            found.report.add_note(FsckFinding::new(FindingKind::Unchecked, text));
+        }
+        Ok(Self {
+            input,
+            own: input.storage.normalize(table.location())?,
+            found,
+            manifests: HashMap::new(),
+            files: HashMap::new(),
+            data_columns: columns,
+            delete_columns: position_columns().ok(),
+            outside: (0, None),
+            unread_formats: 0,
+            is_current_torn: false,
+        })
+    }
+
+    fn table(&self) -> &'a TableMetadata {
+        &self.input.table.metadata
+    }
+
+    fn is_ours(&self) -> bool {
+        self.input.ours.is_some()
+    }
+
+    fn damage(&mut self, finding: FsckFinding) {
+        self.found.report.add_damage(finding);
+    }
+
+    fn note(&mut self, finding: FsckFinding) {
+        self.found.report.add_note(finding);
+    }
+
+    /// Damage where the table is ours, and a note where others may have wanted it so.
+    fn fault(&mut self, finding: FsckFinding) {
+        match self.is_ours() {
+            true => self.damage(finding),
+            false => self.note(finding),
+        }
+    }
+
+    /// Damage where we wrote what a snapshot brought, or nobody knows who did, and a note where another
+    /// engine recorded it so.
+    fn tell(&mut self, snapshot: i64, finding: FsckFinding) {
+        let made = self.table().snapshot_by_id(snapshot);
+        match self.is_ours() && made.is_none_or(history::is_own) {
+            true => self.damage(finding),
+            false => self.note(finding),
+        }
+    }
+
+    /// Notes that a retained snapshot names a file.
+    fn name(&mut self, location: &str) {
+        let normal = self.input.storage.normalize(location);
+        let is_inside = normal.as_ref().is_ok_and(|normal| normal.is_inside(&self.own));
+        let is_new = self.found.named.insert(normal.as_ref().map_or(location, Location::as_str));
+        if is_new && !is_inside {
+            self.outside.0 += 1;
+            self.outside.1.get_or_insert_with(|| location.to_owned());
+        }
+    }
+
+    fn is_current(&self, snapshot: i64) -> bool {
+        self.table().current_snapshot_id() == Some(snapshot)
+    }
+
+    /// Says what a failed read of a file means.
+    ///
+    /// # Errors
+    /// The warehouse does not answer.
+    async fn failed(
+        &mut self,
+        finding: FsckFinding,
+        location: &str,
+        cause: CatalogError,
+    ) -> Result<(), CatalogError> {
+        let finding = finding.of_file(location);
+        if finding.snapshot.is_some_and(|snapshot| self.is_current(snapshot)) {
+            self.is_current_torn = true;
+        }
+        if is_missing(&cause) {
+            let what = format!("{} is not there", finding.what);
+            let finding = FsckFinding { kind: FindingKind::Missing, what, ..finding };
+            match self.found.missing.len() < MISSING_MAX {
+                true => {
+                    self.found.missing.push(MissingFile { location: location.to_owned(), finding });
+                }
+                false => self.damage(finding),
+            }
+            return Ok(());
+        }
+        if matches!(cause, CatalogError::LocationForbidden(_)) {
+            let what = format!("{} lies outside of the warehouse and is not checked", finding.what);
+            self.note(FsckFinding { kind: FindingKind::Unchecked, what, ..finding });
+            return Ok(());
+        }
+        let what = format!("{}: {}", finding.what, with_causes(&cause));
+        self.answers(cause).await?;
+        self.damage(FsckFinding { kind: FindingKind::Unreadable, what, ..finding });
+        Ok(())
+    }
+
+    /// Fails with `cause` where the warehouse as a whole may be why.
+    async fn answers(&self, cause: CatalogError) -> Result<(), CatalogError> {
+        let is_outage = matches!(cause, CatalogError::WarehouseOutage(_));
+        match is_outage || !self.stands().await? {
+            true => Err(cause),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the warehouse answers.
+    async fn stands(&self) -> Result<bool, CatalogError> {
+        self.input.storage.look().await?;
+        Ok(self.input.storage.answers(PROBE).await)
+    }
+
+    /// Says what it means that a Parquet file does not read.
+    async fn failed_file(
+        &mut self,
+        finding: FsckFinding,
+        cause: FileError,
+    ) -> Result<(), CatalogError> {
+        let location = cause.location().to_owned();
+        let cause = match of_store(cause) {
+            Ok(cause) => return self.failed(finding, &location, cause).await,
+            Err(cause) => cause,
+        };
+        if finding.snapshot.is_some_and(|snapshot| self.is_current(snapshot)) {
+            self.is_current_torn = true;
+        }
+        let is_refused = matches!(cause, FileError::Refused { .. });
+        let what = format!("{}: {}", finding.what, with_causes(&cause));
+        let finding = FsckFinding { what, ..finding }.of_file(&location);
+        match is_refused {
+            true => self.note(FsckFinding { kind: FindingKind::Unchecked, ..finding }),
+            false => self.damage(finding),
+        }
+        Ok(())
+    }
+
+    fn tell_of_places(&mut self) {
+        if let (count, Some(first)) = &self.outside {
+            let text = format!("{count} files lie outside of the table's own location");
+            let finding = FsckFinding::new(FindingKind::Location, text).of_file(first);
+            self.note(finding);
+        }
+        if 0 < self.unread_formats {
+            let text = format!(
+                "{} files are not Parquet or are encrypted: their lengths alone were checked",
+                self.unread_formats
+            );
+            self.note(FsckFinding::new(FindingKind::Unchecked, text));
+        }
+    }
+}
+
+/// Why the store did not give a part of a file, or the same error where it did.
+fn of_store(cause: FileError) -> Result<CatalogError, FileError> {
+    match cause {
+        FileError::Parquet { location, source: ParquetError::External(source) } => {
+            match source.downcast::<CatalogError>() {
+                Ok(cause) => Ok(*cause),
+                Err(source) => {
+                    Err(FileError::Parquet { location, source: ParquetError::External(source) })
+                }
+            }
+        }
+        other => Err(other),
+    }
+}
+
+/// Runs work on a thread that may be blocked; none where it panicked, as parsers of broken files may.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}

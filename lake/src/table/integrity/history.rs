@@ -1,0 +1,265 @@
+//! What the snapshots of one of our tables say of its numbers: how far each got, and how many numbers up to
+//! the watermark may lack a row.
+//!
+//! A commit of ours says which numbers it has, and how many rows. Numbers between two commits came with no
+//! row: a log that took over begins above all that others may have given out, and so does one whose
+//! rows an operator gave up. Rows go by deletes of other engines. Where snapshots between two are gone,
+//! the totals of the two tell how many rows came and went.
+//!
+//! Its one invariant: where the history does not tell, it explains more than it should and never less.
+
+use crate::table::integrity::{TableCheck, snapshots::number};
+use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
+use icecore_catalog::{
+    ancestors,
+    commit::{FIRST_SEQ, LAST_SEQ},
+};
+use icecore_schemas::fsck::{FindingKind, FsckFinding};
+use std::collections::{HashMap, HashSet};
+
+/// What every snapshot has that the service makes.
+const COMMIT_ID: &str = "icecore.commit-id";
+
+/// Numbers from the first to the last.
+pub(super) type SeqRange = (u64, u64);
+
+/// Whether the service made a snapshot.
+pub(super) fn is_own(snapshot: &SnapshotRef) -> bool {
+    snapshot.summary().additional_properties.contains_key(COMMIT_ID)
+}
+
+/// Who added a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileOrigin {
+    /// A commit of rows from the log: its rows have numbers of this range.
+    Log(SeqRange),
+    /// An append of another engine: what its rows have for numbers is theirs.
+    Foreign,
+    /// A rewrite of ours, or a snapshot of ours that is gone.
+    Service,
+    /// Another engine, which may have written our rows anew, or changed them.
+    Other,
+}
+
+/// What the history says of the numbers.
+#[derive(Debug, Default)]
+pub(super) struct CommitLedger {
+    /// Numbers that no commit has, in order.
+    pub(super) skipped: Vec<SeqRange>,
+    /// How many others may lack a row; none where the history does not tell.
+    pub(super) slack: Option<u64>,
+    /// Whether another engine made a snapshot that is retained.
+    pub(super) has_others: bool,
+    /// Whether snapshots between retained ones are gone, or before the first.
+    pub(super) has_holes: bool,
+    origins: HashMap<i64, FileOrigin>,
+}
+
+impl CommitLedger {
+    /// Who added a file that came with this snapshot. Of one that is gone only the file's name tells.
+    pub(super) fn origin(&self, snapshot: i64, has_own_name: bool) -> FileOrigin {
+        let by_name = if has_own_name { FileOrigin::Service } else { FileOrigin::Other };
+        self.origins.get(&snapshot).copied().unwrap_or(by_name)
+    }
+}
+
+/// Follows the numbers through the retained snapshots.
+pub(super) fn check(check: &mut TableCheck<'_>) -> CommitLedger {
+    let mut walk = HistoryWalk::default();
+    for snapshot in line(check.table()) {
+        walk.step(snapshot);
+    }
+    let HistoryWalk { faults, ledger, last, is_known, slack, is_open, .. } = walk;
+    for fault in faults {
+        check.damage(fault);
+    }
+    let mark = check.input.table.watermark.map(|mark| mark.last_seq);
+    match (mark, last) {
+        (Some(mark), Some(last)) if is_known && mark != last => {
+            let text =
+                format!("the watermark is {mark}, and the last commit has rows up to {last}");
+            check.damage(FsckFinding::new(FindingKind::Watermark, text));
+        }
+        (None, Some(last)) => {
+            let text = format!("the table has rows up to {last}, and the metastore no watermark");
+            check.note(FsckFinding::new(FindingKind::Watermark, text));
+        }
+        _ => (),
+    }
+    let slack = (!is_open).then(|| u64::try_from(slack).unwrap_or(0));
+    CommitLedger { slack, ..ledger }
+}
+
+/// The snapshots of `main` as far as they are retained, the oldest first. Others may hang beside it.
+fn line(table: &TableMetadata) -> Vec<&SnapshotRef> {
+    let main = ancestors::of(table, table.current_snapshot_id());
+    let known: HashSet<i64> = main.map(|snapshot| snapshot.snapshot_id()).collect();
+    let numbers = known.iter().filter_map(|id| table.snapshot_by_id(*id));
+    let oldest = numbers.map(|snapshot| snapshot.sequence_number()).min();
+    let is_on_line = |snapshot: &&SnapshotRef| {
+        is_own(snapshot)
+            || known.contains(&snapshot.snapshot_id())
+            || oldest.is_some_and(|oldest| snapshot.sequence_number() < oldest)
+    };
+    let mut line: Vec<&SnapshotRef> = table.snapshots().filter(is_on_line).collect();
+    line.sort_by_key(|snapshot| snapshot.sequence_number());
+    line
+}
+
+/// Where the walk is.
+#[derive(Debug, Default)]
+struct HistoryWalk {
+    ledger: CommitLedger,
+    faults: Vec<FsckFinding>,
+    /// The snapshot before.
+    before: Option<i64>,
+    /// Its rows, where it says.
+    total: Option<u64>,
+    /// Whether it had delete files, or does not say.
+    has_deletes: bool,
+    /// The last number of the last commit.
+    last: Option<u64>,
+    /// Whether the last number before the next commit is known.
+    is_known: bool,
+    slack: i128,
+    /// Whether anything may be missing.
+    is_open: bool,
+}
+
+impl HistoryWalk {
+    fn step(&mut self, snapshot: &SnapshotRef) {
+        let id = snapshot.snapshot_id();
+        let is_first = self.before.is_none();
+        let is_adjacent = snapshot.parent_snapshot_id() == self.before;
+        if is_first {
+            (self.total, self.is_known) = (Some(0), true);
+        }
+        let seq = |key| number(snapshot, key);
+        let origin = match (is_own(snapshot), seq(FIRST_SEQ).zip(seq(LAST_SEQ))) {
+            (true, Some(range)) => {
+                self.commit(snapshot, range, is_adjacent);
+                FileOrigin::Log(range)
+            }
+            (true, None) => {
+                self.rewrite(snapshot, seq(LAST_SEQ), is_adjacent);
+                FileOrigin::Service
+            }
+            (false, _) => {
+                self.other(snapshot, is_adjacent);
+                match snapshot.summary().operation {
+                    Operation::Append => FileOrigin::Foreign,
+                    Operation::Replace | Operation::Overwrite | Operation::Delete => {
+                        FileOrigin::Other
+                    }
+                }
+            }
+        };
+        self.ledger.origins.insert(id, origin);
+        self.before = Some(id);
+        self.total = number(snapshot, "total-records");
+        self.has_deletes = number(snapshot, "total-delete-files") != Some(0);
+    }
+
+    fn fault(&mut self, kind: FindingKind, what: String, snapshot: &SnapshotRef) {
+        self.faults.push(FsckFinding::new(kind, what).of_snapshot(snapshot.snapshot_id()));
+    }
+
+    /// A commit of rows from the log.
+    fn commit(&mut self, snapshot: &SnapshotRef, (first, last): SeqRange, is_adjacent: bool) {
+        let before = self.last.unwrap_or(0);
+        if last < first || (self.is_known && first <= before) {
+            let text = format!("the numbers go back: {first} to {last} come after {before}");
+            self.fault(FindingKind::Watermark, text, snapshot);
+            self.last = Some(before.max(last));
+            return;
+        }
+        let span = last - first + 1;
+        let added = number(snapshot, "added-records").unwrap_or(span);
+        if span < added {
+            let text = format!("{added} rows have the numbers from {first} to {last}");
+            self.fault(FindingKind::Watermark, text, snapshot);
+        }
+        self.slack += i128::from(span) - i128::from(added);
+        if !self.is_known {
+            self.is_open = true;
+        } else if is_adjacent {
+            if before + 1 < first {
+                self.ledger.skipped.push((before + 1, first - 1));
+            }
+        } else {
+            let total = number(snapshot, "total-records");
+            self.hole(first - 1 - before, total.and_then(|total| total.checked_sub(added)));
+        }
+        (self.last, self.is_known) = (Some(last), true);
+    }
+
+    /// A snapshot that changes no row.
+    fn rewrite(&mut self, snapshot: &SnapshotRef, last: Option<u64>, is_adjacent: bool) {
+        let total = number(snapshot, "total-records");
+        let before = self.last.unwrap_or(0);
+        if !is_adjacent {
+            match last {
+                Some(last) if self.is_known && before <= last => self.hole(last - before, total),
+                _ => self.is_open = true,
+            }
+            (self.last, self.is_known) = (last.or(self.last), last.is_some());
+            return;
+        }
+        if let Some(last) =
+            last.filter(|last| self.is_known && self.last.is_some_and(|was| was != *last))
+        {
+            let text = format!("it says that the rows go up to {last}, and they go up to {before}");
+            self.fault(FindingKind::Watermark, text, snapshot);
+        }
+        let (Some(was), Some(total)) = (self.total, total) else {
+            self.is_open = true;
+            return;
+        };
+        if was < total {
+            let text = format!("a rewrite made {total} rows of {was}");
+            self.fault(FindingKind::Summary, text, snapshot);
+        } else if total < was && !self.has_deletes {
+            let text = format!("a rewrite made {total} rows of {was}, and nothing was deleted");
+            self.fault(FindingKind::Summary, text, snapshot);
+        } else {
+            // Rows that were deleted are gone from the files now.
+            self.slack += i128::from(was - total);
+        }
+    }
+
+    /// A snapshot of another engine.
+    fn other(&mut self, snapshot: &SnapshotRef, is_adjacent: bool) {
+        self.ledger.has_others = true;
+        if !is_adjacent {
+            (self.is_open, self.is_known) = (true, false);
+            return;
+        }
+        let deleted = number(snapshot, "deleted-records");
+        match snapshot.summary().operation {
+            Operation::Append => (),
+            Operation::Replace => {
+                let added = number(snapshot, "added-records").unwrap_or(0);
+                self.slack += i128::from(deleted.unwrap_or(0).saturating_sub(added));
+            }
+            Operation::Overwrite | Operation::Delete => match deleted {
+                Some(deleted) => self.slack += i128::from(deleted),
+                // Who says nothing of it may have deleted by delete files alone, and these are read.
+                None => {
+                    let total = number(snapshot, "total-records");
+                    self.is_open |= total.is_none() || total != self.total;
+                }
+            },
+        }
+    }
+
+    /// Snapshots that are gone had so many numbers; the table has `total` rows after them.
+    fn hole(&mut self, span: u64, total: Option<u64>) {
+        self.ledger.has_holes = true;
+        match (self.total, total) {
+            (Some(was), Some(total)) => {
+                self.slack += i128::from(span) - (i128::from(total) - i128::from(was));
+            }
+            _ => self.is_open = true,
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! The numbers of the rows of the current snapshot: each once, none above the watermark, and none missing
+//! without a reason.
+//!
+//! They are kept as bitmaps of [`PASS_NUMBERS`] at a time, which take at most 64 MiB each, and there are
+//! two of them and one of those that are there twice. A table with more is read once for each part of its
+//! numbers that has rows. Rows of which a delete file says that they are deleted count as there, and so do
+//! rows that another engine wrote anew.
+
+use crate::table::{
+    compaction::has_own_name,
+    deletes::{DeletedRows, RowDeletes},
+    file_columns::{FileColumns, FileError},
+    integrity::{
+        MissingFile, TableCheck, apart, files,
+        history::{CommitLedger, FileOrigin, SeqRange},
+        manifests, snapshots,
+    },
+};
+use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
+use futures::StreamExt;
+use iceberg::spec::{DataFileFormat, ManifestContentType, ManifestFile};
+use icecore_catalog::{
+    error::{CatalogError, with_causes},
+    scan::{
+        Deadline, ManifestSource,
+        deletes::DeleteIndex,
+        manifests::{ManifestCache, PlannedFile, PlannedFiles, live_files},
+    },
+};
+use icecore_schemas::fsck::{FindingKind, FsckFinding, SeqGap};
+use roaring::RoaringTreemap;
+use std::{ops::Range, sync::Arc};
+use tokio::runtime::Handle;
+
+/// How many numbers a pass over the rows looks at.
+const PASS_NUMBERS: u64 = 1 << 29;
+/// Most ranges of missing numbers that are held against the history; more count as not explained.
+const RANGES_MAX: usize = 10_000;
+
+/// Why numbers between two commits have no row.
+const SKIPPED: &str =
+    "no commit has them: a log that takes over, or whose rows were given up, begins above them";
+/// Why numbers of commits have no row.
+const REMOVED: &str = "as many rows were deleted, or came to nothing, by the history";
+
+/// What a pass found.
+#[derive(Debug)]
+struct NumberPass {
+    /// The numbers that it looks at.
+    range: Range<u64>,
+    /// The highest number that a row may have.
+    mark: u64,
+    live: RoaringTreemap,
+    /// Numbers that are there, and may be there again: of deleted rows, and of rows that another engine
+    /// wrote anew.
+    spare: RoaringTreemap,
+    twice: RoaringTreemap,
+    /// The lowest number behind the range.
+    beyond: Option<u64>,
+    /// Rows above the mark, or without a number, in files that are not another engine's.
+    above: u64,
+    /// Rows whose number is not one of their commit's.
+    strays: u64,
+    foreign: u64,
+}
+
+impl NumberPass {
+    fn new(start: u64, mark: u64) -> Self {
+        Self {
+            range: start..start.saturating_add(PASS_NUMBERS),
+            mark,
+            live: RoaringTreemap::new(),
+            spare: RoaringTreemap::new(),
+            twice: RoaringTreemap::new(),
+            beyond: None,
+            above: 0,
+            strays: 0,
+            foreign: 0,
+        }
+    }
+
+    /// Takes a batch of a file, whose first row has this place.
+    fn take(
+        &mut self,
+        batch: &RecordBatch,
+        start: u64,
+        deleted: Option<&DeletedRows>,
+        origin: FileOrigin,
+    ) {
+        if origin == FileOrigin::Foreign {
+            self.foreign += batch.num_rows() as u64;
+            return;
+        }
+        let numbers = batch.column(0).as_primitive::<Int64Type>();
+        for (place, number) in (start..).zip(numbers) {
+            let number = number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
+            if number == 0 || self.mark < number {
+                match origin {
+                    FileOrigin::Other | FileOrigin::Foreign => self.foreign += 1,
+                    FileOrigin::Log(_) | FileOrigin::Service => self.above += 1,
+                }
+                continue;
+            }
+            if let FileOrigin::Log((first, last)) = origin {
+                self.strays += u64::from(!(first..=last).contains(&number));
+            }
+            if self.range.end <= number {
+                self.beyond = Some(self.beyond.map_or(number, |beyond| beyond.min(number)));
+            } else if self.range.start <= number {
+                let is_deleted = deleted.is_some_and(|deleted| deleted.contains(place));
+                if is_deleted || origin == FileOrigin::Other {
+                    self.spare.insert(number);
+                } else if !self.live.insert(number) {
+                    self.twice.insert(number);
+                }
+            }
+        }
+    }
+}
+
+/// Numbers without a row.
+#[derive(Debug, Default)]
+struct MissingNumbers {
+    /// As far as there is room.
+    ranges: Vec<SeqRange>,
+    ranges_total: u64,
+    numbers: u64,
+}
+
+impl MissingNumbers {
+    fn add(&mut self, (first, last): SeqRange) {
+        self.ranges_total += 1;
+        self.numbers += last - first + 1;
+        if self.ranges.len() < RANGES_MAX {
+            self.ranges.push((first, last));
+        }
+    }
+}
+
+/// Where the rows come from.
+struct NumberFiles<'a> {
+    source: ManifestSource<'a>,
+    manifests: Vec<ManifestFile>,
+    deletes: DeleteIndex,
+    columns: FileColumns,
+    snapshot: i64,
+}
+
+/// Counts the numbers of the current snapshot.
+pub(super) async fn check(
+    check: &mut TableCheck<'_>,
+    ledger: &CommitLedger,
+) -> Result<(), CatalogError> {
+    let (Some(ours), Some(mark)) = (check.input.ours, check.input.table.watermark) else {
+        return Ok(());
+    };
+    let seq = ours.column("seq").and_then(|column| column.id);
+    let Some(seq) = seq.filter(|_| check.table().current_snapshot().is_some()) else {
+        return Ok(());
+    };
+    if check.is_current_torn {
+        let text = "the numbers of the rows are not counted, as files do not read";
+        check.note(FsckFinding::new(FindingKind::Unchecked, text));
+        return Ok(());
+    }
+    let columns = match FileColumns::of(check.table(), &[seq]) {
+        Ok(columns) => columns,
+        Err(reason) => {
+            check.damage(FsckFinding::new(FindingKind::Numbers, reason));
+            return Ok(());
+        }
+    };
+    let cache = ManifestCache::default();
+    let source = ManifestSource {
+        storage: check.input.storage,
+        cache: &cache,
+        metadata: check.table(),
+        until: Deadline::NONE,
+    };
+    let Some(read) = files_of(check, source, columns).await? else { return Ok(()) };
+    let mut missing = MissingNumbers::default();
+    let mut start = 1;
+    loop {
+        let pass = NumberPass::new(start, mark.last_seq);
+        let Some(pass) = Box::pin(pass_over(check, &read, ledger, pass)).await? else {
+            return Ok(());
+        };
+        if start == 1 {
+            tell_of_rows(check, &pass, ledger);
+        }
+        tell_of_twice(check, &pass, ledger);
+        let next = pass.beyond;
+        let until = next.unwrap_or(mark.last_seq.saturating_add(1));
+        let skipped = ledger.skipped.clone();
+        let found = apart(move || gaps(pass, until, &skipped, missing)).await;
+        let Some(found) = found else { return Ok(()) };
+        missing = found;
+        match next {
+            Some(next) => start = next,
+            None => break,
+        }
+    }
+    explain(check, ledger, &missing);
+    Ok(())
+}
+
+/// What is read of the current snapshot; none where it does not read, which is told.
+async fn files_of<'s>(
+    check: &mut TableCheck<'_>,
+    source: ManifestSource<'s>,
+    columns: FileColumns,
+) -> Result<Option<NumberFiles<'s>>, CatalogError> {
+    let Some(snapshot) = check.table().current_snapshot() else { return Ok(None) };
+    let id = snapshot.snapshot_id();
+    let Some(listed) = snapshots::listed(check, snapshot).await? else { return Ok(None) };
+    let (data, of_deletes): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(|manifest| manifest.content == ManifestContentType::Data);
+    let mut deletes = PlannedFiles::new();
+    for manifest in &of_deletes {
+        let parsed = manifests::parsed(check, manifest, id).await?;
+        let Some((parsed, _)) = parsed else { return Ok(None) };
+        deletes.extend(live_files(&parsed, manifest));
+    }
+    let deletes = DeleteIndex::new(source.metadata, deletes);
+    Ok(Some(NumberFiles { source, manifests: data, deletes, columns, snapshot: id }))
+}
+
+/// Reads the numbers of every row once; none where a file does not read, which is told.
+async fn pass_over(
+    check: &mut TableCheck<'_>,
+    read: &NumberFiles<'_>,
+    ledger: &CommitLedger,
+    mut pass: NumberPass,
+) -> Result<Option<NumberPass>, CatalogError> {
+    for manifest in &read.manifests {
+        let parsed = manifests::parsed(check, manifest, read.snapshot).await?;
+        let Some((parsed, _)) = parsed else { return Ok(None) };
+        let files = live_files(&parsed, manifest);
+        let alive = parsed.entries().iter().filter(|entry| entry.is_alive());
+        let added_by = alive.map(|entry| entry.snapshot_id().unwrap_or(manifest.added_snapshot_id));
+        let origins: Vec<FileOrigin> = files
+            .iter()
+            .zip(added_by)
+            .map(|(file, snapshot)| ledger.origin(snapshot, has_own_name(check.table(), file)))
+            .collect();
+        let deletes = RowDeletes::read(read.source, read.deletes.clone(), &files).await;
+        let deletes = match deletes {
+            Ok(deletes) => deletes,
+            Err(cause) => {
+                return unread(check, &manifest.manifest_path, &with_causes(&cause)).await;
+            }
+        };
+        for (file, origin) in files.iter().zip(origins) {
+            if file.format != DataFileFormat::Parquet {
+                continue;
+            }
+            let deleted = match deletes.of(read.source, file).await {
+                Ok(deleted) => deleted,
+                Err(cause) => return unread(check, &file.location, &with_causes(&cause)).await,
+            };
+            let done = match take_file(check, read, file, (pass, deleted, origin)).await {
+                Some(Ok(done)) => done,
+                Some(Err(cause)) => {
+                    return unread(check, &file.location, &with_causes(&cause)).await;
+                }
+                None => {
+                    return unread(check, &file.location, "its reader failed").await;
+                }
+            };
+            pass = done;
+        }
+    }
+    Ok(Some(pass))
+}
+
+/// Says that the numbers of a file do not read, unless the warehouse is away.
+async fn unread(
+    check: &mut TableCheck<'_>,
+    location: &str,
+    reason: &str,
+) -> Result<Option<NumberPass>, CatalogError> {
+    if !check.stands().await? {
+        let text = format!("the warehouse does not answer: {reason}");
+        return Err(CatalogError::WarehouseOutage(text));
+    }
+    let text = format!("the numbers of its rows do not read: {reason}");
+    let finding = FsckFinding::new(FindingKind::Rows, text).of_file(location);
+    // All of its rows were read before: it may be gone by now, and not be needed.
+    check.found.missing.push(MissingFile { location: location.to_owned(), finding });
+    Ok(None)
+}
+
+/// Reads the numbers of a file off the async threads, a batch at a time; none where its reader panics.
+async fn take_file(
+    check: &TableCheck<'_>,
+    read: &NumberFiles<'_>,
+    file: &Arc<PlannedFile>,
+    (mut pass, deleted, origin): (NumberPass, Option<DeletedRows>, FileOrigin),
+) -> Option<Result<NumberPass, FileError>> {
+    let opened = match files::open(check, file, &read.columns).await? {
+        Ok(opened) => opened,
+        Err(cause) => return Some(Err(cause)),
+    };
+    let mut rows = match opened.rows() {
+        Ok(rows) => Box::pin(rows),
+        Err(cause) => return Some(Err(cause)),
+    };
+    let deleted = Arc::new(deleted);
+    let mut start = 0;
+    loop {
+        let (handle, of_file) = (Handle::current(), Arc::clone(&deleted));
+        let next = apart(move || {
+            let next = handle.block_on(rows.next());
+            let next = next.map(|batch| {
+                batch.map(|batch| {
+                    pass.take(&batch, start, of_file.as_ref().as_ref(), origin);
+                    batch.num_rows() as u64
+                })
+            });
+            (next, rows, pass)
+        });
+        let (next, rows_left, so_far) = next.await?;
+        (rows, pass) = (rows_left, so_far);
+        match next {
+            None => return Some(Ok(pass)),
+            Some(Err(cause)) => return Some(Err(cause)),
+            Some(Ok(count)) => start += count,
+        }
+    }
+}
+
+fn tell_of_rows(check: &mut TableCheck<'_>, pass: &NumberPass, ledger: &CommitLedger) {
+    check.found.report.foreign_rows = pass.foreign;
+    let mark = pass.mark;
+    if 0 < pass.strays {
+        let text = format!("{} rows have a number that their commit does not have", pass.strays);
+        check.damage(FsckFinding::new(FindingKind::Numbers, text));
+    }
+    if 0 < pass.above {
+        let text = format!("{} rows have no number, or one above the watermark {mark}", pass.above);
+        // Those of other engines may have been merged with ours.
+        let finding = FsckFinding::new(FindingKind::Numbers, text);
+        match ledger.has_others {
+            true => check.note(finding),
+            false => check.damage(finding),
+        }
+    }
+}
+
+fn tell_of_twice(check: &mut TableCheck<'_>, pass: &NumberPass, ledger: &CommitLedger) {
+    let Some(first) = pass.twice.min() else { return };
+    let count = pass.twice.len();
+    let text = format!("{count} numbers are those of two rows or more, the first is {first}");
+    let finding = FsckFinding::new(FindingKind::Numbers, text);
+    match ledger.has_others {
+        false => check.damage(finding),
+        true => {
+            let what = format!("{}: other engines wrote to the table", finding.what);
+            check.note(FsckFinding { what, ..finding });
+        }
+    }
+}
+
+/// Adds the numbers of a pass that have no row, without those that no commit has. `until` ends the part of
+/// all numbers that the pass tells of.
+fn gaps(
+    pass: NumberPass,
+    until: u64,
+    skipped: &[SeqRange],
+    mut missing: MissingNumbers,
+) -> MissingNumbers {
+    let start = pass.range.start;
+    let mut present = pass.live;
+    present |= pass.spare;
+    if present.len() == until.saturating_sub(start) {
+        return missing;
+    }
+    let mut next = start;
+    let ends = present.iter().chain([until]);
+    for number in ends {
+        if next < number {
+            without((next, number - 1), skipped).into_iter().for_each(|gap| missing.add(gap));
+        }
+        next = next.max(number.saturating_add(1));
+    }
+    missing
+}
+
+/// What is left of a range without others, which are in order.
+fn without((first, last): SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
+    let mut left = Vec::new();
+    let mut next = first;
+    for (start, end) in others.iter().filter(|(start, end)| *start <= last && first <= *end) {
+        if next < *start {
+            left.push((next, start - 1));
+        }
+        next = next.max(end.saturating_add(1));
+    }
+    if next <= last {
+        left.push((next, last));
+    }
+    left
+}
+
+/// Reports the gaps with their reasons.
+fn explain(check: &mut TableCheck<'_>, ledger: &CommitLedger, missing: &MissingNumbers) {
+    // Of snapshots that are gone the totals tell, and rows of other engines are among them.
+    let foreign = if ledger.has_holes { check.found.report.foreign_rows } else { 0 };
+    let is_explained =
+        ledger.slack.is_none_or(|slack| missing.numbers <= slack.saturating_add(foreign));
+    let removed = is_explained.then(|| REMOVED.to_owned());
+    let gap = |range: &SeqRange, reason| SeqGap { first: range.0, last: range.1, reason };
+    let skipped = ledger.skipped.iter().map(|range| gap(range, Some(SKIPPED.to_owned())));
+    let missed = missing.ranges.iter().map(|range| gap(range, removed.clone()));
+    let mut gaps: Vec<SeqGap> = skipped.chain(missed).collect();
+    gaps.sort_by_key(|gap| gap.first);
+    gaps.into_iter().for_each(|gap| check.found.report.add_gap(gap));
+    check.found.report.gaps_total += missing.ranges_total - missing.ranges.len() as u64;
+    if !is_explained {
+        let text = format!(
+            "{} numbers up to the watermark have no row, and the history explains {} of them",
+            missing.numbers,
+            ledger.slack.unwrap_or(0),
+        );
+        check.damage(FsckFinding::new(FindingKind::Numbers, text));
+    }
+}

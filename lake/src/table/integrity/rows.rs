@@ -1,0 +1,274 @@
+//! The rows of one file against what its manifest says of them: how many, between which bounds, in which
+//! partition.
+//!
+//! Columns of texts, whole numbers, days and times are compared; others are read and no more.
+
+use crate::table::{
+    file_columns::{FileColumns, OpenFile},
+    integrity::CheckDepth,
+    partition::field_id,
+};
+use arrow::{
+    array::{Array, AsArray},
+    compute::{max, max_string, min, min_string},
+    datatypes::{DataType, Date32Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType},
+    record_batch::RecordBatch,
+};
+use iceberg::spec::{DataContentType, Literal, PrimitiveLiteral, TableMetadata, Transform};
+use icecore_catalog::scan::manifests::PlannedFile;
+use icecore_schemas::fsck::FindingKind;
+use parquet::{basic::ConvertedType, file::statistics::Statistics};
+use std::cmp::Ordering;
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// The lowest and the highest value of some rows.
+type ValueRange = (PrimitiveLiteral, PrimitiveLiteral);
+
+/// What was seen of a file's rows.
+#[derive(Debug)]
+pub(super) struct FileRows {
+    rows: u64,
+    columns: Vec<ColumnValues>,
+    partition: Vec<PartitionValues>,
+}
+
+/// A column with what its manifest says of it.
+#[derive(Debug)]
+struct ColumnValues {
+    /// Its place in a batch.
+    at: usize,
+    id: i32,
+    name: String,
+    lower: Option<PrimitiveLiteral>,
+    upper: Option<PrimitiveLiteral>,
+    nulls: Option<u64>,
+    seen_nulls: u64,
+    /// Whether its values are times.
+    is_time: bool,
+    is_outside: bool,
+}
+
+/// A partition field with the value that its manifest has.
+#[derive(Debug)]
+struct PartitionValues {
+    at: usize,
+    name: String,
+    is_day: bool,
+    value: Option<PrimitiveLiteral>,
+    is_wrong: bool,
+}
+
+impl FileRows {
+    /// Nothing is seen yet.
+    pub(super) fn of(
+        table: &TableMetadata,
+        file: &PlannedFile,
+        columns: &FileColumns,
+        opened: &OpenFile,
+    ) -> Self {
+        let fields = columns.schema().fields().iter().enumerate();
+        let is_data = file.content == DataContentType::Data;
+        // A delete file's bounds are of the rows that it names, and it may be of any partition.
+        let with_ids = fields.filter_map(|(at, field)| {
+            let id = field_id(field)?;
+            is_data.then(|| (at, id, field.name().clone()))
+        });
+        let placed: Vec<(usize, i32, String)> = with_ids.collect();
+        let column = |(at, id, name): &(usize, i32, String)| {
+            let known = file.column(*id)?;
+            // Rows of a file that lacks the column have its default, of which no manifest tells.
+            opened.leaf(*id)?;
+            Some(ColumnValues {
+                at: *at,
+                id: *id,
+                name: name.clone(),
+                lower: known.lower.as_ref().map(|bound| bound.literal().clone()),
+                upper: known.upper.as_ref().map(|bound| bound.literal().clone()),
+                nulls: known.nulls,
+                seen_nulls: 0,
+                is_time: matches!(
+                    columns.schema().field(*at).data_type(),
+                    DataType::Timestamp(_, _)
+                ),
+                is_outside: false,
+            })
+        };
+        Self {
+            rows: 0,
+            columns: placed.iter().filter_map(column).collect(),
+            partition: if is_data { partition(table, file, &placed) } else { Vec::new() },
+        }
+    }
+
+    /// Takes a batch into account.
+    pub(super) fn take(&mut self, batch: &RecordBatch) {
+        self.rows += batch.num_rows() as u64;
+        for column in &mut self.columns {
+            let values = batch.column(column.at);
+            column.seen_nulls += values.null_count() as u64;
+            if let Some(range) = range(values.as_ref()) {
+                column.take(&range);
+            }
+        }
+        for field in &mut self.partition {
+            let values = batch.column(field.at);
+            field.take(range(values.as_ref()).as_ref(), values.null_count(), values.len());
+        }
+    }
+
+    /// Takes the statistics of whole numbers and times into account, which are exact.
+    pub(super) fn take_footer(&mut self, opened: &OpenFile) {
+        for column in &mut self.columns {
+            let Some(leaf) = opened.leaf(column.id) else { continue };
+            for group in opened.footer().row_groups() {
+                let chunk = group.column(leaf);
+                let Some(Statistics::Int64(known)) = chunk.statistics() else { continue };
+                // Other engines may write times in another unit.
+                let unit = chunk.column_descr().converted_type();
+                if column.is_time && unit != ConvertedType::TIMESTAMP_MICROS {
+                    continue;
+                }
+                if let (Some(lowest), Some(highest)) = (known.min_opt(), known.max_opt()) {
+                    let range = (PrimitiveLiteral::Long(*lowest), PrimitiveLiteral::Long(*highest));
+                    column.take(&range);
+                }
+            }
+        }
+    }
+
+    /// What does not fit.
+    pub(super) fn faults(
+        &self,
+        file: &PlannedFile,
+        depth: CheckDepth,
+    ) -> Vec<(FindingKind, String)> {
+        let mut faults = Vec::new();
+        let is_read = depth == CheckDepth::Rows;
+        if is_read && self.rows != file.rows {
+            let text = format!("{} rows were read, and its manifest says {}", self.rows, file.rows);
+            faults.push((FindingKind::Counts, text));
+        }
+        for column in &self.columns {
+            if column.is_outside {
+                let text = format!("values of `{}` are outside of its bounds", column.name);
+                faults.push((FindingKind::Bounds, text));
+            }
+            if let Some(nulls) = column.nulls.filter(|nulls| is_read && *nulls != column.seen_nulls)
+            {
+                let text = format!(
+                    "`{}` has no value in {} rows, and its manifest says {nulls}",
+                    column.name, column.seen_nulls
+                );
+                faults.push((FindingKind::Counts, text));
+            }
+        }
+        for field in self.partition.iter().filter(|field| field.is_wrong) {
+            let text = format!("rows are not of its partition: see `{}`", field.name);
+            faults.push((FindingKind::Partition, text));
+        }
+        faults
+    }
+}
+
+impl ColumnValues {
+    fn take(&mut self, (lowest, highest): &ValueRange) {
+        let is_below = |bound: &PrimitiveLiteral| compare(lowest, bound) == Some(Ordering::Less);
+        let is_above =
+            |bound: &PrimitiveLiteral| compare(highest, bound) == Some(Ordering::Greater);
+        self.is_outside |=
+            self.lower.as_ref().is_some_and(is_below) || self.upper.as_ref().is_some_and(is_above);
+    }
+}
+
+impl PartitionValues {
+    fn take(&mut self, range: Option<&ValueRange>, nulls: usize, rows: usize) {
+        let Some(value) = &self.value else {
+            self.is_wrong |= nulls != rows;
+            return;
+        };
+        // Of a type that is not compared nothing is known.
+        let Some((lowest, highest)) = range else {
+            self.is_wrong |= 0 < rows && nulls == rows;
+            return;
+        };
+        let is_it = |found: &PrimitiveLiteral| match (self.is_day, found) {
+            (true, PrimitiveLiteral::Long(us)) => {
+                compare(&PrimitiveLiteral::Long(us.div_euclid(DAY_US)), value)
+            }
+            (_, found) => compare(found, value),
+        };
+        // Kinds that do not compare are not held against each other.
+        let differs = |found| is_it(found).is_some_and(|order| order != Ordering::Equal);
+        let is_wrong = 0 < nulls || differs(lowest) || differs(highest);
+        self.is_wrong |= is_wrong;
+    }
+}
+
+/// The fields of the file's partition that are compared.
+fn partition(
+    table: &TableMetadata,
+    file: &PlannedFile,
+    columns: &[(usize, i32, String)],
+) -> Vec<PartitionValues> {
+    let Some(spec) = table.partition_spec_by_id(file.spec_id) else { return Vec::new() };
+    let fields = spec.fields().iter().zip(file.partition.fields());
+    let compared = fields.filter_map(|(field, value)| {
+        let is_day = match field.transform {
+            Transform::Identity => false,
+            Transform::Day => true,
+            _ => return None,
+        };
+        let (at, _, _) = columns.iter().find(|(_, id, _)| *id == field.source_id)?;
+        let value = match value {
+            Some(Literal::Primitive(value)) => Some(value.clone()),
+            Some(_) => return None,
+            None => None,
+        };
+        Some(PartitionValues { at: *at, name: field.name.clone(), is_day, value, is_wrong: false })
+    });
+    compared.collect()
+}
+
+/// The lowest and highest value; none where there is none, and for types that are not compared.
+fn range(values: &dyn Array) -> Option<ValueRange> {
+    let long = PrimitiveLiteral::Long;
+    let int = PrimitiveLiteral::Int;
+    match values.data_type() {
+        DataType::Utf8 => {
+            let texts = values.as_string::<i32>();
+            let text = |text: &str| PrimitiveLiteral::String(text.to_owned());
+            Some((text(min_string(texts)?), text(max_string(texts)?)))
+        }
+        DataType::Int64 => {
+            let numbers = values.as_primitive::<Int64Type>();
+            Some((long(min(numbers)?), long(max(numbers)?)))
+        }
+        DataType::Int32 => {
+            let numbers = values.as_primitive::<Int32Type>();
+            Some((int(min(numbers)?), int(max(numbers)?)))
+        }
+        DataType::Date32 => {
+            let days = values.as_primitive::<Date32Type>();
+            Some((int(min(days)?), int(max(days)?)))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let times = values.as_primitive::<TimestampMicrosecondType>();
+            Some((long(min(times)?), long(max(times)?)))
+        }
+        _ => None,
+    }
+}
+
+/// The order of two values, also where a column was widened since; none for other kinds.
+fn compare(one: &PrimitiveLiteral, other: &PrimitiveLiteral) -> Option<Ordering> {
+    if let (PrimitiveLiteral::String(one), PrimitiveLiteral::String(other)) = (one, other) {
+        return Some(one.cmp(other));
+    }
+    let whole = |value: &PrimitiveLiteral| match value {
+        PrimitiveLiteral::Int(value) => Some(i64::from(*value)),
+        PrimitiveLiteral::Long(value) => Some(*value),
+        _ => None,
+    };
+    Some(whole(one)?.cmp(&whole(other)?))
+}

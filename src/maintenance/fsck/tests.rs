@@ -1,0 +1,365 @@
+use super::*;
+use arrow::record_batch::RecordBatch;
+use iceberg::{
+    TableUpdate,
+    spec::{DataFile, FormatVersion, ManifestList, ManifestWriterBuilder, Operation},
+};
+use icecore_catalog::{
+    catalog::TableChange,
+    commit::{FIRST_SEQ, LAST_SEQ},
+    metastore::{Metastore, Watermark},
+    snapshot::{MarkMove, NewSnapshot},
+    storage::{S3Options, Storage},
+};
+use icecore_lake::{clock::Clock, ids::IdGenerator, table::writer};
+use icecore_schemas::fsck::SeqGap;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::{Duration, UNIX_EPOCH},
+};
+
+/// A catalog with `a.events`, and checks of it.
+struct House {
+    catalog: Catalog,
+    clock: Clock,
+    ids: IdGenerator,
+    table: TableIdent,
+    fsck: Fsck,
+    position: u64,
+    folder: tempfile::TempDir,
+}
+
+impl House {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = format!("file://{}/warehouse", folder.path().display());
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        let clock = Clock::manual(icecore_samples::START_US / 1_000 + 3 * 86_400_000);
+        let now = clock.clone();
+        let catalog = Catalog::new("icecore", storage, metastore, Arc::new(move || now.now_ms()));
+        let levels = vec!["a".to_owned()];
+        catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
+        catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
+        let table = TableIdent::from_strs(["a", "events"]).unwrap();
+        let ids = IdGenerator::new(clock.clone());
+        let fsck = Fsck::new(&catalog, ServiceTables::default());
+        Self { catalog, clock, ids, table, fsck, position: 0, folder }
+    }
+
+    async fn load(&self) -> LoadedTable {
+        self.catalog.tables().load(&self.table).await.unwrap()
+    }
+
+    /// Adds files of these rows as whoever the summary says.
+    async fn add(
+        &mut self,
+        rows: RecordBatch,
+        summary: BTreeMap<String, String>,
+        mark: Option<u64>,
+    ) -> Vec<DataFile> {
+        let (storage, loaded) = (self.catalog.storage(), self.load().await);
+        let added = writer::write(storage, &loaded.metadata, vec![rows], &self.ids).await.unwrap();
+        self.position += 1;
+        let mark = mark.map(|last_seq| MarkMove {
+            watermark: Watermark { epoch: 1, position: self.position, last_seq },
+            since: 1,
+        });
+        let new = NewSnapshot { added: added.clone(), summary, mark, ..NewSnapshot::default() };
+        self.catalog.add_snapshot(&self.table, new).await.unwrap();
+        self.clock.advance_ms(1_000);
+        added
+    }
+
+    /// Commits rows as a flush does that has these numbers.
+    async fn commit(&mut self, rows: RecordBatch, (first, last): (u64, u64)) -> Vec<DataFile> {
+        let mut summary = own();
+        summary.insert(FIRST_SEQ.to_owned(), first.to_string());
+        summary.insert(LAST_SEQ.to_owned(), last.to_string());
+        self.add(rows, summary, Some(last)).await
+    }
+
+    /// Takes files out.
+    async fn remove(
+        &self,
+        operation: Operation,
+        removed: Vec<DataFile>,
+        summary: BTreeMap<String, String>,
+    ) {
+        let read = self.load().await.metadata.current_snapshot_id();
+        let new = NewSnapshot { operation, read, removed, summary, ..NewSnapshot::default() };
+        self.catalog.add_snapshot(&self.table, new).await.unwrap();
+        self.clock.advance_ms(1_000);
+    }
+
+    /// Removes all snapshots but the current one.
+    async fn expire(&self) {
+        let metadata = self.load().await.metadata;
+        let current = metadata.current_snapshot_id().unwrap();
+        let ids = metadata.snapshots().map(|snapshot| snapshot.snapshot_id());
+        let snapshot_ids = ids.filter(|id| *id != current).collect();
+        let change = TableChange {
+            table: self.table.clone(),
+            requirements: Vec::new(),
+            updates: vec![TableUpdate::RemoveSnapshots { snapshot_ids }],
+            keeps_history: false,
+        };
+        self.catalog.commit(change).await.unwrap();
+    }
+
+    async fn check(&self) -> FsckTable {
+        let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Rows };
+        let report = self.fsck.run(&request).await.unwrap();
+        assert_eq!(report.tables.len(), 1);
+        assert_eq!(report.whole, report.tables[0].is_whole());
+        report.tables.into_iter().next().unwrap()
+    }
+
+    async fn check_as(&self, loaded: &LoadedTable) -> FsckTable {
+        self.fsck.check_loaded(&self.table, loaded, CheckDepth::Rows).await.unwrap()
+    }
+}
+
+/// What every snapshot of ours says.
+fn own() -> BTreeMap<String, String> {
+    BTreeMap::from([("icecore.commit-id".to_owned(), "c".to_owned())])
+}
+
+/// Rows with so many numbers from the first on.
+fn rows(first: i64, count: usize) -> RecordBatch {
+    icecore_samples::events(count, 1, first, first.unsigned_abs())
+}
+
+fn path(file: &str) -> PathBuf {
+    file.strip_prefix("file://").unwrap().into()
+}
+
+fn kinds(table: &FsckTable) -> Vec<FindingKind> {
+    table.damage.iter().map(|finding| finding.kind).collect()
+}
+
+fn spans(table: &FsckTable) -> Vec<(u64, u64, bool)> {
+    let span = |gap: &SeqGap| (gap.first, gap.last, gap.reason.is_some());
+    table.gaps.iter().map(span).collect()
+}
+
+#[tokio::test]
+async fn a_table_of_several_commits_is_whole() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 40), (1, 40)).await;
+    house.commit(rows(41, 20), (41, 60)).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.gaps.is_empty() && table.notes.is_empty(), "{table:?}");
+    assert_eq!((table.table.as_str(), table.snapshots, table.rows), ("a.events", 2, 60));
+    assert!(0 < table.files && 0 < table.bytes && table.foreign_rows == 0, "{table:?}");
+}
+
+#[tokio::test]
+async fn numbers_that_no_commit_has_are_explained() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    // As a log that takes over begins.
+    let far = (1_u64 << 32) + 10;
+    house.commit(rows(far.cast_signed(), 10), (far, far + 9)).await;
+    let table = house.check().await;
+    assert!(table.is_whole(), "{table:?}");
+    assert_eq!(spans(&table), [(11, far - 1, true)]);
+}
+
+#[tokio::test]
+async fn numbers_of_two_rows_and_of_other_commits_are_damage() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(rows(1, 10), (11, 20)).await;
+    let table = house.check().await;
+    assert_eq!(kinds(&table), [FindingKind::Numbers; 3], "{table:?}");
+    assert!(table.damage[0].what.starts_with("10 rows have a number that their commit"));
+    assert!(table.damage[1].what.starts_with("10 numbers are those of two rows"));
+}
+
+#[tokio::test]
+async fn rows_above_the_watermark_are_damage() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 5)).await;
+    let table = house.check().await;
+    assert!(kinds(&table).contains(&FindingKind::Watermark), "{table:?}");
+    let above = "5 rows have no number, or one above the watermark 5";
+    assert!(table.damage.iter().any(|finding| finding.what == above), "{table:?}");
+}
+
+#[tokio::test]
+async fn commits_and_the_watermark_agree() {
+    let mut house = House::new().await;
+    let mut summary = own();
+    summary.insert(FIRST_SEQ.to_owned(), "1".to_owned());
+    summary.insert(LAST_SEQ.to_owned(), "10".to_owned());
+    house.add(rows(1, 10), summary, Some(12)).await;
+    let table = house.check().await;
+    assert_eq!(table.damage[0].kind, FindingKind::Watermark, "{table:?}");
+    assert_eq!(table.damage[0].what, "the watermark is 12, and the last commit has rows up to 10");
+    // 11 and 12 are in no commit and explained by none.
+    assert_eq!(spans(&table), [(11, 12, false)]);
+
+    let mut house = House::new().await;
+    house.commit(rows(11, 10), (11, 20)).await;
+    house.commit(rows(1, 5), (1, 5)).await;
+    let table = house.check().await;
+    let back = "the numbers go back: 1 to 5 come after 20";
+    assert!(table.damage.iter().any(|finding| finding.what == back), "{table:?}");
+}
+
+#[tokio::test]
+async fn rows_of_other_engines_are_counted_apart() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.add(rows(5, 7), BTreeMap::new(), None).await;
+    house.commit(rows(11, 10), (11, 20)).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.gaps.is_empty(), "{table:?}");
+    assert_eq!((table.rows, table.foreign_rows), (27, 7));
+}
+
+#[tokio::test]
+async fn rows_that_others_deleted_are_explained_and_those_that_a_rewrite_lost_are_not() {
+    for (operation, summary, is_whole) in
+        [(Operation::Delete, BTreeMap::new(), true), (Operation::Replace, own(), false)]
+    {
+        let mut house = House::new().await;
+        let files = house.commit(rows(1, 30), (1, 30)).await;
+        house.commit(rows(31, 30), (31, 60)).await;
+        let lost = files[0].record_count();
+        house.remove(operation, vec![files[0].clone()], summary).await;
+        let table = house.check().await;
+        assert_eq!(table.is_whole(), is_whole, "{table:?}");
+        let missing: u64 = table.gaps.iter().map(|gap| gap.last - gap.first + 1).sum();
+        assert!(missing == lost || table.gaps_total > 20, "{table:?}");
+        assert!(table.gaps.iter().all(|gap| gap.reason.is_some() == is_whole), "{table:?}");
+        if !is_whole {
+            assert_eq!(kinds(&table), [FindingKind::Summary, FindingKind::Numbers], "{table:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn totals_tell_what_snapshots_that_are_gone_did() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(rows(16, 10), (16, 25)).await;
+    house.commit(rows(26, 10), (26, 35)).await;
+    house.expire().await;
+    let table = house.check().await;
+    assert!(table.is_whole(), "{table:?}");
+    assert_eq!((table.snapshots, spans(&table)), (1, vec![(11, 15, true)]));
+}
+
+#[tokio::test]
+async fn a_file_that_goes_while_nobody_needs_it_is_no_damage() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    house.commit(rows(31, 30), (31, 60)).await;
+    let before = house.load().await;
+    house.remove(Operation::Delete, vec![files[0].clone()], BTreeMap::new()).await;
+    fs::remove_file(path(files[0].file_path())).unwrap();
+    // The snapshots before the delete still need it.
+    for table in [house.check_as(&before).await, house.check().await] {
+        assert_eq!(kinds(&table), [FindingKind::Missing], "{table:?}");
+        assert_eq!(table.damage[0].file.as_deref(), Some(files[0].file_path()));
+    }
+    house.expire().await;
+    let table = house.check_as(&before).await;
+    assert!(table.is_whole(), "{table:?}");
+    assert!(house.check().await.is_whole());
+}
+
+#[tokio::test]
+async fn a_manifest_that_lost_a_file_is_found() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    assert!(1 < files.len());
+    let metadata = house.load().await.metadata;
+    let snapshot = metadata.current_snapshot().unwrap();
+    let list = fs::read(path(snapshot.manifest_list())).unwrap();
+    let list = ManifestList::parse_with_version(&list, FormatVersion::V2).unwrap();
+    let manifest = list.entries()[0].manifest_path.clone();
+    let output = house.catalog.storage().file_io().new_output(manifest).unwrap();
+    let schema = Arc::clone(metadata.current_schema());
+    let spec = metadata.default_partition_spec().as_ref().clone();
+    let id = Some(snapshot.snapshot_id());
+    let mut writer = ManifestWriterBuilder::new(output, id, schema, spec).build_v2_data();
+    writer.add_file(files[0].clone(), snapshot.sequence_number()).unwrap();
+    writer.write_manifest_file().await.unwrap();
+    let found = kinds(&house.check().await);
+    for kind in [FindingKind::Counts, FindingKind::Summary, FindingKind::Numbers] {
+        assert!(found.contains(&kind), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_nothing_names_are_noted() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    let folder = path(house.load().await.metadata.location()).join("data/00");
+    fs::create_dir_all(&folder).unwrap();
+    let orphan = folder.join("orphan.parquet");
+    for (name, age) in [("orphan.parquet", 1_000), ("young.parquet", 4_000_000_000)] {
+        let file = fs::File::create(folder.join(name)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(age)).unwrap();
+    }
+    let table = house.check().await;
+    assert!(table.is_whole(), "{table:?}");
+    assert_eq!(table.notes.len(), 1, "{table:?}");
+    assert_eq!(table.notes[0].kind, FindingKind::Orphans);
+    assert_eq!(table.notes[0].what, "files older than 24 h that no snapshot names: 1");
+    assert_eq!(table.notes[0].file, Some(format!("file://{}", orphan.display())));
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_there_and_a_second_run_are_refused() {
+    let house = House::new().await;
+    let request = |levels: Option<&str>, table: Option<&str>| FsckRequest {
+        levels: levels.map(|name| vec![name.to_owned()]),
+        table: table.map(str::to_owned),
+        depth: CheckDepth::Footers,
+    };
+    for (levels, table) in [(Some("b"), None), (Some("a"), Some("even")), (None, Some("even"))] {
+        let ended = house.fsck.run(&request(levels, table)).await;
+        let is_missing = matches!(
+            ended,
+            Err(FsckError::Catalog(
+                CatalogError::NoSuchNamespace(_) | CatalogError::NoSuchTable(_)
+            ))
+        );
+        assert!(is_missing, "{ended:?}");
+    }
+    let held = house.fsck.0.running.try_acquire().unwrap();
+    let ended = house.fsck.run(&request(None, None)).await;
+    assert!(matches!(ended, Err(FsckError::Busy)), "{ended:?}");
+    drop(held);
+    assert!(house.fsck.run(&request(Some("a"), Some("events"))).await.unwrap().whole);
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_waits_for_makes_way_for_the_next() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Rows };
+    let left = tokio::time::timeout(Duration::ZERO, house.fsck.run(&request)).await;
+    assert!(left.is_err(), "{left:?}");
+    assert!(house.check().await.is_whole());
+}
+
+#[tokio::test]
+async fn a_warehouse_that_is_away_is_no_damage() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    let warehouse = house.folder.path().join("warehouse");
+    fs::rename(&warehouse, house.folder.path().join("away")).unwrap();
+    let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Rows };
+    let ended = house.fsck.run(&request).await;
+    let is_outage = matches!(ended, Err(FsckError::Catalog(CatalogError::WarehouseOutage(_))));
+    assert!(is_outage, "{ended:?}");
+    fs::rename(house.folder.path().join("away"), &warehouse).unwrap();
+    assert!(house.check().await.is_whole());
+}
