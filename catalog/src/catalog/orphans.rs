@@ -36,6 +36,8 @@ const ORPHANS_MAX: usize = 100_000;
 const BATCH_FILES: usize = 1_000;
 /// How many commits may come before a batch, each between a look at the table and the transaction.
 const COMMITS_MAX: usize = 20;
+/// How the names of metadata files end.
+const METADATA: &str = ".metadata.json";
 /// How far the clock of a store may be ahead of this one.
 const STORE_AHEAD_MAX_MS: i64 = 15 * 60 * 1000;
 
@@ -78,6 +80,8 @@ pub struct OrphanSearch {
     /// Whether there are more.
     is_cut: bool,
     kept: KeptFiles,
+    /// When the current metadata file was written.
+    current_ms: Option<i64>,
     /// What former searches marked.
     marks: HashMap<String, OrphanMark>,
     times: SearchTimes,
@@ -115,9 +119,29 @@ impl OrphanSearch {
         reasons
     }
 
+    /// Refuses a table to which another catalog commits: what that one names is unknown here. A crash of
+    /// this one leaves such a metadata file as well, until the next commit.
+    fn check_is_alone(&self) -> Result<(), CatalogError> {
+        let is_newer = |file: &&OrphanFile| {
+            file.location.ends_with(METADATA)
+                && self.current_ms.is_some_and(|current_ms| current_ms < file.modified_ms)
+        };
+        match self.orphans.iter().find(is_newer) {
+            Some(file) => Err(CatalogError::Invalid(format!(
+                "`{}` is newer than its metadata file: another catalog may commit to it. If none does, \
+                 this ends with the next commit",
+                file.location
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Takes a file that is there.
     fn take(&mut self, file: ListedFile) {
         if self.reachable.has(&file.location) {
+            if file.location == self.base.metadata_location {
+                self.current_ms = file.modified_ms;
+            }
             return;
         }
         let SearchTimes { now_ms, grace_ms } = self.times;
@@ -193,6 +217,7 @@ impl Orphans<'_> {
             orphans: Vec::new(),
             is_cut: false,
             kept: KeptFiles::default(),
+            current_ms: None,
             marks,
             times,
         };
@@ -203,6 +228,7 @@ impl Orphans<'_> {
             }
             page.into_iter().for_each(|file| search.take(file));
         }
+        search.check_is_alone()?;
         search.orphans.sort_by(|a, b| a.location.cmp(&b.location));
         // Files that are queued already are the queue's.
         let locations: Vec<String> =

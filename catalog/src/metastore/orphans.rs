@@ -64,7 +64,8 @@ impl Metastore {
         Ok(rows.into_iter().map(mark).collect())
     }
 
-    /// Marks files of a table, each anew. Durable on return.
+    /// Marks files of a table, each anew, but for those that were queued and not written since: they may
+    /// have been deleted since they were seen. Durable on return.
     pub(crate) async fn mark_orphans(
         &self,
         table: Uuid,
@@ -189,7 +190,9 @@ async fn put(
             "INSERT INTO orphans (location, uuid, bytes, modified_ms, marked_ms, queued_ms)
              VALUES {} ON CONFLICT (location) DO UPDATE SET uuid = excluded.uuid,
                  bytes = excluded.bytes, modified_ms = excluded.modified_ms,
-                 marked_ms = excluded.marked_ms, queued_ms = excluded.queued_ms",
+                 marked_ms = excluded.marked_ms, queued_ms = excluded.queued_ms
+             WHERE excluded.queued_ms IS NOT NULL OR orphans.queued_ms IS NULL
+                 OR orphans.bytes <> excluded.bytes OR orphans.modified_ms <> excluded.modified_ms",
             rows.join(", ")
         );
         let mut insert = sqlx::query(AssertSqlSafe(insert)).bind(&table).bind(queued_ms);
