@@ -76,6 +76,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "closed days that are merged however few files they have, 0 to 36500",
     ),
     ("compaction.cpu_share", "0.25", "share of one processor that compaction takes, 0.01 to 1"),
+    (
+        "compaction.day_cron",
+        "0 0 * * *",
+        "when the files of days that are over are merged: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
     ("ingest.batch_events_max", "10000", "most events in a body"),
