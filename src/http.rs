@@ -28,7 +28,7 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{JobRegistry, compaction::Compaction},
+    maintenance::{JobRegistry, compaction::Compaction, orphans::Orphans},
     owner::LogOwnership,
     sql::Sql,
 };
@@ -121,6 +121,8 @@ pub struct AppParts {
     pub jobs: JobRegistry,
     /// Compaction by hand.
     pub compaction: Compaction,
+    /// Removal of orphans by hand.
+    pub orphans: Orphans,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -21,6 +21,7 @@ use crate::{
         JobRegistry,
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
         obsolete::DeleteObsolete,
+        orphans::Orphans,
         runs::KeepRuns,
         thinning::ThinSnapshots,
         upkeep::{self, AccessUpkeep},
@@ -182,6 +183,7 @@ impl Server {
         let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
+        let orphans = start_orphans(&jobs, &owner, &catalog, config);
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -209,6 +211,7 @@ impl Server {
             metrics,
             jobs: jobs.clone(),
             compaction,
+            orphans,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));
@@ -277,6 +280,21 @@ fn start_compaction(jobs: &JobRegistry, (compaction, config): (&Compaction, &Com
     if config.enabled {
         jobs.start(CompactTables::new(compaction.clone()));
     }
+}
+
+/// Starts what removes orphans at its times. By a metastore that is too old a file could go that a newer
+/// one needs.
+fn start_orphans(
+    jobs: &JobRegistry,
+    owner: &LogOwnership,
+    catalog: &Catalog,
+    config: &Config,
+) -> Orphans {
+    let orphans = Orphans::new(catalog, config.orphans.grace, config.faults.clone());
+    if owner.check().is_ok() || owner.check_owner().is_err() {
+        jobs.start_planned(orphans.clone(), config.orphans.cron.clone());
+    }
+    orphans
 }
 
 fn compaction(
