@@ -40,7 +40,7 @@ pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, Metastore)> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 19;
+const PARTS: usize = 20;
 
 async fn suite(store: &Metastore, part: usize) {
     match part {
@@ -62,6 +62,7 @@ async fn suite(store: &Metastore, part: usize) {
         17 => suite::names_that_nothing_has(store).await,
         16 => suite::remembered_requests(store).await,
         15 => suite::no_version_comes_back(store).await,
+        18 => suite::orphans(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }

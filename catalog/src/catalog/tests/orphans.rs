@@ -260,7 +260,7 @@ async fn a_commit_and_the_removal_of_its_file_never_both_happen() {
             let data = leave(&catalog, &table, &format!("data/{name}"), now_ms - 3 * DAY_MS).await;
             sweep(&catalog, "a.t").await;
             house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
-            let late = put(&catalog, &table, id, append(&[(&name, 10)])).await;
+            let late = put(&catalog, &table, id, append(&[(name.as_str(), 10)])).await;
             let search = other.orphans().search(&ident("a.t"), 0).await.unwrap();
             assert!(search.orphans().iter().any(|file| file.location == data && file.is_due));
             let (committed, removed) =
