@@ -57,15 +57,21 @@ impl Orphans {
 
     /// The tables of the request: all there are, other engines' too, but for views and dropped tables.
     async fn tables(&self, request: &RunRequest) -> Result<Vec<TableIdent>, CatalogError> {
-        let places = self.catalog.metastore().places().await?;
-        let is_wanted = |levels: &Vec<String>, name: &String| {
-            request.levels.as_ref().is_none_or(|wanted| wanted == levels)
-                && request.table.as_ref().is_none_or(|wanted| wanted == name)
+        let metastore = self.catalog.metastore();
+        let tables: Vec<(Vec<String>, String)> = match &request.levels {
+            Some(levels) => {
+                let names = metastore.tables(levels).await?;
+                names.into_iter().map(|name| (levels.clone(), name)).collect()
+            }
+            None => {
+                let places = metastore.places().await?.into_iter();
+                let tables = places.filter(|place| place.of == PlaceKind::Table);
+                tables.map(|place| (place.levels, place.name)).collect()
+            }
         };
-        let tables = places
-            .into_iter()
-            .filter(|place| place.of == PlaceKind::Table && is_wanted(&place.levels, &place.name));
-        Ok(tables.filter_map(|place| foreign_ident(&place.levels, &place.name)).collect())
+        let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
+        let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
+        Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
     }
 
     /// Looks after one table, and adds what was found to the report.
