@@ -187,6 +187,8 @@ def test_operations(shell):
     shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/compact", words)
     assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
     shell.paste("icecore jobs  ")
+    shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})
+    shell.paste("icecore jobs run compact-day")
     shell.paste("icecore jobs")
     shell.paste("icecore catalog check")
     shell.paste("icecore sql --ns NS", words | {"…": "SELECT 1"})
