@@ -8,7 +8,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from engines import PyIceberg
-from pyiceberg.exceptions import BadRequestError
 from server import Server
 
 NAMESPACE = "foreign"
@@ -55,13 +54,3 @@ def test_a_late_commit_of_another_engine_finds_its_files(server):
     table.add_files([f"file://{late}"])
     assert orphans(client)["files"]["before"] == 0
     assert sorted(table.scan().to_arrow()["id"].to_pylist())[-10:] == list(range(100, 110))
-
-
-def test_a_file_that_is_gone_is_not_committed(server):
-    """A manifest may name a file that was deleted as an orphan; PyIceberg itself reads a file before it adds it."""
-    catalog = PyIceberg(server.url + "/catalog").catalog
-    catalog.create_namespace_if_not_exists(NAMESPACE)
-    table = catalog.create_table(f"{NAMESPACE}.gone", schema=pyarrow.schema([("id", pyarrow.int64())]))
-    with pytest.raises((FileNotFoundError, BadRequestError)):
-        table.add_files([table.location() + "/data/gone.parquet"])
-    assert table.scan().to_arrow().num_rows == 0
