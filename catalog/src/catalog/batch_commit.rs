@@ -258,8 +258,9 @@ impl Catalog {
             return Ok(None);
         }
         managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
-        let examined_at = examined.base.as_ref().map(|base| base.version);
-        if !examined.added.is_empty() && examined_at != Some(draft.base.version) {
+        let at = |base: &LoadedTable| (base.metadata_location.clone(), base.version);
+        let examined_at = examined.base.as_ref().map(at);
+        if !examined.added.is_empty() && examined_at != Some(at(&draft.base)) {
             // They may have been queued for deletion since they were looked at: by a commit, or as orphans,
             // which leaves the metadata file as it is.
             let own = self.inner.storage.normalize(base.location())?;

@@ -357,7 +357,12 @@ impl FolderWalk {
                 found => found?,
             };
             let (bytes, modified) = (found.len(), found.modified().ok());
-            files.push(WalkedFile { path: entry.path(), bytes, modified, is_plain: kind.is_file() });
+            files.push(WalkedFile {
+                path: entry.path(),
+                bytes,
+                modified,
+                is_plain: kind.is_file(),
+            });
         }
         Ok(files)
     }

@@ -51,7 +51,7 @@ impl KeptFiles {
                 KeptReason::Age => "does not tell when it was written",
                 KeptReason::Future => "was written later than now",
             };
-            match files {
+            match *files {
                 1 => format!("1 file that no snapshot has is kept: `{first}` {why}"),
                 _ => format!("{files} files that no snapshot has are kept: `{first}` {why}"),
             }
