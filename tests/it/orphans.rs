@@ -39,13 +39,12 @@ fn data_folders(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Leaves a file in the only table that was written at this time.
-fn leave(folder: &Path, name: &str, time_ms: i64) -> PathBuf {
+fn leave(folder: &Path, name: &str, time_ms: i64) {
     let folders = data_folders(&folder.join("warehouse"));
     assert_eq!(folders.len(), 1, "{folders:?}");
     let path = folders[0].join(name);
     let file = File::create(&path).unwrap();
     file.set_modified(UNIX_EPOCH + Duration::from_millis(time_ms.unsigned_abs())).unwrap();
-    path
 }
 
 #[tokio::test(flavor = "multi_thread")]

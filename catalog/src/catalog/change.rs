@@ -158,7 +158,7 @@ impl Catalog {
         let mut added = Vec::new();
         let is_one = matches!(updates.as_slice(), [TableUpdate::AddSnapshot { .. }, _]);
         let may_be_moved = is_one || changes.is_some();
-        if changes.is_none() && (is_one || self.inner.options.checks_contents) {
+        if changes.is_none() {
             // They were looked at for an attempt before this one, or are not looked at in this catalog.
             for snapshot in commit::added(updates) {
                 changes = match self.inner.options.checks_contents {

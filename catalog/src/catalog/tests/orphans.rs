@@ -228,6 +228,25 @@ async fn a_commit_that_names_a_queued_or_deleted_orphan_is_refused_with_its_name
 }
 
 #[tokio::test]
+async fn statistics_that_are_about_to_be_deleted_are_not_committed() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let place = leave(&catalog, &table, "metadata/s.puffin", NOW - 3 * DAY_MS).await;
+    let statistics = json!([{"action": "set-statistics", "snapshot-id": 1, "statistics": {
+        "snapshot-id": 1, "statistics-path": place, "file-size-in-bytes": 1,
+        "file-footer-size-in-bytes": 1, "blob-metadata": []}}]);
+    sweep(&catalog, "a.t").await;
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    for why in ["is about to be deleted", "was deleted"] {
+        let sent = change("a.t", json!([]), statistics.clone());
+        let refused = catalog.commit(sent).await.unwrap_err().to_string();
+        assert!(refused.contains(&place) && refused.contains(why), "{refused}");
+        delete_queued(&house).await;
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_committed_between_the_search_and_the_queue_stays() {
     for (_kept, metastore) in stores().await {
         let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
