@@ -202,7 +202,7 @@ impl Catalog {
         self.check_not_queued(&own, &written).await
     }
 
-    /// Checks every file that a table from elsewhere names.
+    /// Checks every file that a table from elsewhere names, and that none of them is to be deleted.
     pub(super) async fn check_adopted_contents(
         &self,
         metadata: &TableMetadata,
@@ -220,7 +220,7 @@ impl Catalog {
             self.read_new(&own, snapshot, changes).await?;
             self.inner.seen.add(&own, list);
         }
-        Ok(())
+        self.check_files_stay(metadata).await
     }
 
     /// Notes that a snapshot was made here of what was looked at.

@@ -19,7 +19,7 @@ use crate::{
     snapshot::OBSOLETE_GRACE_MS,
     storage::{Storage, listing::ListedFile},
 };
-use iceberg::TableIdent;
+use iceberg::{TableIdent, spec::TableMetadata};
 use kept::{KeptFiles, KeptReason, is_of_a_writer};
 use reachable::ReachableFiles;
 use std::collections::{HashMap, HashSet};
@@ -183,6 +183,27 @@ impl Catalog {
     #[must_use]
     pub fn orphans(&self) -> Orphans<'_> {
         Orphans(self)
+    }
+
+    /// Refuses a table from elsewhere if a file that its snapshots have is to be deleted, or was deleted as
+    /// an orphan: an older state may have what the table had no more.
+    pub(super) async fn check_files_stay(
+        &self,
+        metadata: &TableMetadata,
+    ) -> Result<(), CatalogError> {
+        let own = self.inner.storage.normalize(metadata.location())?;
+        let deleted = self.metastore().deletions_in(&own).await?;
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        let mut reachable = ReachableFiles::default();
+        match reachable.take_in_snapshots(&self.inner.storage, &own, metadata).await {
+            // Where nobody looks into files, they may be whatever they are.
+            Err(cause) if cause.is_damage() && !self.inner.options.checks_contents => return Ok(()),
+            read => read?,
+        }
+        let named: Vec<String> = deleted.into_iter().filter(|file| reachable.has(file)).collect();
+        self.check_not_queued(&own, &named).await
     }
 }
 

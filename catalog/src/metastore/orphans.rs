@@ -12,7 +12,7 @@ use super::{
     obsolete::{self, FILES_AT_ONCE, places},
     tables,
 };
-use crate::error::CatalogError;
+use crate::{error::CatalogError, location::Location};
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -151,6 +151,24 @@ impl Metastore {
             all.extend(found);
         }
         Ok(all)
+    }
+
+    /// The files below a folder that wait for their deletion, or were queued as orphans at some time.
+    pub(crate) async fn deletions_in(
+        &self,
+        folder: &Location,
+    ) -> Result<Vec<String>, CatalogError> {
+        sqlx::query_scalar(
+            "SELECT location FROM obsolete WHERE location >= $1 AND location < $2 UNION
+             SELECT location FROM orphans
+             WHERE queued_ms IS NOT NULL AND location >= $1 AND location < $2",
+        )
+        // Everything that starts with the folder and a slash: `0` is the character after it.
+        .bind(format!("{folder}/"))
+        .bind(format!("{folder}0"))
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .map_err(failed("look for files that were queued for deletion"))
     }
 
     /// Forgets what was marked or queued before this time.

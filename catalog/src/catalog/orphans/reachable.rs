@@ -57,13 +57,28 @@ impl ReachableFiles {
         own: &Location,
         table: &LoadedTable,
     ) -> Result<(), CatalogError> {
-        let metadata = &table.metadata;
-        let log = metadata.metadata_log().iter().map(|entry| entry.metadata_file.as_str());
+        self.keys.push(key_of(&table.metadata_location)?);
+        for entry in table.metadata.metadata_log() {
+            self.keys.push(key_of(&entry.metadata_file)?);
+        }
+        self.take_in_snapshots(storage, own, &table.metadata).await
+    }
+
+    /// The same without metadata files.
+    ///
+    /// # Errors
+    /// As [`ReachableFiles::take_in`].
+    pub(super) async fn take_in_snapshots(
+        &mut self,
+        storage: &Storage,
+        own: &Location,
+        metadata: &TableMetadata,
+    ) -> Result<(), CatalogError> {
         let statistics = metadata.statistics_iter().map(|file| file.statistics_path.as_str());
         let partitions =
             metadata.partition_statistics_iter().map(|file| file.statistics_path.as_str());
-        let mut keys = vec![key_of(&table.metadata_location)?];
-        for file in log.chain(statistics).chain(partitions) {
+        let mut keys = Vec::new();
+        for file in statistics.chain(partitions) {
             keys.push(key_of(file)?);
         }
         let manifests = self.read_lists(storage, own, metadata, &mut keys).await?;

@@ -247,6 +247,37 @@ async fn statistics_that_are_about_to_be_deleted_are_not_committed() {
 }
 
 #[tokio::test]
+async fn an_older_state_that_has_a_removed_orphan_is_not_registered() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    leave(&catalog, &table, "data/new.parquet", NOW).await;
+    let work = Work {
+        operation: "overwrite",
+        removes: &["live.parquet"],
+        adds: &[("new.parquet", 10)],
+        ..Work::default()
+    };
+    catalog.commit(put(&catalog, &table, 2, work).await).await.unwrap();
+    let without = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
+    catalog.commit(change("a.t", json!([]), without)).await.unwrap();
+    // Its list and manifest are not old enough to go.
+    for name in ["metadata/1.avro", "metadata/m1-data.avro"] {
+        set_time(&in_table(&table, name), NOW + 9 * DAY_MS);
+    }
+    let data = in_table(&table, "data/live.parquet");
+    assert_eq!(sweep(&catalog, "a.t").await.0, [data.as_str()]);
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    for why in ["is about to be deleted", "was deleted"] {
+        let (older, a) = (&table.metadata_location, suite::levels("a"));
+        let back = catalog.tables().register_over(&a, "t", older, &suite::anywhere).await;
+        let refused = back.unwrap_err().to_string();
+        assert!(refused.contains(&data) && refused.contains(why), "{refused}");
+        delete_queued(&house).await;
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_committed_between_the_search_and_the_queue_stays() {
     for (_kept, metastore) in stores().await {
         let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
