@@ -282,8 +282,8 @@ fn start_compaction(jobs: &JobRegistry, (compaction, config): (&Compaction, &Com
     }
 }
 
-/// Starts what removes orphans at its times. By a metastore that is too old a file could go that a newer
-/// one needs.
+/// Starts what removes orphans at its times, where events are taken. By a metastore that is too old a file
+/// could go that a newer one needs.
 fn start_orphans(
     jobs: &JobRegistry,
     owner: &LogOwnership,
@@ -291,7 +291,7 @@ fn start_orphans(
     config: &Config,
 ) -> Orphans {
     let orphans = Orphans::new(catalog, config.orphans.grace, config.faults.clone());
-    if owner.check().is_ok() || owner.check_owner().is_err() {
+    if owner.check().is_ok() {
         jobs.start_planned(orphans.clone(), config.orphans.cron.clone());
     }
     orphans

@@ -86,6 +86,8 @@ impl Orphans {
         let (files, bytes) = count(search.orphans().iter());
         report.files.before += files;
         report.bytes.before += bytes;
+        report.files.after += files;
+        report.bytes.after += bytes;
         for reason in search.kept() {
             report.skipped.push(SkippedTable { table: table.to_string(), reason });
         }
@@ -103,8 +105,8 @@ impl Orphans {
             }
         };
         report.tables += u64::from(0 < gone.files && !dry_run);
-        report.files.after += files - gone.files;
-        report.bytes.after += bytes - gone.bytes;
+        report.files.after -= gone.files;
+        report.bytes.after -= gone.bytes;
         Ok(())
     }
 
