@@ -171,6 +171,20 @@ impl Metastore {
         .map_err(failed("look for files that were queued for deletion"))
     }
 
+    /// Forgets all marks of files that are not queued: the tables of this copy may have been older, and what
+    /// nothing named then may have been committed since.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`].
+    pub async fn forget_orphan_marks(&self) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM orphans WHERE queued_ms IS NULL")
+            .execute(&mut *tx)
+            .await
+            .map_err(failed("forget the marks of orphans"))?;
+        tx.commit().await.map_err(failed("forget the marks of orphans"))
+    }
+
     /// Forgets what was marked or queued before this time.
     pub(crate) async fn forget_orphans(&self, before_ms: i64) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;

@@ -51,4 +51,9 @@ pub(crate) async fn orphans(store: &Metastore) {
     let many: Vec<String> = many.into_iter().map(|mark| mark.location).collect();
     assert_eq!(store.removed_orphans(&many).await.unwrap().len(), 1_201);
     assert_eq!(store.queued_files(&many).await.unwrap().len(), 1_201);
+
+    store.mark_orphans(one, &[mark("d", 1, 80)]).await.unwrap();
+    store.forget_orphan_marks().await.unwrap();
+    assert!(store.orphan_marks(one).await.unwrap().is_empty());
+    assert_eq!(store.removed_orphans(&many).await.unwrap().len(), 1_201);
 }
