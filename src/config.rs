@@ -12,6 +12,7 @@ mod environment;
 mod file;
 pub(crate) mod folder;
 pub mod logging;
+pub mod orphans;
 pub(crate) mod redaction;
 mod sample;
 mod settings;
@@ -29,6 +30,7 @@ use icecore_catalog::{catalog::CatalogOptions, storage::S3Options};
 use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
+use orphans::OrphansConfig;
 use redaction::{HIDDEN, after_sign_in, beginning_of_key, without_credentials};
 pub use sample::sample;
 use settings::SETTINGS;
@@ -137,6 +139,8 @@ pub struct Config {
     pub commit_bytes_max: u64,
     /// How data files are merged.
     pub compaction: CompactionConfig,
+    /// How files are removed that no snapshot names.
+    pub orphans: OrphansConfig,
     /// Largest body.
     pub body_bytes_max: usize,
     /// Largest event.
@@ -368,6 +372,7 @@ impl SettingTexts {
             )?,
             commit_bytes_max: self.bytes("commit.bytes_max", 1 << 20, 1 << 30)?,
             compaction: self.compaction()?,
+            orphans: self.orphans()?,
             body_bytes_max: self.size("ingest.body_bytes_max", 1 << 16, 1 << 28)?,
             event_bytes_max: self.size("ingest.event_bytes_max", 1 << 16, 1 << 20)?,
             batch_events_max: self.count("ingest.batch_events_max")?,

@@ -30,7 +30,7 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{JobRegistry, compaction::Compaction, fsck::Fsck},
+    maintenance::{JobRegistry, compaction::Compaction, fsck::Fsck, orphans::Orphans},
     owner::LogOwnership,
     sql::Sql,
 };
@@ -125,6 +125,8 @@ pub struct AppParts {
     pub compaction: Compaction,
     /// Checks of tables.
     pub fsck: Fsck,
+    /// Removal of orphans by hand.
+    pub orphans: Orphans,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

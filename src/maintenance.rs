@@ -11,6 +11,7 @@
 pub mod compaction;
 pub mod fsck;
 pub mod obsolete;
+pub mod orphans;
 pub mod planned;
 mod record;
 mod runner;
@@ -103,6 +104,14 @@ pub const JOBS: &[JobLine] = &[
         woken_by: None,
         is_leased: true,
         about: "merges the files of days that are over, however few they are",
+    },
+    JobLine {
+        name: "orphans",
+        every: Duration::ZERO,
+        cron: Some("orphans.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "removes files of tables that no metadata names, once they were seen so for a day",
     },
     JobLine {
         name: "keep-runs",

@@ -22,6 +22,7 @@ use crate::{
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
         fsck::Fsck,
         obsolete::DeleteObsolete,
+        orphans::Orphans,
         runs::KeepRuns,
         thinning::ThinSnapshots,
         upkeep::{self, AccessUpkeep},
@@ -183,6 +184,7 @@ impl Server {
         let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
+        let orphans = start_orphans(&jobs, &owner, &catalog, config);
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -211,6 +213,7 @@ impl Server {
             metrics,
             jobs: jobs.clone(),
             compaction,
+            orphans,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));
@@ -279,6 +282,21 @@ fn start_compaction(jobs: &JobRegistry, (compaction, config): (&Compaction, &Com
     if config.enabled {
         jobs.start(CompactTables::new(compaction.clone()));
     }
+}
+
+/// Starts what removes orphans at its times, where events are taken. By a metastore that is too old a file
+/// could go that a newer one needs.
+fn start_orphans(
+    jobs: &JobRegistry,
+    owner: &LogOwnership,
+    catalog: &Catalog,
+    config: &Config,
+) -> Orphans {
+    let orphans = Orphans::new(catalog, config.orphans.grace, config.faults.clone());
+    if owner.check().is_ok() {
+        jobs.start_planned(orphans.clone(), config.orphans.cron.clone());
+    }
+    orphans
 }
 
 fn compaction(

@@ -19,6 +19,7 @@ mod managed_table_rules;
 mod manifest_check;
 pub mod metadata_check;
 mod namespaces;
+mod orphans;
 mod read;
 mod rebased;
 mod register;
@@ -33,6 +34,7 @@ pub use admin::{RefKind, Refs, TableStats};
 pub(crate) use create::folder_of;
 pub use first::FirstAppend;
 pub use namespaces::Namespaces;
+pub use orphans::{ORPHAN_GRACE_MIN_MS, OrphanFile, OrphanSearch, Orphans, QueuedOrphans};
 pub use tables::{LoadedTable, Tables};
 pub use trash::{DropPolicy, Trash};
 pub use upkeep::{
@@ -314,6 +316,7 @@ impl Catalog {
         if let Some(base) = base {
             commit::check_heads(base, updates)?;
         }
+        self.check_named_files(new, updates).await?;
         self.check_contents(base, new, updates).await.map(drop)
     }
 

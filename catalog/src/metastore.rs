@@ -21,6 +21,7 @@ mod namespaces;
 mod new_table;
 mod obsolete;
 mod origin;
+pub(crate) mod orphans;
 mod outbox;
 mod places;
 mod reports;

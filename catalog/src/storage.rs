@@ -9,6 +9,7 @@ pub mod ages;
 mod deferred;
 mod file_io;
 mod files;
+pub(crate) mod listing;
 mod local;
 mod outage;
 pub mod probe;

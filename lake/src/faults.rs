@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Every failpoint: those an event passes, in their order, then those of a query, then those of
-/// compaction in their order.
+/// compaction and of the removal of orphans in their order.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -30,6 +30,9 @@ pub const POINTS: &[&str] = &[
     "compact.before_commit",
     "compact.lost_answer",
     "compact.after_commit",
+    "orphans.before_mark",
+    "orphans.after_mark",
+    "orphans.after_queue",
 ];
 
 /// What happens at a failpoint.

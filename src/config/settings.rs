@@ -81,6 +81,16 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "0 0 * * *",
         "when the files of days that are over are merged: minute hour day month weekday, UTC; empty: by hand alone",
     ),
+    (
+        "orphans.cron",
+        "30 3 * * *",
+        "when files of tables are removed that no metadata names: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
+    (
+        "orphans.grace",
+        "24h",
+        "how old such a file has to be, and how long it has to be known, before it is removed, 24h to 30d",
+    ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
     ("ingest.batch_events_max", "10000", "most events in a body"),

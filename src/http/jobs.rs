@@ -10,6 +10,7 @@ use crate::{
             CompactionError,
             planned::{CompactDays, CompactNow},
         },
+        orphans::OrphansError,
         planned::{PlannedJob, RunRefusal, RunRequest},
     },
 };
@@ -37,6 +38,7 @@ pub async fn run(
         "compact-day" => {
             answer(&app, &asked, CompactDays::at_full_speed(app.compaction.clone())).await
         }
+        "orphans" => answer(&app, &asked, app.orphans.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
 }
@@ -81,6 +83,15 @@ impl From<RunRefusal> for ApiError {
     fn from(cause: RunRefusal) -> Self {
         match cause {
             RunRefusal::Busy => Self::new(ErrorCode::TooManyRequests, cause.to_string()),
+        }
+    }
+}
+
+impl From<OrphansError> for ApiError {
+    fn from(cause: OrphansError) -> Self {
+        match cause {
+            OrphansError::Catalog(cause) => cause.into(),
+            OrphansError::Fault(_) => Self::internal(&cause),
         }
     }
 }

@@ -195,6 +195,7 @@ def test_operations(shell):
     shell.paste("icecore jobs  ")
     shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})
     shell.paste("icecore jobs run compact-day")
+    shell.paste("icecore jobs run orphans")
     shell.paste("icecore jobs")
     shell.paste("icecore catalog check")
     shell.paste("icecore sql --ns NS", words | {"…": "SELECT 1"})

@@ -39,6 +39,7 @@ mod messages;
 mod moved;
 mod namespaces;
 mod openapi;
+mod orphans;
 mod outages;
 mod own_tables;
 mod owner;

@@ -261,9 +261,11 @@ impl Catalog {
             return Ok(None);
         }
         managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
-        let examined_at = examined.base.as_ref().map(|base| &base.metadata_location);
-        if !examined.added.is_empty() && examined_at != Some(&draft.base.metadata_location) {
-            // They may have been queued for deletion by a commit since they were looked at.
+        let at = |base: &LoadedTable| (base.metadata_location.clone(), base.version);
+        let examined_at = examined.base.as_ref().map(at);
+        if !examined.added.is_empty() && examined_at != Some(at(&draft.base)) {
+            // They may have been queued for deletion since they were looked at: by a commit, or as orphans,
+            // which leaves the metadata file as it is.
             let own = self.inner.storage.normalize(base.location())?;
             self.check_not_queued(&own, &examined.added).await?;
         }
@@ -333,6 +335,7 @@ impl Catalog {
         if is_replay(draft.watermark, new, table)? {
             return Ok(None);
         }
+        self.check_own_files(&draft.metadata, new, read).await?;
         let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
         let built = snapshot::build(storage, &draft.metadata, new, read, now_ms).await?;
         let metadata = match draft.apply(&built.updates) {

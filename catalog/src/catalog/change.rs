@@ -158,10 +158,14 @@ impl Catalog {
         let mut added = Vec::new();
         let is_one = matches!(updates.as_slice(), [TableUpdate::AddSnapshot { .. }, _]);
         let may_be_moved = is_one || changes.is_some();
-        if changes.is_none() && (is_one || self.inner.options.checks_contents) {
+        if changes.is_none() {
             // They were looked at for an attempt before this one, or are not looked at in this catalog.
             for snapshot in commit::added(updates) {
-                changes = self.changes_on(base, snapshot).await;
+                changes = match self.inner.options.checks_contents {
+                    // What does not read any more may have been deleted since.
+                    true => self.read_changes(base, snapshot).await?,
+                    false => self.changes_on(base, snapshot).await,
+                };
                 added.extend(changes.iter_mut().flat_map(|it| it.added_paths.drain(..)));
             }
             self.check_not_queued(&self.inner.storage.normalize(base.location())?, &added).await?;
@@ -178,12 +182,24 @@ impl Catalog {
         base: &TableMetadata,
         snapshot: &Snapshot,
     ) -> Option<SnapshotChanges> {
-        let own = self.inner.storage.normalize(base.location()).ok()?;
+        self.read_changes(base, snapshot).await.ok().flatten()
+    }
+
+    /// The same; none for one whose parent the table does not have.
+    async fn read_changes(
+        &self,
+        base: &TableMetadata,
+        snapshot: &Snapshot,
+    ) -> Result<Option<SnapshotChanges>, CatalogError> {
+        let own = self.inner.storage.normalize(base.location())?;
         let parent = match snapshot.parent_snapshot_id() {
-            Some(parent) => Some(base.snapshot_by_id(parent)?.as_ref()),
+            Some(parent) => match base.snapshot_by_id(parent) {
+                Some(parent) => Some(parent.as_ref()),
+                None => return Ok(None),
+            },
             None => None,
         };
-        self.changes(&own, snapshot, parent).await.ok()
+        self.changes(&own, snapshot, parent).await.map(Some)
     }
 
     fn normalize(&self, change: &mut TableChange) -> Result<(), CatalogError> {

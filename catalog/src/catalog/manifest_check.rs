@@ -11,6 +11,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     snapshot::{
+        NewSnapshot, ReadManifests,
         changes::{FileKey, SnapshotChanges},
         entries::{self, FileEntry, LastSchema, ListedManifest},
     },
@@ -133,8 +134,10 @@ impl Catalog {
     }
 
     /// Refuses files that are to be deleted: nothing would take them out of the queue, and with them
-    /// live rows would go. What is queued for a table is queued by a commit to it, so whoever looks
-    /// after the state that a commit is built on is known has seen all of it.
+    /// live rows would go. The same for orphans that were deleted, unless they were written again.
+    ///
+    /// What is queued for a table is queued by a change of its version, so whoever looks after the state
+    /// that a commit is built on is known has seen all of it.
     pub(super) async fn check_not_queued(
         &self,
         own: &Location,
@@ -142,16 +145,64 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let normal = |path: &String| Some(own.admit(path).ok()?.to_string());
         let files: Vec<String> = added.iter().filter_map(normal).collect();
-        match self.metastore().first_obsolete(&files).await? {
-            Some(file) => Err(CatalogError::Invalid(format!(
+        if files.is_empty() {
+            return Ok(());
+        }
+        if let Some(file) = self.metastore().first_obsolete(&files).await? {
+            return Err(CatalogError::Invalid(format!(
                 "`{file}` is about to be deleted, since no snapshot that is kept has it any more: add \
                  a copy of it under another name"
-            ))),
-            None => Ok(()),
+            )));
         }
+        for file in self.metastore().removed_orphans(&files).await? {
+            if !self.inner.storage.exists(&file).await? {
+                return Err(CatalogError::Invalid(format!(
+                    "`{file}` was deleted, since no snapshot had it for longer than `orphans.grace`: \
+                     write the files of this commit again"
+                )));
+            }
+        }
+        Ok(())
     }
 
-    /// Checks every file that a table from elsewhere names.
+    /// As [`Catalog::check_not_queued`], for the manifest lists and statistics that a change names, whether
+    /// they were looked at before or not.
+    pub(super) async fn check_named_files(
+        &self,
+        new: &TableMetadata,
+        updates: &[TableUpdate],
+    ) -> Result<(), CatalogError> {
+        let lists = commit::added(updates).map(|snapshot| snapshot.manifest_list().to_owned());
+        let statistics = updates.iter().filter_map(|update| match update {
+            TableUpdate::SetStatistics { statistics } => Some(statistics.statistics_path.clone()),
+            TableUpdate::SetPartitionStatistics { partition_statistics } => {
+                Some(partition_statistics.statistics_path.clone())
+            }
+            _ => None,
+        });
+        let named: Vec<String> = lists.chain(statistics).collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let own = self.inner.storage.normalize(new.location())?;
+        self.check_not_queued(&own, &named).await
+    }
+
+    /// Refuses a snapshot of ours whose files were written so long ago that they were taken for orphans.
+    pub(super) async fn check_own_files(
+        &self,
+        table: &TableMetadata,
+        new: &NewSnapshot,
+        read: &ReadManifests,
+    ) -> Result<(), CatalogError> {
+        let own = self.inner.storage.normalize(table.location())?;
+        let files = new.added.iter().chain(new.deletes.iter().map(|(_, file)| file));
+        let mut written: Vec<String> = files.map(|file| file.file_path().to_owned()).collect();
+        written.extend_from_slice(&read.written);
+        self.check_not_queued(&own, &written).await
+    }
+
+    /// Checks every file that a table from elsewhere names, and that none of them is to be deleted.
     pub(super) async fn check_adopted_contents(
         &self,
         metadata: &TableMetadata,
@@ -169,7 +220,7 @@ impl Catalog {
             self.read_new(&own, snapshot, changes).await?;
             self.inner.seen.add(&own, list);
         }
-        Ok(())
+        self.check_files_stay(metadata).await
     }
 
     /// Notes that a snapshot was made here of what was looked at.
@@ -220,7 +271,10 @@ impl Catalog {
             None => Arc::default(),
         };
         self.inner.lists.note(snapshot.manifest_list(), &listed);
-        self.read_new(own, snapshot, SnapshotChanges::between(&before, &listed)).await
+        let changes = SnapshotChanges::between(&before, &listed);
+        let mut changes = self.read_new(own, snapshot, changes).await?;
+        changes.added_paths.extend(changes.new.iter().map(|manifest| manifest.path.clone()));
+        Ok(changes)
     }
 
     /// Reads the new manifests of a snapshot.

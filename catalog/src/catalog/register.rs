@@ -129,6 +129,8 @@ impl Tables<'_> {
         if let Some(file) = self.0.metastore().first_obsolete(&needs).await? {
             return Err(CatalogError::about_to_be_deleted(&file));
         }
+        let own = self.0.inner.storage.normalize(metadata.location())?;
+        self.0.check_not_queued(&own, &needs).await?;
         Ok((location, metadata))
     }
 }

@@ -28,6 +28,7 @@ mod live;
 mod long_metadata;
 mod managed_table_rules;
 mod many_files;
+mod orphans;
 mod places;
 mod purge;
 mod rewrites;

@@ -271,6 +271,6 @@ fn unreadable(operation: &'static str) -> impl FnOnce(iceberg::Error) -> Catalog
     move |source| CatalogError::Iceberg { operation, source }
 }
 
-fn is_shared(metadata: &TableMetadata) -> bool {
+pub(super) fn is_shared(metadata: &TableMetadata) -> bool {
     metadata.properties().get("gc.enabled").is_some_and(|gc| gc == "false")
 }

@@ -1,7 +1,7 @@
 //! Where everything lies that the metastore has, and how a table gets another place: for a
 //! warehouse that was moved as a whole.
 
-use super::{Metastore, SEPARATOR, failed, obsolete};
+use super::{Metastore, SEPARATOR, failed, obsolete, orphans};
 use crate::{
     error::CatalogError,
     location::Location,
@@ -121,6 +121,8 @@ impl Metastore {
             obsolete::add(&mut tx, &[ObsoleteFile { location, not_before_ms }]).await?;
             files += 1;
         }
+        // Whatever was seen at the old places is seen anew at the new ones.
+        orphans::forget_all(&mut tx).await?;
         tx.commit().await.map_err(failed("move a warehouse"))?;
         Ok((namespaces, files))
     }

@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, AssertSqlSafe};
 use std::collections::BTreeMap;
 
 /// Files of one statement. A thinning queues tens of thousands, while others wait for its transaction.
-const FILES_AT_ONCE: usize = 500;
+pub(super) const FILES_AT_ONCE: usize = 500;
 
 /// A file to delete later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ pub(super) async fn add(
 }
 
 /// So many placeholders of a list, from this number on.
-fn places(first: usize, count: usize) -> String {
+pub(super) fn places(first: usize, count: usize) -> String {
     let places: Vec<String> = (first..first + count).map(|number| format!("${number}")).collect();
     places.join(", ")
 }

@@ -5,14 +5,14 @@
 use super::{
     Metastore, access, audit, backups,
     database::{DatabaseLayout, Dialect},
-    failed, fence, outbox, places, reports, requests, row_accounts, tables, trash,
+    failed, fence, orphans, outbox, places, reports, requests, row_accounts, tables, trash,
 };
 use crate::error::CatalogError;
 use sqlx::AnyConnection;
 
 const LAYOUT: DatabaseLayout = DatabaseLayout { table: "layout", steps: &STEPS };
 
-const STEPS: [&str; 17] = [
+const STEPS: [&str; 18] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -30,6 +30,7 @@ const STEPS: [&str; 17] = [
     access::webhooks::STEP,
     fence::NEUTRAL_STEP,
     row_accounts::STEP,
+    orphans::STEP,
 ];
 
 const BASE: &str = r#"

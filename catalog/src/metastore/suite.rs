@@ -3,6 +3,7 @@
 mod again;
 mod names;
 mod operators;
+mod orphans;
 mod row_accounts;
 
 pub(crate) use again::{no_version_comes_back, remembered_requests};
@@ -10,6 +11,7 @@ pub(crate) use names::{
     names_that_nothing_has, one_of_many_racing_renames_gets_the_name, pages, views,
 };
 pub(crate) use operators::{of_nested_places_that_race_one_is_taken, places, protection, trash};
+pub(crate) use orphans::orphans;
 pub(crate) use row_accounts::row_accounts;
 
 use crate::{

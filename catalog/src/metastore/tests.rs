@@ -40,7 +40,7 @@ pub(crate) async fn stores() -> Vec<(Option<tempfile::TempDir>, Metastore)> {
 }
 
 /// Parts of the suite.
-const PARTS: usize = 20;
+const PARTS: usize = 21;
 
 async fn suite(store: &Metastore, part: usize) {
     match part {
@@ -63,6 +63,7 @@ async fn suite(store: &Metastore, part: usize) {
         16 => suite::remembered_requests(store).await,
         15 => suite::no_version_comes_back(store).await,
         18 => suite::row_accounts(store).await,
+        19 => suite::orphans(store).await,
         _ => suite::one_of_many_racing_commits_wins_each_version(store).await,
     }
 }

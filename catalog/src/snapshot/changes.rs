@@ -26,7 +26,7 @@ pub(crate) struct SnapshotChanges {
     pub(crate) added: HashMap<FileKey, i64>,
     /// Their rows.
     pub(crate) added_rows: u64,
-    /// The paths of the data and delete files that it adds.
+    /// The paths of the data and delete files that it adds, and of its manifests once all are read.
     pub(crate) added_paths: Vec<String>,
     /// The lowest sequence number that a data file comes with: what was read to make the file is of
     /// a snapshot of this number.

@@ -16,6 +16,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 use uuid::Uuid;
 
@@ -155,6 +156,19 @@ impl LocalDisk {
         Ok(())
     }
 
+    /// Refuses a folder that a link leads to, be it inside the root: its files have other names too.
+    pub(super) fn check_is_real(&self, folder: &Path) -> std::io::Result<()> {
+        let real = match folder.canonicalize() {
+            Err(cause) if is_missing(&cause) => return Ok(()),
+            real => real?,
+        };
+        let below = folder.strip_prefix(&self.root).unwrap_or(folder);
+        if real == self.real_root.join(below) {
+            return Ok(());
+        }
+        Err(std::io::Error::other(OutsideLink))
+    }
+
     /// Makes folders and their parents below the root; durable on return. Each parent is synced
     /// once.
     pub(super) fn make_folders(&self, folders: &[&Path]) -> std::io::Result<()> {
@@ -284,6 +298,74 @@ pub(super) fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Whether a name is one that a file has while it is written here, or after a crash then.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.strip_prefix(TEMPORARY).is_some_and(|id| Uuid::parse_str(id).is_ok())
+}
+
+/// A walk through all folders below one, some files at a time.
+#[derive(Debug, Default)]
+pub(super) struct FolderWalk {
+    /// Folders that were not read yet.
+    folders: Vec<PathBuf>,
+    /// The one that is being read.
+    open: Option<fs::ReadDir>,
+}
+
+/// What a walk finds: files with all their bytes, files that are being written, links.
+#[derive(Debug)]
+pub(super) struct WalkedFile {
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    /// When it was last written; none where the disk does not tell.
+    pub(super) modified: Option<SystemTime>,
+    /// Whether it is a file itself: no link, and no device.
+    pub(super) is_plain: bool,
+}
+
+impl FolderWalk {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folders: vec![folder], open: None }
+    }
+
+    /// The next files, `count` as long as there are so many. No link is followed.
+    pub(super) fn next_files(&mut self, count: usize) -> std::io::Result<Vec<WalkedFile>> {
+        let mut files = Vec::new();
+        while files.len() < count {
+            let Some(entries) = &mut self.open else {
+                let Some(folder) = self.folders.pop() else { break };
+                self.open = match fs::read_dir(&folder) {
+                    Err(cause) if cause.kind() == ErrorKind::NotFound => None,
+                    entries => Some(entries?),
+                };
+                continue;
+            };
+            let Some(entry) = entries.next().transpose()? else {
+                self.open = None;
+                continue;
+            };
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.folders.push(entry.path());
+                continue;
+            }
+            let found = match entry.metadata() {
+                // It went since its folder was read.
+                Err(cause) if cause.kind() == ErrorKind::NotFound => continue,
+                found => found?,
+            };
+            let (bytes, modified) = (found.len(), found.modified().ok());
+            files.push(WalkedFile {
+                path: entry.path(),
+                bytes,
+                modified,
+                is_plain: kind.is_file(),
+            });
+        }
+        Ok(files)
+    }
 }
 
 fn write_into(folder: &Path, path: &Path, bytes: &[u8], syncs: &AtomicU64) -> std::io::Result<()> {

@@ -144,6 +144,7 @@ async fn finish(config: &Config, backup: &BackupManifest, now_ms: i64) -> Result
             metastore.end_backup(&backup.row(&known.place)).await?;
         }
     }
+    metastore.forget_orphan_marks().await?;
     metastore.close().await;
     if !backup.has_log {
         claim::take_over(config).await?;

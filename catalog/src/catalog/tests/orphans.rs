@@ -1,0 +1,429 @@
+//! Files that nothing names: which of them go, when, and what commits that name them get.
+
+use super::{
+    late_client::{Work, put},
+    live::own_append,
+    places::strict,
+    *,
+};
+use crate::metastore::tests::stores;
+use std::{
+    fs::File,
+    path::PathBuf,
+    time::{Duration, UNIX_EPOCH},
+};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const DAY_MS: i64 = ORPHAN_GRACE_MIN_MS;
+
+fn path(location: &str) -> PathBuf {
+    PathBuf::from(location.strip_prefix("file://").unwrap())
+}
+
+/// Gives a file the time that it was written at.
+fn set_time(location: &str, time_ms: i64) {
+    let time = UNIX_EPOCH + Duration::from_millis(time_ms.unsigned_abs());
+    File::options().write(true).open(path(location)).unwrap().set_modified(time).unwrap();
+}
+
+/// All files of a table are as old.
+async fn set_all_times(catalog: &Catalog, table: &LoadedTable, time_ms: i64) {
+    for file in catalog.storage().list(table.metadata.location()).await.unwrap() {
+        set_time(&file, time_ms);
+    }
+}
+
+fn in_table(table: &LoadedTable, name: &str) -> String {
+    format!("{}/{name}", table.metadata.location())
+}
+
+/// Leaves a file in a table that was written at this time.
+async fn leave(catalog: &Catalog, table: &LoadedTable, name: &str, time_ms: i64) -> String {
+    let location = in_table(table, name);
+    catalog.storage().put(&location, Bytes::from_static(b"x")).await.unwrap();
+    set_time(&location, time_ms);
+    location
+}
+
+/// What a run finds, and how many files it queues.
+async fn sweep(catalog: &Catalog, table: &str) -> (Vec<String>, u64) {
+    let search = catalog.orphans().search(&ident(table), 0).await.unwrap();
+    let found = search.orphans().iter().map(|file| file.location.clone()).collect();
+    catalog.orphans().mark(&search).await.unwrap();
+    (found, catalog.orphans().queue(search).await.unwrap().files)
+}
+
+async fn queued(catalog: &Catalog) -> Vec<String> {
+    catalog.metastore().obsolete(i64::MAX, 1_000).await.unwrap()
+}
+
+/// Deletes what is queued once its time has come.
+async fn delete_queued(house: &House) {
+    house.clock.fetch_add(10 * 60 * 1000, Ordering::SeqCst);
+    while house.catalog.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
+}
+
+fn append<'a>(adds: &'a [(&'a str, u64)]) -> Work<'a> {
+    Work { operation: "append", adds, ..Work::default() }
+}
+
+/// A table with one live data file, in a catalog that looks into commits.
+async fn one_file(house: &House) -> (Catalog, LoadedTable) {
+    let catalog = strict(house);
+    let made = create(&catalog, "a.t").await;
+    leave(&catalog, &made, "data/live.parquet", NOW - 9 * DAY_MS).await;
+    let sent = put(&catalog, &made, 1, append(&[("live.parquet", 10)])).await;
+    let table = catalog.commit(sent).await.unwrap();
+    set_all_times(&catalog, &table, NOW - 9 * DAY_MS).await;
+    (catalog, table)
+}
+
+#[tokio::test]
+async fn a_file_that_nothing_names_goes_when_it_was_seen_so_a_day_before() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, table) = one_file(&house).await;
+        let files = house.files().await;
+        let old = leave(&catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+        let young = leave(&catalog, &table, "data/young.parquet", NOW - HOUR_MS).await;
+        assert_eq!(sweep(&catalog, "a.t").await, (vec![old.clone()], 0), "seen first");
+        assert_eq!(sweep(&catalog, "a.t").await, (vec![old.clone()], 0), "at once again");
+        house.clock.fetch_add(DAY_MS - 1, Ordering::SeqCst);
+        let both = vec![old.clone(), young.clone()];
+        assert_eq!(sweep(&catalog, "a.t").await, (both.clone(), 0), "nearly a day later");
+        house.clock.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(sweep(&catalog, "a.t").await, (both, 1));
+        assert_eq!(queued(&catalog).await, [old.as_str()]);
+        assert_eq!(
+            sweep(&catalog, "a.t").await,
+            (vec![young.clone()], 0),
+            "what is queued is left"
+        );
+        delete_queued(&house).await;
+        // Written again, as another file would be: it was seen otherwise before.
+        set_time(&young, NOW - 2 * DAY_MS);
+        house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+        assert_eq!(sweep(&catalog, "a.t").await, (vec![young.clone()], 0));
+        house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+        assert_eq!(sweep(&catalog, "a.t").await, (vec![young], 1));
+        delete_queued(&house).await;
+        assert_eq!(house.files().await, files);
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_something_else_stays_and_is_told() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let old = NOW - 3 * DAY_MS;
+    let temporary = format!("data/.tmp-{}", Uuid::nil());
+    let mut orphans = Vec::new();
+    for name in ["data/.left.parquet.crc", temporary.as_str(), "data/a.orc", "metadata/b.stats"] {
+        orphans.push(leave(&catalog, &table, name, old).await);
+    }
+    orphans.sort();
+    // The checksum of a live file goes with it.
+    leave(&catalog, &table, "data/.live.parquet.crc", old).await;
+    leave(&catalog, &table, "data/notes.txt", old).await;
+    leave(&catalog, &table, "data/.tmp-x", old).await;
+    leave(&catalog, &table, "data/ageless.parquet", 0).await;
+    leave(&catalog, &table, "data/later.parquet", NOW + DAY_MS).await;
+    let elsewhere = leave(&catalog, &create(&catalog, "a.u").await, "data/u.parquet", old).await;
+    let link = path(&in_table(&table, "data/link.parquet"));
+    std::os::unix::fs::symlink(path(&elsewhere), &link).unwrap();
+    let folder = path(&in_table(&table, "data/folder"));
+    std::os::unix::fs::symlink(path(&elsewhere).parent().unwrap(), &folder).unwrap();
+    let search = catalog.orphans().search(&ident("a.t"), 0).await.unwrap();
+    let found: Vec<&str> = search.orphans().iter().map(|file| file.location.as_str()).collect();
+    assert_eq!(found, orphans);
+    let kept = search.kept();
+    let told = |text: &str| kept.iter().any(|reason| reason.contains(text));
+    assert!(told("2 files that no snapshot has are kept") && told("link or a device"), "{kept:?}");
+    assert!(told(".tmp-x") && told("no writer of Iceberg tables"), "{kept:?}");
+    assert!(told("ageless.parquet") && told("later.parquet"), "{kept:?}");
+    assert_eq!(kept.len(), 4, "{kept:?}");
+    // A folder that a link leads to has its files under other names.
+    let moved = format!("{}-moved", table.metadata.location());
+    std::fs::rename(path(table.metadata.location()), path(&moved)).unwrap();
+    std::os::unix::fs::symlink(path(&moved), path(table.metadata.location())).unwrap();
+    let linked = catalog.orphans().search(&ident("a.t"), 0).await;
+    assert!(matches!(linked, Err(CatalogError::LocationForbidden(_))), "{linked:?}");
+}
+
+#[tokio::test]
+async fn whatever_a_retained_snapshot_or_the_metadata_names_is_no_orphan() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let tag = json!([{"action": "set-snapshot-ref", "ref-name": "keep", "type": "tag",
+        "snapshot-id": 1}]);
+    let table = catalog.commit(change("a.t", json!([]), tag)).await.unwrap();
+    leave(&catalog, &table, "data/new.parquet", NOW).await;
+    let work = Work {
+        operation: "overwrite",
+        removes: &["live.parquet"],
+        adds: &[("new.parquet", 10)],
+        ..Work::default()
+    };
+    let table = catalog.commit(put(&catalog, &table, 2, work).await).await.unwrap();
+    let statistics = |action: &str, member: &str, place: &str| {
+        json!([{"action": action, "snapshot-id": 2, member: {"snapshot-id": 2,
+            "statistics-path": place, "file-size-in-bytes": 1, "file-footer-size-in-bytes": 1,
+            "blob-metadata": []}}])
+    };
+    for (action, member, name) in [
+        ("set-statistics", "statistics", "metadata/s.puffin"),
+        ("set-partition-statistics", "partition-statistics", "metadata/p.parquet"),
+    ] {
+        let place = leave(&catalog, &table, name, NOW).await;
+        let sent = change("a.t", json!([]), statistics(action, member, &place));
+        catalog.commit(sent).await.unwrap();
+    }
+    set_all_times(&catalog, &table, NOW - 9 * DAY_MS).await;
+    assert_eq!(sweep(&catalog, "a.t").await, (Vec::new(), 0));
+    // Without the tag nothing has the first file, nor what led to it.
+    let without = json!([{"action": "remove-snapshot-ref", "ref-name": "keep"},
+        {"action": "remove-snapshots", "snapshot-ids": [1]}]);
+    catalog.commit(change("a.t", json!([]), without)).await.unwrap();
+    let gone = ["data/live.parquet", "metadata/1.avro", "metadata/m1-data.avro"];
+    let gone: Vec<String> = gone.iter().map(|name| in_table(&table, name)).collect();
+    assert_eq!(sweep(&catalog, "a.t").await, (gone, 0));
+}
+
+#[tokio::test]
+async fn a_commit_that_names_a_queued_or_deleted_orphan_is_refused_with_its_name() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, table) = one_file(&house).await;
+        let old = NOW - 3 * DAY_MS;
+        let data = leave(&catalog, &table, "data/late.parquet", old).await;
+        let late = put(&catalog, &table, 2, append(&[("late.parquet", 10)])).await;
+        set_all_times(&catalog, &table, old).await;
+        let (found, _) = sweep(&catalog, "a.t").await;
+        assert_eq!(found.len(), 3, "the data file, the manifest and the list: {found:?}");
+        // It was looked at before, by whichever process.
+        house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+        assert_eq!(sweep(&catalog, "a.t").await.1, 3);
+        let refused = catalog.commit(late.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains("is about to be deleted"), "{refused}");
+        delete_queued(&house).await;
+        let refused = catalog.commit(late.clone()).await.unwrap_err();
+        let names =
+            |cause: &CatalogError| found.iter().any(|file| cause.to_string().contains(file));
+        assert!(matches!(refused, CatalogError::Invalid(_)) && names(&refused), "{refused}");
+        // The data file alone is as old as that: the client commits a week after it wrote it.
+        let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+        let again = put(&catalog, &head, 3, append(&[("late.parquet", 10)])).await;
+        let refused = catalog.commit(again.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains(&data), "{refused}");
+        assert!(refused.to_string().contains("was deleted"), "{refused}");
+        let own = catalog.add_snapshot(&ident("a.t"), own_append(&head, "late.parquet", 1)).await;
+        let refused = own.unwrap_err();
+        assert!(refused.to_string().contains("was deleted"), "{refused}");
+        // A file that is there again is as good as any.
+        leave(&catalog, &head, "data/late.parquet", NOW).await;
+        catalog.commit(again).await.unwrap();
+        house.clock.fetch_add(9 * DAY_MS, Ordering::SeqCst);
+        assert_eq!(sweep(&catalog, "a.t").await.0, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn statistics_that_are_about_to_be_deleted_are_not_committed() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let place = leave(&catalog, &table, "metadata/s.puffin", NOW - 3 * DAY_MS).await;
+    let statistics = json!([{"action": "set-statistics", "snapshot-id": 1, "statistics": {
+        "snapshot-id": 1, "statistics-path": place, "file-size-in-bytes": 1,
+        "file-footer-size-in-bytes": 1, "blob-metadata": []}}]);
+    sweep(&catalog, "a.t").await;
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    for why in ["is about to be deleted", "was deleted"] {
+        let sent = change("a.t", json!([]), statistics.clone());
+        let refused = catalog.commit(sent).await.unwrap_err().to_string();
+        assert!(refused.contains(&place) && refused.contains(why), "{refused}");
+        delete_queued(&house).await;
+    }
+}
+
+#[tokio::test]
+async fn an_older_state_that_has_a_removed_orphan_is_not_registered() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    leave(&catalog, &table, "data/new.parquet", NOW).await;
+    let work = Work {
+        operation: "overwrite",
+        removes: &["live.parquet"],
+        adds: &[("new.parquet", 10)],
+        ..Work::default()
+    };
+    catalog.commit(put(&catalog, &table, 2, work).await).await.unwrap();
+    let without = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
+    catalog.commit(change("a.t", json!([]), without)).await.unwrap();
+    // Its list and manifest are not old enough to go.
+    for name in ["metadata/1.avro", "metadata/m1-data.avro"] {
+        set_time(&in_table(&table, name), NOW + 9 * DAY_MS);
+    }
+    let data = in_table(&table, "data/live.parquet");
+    assert_eq!(sweep(&catalog, "a.t").await.0, [data.as_str()]);
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    for why in ["is about to be deleted", "was deleted"] {
+        let (older, a) = (&table.metadata_location, suite::levels("a"));
+        let back = catalog.tables().register_over(&a, "t", older, &suite::anywhere).await;
+        let refused = back.unwrap_err().to_string();
+        assert!(refused.contains(&data) && refused.contains(why), "{refused}");
+        delete_queued(&house).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_committed_between_the_search_and_the_queue_stays() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, table) = one_file(&house).await;
+        let old = NOW - 3 * DAY_MS;
+        leave(&catalog, &table, "data/late.parquet", old).await;
+        let left = leave(&catalog, &table, "data/left.parquet", old).await;
+        sweep(&catalog, "a.t").await;
+        house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+        let search = catalog.orphans().search(&ident("a.t"), 0).await.unwrap();
+        assert_eq!(search.orphans().iter().filter(|file| file.is_due).count(), 2);
+        let late = put(&catalog, &table, 2, append(&[("late.parquet", 10)])).await;
+        catalog.commit(late).await.unwrap();
+        let gone = catalog.orphans().queue(search).await.unwrap();
+        assert_eq!(gone, QueuedOrphans { files: 1, bytes: 1 });
+        assert_eq!(queued(&catalog).await, [left]);
+    }
+}
+
+/// Of a commit and the removal of what it adds one happens, whichever comes first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_commit_and_the_removal_of_its_file_never_both_happen() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, mut table) = one_file(&house).await;
+        let other = strict(&house);
+        for id in 2..22 {
+            let name = format!("late-{id}.parquet");
+            let now_ms = house.clock.load(Ordering::SeqCst);
+            let data = leave(&catalog, &table, &format!("data/{name}"), now_ms - 3 * DAY_MS).await;
+            sweep(&catalog, "a.t").await;
+            house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+            let late = put(&catalog, &table, id, append(&[(name.as_str(), 10)])).await;
+            let search = other.orphans().search(&ident("a.t"), 0).await.unwrap();
+            assert!(search.orphans().iter().any(|file| file.location == data && file.is_due));
+            let (committed, removed) =
+                tokio::join!(catalog.commit(late), other.orphans().queue(search));
+            removed.unwrap();
+            let is_queued = queued(&catalog).await.contains(&data);
+            assert_eq!(committed.is_ok(), !is_queued, "{id}: {committed:?}");
+            table = catalog.tables().load(&ident("a.t")).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_which_something_does_not_read_is_left_alone() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    leave(&catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+    for name in ["metadata/m1-data.avro", "metadata/1.avro"] {
+        let file = in_table(&table, name);
+        let whole = catalog.storage().get(&file).await.unwrap();
+        for damaged in [Some("not avro"), None] {
+            match damaged {
+                Some(text) => catalog.storage().put(&file, text.into()).await.unwrap(),
+                None => catalog.storage().delete(&file).await.unwrap(),
+            }
+            let search = catalog.orphans().search(&ident("a.t"), 0).await;
+            assert!(search.is_err(), "{name} {damaged:?}");
+        }
+        catalog.storage().put(&file, whole).await.unwrap();
+    }
+    assert_eq!(sweep(&catalog, "a.t").await.0.len(), 1);
+    catalog.commit(set("a.t", "gc.enabled", "false")).await.unwrap();
+    let shared = catalog.orphans().search(&ident("a.t"), 0).await.unwrap_err();
+    assert!(shared.to_string().contains("gc.enabled"), "{shared}");
+}
+
+#[tokio::test]
+async fn a_table_that_another_catalog_commits_to_is_left_alone() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    leave(&catalog, &table, "metadata/00001-before.metadata.json", NOW - 10 * DAY_MS).await;
+    assert_eq!(sweep(&catalog, "a.t").await.0.len(), 1);
+    leave(&catalog, &table, "metadata/00009-other.metadata.json", NOW - 3 * DAY_MS).await;
+    let told = catalog.orphans().search(&ident("a.t"), 0).await.unwrap_err();
+    assert!(told.to_string().contains("another catalog"), "{told}");
+    catalog.commit(set("a.t", "k", "v")).await.unwrap();
+    assert_eq!(sweep(&catalog, "a.t").await.0.len(), 2);
+}
+
+#[tokio::test]
+async fn a_dropped_table_is_left_alone_and_has_its_marks_when_it_is_back() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let left = leave(&catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+    sweep(&catalog, "a.t").await;
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    let search = catalog.orphans().search(&ident("a.t"), 0).await.unwrap();
+    let uuid = house.catalog.tables().drop(&ident("a.t"), false).await.unwrap();
+    let dropped = catalog.orphans().queue(search).await;
+    assert!(matches!(dropped, Err(CatalogError::NoSuchTable(_))), "{dropped:?}");
+    let dropped = catalog.orphans().search(&ident("a.t"), 0).await;
+    assert!(matches!(dropped, Err(CatalogError::NoSuchTable(_))), "{dropped:?}");
+    assert_eq!(queued(&catalog).await, Vec::<String>::new());
+    catalog.trash().restore(uuid, None).await.unwrap();
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left], 1));
+}
+
+#[tokio::test]
+async fn a_backup_holds_orphans_as_it_holds_other_files() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, table) = one_file(&house).await;
+        let left = leave(&catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+        sweep(&catalog, "a.t").await;
+        catalog.metastore().begin_backup("b", "/b", NOW).await.unwrap();
+        house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+        assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+        delete_queued(&house).await;
+        assert!(catalog.storage().exists(&left).await.unwrap());
+        assert!(catalog.metastore().forget_backup("b").await.unwrap());
+        delete_queued(&house).await;
+        assert!(!catalog.storage().exists(&left).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn orphans_in_a_bucket_are_found_by_the_times_of_the_store() {
+    let (_folder, metastore) = crate::metastore::tests::sqlite().await;
+    let clock = Arc::new(AtomicI64::new(NOW));
+    let now: NowMs = {
+        let clock = Arc::clone(&clock);
+        Arc::new(move || clock.load(Ordering::SeqCst))
+    };
+    let storage = Storage::bucket_in_memory("s3://bucket/warehouse");
+    let catalog = Catalog::new("icecore", storage.clone(), metastore, now);
+    catalog.namespaces().ensure(&suite::levels("a"), &Properties::new()).await.unwrap();
+    let made = create(&catalog, "a.t").await;
+    let sent = put(&catalog, &made, 1, append(&[("live.parquet", 10)])).await;
+    storage.put(&in_table(&made, "data/live.parquet"), Bytes::from_static(b"x")).await.unwrap();
+    catalog.commit(sent).await.unwrap();
+    let left = in_table(&made, "data/left.parquet");
+    storage.put(&left, Bytes::from_static(b"x")).await.unwrap();
+    let search = catalog.orphans().search(&ident("a.t"), 0).await.unwrap();
+    assert!(search.kept()[0].contains("later than now"), "{:?}", search.kept());
+    let own = storage.normalize(made.metadata.location()).unwrap();
+    let files = storage.list_files(&own).unwrap().next_page().await.unwrap();
+    let written_ms = files.iter().filter_map(|file| file.modified_ms).max().unwrap();
+    clock.store(written_ms + DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left.clone()], 0));
+    clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left.clone()], 1));
+    clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    while catalog.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
+    assert!(!storage.exists(&left).await.unwrap());
+    assert!(storage.exists(&in_table(&made, "data/live.parquet")).await.unwrap());
+}
