@@ -33,6 +33,7 @@ pub(crate) use create::folder_of;
 pub use first::FirstAppend;
 pub use namespaces::Namespaces;
 pub use tables::{LoadedTable, Tables};
+pub use thin::{ExpiryRequest, HistoryExpiry};
 pub use trash::{DropPolicy, Trash};
 pub use upkeep::{
     EVENT_BYTES_KEPT, EVENTS_KEPT, REQUEST_LIFETIME_MS, REQUESTS_WITHOUT_EFFECT_KEPT, Upkeep,

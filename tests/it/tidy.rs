@@ -87,7 +87,7 @@ const CATALOG_MAY_USE: MayUse = &[
     ("manifest_file", &["avro"]),
     ("metadata_file", &[]),
     ("view", &["error"]),
-    ("retention", &["metadata_file"]),
+    ("retention", &["ancestors", "metadata_file"]),
     ("commit", &["ancestors", "error", "metadata_file"]),
     ("columns", &["commit", "error"]),
     // state: files, and rows of a database

@@ -5,14 +5,14 @@
 use super::{
     Metastore, access, audit, backups,
     database::{DatabaseLayout, Dialect},
-    failed, fence, outbox, places, reports, requests, tables, trash,
+    failed, fence, holds, outbox, places, reports, requests, tables, trash,
 };
 use crate::error::CatalogError;
 use sqlx::AnyConnection;
 
 const LAYOUT: DatabaseLayout = DatabaseLayout { table: "layout", steps: &STEPS };
 
-const STEPS: [&str; 16] = [
+const STEPS: [&str; 17] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -29,6 +29,7 @@ const STEPS: [&str; 16] = [
     backups::STEP,
     access::webhooks::STEP,
     fence::NEUTRAL_STEP,
+    holds::STEP,
 ];
 
 const BASE: &str = r#"
