@@ -18,6 +18,7 @@ pub mod moved_deletes;
 mod pages;
 pub mod partition;
 pub mod reader;
+pub mod retention;
 pub mod schema;
 pub mod stats;
 pub mod writer;
