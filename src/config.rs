@@ -12,6 +12,7 @@ mod file;
 pub(crate) mod folder;
 pub mod logging;
 pub(crate) mod redaction;
+pub mod retention;
 mod sample;
 mod settings;
 pub mod sql;
@@ -29,6 +30,7 @@ use icecore_lake::faults::Failpoints;
 use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
 use redaction::{HIDDEN, after_sign_in, beginning_of_key, without_credentials};
+use retention::RetentionConfig;
 pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -136,6 +138,8 @@ pub struct Config {
     pub commit_bytes_max: u64,
     /// How data files are merged.
     pub compaction: CompactionConfig,
+    /// How long rows and snapshots stay.
+    pub retention: RetentionConfig,
     /// Largest body.
     pub body_bytes_max: usize,
     /// Largest event.
@@ -367,6 +371,7 @@ impl SettingTexts {
             )?,
             commit_bytes_max: self.bytes("commit.bytes_max", 1 << 20, 1 << 30)?,
             compaction: self.compaction()?,
+            retention: self.retention()?,
             body_bytes_max: self.size("ingest.body_bytes_max", 1 << 16, 1 << 28)?,
             event_bytes_max: self.size("ingest.event_bytes_max", 1 << 16, 1 << 20)?,
             batch_events_max: self.count("ingest.batch_events_max")?,

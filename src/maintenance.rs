@@ -8,8 +8,10 @@
 //! listed, so nothing is done that an operator cannot see.
 
 pub mod compaction;
+pub mod expiry;
 pub mod obsolete;
 mod record;
+pub mod retention;
 mod runner;
 pub mod runs;
 pub mod thinning;
@@ -75,6 +77,30 @@ pub const JOBS: &[JobLine] = &[
         woken_by: None,
         is_leased: true,
         about: "merges small data files of the service's tables, writes files with deletes anew",
+    },
+    JobLine {
+        name: "retention",
+        every: Duration::ZERO,
+        cron: Some("retention.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "takes events out that are older than they are to be kept",
+    },
+    JobLine {
+        name: "dead-letters",
+        every: Duration::ZERO,
+        cron: Some("dead_letters.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "takes dead letters out that are older than they are to be kept",
+    },
+    JobLine {
+        name: "expire",
+        every: Duration::ZERO,
+        cron: Some("expire.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "removes snapshots, branches and tags whose time is over",
     },
     JobLine {
         name: "keep-runs",

@@ -76,6 +76,27 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "closed days that are merged however few files they have, 0 to 36500",
     ),
     ("compaction.cpu_share", "0.25", "share of one processor that compaction takes, 0.01 to 1"),
+    (
+        "retention.events",
+        "",
+        "how long events are kept, by type: TYPE=DAYS, such as webhook.*=30d, rpc.*=7d; the first that a type meets holds, events of other types stay; empty: all",
+    ),
+    (
+        "retention.cron",
+        "0 2 * * *",
+        "when old events are taken out, as cron times in UTC; empty: never",
+    ),
+    ("dead_letters.retention", "30d", "how long dead letters are kept, 1d to 36500d"),
+    (
+        "dead_letters.cron",
+        "30 2 * * *",
+        "when old dead letters are taken out, as cron times in UTC; empty: never",
+    ),
+    (
+        "expire.cron",
+        "15 * * * *",
+        "when snapshots, branches and tags whose time is over are removed, as cron times in UTC; empty: never",
+    ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
     ("ingest.batch_events_max", "10000", "most events in a body"),
