@@ -7,6 +7,7 @@
 pub mod access;
 mod catalog;
 pub mod compaction;
+pub mod cron;
 mod environment;
 mod file;
 pub(crate) mod folder;

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod cron;
 pub mod flush;
 pub mod http;
 pub mod ingest;

@@ -2,7 +2,8 @@
 //!
 //! Jobs that look after tables and rows are in the folder beside this; those that are part of
 //! another module's work (`flush`, what keeps an eye on the owner and on the stores) stay there. A
-//! new one is a line of [`JOBS`] and a call of [`JobRegistry::start`].
+//! new one is a line of [`JOBS`] and a call of [`JobRegistry::start`], or of
+//! [`JobRegistry::start_planned`] where it has times of day.
 //!
 //! Its one invariant: what runs in the background has a line in the table, and its last runs are
 //! listed, so nothing is done that an operator cannot see.
@@ -10,6 +11,7 @@
 pub mod compaction;
 pub mod expiry;
 pub mod obsolete;
+pub mod planned;
 mod record;
 pub mod retention;
 mod runner;
@@ -21,9 +23,11 @@ use crate::{
     store::{Store, StoreError},
     tasks::{Job, Tasks},
 };
+use compaction::planned::CompactNow;
 use icecore_catalog::metastore::database::Database;
 use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobList, JobRun};
+use planned::PlannedJob;
 use record::JobRecord;
 use runner::JobRunner;
 use std::{
@@ -31,15 +35,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// A line of the table of jobs.
 #[derive(Debug)]
 pub struct JobLine {
     /// [`Job::NAME`].
     pub name: &'static str,
-    /// From the end of a run that left nothing to do to the next one.
+    /// From the end of a run that left nothing to do to the next one; zero where `cron` is set.
     pub every: Duration,
+    /// The key of the setting that has its times of day.
+    pub cron: Option<&'static str>,
     /// What runs it before its time.
     pub woken_by: Option<&'static str>,
     /// Whether of several servers on one metastore one runs it at a time.
@@ -48,11 +54,21 @@ pub struct JobLine {
     pub about: &'static str,
 }
 
+impl JobLine {
+    /// Whether `POST /admin/jobs/{name}` runs it: what has times of day, and compaction, which looks
+    /// for work at intervals as well.
+    #[must_use]
+    pub fn is_run_by_hand(&self) -> bool {
+        self.cron.is_some() || self.name == CompactNow::NAME
+    }
+}
+
 /// Every job of a server.
 pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "flush",
         every: Duration::from_millis(100),
+        cron: None,
         woken_by: Some("a request for a commit"),
         is_leased: false,
         about: "moves acknowledged events that are due into tables",
@@ -60,6 +76,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "delete-obsolete",
         every: Duration::from_secs(30),
+        cron: None,
         woken_by: None,
         is_leased: true,
         about: "deletes files that nothing needs any more, forgets old requests and changes",
@@ -67,6 +84,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "thin-snapshots",
         every: Duration::from_secs(10),
+        cron: None,
         woken_by: Some("a commit that leaves a table with too many snapshots"),
         is_leased: false,
         about: "removes old snapshots of the service's tables",
@@ -74,9 +92,18 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "compact",
         every: Duration::from_secs(15),
+        cron: None,
         woken_by: None,
         is_leased: true,
         about: "merges small data files of the service's tables, writes files with deletes anew",
+    },
+    JobLine {
+        name: "compact-day",
+        every: Duration::ZERO,
+        cron: Some("compaction.day_cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "merges the files of days that are over, however few they are",
     },
     JobLine {
         name: "retention",
@@ -105,6 +132,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "keep-runs",
         every: Duration::from_secs(30),
+        cron: None,
         woken_by: None,
         is_leased: false,
         about: "writes the last runs of jobs to the metastore",
@@ -112,6 +140,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "access-upkeep",
         every: Duration::from_secs(1),
+        cron: None,
         woken_by: None,
         is_leased: false,
         about: "writes audit records that wait, cuts old ones, forgets tokens that ended",
@@ -121,6 +150,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "watch-owner",
         every: Duration::from_secs(1),
+        cron: None,
         woken_by: None,
         is_leased: false,
         about: "asks the metastore whether another server took over the events",
@@ -128,6 +158,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "note-metastore",
         every: Duration::from_secs(1),
+        cron: None,
         woken_by: None,
         is_leased: false,
         about: "notes beside the log which change of the metastore was the last",
@@ -135,6 +166,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "probe-warehouse",
         every: Duration::from_secs(1),
+        cron: None,
         woken_by: None,
         is_leased: false,
         about: "looks whether the warehouse is there, tries one that does not answer",
@@ -142,6 +174,7 @@ pub const JOBS: &[JobLine] = &[
     JobLine {
         name: "look-for-metadata",
         every: Duration::from_secs(5),
+        cron: None,
         woken_by: None,
         is_leased: false,
         about: "looks for metadata files that were not found at the start",
@@ -163,6 +196,8 @@ struct JobsInner {
     store: OnceLock<Store>,
     /// One for each line of the table.
     records: Mutex<HashMap<&'static str, JobRecord>>,
+    /// One for each line, too: a planned run takes it, and one by hand.
+    turns: HashMap<&'static str, Arc<Semaphore>>,
 }
 
 impl JobRegistry {
@@ -171,7 +206,8 @@ impl JobRegistry {
     pub fn new(tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
         let records = JOBS.iter().map(|line| (line.name, JobRecord::new(line.every))).collect();
         let (store, records) = (OnceLock::new(), Mutex::new(records));
-        Self { inner: Arc::new(JobsInner { tasks, clock, metrics, store, records }) }
+        let turns = JOBS.iter().map(|line| (line.name, Arc::new(Semaphore::new(1)))).collect();
+        Self { inner: Arc::new(JobsInner { tasks, clock, metrics, store, records, turns }) }
     }
 
     /// Has the leases of jobs that start later, and earlier runs of this server's, in `database`.
@@ -211,12 +247,12 @@ impl JobRegistry {
             let mut pause = runner.every;
             loop {
                 // Cancel-safe: nothing is held across these waits.
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => (),
-                    () = wake.notified() => (),
+                let is_woken = tokio::select! {
+                    () = tokio::time::sleep(pause) => false,
+                    () = wake.notified() => true,
                     () = stopping.asked() => break,
-                }
-                pause = runner.run().await;
+                };
+                pause = runner.run(is_woken).await;
             }
             runner.end().await;
         });

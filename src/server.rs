@@ -19,7 +19,7 @@ use crate::{
     ingest::Ingest,
     maintenance::{
         JobRegistry,
-        compaction::{CompactTables, Compaction, CompactionOptions, no_room},
+        compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
         obsolete::DeleteObsolete,
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -180,7 +180,7 @@ impl Server {
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
-        let by_itself = config.compaction.enabled.then(|| compaction.clone());
+        let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
 
         let sql = Sql::new(
@@ -247,7 +247,7 @@ async fn start_jobs(
     upkeep: AccessUpkeep,
     owner: &LogOwnership,
     wal: &Wal,
-    (catalog, compaction): (&Catalog, Option<Compaction>),
+    (catalog, compaction): (&Catalog, (&Compaction, &CompactionConfig)),
 ) -> Result<(), StartError> {
     jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
     jobs.start(KeepRuns(jobs.clone()));
@@ -259,8 +259,8 @@ async fn start_jobs(
         let (thin, wake) = ThinSnapshots::new(catalog);
         jobs.start_woken(thin, Duration::MAX, wake);
         // Who takes the events merges their files.
-        if let Some(compaction) = compaction.filter(|_| owner.check().is_ok()) {
-            jobs.start(CompactTables::new(compaction));
+        if owner.check().is_ok() {
+            start_compaction(jobs, compaction);
         }
     }
     jobs.start(NoteMetastore::new(wal, catalog));
@@ -268,6 +268,15 @@ async fn start_jobs(
     look.first().await;
     jobs.start(look);
     Ok(())
+}
+
+/// Starts what merges files by itself, unless that is left to runs by hand.
+fn start_compaction(jobs: &JobRegistry, (compaction, config): (&Compaction, &CompactionConfig)) {
+    let times = config.day_cron.clone().filter(|_| config.enabled);
+    jobs.start_planned(CompactDays::at_share(compaction.clone()), times);
+    if config.enabled {
+        jobs.start(CompactTables::new(compaction.clone()));
+    }
 }
 
 fn compaction(

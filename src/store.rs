@@ -1,4 +1,5 @@
-//! The service's small rows that change in place: leases, and the last runs of jobs.
+//! The service's small rows that change in place: leases, the last runs of jobs, and how far their
+//! plans are.
 //!
 //! They are in tables of their own beside the catalog's, in its database: an SQLite file or
 //! PostgreSQL, with one set of statements. Its one invariant: a row is changed by one statement that
@@ -6,6 +7,7 @@
 
 mod lease;
 mod runs;
+mod times;
 
 pub use lease::{Lease, LeaseFence};
 
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 /// The tables, made and changed in steps that each run once.
 const LAYOUT: DatabaseLayout =
-    DatabaseLayout { table: "service_layout", steps: &[lease::STEP, runs::STEP] };
+    DatabaseLayout { table: "service_layout", steps: &[lease::STEP, runs::STEP, times::STEP] };
 
 /// Makes the tables that a database lacks.
 ///

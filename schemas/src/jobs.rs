@@ -18,8 +18,14 @@ pub struct JobState {
     pub name: String,
     /// What it does.
     pub about: String,
-    /// Milliseconds from the end of a run that left nothing to do to the next one.
+    /// Milliseconds from the end of a run that left nothing to do to the next one; 0 with `cron`.
     pub every_ms: u64,
+    /// The times at which it runs, in UTC, as they are set; empty where this server runs it by hand
+    /// alone, null for a job without times.
+    pub cron: Option<String>,
+    /// Whether `POST /admin/jobs/{name}` runs it.
+    #[serde(default)]
+    pub is_run_by_hand: bool,
     /// What runs it before its time; only the time when null.
     pub woken_by: Option<String>,
     /// Whether of several servers on one metastore one runs it at a time.
@@ -35,7 +41,8 @@ pub struct JobState {
     pub failures_in_a_row: u32,
     /// The last run that ended.
     pub last_run: Option<JobRun>,
-    /// The last ones that found something to do, or failed, the newest first.
+    /// The last ones that found something to do, or failed, the newest first; of a job with times,
+    /// and by hand, also those that did not.
     pub recent_runs: Vec<JobRun>,
 }
 
@@ -51,6 +58,45 @@ pub struct JobRun {
     pub outcome: JobOutcome,
     /// Why it failed, or did nothing.
     pub error: Option<String>,
+    /// Why it ran; null for a run that an earlier version kept.
+    pub trigger: Option<JobTrigger>,
+    /// What it did, with some of what it left; null for runs of jobs that tell no more than their
+    /// outcome.
+    pub report: Option<JobReport>,
+}
+
+/// Why a run began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum JobTrigger {
+    /// It was time.
+    Time,
+    /// Something woke it before its time.
+    Woken,
+    /// Somebody asked for it.
+    Hand,
+    /// No server was there when it was time.
+    MadeUp,
+    /// The run before it failed.
+    Retry,
+}
+
+impl JobTrigger {
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [Self::Time, Self::Woken, Self::Hand, Self::MadeUp, Self::Retry];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Woken => "woken",
+            Self::Hand => "hand",
+            Self::MadeUp => "made-up",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 /// How a run ended.

@@ -1,9 +1,9 @@
 //! How data files are merged: the settings `compaction.*`.
 
-use crate::config::{ConfigError, SettingTexts};
+use crate::config::{ConfigError, SettingTexts, cron::CronTimes};
 
 /// Compaction as it is set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CompactionConfig {
     /// Whether the server does it by itself.
     pub enabled: bool,
@@ -17,6 +17,8 @@ pub struct CompactionConfig {
     pub days_back: i32,
     /// Share of one processor.
     pub cpu_share: f64,
+    /// When days that are over are merged; none for by hand alone.
+    pub day_cron: Option<CronTimes>,
 }
 
 impl SettingTexts {
@@ -41,6 +43,7 @@ impl SettingTexts {
             files_max: usize::try_from(files_max).unwrap_or(usize::MAX),
             days_back: i32::try_from(days_back).unwrap_or(i32::MAX),
             cpu_share: share,
+            day_cron: self.cron("compaction.day_cron")?,
         })
     }
 }

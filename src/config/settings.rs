@@ -77,6 +77,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("compaction.cpu_share", "0.25", "share of one processor that compaction takes, 0.01 to 1"),
     (
+        "compaction.day_cron",
+        "0 0 * * *",
+        "when the files of days that are over are merged: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
+    (
         "retention.events",
         "",
         "how long events are kept, by type: TYPE=DAYS, such as webhook.*=30d, rpc.*=7d; the first that a type meets holds, events of other types stay; empty: all",
@@ -84,18 +89,18 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "retention.cron",
         "0 2 * * *",
-        "when old events are taken out, as cron times in UTC; empty: never",
+        "when old events are taken out: minute hour day month weekday, UTC; empty: by hand alone",
     ),
     ("dead_letters.retention", "30d", "how long dead letters are kept, 1d to 36500d"),
     (
         "dead_letters.cron",
         "30 2 * * *",
-        "when old dead letters are taken out, as cron times in UTC; empty: never",
+        "when old dead letters are taken out: minute hour day month weekday, UTC; empty: by hand alone",
     ),
     (
         "expire.cron",
         "15 * * * *",
-        "when snapshots, branches and tags whose time is over are removed, as cron times in UTC; empty: never",
+        "when snapshots, branches and tags whose time is over are removed: minute hour day month weekday, UTC; empty: by hand alone",
     ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),

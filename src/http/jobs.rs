@@ -4,13 +4,19 @@ use crate::{
     http::{
         AppState, error::ApiError, guard, json, parse_namespace, query_string::QueryParameters,
     },
-    maintenance::compaction::{CompactionError, CompactionRequest},
+    maintenance::{
+        JOBS,
+        compaction::{
+            CompactionError,
+            planned::{CompactDays, CompactNow},
+        },
+        planned::{PlannedJob, RunRefusal, RunRequest},
+    },
 };
 use axum::{
     extract::{Path, State},
     response::Response,
 };
-use icecore_lake::table::compaction::choice::CompactionMode;
 use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
@@ -26,32 +32,63 @@ pub async fn run(
     Path(name): Path<String>,
     QueryParameters(asked): QueryParameters<JobParameters>,
 ) -> Result<Response, ApiError> {
-    let mode = match name.as_str() {
-        "compact" => CompactionMode::Now,
-        "compact-day" => CompactionMode::ClosedDays,
-        _ => {
-            let text = format!("no job `{name}` is run by hand; `compact` and `compact-day` are");
-            return Err(ApiError::new(ErrorCode::NotFound, text));
+    match name.as_str() {
+        "compact" => answer(&app, &asked, CompactNow(app.compaction.clone())).await,
+        "compact-day" => {
+            answer(&app, &asked, CompactDays::at_full_speed(app.compaction.clone())).await
         }
-    };
+        _ => Err(not_by_hand(&name)),
+    }
+}
+
+/// Runs a job as a task of the server, and answers when it ended or, with `wait=false`, at once.
+async fn answer<J: PlannedJob>(
+    app: &AppState,
+    asked: &JobParameters,
+    job: J,
+) -> Result<Response, ApiError>
+where
+    ApiError: From<J::Error>,
+{
     app.owner.check()?;
     let namespace = asked.namespace.as_deref().map(parse_namespace).transpose()?;
     let levels = namespace.as_ref().map(guard::levels);
-    let JobParameters { table, dry_run, .. } = asked;
-    let request = CompactionRequest { mode, levels, table, dry_run };
+    let request = RunRequest { levels, table: asked.table.clone(), dry_run: asked.dry_run };
+    let answered = app.jobs.run_by_hand(job, request)?;
     if asked.wait == Some(false) {
-        // The log tells how it ended.
-        drop(app.compaction.start(request)?);
-        return Ok(json(202, &JobReport { job: name, ..JobReport::default() }));
+        // The list of jobs and the log tell how it ended.
+        drop(answered);
+        return Ok(json(202, &JobReport { job: J::NAME.to_owned(), ..JobReport::default() }));
     }
-    Ok(json(200, &app.compaction.start_and_wait(request).await?))
+    match answered.await {
+        Ok(ended) => Ok(json(200, &ended?)),
+        // The run is dropped with its end.
+        Err(_) => Err(ApiError::new(
+            ErrorCode::Unavailable,
+            "the server stops before the run has ended: run it again, and it goes on",
+        )),
+    }
+}
+
+fn not_by_hand(name: &str) -> ApiError {
+    let lines = JOBS.iter().filter(|line| line.is_run_by_hand());
+    let names: Vec<String> = lines.map(|line| format!("`{}`", line.name)).collect();
+    let text = format!("no job `{name}` is run by hand; these are: {}", names.join(", "));
+    ApiError::new(ErrorCode::NotFound, text)
+}
+
+impl From<RunRefusal> for ApiError {
+    fn from(cause: RunRefusal) -> Self {
+        match cause {
+            RunRefusal::Busy => Self::new(ErrorCode::TooManyRequests, cause.to_string()),
+        }
+    }
 }
 
 impl From<CompactionError> for ApiError {
     fn from(cause: CompactionError) -> Self {
         match cause {
             CompactionError::Catalog(cause) => cause.into(),
-            CompactionError::Busy => Self::new(ErrorCode::TooManyRequests, cause.to_string()),
             CompactionError::Stopped => Self::new(ErrorCode::Unavailable, cause.to_string()),
             CompactionError::Scan(_)
             | CompactionError::Rewrite { .. }

@@ -349,7 +349,7 @@ pub const ROUTES: &[Route] = &[
         .about("The jobs of this server, and what became of their last runs")
         .answers::<JobList>(&[(200, "Each with its last runs")]),
     post("/admin/jobs/{job}", Everywhere(Admin), |m| on(m, jobs::run))
-        .about("Run a job now: `compact` whatever is worth it, `compact-day` what is of days that are over")
+        .about("Run a job now that the list of jobs has with `is_run_by_hand`, such as `compact`")
         .query::<JobParameters>()
         .answers::<JobReport>(&[
             (200, "What it did, and what it left with the reason"),
@@ -357,7 +357,7 @@ pub const ROUTES: &[Route] = &[
         ])
         .refuses(&[
             (404, "No such job that is run by hand, or no such namespace"),
-            (429, "A run by hand goes on already"),
+            (429, "A run of this job goes on already"),
             (503, "This server takes no events: run it on the one that does"),
         ]),
     get("/healthz", Open, |m| on(m, health::healthz))

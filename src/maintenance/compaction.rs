@@ -10,6 +10,7 @@
 
 mod notes;
 mod pace;
+pub mod planned;
 mod step;
 
 use crate::tasks::{Job, Progress, Tasks};
@@ -40,7 +41,7 @@ use std::{
 };
 use step::CompactionStep;
 use tokio::{
-    sync::{Semaphore, oneshot, watch},
+    sync::{oneshot, watch},
     time::Instant,
 };
 use tracing::{info, warn};
@@ -51,9 +52,7 @@ const ACTOR: &str = "icecore/maintenance";
 const TICK_STEPS_MAX: usize = 4;
 /// Most tables that a tick looks at; the round goes on with the next tick.
 const TICK_TABLES_MAX: usize = 1_024;
-/// Most runs by hand at a time.
-const RUNS_MAX: usize = 1;
-/// Most steps of a run by hand for one table.
+/// Most steps of a run for one table.
 const RUN_STEPS_MAX: usize = 10_000;
 /// How many times `wal.disk_free_min` stays free: the log and its flushes have the rest.
 const DISK_FREE_TIMES: f64 = 1.2;
@@ -95,9 +94,6 @@ pub enum CompactionError {
     /// A planned fault of a test.
     #[error("compact a table")]
     Fault(#[from] io::Error),
-    /// As many runs by hand go on as may.
-    #[error("a compaction by hand goes on already: wait until it has ended")]
-    Busy,
     /// The server stops.
     #[error("the server stops")]
     Stopped,
@@ -134,6 +130,15 @@ impl CompactionRequest {
     }
 }
 
+/// How fast a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunSpeed {
+    /// As fast as it goes: somebody waits for it, and the job does not rest meanwhile.
+    Full,
+    /// At the job's share of a processor.
+    Share,
+}
+
 /// Compaction of a server's tables, one rewrite at a time. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Compaction(Arc<CompactionInner>);
@@ -147,13 +152,12 @@ struct CompactionInner {
     options: CompactionOptions,
     faults: Failpoints,
     running: tokio::sync::Mutex<()>,
-    by_hand: Arc<Semaphore>,
-    /// How many runs by hand go on.
+    /// How many runs at full speed go on.
     hand_runs: watch::Sender<usize>,
     noted: Mutex<CompactionNotes>,
 }
 
-/// While it lives a run by hand goes on, for which the job does not rest.
+/// While it lives a run at full speed goes on, for which the job does not rest.
 struct HandRun<'a>(&'a watch::Sender<usize>);
 
 impl<'a> HandRun<'a> {
@@ -189,7 +193,6 @@ impl Compaction {
             options,
             faults,
             running: tokio::sync::Mutex::default(),
-            by_hand: Arc::new(Semaphore::new(RUNS_MAX)),
             hand_runs: watch::Sender::new(0),
             noted: Mutex::default(),
         }))
@@ -200,8 +203,19 @@ impl Compaction {
     /// # Errors
     /// [`CompactionError`]; what was committed before stays.
     pub async fn run(&self, request: &CompactionRequest) -> Result<JobReport, CompactionError> {
+        self.run_at(RunSpeed::Full, request).await
+    }
+
+    async fn run_at(
+        &self,
+        speed: RunSpeed,
+        request: &CompactionRequest,
+    ) -> Result<JobReport, CompactionError> {
         let (started, since_ms) = (Instant::now(), self.0.clock.passed_ms());
-        let _hand_run = HandRun::begin(&self.0.hand_runs);
+        let (share, _hand_run) = match speed {
+            RunSpeed::Full => (1.0, Some(HandRun::begin(&self.0.hand_runs))),
+            RunSpeed::Share => (self.0.options.cpu_share, None),
+        };
         let mut report = JobReport {
             job: match request.mode {
                 CompactionMode::ClosedDays => "compact-day",
@@ -210,14 +224,13 @@ impl Compaction {
             .to_owned(),
             ..JobReport::default()
         };
-        let mut pace = self.pace(1.0);
+        let mut pace = self.pace(share);
         for table in self.tables(request).await? {
             let mut is_changed = false;
             for _ in 0..RUN_STEPS_MAX {
-                // For each step alone: the job goes on in between.
-                let one = self.0.running.lock().await;
-                let step = self.step(&table, request, since_ms, &mut pace).await;
-                drop(one);
+                let apart = self.step_apart(table.clone(), request.clone(), since_ms, pace);
+                let (left, step) = apart.await?;
+                pace = left;
                 let step = match step {
                     Err(cause) if self.ends_all(&cause) => return Err(cause),
                     Err(cause) => {
@@ -242,61 +255,20 @@ impl Compaction {
         Ok(report)
     }
 
-    /// The same as a task of the server, which goes on when nobody waits for its answer any more: a run that
-    /// is dropped in its middle would leave its files behind.
-    ///
-    /// # Errors
-    /// [`CompactionError::Busy`]
-    pub fn start(
-        &self,
-        request: CompactionRequest,
-    ) -> Result<oneshot::Receiver<Result<JobReport, CompactionError>>, CompactionError> {
-        let place = Arc::clone(&self.0.by_hand).try_acquire_owned();
-        let place = place.map_err(|_| CompactionError::Busy)?;
-        let (answer, answered) = oneshot::channel();
-        let compaction = self.clone();
-        self.0.tasks.spawn("compact-now", async move {
-            let ended = compaction.run(&request).await;
-            match &ended {
-                Ok(report) => info!(?report, "compaction ended"),
-                Err(CompactionError::Stopped) => (),
-                Err(cause) => {
-                    warn!(error = cause as &dyn Error, "compaction failed");
-                }
-            }
-            // Whoever has the answer may start the next one.
-            drop(place);
-            // Nobody may wait for it any more.
-            drop(answer.send(ended));
-        });
-        Ok(answered)
-    }
-
-    /// Starts it, and waits for its end.
-    ///
-    /// # Errors
-    /// [`CompactionError`]
-    pub async fn start_and_wait(
-        &self,
-        request: CompactionRequest,
-    ) -> Result<JobReport, CompactionError> {
-        // The task answers unless the server stops before.
-        self.start(request)?.await.unwrap_or(Err(CompactionError::Stopped))
-    }
-
-    /// A step of the job as a task of its own: a tick is dropped when its lease is lost, and a rewrite that
-    /// is dropped in its middle leaves its files behind.
+    /// A step as a task of its own, one at a time: a tick or a run is dropped when its lease is lost, and a
+    /// rewrite that is dropped in its middle leaves its files behind.
     async fn step_apart(
         &self,
         table: TableIdent,
         request: CompactionRequest,
+        since_ms: i64,
         mut pace: WorkPace,
     ) -> Result<(WorkPace, Result<CompactionStep, CompactionError>), CompactionError> {
         let (answer, answered) = oneshot::channel();
         let compaction = self.clone();
         self.0.tasks.spawn("compact-step", async move {
             let one = compaction.0.running.lock().await;
-            let step = compaction.step(&table, &request, i64::MIN, &mut pace).await;
+            let step = compaction.step(&table, &request, since_ms, &mut pace).await;
             drop(one);
             // Nobody waits for it where the tick was dropped.
             drop(answer.send((pace, step)));
@@ -385,7 +357,7 @@ impl CompactTables {
         pace: WorkPace,
     ) -> Option<(WorkPace, Result<CompactionStep, CompactionError>)> {
         let request = CompactionRequest::steady();
-        let apart = self.compaction.step_apart(table.clone(), request, pace).await;
+        let apart = self.compaction.step_apart(table.clone(), request, i64::MIN, pace).await;
         let (pace, step) = apart.ok()?;
         match &step {
             Err(CompactionError::Stopped) => return None,

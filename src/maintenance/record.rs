@@ -2,13 +2,15 @@
 
 use crate::{maintenance::JobLine, tasks::Progress};
 use icecore_catalog::error::with_causes;
-use icecore_schemas::jobs::{JobOutcome, JobRun, JobState};
+use icecore_schemas::jobs::{JobOutcome, JobReport, JobRun, JobState, JobTrigger, SkippedTable};
 use std::{collections::VecDeque, error::Error, time::Duration};
 
 /// How many runs that were not idle are kept of each job.
 const RECENT_MAX: usize = 10;
-/// Longest text that is kept of an error.
+/// Longest text that is kept of an error, and of why a table was left.
 const ERROR_CHARS_MAX: usize = 1000;
+/// How many of the tables that a run left are kept with it.
+const SKIPPED_MAX: usize = 20;
 
 /// The record of a job.
 #[derive(Debug)]
@@ -16,10 +18,15 @@ pub(super) struct JobRecord {
     every: Duration,
     is_elsewhere: bool,
     running_since_ms: Option<i64>,
+    /// Since when a run by hand goes on.
+    hand_since_ms: Option<i64>,
+    /// The times at which it runs; empty for none.
+    cron: String,
     next_run_ms: Option<i64>,
     failures_in_a_row: u32,
     last: Option<JobRun>,
-    /// Those that were not idle, the newest first; of skipped ones in a row the first.
+    /// Those that were not idle or have a report, the newest first; of skipped ones without a report
+    /// that follow each other the first.
     recent: VecDeque<JobRun>,
     /// How many of the newest of them the store does not have.
     unkept: usize,
@@ -32,6 +39,8 @@ impl JobRecord {
             every,
             is_elsewhere: false,
             running_since_ms: None,
+            hand_since_ms: None,
+            cron: String::new(),
             next_run_ms: None,
             failures_in_a_row: 0,
             last: None,
@@ -62,6 +71,16 @@ impl JobRecord {
         (self.every, self.next_run_ms) = (every, Some(next_run_ms));
     }
 
+    /// It runs at these times here.
+    pub(super) fn set_cron(&mut self, cron: String) {
+        self.cron = cron;
+    }
+
+    /// When it is time again; none when it never is.
+    pub(super) fn plan_next(&mut self, next_run_ms: Option<i64>) {
+        (self.running_since_ms, self.next_run_ms) = (None, next_run_ms);
+    }
+
     pub(super) fn begin(&mut self, now_ms: i64) {
         (self.running_since_ms, self.next_run_ms) = (Some(now_ms), None);
     }
@@ -75,15 +94,29 @@ impl JobRecord {
     pub(super) fn end(&mut self, run: JobRun, next_run_ms: i64) {
         (self.running_since_ms, self.next_run_ms) = (None, Some(next_run_ms));
         self.is_elsewhere = false;
+        self.note(run);
+    }
+
+    pub(super) fn begin_by_hand(&mut self, now_ms: i64) {
+        self.hand_since_ms = Some(now_ms);
+    }
+
+    pub(super) fn end_by_hand(&mut self, run: JobRun) {
+        self.hand_since_ms = None;
+        self.note(run);
+    }
+
+    fn note(&mut self, run: JobRun) {
         self.failures_in_a_row = match run.outcome {
             JobOutcome::Failed => self.failures_in_a_row.saturating_add(1),
             JobOutcome::Idle | JobOutcome::Worked | JobOutcome::Skipped => 0,
         };
         let is_news = match run.outcome {
-            JobOutcome::Idle => false,
+            JobOutcome::Idle => run.report.is_some(),
             // Once for all of a row: they would take the place of the others.
             JobOutcome::Skipped => {
-                self.last.as_ref().is_none_or(|last| last.outcome != JobOutcome::Skipped)
+                run.report.is_some()
+                    || self.last.as_ref().is_none_or(|last| last.outcome != JobOutcome::Skipped)
             }
             JobOutcome::Worked | JobOutcome::Failed => true,
         };
@@ -100,10 +133,12 @@ impl JobRecord {
             name: line.name.to_owned(),
             about: line.about.to_owned(),
             every_ms: u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX),
+            cron: line.cron.map(|_| self.cron.clone()),
+            is_run_by_hand: line.is_run_by_hand(),
             woken_by: line.woken_by.map(str::to_owned),
             is_leased: line.is_leased,
             is_elsewhere: self.is_elsewhere,
-            running_since_ms: self.running_since_ms,
+            running_since_ms: self.hand_since_ms.or(self.running_since_ms),
             next_run_ms: self.next_run_ms,
             failures_in_a_row: self.failures_in_a_row,
             last_run: self.last.clone(),
@@ -116,16 +151,68 @@ impl JobRecord {
 pub(super) fn run(
     started_ms: i64,
     elapsed_ms: u64,
+    trigger: JobTrigger,
     ended: Result<&Progress, &dyn Error>,
 ) -> JobRun {
     let (outcome, error) = match ended {
         Ok(Progress::Idle) => (JobOutcome::Idle, None),
         Ok(Progress::Done | Progress::More) => (JobOutcome::Worked, None),
         Ok(Progress::Skipped(reason)) => (JobOutcome::Skipped, Some(reason.clone())),
-        Err(cause) => {
-            let text: String = with_causes(cause).chars().take(ERROR_CHARS_MAX).collect();
-            (JobOutcome::Failed, Some(text))
+        Err(cause) => (JobOutcome::Failed, Some(shortened(&with_causes(cause)))),
+    };
+    JobRun { started_ms, elapsed_ms, outcome, error, trigger: Some(trigger), report: None }
+}
+
+/// The same of a job that tells what it did. A run that did nothing and left tables was skipped.
+pub(super) fn planned_run(
+    started_ms: i64,
+    elapsed_ms: u64,
+    trigger: JobTrigger,
+    ended: Result<&JobReport, &dyn Error>,
+) -> JobRun {
+    let report = match ended {
+        Ok(report) => report,
+        Err(cause) => return run(started_ms, elapsed_ms, trigger, Err(cause)),
+    };
+    let is_changed = 0 < report.tables
+        || 0 < report.rows
+        || report.files.before != report.files.after
+        || report.bytes.before != report.bytes.after;
+    let (outcome, error) = match report.skipped.as_slice() {
+        _ if is_changed => (JobOutcome::Worked, None),
+        [] => (JobOutcome::Idle, None),
+        [first, ..] => {
+            let text = format!("{}: {}", first.table, first.reason);
+            (JobOutcome::Skipped, Some(shortened(&text)))
         }
     };
-    JobRun { started_ms, elapsed_ms, outcome, error }
+    let report = Some(kept_of(report));
+    JobRun { started_ms, elapsed_ms, outcome, error, trigger: Some(trigger), report }
+}
+
+/// As much of a report as is kept.
+fn kept_of(report: &JobReport) -> JobReport {
+    let shown = report.skipped.iter().take(SKIPPED_MAX).map(|left| SkippedTable {
+        table: shortened(&left.table),
+        reason: shortened(&left.reason),
+    });
+    let mut skipped: Vec<SkippedTable> = shown.collect();
+    let more = report.skipped.len() - skipped.len();
+    if 0 < more {
+        let reason = format!("{more} more were left; a run by hand tells all of them");
+        skipped.push(SkippedTable { table: "…".to_owned(), reason });
+    }
+    JobReport {
+        job: report.job.clone(),
+        tables: report.tables,
+        files: report.files,
+        bytes: report.bytes,
+        rows: report.rows,
+        elapsed_ms: report.elapsed_ms,
+        skipped,
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(ERROR_CHARS_MAX).collect()
 }

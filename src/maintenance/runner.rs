@@ -5,6 +5,7 @@ use crate::{
     store::{Lease, StoreError},
     tasks::{Job, Progress},
 };
+use icecore_schemas::jobs::JobTrigger;
 use std::{error::Error, time::Duration};
 use tracing::warn;
 
@@ -13,7 +14,7 @@ pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// First pause after a failure; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// How long a job's lease lasts. Longer than a pause of it, so that a server that runs it goes on.
-const LEASE: Duration = Duration::from_secs(60);
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 
 /// Between two tries to renew it.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
@@ -25,6 +26,8 @@ pub(super) struct JobRunner<J> {
     pub(super) every: Duration,
     /// The pause before the run that comes next.
     pause: Duration,
+    /// Whether the last run failed.
+    has_failed: bool,
     /// None for a job that every server runs.
     lease: Option<Lease>,
 }
@@ -39,7 +42,7 @@ enum RunEnd {
 /// The run was ended in its middle.
 #[derive(Debug, thiserror::Error)]
 #[error("the job's lease could not be renewed in time")]
-struct LeaseLost {
+pub(super) struct LeaseLost {
     #[source]
     source: Option<StoreError>,
 }
@@ -53,15 +56,22 @@ impl<J: Job> JobRunner<J> {
         let every = line.every.min(every);
         let due_ms = jobs.inner.clock.now_ms().saturating_add(millis(every));
         jobs.record(J::NAME, |record| record.plan(every, due_ms));
-        Self { jobs: jobs.clone(), job, every, pause: every, lease }
+        Self { jobs: jobs.clone(), job, every, pause: every, has_failed: false, lease }
     }
 
-    /// Runs the job once, notes what became of it, and gives the pause before the next run.
-    pub(super) async fn run(&mut self) -> Duration {
+    /// Runs the job once, notes what became of it, and gives the pause before the next run. A run that
+    /// nothing woke is one again after a failure, or because it was time.
+    pub(super) async fn run(&mut self, is_woken: bool) -> Duration {
+        let trigger = match (is_woken, self.has_failed) {
+            (true, _) => JobTrigger::Woken,
+            (false, true) => JobTrigger::Retry,
+            (false, false) => JobTrigger::Time,
+        };
         let clock = self.jobs.inner.clock.clone();
         let (started_ms, began_ms) = (clock.now_ms(), clock.passed_ms());
         self.jobs.record(J::NAME, |record| record.begin(started_ms));
         let ended = self.tick().await;
+        self.has_failed = ended.is_err();
         self.pause = match &ended {
             Ok(RunEnd::Ran(Progress::More)) => Duration::ZERO,
             Ok(
@@ -84,8 +94,8 @@ impl<J: Job> JobRunner<J> {
             Err(cause) => Err(cause),
         };
         let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
-        let told = ended.as_ref();
-        let run = record::run(started_ms, elapsed_ms, told.map_err(|cause| cause.as_ref() as _));
+        let told = ended.as_ref().map_err(|cause| cause.as_ref() as &dyn Error);
+        let run = record::run(started_ms, elapsed_ms, trigger, told);
         let took = Duration::from_millis(elapsed_ms);
         self.jobs.inner.metrics.count_job(J::NAME, run.outcome.name(), took);
         self.jobs.record(J::NAME, |record| record.end(run, due_ms));
@@ -119,22 +129,29 @@ impl<J: Job> JobRunner<J> {
                 return Ok(RunEnd::Ran(self.job.tick().await?));
             }
         }
-        let mut tick = std::pin::pin!(self.job.tick());
-        loop {
-            let renew_in = lease.renew_in().unwrap_or_default().max(RENEW_AGAIN);
-            // Cancel-safe: a tick that is dropped is as one that a crash ended, and a sleep has
-            // no state.
-            tokio::select! {
-                ended = &mut tick => return Ok(RunEnd::Ran(ended?)),
-                () = tokio::time::sleep(renew_in) => (),
-            }
-            let source = match lease.hold().await {
-                Ok(Some(_)) => continue,
-                Ok(None) => None,
-                Err(cause) => Some(cause),
-            };
-            return Err(Box::new(LeaseLost { source }));
+        Ok(RunEnd::Ran(while_held(lease, self.job.tick()).await??))
+    }
+}
+
+/// Works while the lease, which is held now, can be renewed. Work whose lease is lost is dropped.
+pub(super) async fn while_held<F: Future>(
+    lease: &mut Lease,
+    work: F,
+) -> Result<F::Output, LeaseLost> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let renew_in = lease.renew_in().unwrap_or_default().max(RENEW_AGAIN);
+        // Cancel-safe: work that is dropped is as work that a crash ended, and a sleep has no state.
+        tokio::select! {
+            ended = &mut work => return Ok(ended),
+            () = tokio::time::sleep(renew_in) => (),
         }
+        let source = match lease.hold().await {
+            Ok(Some(_)) => continue,
+            Ok(None) => None,
+            Err(cause) => Some(cause),
+        };
+        return Err(LeaseLost { source });
     }
 }
 

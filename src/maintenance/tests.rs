@@ -1,7 +1,7 @@
 use super::{runner::BACKOFF_MAX, *};
 use crate::{store, tasks::Progress};
 use icecore_catalog::metastore::Metastore;
-use icecore_schemas::jobs::{JobOutcome, JobState};
+use icecore_schemas::jobs::{JobOutcome, JobState, JobTrigger};
 use std::collections::{BTreeSet, VecDeque};
 
 const START_MS: i64 = 1_000_000;
@@ -42,7 +42,7 @@ async fn run(ends: Vec<Result<Progress, Broken>>) -> (JobRegistry, Vec<Duration>
     let mut runner = JobRunner::new(&jobs, Scripted { clock, ends: ends.into() }, Duration::MAX);
     let mut pauses = Vec::new();
     for _ in 0..count {
-        pauses.push(runner.run().await);
+        pauses.push(runner.run(false).await);
     }
     (jobs, pauses)
 }
@@ -60,8 +60,14 @@ async fn a_job_runs_at_its_cadence_and_at_once_while_there_is_more() {
     let state = state(&jobs);
     assert_eq!((state.every_ms, state.failures_in_a_row), (30_000, 0));
     assert_eq!(state.next_run_ms, Some(START_MS + 15 + 30_000));
-    let worked =
-        |started_ms| JobRun { started_ms, elapsed_ms: 5, outcome: JobOutcome::Worked, error: None };
+    let worked = |started_ms| JobRun {
+        started_ms,
+        elapsed_ms: 5,
+        outcome: JobOutcome::Worked,
+        error: None,
+        trigger: Some(JobTrigger::Time),
+        report: None,
+    };
     assert_eq!(state.last_run, Some(worked(START_MS + 10)));
     assert_eq!(state.recent_runs, [worked(START_MS + 10), worked(START_MS + 5)]);
 }
@@ -78,6 +84,24 @@ async fn a_failing_job_is_tried_again_and_tells_why_with_its_causes() {
     let mended = state(&jobs);
     assert_eq!((mended.failures_in_a_row, mended.recent_runs.len()), (0, 1));
     assert_eq!(mended.last_run.unwrap().outcome, JobOutcome::Idle);
+}
+
+#[tokio::test]
+async fn a_run_tells_why_it_began() {
+    let clock = Clock::manual(START_MS);
+    let jobs = JobRegistry::new(Tasks::default(), clock.clone(), Metrics::default());
+    let ends = [Ok(Progress::Done), broken("one"), Ok(Progress::Done), Ok(Progress::Done)];
+    let job = Scripted { clock, ends: ends.into() };
+    let mut runner = JobRunner::new(&jobs, job, Duration::MAX);
+    for is_woken in [true, false, false, false] {
+        runner.run(is_woken).await;
+    }
+    let triggers: Vec<JobTrigger> =
+        state(&jobs).recent_runs.iter().rev().filter_map(|run| run.trigger).collect();
+    assert_eq!(
+        triggers,
+        [JobTrigger::Woken, JobTrigger::Time, JobTrigger::Retry, JobTrigger::Time]
+    );
 }
 
 #[tokio::test]
@@ -146,8 +170,8 @@ async fn of_two_servers_one_runs_a_leased_job() {
     let (_folder, jobs) = on_one_metastore(["first", "second"], &clock).await;
     let [mut first, mut second] = jobs.each_ref().map(|jobs| busy(jobs, &clock));
     for _ in 0..4 {
-        assert_eq!(first.run().await, Duration::from_secs(30));
-        assert_eq!(second.run().await, Duration::from_secs(30));
+        assert_eq!(first.run(false).await, Duration::from_secs(30));
+        assert_eq!(second.run(false).await, Duration::from_secs(30));
         clock.advance_ms(30_000);
     }
     let [here, elsewhere] = jobs.each_ref().map(state);
@@ -155,7 +179,7 @@ async fn of_two_servers_one_runs_a_leased_job() {
     assert_eq!((elsewhere.is_elsewhere, elsewhere.last_run), (true, None));
     // One that stops lets the other have it.
     first.end().await;
-    second.run().await;
+    second.run(false).await;
     let went_on = state(&jobs[1]);
     assert_eq!((went_on.is_elsewhere, went_on.recent_runs.len()), (false, 1));
 }
@@ -165,14 +189,14 @@ async fn another_server_goes_on_with_the_job_of_one_that_was_killed() {
     let clock = Clock::manual(START_MS);
     let (_folder, jobs) = on_one_metastore(["first", "second"], &clock).await;
     let [mut first, mut second] = jobs.each_ref().map(|jobs| busy(jobs, &clock));
-    first.run().await;
+    first.run(false).await;
     drop(first);
     for _ in 0..3 {
-        second.run().await;
+        second.run(false).await;
         clock.advance_ms(30_000);
     }
     assert!(state(&jobs[1]).recent_runs.is_empty(), "60 s are not longer than the lease");
-    second.run().await;
+    second.run(false).await;
     assert_eq!(state(&jobs[1]).recent_runs.len(), 1);
 }
 
@@ -181,9 +205,9 @@ async fn runs_are_written_once_and_read_by_the_next_start() {
     let clock = Clock::manual(START_MS);
     let (folder, [jobs, again]) = on_one_metastore(["one", "one"], &clock).await;
     let mut runner = busy(&jobs, &clock);
-    runner.run().await;
+    runner.run(false).await;
     jobs.keep_runs().await.unwrap();
-    runner.run().await;
+    runner.run(false).await;
     jobs.keep_runs().await.unwrap();
     jobs.keep_runs().await.unwrap();
     assert_eq!(jobs.inner.store.get().unwrap().runs().await.unwrap().len(), 2);

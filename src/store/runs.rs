@@ -1,7 +1,7 @@
 //! The last runs of each server's jobs, so that they are known after a restart.
 
 use super::{Store, StoreError, failed};
-use icecore_schemas::jobs::{JobOutcome, JobRun};
+use icecore_schemas::jobs::{JobOutcome, JobReport, JobRun, JobTrigger};
 
 pub(super) const STEP: &str = r#"
 CREATE TABLE service_job_runs (
@@ -29,7 +29,9 @@ impl Store {
         let mut tx = self.database.begin().await.map_err(failed("begin"))?;
         for (job, run) in runs {
             sqlx::query(
-                "INSERT INTO service_job_runs VALUES ($1, $2, $3, $4, $5, $6)
+                "INSERT INTO service_job_runs
+                     (server, job, started_ms, elapsed_ms, outcome, error, run_trigger, report)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                  ON CONFLICT DO NOTHING",
             )
             .bind(&*self.server)
@@ -38,6 +40,8 @@ impl Store {
             .bind(i64::try_from(run.elapsed_ms).unwrap_or(i64::MAX))
             .bind(run.outcome.name())
             .bind(run.error.as_deref())
+            .bind(run.trigger.map(JobTrigger::name))
+            .bind(run.report.as_ref().map(report_text))
             .execute(&mut *tx)
             .await
             .map_err(failed("keep a job's run"))?;
@@ -66,22 +70,37 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn runs(&self) -> Result<Vec<(String, JobRun)>, StoreError> {
-        let rows: Vec<(String, i64, i64, String, Option<String>)> = sqlx::query_as(
-            "SELECT job, started_ms, elapsed_ms, outcome, error FROM service_job_runs
-             WHERE server = $1 ORDER BY started_ms DESC",
+        let rows: Vec<RunRow> = sqlx::query_as(
+            "SELECT job, started_ms, elapsed_ms, outcome, error, run_trigger, report
+             FROM service_job_runs WHERE server = $1 ORDER BY started_ms DESC",
         )
         .bind(&*self.server)
         .fetch_all(self.database.readers())
         .await
         .map_err(failed("read jobs' runs"))?;
-        let run = |(job, started_ms, elapsed_ms, outcome, error): (_, i64, i64, String, _)| {
-            let elapsed_ms = elapsed_ms.cast_unsigned();
-            // Only runs that were not idle are kept.
-            let known = [JobOutcome::Worked, JobOutcome::Skipped];
-            let outcome = known.into_iter().find(|known| known.name() == outcome);
-            let outcome = outcome.unwrap_or(JobOutcome::Failed);
-            (job, JobRun { started_ms, elapsed_ms, outcome, error })
-        };
-        Ok(rows.into_iter().map(run).collect())
+        Ok(rows.into_iter().map(run_of).collect())
     }
+}
+
+/// Job, start, milliseconds, outcome, error, trigger, report.
+type RunRow = (String, i64, i64, String, Option<String>, Option<String>, Option<String>);
+
+fn run_of(row: RunRow) -> (String, JobRun) {
+    let (job, started_ms, elapsed_ms, outcome, error, trigger, report) = row;
+    let outcomes = [JobOutcome::Idle, JobOutcome::Worked, JobOutcome::Skipped];
+    let outcome = outcomes.into_iter().find(|known| known.name() == outcome);
+    let run = JobRun {
+        started_ms,
+        elapsed_ms: elapsed_ms.cast_unsigned(),
+        outcome: outcome.unwrap_or(JobOutcome::Failed),
+        error,
+        trigger: JobTrigger::ALL.into_iter().find(|known| trigger.as_deref() == Some(known.name())),
+        // One of a later version may not read here.
+        report: report.and_then(|text| serde_json::from_str(&text).ok()),
+    };
+    (job, run)
+}
+
+fn report_text(report: &JobReport) -> String {
+    serde_json::to_string(report).expect("a report has texts and numbers alone")
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use icecore_catalog::metastore::Metastore;
-use icecore_schemas::jobs::{JobOutcome, JobRun};
+use icecore_schemas::jobs::{BeforeAfter, JobOutcome, JobReport, JobRun, JobTrigger, SkippedTable};
 use std::time::Duration;
 
 const LENGTH: Duration = Duration::from_secs(60);
@@ -158,7 +158,8 @@ async fn of_many_who_ask_at_once_one_gets_the_lease() {
 
 fn run(started_ms: i64, error: Option<&str>) -> JobRun {
     let outcome = if error.is_some() { JobOutcome::Failed } else { JobOutcome::Worked };
-    JobRun { started_ms, elapsed_ms: 5, outcome, error: error.map(str::to_owned) }
+    let (error, trigger) = (error.map(str::to_owned), Some(JobTrigger::Time));
+    JobRun { started_ms, elapsed_ms: 5, outcome, error, trigger, report: None }
 }
 
 #[tokio::test]
@@ -193,6 +194,77 @@ async fn tables_that_are_there_are_not_made_again() {
         servers.stores[0].keep_runs(&[("sweep", run(1_000_000, None))]).await.unwrap();
         make_tables(&servers.database).await.unwrap();
         assert_eq!(servers.stores[0].runs().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_kept_with_its_reason_and_its_report() {
+    for servers in databases().await {
+        let skipped =
+            SkippedTable { table: "shop.events".to_owned(), reason: "no room".to_owned() };
+        let files = BeforeAfter { before: 7, after: 2 };
+        let job = "compact-day".to_owned();
+        let report =
+            JobReport { job, tables: 1, files, skipped: vec![skipped], ..JobReport::default() };
+        let triggers = JobTrigger::ALL.into_iter().map(Some).chain([None]);
+        let runs: Vec<(&str, JobRun)> = (1_000_000..)
+            .zip(triggers)
+            .map(|(started_ms, trigger)| {
+                let report = Some(report.clone());
+                ("compact-day", JobRun { trigger, report, ..run(started_ms, None) })
+            })
+            .collect();
+        servers.stores[0].keep_runs(&runs).await.unwrap();
+        let idle = JobRun { outcome: JobOutcome::Idle, ..run(1_000_100, None) };
+        servers.stores[0].keep_runs(&[("tags", idle.clone())]).await.unwrap();
+        let mut kept = servers.stores[0].runs().await.unwrap();
+        assert_eq!(kept.remove(0), ("tags".to_owned(), idle));
+        kept.reverse();
+        let kept: Vec<(&str, JobRun)> =
+            kept.iter().map(|(job, run)| (job.as_str(), run.clone())).collect();
+        assert_eq!(kept, runs);
+    }
+}
+
+#[tokio::test]
+async fn runs_of_an_earlier_layout_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let mut metastores = vec![sqlite];
+    if let Some(url) = postgres().await {
+        metastores.push(Metastore::postgres(&url).await.unwrap());
+    }
+    for metastore in metastores {
+        let steps = &[lease::STEP, runs::STEP];
+        let before = DatabaseLayout { table: "service_layout", steps };
+        metastore.database().make(&before).await.unwrap();
+        let kept = "INSERT INTO service_job_runs
+                    VALUES ('first', 'flush', 1000000, 5, 'worked', NULL)";
+        sqlx::query(kept).execute(metastore.database().writer()).await.unwrap();
+        let servers = Servers::on(&metastore, None).await;
+        let expected = JobRun { trigger: None, ..run(1_000_000, None) };
+        assert_eq!(servers.stores[0].runs().await.unwrap(), [("flush".to_owned(), expected)]);
+        assert_eq!(servers.stores[0].planned_time("tags").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn the_last_time_of_a_plan_is_known_to_every_server_and_moved_under_the_lease() {
+    for servers in databases().await {
+        let [first, second] = &servers.stores;
+        first.plan_from("tags", 5_000).await.unwrap();
+        second.plan_from("tags", 9_000).await.unwrap();
+        assert_eq!(second.planned_time("tags").await.unwrap(), Some(5_000), "the first counts");
+        let [mut lease, mut other] = servers.leases();
+        let fence = lease.hold().await.unwrap().unwrap();
+        first.note_time("tags", 60_000, &fence).await.unwrap();
+        assert_eq!(second.planned_time("tags").await.unwrap(), Some(60_000));
+        assert_eq!(second.planned_time("orphans").await.unwrap(), None);
+        lease.release().await.unwrap();
+        other.hold().await.unwrap().unwrap();
+        let refused = first.note_time("tags", 120_000, &fence).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Fenced(_)), "{refused}");
+        assert_eq!(first.planned_time("tags").await.unwrap(), Some(60_000));
     }
 }
 

@@ -27,6 +27,7 @@ const MAY_USE: MayUse = &[
     // whether the store of the tables' files answers
     ("warehouse", &["tasks"]),
     // pure
+    ("cron", &[]),
     ("event", &[]),
     // state
     ("store", &["clock"]),
@@ -44,9 +45,9 @@ const MAY_USE: MayUse = &[
         ],
     ),
     ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
-    ("maintenance", &["store", "table", "clock", "ids", "faults", "tasks", "metrics"]),
+    ("maintenance", &["cron", "store", "table", "clock", "ids", "faults", "tasks", "metrics"]),
     // edge
-    ("config", &["faults", "event"]),
+    ("config", &["cron", "faults", "event"]),
     (
         "http",
         &[
@@ -168,6 +169,7 @@ type MayUse = &'static [(&'static str, &'static [&'static str])];
 /// Modules of the service that may name a library; everywhere else it is an error.
 const SERVICE_SEAMS: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
+    ("croner", &["cron"]),
     ("datafusion", &["engine"]),
     ("iceberg", &["table", "engine", "sql", "flush"]),
     ("parquet", &["table", "engine", "flush", "cli"]),

@@ -1,4 +1,9 @@
 use super::*;
+use crate::maintenance::{
+    JobRegistry,
+    compaction::planned::{CompactDays, CompactNow},
+    planned::{PlannedJob, RunRefusal, RunRequest},
+};
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Field, Int64Type, Schema},
@@ -29,6 +34,7 @@ use icecore_catalog::{
 };
 use icecore_lake::{
     clock::Clock,
+    metrics::Metrics,
     table::{
         file_columns::FileColumns,
         partition::FIELD_ID,
@@ -495,14 +501,15 @@ async fn a_run_by_hand_goes_on_without_its_client_and_alone() {
     let version = house.load().await.version;
     // The failpoint holds a thread, so the run has one of its own.
     let compaction = house.compaction.clone();
+    let tasks = Tasks::default();
     let run = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(async {
-            drop(compaction.start(now()).unwrap());
-            let second = compaction.start(now());
-            assert!(matches!(second, Err(CompactionError::Busy)), "one goes on");
-            let ended = Arc::clone(&compaction.0.by_hand).acquire_owned().await;
-            drop(ended.unwrap());
+            let jobs = JobRegistry::new(tasks, compaction.0.clock.clone(), Metrics::default());
+            let run = || jobs.run_by_hand(CompactNow(compaction.clone()), RunRequest::default());
+            drop(run().unwrap());
+            assert!(matches!(run(), Err(RunRefusal::Busy)), "one goes on");
+            drop(jobs.turn(CompactNow::NAME).acquire_owned().await.unwrap());
         });
     });
     let meet = || {
@@ -858,7 +865,8 @@ async fn a_share_of_a_processor_is_enough() {
     // For a run by hand it does not rest, and what it owes is left.
     let by_hand = HandRun::begin(&house.compaction.0.hand_runs);
     let (table, pace) = (house.table.clone(), house.compaction.pace(0.5));
-    let apart = house.compaction.step_apart(table, CompactionRequest::steady(), pace).await;
+    let apart =
+        house.compaction.step_apart(table, CompactionRequest::steady(), i64::MIN, pace).await;
     let (pace, step) = apart.unwrap();
     drop(by_hand);
     assert!(step.unwrap().is_tried && !pace.owed.is_zero(), "{pace:?}");

@@ -1,0 +1,169 @@
+//! Jobs with times of day, which are also run by hand, both times through one function.
+//!
+//! The last time of its plan that a job was run for is a row that all servers on a metastore share. So
+//! one of them runs it for each time, and a time at which none was there is made up once. Its one
+//! invariant: a time is noted under the job's lease, and only once its run has ended. A run that was
+//! killed begins again.
+
+mod runner;
+
+use crate::{
+    cron::CronTimes,
+    maintenance::{JobRegistry, record},
+};
+use icecore_schemas::jobs::{JobReport, JobTrigger};
+use runner::PlannedRunner;
+use std::{error::Error, sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::{info, warn};
+
+/// What a run of a planned job is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunRequest {
+    /// Only tables of this namespace of the catalog.
+    pub levels: Option<Vec<String>>,
+    /// Only tables of this name.
+    pub table: Option<String>,
+    /// Whether to tell what would be done, and change nothing.
+    pub dry_run: bool,
+}
+
+/// A job that runs at its cron times and by hand, both times through the same function.
+pub trait PlannedJob: Clone + Send + Sync + 'static {
+    /// The name of its line in the table of all jobs.
+    const NAME: &'static str;
+    /// Why a run failed.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Does all there is to do, in bounded steps. Idempotent: it may be dropped at any await or killed,
+    /// and the next run goes on. A table that fails goes into `skipped` of the report with its reason
+    /// and does not end the run.
+    fn run(
+        &self,
+        request: &RunRequest,
+    ) -> impl Future<Output = Result<JobReport, Self::Error>> + Send;
+}
+
+/// What a run by hand answers with.
+pub type RunAnswer<J> = oneshot::Receiver<Result<JobReport, <J as PlannedJob>::Error>>;
+
+/// Why a run by hand does not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunRefusal {
+    /// A run of this job goes on, by hand or because it was time.
+    #[error("a run of this job goes on already: wait until it has ended")]
+    Busy,
+}
+
+impl JobRegistry {
+    /// Runs a job at its times, under its lease, until the tasks are stopped. Without times it is run by
+    /// hand alone.
+    ///
+    /// # Panics
+    /// When the job has no line in the table, which is a fault of the program.
+    pub fn start_planned<J: PlannedJob>(&self, job: J, times: Option<CronTimes>) {
+        let Some(times) = times else { return };
+        let mut runner = PlannedRunner::new(self, job, times);
+        let mut stopping = self.inner.tasks.stopping();
+        self.inner.tasks.spawn(J::NAME, async move {
+            // At once: a run may have to be made up.
+            let mut pause = Duration::ZERO;
+            loop {
+                // Cancel-safe: a sleep has no state.
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => (),
+                    () = stopping.asked() => break,
+                }
+                // Cancel-safe: a run that is dropped is as one that was killed, and is made up.
+                tokio::select! {
+                    next = runner.look() => pause = next,
+                    () = stopping.asked() => break,
+                }
+            }
+            runner.end().await;
+        });
+    }
+
+    /// Runs a job now, as a task that goes on when nobody waits for its answer any more. The answer does
+    /// not come when the server stops before the run has ended.
+    ///
+    /// # Errors
+    /// [`RunRefusal::Busy`].
+    ///
+    /// # Panics
+    /// As [`JobRegistry::start_planned`].
+    pub fn run_by_hand<J: PlannedJob>(
+        &self,
+        job: J,
+        request: RunRequest,
+    ) -> Result<RunAnswer<J>, RunRefusal> {
+        let turn = self.turn(J::NAME).try_acquire_owned().map_err(|_| RunRefusal::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let (jobs, mut stopping) = (self.clone(), self.inner.tasks.stopping());
+        self.inner.tasks.spawn(J::NAME, async move {
+            // Cancel-safe: a run that is dropped is as one that was killed, and the next one goes on.
+            let ended = tokio::select! {
+                ended = jobs.noted_run(&job, &request) => ended,
+                () = stopping.asked() => return,
+            };
+            // Whoever has the answer may start the next one.
+            drop(turn);
+            // Nobody may wait for it any more.
+            drop(answer.send(ended));
+        });
+        Ok(answered)
+    }
+
+    /// Runs a job and notes what became of it. A dry run is no run: the one before it stays the last.
+    async fn noted_run<J: PlannedJob>(
+        &self,
+        job: &J,
+        request: &RunRequest,
+    ) -> Result<JobReport, J::Error> {
+        if request.dry_run {
+            return job.run(request).await;
+        }
+        let (started_ms, began_ms) = (self.inner.clock.now_ms(), self.inner.clock.passed_ms());
+        self.record(J::NAME, |record| record.begin_by_hand(started_ms));
+        let ended = job.run(request).await;
+        let told = ended.as_ref().map_err(|cause| cause as &dyn Error);
+        let trigger = JobTrigger::Hand;
+        let elapsed_ms = u64::try_from(self.inner.clock.passed_ms() - began_ms).unwrap_or(0);
+        let run = record::planned_run(started_ms, elapsed_ms, trigger, told);
+        self.tell_of(J::NAME, trigger, elapsed_ms, told);
+        self.inner.metrics.count_job(
+            J::NAME,
+            run.outcome.name(),
+            Duration::from_millis(elapsed_ms),
+        );
+        self.record(J::NAME, |record| record.end_by_hand(run));
+        ended
+    }
+
+    /// Logs how a run ended.
+    fn tell_of(
+        &self,
+        job: &'static str,
+        trigger: JobTrigger,
+        elapsed_ms: u64,
+        ended: Result<&JobReport, &(dyn Error + 'static)>,
+    ) {
+        let trigger = trigger.name();
+        match ended {
+            Ok(JobReport { tables, files, rows, skipped, .. }) => {
+                let (before, after, skipped) = (files.before, files.after, skipped.len());
+                info!(job, trigger, elapsed_ms, tables, before, after, rows, skipped, "job ended");
+            }
+            Err(error) => warn!(job, trigger, elapsed_ms, error, "job failed"),
+        }
+    }
+
+    /// The turn of a job's planned runs and of those by hand: one goes on at a time.
+    pub(super) fn turn(&self, name: &'static str) -> Arc<Semaphore> {
+        let turn = self.inner.turns.get(name);
+        Arc::clone(turn.expect("every job has a line in the table"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
