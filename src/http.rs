@@ -10,6 +10,7 @@ pub mod error;
 pub mod guard;
 pub mod gzip;
 pub mod health;
+pub mod holds;
 pub mod ingest;
 pub mod jobs;
 pub mod namespaces;
@@ -28,7 +29,12 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{JobRegistry, compaction::Compaction},
+    maintenance::{
+        JobRegistry,
+        compaction::Compaction,
+        expiry::SnapshotExpiry,
+        retention::{EventRetention, LetterRetention},
+    },
     owner::LogOwnership,
     sql::Sql,
 };
@@ -121,6 +127,12 @@ pub struct AppParts {
     pub jobs: JobRegistry,
     /// Compaction by hand.
     pub compaction: Compaction,
+    /// Old events, by hand.
+    pub retention: EventRetention,
+    /// Old dead letters, by hand.
+    pub dead_letters: LetterRetention,
+    /// Old snapshots, by hand.
+    pub expiry: SnapshotExpiry,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -12,7 +12,8 @@ pub mod stores;
 
 use crate::{
     config::{
-        Config, MetastoreUrl, access::AccessConfig, compaction::CompactionConfig, sql::SqlConfig,
+        Config, MetastoreUrl, access::AccessConfig, compaction::CompactionConfig,
+        retention::RetentionConfig, sql::SqlConfig,
     },
     flush::{Flush, FlushOptions, noted::NoteMetastore},
     http::{self, AppParts, AppState},
@@ -20,7 +21,9 @@ use crate::{
     maintenance::{
         JobRegistry,
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
+        expiry::SnapshotExpiry,
         obsolete::DeleteObsolete,
+        retention::{EventRetention, LetterRetention},
         runs::KeepRuns,
         thinning::ThinSnapshots,
         upkeep::{self, AccessUpkeep},
@@ -182,6 +185,8 @@ impl Server {
         let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
+        let (retention, dead_letters, expiry) =
+            start_retention(&jobs, config, &catalog, (&ids, &owner));
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -209,6 +214,9 @@ impl Server {
             metrics,
             jobs: jobs.clone(),
             compaction,
+            retention,
+            dead_letters,
+            expiry,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));
@@ -268,6 +276,26 @@ async fn start_jobs(
     look.first().await;
     jobs.start(look);
     Ok(())
+}
+
+/// Starts what takes rows and snapshots away that are too old. Who takes the events does it.
+fn start_retention(
+    jobs: &JobRegistry,
+    config: &Config,
+    catalog: &Catalog,
+    (ids, owner): (&IdGenerator, &LogOwnership),
+) -> (EventRetention, LetterRetention, SnapshotExpiry) {
+    let RetentionConfig { events, events_cron, letters_kept, letters_cron, expire_cron } =
+        config.retention.clone();
+    let retention = EventRetention::new(catalog, ids.clone(), events);
+    let letters = LetterRetention::new(catalog, ids.clone(), letters_kept);
+    let expiry = SnapshotExpiry::new(catalog);
+    if owner.check().is_ok() {
+        jobs.start_planned(retention.clone(), events_cron);
+        jobs.start_planned(letters.clone(), letters_cron);
+        jobs.start_planned(expiry.clone(), expire_cron);
+    }
+    (retention, letters, expiry)
 }
 
 /// Starts what merges files by itself, unless that is left to runs by hand.

@@ -127,7 +127,10 @@ fn path_part(name: &str, need: RouteNeed) -> Value {
         ("namespace", _) => text("As its events name it, or its catalog name"),
         ("table", _) => text("The table"),
         ("name", _) => text("A branch or tag"),
-        ("job", _) => text("A job that the list of jobs has with `is_run_by_hand`, such as compact"),
+        ("hold", _) => text("A legal hold"),
+        ("job", _) => {
+            text("A job that the list of jobs has with `is_run_by_hand`, such as compact")
+        }
         ("id", _) => text("The id of a dead letter or token, as lists have it"),
         ("uuid", _) => json!({
             "description": "The uuid of a dropped table, as the list of them has it",

@@ -7,6 +7,7 @@ use crate::{
         RetryReply,
     },
     error_code::ErrorBody,
+    holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
     jobs::{JobList, JobParameters, JobReport},
     query::SqlRequest,
     snapshot_id::SnapshotIds,
@@ -65,6 +66,7 @@ const PARAMETERS: &[BodySchema] = &[
 /// Bodies of requests.
 const SENT: &[BodySchema] = &[
     schema_of::<FastForward>,
+    schema_of::<NewHold>,
     schema_of::<NewRef>,
     schema_of::<NewSecret>,
     schema_of::<NewTableName>,
@@ -82,6 +84,9 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<DiscardReply>,
     schema_of::<DroppedList>,
     schema_of::<ErrorBody>,
+    schema_of::<HoldEntry>,
+    schema_of::<HoldList>,
+    schema_of::<HoldRemoved>,
     schema_of::<IngestReply>,
     schema_of::<JobList>,
     schema_of::<JobReport>,
