@@ -29,12 +29,7 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{
-        JobRegistry,
-        compaction::Compaction,
-        expiry::SnapshotExpiry,
-        retention::{EventRetention, LetterRetention},
-    },
+    maintenance::{JobRegistry, compaction::Compaction, retention::RetentionJobs},
     owner::LogOwnership,
     sql::Sql,
 };
@@ -127,12 +122,8 @@ pub struct AppParts {
     pub jobs: JobRegistry,
     /// Compaction by hand.
     pub compaction: Compaction,
-    /// Old events, by hand.
-    pub retention: EventRetention,
-    /// Old dead letters, by hand.
-    pub dead_letters: LetterRetention,
-    /// Old snapshots, by hand.
-    pub expiry: SnapshotExpiry,
+    /// Old rows and snapshots, by hand.
+    pub retention: RetentionJobs,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -16,6 +16,7 @@ mod record;
 pub mod retention;
 mod runner;
 pub mod runs;
+mod scope;
 pub mod thinning;
 pub mod upkeep;
 

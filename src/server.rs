@@ -23,7 +23,7 @@ use crate::{
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
         expiry::SnapshotExpiry,
         obsolete::DeleteObsolete,
-        retention::{EventRetention, LetterRetention},
+        retention::{EventRetention, LetterRetention, RetentionJobs},
         runs::KeepRuns,
         thinning::ThinSnapshots,
         upkeep::{self, AccessUpkeep},
@@ -185,8 +185,7 @@ impl Server {
         let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
-        let (retention, dead_letters, expiry) =
-            start_retention(&jobs, config, &catalog, (&ids, &owner));
+        let retention = start_retention(&jobs, config, &catalog, (&ids, &owner));
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -215,8 +214,6 @@ impl Server {
             jobs: jobs.clone(),
             compaction,
             retention,
-            dead_letters,
-            expiry,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));
@@ -284,18 +281,20 @@ fn start_retention(
     config: &Config,
     catalog: &Catalog,
     (ids, owner): (&IdGenerator, &LogOwnership),
-) -> (EventRetention, LetterRetention, SnapshotExpiry) {
+) -> RetentionJobs {
     let RetentionConfig { events, events_cron, letters_kept, letters_cron, expire_cron } =
         config.retention.clone();
-    let retention = EventRetention::new(catalog, ids.clone(), events);
-    let letters = LetterRetention::new(catalog, ids.clone(), letters_kept);
-    let expiry = SnapshotExpiry::new(catalog);
+    let retention = RetentionJobs {
+        events: EventRetention::new(catalog, ids.clone(), events),
+        letters: LetterRetention::new(catalog, ids.clone(), letters_kept),
+        expiry: SnapshotExpiry::new(catalog),
+    };
     if owner.check().is_ok() {
-        jobs.start_planned(retention.clone(), events_cron);
-        jobs.start_planned(letters.clone(), letters_cron);
-        jobs.start_planned(expiry.clone(), expire_cron);
+        jobs.start_planned(retention.events.clone(), events_cron);
+        jobs.start_planned(retention.letters.clone(), letters_cron);
+        jobs.start_planned(retention.expiry.clone(), expire_cron);
     }
-    (retention, letters, expiry)
+    retention
 }
 
 /// Starts what merges files by itself, unless that is left to runs by hand.

@@ -40,9 +40,9 @@ pub async fn run(
         "compact-day" => {
             answer(&app, &asked, CompactDays::at_full_speed(app.compaction.clone())).await
         }
-        "retention" => answer(&app, &asked, app.retention.clone()).await,
-        "dead-letters" => answer(&app, &asked, app.dead_letters.clone()).await,
-        "expire" => answer(&app, &asked, app.expiry.clone()).await,
+        "retention" => answer(&app, &asked, app.retention.events.clone()).await,
+        "dead-letters" => answer(&app, &asked, app.retention.letters.clone()).await,
+        "expire" => answer(&app, &asked, app.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
 }

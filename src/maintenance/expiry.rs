@@ -9,7 +9,7 @@
 
 use crate::maintenance::{
     planned::{PlannedJob, RunRequest},
-    retention::{ACTOR, hold_of, is_of_all, tables_of},
+    scope::{ACTOR, hold_of, is_of_all, tables_of},
 };
 use icecore_catalog::{
     catalog::{Catalog, ExpiryRequest, HistoryExpiry},

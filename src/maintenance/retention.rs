@@ -6,11 +6,14 @@
 //!
 //! Its one invariant: nothing is taken from a namespace that is held, or by a rule that does not read.
 
-use crate::maintenance::planned::{PlannedJob, RunRequest};
+use crate::maintenance::{
+    expiry::SnapshotExpiry,
+    planned::{PlannedJob, RunRequest},
+    scope::{ACTOR, hold_of, is_of_all, tables_of},
+};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
-    metastore::holds::LegalHold,
     retention::{ROWS_KEPT, is_managed},
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
 };
@@ -18,7 +21,7 @@ use icecore_lake::{
     ids::IdGenerator,
     table::{
         retention::{KeptRows, RemovalError, RemovalTotals, old_files, survey},
-        schema::{TableIdent, foreign_ident},
+        schema::TableIdent,
     },
 };
 use icecore_schemas::{
@@ -30,8 +33,6 @@ use std::{error::Error, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// Who the catalog's feed says it was that took rows out.
-pub(super) const ACTOR: &str = "icecore/maintenance";
 /// Most commits of a run for one table.
 const STEPS_MAX: usize = 1_000;
 /// How often a commit is made anew after others changed the files that it is about.
@@ -46,6 +47,17 @@ pub enum RetentionError {
     /// The files of a table are not known.
     #[error("find files with old rows")]
     Removal(#[from] RemovalError),
+}
+
+/// The jobs by which rows and snapshots go for their age. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RetentionJobs {
+    /// Old events.
+    pub events: EventRetention,
+    /// Old dead letters.
+    pub letters: LetterRetention,
+    /// Old snapshots.
+    pub expiry: SnapshotExpiry,
 }
 
 /// The job that takes old events out, by their types. Cheap to clone.
@@ -95,48 +107,6 @@ impl PlannedJob for LetterRetention {
     async fn run(&self, request: &RunRequest) -> Result<JobReport, RetentionError> {
         self.tables.run(Self::NAME, RowBound::Letters(self.kept_ms), request).await
     }
-}
-
-/// The tables of a request, in all top namespaces or in one.
-///
-/// # Errors
-/// `NoSuchNamespace` of one that is named; `Metastore`.
-pub(super) async fn tables_of(
-    catalog: &Catalog,
-    request: &RunRequest,
-) -> Result<Vec<TableIdent>, CatalogError> {
-    let metastore = catalog.metastore();
-    let tables: Vec<(Vec<String>, String)> = match &request.levels {
-        Some(levels) => {
-            let names = metastore.tables(levels).await?;
-            names.into_iter().map(|name| (levels.clone(), name)).collect()
-        }
-        None => metastore.tables_at_the_top().await?,
-    };
-    let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
-    let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
-    Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
-}
-
-/// Why nothing of a table may go: its namespace is held. None where it is not.
-///
-/// # Errors
-/// `Metastore`.
-pub(super) async fn hold_of(
-    catalog: &Catalog,
-    table: &TableIdent,
-) -> Result<Option<String>, CatalogError> {
-    let hold = catalog.metastore().hold_over(table.namespace.as_ref()).await?;
-    Ok(hold.map(|LegalHold { levels, name, reason, .. }| {
-        let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-        format!("the namespace `{}` is held by `{name}`{reason}", levels.join("."))
-    }))
-}
-
-/// Whether a failure says that those of other tables would fail too.
-pub(super) fn is_of_all(catalog: &Catalog, cause: Option<&CatalogError>) -> bool {
-    matches!(cause, Some(CatalogError::WarehouseOutage(_) | CatalogError::Metastore { .. }))
-        || catalog.storage().outage().is_some()
 }
 
 /// How long the rows of a table are kept.
