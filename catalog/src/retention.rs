@@ -95,10 +95,10 @@ fn thin_beyond(
     let mut removed = Vec::new();
     for (age_rank, snapshot) in snapshots.iter().enumerate() {
         let is_young = now_ms.saturating_sub(snapshot.at_ms) <= in_full_ms;
-        let stays = age_rank == 0
-            || (age_rank < NEWEST_IN_FULL && is_young)
+        let stays = (age_rank < NEWEST_IN_FULL && is_young)
             || named.contains(&snapshot.id)
-            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
+            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step))
+            || age_rank == 0;
         if stays {
             kept.push(*snapshot);
         } else {

@@ -102,7 +102,9 @@ pub fn expired(
     });
     let mut snapshots: Vec<i64> = by_terms.map(|snapshot| snapshot.snapshot_id()).collect();
     if is_ours {
-        let named = stay.iter().map(|(_, reference)| reference.snapshot_id).collect();
+        // The head of `main` stands for its day like any other; it is held.
+        let others = stay.iter().filter(|(name, _)| name.as_str() != MAIN_BRANCH);
+        let named = others.map(|(_, reference)| reference.snapshot_id).collect();
         let beyond = thin_beyond(&mut candidates(metadata), &named, now_ms, IN_FULL_MS);
         snapshots.extend(beyond.into_iter().filter(|id| !lines.held.contains(id)));
     }

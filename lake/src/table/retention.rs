@@ -310,7 +310,7 @@ fn type_of<'a>(table: &TableMetadata, file: &'a PlannedFile) -> Option<&'a str> 
     let is_type = |source: i32, transform| source == id && transform == Transform::Identity;
     let at = spec.fields().iter().position(|field| is_type(field.source_id, field.transform))?;
     match file.partition.fields().get(at)? {
-        Some(Literal::Primitive(PrimitiveLiteral::String(event_type))) => Some(event_type),
+        Some(Literal::Primitive(PrimitiveLiteral::String(event_type))) => Some(event_type.as_str()),
         _ => None,
     }
 }
