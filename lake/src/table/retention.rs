@@ -58,7 +58,7 @@ const OTHER_SPEC: &str = "of another partition spec";
 const NO_DAY: &str = "whose day is not known";
 const NO_TYPE: &str = "whose type is not known";
 const LATER_ROWS: &str = "whose bounds have later times than their day";
-const CHANGES: &str = "that have rows with `op`, or do not say that they have none,";
+const CHANGES: &str = "that have rows with `op`, or do not say that they have none";
 const TWICE: &str = "that are live twice";
 
 /// How long rows are kept.
@@ -352,7 +352,7 @@ impl AgeTally {
     }
 
     fn survey(mut self, kept: KeptRows<'_>) -> AgeSurvey {
-        let told = |(reason, count): (&&str, &u64)| format!("{count} files {reason} stay");
+        let told = |(reason, count): (&&str, &u64)| format!("data files {reason} stay ({count})");
         let mut skipped: Vec<String> = self.stays.iter().map(told).collect();
         if matches!(kept, KeptRows::DeadLetters { .. }) {
             let before = self.days.len();
