@@ -444,7 +444,7 @@ fn jwts_are_let_in_only_with_everything_pinned() {
 fn rules_of_retention_are_read_at_the_start() {
     let retention = load("", &[], &[]).unwrap().retention;
     assert!(retention.events.is_empty(), "everything is kept");
-    assert_eq!(retention.letters_kept, DAY * 30);
+    assert_eq!(retention.letters_kept, Duration::from_secs(30 * 86_400));
     assert!(retention.letters_cron.is_some() && retention.expire_cron.is_some());
     let never = [("retention.cron", ""), ("retention.events", "webhook.*=30d")];
     let retention = load("", &[], &never).unwrap().retention;

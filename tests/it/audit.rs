@@ -253,7 +253,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
 fn of_holds() -> [(&'static str, &'static str, &'static str, Value, &'static str); 2] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
-    [("PUT", HOLD, CASE, Value::Null, "done"), ("DELETE", HOLD, CASE, Value::Null, "done")]
+    [("PUT", HOLD, CASE, json!({}), "done"), ("DELETE", HOLD, CASE, Value::Null, "done")]
 }
 
 /// The log as people read it.
