@@ -142,7 +142,7 @@ enum RunCommand {
     Audit(audit::AuditCommand),
     /// Merge small data files now, and write files with deleted rows anew
     Compact(compact::CompactCommand),
-    /// List what the server does by itself: each job, its last run and its next one
+    /// List what the server does by itself: each job, its last run and its next one; or run a job
     Jobs(jobs::JobsCommand),
     /// Show every setting with its value, origin and meaning
     Config(ConfigCommand),

@@ -119,6 +119,28 @@ fn a_wrong_setting_is_named_with_its_origin() {
         &[],
         "setting `catalog.namespace_separator` from FILE: `/` must be one of . ~ : ; , | ! $ + *",
     );
+    let form = "is not five fields, minute hour day month weekday in UTC, such as `0 0 * * *` for each midnight or `*/15 * * * *` for each quarter of an hour: Invalid pattern: Pattern must have 5 fields when seconds are disallowed.";
+    for times in ["daily", "0 0 0 * * *"] {
+        check(
+            &format!("compaction.day_cron = \"{times}\""),
+            &[],
+            &format!("setting `compaction.day_cron` from FILE: `{times}` {form}"),
+        );
+    }
+    let never = load("", &[("ICECORE_COMPACTION_DAY_CRON", "0 0 31 2 *")], &[]).unwrap_err();
+    let start = "setting `compaction.day_cron` from ICECORE_COMPACTION_DAY_CRON: `0 0 31 2 *` names a day that never comes; `0 0 1 * *` is the first of each month";
+    assert!(never.starts_with(start), "{never}");
+}
+
+#[test]
+fn times_of_day_are_an_expression_or_never() {
+    let times = |text: &str| {
+        let config = load("", &[], &[("compaction.day_cron", text)]).unwrap();
+        config.compaction.day_cron.map(|times| times.to_string())
+    };
+    assert_eq!(load("", &[], &[]).unwrap().compaction.day_cron.unwrap().to_string(), "0 0 * * *");
+    assert_eq!(times(" 30 3 * * SUN "), Some("30 3 * * SUN".to_owned()));
+    assert_eq!(times(""), None);
 }
 
 #[test]

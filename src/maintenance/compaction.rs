@@ -121,12 +121,15 @@ pub struct CompactionRequest {
     pub table: Option<String>,
     /// Whether to change nothing.
     pub dry_run: bool,
+    /// Whether files of other engines stay as they are: they are merged by hand alone.
+    pub leaves_foreign: bool,
 }
 
 impl CompactionRequest {
     /// What the job does.
     fn steady() -> Self {
-        Self { mode: CompactionMode::Steady, levels: None, table: None, dry_run: false }
+        let mode = CompactionMode::Steady;
+        Self { mode, levels: None, table: None, dry_run: false, leaves_foreign: true }
     }
 }
 

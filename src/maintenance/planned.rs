@@ -126,16 +126,13 @@ impl JobRegistry {
         let (started_ms, began_ms) = (self.inner.clock.now_ms(), self.inner.clock.passed_ms());
         self.record(J::NAME, |record| record.begin_by_hand(started_ms));
         let ended = job.run(request).await;
-        let told = ended.as_ref().map_err(|cause| cause as &dyn Error);
+        let told = ended.as_ref().map_err(|cause| cause as &(dyn Error + 'static));
         let trigger = JobTrigger::Hand;
         let elapsed_ms = u64::try_from(self.inner.clock.passed_ms() - began_ms).unwrap_or(0);
         let run = record::planned_run(started_ms, elapsed_ms, trigger, told);
         self.tell_of(J::NAME, trigger, elapsed_ms, told);
-        self.inner.metrics.count_job(
-            J::NAME,
-            run.outcome.name(),
-            Duration::from_millis(elapsed_ms),
-        );
+        let took = Duration::from_millis(elapsed_ms);
+        self.inner.metrics.count_job(J::NAME, run.outcome.name(), took);
         self.record(J::NAME, |record| record.end_by_hand(run));
         ended
     }

@@ -191,6 +191,8 @@ def test_operations(shell):
     assert json.loads(shell.paste("curl -s -X DELETE localhost:8181/v1/NS/holds", words))["removed"] == "case-7"
     assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
     shell.paste("icecore jobs  ")
+    shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})
+    shell.paste("icecore jobs run compact-day")
     shell.paste("icecore jobs")
     shell.paste("icecore catalog check")
     shell.paste("icecore sql --ns NS", words | {"…": "SELECT 1"})

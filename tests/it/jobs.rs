@@ -2,10 +2,21 @@
 
 use crate::{
     admin::icecore,
-    harness::{TestServer, events},
+    harness::{TestServer, config, events},
 };
 use icecore::maintenance::JOBS;
-use icecore_schemas::jobs::{JobList, JobOutcome};
+use icecore_lake::clock::Clock;
+use icecore_schemas::jobs::{JobList, JobOutcome, JobReport, JobState, JobTrigger};
+use serde_json::Value;
+
+/// 2026-11-29T12:00:00Z.
+const NOON_MS: i64 = 1_795_953_600_000;
+const DAY_MS: i64 = 86_400_000;
+
+async fn state(server: &TestServer, name: &str) -> JobState {
+    let list: JobList = server.get("/admin/jobs").await.json().await.unwrap();
+    list.jobs.into_iter().find(|job| job.name == name).unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_is_listed_with_its_last_runs() {
@@ -20,7 +31,10 @@ async fn every_job_is_listed_with_its_last_runs() {
         let names: Vec<&str> = list.jobs.iter().map(|job| job.name.as_str()).collect();
         assert_eq!(names, JOBS.iter().map(|line| line.name).collect::<Vec<_>>());
         for job in &list.jobs {
-            assert!(job.running_since_ms.or(job.next_run_ms).is_some(), "{job:?} is not run");
+            // One whose times are empty is run by hand alone.
+            let is_run = job.cron.as_deref() != Some("");
+            let is_due = job.running_since_ms.or(job.next_run_ms).is_some();
+            assert_eq!(is_due, is_run, "{job:?}");
         }
         let flush = list.jobs.into_iter().find(|job| job.name == "flush").unwrap();
         if !flush.recent_runs.is_empty() {
@@ -44,4 +58,102 @@ async fn every_job_is_listed_with_its_last_runs() {
     let (done, json) = icecore(&server, &["jobs", "--json"]);
     let list: JobList = serde_json::from_str(&json).unwrap();
     assert!(done && list.jobs.len() == JOBS.len(), "{json}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_by_hand_is_listed_with_its_report_and_outlasts_a_restart() {
+    let server = TestServer::start().await;
+    for n in 0..3 {
+        let (status, reply) = server.ingest(&events(10 * n..10 * n + 10)).await;
+        assert_eq!(status, 200, "{reply}");
+        server.commit("shop.example").await;
+    }
+    let dry = ["jobs", "run", "compact", "--ns", "shop.example", "--dry-run"];
+    let (done, text) = icecore(&server, &dry);
+    assert!(done && text.starts_with("6 files would become 2, in 1 table"), "{text}");
+    let no_run = state(&server, "compact").await.recent_runs;
+    assert!(no_run.iter().all(|run| run.trigger != Some(JobTrigger::Hand)), "{no_run:?}");
+    let named = ["jobs", "run", "compact", "--ns", "shop.example", "--table", "events", "--json"];
+    let (done, text) = icecore(&server, &named);
+    let report: JobReport = serde_json::from_str(&text).unwrap();
+    assert!(done && report.tables == 1, "{text}");
+    let by_hand = async |server: &TestServer| {
+        let runs = state(server, "compact").await.recent_runs;
+        runs.into_iter().find(|run| run.trigger == Some(JobTrigger::Hand)).unwrap()
+    };
+    let run = by_hand(&server).await;
+    assert_eq!((run.outcome, run.report.as_ref()), (JobOutcome::Worked, Some(&report)));
+    let server = server.restart().await;
+    assert_eq!(by_hand(&server).await, run);
+    let (done, table) = icecore(&server, &["jobs"]);
+    assert!(done && table.contains("0 0 * * *") && table.contains("every 100 ms"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_are_run_by_hand_are_those_of_the_table() {
+    let server = TestServer::start().await;
+    for line in JOBS {
+        let path = format!("/admin/jobs/{}", line.name);
+        let answer = server.post(&path, "application/json", "").await;
+        let status = if line.is_run_by_hand() { 200 } else { 404 };
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        assert_eq!(state(&server, line.name).await.is_run_by_hand, line.is_run_by_hand());
+    }
+    let answer = server.post("/admin/jobs/clean", "application/json", "").await;
+    let told = answer.json::<Value>().await.unwrap()["error"].as_str().unwrap().to_owned();
+    for line in JOBS {
+        assert_eq!(told.contains(&format!("`{}`", line.name)), line.is_run_by_hand(), "{told}");
+    }
+    let (done, text) = icecore(&server, &["jobs", "run", "clean"]);
+    assert!(!done && text.contains("no job `clean` is run by hand; these are: "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_came_while_the_server_was_down_is_made_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_at(folder, &[], Clock::manual(NOON_MS)).await;
+    let first = state(&server, "compact-day").await;
+    assert_eq!((first.cron.as_deref(), first.last_run), (Some("0 0 * * *"), None));
+    assert_eq!(first.next_run_ms, Some(NOON_MS + DAY_MS / 2));
+    // Its plan begins with its first look.
+    let began = async {
+        let file = format!("sqlite://{}/icecore.db", server.folder.path().display());
+        let config = config(&server.folder, &[("metastore", file.as_str())]);
+        let metastore = icecore::server::open_metastore(&config).await.unwrap();
+        let database = metastore.database().clone();
+        let store = icecore::store::Store::new(database, Clock::manual(NOON_MS), "test");
+        while store.planned_time("compact-day").await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        metastore.close().await;
+    };
+    began.await;
+    let folder = server.stop().await;
+    let server = TestServer::start_at(folder, &[], Clock::manual(NOON_MS + 3 * DAY_MS)).await;
+    let run = loop {
+        if let Some(run) = state(&server, "compact-day").await.last_run {
+            break run;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((run.outcome, run.trigger), (JobOutcome::Idle, Some(JobTrigger::MadeUp)));
+    let folder = server.stop().await;
+    let server = TestServer::start_at(folder, &[], Clock::manual(NOON_MS + 3 * DAY_MS)).await;
+    assert_eq!(state(&server, "compact-day").await.recent_runs, [run], "once, and it is kept");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_turned_off_runs_by_hand_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("compaction.enabled", "off")]).await;
+    let off = state(&server, "compact-day").await;
+    assert_eq!((off.cron.as_deref(), off.next_run_ms), (Some(""), None));
+    assert_eq!(server.post("/admin/jobs/compact-day", "text/plain", "").await.status(), 200);
+    let ran = state(&server, "compact-day").await.last_run.unwrap();
+    assert_eq!((ran.outcome, ran.trigger), (JobOutcome::Idle, Some(JobTrigger::Hand)));
+    let server = TestServer::start_in(server.stop().await, &[("compaction.day_cron", "")]).await;
+    assert_eq!(state(&server, "compact-day").await.cron.as_deref(), Some(""));
+    assert!(state(&server, "compact").await.next_run_ms.is_some());
+    server.stop().await;
 }

@@ -1,7 +1,7 @@
 //! Compaction by hand, and of days that are over at its times.
 //!
-//! By hand it goes as fast as it can, because somebody waits; at its times it takes the job's share of a
-//! processor.
+//! By hand it goes as fast as it can, because somebody waits, and takes files of other engines, too. At its
+//! times it takes the job's share of a processor, and leaves those files.
 
 use crate::maintenance::{
     compaction::{Compaction, CompactionError, CompactionRequest, RunSpeed},
@@ -19,7 +19,7 @@ impl PlannedJob for CompactNow {
     type Error = CompactionError;
 
     async fn run(&self, request: &RunRequest) -> Result<JobReport, CompactionError> {
-        self.0.run(&asked(CompactionMode::Now, request)).await
+        self.0.run(&asked(CompactionMode::Now, RunSpeed::Full, request)).await
     }
 }
 
@@ -31,13 +31,13 @@ pub struct CompactDays {
 }
 
 impl CompactDays {
-    /// At the job's share of a processor.
+    /// As it runs at its times: at the job's share of a processor.
     #[must_use]
     pub fn at_share(compaction: Compaction) -> Self {
         Self { compaction, speed: RunSpeed::Share }
     }
 
-    /// As fast as it goes.
+    /// As it runs by hand: as fast as it goes.
     #[must_use]
     pub fn at_full_speed(compaction: Compaction) -> Self {
         Self { compaction, speed: RunSpeed::Full }
@@ -49,11 +49,13 @@ impl PlannedJob for CompactDays {
     type Error = CompactionError;
 
     async fn run(&self, request: &RunRequest) -> Result<JobReport, CompactionError> {
-        self.compaction.run_at(self.speed, &asked(CompactionMode::ClosedDays, request)).await
+        let request = asked(CompactionMode::ClosedDays, self.speed, request);
+        self.compaction.run_at(self.speed, &request).await
     }
 }
 
-fn asked(mode: CompactionMode, request: &RunRequest) -> CompactionRequest {
+fn asked(mode: CompactionMode, speed: RunSpeed, request: &RunRequest) -> CompactionRequest {
     let RunRequest { levels, table, dry_run } = request.clone();
-    CompactionRequest { mode, levels, table, dry_run }
+    let leaves_foreign = speed == RunSpeed::Share;
+    CompactionRequest { mode, levels, table, dry_run, leaves_foreign }
 }

@@ -38,6 +38,8 @@ use tracing::{info, warn};
 
 /// Why files with delete files stay.
 const WHOLE: &str = "files of which delete files delete nothing stay as they are for an hour";
+/// Why files of other engines stay where nobody asks for them.
+const FOREIGN: &str = "files of other engines are merged by hand alone";
 /// Most groups of a step.
 const GROUPS_MAX: usize = 32;
 /// Fewer files are not halved to find the one that is in the way.
@@ -164,6 +166,10 @@ impl Compaction {
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
         let mut files = live_files(source, totals.snapshot_id).await?;
         self.apply_notes(&mut files, since_ms, now_ms);
+        if request.leaves_foreign {
+            let foreign = files.iter_mut().filter(|file| file.is_foreign);
+            foreign.for_each(|file| file.obstacle = file.obstacle.or(Some(FOREIGN)));
+        }
         let rules = self.rules(&FileLayout::of(metadata));
         let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);

@@ -461,7 +461,7 @@ impl House {
 
 fn now() -> CompactionRequest {
     let (mode, levels, table) = (CompactionMode::Now, None, None);
-    CompactionRequest { mode, levels, table, dry_run: false }
+    CompactionRequest { mode, levels, table, dry_run: false, leaves_foreign: false }
 }
 
 #[tokio::test]
@@ -878,6 +878,48 @@ async fn a_share_of_a_processor_is_enough() {
     let mut job = CompactTables::new(house.compaction.clone());
     while job.tick().await.unwrap() != Progress::Idle {}
     assert_eq!(files(&house).await, 3);
+}
+
+#[tokio::test]
+async fn days_that_are_over_are_merged_at_a_share_of_a_processor() {
+    let options = CompactionOptions { cpu_share: 0.5, ..OPTIONS };
+    let mut house = House::with_options(Failpoints::default(), options).await;
+    house.append(40, 1).await;
+    house.append(40, 1).await;
+    let days = CompactDays::at_share(house.compaction.clone());
+    let dry = RunRequest { dry_run: true, ..RunRequest::default() };
+    let would = days.run(&dry).await.unwrap();
+    assert_eq!((would.files.before, would.files.after), (4, 2), "not those of the open day");
+    let done = days.run(&RunRequest::default()).await.unwrap();
+    assert_eq!((done.job.as_str(), done.tables), ("compact-day", 1));
+    assert_eq!((done.files.before, done.files.after), (4, 2));
+    house.check().await;
+    let again = days.run(&RunRequest::default()).await.unwrap();
+    assert_eq!((again.tables, again.files.before), (0, 0));
+}
+
+#[tokio::test]
+async fn files_of_other_engines_are_merged_by_hand_alone() {
+    let mut house = House::new().await;
+    house.append(40, 1).await;
+    for seq in 3..9 {
+        house.delete_by_value(&[seq], Some(seq)).await;
+    }
+    let foreign = async |house: &House| {
+        let loaded = house.load().await;
+        let live = house.live(&loaded.metadata, loaded.metadata.current_snapshot().unwrap()).await;
+        live.iter().filter(|file| file.ends_with("-again.parquet")).count()
+    };
+    let by_time = CompactDays::at_share(house.compaction.clone());
+    let left = by_time.run(&RunRequest::default()).await.unwrap();
+    let told = "files of other engines are merged by hand alone";
+    assert!(left.skipped.iter().any(|it| it.reason == told), "{left:?}");
+    assert_eq!(foreign(&house).await, 6);
+    let by_hand = CompactDays::at_full_speed(house.compaction.clone());
+    let done = by_hand.run(&RunRequest::default()).await.unwrap();
+    assert!(done.skipped.iter().all(|it| it.reason != told), "{done:?}");
+    assert!(foreign(&house).await < 6, "those of days that are over are merged");
+    house.check().await;
 }
 
 #[tokio::test]
