@@ -7,13 +7,13 @@ mod look;
 mod lost_ids;
 pub mod moved;
 mod reserve;
+mod retention;
 pub mod stopped;
 pub mod stores;
 
 use crate::{
     config::{
-        Config, MetastoreUrl, access::AccessConfig, compaction::CompactionConfig,
-        retention::RetentionConfig, sql::SqlConfig,
+        Config, MetastoreUrl, access::AccessConfig, compaction::CompactionConfig, sql::SqlConfig,
     },
     flush::{Flush, FlushOptions, noted::NoteMetastore},
     http::{self, AppParts, AppState},
@@ -21,9 +21,7 @@ use crate::{
     maintenance::{
         JobRegistry,
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
-        expiry::SnapshotExpiry,
         obsolete::DeleteObsolete,
-        retention::{EventRetention, LetterRetention, RetentionJobs},
         runs::KeepRuns,
         thinning::ThinSnapshots,
         upkeep::{self, AccessUpkeep},
@@ -185,7 +183,7 @@ impl Server {
         let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
-        let retention = start_retention(&jobs, config, &catalog, (&ids, &owner));
+        let retention = retention::start(&jobs, config, &catalog, (&ids, &owner));
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -273,28 +271,6 @@ async fn start_jobs(
     look.first().await;
     jobs.start(look);
     Ok(())
-}
-
-/// Starts what takes rows and snapshots away that are too old. Who takes the events does it.
-fn start_retention(
-    jobs: &JobRegistry,
-    config: &Config,
-    catalog: &Catalog,
-    (ids, owner): (&IdGenerator, &LogOwnership),
-) -> RetentionJobs {
-    let RetentionConfig { events, events_cron, letters_kept, letters_cron, expire_cron } =
-        config.retention.clone();
-    let retention = RetentionJobs {
-        events: EventRetention::new(catalog, ids.clone(), events),
-        letters: LetterRetention::new(catalog, ids.clone(), letters_kept),
-        expiry: SnapshotExpiry::new(catalog),
-    };
-    if owner.check().is_ok() {
-        jobs.start_planned(retention.events.clone(), events_cron);
-        jobs.start_planned(retention.letters.clone(), letters_cron);
-        jobs.start_planned(retention.expiry.clone(), expire_cron);
-    }
-    retention
 }
 
 /// Starts what merges files by itself, unless that is left to runs by hand.
