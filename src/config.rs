@@ -14,6 +14,7 @@ pub(crate) mod folder;
 pub mod logging;
 pub mod orphans;
 pub(crate) mod redaction;
+pub mod retention;
 mod sample;
 mod settings;
 pub mod sql;
@@ -32,6 +33,7 @@ use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
 use orphans::OrphansConfig;
 use redaction::{HIDDEN, after_sign_in, beginning_of_key, without_credentials};
+use retention::RetentionConfig;
 pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -141,6 +143,8 @@ pub struct Config {
     pub compaction: CompactionConfig,
     /// How files are removed that no snapshot names.
     pub orphans: OrphansConfig,
+    /// How long rows and snapshots stay.
+    pub retention: RetentionConfig,
     /// Largest body.
     pub body_bytes_max: usize,
     /// Largest event.
@@ -373,6 +377,7 @@ impl SettingTexts {
             commit_bytes_max: self.bytes("commit.bytes_max", 1 << 20, 1 << 30)?,
             compaction: self.compaction()?,
             orphans: self.orphans()?,
+            retention: self.retention()?,
             body_bytes_max: self.size("ingest.body_bytes_max", 1 << 16, 1 << 28)?,
             event_bytes_max: self.size("ingest.event_bytes_max", 1 << 16, 1 << 20)?,
             batch_events_max: self.count("ingest.batch_events_max")?,

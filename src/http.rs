@@ -12,6 +12,7 @@ pub mod fsck;
 pub mod guard;
 pub mod gzip;
 pub mod health;
+pub mod holds;
 pub mod ingest;
 pub mod jobs;
 pub mod namespaces;
@@ -30,7 +31,9 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{JobRegistry, compaction::Compaction, fsck::Fsck, orphans::Orphans},
+    maintenance::{
+        JobRegistry, compaction::Compaction, fsck::Fsck, orphans::Orphans, retention::RetentionJobs,
+    },
     owner::LogOwnership,
     sql::Sql,
 };
@@ -127,6 +130,8 @@ pub struct AppParts {
     pub fsck: Fsck,
     /// Removal of orphans by hand.
     pub orphans: Orphans,
+    /// Old rows and snapshots, by hand.
+    pub retention: RetentionJobs,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -9,13 +9,16 @@
 //! listed, so nothing is done that an operator cannot see.
 
 pub mod compaction;
+pub mod expiry;
 pub mod fsck;
 pub mod obsolete;
 pub mod orphans;
 pub mod planned;
 mod record;
+pub mod retention;
 mod runner;
 pub mod runs;
+mod scope;
 pub mod thinning;
 pub mod upkeep;
 
@@ -112,6 +115,30 @@ pub const JOBS: &[JobLine] = &[
         woken_by: None,
         is_leased: true,
         about: "removes files of tables that no metadata names, once they were seen so for a day",
+    },
+    JobLine {
+        name: "retention",
+        every: Duration::ZERO,
+        cron: Some("retention.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "takes events out that are older than they are to be kept",
+    },
+    JobLine {
+        name: "dead-letters",
+        every: Duration::ZERO,
+        cron: Some("dead_letters.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "takes dead letters out that are older than they are to be kept",
+    },
+    JobLine {
+        name: "expire",
+        every: Duration::ZERO,
+        cron: Some("expire.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "removes snapshots, branches and tags whose time is over",
     },
     JobLine {
         name: "keep-runs",

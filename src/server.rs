@@ -7,6 +7,7 @@ mod look;
 mod lost_ids;
 pub mod moved;
 mod reserve;
+mod retention;
 pub mod stopped;
 pub mod stores;
 
@@ -185,6 +186,7 @@ impl Server {
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
         let orphans = start_orphans(&jobs, &owner, &catalog, config);
+        let retention = retention::start(&jobs, config, &catalog, (&ids, &owner));
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -214,6 +216,7 @@ impl Server {
             jobs: jobs.clone(),
             compaction,
             orphans,
+            retention,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));

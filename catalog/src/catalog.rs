@@ -36,6 +36,7 @@ pub use first::FirstAppend;
 pub use namespaces::Namespaces;
 pub use orphans::{ORPHAN_GRACE_MIN_MS, OrphanFile, OrphanSearch, Orphans, QueuedOrphans};
 pub use tables::{LoadedTable, Tables};
+pub use thin::{ExpiryRequest, HistoryExpiry};
 pub use trash::{DropPolicy, Trash};
 pub use upkeep::{
     EVENT_BYTES_KEPT, EVENTS_KEPT, REQUEST_LIFETIME_MS, REQUESTS_WITHOUT_EFFECT_KEPT, Upkeep,

@@ -16,6 +16,7 @@ mod changes;
 pub mod database;
 pub mod fence;
 mod group_commit;
+pub mod holds;
 pub mod moved;
 mod namespaces;
 mod new_table;

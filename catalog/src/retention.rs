@@ -4,15 +4,19 @@
 //! many commits there are. A snapshot that a branch or tag names always stays, and so does the
 //! newest. Tables that are not ours are never thinned.
 
+pub mod expiry;
 #[cfg(test)]
 mod tests;
 
 use crate::metadata_file::refs;
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{SnapshotRef, TableMetadata};
 use std::collections::HashSet;
 
 /// The table property that, set to `true`, marks a table as ours to thin.
 pub const MANAGED: &str = "icecore.managed";
+
+/// The table property that says how long rows of a table of ours are kept. Whoever sets it has rows deleted.
+pub const ROWS_KEPT: &str = "icecore.retention";
 
 /// Snapshots a table has after thinning, unless branches and tags name more of them.
 pub const SNAPSHOTS_MAX: usize = 500;
@@ -21,7 +25,8 @@ pub const SNAPSHOTS_MAX: usize = 500;
 /// over that many commits.
 pub const SNAPSHOTS_SLACK: usize = 50;
 
-/// The newest snapshots, which stay whatever their age.
+/// The newest snapshots, which stay in full: while a table is thinned whatever their age, when
+/// snapshots expire for a day.
 const NEWEST_IN_FULL: usize = 400;
 
 const MINUTE_MS: i64 = 60_000;
@@ -37,16 +42,17 @@ pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
     if !is_overgrown(metadata) {
         return Vec::new();
     }
-    let mut snapshots: Vec<SnapshotCandidate> = metadata
-        .snapshots()
-        .map(|s| SnapshotCandidate {
-            id: s.snapshot_id(),
-            sequence: s.sequence_number(),
-            at_ms: s.timestamp_ms(),
-        })
-        .collect();
     let named = refs::of(metadata).into_values().map(|r| r.snapshot_id).collect();
-    thin(&mut snapshots, &named, now_ms)
+    thin(&mut candidates(metadata), &named, now_ms)
+}
+
+fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
+    let candidate = |s: &SnapshotRef| SnapshotCandidate {
+        id: s.snapshot_id(),
+        sequence: s.sequence_number(),
+        at_ms: s.timestamp_ms(),
+    };
+    metadata.snapshots().map(candidate).collect()
 }
 
 /// Whether the table is one of ours and has so many snapshots that it is to be thinned.
@@ -71,6 +77,16 @@ struct SnapshotCandidate {
 
 /// What to remove of `snapshots` so that at most [`SNAPSHOTS_MAX`] stay.
 fn thin(snapshots: &mut [SnapshotCandidate], named: &HashSet<i64>, now_ms: i64) -> Vec<i64> {
+    thin_beyond(snapshots, named, now_ms, i64::MAX)
+}
+
+/// The same, where the newest stay in full only up to the age `in_full_ms`. The newest of all stays.
+fn thin_beyond(
+    snapshots: &mut [SnapshotCandidate],
+    named: &HashSet<i64>,
+    now_ms: i64,
+    in_full_ms: i64,
+) -> Vec<i64> {
     // Newest first, so that the last snapshot of a minute, hour or day is the one that stays: a
     // later thinning with wider steps then keeps a subset of what this one keeps.
     snapshots.sort_unstable_by_key(|s| std::cmp::Reverse((s.sequence, s.at_ms, s.id)));
@@ -78,9 +94,11 @@ fn thin(snapshots: &mut [SnapshotCandidate], named: &HashSet<i64>, now_ms: i64) 
     let mut kept = Vec::with_capacity(snapshots.len());
     let mut removed = Vec::new();
     for (age_rank, snapshot) in snapshots.iter().enumerate() {
-        let stays = age_rank < NEWEST_IN_FULL
+        let is_young = now_ms.saturating_sub(snapshot.at_ms) <= in_full_ms;
+        let stays = (age_rank < NEWEST_IN_FULL && is_young)
             || named.contains(&snapshot.id)
-            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
+            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step))
+            || age_rank == 0;
         if stays {
             kept.push(*snapshot);
         } else {

@@ -20,6 +20,7 @@ pub mod moved_deletes;
 mod pages;
 pub mod partition;
 pub mod reader;
+pub mod retention;
 pub mod row_sum;
 pub mod schema;
 pub mod stats;

@@ -91,6 +91,27 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "24h",
         "how old such a file has to be, and how long it has to be known, before it is removed, 24h to 30d",
     ),
+    (
+        "retention.events",
+        "",
+        "how long events are kept, by type: TYPE=DAYS, such as webhook.*=30d, rpc.*=7d; the first that a type meets holds, events of other types stay; empty: all",
+    ),
+    (
+        "retention.cron",
+        "0 2 * * *",
+        "when old events are taken out: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
+    ("dead_letters.retention", "30d", "how long dead letters are kept, 1d to 36500d"),
+    (
+        "dead_letters.cron",
+        "30 2 * * *",
+        "when old dead letters are taken out: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
+    (
+        "expire.cron",
+        "15 * * * *",
+        "when snapshots, branches and tags whose time is over are removed: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
     ("ingest.batch_events_max", "10000", "most events in a body"),

@@ -463,6 +463,26 @@ fn jwts_are_let_in_only_with_everything_pinned() {
 }
 
 #[test]
+fn rules_of_retention_are_read_at_the_start() {
+    let retention = load("", &[], &[]).unwrap().retention;
+    assert!(retention.events.is_empty(), "everything is kept");
+    assert_eq!(retention.letters_kept, Duration::from_secs(30 * 86_400));
+    assert!(retention.letters_cron.is_some() && retention.expire_cron.is_some());
+    let never = [("retention.cron", ""), ("retention.events", "webhook.*=30d")];
+    let retention = load("", &[], &never).unwrap().retention;
+    assert_eq!(retention.events.days("webhook.github"), Some(30));
+    assert!(retention.events_cron.is_none());
+    for (key, value, problem) in [
+        ("retention.events", "webhook.*", "is not a list of rules: `webhook.*` is not TYPE=DAYS"),
+        ("retention.events", "a=30", "`30` is not a number of days"),
+        ("dead_letters.retention", "1h", "is below the minimum"),
+    ] {
+        let refused = load("", &[], &[(key, value)]).unwrap_err();
+        assert!(refused.contains(problem), "{refused}");
+    }
+}
+
+#[test]
 fn each_retry_of_a_library_is_logged_only_to_who_asks_for_it() {
     let filter = |log: &str| load("", &[], &[("log", log)]).unwrap().log.filter;
     for level in ["info", "debug"] {

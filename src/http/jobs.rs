@@ -10,14 +10,17 @@ use crate::{
             CompactionError,
             planned::{CompactDays, CompactNow},
         },
+        expiry::ExpiryError,
         orphans::OrphansError,
         planned::{PlannedJob, RunRefusal, RunRequest},
+        retention::RetentionError,
     },
 };
 use axum::{
     extract::{Path, State},
     response::Response,
 };
+use icecore_catalog::error::CatalogError;
 use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
@@ -39,6 +42,9 @@ pub async fn run(
             answer(&app, &asked, CompactDays::at_full_speed(app.compaction.clone())).await
         }
         "orphans" => answer(&app, &asked, app.orphans.clone()).await,
+        "retention" => answer(&app, &asked, app.retention.events.clone()).await,
+        "dead-letters" => answer(&app, &asked, app.retention.letters.clone()).await,
+        "expire" => answer(&app, &asked, app.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
 }
@@ -105,5 +111,20 @@ impl From<CompactionError> for ApiError {
             | CompactionError::Rewrite { .. }
             | CompactionError::Fault(_) => Self::internal(&cause),
         }
+    }
+}
+
+impl From<RetentionError> for ApiError {
+    fn from(cause: RetentionError) -> Self {
+        match cause {
+            RetentionError::Catalog(cause) => cause.into(),
+            RetentionError::Removal(_) => Self::internal(&cause),
+        }
+    }
+}
+
+impl From<ExpiryError> for ApiError {
+    fn from(cause: ExpiryError) -> Self {
+        CatalogError::from(cause).into()
     }
 }

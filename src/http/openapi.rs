@@ -127,6 +127,7 @@ fn path_part(name: &str, need: RouteNeed) -> Value {
         ("namespace", _) => text("As its events name it, or its catalog name"),
         ("table", _) => text("The table"),
         ("name", _) => text("A branch or tag"),
+        ("hold", _) => text("A legal hold"),
         ("job", _) => {
             text("A job that the list of jobs has with `is_run_by_hand`, such as compact")
         }

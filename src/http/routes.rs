@@ -6,7 +6,7 @@
 use crate::http::{
     AppState, admin, conservation, dead_letters, fsck,
     guard::{self, RouteNeed},
-    health,
+    health, holds,
     ingest::{self, calls::calls},
     jobs,
     openapi::RouteOperation,
@@ -28,6 +28,7 @@ use icecore_schemas::{
         RetryReply,
     },
     fsck::{FsckParameters, FsckReport},
+    holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
     jobs::{JobList, JobParameters, JobReport},
     query::SqlRequest,
     snapshot_id::SnapshotIds,
@@ -346,6 +347,18 @@ pub const ROUTES: &[Route] = &[
     .about("Delete the secrets; deliveries are refused from then on")
     .answers::<WebhookDeleted>(&[(200, "Deleted")])
     .refuses(&[(404, "There is none")]),
+    get("/v1/{namespace}/holds", InCatalog(Admin), |m| on(m, holds::list))
+        .about("The legal holds of a namespace")
+        .answers::<HoldList>(&[(200, "Those of the namespace itself, by name")]),
+    put("/v1/{namespace}/holds/{hold}", InCatalog(Admin), |m| on(m, holds::set))
+        .about("Hold a namespace: nothing of it is deleted for its age; the body may be empty")
+        .takes::<NewHold>()
+        .answers::<HoldEntry>(&[(200, "It is held; a hold that was there keeps its time")])
+        .refuses(&[(400, "Not a valid name or reason"), (404, "No such namespace")]),
+    delete("/v1/{namespace}/holds/{hold}", InCatalog(Admin), |m| on(m, holds::remove))
+        .about("Remove a legal hold")
+        .answers::<HoldRemoved>(&[(200, "Removed")])
+        .refuses(&[(404, "There is none")]),
     get("/admin/audit", Everywhere(Admin), |m| on(m, admin::audit))
         .about("Audit records in order, and both ends of their chain")
         .query::<AuditPage>()

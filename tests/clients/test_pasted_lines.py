@@ -191,6 +191,10 @@ def test_operations(shell):
     shell.paste("icecore fsck --ns", words)
     shell.paste("icecore fsck   ")
     assert json.loads(shell.paste("curl -s -X POST \"localhost:8181/admin/fsck", words))["whole"]
+    assert json.loads(shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/retention", words))["job"] == "retention"
+    assert json.loads(shell.paste("curl -s -X PUT localhost:8181/v1/NS/holds", words))["name"] == "case-7"
+    assert len(json.loads(shell.paste("curl -s localhost:8181/v1/NS/holds", words))["holds"]) == 1
+    assert json.loads(shell.paste("curl -s -X DELETE localhost:8181/v1/NS/holds", words))["removed"] == "case-7"
     assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
     shell.paste("icecore jobs  ")
     shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})

@@ -253,6 +253,13 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     ]
 }
 
+/// The same of legal holds.
+fn of_holds() -> [(&'static str, &'static str, &'static str, Value, &'static str); 2] {
+    const HOLD: &str = "/v1/{namespace}/holds/{hold}";
+    const CASE: &str = "/v1/shop.example/holds/case-7";
+    [("PUT", HOLD, CASE, json!({}), "done"), ("DELETE", HOLD, CASE, Value::Null, "done")]
+}
+
 /// The log as people read it.
 fn check_command_line(server: &TestServer, page: &Value) {
     let (done, listed) = icecore(server, &["audit", "list", "--limit", "1000"]);
@@ -285,7 +292,7 @@ async fn every_route_that_changes_something_leaves_one_record() {
         let ids = guarded.with_tables().await;
         let mut walked = BTreeSet::new();
         let (mut uuid, mut token) = (String::new(), "none".to_owned());
-        for (method, route, path, body, expected) in changes(&ids) {
+        for (method, route, path, body, expected) in changes(&ids).into_iter().chain(of_holds()) {
             let before = page().await["head"]["number"].as_i64().unwrap();
             let sent = path.replace("UUID", &uuid).replace("TOKEN", &token);
             let (status, answer) = call(method, &sent, &body).await;

@@ -49,6 +49,7 @@ mod process;
 mod query_failures;
 mod query_memory;
 mod restores;
+mod retention;
 mod rights;
 mod starts;
 mod stopped;

@@ -232,6 +232,7 @@ async fn history_of_the_services_tables_is_an_admins_to_shorten() {
         set("tag", "branch", 1, json!({})),
         property("history.expire.max-snapshot-age-ms"),
         property("gc.enabled"),
+        property("icecore.retention"),
     ];
     for update in &taken {
         let body = json!({ "requirements": [], "updates": [update] });

@@ -88,7 +88,7 @@ const CATALOG_MAY_USE: MayUse = &[
     ("manifest_file", &["avro"]),
     ("metadata_file", &[]),
     ("view", &["error"]),
-    ("retention", &["metadata_file"]),
+    ("retention", &["ancestors", "metadata_file"]),
     ("row_sum", &[]),
     ("commit", &["ancestors", "error", "metadata_file"]),
     ("columns", &["commit", "error"]),

@@ -10,7 +10,8 @@ use crate::{
     error::CatalogError,
     location::Location,
     metadata_file::refs::SnapshotRefs,
-    names, retention,
+    names,
+    retention::{self, expiry},
     snapshot::{changes::SnapshotChanges, obsolete::FORKED},
 };
 use iceberg::{
@@ -274,10 +275,10 @@ pub(super) fn check_history(
                 }
             }
             TableUpdate::SetProperties { updates } if updates.keys().any(is_about_expiry) => {
-                return refuse("changing when its snapshots expire".to_owned());
+                return refuse("changing when its snapshots or rows expire".to_owned());
             }
             TableUpdate::RemoveProperties { removals } if removals.iter().any(is_about_expiry) => {
-                return refuse("changing when its snapshots expire".to_owned());
+                return refuse("changing when its snapshots or rows expire".to_owned());
             }
             _ => (),
         }
@@ -286,7 +287,8 @@ pub(super) fn check_history(
 }
 
 fn is_about_expiry(key: &String) -> bool {
-    key.starts_with("history.expire.") || key == "gc.enabled"
+    key.starts_with("history.expire.")
+        || [expiry::GC_ENABLED, retention::ROWS_KEPT].contains(&key.as_str())
 }
 
 /// Whether a branch or tag that becomes `to` leaves something behind that it led to, or is to be

@@ -1,4 +1,5 @@
-//! Thins the history of the service's own tables, in commits of its own.
+//! Thins the history of the service's own tables, and takes what has expired from any table's, in commits
+//! of its own.
 //!
 //! Commits do not thin: one that leaves a table with too many snapshots notes it here, and whoever
 //! does maintenance works the notes off. A note that a process takes with it when it ends is
@@ -15,11 +16,15 @@ use super::{
 use crate::{
     commit,
     error::CatalogError,
+    metadata_file::refs::SnapshotRefs,
     metastore::ChangeSet,
-    retention,
+    retention::{
+        self,
+        expiry::{ExpiredHistory, expired},
+    },
     snapshot::{
         obsolete::reads::{HistoryReader, HistoryReads},
-        thin::{SnapshotThinning, thin},
+        thin::{SnapshotThinning, expire, thin},
     },
 };
 use iceberg::TableIdent;
@@ -67,6 +72,50 @@ impl OvergrownTables {
     }
 }
 
+/// How a table's history is looked through for what has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiryRequest {
+    /// Whether an operator named the table: then Iceberg's default age holds for one of another engine.
+    pub is_named: bool,
+    /// Whether to change nothing.
+    pub is_dry: bool,
+}
+
+/// What expired of a table, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryExpiry {
+    /// How many snapshots.
+    pub snapshots: usize,
+    /// How many branches and tags.
+    pub refs: usize,
+    /// How many files nothing needs any more.
+    pub files: usize,
+    /// Why nothing of the table may go, where that is so.
+    pub obstacle: Option<String>,
+}
+
+impl HistoryExpiry {
+    fn of(thinning: &SnapshotThinning) -> Self {
+        let (snapshots, refs) = (thinning.removed.len(), thinning.refs.len());
+        Self { snapshots, refs, files: thinning.files(), obstacle: None }
+    }
+
+    /// Whether nothing goes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.snapshots == 0 && self.refs == 0
+    }
+}
+
+/// Why snapshots go.
+#[derive(Clone, Copy, Debug)]
+enum RemovalCause {
+    /// There are too many.
+    Bound,
+    /// They have expired.
+    Expiry { is_named: bool },
+}
+
 /// What is to go of a table, and the state that this holds for.
 struct ThinningPlan {
     base: LoadedTable,
@@ -104,6 +153,21 @@ impl Upkeep<'_> {
         }
         thinned
     }
+
+    /// Removes the snapshots, branches and tags of a table that have expired, and queues the files that
+    /// only they need for deletion, in one commit; gives what went. With very many files some stay for the
+    /// next call. A gone table is as one of which nothing has expired.
+    ///
+    /// # Errors
+    /// [`CatalogError::CommitFailed`] when others changed the table again and again; others as
+    /// [`Catalog::commit`].
+    pub async fn expire(
+        self,
+        table: &TableIdent,
+        request: ExpiryRequest,
+    ) -> Result<HistoryExpiry, CatalogError> {
+        self.0.expire_once(table, request).await
+    }
 }
 
 impl Catalog {
@@ -111,7 +175,41 @@ impl Catalog {
         let mut known = HistoryReads::default();
         for _ in 0..PLANS_MAX {
             let Some(plan) = self.plan_thinning(table, &mut known).await? else { return Ok(0) };
-            if let Some(removed) = self.carry_out(table, plan, &mut known).await? {
+            if let Some(removed) =
+                self.carry_out(table, plan, RemovalCause::Bound, &mut known).await?
+            {
+                return Ok(removed.snapshots);
+            }
+        }
+        Err(lost_every_race(table))
+    }
+
+    async fn expire_once(
+        &self,
+        table: &TableIdent,
+        ExpiryRequest { is_named, is_dry }: ExpiryRequest,
+    ) -> Result<HistoryExpiry, CatalogError> {
+        let mut known = HistoryReads::default();
+        for _ in 0..PLANS_MAX {
+            let Some(base) = self.find(table).await? else { return Ok(HistoryExpiry::default()) };
+            let refs = &self.encoded_parts(&base).refs;
+            let expired = match expired(&base.metadata, refs, self.now_ms(), is_named) {
+                Ok(expired) => expired,
+                Err(why) => {
+                    return Ok(HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() });
+                }
+            };
+            let (storage, metadata) = (&self.inner.storage, base.metadata.as_ref());
+            let reader = HistoryReader { storage, base: metadata, known: &mut known };
+            let Some(thinning) = expire(reader, expired).await? else {
+                return Ok(HistoryExpiry::default());
+            };
+            if is_dry {
+                return Ok(HistoryExpiry::of(&thinning));
+            }
+            let plan = ThinningPlan { base, thinning };
+            let cause = RemovalCause::Expiry { is_named };
+            if let Some(removed) = self.carry_out(table, plan, cause, &mut known).await? {
                 return Ok(removed);
             }
         }
@@ -136,12 +234,13 @@ impl Catalog {
         &self,
         table: &TableIdent,
         mut plan: ThinningPlan,
+        cause: RemovalCause,
         known: &mut HistoryReads,
-    ) -> Result<Option<usize>, CatalogError> {
+    ) -> Result<Option<HistoryExpiry>, CatalogError> {
         // Each step looks at what came during the one before, so that little is left for the turn.
         for _ in 0..STEPS_MAX {
             let before = plan.base.metadata_location.clone();
-            if !self.follow(table, &mut plan, known).await? {
+            if !self.follow(table, &mut plan, cause, known).await? {
                 return Ok(None);
             }
             if plan.base.metadata_location == before {
@@ -149,11 +248,11 @@ impl Catalog {
             }
         }
         let _table = self.inner.locks.lock(iter::once(table)).await;
-        if !self.follow(table, &mut plan, known).await? {
+        if !self.follow(table, &mut plan, cause, known).await? {
             return Ok(None);
         }
         let ThinningPlan { base, mut thinning } = plan;
-        let (updates, removed) = (thinning.updates(&base.metadata), thinning.removed.len());
+        let (updates, removed) = (thinning.updates(&base.metadata), HistoryExpiry::of(&thinning));
         let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
         let location = Some(base.metadata_location.as_str());
         let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
@@ -176,18 +275,40 @@ impl Catalog {
         &self,
         table: &TableIdent,
         plan: &mut ThinningPlan,
+        cause: RemovalCause,
         known: &mut HistoryReads,
     ) -> Result<bool, CatalogError> {
         let Some(now) = self.find(table).await? else { return Ok(false) };
         if now.metadata_location == plan.base.metadata_location {
             return Ok(true);
         }
-        let named = self.encoded_parts(&now);
-        let named = named.refs.values().map(|reference| reference.snapshot_id).collect();
+        let refs = &self.encoded_parts(&now).refs;
+        if let RemovalCause::Expiry { is_named } = cause
+            && !still_expired(&plan.thinning, &now, refs, (self.now_ms(), is_named))
+        {
+            return Ok(false);
+        }
+        let stay = refs.iter().filter(|(name, _)| !plan.thinning.refs.contains_key(*name));
+        let named = stay.map(|(_, reference)| reference.snapshot_id).collect();
         let (storage, base) = (&self.inner.storage, now.metadata.as_ref());
         let reader = HistoryReader { storage, base, known };
         let holds = plan.thinning.follow(&plan.base.metadata, reader, &named).await?;
         plan.base = now;
         Ok(holds)
     }
+}
+
+/// Whether what a plan takes has expired of the table as it is now, too.
+fn still_expired(
+    plan: &SnapshotThinning,
+    now: &LoadedTable,
+    refs: &SnapshotRefs,
+    (now_ms, is_named): (i64, bool),
+) -> bool {
+    let Ok(ExpiredHistory { snapshots, refs }) = expired(&now.metadata, refs, now_ms, is_named)
+    else {
+        return false;
+    };
+    plan.refs.iter().all(|(name, found)| refs.get(name) == Some(found))
+        && plan.removed.iter().all(|id| snapshots.binary_search(id).is_ok())
 }

@@ -5,14 +5,14 @@
 use super::{
     Metastore, access, audit, backups,
     database::{DatabaseLayout, Dialect},
-    failed, fence, orphans, outbox, places, reports, requests, row_accounts, tables, trash,
+    failed, fence, holds, orphans, outbox, places, reports, requests, row_accounts, tables, trash,
 };
 use crate::error::CatalogError;
 use sqlx::AnyConnection;
 
 const LAYOUT: DatabaseLayout = DatabaseLayout { table: "layout", steps: &STEPS };
 
-const STEPS: [&str; 18] = [
+const STEPS: [&str; 19] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -31,6 +31,7 @@ const STEPS: [&str; 18] = [
     fence::NEUTRAL_STEP,
     row_accounts::STEP,
     orphans::STEP,
+    holds::STEP,
 ];
 
 const BASE: &str = r#"

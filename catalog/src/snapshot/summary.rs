@@ -20,9 +20,9 @@ pub(super) struct ManifestCounts {
 /// Entries of what is added that are there even when it is nothing.
 const DATA_ENTRIES: [&str; 3] = ["added-data-files", "added-records", "added-files-size"];
 
-/// Entries of our own that a snapshot has from the one before it where it changes no row: up to where
+/// Entries of our own that a snapshot has from the one before it where no row comes with it: up to where
 /// the table holds what was acknowledged.
-const KEPT_BY_REPLACE: [&str; 2] = [LAST_SEQ, VALID_THROUGH];
+const KEPT_WITHOUT_ROWS: [&str; 2] = [LAST_SEQ, VALID_THROUGH];
 
 /// Summary key of [`ManifestCounts::replaced`].
 pub(super) const MANIFESTS_REPLACED: &str = "manifests-replaced";
@@ -138,15 +138,15 @@ pub(super) fn entries(
     entries
 }
 
-/// The writer's own entries; with `replace` also those of the parent that hold for the same rows.
+/// The writer's own entries; with `replace` and `delete` also those of the parent that still hold.
 pub(super) fn own(
     parent: Option<&Summary>,
     operation: &Operation,
     entries: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let mut own = entries.clone();
-    if *operation == Operation::Replace {
-        for key in KEPT_BY_REPLACE {
+    if matches!(operation, Operation::Replace | Operation::Delete) {
+        for key in KEPT_WITHOUT_ROWS {
             let of_parent = parent.and_then(|parent| parent.additional_properties.get(key));
             if let Some(value) = of_parent {
                 own.entry(key.to_owned()).or_insert_with(|| value.clone());

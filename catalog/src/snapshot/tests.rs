@@ -644,6 +644,37 @@ async fn a_replace_tells_how_far_the_table_is_as_the_snapshot_before_it() {
     assert_eq!(property(&table.metadata, id, commit::FIRST_SEQ), None, "no row comes with it");
 }
 
+#[tokio::test]
+async fn a_delete_tells_how_far_the_table_is_and_what_it_took() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let rows = file.record_count();
+    let both = vec![file.clone(), table.file("a")];
+    let built = table.build(both).await.unwrap();
+    table.apply(built.updates);
+    let new = NewSnapshot {
+        operation: Operation::Delete,
+        read: Some(built.snapshot_id),
+        removed: vec![file],
+        ..NewSnapshot::default()
+    };
+    let (storage, base) = (&table.storage, &table.metadata);
+    let built = build(storage, base, &new, &ReadManifests::default(), table.now_ms).await.unwrap();
+    table.apply(built.updates);
+    let id = built.snapshot_id;
+    assert_eq!(property(&table.metadata, id, commit::LAST_SEQ), Some("9"));
+    assert_eq!(property(&table.metadata, id, commit::FIRST_SEQ), None, "no row comes with it");
+    let rows = rows.to_string();
+    for (key, value) in [
+        ("deleted-data-files", "1"),
+        ("deleted-records", rows.as_str()),
+        ("total-records", rows.as_str()),
+        ("total-data-files", "1"),
+    ] {
+        assert_eq!(property(&table.metadata, id, key), Some(value), "{key}");
+    }
+}
+
 fn is_forked(table: &Table) -> bool {
     obsolete::history(&table.metadata) != SnapshotHistory::OneLine
 }

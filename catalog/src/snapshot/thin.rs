@@ -1,4 +1,4 @@
-//! What thinning takes from a table's history.
+//! What thinning and expiry take from a table's history.
 //!
 //! Working that out may read every manifest of the history, while others commit. What was worked out on
 //! an earlier state still holds when nothing that came since needs what goes: to tell that, only new
@@ -9,13 +9,18 @@ use super::{
     changes::FileKey,
     obsolete::{self, SnapshotHistory, reads::HistoryReader},
 };
-use crate::{error::CatalogError, location::Location, metastore::ObsoleteFile, retention};
+use crate::{
+    error::CatalogError,
+    location::Location,
+    metastore::ObsoleteFile,
+    retention::{self, expiry::ExpiredHistory},
+};
 use iceberg::{
     TableUpdate,
-    spec::{SnapshotRef, TableMetadata},
+    spec::{SnapshotRef, SnapshotReference, TableMetadata},
 };
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -27,9 +32,13 @@ const FILES_MAX: usize = 20_000;
 #[derive(Debug)]
 pub(crate) struct SnapshotThinning {
     pub(crate) removed: Vec<i64>,
+    /// Branches and tags that go, as they were found.
+    pub(crate) refs: BTreeMap<String, SnapshotReference>,
     /// Why files are left behind.
     pub(crate) damage: Option<CatalogError>,
     history: SnapshotHistory,
+    /// Whether they go for the bound of the history, which may be kept by then.
+    is_for_bound: bool,
     /// Manifest lists and manifests.
     metadata: BTreeSet<String>,
     /// Data and delete files.
@@ -42,15 +51,37 @@ pub(crate) struct SnapshotThinning {
 /// # Errors
 /// The store refuses or does not answer.
 pub(crate) async fn thin(
-    mut reader: HistoryReader<'_>,
+    reader: HistoryReader<'_>,
     now_ms: i64,
 ) -> Result<Option<SnapshotThinning>, CatalogError> {
-    let base = reader.base;
-    let mut removed = retention::snapshots_to_remove(base, now_ms);
-    if removed.is_empty() {
+    let snapshots = retention::snapshots_to_remove(reader.base, now_ms);
+    let gone = ExpiredHistory { snapshots, ..ExpiredHistory::default() };
+    remove(reader, gone, true).await
+}
+
+/// Works out what goes with snapshots, branches and tags that have expired; none when none have. Reads
+/// manifest lists and manifests, and changes nothing.
+///
+/// # Errors
+/// The store refuses or does not answer.
+pub(crate) async fn expire(
+    reader: HistoryReader<'_>,
+    expired: ExpiredHistory,
+) -> Result<Option<SnapshotThinning>, CatalogError> {
+    remove(reader, expired, false).await
+}
+
+async fn remove(
+    mut reader: HistoryReader<'_>,
+    gone: ExpiredHistory,
+    is_for_bound: bool,
+) -> Result<Option<SnapshotThinning>, CatalogError> {
+    if gone.is_empty() {
         return Ok(None);
     }
-    let history = obsolete::history(base);
+    let base = reader.base;
+    let ExpiredHistory { snapshots: mut removed, refs } = gone;
+    let history = history(base);
     let mut files = obsolete::files(&mut reader, &removed, history).await?;
     while FILES_MAX < files.metadata.len() + files.content.len() && 1 < removed.len() {
         // The others go in the next thinning.
@@ -64,12 +95,27 @@ pub(crate) async fn thin(
     let metadata = files.metadata.into_iter().filter_map(admitted).collect();
     let content = files.content.into_iter();
     let content = content.filter_map(|(key, file)| Some((key, admitted(file)?))).collect();
-    Ok(Some(SnapshotThinning { removed, damage: files.damage, history, metadata, content }))
+    let damage = files.damage;
+    Ok(Some(SnapshotThinning { removed, refs, damage, history, is_for_bound, metadata, content }))
+}
+
+/// How the snapshots of a table hang together. Of tables of others nothing is known of what their
+/// writers removed before.
+fn history(base: &TableMetadata) -> SnapshotHistory {
+    match retention::is_managed(base) {
+        true => obsolete::history(base),
+        false => SnapshotHistory::Forked { until: base.last_sequence_number() },
+    }
 }
 
 impl SnapshotThinning {
+    /// How many files nothing needs any more.
+    pub(crate) fn files(&self) -> usize {
+        self.metadata.len() + self.content.len()
+    }
+
     /// Makes what was worked out for `before` hold for the reader's state, of which `named` are the
-    /// snapshots with a branch or tag. False if it does not: it is to be worked out anew then.
+    /// snapshots with a branch or tag that stays. False if it does not: it is to be worked out anew then.
     ///
     /// # Errors
     /// The store refuses or does not answer.
@@ -82,12 +128,12 @@ impl SnapshotThinning {
         let base = reader.base;
         let goes = |id: &i64| base.snapshot_by_id(*id).is_some() && !named.contains(id);
         if base.location() != before.location()
-            || !retention::is_overgrown(base)
+            || (self.is_for_bound && !retention::is_overgrown(base))
             || !self.removed.iter().all(goes)
         {
             return Ok(false);
         }
-        match (self.history, obsolete::history(base)) {
+        match (self.history, history(base)) {
             // Beside a fork every list was read, however far the fork reaches by now.
             (SnapshotHistory::Forked { .. }, now @ SnapshotHistory::Forked { .. }) => {
                 self.history = now;
@@ -137,9 +183,13 @@ impl SnapshotThinning {
 
     /// The updates that carry it out on the state that it holds for.
     pub(crate) fn updates(&self, base: &TableMetadata) -> Vec<TableUpdate> {
-        let mark = obsolete::mark(base, self.history, &self.removed);
+        let is_ours = retention::is_managed(base);
+        let mark = is_ours.then(|| obsolete::mark(base, self.history, &self.removed)).flatten();
+        let refs = self.refs.keys().cloned();
+        let refs = refs.map(|ref_name| TableUpdate::RemoveSnapshotRef { ref_name });
         let removal = TableUpdate::RemoveSnapshots { snapshot_ids: self.removed.clone() };
-        mark.into_iter().chain([removal]).collect()
+        let removal = (!self.removed.is_empty()).then_some(removal);
+        mark.into_iter().chain(refs).chain(removal).collect()
     }
 
     /// What to delete, and when.

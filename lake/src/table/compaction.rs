@@ -260,7 +260,7 @@ fn lacks_sort_values(table: &TableMetadata, file: &PlannedFile) -> bool {
 }
 
 /// The day of a file's rows, since 1970, where the partition spec has it.
-fn day(table: &TableMetadata, file: &PlannedFile) -> Option<i32> {
+pub(crate) fn day(table: &TableMetadata, file: &PlannedFile) -> Option<i32> {
     let spec = table.partition_spec_by_id(file.spec_id)?;
     let at = spec.fields().iter().position(|field| field.transform == Transform::Day)?;
     match file.partition.fields().get(at)? {

@@ -9,6 +9,7 @@ use crate::{
     },
     error_code::ErrorBody,
     fsck::{FsckParameters, FsckReport},
+    holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
     jobs::{JobList, JobParameters, JobReport},
     query::SqlRequest,
     snapshot_id::SnapshotIds,
@@ -68,6 +69,7 @@ const PARAMETERS: &[BodySchema] = &[
 /// Bodies of requests.
 const SENT: &[BodySchema] = &[
     schema_of::<FastForward>,
+    schema_of::<NewHold>,
     schema_of::<NewRef>,
     schema_of::<NewSecret>,
     schema_of::<NewTableName>,
@@ -87,6 +89,9 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<ErrorBody>,
     schema_of::<EventsAudit>,
     schema_of::<FsckReport>,
+    schema_of::<HoldEntry>,
+    schema_of::<HoldList>,
+    schema_of::<HoldRemoved>,
     schema_of::<IngestReply>,
     schema_of::<JobList>,
     schema_of::<JobReport>,

@@ -17,6 +17,8 @@ use serde_json::Value;
 use std::collections::HashMap;
 use ulid::Ulid;
 
+const DAY_US: i64 = 86_400_000_000;
+
 /// A letter at its newest row.
 #[derive(Clone, Debug)]
 pub(super) struct NewestLetter {
@@ -179,7 +181,7 @@ pub(super) async fn newest(
             }
         }
     }
-    let mut letters: Vec<NewestLetter> = found.into_values().collect();
+    let mut letters: Vec<NewestLetter> = found.into_values().map(NewestLetter::dated).collect();
     letters.sort_by(|one, other| one.row.id.cmp(&other.row.id));
     Ok(letters)
 }
@@ -193,6 +195,19 @@ impl NewestLetter {
             *self = other;
         }
         self.first_us = first_us;
+    }
+
+    /// With the time of its id, where its first row was taken out for its age: rows go by whole days.
+    fn dated(mut self) -> Self {
+        let minted = Ulid::from_string(&self.row.id).ok();
+        let minted_us =
+            minted.and_then(|id| i64::try_from(id.timestamp_ms()).ok()?.checked_mul(1000));
+        if let Some(minted_us) = minted_us
+            && minted_us.div_euclid(DAY_US) < self.first_us.div_euclid(DAY_US)
+        {
+            self.first_us = minted_us;
+        }
+        self
     }
 }
 
@@ -212,7 +227,8 @@ pub(super) async fn payload(
     Ok(None)
 }
 
-/// `id` and `payload` of these letters in any order; a letter may be there several times.
+/// `id` and `payload` of these letters in any order; a letter may be there several times. Every row but
+/// that of a discarded letter has it, so it is there as long as any of them is.
 pub(super) async fn payloads(
     app: &AppState,
     namespace: &Namespace,
@@ -220,7 +236,7 @@ pub(super) async fn payloads(
 ) -> Result<QueryAnswer, ApiError> {
     let places = IdCondition::of(ids).unwrap_or_default();
     let sql = format!(
-        "SELECT id, payload FROM dead_letters WHERE status = 'pending' AND {}",
+        "SELECT id, payload FROM dead_letters WHERE status <> 'discarded' AND {}",
         places.condition
     );
     select(app, namespace, sql, places.params).await

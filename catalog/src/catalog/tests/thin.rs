@@ -1,11 +1,14 @@
-//! Thinning beside other commits.
+//! Thinning beside other commits, and expiry.
 
 use super::*;
 use crate::{
-    catalog::RefKind,
+    catalog::{ExpiryRequest, HistoryExpiry, RefKind},
     metastore::Watermark,
-    retention::{self, SNAPSHOTS_MAX},
-    snapshot::{MarkMove, NewSnapshot},
+    retention::{
+        self, SNAPSHOTS_MAX,
+        expiry::{GC_ENABLED, MAX_REF_AGE, MAX_SNAPSHOT_AGE},
+    },
+    snapshot::{MarkMove, NewSnapshot, PLANNER_GRACE_MS},
 };
 use std::time::Duration;
 
@@ -122,4 +125,103 @@ async fn a_table_that_could_not_be_thinned_is_noted_again() {
     assert!(0 < catalog.upkeep().thin(&table).await.unwrap());
     assert!(catalog.upkeep().take_overgrown(10).is_empty());
     assert_eq!(catalog.upkeep().thin(&table).await.unwrap(), 0, "nothing is left to do");
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+async fn expire(house: &House, is_named: bool, is_dry: bool) -> HistoryExpiry {
+    let request = ExpiryRequest { is_named, is_dry };
+    Box::pin(house.catalog.upkeep().expire(&ident(TABLE), request)).await.unwrap()
+}
+
+async fn snapshots(house: &House) -> Vec<i64> {
+    let loaded = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
+    loaded.metadata.snapshots().map(|snapshot| snapshot.snapshot_id()).collect()
+}
+
+#[tokio::test]
+async fn of_a_table_that_nobody_writes_to_any_more_a_snapshot_a_day_stays() {
+    let house = overgrown(10).await;
+    let (catalog, table) = (&house.catalog, ident(TABLE));
+    assert!(expire(&house, false, false).await.is_empty(), "they are young");
+    let head = catalog.tables().load(&table).await.unwrap().metadata.current_snapshot_id();
+    let tagged = snapshots(&house).await.into_iter().find(|id| Some(*id) != head);
+    catalog.refs().create(&table, "kept", RefKind::Tag, tagged).await.unwrap();
+    house.clock.fetch_add(3 * DAY_MS, Ordering::SeqCst);
+
+    let files = house.files().await.len();
+    let would = expire(&house, false, true).await;
+    assert_eq!((would.snapshots, would.refs, snapshots(&house).await.len()), (8, 0, 10));
+    let done = expire(&house, false, false).await;
+    assert_eq!(done, would);
+    assert!(8 <= done.files, "each has a list of its own: {done:?}");
+    let mut kept = snapshots(&house).await;
+    let mut expected: Vec<i64> = tagged.into_iter().chain(head).collect();
+    kept.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(kept, expected);
+    let loaded = catalog.tables().load(&table).await.unwrap();
+    assert_eq!(loaded.watermark.unwrap().position, 10, "the log's mark stays");
+    assert!(expire(&house, false, false).await.is_empty());
+
+    // Files go by the queue, once planners had their time.
+    assert_eq!(catalog.upkeep().delete_obsolete(1_000).await.unwrap(), 0);
+    house.clock.fetch_add(PLANNER_GRACE_MS, Ordering::SeqCst);
+    let deleted = catalog.upkeep().delete_obsolete(1_000).await.unwrap();
+    assert!(8 <= deleted && house.files().await.len() <= files + 1 - deleted);
+}
+
+#[tokio::test]
+async fn of_another_engines_table_snapshots_go_when_its_properties_or_an_operator_say_so() {
+    let house = house().await;
+    create(&house.catalog, TABLE).await;
+    for position in 1..=5 {
+        append(&house.catalog, position).await;
+        house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    }
+    house.clock.fetch_add(9 * DAY_MS, Ordering::SeqCst);
+    assert!(expire(&house, false, false).await.is_empty());
+    assert_eq!(expire(&house, true, true).await.snapshots, 4);
+    house.catalog.commit(set(TABLE, GC_ENABLED, "false")).await.unwrap();
+    let forbidden = expire(&house, true, false).await;
+    assert!(forbidden.is_empty() && forbidden.obstacle.unwrap().contains(GC_ENABLED));
+    house.catalog.commit(set(TABLE, GC_ENABLED, "true")).await.unwrap();
+    // The snapshots are 14, 13, 12, 11 and 10 days old.
+    let age = (12 * DAY_MS + DAY_MS / 2).to_string();
+    house.catalog.commit(set(TABLE, MAX_SNAPSHOT_AGE, &age)).await.unwrap();
+    assert_eq!(expire(&house, false, false).await.snapshots, 2);
+    house.catalog.refs().create(&ident(TABLE), "side", RefKind::Branch, None).await.unwrap();
+    house.catalog.commit(set(TABLE, MAX_REF_AGE, "1")).await.unwrap();
+    let done = expire(&house, false, false).await;
+    assert_eq!((done.snapshots, done.refs), (0, 1));
+    let loaded = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
+    assert!(loaded.metadata.snapshot_for_ref("side").is_none());
+    assert!(loaded.metadata.snapshot_for_ref("main").is_some());
+    assert_eq!(snapshots(&house).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_branch_or_tag_that_comes_meanwhile_keeps_what_was_to_expire() {
+    let house = overgrown(10).await;
+    let table = ident(TABLE);
+    let loaded = house.catalog.tables().load(&table).await.unwrap();
+    let head = loaded.metadata.current_snapshot_id();
+    let goes = snapshots(&house).await.into_iter().find(|id| Some(*id) != head).unwrap();
+    house.clock.fetch_add(3 * DAY_MS, Ordering::SeqCst);
+    let locks = &house.catalog.inner.locks;
+    let held = locks.lock(std::iter::once(&table)).await;
+    let asked = || locks.asked.load(Ordering::SeqCst);
+    let before = asked();
+    let tag = async {
+        while asked() == before {
+            tokio::task::yield_now().await;
+        }
+        let made = house.other.refs().create(&table, "kept", RefKind::Tag, Some(goes)).await;
+        made.unwrap();
+        drop(held);
+    };
+    let both = async { tokio::join!(expire(&house, false, false), tag) };
+    let (done, ()) = tokio::time::timeout(Duration::from_secs(60), Box::pin(both)).await.unwrap();
+    assert_eq!(done.snapshots, 8);
+    assert!(snapshots(&house).await.contains(&goes));
 }

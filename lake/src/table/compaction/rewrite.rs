@@ -373,7 +373,7 @@ fn held_bytes(bytes: FileBytes, is_sorted: bool) -> u64 {
 }
 
 /// A file of a manifest, as far as a commit that removes it tells of it.
-fn described(file: &PlannedFile) -> Result<DataFile, RewriteError> {
+pub(crate) fn described(file: &PlannedFile) -> Result<DataFile, WriteError> {
     let described = DataFileBuilder::default()
         .content(file.content)
         .file_path(file.location.clone())
@@ -384,7 +384,6 @@ fn described(file: &PlannedFile) -> Result<DataFile, RewriteError> {
         .file_size_in_bytes(file.bytes)
         .build();
     described.map_err(|cause| {
-        let cause = Error::new(ErrorKind::DataInvalid, cause.to_string());
-        RewriteError::Write(WriteError::Describe(cause))
+        WriteError::Describe(Error::new(ErrorKind::DataInvalid, cause.to_string()))
     })
 }

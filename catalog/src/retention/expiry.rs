@@ -1,0 +1,186 @@
+//! What of a table's history has expired: pure rules, no IO.
+//!
+//! Iceberg's rules are the table properties `history.expire.*`, the policies of branches and tags, and
+//! `gc.enabled`. The service's tables have a policy of their own beside them: after a day one
+//! snapshot stays per day, after 90 days none. Its one invariant: the head of `main`, the head of a
+//! branch that stays and the snapshot of a tag that stays never expire.
+
+use super::{DAY_MS, candidates, is_managed, thin_beyond};
+use crate::{ancestors, metadata_file::refs::SnapshotRefs};
+use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata};
+use std::collections::{BTreeMap, HashSet};
+
+/// The table property for the age at which a branch's snapshots expire, in ms.
+pub const MAX_SNAPSHOT_AGE: &str = "history.expire.max-snapshot-age-ms";
+/// The one for how many of a branch stay whatever their age.
+pub const MIN_SNAPSHOTS: &str = "history.expire.min-snapshots-to-keep";
+/// The one for the age at which branches and tags expire, in ms.
+pub const MAX_REF_AGE: &str = "history.expire.max-ref-age-ms";
+/// The one that, set to `false`, forbids to delete files of the table.
+pub const GC_ENABLED: &str = "gc.enabled";
+
+/// What Iceberg takes for [`MAX_SNAPSHOT_AGE`] where a table does not say.
+const SNAPSHOT_AGE_MS: i64 = 5 * DAY_MS;
+/// The newest snapshots of the service's tables stay in full for so long.
+const IN_FULL_MS: i64 = DAY_MS;
+
+/// What has expired of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpiredHistory {
+    /// Snapshots.
+    pub snapshots: Vec<i64>,
+    /// Branches and tags, as they were found.
+    pub refs: BTreeMap<String, SnapshotReference>,
+}
+
+impl ExpiredHistory {
+    /// Whether nothing has expired.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.snapshots.is_empty() && self.refs.is_empty()
+    }
+}
+
+/// What the table says of its history.
+#[derive(Clone, Copy, Debug, Default)]
+struct ExpiryTerms {
+    snapshot_age_ms: Option<i64>,
+    snapshots_min: Option<i64>,
+    ref_age_ms: Option<i64>,
+}
+
+impl ExpiryTerms {
+    fn of(metadata: &TableMetadata) -> Result<Self, String> {
+        Ok(Self {
+            snapshot_age_ms: number(metadata, MAX_SNAPSHOT_AGE)?,
+            snapshots_min: number(metadata, MIN_SNAPSHOTS)?,
+            ref_age_ms: number(metadata, MAX_REF_AGE)?,
+        })
+    }
+}
+
+fn number(metadata: &TableMetadata, key: &str) -> Result<Option<i64>, String> {
+    let Some(text) = metadata.properties().get(key) else { return Ok(None) };
+    match text.trim().parse::<i64>() {
+        Ok(number) if 0 < number => Ok(Some(number)),
+        Ok(_) | Err(_) => Err(format!("its property `{key}` is no positive number: correct it")),
+    }
+}
+
+/// What has expired of a table with these branches and tags at `now_ms`. Where an operator names a table
+/// of another engine, Iceberg's default age holds for what it does not say; otherwise nothing of it
+/// expires that neither its properties nor its refs ask for.
+///
+/// # Errors
+/// Says why nothing of the table may go.
+pub fn expired(
+    metadata: &TableMetadata,
+    refs: &SnapshotRefs,
+    now_ms: i64,
+    is_named: bool,
+) -> Result<ExpiredHistory, String> {
+    let collects = metadata.properties().get(GC_ENABLED);
+    if collects.is_some_and(|value| value.trim().eq_ignore_ascii_case("false")) {
+        return Err(format!("its property `{GC_ENABLED}` is `false`"));
+    }
+    let mut terms = ExpiryTerms::of(metadata)?;
+    let is_ours = is_managed(metadata);
+    if is_named && !is_ours {
+        terms.snapshot_age_ms = terms.snapshot_age_ms.or(Some(SNAPSHOT_AGE_MS));
+    }
+    let (stay, gone): (Vec<_>, Vec<_>) = refs
+        .iter()
+        .partition(|(name, reference)| ref_stays(metadata, name, reference, terms, now_ms));
+    let lines = RetainedLines::of(metadata, stay.iter().map(|(_, it)| *it), terms, now_ms);
+    let default_since = terms.snapshot_age_ms.map(|age| now_ms.saturating_sub(age));
+    let by_terms = metadata.snapshots().filter(|snapshot| {
+        let id = snapshot.snapshot_id();
+        let is_too_old = || default_since.is_some_and(|since| snapshot.timestamp_ms() < since);
+        !lines.held.contains(&id)
+            && !lines.undecided.contains(&id)
+            && (lines.reached.contains(&id) || is_too_old())
+    });
+    let mut snapshots: Vec<i64> = by_terms.map(|snapshot| snapshot.snapshot_id()).collect();
+    if is_ours {
+        // The head of `main` stands for its day like any other; it is held.
+        let others = stay.iter().filter(|(name, _)| name.as_str() != MAIN_BRANCH);
+        let named = others.map(|(_, reference)| reference.snapshot_id).collect();
+        let beyond = thin_beyond(&mut candidates(metadata), &named, now_ms, IN_FULL_MS);
+        snapshots.extend(beyond.into_iter().filter(|id| !lines.held.contains(id)));
+    }
+    snapshots.sort_unstable();
+    snapshots.dedup();
+    let refs = gone.into_iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+    Ok(ExpiredHistory { snapshots, refs })
+}
+
+/// Whether a branch or tag stays: `main` always does.
+fn ref_stays(
+    metadata: &TableMetadata,
+    name: &str,
+    reference: &SnapshotReference,
+    terms: ExpiryTerms,
+    now_ms: i64,
+) -> bool {
+    let own = match reference.retention {
+        SnapshotRetention::Branch { max_ref_age_ms, .. }
+        | SnapshotRetention::Tag { max_ref_age_ms } => max_ref_age_ms,
+    };
+    let age_max = own.or(terms.ref_age_ms);
+    let snapshot = metadata.snapshot_by_id(reference.snapshot_id);
+    let (Some(age_max), Some(snapshot)) = (age_max, snapshot) else { return true };
+    name == MAIN_BRANCH || now_ms.saturating_sub(snapshot.timestamp_ms()) <= age_max
+}
+
+/// What the branches and tags that stay say of snapshots.
+#[derive(Debug, Default)]
+struct RetainedLines {
+    /// They are to stay.
+    held: HashSet<i64>,
+    /// They are on a line that has no age: by Iceberg's rules they stay.
+    undecided: HashSet<i64>,
+    /// They are on some line.
+    reached: HashSet<i64>,
+}
+
+impl RetainedLines {
+    fn of<'a>(
+        metadata: &TableMetadata,
+        refs: impl Iterator<Item = &'a SnapshotReference>,
+        terms: ExpiryTerms,
+        now_ms: i64,
+    ) -> Self {
+        let mut lines = Self::default();
+        for reference in refs {
+            let (own_min, own_age) = match reference.retention {
+                SnapshotRetention::Branch {
+                    min_snapshots_to_keep, max_snapshot_age_ms, ..
+                } => (min_snapshots_to_keep.map(i64::from), max_snapshot_age_ms),
+                SnapshotRetention::Tag { .. } => {
+                    lines.held.insert(reference.snapshot_id);
+                    lines.reached.insert(reference.snapshot_id);
+                    continue;
+                }
+            };
+            let least = own_min.or(terms.snapshots_min).unwrap_or(1).max(1);
+            let age = own_age.or(terms.snapshot_age_ms);
+            let since = age.map(|age| now_ms.saturating_sub(age));
+            let mut goes_on = true;
+            for (place, snapshot) in (0..).zip(ancestors::of(metadata, Some(reference.snapshot_id)))
+            {
+                let id = snapshot.snapshot_id();
+                goes_on &= place < least || since.is_some_and(|at| at <= snapshot.timestamp_ms());
+                lines.reached.insert(id);
+                if goes_on {
+                    lines.held.insert(id);
+                } else if since.is_none() {
+                    lines.undecided.insert(id);
+                }
+            }
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests;

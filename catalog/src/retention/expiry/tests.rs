@@ -1,0 +1,142 @@
+use super::*;
+use crate::{metadata_file::refs, retention::MANAGED};
+use iceberg::{
+    TableUpdate,
+    spec::{
+        FormatVersion, NestedField, Operation, PrimitiveType, Schema, Snapshot, SortOrder, Summary,
+        TableMetadataBuilder, Type, UnboundPartitionSpec,
+    },
+};
+use std::{collections::HashMap, sync::Arc};
+
+const HOUR_MS: i64 = 3_600_000;
+const NOW_MS: i64 = 1_000 * DAY_MS;
+
+/// A table whose snapshots have these ages, the oldest first, with ids from 1.
+fn table(ages_ms: &[i64], properties: &[(&str, &str)]) -> TableMetadata {
+    let field = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
+    let schema = Schema::builder().with_fields([Arc::new(field)]).build().unwrap();
+    let text = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    let builder = TableMetadataBuilder::new(
+        schema,
+        UnboundPartitionSpec::default(),
+        SortOrder::unsorted_order(),
+        "file:///w/t".to_owned(),
+        FormatVersion::V2,
+        properties.iter().map(text).collect::<HashMap<String, String>>(),
+    );
+    let mut builder = builder.unwrap();
+    for (id, age_ms) in (1..).zip(ages_ms) {
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(id)
+            .with_parent_snapshot_id((id > 1).then_some(id - 1))
+            .with_sequence_number(id)
+            .with_timestamp_ms(NOW_MS - age_ms)
+            .with_manifest_list(format!("file:///w/t/metadata/snap-{id}.avro"))
+            .with_summary(Summary {
+                operation: Operation::Append,
+                additional_properties: HashMap::new(),
+            })
+            .with_schema_id(0)
+            .build();
+        builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH).unwrap();
+    }
+    // Only the last one was `main` in the end, as after as many commits.
+    let json = serde_json::to_value(builder.build().unwrap().metadata).unwrap();
+    serde_json::from_value(json).unwrap()
+}
+
+fn named(table: TableMetadata, name: &str, id: i64, retention: SnapshotRetention) -> TableMetadata {
+    let reference = SnapshotReference::new(id, retention);
+    let update = TableUpdate::SetSnapshotRef { ref_name: name.to_owned(), reference };
+    update.apply(table.into_builder(None)).unwrap().build().unwrap().metadata
+}
+
+fn check(table: &TableMetadata, is_named: bool, snapshots: &[i64], gone: &[&str]) {
+    let found = expired(table, &refs::of(table), NOW_MS, is_named).unwrap();
+    let names: Vec<&str> = found.refs.keys().map(String::as_str).collect();
+    assert_eq!((found.snapshots.as_slice(), names.as_slice()), (snapshots, gone));
+}
+
+const FOUR: &[i64] = &[20 * DAY_MS, 10 * DAY_MS, 6 * DAY_MS, DAY_MS];
+
+#[test]
+fn nothing_of_another_engines_table_expires_unless_somebody_asks() {
+    check(&table(FOUR, &[]), false, &[], &[]);
+    check(&table(FOUR, &[]), true, &[1, 2, 3], &[]);
+    let week = (7 * DAY_MS).to_string();
+    check(&table(FOUR, &[(MAX_SNAPSHOT_AGE, &week)]), false, &[1, 2], &[]);
+    check(&table(FOUR, &[(MAX_SNAPSHOT_AGE, &week), (MIN_SNAPSHOTS, "3")]), false, &[1], &[]);
+    // How many stay at least says nothing of when others go.
+    check(&table(FOUR, &[(MIN_SNAPSHOTS, "3")]), false, &[], &[]);
+}
+
+#[test]
+fn the_head_of_main_stays_however_old_it_is() {
+    check(&table(FOUR, &[(MAX_SNAPSHOT_AGE, "1")]), false, &[1, 2, 3], &[]);
+}
+
+#[test]
+fn branches_and_tags_hold_what_they_name_until_they_expire_themselves() {
+    let tag = |age| SnapshotRetention::Tag { max_ref_age_ms: age };
+    let kept = named(table(FOUR, &[]), "kept", 1, tag(None));
+    check(&kept, true, &[2, 3], &[]);
+    check(&named(kept, "short", 2, tag(Some(9 * DAY_MS))), true, &[2, 3], &["short"]);
+    let branch = SnapshotRetention::branch(Some(2), None, None);
+    check(&named(table(FOUR, &[]), "side", 3, branch), true, &[1], &[]);
+    let aged = [(MAX_REF_AGE, "1"), (MAX_SNAPSHOT_AGE, "1")];
+    let all = named(table(FOUR, &aged), "side", 3, SnapshotRetention::branch(None, None, None));
+    check(&named(all, "kept", 2, tag(None)), false, &[1, 2, 3], &["kept", "side"]);
+}
+
+#[test]
+fn a_branch_with_an_age_of_its_own_takes_nothing_from_a_line_without() {
+    let branch = SnapshotRetention::branch(None, Some(DAY_MS), None);
+    check(&named(table(FOUR, &[]), "side", 3, branch), false, &[], &[]);
+}
+
+#[test]
+fn a_table_that_forbids_it_or_says_nonsense_stays_as_it_is() {
+    for (key, value, why) in [
+        (GC_ENABLED, "false", "gc.enabled"),
+        (GC_ENABLED, "False", "gc.enabled"),
+        (MAX_SNAPSHOT_AGE, "5d", "no positive number"),
+        (MIN_SNAPSHOTS, "0", "no positive number"),
+    ] {
+        let table = table(FOUR, &[(MANAGED, "true"), (key, value)]);
+        let refused = expired(&table, &refs::of(&table), NOW_MS, true).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+    check(&table(FOUR, &[(GC_ENABLED, "true")]), true, &[1, 2, 3], &[]);
+}
+
+#[test]
+fn of_a_table_of_the_service_one_snapshot_stays_per_day_and_none_after_ninety() {
+    // Of each pair of a day the later one stays; within a day all do.
+    let ages = [
+        100 * DAY_MS,
+        20 * DAY_MS - 2 * HOUR_MS,
+        20 * DAY_MS - 3 * HOUR_MS,
+        2 * DAY_MS - HOUR_MS,
+        2 * DAY_MS - 2 * HOUR_MS,
+        20 * HOUR_MS,
+        19 * HOUR_MS,
+    ];
+    let ours = [(MANAGED, "true")];
+    check(&table(&ages, &ours), false, &[1, 2, 4], &[]);
+    check(&table(&ages, &ours), true, &[1, 2, 4], &[]);
+    let tagged =
+        named(table(&ages, &ours), "t", 1, SnapshotRetention::Tag { max_ref_age_ms: None });
+    check(&tagged, false, &[2, 4], &[]);
+    // What its properties ask for holds beside it.
+    let kept = [(MANAGED, "true"), (MIN_SNAPSHOTS, "6")];
+    check(&table(&ages, &kept), false, &[1], &[]);
+    let day = DAY_MS.to_string();
+    check(
+        &table(&ages, &[(MANAGED, "true"), (MAX_SNAPSHOT_AGE, &day)]),
+        false,
+        &[1, 2, 3, 4, 5],
+        &[],
+    );
+    check(&table(&[400 * DAY_MS], &ours), false, &[], &[]);
+}

@@ -1,0 +1,417 @@
+//! Retention: which data files of a table have only rows that are older than they are to be kept, and the
+//! snapshot without them. The commit is left to whoever runs it.
+//!
+//! A file goes as a whole, once its day is: when the last moment of the day that its partition names is
+//! old enough, and its bounds do not say otherwise. No file is opened for that. Its one invariant: a file
+//! of which it is not known that all of its rows are old stays.
+//!
+//! Files go with the oldest days first. Of dead letters the newest row of an id counts, so none goes before
+//! one that is older: a letter that was discarded would come back.
+
+#[cfg(test)]
+mod tests;
+
+use crate::table::{
+    compaction::{self, rewrite::described},
+    layout::WriteError,
+    reader,
+};
+use futures::TryStreamExt;
+use iceberg::spec::{
+    DataFile, DataFileFormat, Literal, Operation, PrimitiveLiteral, TableMetadata, Transform,
+};
+use icecore_catalog::{
+    scan::{
+        ManifestSource, ScanError,
+        deletes::{DeleteIndex, is_only_about, partition_key},
+        filter::Filter,
+        manifests::{PlannedFile, PlannedFiles},
+    },
+    snapshot::NewSnapshot,
+};
+use icecore_schemas::retention::RetentionRules;
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::AddAssign,
+    pin::pin,
+    sync::Arc,
+};
+
+/// Entry of a snapshot summary: what the snapshot was made for.
+pub const REASON: &str = "icecore.reason";
+/// The value of [`REASON`] of a snapshot without rows that were too old.
+pub const REASON_RETENTION: &str = "retention";
+/// Entry of a snapshot summary: how many rows the files have that went, with those that were deleted before.
+pub const REMOVED_ROWS: &str = "icecore.removed-rows";
+/// Entry of a snapshot summary: the lowest `seq` of those files. Not all numbers up to the last are of them.
+pub const REMOVED_FIRST_SEQ: &str = "icecore.removed-first-seq";
+/// Entry of a snapshot summary: their highest `seq`.
+pub const REMOVED_LAST_SEQ: &str = "icecore.removed-last-seq";
+
+/// No day is added to a commit that has so many files; a single day may have more.
+const FILES_MAX: u64 = 10_000;
+/// Files that are looked at before others have their turn.
+const FILES_AT_ONCE: usize = 256;
+const DAY_MS: i64 = 86_400_000;
+
+const OTHER_SPEC: &str = "of another partition spec";
+const NO_DAY: &str = "whose day is not known";
+const NO_TYPE: &str = "whose type is not known";
+const LATER_ROWS: &str = "whose bounds have later times than their day";
+const CHANGES: &str = "that have rows with `op`, or do not say that they have none";
+const TWICE: &str = "that are live twice";
+
+/// How long rows are kept.
+#[derive(Clone, Copy, Debug)]
+pub enum KeptRows<'a> {
+    /// Events, by their types. Those with `op` are kept for ever.
+    Events(&'a RetentionRules),
+    /// Dead letters.
+    DeadLetters {
+        /// For so long, in ms.
+        kept_ms: i64,
+    },
+}
+
+/// Why it is not known what goes.
+#[derive(Debug, thiserror::Error)]
+pub enum RemovalError {
+    /// The manifests do not read.
+    #[error("look for files with old rows")]
+    Plan(#[from] ScanError),
+    /// A file cannot be described.
+    #[error("take files out")]
+    Describe(#[from] WriteError),
+}
+
+/// How much files have together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemovalTotals {
+    /// How many data files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their rows, with those that were deleted before.
+    pub rows: u64,
+}
+
+impl AddAssign for RemovalTotals {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.rows += other.rows;
+    }
+}
+
+impl RemovalTotals {
+    fn of(file: &PlannedFile) -> Self {
+        Self { files: 1, bytes: file.bytes, rows: file.rows }
+    }
+}
+
+/// What a snapshot has that is old enough to go.
+#[derive(Clone, Debug, Default)]
+pub struct AgeSurvey {
+    /// Of all days together.
+    pub all: RemovalTotals,
+    /// What stays as it is although it may be old, and why.
+    pub skipped: Vec<String>,
+    /// The last day of one commit; none where nothing is to go.
+    last_day: Option<i32>,
+    /// Whether there are later days.
+    pub is_more: bool,
+}
+
+/// Files that go in one commit.
+#[derive(Clone, Debug, Default)]
+pub struct OldFiles {
+    /// What they have.
+    pub totals: RemovalTotals,
+    /// The lowest and the highest `seq` of them, where they all say so.
+    pub seq: Option<(i64, i64)>,
+    /// The data files, and delete files that are of no use without them.
+    removed: Vec<DataFile>,
+}
+
+/// Looks through a snapshot for what is old at `now_ms`.
+///
+/// # Errors
+/// [`ScanError`]
+pub async fn survey(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    kept: KeptRows<'_>,
+    now_ms: i64,
+) -> Result<AgeSurvey, ScanError> {
+    let ages = RowAges::new(source.metadata, kept, now_ms);
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let mut tally = AgeTally::default();
+    while let Some(plan) = plans.try_next().await? {
+        for some in plan.files.chunks(FILES_AT_ONCE) {
+            some.iter().for_each(|file| tally.add(file, ages.of(file)));
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(tally.survey(kept))
+}
+
+/// The files of a survey's first commit.
+///
+/// # Errors
+/// [`RemovalError`]
+pub async fn old_files(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    kept: KeptRows<'_>,
+    now_ms: i64,
+    survey: &AgeSurvey,
+) -> Result<OldFiles, RemovalError> {
+    let Some(last_day) = survey.last_day else { return Ok(OldFiles::default()) };
+    let ages = RowAges::new(source.metadata, kept, now_ms);
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let (mut old, mut deletes) = (PlannedFiles::new(), DeleteIndex::default());
+    let mut kept_partitions = HashSet::new();
+    while let Some(plan) = plans.try_next().await? {
+        for some in plan.files.chunks(FILES_AT_ONCE) {
+            for file in some {
+                match ages.of(file) {
+                    FileAge::Old(day) if day <= last_day => old.push(Arc::clone(file)),
+                    FileAge::Old(_) | FileAge::Young | FileAge::Stays(..) => {
+                        kept_partitions.insert(partition_key(file));
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        if !plan.files.is_empty() {
+            // Each plan with files has all deletes of the snapshot.
+            deletes = plan.deletes;
+        }
+    }
+    leave_doubled(&mut old, &mut kept_partitions);
+    let mut found = OldFiles::default();
+    for file in &old {
+        found.totals += RemovalTotals::of(file);
+        found.removed.push(described(file)?);
+    }
+    found.seq = ages.seq_of(&old);
+    for delete in useless_deletes(&old, &deletes, &kept_partitions) {
+        found.removed.push(described(&delete)?);
+    }
+    Ok(found)
+}
+
+impl OldFiles {
+    /// The snapshot without them, which were read of snapshot `read`. No row comes with it, so it moves no
+    /// mark.
+    #[must_use]
+    pub fn removal(self, read: i64, commit_id: String) -> NewSnapshot {
+        let mut summary = BTreeMap::from([
+            ("icecore.commit-id".to_owned(), commit_id),
+            (REASON.to_owned(), REASON_RETENTION.to_owned()),
+            (REMOVED_ROWS.to_owned(), self.totals.rows.to_string()),
+        ]);
+        if let Some((first, last)) = self.seq {
+            summary.insert(REMOVED_FIRST_SEQ.to_owned(), first.to_string());
+            summary.insert(REMOVED_LAST_SEQ.to_owned(), last.to_string());
+        }
+        NewSnapshot {
+            operation: Operation::Delete,
+            read: Some(read),
+            removed: self.removed,
+            summary,
+            ..NewSnapshot::default()
+        }
+    }
+}
+
+/// What is known of the rows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileAge {
+    /// Some are to be kept, or all are for ever.
+    Young,
+    /// All are of this day, and old.
+    Old(i32),
+    /// They may be old, and stay for a reason; with their day, where it is known.
+    Stays(&'static str, Option<i32>),
+}
+
+/// Tells the age of files of a table.
+struct RowAges<'a> {
+    table: &'a TableMetadata,
+    kept: KeptRows<'a>,
+    now_ms: i64,
+    /// Ids of columns.
+    time: Option<i32>,
+    op: Option<i32>,
+    seq: Option<i32>,
+}
+
+impl<'a> RowAges<'a> {
+    fn new(table: &'a TableMetadata, kept: KeptRows<'a>, now_ms: i64) -> Self {
+        let schema = table.current_schema();
+        let id = |name: &str| schema.field_by_name(name).map(|field| field.id);
+        let time = match kept {
+            KeptRows::Events(_) => "ts",
+            KeptRows::DeadLetters { .. } => "received_at",
+        };
+        Self { table, kept, now_ms, time: id(time), op: id("op"), seq: id("seq") }
+    }
+
+    fn of(&self, file: &PlannedFile) -> FileAge {
+        let day = compaction::day(self.table, file);
+        if file.spec_id != self.table.default_partition_spec_id() {
+            return FileAge::Stays(OTHER_SPEC, day);
+        }
+        let Some(day) = day else { return FileAge::Stays(NO_DAY, None) };
+        let kept_ms = match self.kept {
+            KeptRows::DeadLetters { kept_ms } => Some(kept_ms),
+            KeptRows::Events(rules) => match type_of(self.table, file) {
+                Some(event_type) => rules.days(event_type).map(|days| i64::from(days) * DAY_MS),
+                None => return FileAge::Stays(NO_TYPE, Some(day)),
+            },
+        };
+        let Some(kept_ms) = kept_ms else { return FileAge::Young };
+        let until_ms = self.now_ms.saturating_sub(kept_ms);
+        if until_ms < (i64::from(day) + 1) * DAY_MS {
+            return FileAge::Young;
+        }
+        let latest_us = self.time.and_then(|id| long(file.column(id)?.upper.as_ref()?.literal()));
+        if latest_us.is_some_and(|us| until_ms <= us.div_euclid(1_000)) {
+            return FileAge::Stays(LATER_ROWS, Some(day));
+        }
+        let has_no_change = |id| file.column(id).and_then(|column| column.nulls) == Some(file.rows);
+        if matches!(self.kept, KeptRows::Events(_)) && !self.op.is_none_or(has_no_change) {
+            return FileAge::Stays(CHANGES, Some(day));
+        }
+        FileAge::Old(day)
+    }
+
+    /// The lowest and the highest number of files, if all tell theirs.
+    fn seq_of(&self, files: &[Arc<PlannedFile>]) -> Option<(i64, i64)> {
+        let id = self.seq?;
+        let bounds = |file: &Arc<PlannedFile>| {
+            let column = file.column(id)?;
+            let first = long(column.lower.as_ref()?.literal())?;
+            Some((first, long(column.upper.as_ref()?.literal())?))
+        };
+        let bounds: Vec<(i64, i64)> = files.iter().map(bounds).collect::<Option<_>>()?;
+        let first = bounds.iter().map(|(first, _)| *first).min()?;
+        Some((first, bounds.iter().map(|(_, last)| *last).max()?))
+    }
+}
+
+/// The type of a file's events, where the partition spec has it.
+fn type_of<'a>(table: &TableMetadata, file: &'a PlannedFile) -> Option<&'a str> {
+    let id = table.current_schema().field_by_name("type")?.id;
+    let spec = table.partition_spec_by_id(file.spec_id)?;
+    let is_type = |source: i32, transform| source == id && transform == Transform::Identity;
+    let at = spec.fields().iter().position(|field| is_type(field.source_id, field.transform))?;
+    match file.partition.fields().get(at)? {
+        Some(Literal::Primitive(PrimitiveLiteral::String(event_type))) => Some(event_type.as_str()),
+        _ => None,
+    }
+}
+
+fn long(literal: &PrimitiveLiteral) -> Option<i64> {
+    match literal {
+        PrimitiveLiteral::Long(number) => Some(*number),
+        _ => None,
+    }
+}
+
+/// What was seen of a snapshot's files.
+#[derive(Debug, Default)]
+struct AgeTally {
+    /// What is old, by day.
+    days: BTreeMap<i32, RemovalTotals>,
+    /// How many files stay, by reason.
+    stays: BTreeMap<&'static str, u64>,
+    /// The first day of those.
+    first_stays: Option<i32>,
+    /// Whether one of those may be of any day.
+    is_undated: bool,
+}
+
+impl AgeTally {
+    fn add(&mut self, file: &PlannedFile, age: FileAge) {
+        match age {
+            FileAge::Young => (),
+            FileAge::Old(day) => *self.days.entry(day).or_default() += RemovalTotals::of(file),
+            FileAge::Stays(reason, day) => {
+                *self.stays.entry(reason).or_default() += 1;
+                self.is_undated |= day.is_none();
+                self.first_stays = match (self.first_stays, day) {
+                    (Some(first), Some(day)) => Some(first.min(day)),
+                    (first, day) => first.or(day),
+                };
+            }
+        }
+    }
+
+    fn survey(mut self, kept: KeptRows<'_>) -> AgeSurvey {
+        let told = |(reason, count): (&&str, &u64)| format!("data files {reason} stay ({count})");
+        let mut skipped: Vec<String> = self.stays.iter().map(told).collect();
+        if matches!(kept, KeptRows::DeadLetters { .. }) {
+            let before = self.days.len();
+            let first = if self.is_undated { Some(i32::MIN) } else { self.first_stays };
+            self.days.retain(|day, _| first.is_none_or(|first| *day < first));
+            if self.days.len() < before {
+                skipped.push("days after them stay: a letter's older rows go first".to_owned());
+            }
+        }
+        let mut survey = AgeSurvey { skipped, ..AgeSurvey::default() };
+        for (day, totals) in self.days {
+            if survey.all.files < FILES_MAX {
+                survey.last_day = Some(day);
+            } else {
+                survey.is_more = true;
+            }
+            survey.all += totals;
+        }
+        survey
+    }
+}
+
+/// Leaves files that are live twice: what the table has less without them is not what they say.
+fn leave_doubled(old: &mut PlannedFiles, kept_partitions: &mut HashSet<(i32, String)>) {
+    let mut seen = HashSet::new();
+    let again = old.iter().filter(|file| !seen.insert(file.location.as_str()));
+    let twice: HashSet<String> = again.map(|file| file.location.clone()).collect();
+    if twice.is_empty() {
+        return;
+    }
+    tracing::warn!(files = twice.len(), "files {TWICE} stay");
+    old.retain(|file| {
+        let stays = twice.contains(&file.location);
+        if stays {
+            kept_partitions.insert(partition_key(file));
+        }
+        !stays
+    });
+}
+
+/// The delete files that delete nothing without these data files: those that are about one of them, and
+/// those of a partition that goes as a whole.
+fn useless_deletes(
+    old: &[Arc<PlannedFile>],
+    deletes: &DeleteIndex,
+    kept_partitions: &HashSet<(i32, String)>,
+) -> PlannedFiles {
+    let mut useless = PlannedFiles::new();
+    for file in old {
+        let own = partition_key(file);
+        let is_whole = !kept_partitions.contains(&own);
+        let of_file = deletes.of(file).into_iter().filter(|delete| {
+            // A vector shares its file with those of other data files.
+            delete.format == DataFileFormat::Parquet
+                && (is_only_about(delete, file) || (is_whole && partition_key(delete) == own))
+        });
+        useless.extend(of_file);
+    }
+    useless.sort_by(|one, other| one.location.cmp(&other.location));
+    useless.dedup_by(|one, other| one.location == other.location);
+    useless
+}

@@ -1,0 +1,36 @@
+//! How long rows and snapshots stay: the settings `retention.*`, `dead_letters.*` and `expire.*`.
+
+use crate::config::{ConfigError, DAY, SettingTexts, cron::CronTimes};
+use icecore_schemas::retention::{RetentionProblem, RetentionRules};
+use std::time::Duration;
+
+/// Retention as it is set.
+#[derive(Clone, Debug)]
+pub struct RetentionConfig {
+    /// How long events are kept, by their types.
+    pub events: RetentionRules,
+    /// When old events are taken out; none for never.
+    pub events_cron: Option<CronTimes>,
+    /// How long dead letters are kept.
+    pub letters_kept: Duration,
+    /// When old dead letters are taken out; none for never.
+    pub letters_cron: Option<CronTimes>,
+    /// When expired snapshots are removed; none for never.
+    pub expire_cron: Option<CronTimes>,
+}
+
+impl SettingTexts {
+    pub(super) fn retention(&self) -> Result<RetentionConfig, ConfigError> {
+        let events: Result<RetentionRules, RetentionProblem> =
+            self.text("retention.events").parse();
+        Ok(RetentionConfig {
+            events: events.map_err(|problem| {
+                self.wrong("retention.events", &format!("is not a list of rules: {problem}"))
+            })?,
+            events_cron: self.cron("retention.cron")?,
+            letters_kept: self.duration("dead_letters.retention", DAY, DAY * 36_500)?,
+            letters_cron: self.cron("dead_letters.cron")?,
+            expire_cron: self.cron("expire.cron")?,
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! Expiry: removes the snapshots, branches and tags of tables whose time is over, also of tables that
+//! nobody writes to any more.
+//!
+//! What has expired is the catalog's to know. Files that nothing needs then go by its queue of files to
+//! delete, with the time that readers and planners have, and not while a backup holds them.
+//!
+//! Its one invariant: of a table of another engine nothing goes unless its properties or refs ask for it,
+//! or an operator names it.
+
+use crate::maintenance::{
+    planned::{PlannedJob, RunRequest},
+    scope::{ACTOR, hold_of, is_of_all, tables_of},
+};
+use icecore_catalog::{
+    catalog::{Catalog, ExpiryRequest, HistoryExpiry},
+    error::{CatalogError, with_causes},
+};
+use icecore_lake::table::schema::TableIdent;
+use icecore_schemas::jobs::{JobReport, SkippedTable};
+use std::error::Error;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// Most commits of a run for one table.
+const STEPS_MAX: usize = 100;
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("expire snapshots")]
+pub struct ExpiryError(#[from] CatalogError);
+
+impl From<ExpiryError> for CatalogError {
+    fn from(ExpiryError(cause): ExpiryError) -> Self {
+        cause
+    }
+}
+
+/// The job that does it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SnapshotExpiry {
+    catalog: Catalog,
+}
+
+impl SnapshotExpiry {
+    /// Looks through the tables of `catalog`.
+    #[must_use]
+    pub fn new(catalog: &Catalog) -> Self {
+        Self { catalog: catalog.on_behalf_of(ACTOR) }
+    }
+
+    /// The tables of a request; without a namespace those of all, however deep they are.
+    async fn tables(&self, request: &RunRequest) -> Result<Vec<TableIdent>, CatalogError> {
+        let mut tables = tables_of(&self.catalog, request).await?;
+        if request.levels.is_some() {
+            return Ok(tables);
+        }
+        let metastore = self.catalog.metastore();
+        let mut left = metastore.namespaces(&Vec::new()).await?;
+        while let Some(parent) = left.pop() {
+            let below = match metastore.namespaces(&parent).await {
+                // It was dropped meanwhile.
+                Err(CatalogError::NoSuchNamespace(_)) => continue,
+                below => below?,
+            };
+            for levels in &below {
+                let request = RunRequest { levels: Some(levels.clone()), ..request.clone() };
+                match tables_of(&self.catalog, &request).await {
+                    Err(CatalogError::NoSuchNamespace(_)) => (),
+                    found => tables.extend(found?),
+                }
+            }
+            left.extend(below);
+        }
+        Ok(tables)
+    }
+
+    /// Everything of one table; what went, and why something stays.
+    async fn expire(
+        &self,
+        table: &TableIdent,
+        request: ExpiryRequest,
+    ) -> Result<(HistoryExpiry, Option<String>), CatalogError> {
+        let mut all = HistoryExpiry::default();
+        for _ in 0..STEPS_MAX {
+            if let Some(held) = hold_of(&self.catalog, table).await? {
+                return Ok((all, Some(held)));
+            }
+            let step = match Box::pin(self.catalog.upkeep().expire(table, request)).await {
+                // What was done before stays done.
+                Err(cause) if !is_of_all(&self.catalog, Some(&cause)) => {
+                    warn!(%table, error = &cause as &dyn Error, "snapshots of a table stay");
+                    return Ok((all, Some(with_causes(&cause))));
+                }
+                step => step?,
+            };
+            if step.is_empty() {
+                return Ok((all, step.obstacle));
+            }
+            all.snapshots += step.snapshots;
+            all.refs += step.refs;
+            all.files += step.files;
+            if request.is_dry {
+                break;
+            }
+        }
+        Ok((all, None))
+    }
+}
+
+impl PlannedJob for SnapshotExpiry {
+    const NAME: &'static str = "expire";
+    type Error = ExpiryError;
+
+    async fn run(&self, request: &RunRequest) -> Result<JobReport, ExpiryError> {
+        let started = Instant::now();
+        let mut report = JobReport { job: Self::NAME.to_owned(), ..JobReport::default() };
+        let asked = ExpiryRequest { is_named: request.table.is_some(), is_dry: request.dry_run };
+        for table in self.tables(request).await? {
+            let (gone, stays) = self.expire(&table, asked).await?;
+            if !gone.is_empty() {
+                report.tables += 1;
+                report.files.before += gone.files as u64;
+                let HistoryExpiry { snapshots, refs, files, .. } = gone;
+                let is_dry = asked.is_dry;
+                info!(%table, snapshots, refs, files, is_dry, "snapshots of a table have expired");
+            }
+            let skipped = stays.map(|reason| SkippedTable { table: table.to_string(), reason });
+            report.skipped.extend(skipped);
+        }
+        report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests;

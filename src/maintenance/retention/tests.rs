@@ -1,0 +1,280 @@
+use super::*;
+use arrow::array::{RecordBatch, new_null_array};
+use iceberg::TableUpdate;
+use icecore_catalog::{
+    catalog::{RefKind, TableChange},
+    commit::{FIRST_SEQ, LAST_SEQ},
+    metastore::{Metastore, Watermark, holds::LegalHold},
+    snapshot::{MarkMove, NewSnapshot},
+    storage::{S3Options, Storage},
+};
+use icecore_lake::{
+    clock::Clock,
+    table::{
+        retention::{REASON, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ, REMOVED_ROWS},
+        schema::foreign_ident,
+        writer,
+    },
+};
+use std::collections::{BTreeMap, HashMap};
+
+const DAY_MS: i64 = 86_400_000;
+const START_MS: i64 = icecore_samples::START_US / 1_000;
+/// Rows of a commit, of two types and three days: a file of each.
+const ROWS: u64 = 300;
+const FILES: u64 = 6;
+
+/// A catalog with `events` and `dead_letters` in the namespaces `a` and `b`.
+struct House {
+    catalog: Catalog,
+    clock: Clock,
+    ids: IdGenerator,
+    _folder: tempfile::TempDir,
+}
+
+/// Rows of events that are no changes.
+fn plain_events(seed: u64) -> RecordBatch {
+    let rows = icecore_samples::events(ROWS as usize, 2, 1, seed);
+    let at = rows.schema().index_of("op").unwrap();
+    let mut columns = rows.columns().to_vec();
+    columns[at] = new_null_array(columns[at].data_type(), rows.num_rows());
+    RecordBatch::try_new(rows.schema(), columns).unwrap()
+}
+
+fn ident(namespace: &str, name: &str) -> TableIdent {
+    foreign_ident(&[namespace.to_owned()], name).unwrap()
+}
+
+impl House {
+    /// The clock is an hour into the day after the last of the rows.
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = format!("file://{}/warehouse", folder.path().display());
+        let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+        let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+        let clock = Clock::manual(START_MS + 3 * DAY_MS + 3_600_000);
+        let now = clock.clone();
+        let catalog = Catalog::new("icecore", storage, metastore, Arc::new(move || now.now_ms()));
+        for namespace in ["a", "b"] {
+            let levels = vec![namespace.to_owned()];
+            catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
+            for table in [icecore_samples::events_table(), icecore_samples::dead_letters_table()] {
+                catalog.tables().create(&levels, table).await.unwrap();
+            }
+        }
+        let ids = IdGenerator::new(clock.clone());
+        Self { catalog, clock, ids, _folder: folder }
+    }
+
+    /// Commits rows of the log, as a flush does.
+    async fn append(&self, table: &TableIdent, rows: RecordBatch) {
+        let loaded = self.load(table).await;
+        let storage = self.catalog.storage();
+        let files = writer::write(storage, &loaded.metadata, vec![rows], &self.ids).await.unwrap();
+        let position = loaded.version.cast_unsigned();
+        let watermark = Watermark { epoch: 1, position, last_seq: ROWS };
+        let summary = [(FIRST_SEQ, 1), (LAST_SEQ, ROWS)];
+        let append = NewSnapshot {
+            added: files,
+            summary: summary.map(|(key, seq)| (key.to_owned(), seq.to_string())).into(),
+            mark: Some(MarkMove { watermark, since: 1 }),
+            ..NewSnapshot::default()
+        };
+        Box::pin(self.catalog.add_snapshot(table, append)).await.unwrap();
+        self.clock.advance_ms(1_000);
+    }
+
+    async fn load(&self, table: &TableIdent) -> LoadedTable {
+        self.catalog.tables().load(table).await.unwrap()
+    }
+
+    async fn data_files(&self, table: &TableIdent) -> u64 {
+        self.catalog.tables().stats(table).await.unwrap().data_files
+    }
+
+    fn events(&self, rules: &str) -> EventRetention {
+        EventRetention::new(&self.catalog, self.ids.clone(), rules.parse().unwrap())
+    }
+
+    async fn set(&self, table: &TableIdent, key: &str, value: &str) {
+        let updates = HashMap::from([(key.to_owned(), value.to_owned())]);
+        let change = TableChange {
+            table: table.clone(),
+            requirements: Vec::new(),
+            updates: vec![TableUpdate::SetProperties { updates }],
+            keeps_history: false,
+        };
+        Box::pin(self.catalog.commit(change)).await.unwrap();
+    }
+}
+
+async fn run<J: PlannedJob>(job: &J, request: RunRequest) -> JobReport {
+    Box::pin(job.run(&request)).await.unwrap()
+}
+
+fn everything() -> RunRequest {
+    RunRequest::default()
+}
+
+#[tokio::test]
+async fn old_events_go_by_their_type_and_stay_in_what_was_before() {
+    let house = House::new().await;
+    let table = ident("a", "events");
+    house.append(&table, plain_events(1)).await;
+    let before = house.load(&table).await;
+    house.catalog.refs().create(&table, "kept", RefKind::Tag, None).await.unwrap();
+    assert_eq!(house.data_files(&table).await, FILES);
+    let job = house.events("type.0=1d");
+
+    let dry = run(&job, RunRequest { dry_run: true, ..everything() }).await;
+    assert_eq!((dry.files.before, house.data_files(&table).await), (2, FILES));
+    // The first day and the second are over for more than a day.
+    let done = run(&job, everything()).await;
+    assert_eq!((done.job.as_str(), done.tables), ("retention", 1));
+    assert_eq!((done.files, done.bytes, done.rows), (dry.files, dry.bytes, dry.rows));
+    assert_eq!((done.files.after, done.skipped.len()), (0, 0), "{done:?}");
+    assert_eq!(house.data_files(&table).await, FILES - 2);
+
+    let after = house.load(&table).await;
+    assert_eq!(after.watermark, before.watermark, "the log's mark stays");
+    let summary = after.metadata.current_snapshot().unwrap().summary();
+    assert_eq!(summary.operation.as_str(), "delete");
+    let entries = &summary.additional_properties;
+    assert_eq!((entries[REASON].as_str(), entries[LAST_SEQ].as_str()), ("retention", "300"));
+    assert_eq!(entries[REMOVED_ROWS], done.rows.to_string());
+    assert_eq!(entries["deleted-records"], done.rows.to_string());
+    let bound = |key: &str| entries[key].parse::<u64>().unwrap();
+    assert!(1 <= bound(REMOVED_FIRST_SEQ) && bound(REMOVED_LAST_SEQ) <= ROWS);
+    assert!(!entries.contains_key(FIRST_SEQ), "no row came with it");
+    let tagged = after.metadata.snapshot_for_ref("kept").unwrap();
+    assert_eq!(Some(tagged.snapshot_id()), before.metadata.current_snapshot_id());
+    let data = format!("{}/data", after.metadata.location());
+    assert_eq!(house.catalog.storage().list(&data).await.unwrap().len() as u64, FILES);
+
+    let again = run(&job, everything()).await;
+    assert_eq!((again.tables, again.files.before), (0, 0));
+    house.clock.advance_ms(DAY_MS);
+    assert_eq!(run(&job, everything()).await.files.before, 1, "the third day");
+    house.append(&table, plain_events(2)).await;
+    assert_eq!(run(&job, everything()).await.files.before, 3, "late ones go with the next run");
+}
+
+#[tokio::test]
+async fn rows_of_changes_and_events_without_a_rule_stay() {
+    let house = House::new().await;
+    let table = ident("a", "events");
+    house.append(&table, icecore_samples::events(ROWS as usize, 2, 1, 3)).await;
+    let done = run(&house.events("*=1d"), everything()).await;
+    assert_eq!((done.tables, house.data_files(&table).await), (0, FILES));
+    assert!(done.skipped[0].reason.contains("rows with `op`"), "{done:?}");
+    let none = run(&house.events("other.*=1d"), everything()).await;
+    assert_eq!((none.tables, none.skipped.len()), (0, 0), "{none:?}");
+    assert!(run(&house.events(""), everything()).await.skipped.is_empty());
+}
+
+#[tokio::test]
+async fn the_rules_of_a_table_stand_for_those_of_the_setting() {
+    let house = House::new().await;
+    let (one, other) = (ident("a", "events"), ident("b", "events"));
+    for table in [&one, &other] {
+        house.append(table, plain_events(4)).await;
+    }
+    let job = house.events("*=1d");
+    house.set(&one, ROWS_KEPT, "type.*=2d").await;
+    house.set(&other, ROWS_KEPT, "a week").await;
+    let done = run(&job, everything()).await;
+    assert_eq!((done.tables, done.files.before), (1, 2), "of `a` the first day: {done:?}");
+    assert_eq!(done.skipped.len(), 1);
+    assert!(done.skipped[0].reason.contains("`a week` is not TYPE=DAYS"), "{done:?}");
+    // An empty list keeps everything.
+    house.set(&other, ROWS_KEPT, "").await;
+    let done = run(&job, everything()).await;
+    assert_eq!((done.tables, done.skipped.len()), (0, 0), "{done:?}");
+    assert_eq!(house.data_files(&other).await, FILES);
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_held_loses_nothing() {
+    let house = House::new().await;
+    let (events, letters) = (ident("a", "events"), ident("a", "dead_letters"));
+    house.append(&events, plain_events(5)).await;
+    house.append(&letters, icecore_samples::dead_letters(ROWS as usize, 5)).await;
+    let hold = LegalHold {
+        levels: vec!["a".to_owned()],
+        name: "case-7".to_owned(),
+        reason: Some("court".to_owned()),
+        since_ms: 0,
+    };
+    house.catalog.metastore().set_hold(&hold).await.unwrap();
+    let by_type = house.events("*=1d");
+    let by_age =
+        LetterRetention::new(&house.catalog, house.ids.clone(), Duration::from_secs(86_400));
+    for report in [run(&by_type, everything()).await, run(&by_age, everything()).await] {
+        let held = report.skipped.iter().filter(|table| table.table.starts_with("a."));
+        let reasons: Vec<&str> = held.map(|table| table.reason.as_str()).collect();
+        assert_eq!(reasons, ["the namespace `a` is held by `case-7` (court)"]);
+        assert_eq!(report.tables, 0);
+    }
+    house.catalog.metastore().remove_hold(&hold.levels, "case-7").await.unwrap();
+    assert_eq!(run(&by_type, everything()).await.files.before, 4);
+    let done = run(&by_age, everything()).await;
+    assert_eq!((done.job.as_str(), done.tables, done.files.before), ("dead-letters", 1, 2));
+    assert_eq!(house.data_files(&letters).await, 1);
+}
+
+#[tokio::test]
+async fn two_runs_and_an_append_at_once_take_and_lose_nothing_twice() {
+    let house = House::new().await;
+    let table = ident("a", "events");
+    house.append(&table, plain_events(6)).await;
+    let (one, other) = (house.events("*=1d"), house.events("*=1d"));
+    let all = async {
+        let both = async { tokio::join!(run(&one, everything()), run(&other, everything())) };
+        tokio::join!(both, house.append(&table, plain_events(7)))
+    };
+    let ((first, second), ()) = Box::pin(all).await;
+    let last = run(&one, everything()).await;
+    let removed = first.files.before + second.files.before + last.files.before;
+    assert_eq!(removed, 8, "{first:?} {second:?} {last:?}");
+    assert_eq!(house.data_files(&table).await, 2 * FILES - 8);
+    let total = first.rows + second.rows + last.rows;
+    let left = house.catalog.tables().stats(&table).await.unwrap().data_rows;
+    assert_eq!(total + left, 2 * ROWS);
+}
+
+#[tokio::test]
+async fn a_table_whose_files_do_not_read_holds_up_no_other() {
+    let house = House::new().await;
+    let (broken, whole) = (ident("a", "events"), ident("b", "events"));
+    for table in [&broken, &whole] {
+        house.append(table, plain_events(8)).await;
+    }
+    let loaded = house.load(&broken).await;
+    let list = loaded.metadata.current_snapshot().unwrap().manifest_list().to_owned();
+    house.catalog.storage().delete(&list).await.unwrap();
+    let done = run(&house.events("*=1d"), everything()).await;
+    assert_eq!((done.tables, done.files.before), (1, 4), "{done:?}");
+    assert_eq!(done.skipped.len(), 1);
+    assert_eq!(done.skipped[0].table, "a.events");
+    assert!(done.skipped[0].reason.contains("is not there"), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_run_is_about_the_namespace_and_table_that_it_names() {
+    let house = House::new().await;
+    for namespace in ["a", "b"] {
+        house.append(&ident(namespace, "events"), plain_events(9)).await;
+    }
+    let job = house.events("*=1d");
+    let of = |table: &str| RunRequest {
+        levels: Some(vec!["b".to_owned()]),
+        table: Some(table.to_owned()),
+        dry_run: false,
+    };
+    assert_eq!(run(&job, of("dead_letters")).await.tables, 0);
+    assert_eq!(run(&job, of("events")).await.tables, 1);
+    assert_eq!(house.data_files(&ident("a", "events")).await, FILES);
+    let nobody = RunRequest { levels: Some(vec!["nobody".to_owned()]), ..everything() };
+    let refused = job.run(&nobody).await;
+    assert!(matches!(refused, Err(RetentionError::Catalog(CatalogError::NoSuchNamespace(_)))));
+}

@@ -1,0 +1,50 @@
+//! Which tables a run of a planned job is about, and what keeps it from one of them.
+
+use crate::maintenance::planned::RunRequest;
+use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::holds::LegalHold};
+use icecore_lake::table::schema::{TableIdent, foreign_ident};
+
+/// Who the catalog's feed says it was that took something out.
+pub(super) const ACTOR: &str = "icecore/maintenance";
+
+/// The tables of a request, in all top namespaces or in one.
+///
+/// # Errors
+/// `NoSuchNamespace` of one that is named; `Metastore`.
+pub(super) async fn tables_of(
+    catalog: &Catalog,
+    request: &RunRequest,
+) -> Result<Vec<TableIdent>, CatalogError> {
+    let metastore = catalog.metastore();
+    let tables: Vec<(Vec<String>, String)> = match &request.levels {
+        Some(levels) => {
+            let names = metastore.tables(levels).await?;
+            names.into_iter().map(|name| (levels.clone(), name)).collect()
+        }
+        None => metastore.tables_at_the_top().await?,
+    };
+    let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
+    let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
+    Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
+}
+
+/// Why nothing of a table may go: its namespace is held. None where it is not.
+///
+/// # Errors
+/// `Metastore`.
+pub(super) async fn hold_of(
+    catalog: &Catalog,
+    table: &TableIdent,
+) -> Result<Option<String>, CatalogError> {
+    let hold = catalog.metastore().hold_over(table.namespace.as_ref()).await?;
+    Ok(hold.map(|LegalHold { levels, name, reason, .. }| {
+        let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("the namespace `{}` is held by `{name}`{reason}", levels.join("."))
+    }))
+}
+
+/// Whether a failure says that those of other tables would fail too.
+pub(super) fn is_of_all(catalog: &Catalog, cause: Option<&CatalogError>) -> bool {
+    matches!(cause, Some(CatalogError::WarehouseOutage(_) | CatalogError::Metastore { .. }))
+        || catalog.storage().outage().is_some()
+}
