@@ -8,6 +8,7 @@ pub mod access;
 mod deferred;
 mod file_io;
 mod files;
+pub mod listing;
 mod local;
 mod outage;
 pub mod probe;

@@ -286,6 +286,19 @@ pub(super) fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The same with what the disk says of each; one that went meanwhile is left out.
+pub(super) fn list_with_facts(folder: &Path) -> std::io::Result<Vec<(PathBuf, fs::Metadata)>> {
+    let mut facts = Vec::new();
+    for file in list(folder)? {
+        match fs::metadata(&file) {
+            Ok(found) => facts.push((file, found)),
+            Err(cause) if is_missing(&cause) => (),
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(facts)
+}
+
 fn write_into(folder: &Path, path: &Path, bytes: &[u8], syncs: &AtomicU64) -> std::io::Result<()> {
     let temporary = folder.join(format!("{TEMPORARY}{}", Uuid::new_v4()));
     let written =
