@@ -8,6 +8,7 @@
 //! listed, so nothing is done that an operator cannot see.
 
 pub mod compaction;
+pub mod names;
 pub mod obsolete;
 mod record;
 mod runner;
@@ -119,6 +120,14 @@ pub const JOBS: &[JobLine] = &[
         woken_by: None,
         is_leased: false,
         about: "looks for metadata files that were not found at the start",
+    },
+    // What is named within the last second before a metastore is lost gets another name by a repair.
+    JobLine {
+        name: "list-names",
+        every: Duration::from_secs(1),
+        woken_by: None,
+        is_leased: false,
+        about: "lists the names of tables and namespaces in the warehouse, for a repair",
     },
 ];
 

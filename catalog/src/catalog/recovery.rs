@@ -7,6 +7,7 @@
 
 mod candidates;
 mod naming;
+mod whole;
 
 use super::{
     Catalog,
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 pub use naming::RecoveredNames;
+pub use whole::{DamagedSnapshot, SnapshotChoice};
 
 /// Folders that are looked at at the same time.
 const FOLDERS_AT_ONCE: usize = 32;
@@ -134,7 +136,8 @@ impl Recovery<'_> {
     /// # Errors
     /// [`CatalogError::Storage`] of a store that does not answer. Files that do not read are in the notes.
     pub async fn find(self, options: RecoveryOptions) -> Result<RecoveredCatalog, CatalogError> {
-        let files = self.0.storage().list_all().await?;
+        let storage = self.0.storage();
+        let files = storage.list_with_facts(storage.root()).await?;
         let there: HashSet<&str> = files.iter().map(|file| file.location.as_str()).collect();
         let lists = self.lists(&files).await?;
         let mut folders: BTreeMap<&str, Vec<&ListedFile>> = BTreeMap::new();

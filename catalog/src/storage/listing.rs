@@ -2,8 +2,9 @@
 //! them, where a question for each would take hours.
 
 use super::{Storage, StorageBackend, key, local};
-use crate::error::CatalogError;
+use crate::{error::CatalogError, location::Location};
 use futures::TryStreamExt;
+use object_store::ObjectStore;
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 /// A file as a listing of the warehouse has it.
@@ -18,16 +19,17 @@ pub struct ListedFile {
 }
 
 impl Storage {
-    /// All files of the warehouse, in order of name.
+    /// All files below a folder (the root is one too), in order of name.
     ///
     /// # Errors
-    /// [`CatalogError::Storage`].
-    pub async fn list_all(&self) -> Result<Vec<ListedFile>, CatalogError> {
-        let root = self.root().to_owned();
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub async fn list_with_facts(&self, folder: &str) -> Result<Vec<ListedFile>, CatalogError> {
+        let is_root = Location::parse(folder).as_ref() == Some(&self.inner.root);
+        let folder = if is_root { self.root().to_owned() } else { self.enter(folder)? };
         match &self.inner.place {
             StorageBackend::Local(_) => {
                 let list = |_: &local::LocalDisk, path: &Path| local::list_with_facts(path);
-                let files = self.on_disk("list", root, list).await?;
+                let files = self.on_disk("list", folder, list).await?;
                 let listed = files.into_iter().filter_map(|(path, facts)| {
                     Some(ListedFile {
                         location: format!("file://{}", path.to_str()?),
@@ -43,9 +45,9 @@ impl Storage {
                     bytes: object.size,
                     modified_ms: object.last_modified.timestamp_millis(),
                 };
-                let objects = store.list(Some(&key(bucket, &root)?)).map_ok(listed);
+                let objects = store.list(Some(&key(bucket, &folder)?)).map_ok(listed);
                 let mut files: Vec<ListedFile> =
-                    objects.try_collect().await.map_err(self.failed("list", &root))?;
+                    objects.try_collect().await.map_err(self.failed("list", &folder))?;
                 files.sort_by(|a, b| a.location.cmp(&b.location));
                 Ok(files)
             }
