@@ -75,6 +75,8 @@ pub struct MetastoreReport {
     pub tables: Vec<TableAnswer>,
     /// The log whose rows the tables have; none where nobody is known.
     pub log: Option<Uuid>,
+    /// Whether that log is in this data folder.
+    pub log_is_here: bool,
     /// Rows of the log that are in no table, which the next start lands.
     pub rows_in_log: u64,
     /// When the list of names was written that the names are from, ms since 1970; none without one.
@@ -201,7 +203,9 @@ async fn rebuild(
             known.insert(key, mark);
         }
     }
-    let report = MetastoreReport::of(&found, holder, rows_left(&rows, &known), repair.is_dry);
+    let mut report = MetastoreReport::of(&found, holder, repair.is_dry);
+    report.rows_in_log = rows_left(&rows, &known);
+    report.log_is_here = holder.is_some_and(|(log, _)| local.log == Some(log));
     if repair.is_dry {
         return Ok(report);
     }
@@ -340,7 +344,6 @@ impl MetastoreReport {
     fn of(
         found: &RecoveredCatalog,
         holder: Option<(Uuid, u64)>,
-        rows_in_log: u64,
         dry_run: bool,
     ) -> Self {
         let mut tables: Vec<TableAnswer> = found.names.tables.iter().map(TableAnswer::of).collect();
@@ -354,7 +357,8 @@ impl MetastoreReport {
             namespaces: found.names.namespaces.len(),
             tables,
             log: holder.map(|(log, _)| log),
-            rows_in_log,
+            log_is_here: false,
+            rows_in_log: 0,
             names_listed_ms: found.listed_ms,
             notes: found.notes.iter().map(note).collect(),
             lost: LOST,
@@ -377,6 +381,13 @@ impl MetastoreReport {
         if 0 < self.rows_in_log {
             let rows = self.rows_in_log;
             lines.push(format!("{rows} rows of the log are in no table: the next start lands them"));
+        }
+        if let Some(log) = self.log.filter(|_| !self.log_is_here) {
+            lines.push(format!(
+                "the tables have rows of the log {log}, which is not in this data folder: start the server \
+                 that has it, or, if it is lost, start this one (after `icecore wal take-over` where the \
+                 metastore lies elsewhere)"
+            ));
         }
         if self.names_listed_ms.is_none() {
             lines.push("the warehouse has no list of names: names are derived".to_owned());
