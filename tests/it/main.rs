@@ -44,6 +44,7 @@ mod postgres;
 mod process;
 mod query_failures;
 mod query_memory;
+mod repair;
 mod restores;
 mod rights;
 mod starts;

@@ -9,7 +9,7 @@ use crate::{
     owner::LogOwner,
     server::{
         StartError, backup,
-        claim::marks_path,
+        claim::{marks_path, remove_ids},
         is_missing, open_metastore,
         repair::{ACTOR, LocalLog, last_of},
         stopped::existing_catalog,
@@ -178,6 +178,9 @@ async fn move_back(
         write_down(&config.data_dir, clock, &ident, to, (first, last)).map_err(|source| {
             StartError::DataFolder { path: config.data_dir.clone(), source }
         })?;
+        // The next start reads the ids of what is there, so that lost events are taken when they are sent
+        // again.
+        remove_ids(config).await?;
     }
     catalog.recovery().move_back(&ident, base, to, mark).await?;
     Ok(report)
@@ -334,7 +337,8 @@ impl TableReport {
         if let Some((first, last)) = self.lost {
             lines.push(format!(
                 "seq {first}..{last}: rows of these are no longer in the table, and the log does not \
-                 have all of them; files of the later snapshots stay until these expire"
+                 have all of them; send these events again if you have them. Files of the later snapshots \
+                 stay until these expire"
             ));
         }
         if self.dry_run {

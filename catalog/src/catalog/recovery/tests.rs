@@ -1,13 +1,12 @@
 use super::*;
 use crate::{
     catalog::{
-        CatalogOptions, CreateTable, FirstAppend, ListedThrough, OwnColumn, OwnTable, ReservedNames,
+        CatalogOptions, CreateTable, FirstAppend, ListedThrough, OwnColumn, OwnTable,
+        ReservedNames,
         tests::{House, create, house, ident, new_table, set},
         views::tests::new_view,
     },
-    metastore::{
-        Metastore, MetastoreContents, Properties, Watermark, suite, tests::stores,
-    },
+    metastore::{Metastore, MetastoreContents, Properties, Watermark, suite, tests::stores},
     snapshot::{MarkMove, NewSnapshot},
 };
 use iceberg::spec::PrimitiveType;
