@@ -341,11 +341,7 @@ fn take_back(
 }
 
 impl MetastoreReport {
-    fn of(
-        found: &RecoveredCatalog,
-        holder: Option<(Uuid, u64)>,
-        dry_run: bool,
-    ) -> Self {
+    fn of(found: &RecoveredCatalog, holder: Option<(Uuid, u64)>, dry_run: bool) -> Self {
         let mut tables: Vec<TableAnswer> = found.names.tables.iter().map(TableAnswer::of).collect();
         tables.sort_by(|a, b| (&a.ns, &a.table, a.is).cmp(&(&b.ns, &b.table, b.is)));
         let note = |note: &RecoveryNote| NoteAnswer {
@@ -380,7 +376,8 @@ impl MetastoreReport {
         }
         if 0 < self.rows_in_log {
             let rows = self.rows_in_log;
-            lines.push(format!("{rows} rows of the log are in no table: the next start lands them"));
+            lines
+                .push(format!("{rows} rows of the log are in no table: the next start lands them"));
         }
         if let Some(log) = self.log.filter(|_| !self.log_is_here) {
             lines.push(format!(
@@ -394,11 +391,14 @@ impl MetastoreReport {
         }
         if !self.notes.is_empty() {
             lines.push("to look at:".to_owned());
-            lines.extend(self.notes.iter().map(|NoteAnswer { location, text }| {
-                format!("  `{location}` {text}")
-            }));
+            lines.extend(
+                self.notes
+                    .iter()
+                    .map(|NoteAnswer { location, text }| format!("  `{location}` {text}")),
+            );
         }
-        lines.push(format!("no warehouse has, so these do not come back: {}", self.lost.join("; ")));
+        lines
+            .push(format!("no warehouse has, so these do not come back: {}", self.lost.join("; ")));
         if self.dry_run {
             lines.push("nothing was changed".to_owned());
         }

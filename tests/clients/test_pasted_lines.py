@@ -215,6 +215,11 @@ def test_operations(shell):
         shell.paste(start)
     for start in ["icecore catalog relocate --data-dir", "icecore backup create /backups/today", "icecore backup restore /backups/today"]:
         shell.paste(start)
+    shell.paste("icecore repair table")
+    for kept in (shell.folder / "icecore-data").glob("icecore.db*"):
+        kept.unlink()
+    for start in ["icecore repair metastore --dry-run", "icecore repair metastore"]:
+        assert "events" in shell.paste(start)
     shell.end({
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",

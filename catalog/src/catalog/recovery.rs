@@ -240,7 +240,8 @@ impl Recovery<'_> {
             .ranked
             .first()
             .and_then(|newest| newest.built_on().map(str::to_owned));
-        let is_base = |file: &&ListedFile| base.as_deref() == Some(candidates::name(&file.location));
+        let is_base =
+            |file: &&ListedFile| base.as_deref() == Some(candidates::name(&file.location));
         for file in kept.into_iter().filter(is_base) {
             self.read_head(&file.location, &mut read, notes).await?;
         }
@@ -279,7 +280,8 @@ impl Recovery<'_> {
             let metadata = match self.whole(&file.location, is_view).await {
                 Ok(metadata) => metadata,
                 Err(cause) if super::is_of_file(&cause) => {
-                    notes.push(RecoveryNote::new(&file.location, format!("does not read: {cause}")));
+                    notes
+                        .push(RecoveryNote::new(&file.location, format!("does not read: {cause}")));
                     continue;
                 }
                 Err(cause) => return Err(cause),
@@ -343,9 +345,8 @@ impl Recovery<'_> {
         there: &HashSet<&str>,
     ) -> Result<Option<String>, CatalogError> {
         let FoundMetadata::Table(metadata) = metadata else { return Ok(None) };
-        let is_there = |path: &str| {
-            Location::parse(path).is_some_and(|path| there.contains(path.as_str()))
-        };
+        let is_there =
+            |path: &str| Location::parse(path).is_some_and(|path| there.contains(path.as_str()));
         let gone = metadata.snapshots().map(|it| it.manifest_list()).find(|list| !is_there(list));
         if let Some(gone) = gone {
             return Ok(Some(gone.to_owned()));

@@ -116,7 +116,8 @@ pub async fn repair_table(
     let unfinished = backup::restore::check_finished(&config.data_dir);
     unfinished.map_err(|cause| StartError::Unfinished(cause.to_string()))?;
     if is_missing(&config.data_dir) {
-        let text = format!("there is no data folder `{}`: set --data-dir", config.data_dir.display());
+        let text =
+            format!("there is no data folder `{}`: set --data-dir", config.data_dir.display());
         return Err(CatalogError::Invalid(text).into());
     }
     let local = LocalLog::take(config, repair.is_dry).await?;
@@ -175,9 +176,8 @@ async fn move_back(
         note_back(config, loss, mark).await?;
     }
     if let Some((first, last)) = report.lost {
-        write_down(&config.data_dir, clock, &ident, to, (first, last)).map_err(|source| {
-            StartError::DataFolder { path: config.data_dir.clone(), source }
-        })?;
+        write_down(&config.data_dir, clock, &ident, to, (first, last))
+            .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
         // The next start reads the ids of what is there, so that lost events are taken when they are sent
         // again.
         remove_ids(config).await?;
@@ -227,9 +227,8 @@ impl SeqLoss {
         let ours = known_tables().find(|ours| ours.name == ident.name);
         let (Some(namespace), Some(ours)) = (namespace, ours) else { return Ok(None) };
         // A snapshot of another engine says nothing: then what is before it does.
-        let kept = icecore_catalog::ancestors::of(&base.metadata, Some(to)).filter_map(|it| {
-            it.summary().additional_properties.get(LAST_SEQ)?.parse::<u64>().ok()
-        });
+        let kept = icecore_catalog::ancestors::of(&base.metadata, Some(to))
+            .filter_map(|it| it.summary().additional_properties.get(LAST_SEQ)?.parse::<u64>().ok());
         let (kept, had) = (kept.max().unwrap_or(0), held.last_seq);
         let mut loss = Self { kind: ours.kind, namespace, kept, had, mark: None };
         let owner = LogOwner::of(catalog.metastore()).await?;
