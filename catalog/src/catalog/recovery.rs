@@ -102,7 +102,8 @@ struct FoundTable {
 /// The metadata of a table or view.
 enum FoundMetadata {
     Table(Box<TableMetadata>),
-    View(Box<ViewMetadata>),
+    /// Nothing of it is needed but that it reads.
+    View,
 }
 
 /// What a folder has.
@@ -193,7 +194,8 @@ impl Recovery<'_> {
         let numbers = files.iter().filter_map(|file| candidates::number(&file.location));
         let number = numbers.max().unwrap_or(0);
         let mut by_identity: BTreeMap<(Uuid, bool), Vec<MetadataCandidate>> = BTreeMap::new();
-        for file in self.heads(files, &mut contents.notes).await? {
+        let read = self.heads(files, &mut contents.notes).await?;
+        for file in read {
             match file.head.identity() {
                 Some(identity) => by_identity.entry(identity).or_default().push(file),
                 None => contents.notes.push(RecoveryNote::new(
@@ -306,15 +308,7 @@ impl Recovery<'_> {
             (None, None) => return Ok(None),
         };
         if rank < choice.siblings {
-            let others = choice.ranked[..choice.siblings].iter();
-            for other in others.filter(|other| other.location != file.location) {
-                let text = format!(
-                    "was built on the same file as `{}`, which is taken: at most one of the two was \
-                     committed, and this one is older or not whole",
-                    file.location
-                );
-                notes.push(RecoveryNote::new(&other.location, text));
-            }
+            note_siblings(&choice.ranked[..choice.siblings], file, notes);
         }
         let own = self.0.storage().normalize(&file.head.location);
         let Some(location) = own.ok().filter(|own| own.admit(&file.location).is_ok()) else {
@@ -331,10 +325,12 @@ impl Recovery<'_> {
 
     /// All that a metadata file says.
     async fn whole(self, location: &str, is_view: bool) -> Result<FoundMetadata, CatalogError> {
-        Ok(match is_view {
-            true => FoundMetadata::View(Box::new(self.0.foreign_metadata(location).await?)),
-            false => FoundMetadata::Table(Box::new(self.0.foreign_metadata(location).await?)),
-        })
+        if is_view {
+            let read = self.0.foreign_metadata::<ViewMetadata>(location).await;
+            return read.map(|_| FoundMetadata::View);
+        }
+        let metadata = self.0.foreign_metadata::<TableMetadata>(location).await?;
+        Ok(FoundMetadata::Table(Box::new(metadata)))
     }
 
     /// A list or manifest that a table is without: those of an attempt that was given up go before its
@@ -371,6 +367,22 @@ impl Recovery<'_> {
             }
         }
         Ok(None)
+    }
+}
+
+/// Names the other files that were built on the same one as the file that is taken.
+fn note_siblings(
+    siblings: &[&MetadataCandidate],
+    taken: &MetadataCandidate,
+    notes: &mut Vec<RecoveryNote>,
+) {
+    for other in siblings.iter().filter(|other| other.location != taken.location) {
+        let text = format!(
+            "was built on the same file as `{}`, which is taken: at most one of the two was committed, \
+             and this one is older or not whole",
+            taken.location
+        );
+        notes.push(RecoveryNote::new(&other.location, text));
     }
 }
 
