@@ -83,7 +83,7 @@ impl House {
     }
 
     fn repair(&self, more: &[&str]) -> Value {
-        let words = [&["repair", "metastore"], more].concat();
+        let words = [&["repair", "metastore"][..], more].concat();
         json_of(&self.command(&words))
     }
 

@@ -94,8 +94,11 @@ impl Upkeep<'_> {
         let before = self.0.read_list(&location).await?;
         let is_right = match &before {
             None => list.is_empty(),
-            // Another server that uses this metastore may have seen more.
-            Some(before) => before.says_as(&list) || list.through < before.through,
+            // Another server that uses this metastore may have seen more since.
+            Some(before) => {
+                let is_newer = list.through < before.through && list.at_ms < before.at_ms;
+                is_newer || before.says_as(&list)
+            }
         };
         if !is_right {
             let bytes = serde_json::to_vec(&list).map_err(|cause| {

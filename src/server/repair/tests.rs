@@ -1,5 +1,4 @@
 use super::*;
-use icecore_catalog::catalog::recovery::RecoveredCatalog;
 use std::{path::PathBuf, sync::Arc};
 
 const LOG: Uuid = Uuid::from_u128(1);
