@@ -184,6 +184,7 @@ async fn rebuild(
     let mut found = Box::pin(catalog.recovery().find(options)).await?;
     let holder = holder(config, &local, &noted, &found, repair.is_forced)?;
     Box::pin(rows::name_namespaces(&catalog, &mut found, &noted, &local.records)).await?;
+    let is_here = holder.is_some_and(|(log, _)| local.log == Some(log));
     let rows = rows_of(&local.records);
     let mut known = HashMap::new();
     let RecoveredCatalog { names, notes, .. } = &mut found;
@@ -197,6 +198,9 @@ async fn rebuild(
         };
         let records = rows.get(&key).map_or(&[][..], Vec::as_slice);
         let mark = RowMark { seq: last_seq, position: position(records, last_seq, table.position) };
+        if holder.is_some() && !is_here && table.position.is_none() {
+            notes.push(without_position(table));
+        }
         table.last_seq = Some(mark.seq);
         table.returning.mark = Some((mark.position, mark.seq));
         if table.returning.dropped.is_none() {
@@ -205,7 +209,7 @@ async fn rebuild(
     }
     let mut report = MetastoreReport::of(&found, holder, repair.is_dry);
     report.rows_in_log = rows_left(&rows, &known);
-    report.log_is_here = holder.is_some_and(|(log, _)| local.log == Some(log));
+    report.log_is_here = is_here;
     if repair.is_dry {
         return Ok(report);
     }
@@ -312,6 +316,14 @@ fn position(records: &[&RecordRef], last_seq: u64, named: Option<LogPosition>) -
     let left = records.iter().filter(|record| last_seq < last_of(record));
     let left = left.map(|record| record.position).min().unwrap_or(LogPosition::MAX);
     named.filter(|named| *named < left).map_or(covered, |named| named.max(covered))
+}
+
+/// A table whose mark is a guess.
+fn without_position(table: &RecoveredTable) -> RecoveryNote {
+    let text = "does not say which position of the log it has, and the log is not here: run this with the \
+                data folder of the server that takes events, or that log lands rows of it twice";
+    let location = table.returning.table.metadata_location.clone();
+    RecoveryNote { location, text: text.to_owned() }
 }
 
 /// How many rows of the log are above the marks of their tables.

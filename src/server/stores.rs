@@ -365,7 +365,8 @@ fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
         ),
         MetastoreTrouble::Other => format!(
             "{place} is not the one that this server used: it was recreated or belongs to another \
-             server; stop the server and restore its own"
+             server; stop the server and restore its own, or, if that is lost, rebuild it with `icecore \
+             repair metastore`"
         ),
     }
 }
