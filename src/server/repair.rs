@@ -17,7 +17,10 @@ use crate::{
     },
 };
 use icecore_catalog::{
-    catalog::recovery::{RecoveredCatalog, RecoveredTable, RecoveryNote, RecoveryOptions},
+    catalog::{
+        Catalog,
+        recovery::{RecoveredCatalog, RecoveredTable, RecoveryNote, RecoveryOptions},
+    },
     error::CatalogError,
     metastore::{Levels, Metastore, MetastoreContents, NameKind, Properties},
 };
@@ -225,7 +228,17 @@ async fn rebuild(
         blocking(move || noted.write(&path)).await?;
     }
     catalog.metastore().rebuild(&contents).await?;
+    list_names(&catalog, found.metastores).await;
     Ok(report)
+}
+
+/// The lists of before are over: what is dropped from now on stays dropped in a later repair. Everything is
+/// there by now, so a list that cannot be written is left to the server.
+async fn list_names(catalog: &Catalog, metastores: Vec<u64>) {
+    if let Err(cause) = catalog.recovery().list_names(metastores).await {
+        let error = &cause as &dyn std::error::Error;
+        tracing::warn!(error, "the names of the rebuilt metastore are not listed yet");
+    }
 }
 
 impl LocalLog {

@@ -36,6 +36,9 @@ pub(super) struct NameList {
     pub(super) through: u64,
     /// A time before the names were read, ms since 1970.
     pub(super) at_ms: i64,
+    /// The metastores that this one was rebuilt in the place of, whose lists are over.
+    #[serde(default)]
+    pub(super) follows: Vec<u64>,
     /// Who held the fence.
     pub(super) fence: Option<ListedFence>,
     pub(super) namespaces: Vec<ListedNamespace>,
@@ -89,9 +92,10 @@ impl Upkeep<'_> {
         }
         // The time comes first: what is made after it may be missing.
         let at_ms = self.0.now_ms();
-        let list = self.0.list_of_names(feed.id, feed.last, at_ms).await?;
+        let mut list = self.0.list_of_names(feed.id, feed.last, at_ms).await?;
         let location = self.0.list_location(feed.id);
         let before = self.0.read_list(&location).await?;
+        list.follows = before.as_ref().map_or_else(Vec::new, |before| before.follows.clone());
         let is_right = match &before {
             None => list.is_empty(),
             // Another server that uses this metastore may have seen more since.
@@ -101,10 +105,7 @@ impl Upkeep<'_> {
             }
         };
         if !is_right {
-            let bytes = serde_json::to_vec(&list).map_err(|cause| {
-                CatalogError::Invalid(format!("the names of the catalog are no JSON: {cause}"))
-            })?;
-            self.0.storage().put(&location, bytes.into()).await?;
+            self.0.write_list(&list).await?;
         }
         listed.0 = Some(mark);
         Ok(!is_right)
@@ -137,6 +138,7 @@ impl Catalog {
             metastore,
             through,
             at_ms,
+            follows: Vec::new(),
             fence: fence.map(|fence| ListedFence { holder: fence.holder, base: fence.base }),
             namespaces: namespaces
                 .into_iter()
@@ -144,6 +146,20 @@ impl Catalog {
                 .collect(),
             names,
         })
+    }
+
+    /// Lists the names of a metastore that was rebuilt in the place of others.
+    pub(super) async fn list_rebuilt(&self, follows: Vec<u64>) -> Result<(), CatalogError> {
+        let feed = self.metastore().feed().await?;
+        let list = self.list_of_names(feed.id, feed.last, self.now_ms()).await?;
+        self.write_list(&NameList { follows, ..list }).await
+    }
+
+    async fn write_list(&self, list: &NameList) -> Result<(), CatalogError> {
+        let bytes = serde_json::to_vec(list).map_err(|cause| {
+            CatalogError::Invalid(format!("the names of the catalog are no JSON: {cause}"))
+        })?;
+        self.storage().put(&self.list_location(list.metastore), bytes.into()).await
     }
 
     fn list_location(&self, metastore: u64) -> String {

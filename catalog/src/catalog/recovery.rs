@@ -55,6 +55,8 @@ pub struct RecoveredCatalog {
     pub holder: Option<(Uuid, u64)>,
     /// When the newest list of names was written, ms since 1970; none without one.
     pub listed_ms: Option<i64>,
+    /// The metastores that listed names.
+    pub metastores: Vec<u64>,
     /// What was left out or is in doubt, and why.
     pub notes: Vec<RecoveryNote>,
 }
@@ -140,7 +142,7 @@ impl Recovery<'_> {
         let storage = self.0.storage();
         let files = storage.list_with_facts(storage.root()).await?;
         let there: HashSet<&str> = files.iter().map(|file| file.location.as_str()).collect();
-        let lists = self.lists(&files).await?;
+        let (lists, metastores) = self.lists(&files).await?;
         let mut folders: BTreeMap<&str, Vec<&ListedFile>> = BTreeMap::new();
         for file in files.iter().filter(|file| candidates::is_metadata(&file.location)) {
             let folder = file.location.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -155,15 +157,26 @@ impl Recovery<'_> {
             tables.extend(folder.tables);
             notes.extend(folder.notes);
         }
-        let holder = lists.iter().find_map(|list| list.fence);
+        // The metastore of most names, where one was used for a moment in the place of the lost one.
+        let fullest = lists.iter().max_by_key(|list| list.names.len());
+        let holder = fullest.and_then(|list| list.fence);
         let names = NameSources::new(self.0, &lists, options).name(tables, &mut notes);
         notes.sort();
         Ok(RecoveredCatalog {
             names,
             holder: holder.map(|ListedFence { holder, base }| (holder, base)),
             listed_ms: lists.first().map(|list| list.at_ms),
+            metastores,
             notes,
         })
+    }
+
+    /// Lists the names of the metastore, which was rebuilt from the lists of these others.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`], [`CatalogError::Storage`].
+    pub async fn list_names(self, metastores: Vec<u64>) -> Result<(), CatalogError> {
+        self.0.list_rebuilt(metastores).await
     }
 
     /// The metadata in a table's file, which need not be the metastore's.
@@ -174,14 +187,17 @@ impl Recovery<'_> {
         self.0.foreign_metadata(location).await
     }
 
-    /// The lists of names, the newest first.
-    async fn lists(self, files: &[ListedFile]) -> Result<Vec<NameList>, CatalogError> {
-        let mut lists = Vec::new();
+    /// The lists of names that are not over, the newest first, and the metastores of all.
+    async fn lists(self, files: &[ListedFile]) -> Result<(Vec<NameList>, Vec<u64>), CatalogError> {
+        let mut lists: Vec<NameList> = Vec::new();
         for file in files.iter().filter(|file| self.0.is_list(&file.location)) {
             lists.extend(self.0.read_list(&file.location).await?);
         }
         lists.sort_by_key(|list| std::cmp::Reverse((list.at_ms, list.through)));
-        Ok(lists)
+        let metastores = lists.iter().map(|list| list.metastore).collect();
+        let over: HashSet<u64> = lists.iter().flat_map(|list| list.follows.clone()).collect();
+        lists.retain(|list| !over.contains(&list.metastore));
+        Ok((lists, metastores))
     }
 
     /// What the metadata files of one folder are.

@@ -39,9 +39,10 @@ pub struct RecoveredNames {
 /// What names are taken from.
 pub(super) struct NameSources<'a> {
     catalog: &'a Catalog,
-    newest: Option<&'a NameList>,
-    /// What the newest list that has it says, and whether that is the newest of all.
-    listed: HashMap<Uuid, (bool, &'a ListedName)>,
+    /// Of metastores of which none was rebuilt in the place of another, the newest first.
+    lists: &'a [NameList],
+    /// What the newest list that has it says.
+    listed: HashMap<Uuid, &'a ListedName>,
     options: RecoveryOptions,
 }
 
@@ -70,10 +71,10 @@ impl<'a> NameSources<'a> {
         options: RecoveryOptions,
     ) -> Self {
         let mut listed = HashMap::new();
-        for (age, list) in lists.iter().enumerate().rev() {
-            listed.extend(list.names.iter().map(|name| (name.uuid, (age == 0, name))));
+        for list in lists.iter().rev() {
+            listed.extend(list.names.iter().map(|name| (name.uuid, name)));
         }
-        Self { catalog, newest: lists.first(), listed, options }
+        Self { catalog, lists, listed, options }
     }
 
     /// Names what was found.
@@ -83,7 +84,7 @@ impl<'a> NameSources<'a> {
         notes: &mut Vec<RecoveryNote>,
     ) -> RecoveredNames {
         let mut recovered = RecoveredNames::default();
-        for namespace in self.newest.into_iter().flat_map(|list| &list.namespaces) {
+        for namespace in self.lists.iter().rev().flat_map(|list| &list.namespaces) {
             recovered.namespaces.insert(namespace.levels.clone(), namespace.properties.clone());
         }
         let folders: HashMap<String, Levels> =
@@ -103,7 +104,7 @@ impl<'a> NameSources<'a> {
                 notes.push(RecoveryNote::new(place, text));
                 continue;
             }
-            let listed = match self.verdict(&table) {
+            let mut listed = match self.verdict(&table) {
                 NameVerdict::Listed(listed) => listed,
                 NameVerdict::Left(_) if self.options.with_dropped => {
                     self.named(&table, &folders, &taken, true)
@@ -117,6 +118,13 @@ impl<'a> NameSources<'a> {
             if !self.is_listed(&table) {
                 let name = format!("{}.{}", listed.levels.join("."), listed.name);
                 let text = format!("is in no list of names: it comes back as `{name}`");
+                notes.push(RecoveryNote::new(&place, text));
+            }
+            if taken.has(&listed) {
+                // Two metastores were in use one after the other.
+                listed.name = format!("{}_{}", listed.name, table.uuid.simple());
+                let text =
+                    format!("has the name of one that changed later: it is `{}`", listed.name);
                 notes.push(RecoveryNote::new(&place, text));
             }
             taken.take(&table, &listed);
@@ -135,12 +143,12 @@ impl<'a> NameSources<'a> {
 
     fn verdict(&self, table: &FoundTable) -> NameVerdict {
         match self.listed.get(&table.uuid) {
-            Some((_, ListedName { state: NameState::Purged, .. })) => {
+            Some(ListedName { state: NameState::Purged, .. }) => {
                 NameVerdict::Left("was dropped, and its files were being deleted: it is left out")
             }
-            Some((true, listed)) => NameVerdict::Listed(ListedName::clone(listed)),
-            Some((false, _)) | None => match self.newest {
-                Some(newest) if table.at_ms.saturating_add(LIST_MARGIN_MS) < newest.at_ms => {
+            Some(listed) => NameVerdict::Listed(ListedName::clone(listed)),
+            None => match self.lists.iter().map(|list| list.at_ms).min() {
+                Some(at_ms) if table.at_ms.saturating_add(LIST_MARGIN_MS) < at_ms => {
                     NameVerdict::Left(
                         "is in no current list of names and did not change since: it was dropped, and \
                          is left out; with --with-dropped it comes back",
@@ -239,6 +247,11 @@ impl TakenNames {
             || table.location.folders().any(|folder| self.places.contains(folder))
             || self.places.range(below.clone()..).next().is_some_and(|it| it.starts_with(&below));
         overlaps.then_some("overlaps the folder of another table: it is left out")
+    }
+
+    fn has(&self, listed: &ListedName) -> bool {
+        let is_there = !matches!(listed.state, NameState::Dropped { .. });
+        is_there && self.names.contains(&(listed.levels.clone(), listed.name.clone()))
     }
 
     fn take(&mut self, table: &FoundTable, listed: &ListedName) {

@@ -177,6 +177,32 @@ async fn what_is_in_no_list_was_dropped_before_or_made_after_it() {
 }
 
 #[tokio::test]
+async fn the_list_of_a_metastore_that_stood_in_for_the_lost_one_takes_no_table_away() {
+    let house = house().await;
+    create(&house.catalog, "a.old").await;
+    create(&house.catalog, "a.gone").await;
+    list(&house).await;
+    house.clock.fetch_add(600_000, Ordering::SeqCst);
+    let (_keep, store) = stores().await.remove(0);
+    let other = over(&house, store);
+    other.namespaces().ensure(&suite::levels("b"), &Properties::new()).await.unwrap();
+    create(&other, "b.new").await;
+    assert!(other.upkeep().list_names(&mut ListedThrough::default()).await.unwrap());
+    let found = find(&other, false).await;
+    assert_eq!(names(&found), ["a.gone", "a.old", "b.new"]);
+    // Once a metastore is rebuilt from both lists they are over: what it drops stays dropped.
+    let metastores = found.metastores.clone();
+    assert_eq!(metastores.len(), 2);
+    let (_keep_too, store) = stores().await.remove(0);
+    let rebuilt = over(&house, store);
+    rebuilt.metastore().rebuild(&contents(found)).await.unwrap();
+    rebuilt.recovery().list_names(metastores).await.unwrap();
+    rebuilt.tables().unregister(&ident("a.gone")).await.unwrap();
+    assert!(rebuilt.upkeep().list_names(&mut ListedThrough::default()).await.unwrap());
+    assert_eq!(names(&find(&rebuilt, false).await), ["a.old", "b.new"]);
+}
+
+#[tokio::test]
 async fn a_table_of_the_service_is_known_by_its_columns_and_says_how_far_it_is() {
     let house = house().await;
     let catalog = over(&house, house.catalog.metastore().clone());
