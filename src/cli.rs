@@ -22,6 +22,7 @@ mod layout;
 pub mod quickstart;
 pub mod refs;
 pub mod relocate;
+pub mod repair;
 pub mod sample;
 pub mod serve;
 pub mod sql;
@@ -164,6 +165,9 @@ enum RunCommand {
     /// Inspect a log that no server has open
     #[command(subcommand)]
     Wal(wal::WalCommand),
+    /// Rebuild a metastore that is gone, or move a damaged table back to its last whole snapshot
+    #[command(subcommand)]
+    Repair(repair::RepairCommand),
 }
 
 /// Why a command failed.
@@ -322,6 +326,7 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Backup(command) => backup::run(config, &command).await,
         RunCommand::Doctor(command) => doctor::run(config, &command).await,
         RunCommand::Wal(command) => wal::run(config, &command).await,
+        RunCommand::Repair(command) => repair::run(config, &command).await,
     }
 }
 

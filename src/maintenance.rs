@@ -11,6 +11,7 @@
 pub mod compaction;
 pub mod expiry;
 pub mod fsck;
+pub mod names;
 pub mod obsolete;
 pub mod orphans;
 pub mod planned;
@@ -189,6 +190,15 @@ pub const JOBS: &[JobLine] = &[
         woken_by: None,
         is_leased: false,
         about: "looks for metadata files that were not found at the start",
+    },
+    // What is named within the last second before a metastore is lost gets another name by a repair.
+    JobLine {
+        name: "list-names",
+        every: Duration::from_secs(1),
+        cron: None,
+        woken_by: None,
+        is_leased: false,
+        about: "lists the names of tables and namespaces in the warehouse, for a repair",
     },
 ];
 

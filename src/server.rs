@@ -6,6 +6,7 @@ pub mod claim;
 mod look;
 mod lost_ids;
 pub mod moved;
+pub mod repair;
 mod reserve;
 mod retention;
 pub mod stopped;
@@ -22,6 +23,7 @@ use crate::{
         JobRegistry,
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
         fsck::Fsck,
+        names::{self, ListNames},
         obsolete::DeleteObsolete,
         orphans::Orphans,
         runs::KeepRuns,
@@ -140,6 +142,7 @@ pub struct Server {
     ingest: Ingest,
     access: AccessControl,
     metastore: Metastore,
+    catalog: Catalog,
 }
 
 impl Server {
@@ -197,6 +200,7 @@ impl Server {
         );
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
+        let named = catalog.clone();
         let parts = AppParts {
             owner,
             ingest: ingest.clone(),
@@ -222,7 +226,7 @@ impl Server {
         let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address, &metastore).await;
-        Ok(Self { address, tasks, jobs, ingest, access, metastore })
+        Ok(Self { address, tasks, jobs, ingest, access, metastore, catalog: named })
     }
 
     /// Where it listens.
@@ -241,6 +245,7 @@ impl Server {
         if finished.is_err() {
             warn!("the metastore does not answer: pending audit records are lost");
         }
+        drop(tokio::time::timeout(FINISH_PATIENCE, names::finish(&self.catalog)).await);
         if tokio::time::timeout(FINISH_PATIENCE, self.metastore.close()).await.is_err() {
             warn!("the metastore is still in use, and is not closed");
         }
@@ -272,6 +277,7 @@ async fn start_jobs(
         }
     }
     jobs.start(NoteMetastore::new(wal, catalog));
+    jobs.start(ListNames::new(catalog));
     let mut look = MetadataWatch::new(owner, catalog);
     look.first().await;
     jobs.start(look);

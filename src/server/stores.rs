@@ -360,11 +360,13 @@ fn describe_metastore(trouble: MetastoreTrouble, config: &Config) -> String {
         ),
         MetastoreTrouble::Empty => format!(
             "{place} is new and has no tables, but the warehouse has some: stop the server and \
-             restore the metastore of these tables, or use a warehouse of its own"
+             restore the metastore of these tables, rebuild it with `icecore repair metastore`, or use \
+             a warehouse of its own"
         ),
         MetastoreTrouble::Other => format!(
             "{place} is not the one that this server used: it was recreated or belongs to another \
-             server; stop the server and restore its own"
+             server; stop the server and restore its own, or, if that is lost, rebuild it with `icecore \
+             repair metastore`"
         ),
     }
 }

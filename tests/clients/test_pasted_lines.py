@@ -235,6 +235,11 @@ def test_operations(shell):
         shell.paste(start)
     for start in ["icecore catalog relocate --data-dir", "icecore backup create /backups/today", "icecore backup restore /backups/today"]:
         shell.paste(start)
+    shell.paste("icecore repair table shop")
+    for lost in (shell.folder / "icecore-data").glob("icecore.db*"):
+        lost.unlink()
+    for start in ["icecore repair metastore --dry-run", "icecore repair metastore  "]:
+        assert "events" in shell.paste(start)
     shell.end({
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
@@ -245,6 +250,8 @@ def test_operations(shell):
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
         "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",
         "icecore catalog relocate --from": "names a flag; tests/it/moved.rs uses it",
+        "icecore repair metastore": "names a command, whose lines are run above",
+        "icecore repair table": "names a command, whose line is run above",
     })
 
 

@@ -48,6 +48,7 @@ mod postgres;
 mod process;
 mod query_failures;
 mod query_memory;
+mod repair;
 mod restores;
 mod retention;
 mod rights;

@@ -4,6 +4,7 @@
 //! lies inside the table: reading, maintenance and purge then cannot be led to others' files. What
 //! a commit's manifests name is looked at in [`super::manifest_check`].
 
+use super::name_list;
 use crate::{
     commit,
     error::CatalogError,
@@ -16,6 +17,14 @@ use std::collections::HashMap;
 /// A location that a client wants for a table.
 pub(super) fn for_a_table(storage: &Storage, location: &str) -> Result<Location, CatalogError> {
     let parsed = storage.normalize(location)?;
+    let own = Location::parse(&format!("{}/{}", storage.root(), name_list::FOLDER));
+    if own.is_some_and(|own| parsed == own || parsed.is_inside(&own)) {
+        return Err(CatalogError::Invalid(format!(
+            "location `{location}` is in the folder `{}`, which the catalog keeps for itself: choose \
+             another one",
+            name_list::FOLDER
+        )));
+    }
     if parsed.is_fit_for_a_table() {
         return Ok(parsed);
     }

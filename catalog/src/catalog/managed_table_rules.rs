@@ -274,10 +274,10 @@ pub(super) fn check_history(
                     return refuse(format!("moving or shortening its branch or tag `{ref_name}`"));
                 }
             }
-            TableUpdate::SetProperties { updates } if updates.keys().any(is_about_expiry) => {
+            TableUpdate::SetProperties { updates } if updates.keys().any(|key| is_about_expiry(key)) => {
                 return refuse("changing when its snapshots or rows expire".to_owned());
             }
-            TableUpdate::RemoveProperties { removals } if removals.iter().any(is_about_expiry) => {
+            TableUpdate::RemoveProperties { removals } if removals.iter().any(|key| is_about_expiry(key)) => {
                 return refuse("changing when its snapshots or rows expire".to_owned());
             }
             _ => (),
@@ -286,7 +286,7 @@ pub(super) fn check_history(
     Ok(())
 }
 
-fn is_about_expiry(key: &String) -> bool {
+fn is_about_expiry(key: &str) -> bool {
     key.starts_with("history.expire.")
         || [expiry::GC_ENABLED, retention::ROWS_KEPT].contains(&key.as_str())
 }

@@ -178,6 +178,18 @@ pub(super) async fn lets_pass(tx: &mut AnyConnection, epoch: u64) -> Result<bool
     Ok(fence.is_none_or(|fence| fence.epoch <= epoch))
 }
 
+/// Gives the fence to a holder, whoever had it, and gives the epoch from which on marks are its own:
+/// for a metastore that has no marks yet.
+pub(super) async fn give(
+    tx: &mut AnyConnection,
+    holder: Uuid,
+    base: u64,
+) -> Result<u64, CatalogError> {
+    let epoch = next_epoch(tx).await?;
+    write(tx, &Fence { holder, since: epoch, epoch, base }).await?;
+    Ok(epoch)
+}
+
 async fn read(
     connection: &mut AnyConnection,
     lock: RowLock,

@@ -39,7 +39,27 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`].
     pub(crate) fn list_files(&self, folder: &Location) -> Result<FileListing, CatalogError> {
-        let folder = self.enter(folder.as_str())?;
+        self.listing(self.enter(folder.as_str())?)
+    }
+
+    /// All files of the warehouse, in order of name: for whoever looks at all of them, where a question
+    /// for each would take hours.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub(crate) async fn list_all(&self) -> Result<Vec<ListedFile>, CatalogError> {
+        self.listing(self.root().to_owned())?.rest().await
+    }
+
+    /// The same of a folder below it.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
+    pub(crate) async fn list_below(&self, folder: &str) -> Result<Vec<ListedFile>, CatalogError> {
+        self.listing(self.enter(folder)?)?.rest().await
+    }
+
+    fn listing(&self, folder: String) -> Result<FileListing, CatalogError> {
         let rest = match &self.inner.place {
             StorageBackend::Local(_) => ListingRest::Disk(FolderWalk::new(local_path(&folder))),
             StorageBackend::S3 { bucket, store, .. } => ListingRest::Store {
@@ -58,6 +78,20 @@ impl Storage {
 }
 
 impl FileListing {
+    /// All that are left and are whole, in order of name.
+    async fn rest(mut self) -> Result<Vec<ListedFile>, CatalogError> {
+        let mut files = Vec::new();
+        loop {
+            let page = self.next_page().await?;
+            if page.is_empty() {
+                break;
+            }
+            files.extend(page.into_iter().filter(|file| file.is_plain));
+        }
+        files.sort_by(|one, other| one.location.cmp(&other.location));
+        Ok(files)
+    }
+
     /// The next files; no more after an empty page.
     ///
     /// # Errors
@@ -73,7 +107,7 @@ impl FileListing {
                 };
                 let (walk, files) = self.storage.on_disk("list", folder, work).await?;
                 *rest = walk;
-                Ok(files.into_iter().map(walked).collect())
+                Ok(files.iter().map(walked).collect())
             }
             ListingRest::Store { bucket, objects } => {
                 let mut files = Vec::new();
@@ -94,7 +128,7 @@ impl FileListing {
     }
 }
 
-fn walked(file: local::WalkedFile) -> ListedFile {
+fn walked(file: &local::WalkedFile) -> ListedFile {
     let is_text = file.path.to_str().is_some();
     ListedFile {
         location: format!("file://{}", file.path.display()),

@@ -153,7 +153,7 @@ async fn what_may_be_something_else_stays_and_is_told() {
 #[tokio::test]
 async fn whatever_a_retained_snapshot_or_the_metadata_names_is_no_orphan() {
     let house = house().await;
-    let (catalog, table) = one_file(&house).await;
+    let (catalog, _) = one_file(&house).await;
     let tag = json!([{"action": "set-snapshot-ref", "ref-name": "keep", "type": "tag",
         "snapshot-id": 1}]);
     let table = catalog.commit(change("a.t", json!([]), tag)).await.unwrap();
