@@ -288,7 +288,7 @@ pub(super) fn check_history(
 
 fn is_about_expiry(key: &str) -> bool {
     key.starts_with("history.expire.")
-        || [expiry::GC_ENABLED, retention::ROWS_KEPT].contains(&key.as_str())
+        || [expiry::GC_ENABLED, retention::ROWS_KEPT].contains(&key)
 }
 
 /// Whether a branch or tag that becomes `to` leaves something behind that it led to, or is to be

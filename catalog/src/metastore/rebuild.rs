@@ -4,7 +4,7 @@
 //! repair that is killed has done nothing or everything.
 
 use super::{
-    DropTerms, Levels, Metastore, NameKind, NewTable, Properties, SEPARATOR, failed, fence,
+    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence,
     namespaces, outbox, outbox::RequestChanges, places, stored, tables, trash,
 };
 use crate::error::CatalogError;
