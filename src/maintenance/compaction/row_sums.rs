@@ -43,9 +43,10 @@ impl Compaction {
             return;
         }
         let mut stopping = self.0.tasks.stopping();
+        let looked = Box::pin(self.try_settle(keys, loaded));
         // Cancel-safe: it only reads, and what it notes is one transaction.
         let settled = tokio::select! {
-            settled = timeout(TIME_MAX, self.try_settle(keys, loaded)) => settled,
+            settled = timeout(TIME_MAX, looked) => settled,
             () = stopping.asked() => return,
         };
         match settled.unwrap_or(Err(SettleError::TooSlow)) {
