@@ -67,7 +67,7 @@ impl Compaction {
         let cache = ManifestCache::default();
         let until = Deadline::at(Instant::now() + TIME_MAX);
         let source = ManifestSource { storage, cache: &cache, metadata, until };
-        if let Some(found) = conservation::settle(source, keys, &account).await? {
+        if let Some(found) = Box::pin(conservation::settle(source, keys, &account)).await? {
             store.note_rows(metadata.uuid(), account.checkpoint, &found).await?;
         }
         Ok(())
