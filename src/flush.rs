@@ -190,15 +190,13 @@ impl FlushError {
             },
             Self::Table { source, .. } => source.is_lasting(),
             Self::Decode(_)
+            | Self::RowsDiffer { .. }
             | Self::Write(_)
             | Self::NamespaceTaken { .. }
             | Self::Foreign { .. } => true,
-            Self::Wal(_)
-            | Self::RowsDiffer { .. }
-            | Self::Fault(_)
-            | Self::NotOwner(_)
-            | Self::Deposed
-            | Self::Stopped => false,
+            Self::Wal(_) | Self::Fault(_) | Self::NotOwner(_) | Self::Deposed | Self::Stopped => {
+                false
+            }
         }
     }
 }

@@ -86,6 +86,8 @@ pub struct AppState {
     scrape: Arc<Mutex<()>>,
     /// Turns of large bodies that are decoded, and of events that are compared.
     decodes: Arc<Semaphore>,
+    /// Turns of audits of rows.
+    row_audits: Arc<Semaphore>,
 }
 
 /// Most large bodies that are decoded, or whose events are compared, at a time; the others wait.
@@ -149,7 +151,9 @@ impl AppState {
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
         let decodes = Arc::new(Semaphore::new(DECODES_MAX));
-        Self { parts: Arc::new(parts), owners: Arc::default(), scrape: Arc::default(), decodes }
+        let row_audits = Arc::new(Semaphore::new(conservation::AUDITS_MAX));
+        let (owners, scrape) = (Arc::default(), Arc::default());
+        Self { parts: Arc::new(parts), owners, scrape, decodes, row_audits }
     }
 }
 

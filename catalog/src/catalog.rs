@@ -304,7 +304,9 @@ impl Catalog {
         new: &TableMetadata,
         updates: &[TableUpdate],
     ) -> Result<(), CatalogError> {
-        if !base.is_some_and(retention::is_managed) {
+        if base.is_some_and(retention::is_managed) {
+            managed_table_rules::check_summaries(table, updates)?;
+        } else {
             managed_table_rules::check_is_foreign(updates)?;
         }
         managed_table_rules::check(table, &self.inner.options.reserved.tables, base, new)?;

@@ -24,6 +24,12 @@ pub const TOTAL_REMOVED_ROWS_SUM: &str = "icecore.total-removed-rows-sum";
 /// such as one of another engine; left out where [`ROWS_SUM`] is of all rows of the table.
 pub const ROWS_SUM_BASIS: &str = "icecore.rows-sum-basis";
 
+/// Whether an entry of a snapshot summary tells a sum of rows, which is the service's to tell.
+pub(crate) fn is_entry(key: &str) -> bool {
+    [ADDED_ROWS_SUM, REMOVED_ROWS_SUM, ROWS_SUM, TOTAL_REMOVED_ROWS_SUM, ROWS_SUM_BASIS]
+        .contains(&key)
+}
+
 /// How many hexadecimal digits a sum is written with.
 const DIGITS: usize = 32;
 

@@ -10,6 +10,7 @@ use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::CatalogError,
     metastore::Metastore,
+    row_sum::RowSum,
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     storage::{S3Options, Storage},
 };
@@ -803,4 +804,14 @@ async fn a_request_wakes_the_job() {
     let (result, ticked) = tokio::join!(flush.commit_now(&namespace, through), job);
     ticked.unwrap();
     assert_eq!(result.unwrap().len(), 1);
+}
+
+/// The others go on, and the log has room for them.
+#[test]
+fn a_table_whose_rows_come_out_differently_is_at_fault_itself() {
+    let mut read = RowSum::default();
+    read.add(7);
+    let differ = FlushError::RowsDiffer { read, written: RowSum::default() };
+    let told = FlushError::Table { table: "a.events".to_owned(), source: Arc::new(differ) };
+    assert!(told.is_lasting() && told.of_storage().is_none());
 }

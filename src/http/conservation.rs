@@ -7,6 +7,7 @@
 use crate::http::{
     AppState, error::ApiError, guard, health::not_taken, json, parse_namespace, tables,
 };
+use arrow::datatypes::SchemaRef;
 use axum::{
     extract::{Extension, Path, State},
     response::Response,
@@ -35,11 +36,16 @@ use icecore_lake::{
 };
 use icecore_schemas::{
     conservation::{EventsAudit, RowTotal, TableAudit},
+    error_code::ErrorCode,
     names::Namespace,
     service_table::{RecordKind, SERVICE_TABLES, ServiceTable},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+/// Most audits at a time: each reads whole tables.
+pub(super) const AUDITS_MAX: usize = 1;
+/// Records of the log that are read without a break; an audit that nobody waits for ends with these.
+const RECORDS_AT_ONCE: usize = 64;
 /// How often a table is looked up until it does not change between two looks.
 const LOOKS_MAX: u32 = 20;
 
@@ -66,7 +72,8 @@ enum RowAuditError {
 /// that cannot be read is told in the answer.
 ///
 /// # Errors
-/// 404 for a namespace without events, 503 on a server that takes no events.
+/// 404 for a namespace without events, 429 while another audit goes on, 503 on a server that takes no
+/// events.
 pub async fn audit(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
@@ -74,6 +81,9 @@ pub async fn audit(
 ) -> Result<Response, ApiError> {
     app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
+    let busy = "another audit of rows goes on: wait until it has ended";
+    let turn = app.row_audits.try_acquire();
+    let _turn = turn.map_err(|_| ApiError::new(ErrorCode::TooManyRequests, busy))?;
     let mut audited = BTreeMap::new();
     for ours in SERVICE_TABLES.iter().filter(|table| table.has_seq()) {
         let found = match Box::pin(audit_table(&app, &namespace, ours)).await {
@@ -113,7 +123,7 @@ async fn audit_table(
     let watermark = state.as_ref().and_then(|(loaded, _)| loaded.watermark);
     let committed = app.owner.committed(watermark).ok_or(RowAuditError::Deposed)?;
     records.retain(|record| committed < record.position);
-    let log = sum_of_log(ours, records).await?;
+    let log = sum_of_log(ours, &records).await?;
     drop(pin);
     let Some((loaded, account)) = state else { return Ok(Some(only_logged(log))) };
     let metadata = loaded.metadata.as_ref();
@@ -151,21 +161,28 @@ async fn looked_up(
 }
 
 /// The sum of the rows of these records, which are read one after the other.
-async fn sum_of_log(ours: &ServiceTable, records: Vec<RecordRef>) -> Result<RowSum, RowAuditError> {
+async fn sum_of_log(ours: &ServiceTable, records: &[RecordRef]) -> Result<RowSum, RowAuditError> {
     let schema = match ours.kind == RecordKind::Events {
         // Whatever columns this server lets events have.
         true => rows::known_event_schema(),
         false => rows::schema_of(ours.columns),
     };
-    blocking(move || {
-        let mut sum = RowSum::default();
-        for record in &records {
-            let rows = codec::decode(&schema, &record.read()?, record.first_seq)?;
-            sum = sum.merge(row_sum::sum_of(&rows));
-        }
-        Ok(sum)
-    })
-    .await
+    let mut sum = RowSum::default();
+    for part in records.chunks(RECORDS_AT_ONCE) {
+        let (schema, part) = (Arc::clone(&schema), part.to_vec());
+        let of_part = blocking(move || sum_of_records(&schema, &part)).await?;
+        sum = sum.merge(of_part);
+    }
+    Ok(sum)
+}
+
+fn sum_of_records(schema: &SchemaRef, records: &[RecordRef]) -> Result<RowSum, RowAuditError> {
+    let mut sum = RowSum::default();
+    for record in records {
+        let rows = codec::decode(schema, &record.read()?, record.first_seq)?;
+        sum = sum.merge(row_sum::sum_of(&rows));
+    }
+    Ok(sum)
 }
 
 /// A table that is made with these rows.

@@ -188,7 +188,10 @@ pub const ROUTES: &[Route] = &[
     post("/v1/{namespace}/audit/events", In(Admin), |m| on(m, conservation::audit))
         .about("Hold the rows of the log and of the table against those that were acknowledged: each is there once")
         .answers::<EventsAudit>(&[(200, "The sums, whether they agree, and the first snapshot where they do not")])
-        .refuses(&[(503, "This server takes no events: run it on the one that does")]),
+        .refuses(&[
+            (429, "Another audit goes on"),
+            (503, "This server takes no events: run it on the one that does"),
+        ]),
     get("/v1/{namespace}/dead-letters", In(Read), |m| on(m, dead_letters::list))
         .about("Refused events, the oldest first, without their bytes")
         .query::<LetterPage>()

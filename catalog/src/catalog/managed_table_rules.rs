@@ -12,6 +12,7 @@ use crate::{
     metadata_file::refs::SnapshotRefs,
     names,
     retention::{self, expiry},
+    row_sum,
     snapshot::{changes::SnapshotChanges, obsolete::FORKED},
 };
 use iceberg::{
@@ -359,6 +360,24 @@ fn check_stays(
         "{table} is written by this server and cannot be {what}; copy its rows to a table of your \
          own, and delete those that shall go"
     )))
+}
+
+/// Refuses a client's snapshot that tells what this server tells of its own: the numbers and sums of its
+/// rows, which would be taken for those of the log.
+pub(super) fn check_summaries(
+    table: &TableIdent,
+    updates: &[TableUpdate],
+) -> Result<(), CatalogError> {
+    let is_ours = |key: &&String| *key == commit::FIRST_SEQ || row_sum::is_entry(key);
+    let mut keys =
+        commit::added(updates).flat_map(|snapshot| snapshot.summary().additional_properties.keys());
+    match keys.find(is_ours) {
+        Some(key) => Err(CatalogError::Invalid(format!(
+            "{table} is written by this server: leave the entry `{key}` out of the summary of the \
+             snapshot, which only the server's own have"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Refuses the mark of our own tables on one of a client's: it would be thinned and locked.

@@ -14,14 +14,15 @@ use crate::table::{
     row_sum::{RowKeys, sum_of},
 };
 use futures::TryStreamExt;
-use iceberg::spec::{DataFileFormat, SnapshotRef};
+use iceberg::spec::{DataFileFormat, ManifestFile, SnapshotRef};
 use icecore_catalog::{
     ancestors,
     commit::FIRST_SEQ,
     metastore::{RowAccount, RowCheckpoint},
     row_sum::{RecordedSums, RowChange, RowSum},
     scan::{
-        ManifestSource, ScanPlan, deletes::DeleteIndex, filter::Filter, manifests::PlannedFile,
+        ManifestSelection, ManifestSource, ScanPlan, deletes::DeleteIndex, filter::Filter,
+        manifests::PlannedFile,
     },
 };
 use std::{
@@ -265,7 +266,8 @@ pub async fn of_snapshot(
     keys: RowKeys,
     snapshot_id: i64,
 ) -> Result<RowSum, ReadError> {
-    of_others(source, keys, snapshot_id, &HashSet::new()).await
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    of_others(source, keys, listed, &HashSet::new()).await
 }
 
 /// The sums of the rows that a snapshot has more and less than its parent, which is none for the empty
@@ -284,11 +286,33 @@ pub async fn between(
         let added = of_snapshot(source, keys, snapshot_id).await?;
         return Ok(RowChange { added, removed: RowSum::default() });
     };
-    let (before, after) =
-        (file_states(source, parent).await?, file_states(source, snapshot_id).await?);
-    let added = of_others(source, keys, snapshot_id, &before).await?;
-    let removed = of_others(source, keys, parent, &after).await?;
+    let before = file_states(source, changed(source, parent, snapshot_id).await?).await?;
+    let after = file_states(source, changed(source, snapshot_id, parent).await?).await?;
+    let news = changed(source, snapshot_id, parent).await?;
+    let added = of_others(source, keys, news, &before).await?;
+    let olds = changed(source, parent, snapshot_id).await?;
+    let removed = of_others(source, keys, olds, &after).await?;
     Ok(RowChange { added, removed })
+}
+
+/// The manifests of a snapshot, without those that the other one has too. Where not both have the same
+/// delete files, any data file may have lost rows, and all are listed.
+async fn changed(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    other: i64,
+) -> Result<ManifestSelection, ReadError> {
+    let mut listed = source.list(snapshot_id, &Filter::True).await?;
+    let others = source.list(other, &Filter::True).await?;
+    if paths(listed.deletes.iter()) == paths(others.deletes.iter()) {
+        let known = paths(others.data.iter().map(|(manifest, _)| manifest));
+        listed.data.retain(|(manifest, _)| !known.contains(manifest.manifest_path.as_str()));
+    }
+    Ok(listed)
+}
+
+fn paths<'a>(manifests: impl Iterator<Item = &'a ManifestFile>) -> HashSet<&'a str> {
+    manifests.map(|manifest| manifest.manifest_path.as_str()).collect()
 }
 
 /// A data file with the delete files that reach it, in little room.
@@ -302,12 +326,11 @@ fn state_of(file: &PlannedFile, deletes: &DeleteIndex) -> FileState {
     xxh3_128(names.join("\n").as_bytes())
 }
 
-/// The states of all data files of a snapshot.
+/// The states of all data files of these manifests.
 async fn file_states(
     source: ManifestSource<'_>,
-    snapshot_id: i64,
+    listed: ManifestSelection,
 ) -> Result<HashSet<FileState>, ReadError> {
-    let listed = source.list(snapshot_id, &Filter::True).await?;
     let mut plans = pin!(reader::plans(source, listed, Filter::True));
     let mut states = HashSet::new();
     while let Some(plan) = plans.try_next().await? {
@@ -316,16 +339,15 @@ async fn file_states(
     Ok(states)
 }
 
-/// The rows of the files of a snapshot that are in none of these states. One file is open at a time.
+/// The rows of the files of these manifests that are in none of these states. One file is open at a time.
 async fn of_others(
     source: ManifestSource<'_>,
     keys: RowKeys,
-    snapshot_id: i64,
+    listed: ManifestSelection,
     known: &HashSet<FileState>,
 ) -> Result<RowSum, ReadError> {
     let columns = FileColumns::of(source.metadata, &keys.columns());
     let columns = columns.map_err(ReadError::Unsupported)?;
-    let listed = source.list(snapshot_id, &Filter::True).await?;
     let mut plans = pin!(reader::plans(source, listed, Filter::True));
     let mut sum = RowSum::default();
     while let Some(ScanPlan { mut files, deletes }) = plans.try_next().await? {

@@ -79,7 +79,8 @@ pub async fn write_summed(
     ids: &IdGenerator,
 ) -> Result<WrittenFiles, WriteError> {
     if batches.iter().all(|batch| batch.num_rows() == 0) {
-        return Ok(WrittenFiles::default());
+        let rows_sum = RowKeys::of(table.current_schema()).map(|_| RowSum::default());
+        return Ok(WrittenFiles { files: Vec::new(), rows_sum });
     }
     write_as(storage, FileLayout::of(table), batches, ids).await
 }

@@ -22,6 +22,9 @@ const PAUSE_MAX_MS: i64 = 60 * 60_000;
 const LEFT_MS: i64 = 60 * 60_000;
 /// The longest such time: it doubles with each failure of a file that will fail again.
 const LEFT_MAX_MS: i64 = 24 * LEFT_MS;
+/// So long it is left open what others did to rows after a look at it that failed or took too long, whatever
+/// comes meanwhile.
+const UNSETTLED_MS: i64 = 10 * 60_000;
 /// Most tables that are remembered, some 200 bytes each.
 const TABLES_MAX: usize = 100_000;
 /// Most files of each kind that are remembered.
@@ -37,8 +40,8 @@ pub(super) struct CompactionNotes {
     failed: RecentNotes<String, FailureNote>,
     /// Files of which delete files delete nothing, and when that was seen.
     whole: RecentNotes<String, i64>,
-    /// The newest snapshot without a sum of its rows that was seen in a table.
-    bases: RecentNotes<TableIdent, i64>,
+    /// What is known of the sums of a table's rows.
+    sums: RecentNotes<TableIdent, SumsNote>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +62,15 @@ struct FailureNote {
     left_ms: i64,
 }
 
+/// What came of a look at what others did to the rows of a table.
+#[derive(Clone, Copy, Debug)]
+enum SumsNote {
+    /// It is known up to this snapshot.
+    Settled(i64),
+    /// The look failed at this time.
+    Failed(i64),
+}
+
 /// Files in which nothing was to do.
 #[derive(Clone, Copy, Debug)]
 struct SeenFiles {
@@ -75,7 +87,7 @@ impl Default for CompactionNotes {
             obstacles: RecentNotes::new(TABLES_MAX),
             failed: RecentNotes::new(FILES_MAX),
             whole: RecentNotes::new(FILES_MAX),
-            bases: RecentNotes::new(TABLES_MAX),
+            sums: RecentNotes::new(TABLES_MAX),
         }
     }
 }
@@ -118,13 +130,22 @@ impl CompactionNotes {
         self.tables.put(table.clone(), note);
     }
 
-    /// Whether the table has another newest snapshot without a sum than it had, which is noted.
-    pub(super) fn is_new_basis(&mut self, table: &TableIdent, snapshot_id: i64) -> bool {
-        let is_new = self.bases.get(table).is_none_or(|known| *known != snapshot_id);
-        if is_new {
-            self.bases.put(table.clone(), snapshot_id);
-        }
-        is_new
+    /// Whether it is to be found out what others did up to the newest snapshot without a sum of its rows.
+    pub(super) fn is_unsettled(&self, table: &TableIdent, basis: i64, now_ms: i64) -> bool {
+        self.sums.get(table).is_none_or(|note| match note {
+            SumsNote::Settled(known) => *known != basis,
+            SumsNote::Failed(at_ms) => at_ms.saturating_add(UNSETTLED_MS) <= now_ms,
+        })
+    }
+
+    /// It was found out, or nobody can tell any more.
+    pub(super) fn settle(&mut self, table: &TableIdent, basis: i64) {
+        self.sums.put(table.clone(), SumsNote::Settled(basis));
+    }
+
+    /// It was not found out this time.
+    pub(super) fn fail_to_settle(&mut self, table: &TableIdent, now_ms: i64) {
+        self.sums.put(table.clone(), SumsNote::Failed(now_ms));
     }
 
     /// Whether nobody was told yet why a table is left alone.
@@ -281,6 +302,19 @@ mod tests {
             assert!(!notes.is_failed("a", 0, over_ms), "{hours}");
             now_ms = over_ms;
         }
+    }
+
+    #[test]
+    fn what_others_did_is_looked_for_once_and_later_where_that_failed() {
+        let (mut notes, table) = (CompactionNotes::default(), table());
+        assert!(notes.is_unsettled(&table, 7, 0));
+        notes.fail_to_settle(&table, 1);
+        assert!(!notes.is_unsettled(&table, 7, UNSETTLED_MS));
+        assert!(!notes.is_unsettled(&table, 8, UNSETTLED_MS), "a new one is no faster");
+        assert!(notes.is_unsettled(&table, 7, UNSETTLED_MS + 1));
+        notes.settle(&table, 8);
+        assert!(!notes.is_unsettled(&table, 8, i64::MAX));
+        assert!(notes.is_unsettled(&table, 9, 0));
     }
 
     #[test]

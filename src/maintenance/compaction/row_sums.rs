@@ -2,7 +2,8 @@
 //!
 //! A commit of another engine has no sum of its rows. The audit of the rows would find it out, and may come
 //! when the snapshot before it is thinned away; so a look at a table that has a new one comes first. Its one
-//! invariant: nothing of a table changes, and a failure costs no more than a warning.
+//! invariant: nothing of a table changes, and a failure costs no more than a warning. A look ends after
+//! [`TIME_MAX`], so that what is too large for it holds up no other table: that is left to the audit.
 
 use crate::maintenance::compaction::Compaction;
 use icecore_catalog::{
@@ -12,8 +13,12 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
 };
 use icecore_lake::table::{conservation, reader::ReadError, row_sum::RowKeys, schema::TableIdent};
-use std::error::Error;
+use std::{error::Error, time::Duration};
+use tokio::time::{Instant, timeout};
 use tracing::warn;
+
+/// Longest look at one table. The job rests for it as for any other work.
+const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Why it is not known what others added and removed.
 #[derive(Debug, thiserror::Error)]
@@ -22,21 +27,35 @@ enum SettleError {
     Catalog(#[from] CatalogError),
     #[error("read the files that were changed")]
     Read(#[from] ReadError),
+    #[error("the files that were changed take longer than {} s to read", TIME_MAX.as_secs())]
+    TooSlow,
 }
 
 impl Compaction {
-    /// Finds out what commits of other engines did since the last time; once for each newest of them.
+    /// Finds out what commits of other engines did since the last time; once for each newest of them, and
+    /// after a pause where that failed.
     pub(super) async fn settle_rows(&self, table: &TableIdent, loaded: &LoadedTable) {
         let metadata = loaded.metadata.as_ref();
         let keys = RowKeys::of(metadata.current_schema());
         let (Some(keys), Some(head)) = (keys, metadata.current_snapshot()) else { return };
         let Some(basis) = RecordedSums::of(head).basis else { return };
-        if !self.noted().is_new_basis(table, basis) {
+        if !self.noted().is_unsettled(table, basis, self.0.clock.passed_ms()) {
             return;
         }
-        if let Err(cause) = self.try_settle(keys, loaded).await {
-            let error = &cause as &dyn Error;
-            warn!(%table, error, "it is not known what other engines did to the rows");
+        let mut stopping = self.0.tasks.stopping();
+        let looked = Box::pin(self.try_settle(keys, loaded));
+        // Cancel-safe: it only reads, and what it notes is one transaction.
+        let settled = tokio::select! {
+            settled = timeout(TIME_MAX, looked) => settled,
+            () = stopping.asked() => return,
+        };
+        match settled.unwrap_or(Err(SettleError::TooSlow)) {
+            Ok(()) => self.noted().settle(table, basis),
+            Err(cause) => {
+                self.noted().fail_to_settle(table, self.0.clock.passed_ms());
+                let error = &cause as &dyn Error;
+                warn!(%table, error, "it is not known yet what other engines did to the rows");
+            }
         }
     }
 
@@ -46,8 +65,9 @@ impl Compaction {
         let account = store.row_account(metadata.uuid()).await?;
         let Some((_, account)) = account else { return Ok(()) };
         let cache = ManifestCache::default();
-        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
-        if let Some(found) = conservation::settle(source, keys, &account).await? {
+        let until = Deadline::at(Instant::now() + TIME_MAX);
+        let source = ManifestSource { storage, cache: &cache, metadata, until };
+        if let Some(found) = Box::pin(conservation::settle(source, keys, &account)).await? {
             store.note_rows(metadata.uuid(), account.checkpoint, &found).await?;
         }
         Ok(())

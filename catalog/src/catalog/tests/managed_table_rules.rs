@@ -1,7 +1,13 @@
 //! Tables that this server writes, in the hands of others.
 
 use super::*;
-use crate::{metastore::DropTerms, retention::MANAGED, snapshot::obsolete::FORKED};
+use crate::{
+    commit::FIRST_SEQ,
+    metastore::DropTerms,
+    retention::MANAGED,
+    row_sum::{ROWS_SUM, ROWS_SUM_BASIS},
+    snapshot::obsolete::FORKED,
+};
 
 async fn managed(house: &House) -> LoadedTable {
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
@@ -189,6 +195,24 @@ async fn columns_rows_and_settings_of_others_are_welcome() {
     house.catalog.commit(set("a.events", "write.target-file-size-bytes", "1048576")).await.unwrap();
     let sent = change("a.events", on_main(None), add_snapshot(&made, 1, &own_list(&made, 1)));
     house.catalog.commit(sent).await.unwrap();
+}
+
+/// What a client says of its rows is not taken for what this server knows of its own.
+#[tokio::test]
+async fn sums_and_numbers_of_rows_are_told_by_this_server_alone() {
+    let house = house().await;
+    let made = managed(&house).await;
+    let theirs = create(&house.catalog, "a.t").await;
+    for key in [FIRST_SEQ, ROWS_SUM, ROWS_SUM_BASIS] {
+        let mut updates = add_snapshot(&made, 1, &own_list(&made, 1));
+        updates[0]["snapshot"]["summary"][key] = json!("1");
+        let refused = house.catalog.commit(change("a.events", on_main(None), updates)).await;
+        let Err(CatalogError::Invalid(message)) = refused else { panic!("{key}: {refused:?}") };
+        assert!(message.contains(key), "{message}");
+    }
+    let mut updates = add_snapshot(&theirs, 1, &own_list(&theirs, 1));
+    updates[0]["snapshot"]["summary"][ROWS_SUM] = json!("1");
+    house.catalog.commit(change("a.t", on_main(None), updates)).await.unwrap();
 }
 
 #[tokio::test]

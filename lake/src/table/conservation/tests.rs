@@ -4,6 +4,7 @@ use crate::table::{
     row_sum::hash_of,
 };
 use iceberg::spec::{DataFile, PrimitiveType, UnboundPartitionSpec};
+use icecore_catalog::scan::manifests::ManifestCache;
 
 /// A table of rows with an id and a `seq`.
 fn lake() -> TestLake {
@@ -67,6 +68,27 @@ async fn rows_of_other_engines_are_found_in_the_files_that_they_changed() {
     let next = found(&lake, &account).await;
     assert_eq!((next.foreign, next.removed), (first.foreign.merge(rows(&[6])), first.removed));
     assert!(next.agree(RowSum::default()), "{next:?}");
+}
+
+#[tokio::test]
+async fn of_an_append_to_a_large_table_its_own_manifests_are_read() {
+    let mut lake = lake();
+    let one = file(&mut lake, &[1, 2]).await;
+    lake.commit(vec![one]).await;
+    let first = found(&lake, &RowAccount::default()).await;
+    let id = lake.metadata.current_snapshot_id().unwrap();
+    let old = lake.source().list(id, &Filter::True).await.unwrap();
+    let two = file(&mut lake, &[3]).await;
+    lake.commit(vec![two]).await;
+    for (manifest, _) in &old.data {
+        lake.storage.delete(&manifest.manifest_path).await.unwrap();
+    }
+    let cache = ManifestCache::default();
+    let source = ManifestSource { cache: &cache, ..lake.source() };
+    let keys = RowKeys::of(lake.metadata.current_schema()).unwrap();
+    let account = RowAccount { checkpoint: first.checkpoint, ..RowAccount::default() };
+    let settled = settle(source, keys, &account).await.unwrap().unwrap();
+    assert_eq!((settled.rows, settled.foreign), (rows(&[1, 2, 3]), rows(&[1, 2, 3])));
 }
 
 #[tokio::test]

@@ -224,7 +224,7 @@ impl<'a> SortedWriter<'a> {
             let group = concat_batches(&rows[0].schema(), &rows).map_err(WriteError::Split)?;
             let sum = before_sum.map(|before| before.merge(row_sum::sum_of(&group)));
             let plain = file.add(&group)?;
-            Ok((file, plain, sum))
+            Ok::<_, WriteError>((file, plain, sum))
         })
         .await?;
         self.rows_sum = sum;
