@@ -324,7 +324,11 @@ impl Orphans<'_> {
             let times = (now_ms, now_ms + OBSOLETE_GRACE_MS);
             let marks: Vec<OrphanMark> = batch.iter().map(|file| file.mark(now_ms)).collect();
             let pointer = (uuid, search.base.version);
-            if self.0.metastore().queue_orphans(pointer, &marks, times).await? {
+            // Commits of this process that are under way end first: each would lose its race to each batch.
+            let turn = self.0.inner.locks.lock(std::iter::once(&search.table)).await;
+            let is_queued = self.0.metastore().queue_orphans(pointer, &marks, times).await?;
+            drop(turn);
+            if is_queued {
                 search.base.version += 1;
                 return Ok(batch);
             }
@@ -350,6 +354,12 @@ impl Orphans<'_> {
     /// The folder that is the table's alone.
     async fn own_folder(self, table: &LoadedTable) -> Result<Location, CatalogError> {
         let metadata = &table.metadata;
+        if !self.0.inner.options.checks_contents {
+            return Err(CatalogError::Invalid(
+                "with `catalog.foreign_files=allow` other tables may have files in its folder"
+                    .to_owned(),
+            ));
+        }
         if is_shared(metadata) {
             return Err(CatalogError::Invalid(
                 "its property `gc.enabled` is false: its files may be other tables' too".to_owned(),
