@@ -267,12 +267,15 @@ impl Orphans<'_> {
     /// `Metastore`.
     pub async fn mark(self, search: &OrphanSearch) -> Result<(), CatalogError> {
         let metastore = self.0.metastore();
+        // One of a clock that was wrong would not be due for as long.
+        let now_ms = search.times.now_ms;
         let is_known = |file: &&OrphanFile| {
-            let mark = search.marks.get(&file.location);
-            mark.is_some_and(|mark| is_same(mark, file.bytes, file.modified_ms))
+            search.marks.get(&file.location).is_some_and(|mark| {
+                is_same(mark, file.bytes, file.modified_ms) && mark.marked_ms <= now_ms
+            })
         };
         let new = search.orphans.iter().filter(|file| !is_known(file));
-        let new: Vec<OrphanMark> = new.map(|file| file.mark(search.times.now_ms)).collect();
+        let new: Vec<OrphanMark> = new.map(|file| file.mark(now_ms)).collect();
         for marks in new.chunks(BATCH_FILES) {
             metastore.mark_orphans(search.base.metadata.uuid(), marks).await?;
         }

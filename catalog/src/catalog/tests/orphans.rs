@@ -112,6 +112,19 @@ async fn a_file_that_nothing_names_goes_when_it_was_seen_so_a_day_before() {
 }
 
 #[tokio::test]
+async fn a_mark_of_a_clock_that_was_ahead_is_made_anew() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let left = leave(&catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+    house.clock.store(NOW + 99 * DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left.clone()], 0));
+    house.clock.store(NOW, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left.clone()], 0));
+    house.clock.store(NOW + DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left], 1));
+}
+
+#[tokio::test]
 async fn what_may_be_something_else_stays_and_is_told() {
     let house = house().await;
     let (catalog, table) = one_file(&house).await;
