@@ -119,9 +119,21 @@ impl OrphanSearch {
         reasons
     }
 
-    /// Refuses a table to which another catalog commits: what that one names is unknown here. A crash of
-    /// this one leaves such a metadata file as well, until the next commit.
+    /// Refuses a table in whose folder another one lies that this catalog does not have, such as one that
+    /// was unregistered, and a table to which another catalog commits: what those name is unknown here. A
+    /// crash of this one leaves a newer metadata file as well, until the next commit.
     fn check_is_alone(&self) -> Result<(), CatalogError> {
+        let folder =
+            |location: &str| location.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let own = folder(&self.base.metadata_location);
+        let is_others =
+            |file: &&OrphanFile| file.location.ends_with(METADATA) && folder(&file.location) != own;
+        if let Some(file) = self.orphans.iter().find(is_others) {
+            return Err(CatalogError::Invalid(format!(
+                "`{}` may be of another table in its folder: move that one elsewhere, or delete it",
+                file.location
+            )));
+        }
         let is_newer = |file: &&OrphanFile| {
             file.location.ends_with(METADATA)
                 && self.current_ms.is_some_and(|current_ms| current_ms < file.modified_ms)

@@ -450,6 +450,17 @@ async fn a_table_that_another_catalog_commits_to_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_table_with_an_unregistered_one_in_its_folder_is_left_alone() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    leave(&catalog, &table, "inner/data/1.parquet", NOW - 10 * DAY_MS).await;
+    assert_eq!(sweep(&catalog, "a.t").await.0.len(), 1);
+    leave(&catalog, &table, "inner/metadata/00000-x.metadata.json", NOW - 10 * DAY_MS).await;
+    let told = catalog.orphans().search(&ident("a.t"), 0).await.unwrap_err();
+    assert!(told.to_string().contains("another table in its folder"), "{told}");
+}
+
+#[tokio::test]
 async fn a_dropped_table_is_left_alone_and_has_its_marks_when_it_is_back() {
     let house = house().await;
     let (catalog, table) = one_file(&house).await;
