@@ -84,6 +84,12 @@ impl Location {
         (path == *self || path.is_inside(self)).then(|| format!("{to}{}", &path.0[self.0.len()..]))
     }
 
+    /// The file that this is for whoever percent-decodes names, if that is another one.
+    pub(crate) fn decoded(&self) -> Option<String> {
+        let decoded = percent_decode_str(&self.0).decode_utf8().ok()?;
+        (decoded != self.0).then(|| decoded.into_owned())
+    }
+
     /// The folders that this is in, the nearest last.
     pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
         let start = self.0.find("//").map_or(0, |at| at + 3);
@@ -157,7 +163,7 @@ fn are_plain(path: &[u8]) -> bool {
 
 /// `path` percent-decoded until nothing is left to decode. What is odd stays in the result whatever
 /// else is decoded, so looking at the last form is looking at all of them.
-fn decoded(path: &str) -> Vec<u8> {
+pub(crate) fn decoded(path: &str) -> Vec<u8> {
     let nibble =
         |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut decoded: Vec<u8> = Vec::with_capacity(path.len());

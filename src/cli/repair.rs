@@ -59,14 +59,16 @@ pub async fn run(config: &Config, command: &RepairCommand) -> Result<(), CliErro
                 is_dry: *dry_run,
             };
             let failed = |source| CliError::Offline { operation: "rebuild the metastore", source };
-            let done = repair::rebuild_metastore(config, &Clock::system(), options);
+            let clock = Clock::system();
+            let done = repair::rebuild_metastore(config, &clock, options);
             let report = Box::pin(done).await.map_err(failed)?;
             say(&if *json { json!(report).to_string() } else { report.text() })
         }
         RepairCommand::Table { table, to, dry_run, json } => {
             let options = TableRepair { table: table.clone(), to: *to, is_dry: *dry_run };
             let failed = |source| CliError::Offline { operation: "repair the table", source };
-            let done = table::repair_table(config, &Clock::system(), &options);
+            let clock = Clock::system();
+            let done = table::repair_table(config, &clock, &options);
             let report = Box::pin(done).await.map_err(failed)?;
             say(&if *json { json!(report).to_string() } else { report.text() })
         }

@@ -268,6 +268,8 @@ impl Catalog {
             // which leaves the metadata file as it is.
             let own = self.inner.storage.normalize(base.location())?;
             self.check_not_queued(&own, &examined.added).await?;
+        } else if examined.added.is_empty() {
+            self.look_again(&base, &change.updates)?;
         }
         // A change that fits the draft is applied as it is, one that is late on top of it if it can be.
         let rebased = match commit::check_requirements(&change.requirements, Some(&base)) {

@@ -65,6 +65,11 @@ impl CheckedManifests {
         }
         seen.insert(Self::key(own, file));
     }
+
+    fn remove(&self, own: &Location, file: &str) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.remove(&Self::key(own, file));
+    }
 }
 
 /// Manifest lists of snapshots that were committed here, by location: each is the parent's of the
@@ -117,10 +122,7 @@ impl Catalog {
         let mut added: HashMap<i64, &Snapshot> = HashMap::new();
         let (mut last, mut paths) = (None, Vec::new());
         for snapshot in commit::added(updates) {
-            let parent = snapshot.parent_snapshot_id().and_then(|id| {
-                let there = base.and_then(|base| base.snapshot_by_id(id));
-                added.get(&id).copied().or(there.map(AsRef::as_ref))
-            });
+            let parent = parent_of(snapshot, base, &added);
             last = self.check_snapshot(&own, new, snapshot, parent).await?;
             if let Some(changes) = &mut last {
                 paths.append(&mut changes.added_paths);
@@ -133,6 +135,23 @@ impl Catalog {
         Ok(last)
     }
 
+    /// Forgets that the snapshots of a change were looked at in an attempt before this one: their files may
+    /// have been queued for deletion since.
+    pub(super) fn look_again(
+        &self,
+        base: &TableMetadata,
+        updates: &[TableUpdate],
+    ) -> Result<(), CatalogError> {
+        let own = self.inner.storage.normalize(base.location())?;
+        let mut added: HashMap<i64, &Snapshot> = HashMap::new();
+        for snapshot in commit::added(updates) {
+            let parent = parent_of(snapshot, Some(base), &added);
+            self.inner.seen.remove(&own, &both(snapshot, parent));
+            added.insert(snapshot.snapshot_id(), snapshot);
+        }
+        Ok(())
+    }
+
     /// Refuses files that are to be deleted: nothing would take them out of the queue, and with them
     /// live rows would go. The same for orphans that were deleted, unless they were written again.
     ///
@@ -143,8 +162,10 @@ impl Catalog {
         own: &Location,
         added: &[String],
     ) -> Result<(), CatalogError> {
-        let normal = |path: &String| Some(own.admit(path).ok()?.to_string());
-        let files: Vec<String> = added.iter().filter_map(normal).collect();
+        let locations = added.iter().filter_map(|path| own.admit(path).ok());
+        // Some clients decode a name when they write the file, and commit it as it was.
+        let spellings = |location: Location| [location.decoded(), Some(location.to_string())];
+        let files: Vec<String> = locations.flat_map(spellings).flatten().collect();
         if files.is_empty() {
             return Ok(());
         }
@@ -158,7 +179,7 @@ impl Catalog {
             if !self.inner.storage.exists(&file).await? {
                 return Err(CatalogError::Invalid(format!(
                     "`{file}` was deleted, since no snapshot had it for longer than `orphans.grace`: \
-                     write the files of this commit again"
+                     write the files of this commit again under other names"
                 )));
             }
         }
@@ -293,7 +314,8 @@ impl Catalog {
             )));
         }
         let mut left = BYTES_MAX;
-        let reads = new.into_iter().map(|manifest| self.changes_of(own, id, manifest));
+        let is_first = changes.is_first;
+        let reads = new.into_iter().map(|manifest| self.changes_of(own, (id, is_first), manifest));
         let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
         while let Some(read) = reads.next().await {
             let (one, bytes) = read?;
@@ -311,13 +333,14 @@ impl Catalog {
     async fn changes_of(
         &self,
         own: &Location,
-        snapshot_id: i64,
+        (snapshot_id, is_first): (i64, bool),
         manifest: ListedManifest,
     ) -> Result<(SnapshotChanges, usize), CatalogError> {
         let path = manifest.path.clone();
         let within = self.inner.options.checks_contents.then(|| own.clone());
         let read = move |bytes: &[u8]| {
-            let (mut changes, mut outside) = (SnapshotChanges::default(), None);
+            let mut changes = SnapshotChanges { is_first, ..SnapshotChanges::default() };
+            let mut outside = None;
             entries::each(bytes, &mut |entry| {
                 if let Some(own) = &within {
                     outside = outside.take().or_else(|| own.admit(&entry.path).err());
@@ -419,6 +442,17 @@ impl Catalog {
         })?;
         Ok((parsed, size))
     }
+}
+
+/// A snapshot's parent, in the table or added before it by the same change.
+fn parent_of<'a>(
+    snapshot: &Snapshot,
+    base: Option<&'a TableMetadata>,
+    added: &HashMap<i64, &'a Snapshot>,
+) -> Option<&'a Snapshot> {
+    let id = snapshot.parent_snapshot_id()?;
+    let there = base.and_then(|base| base.snapshot_by_id(id));
+    added.get(&id).copied().or(there.map(AsRef::as_ref))
 }
 
 /// The name under which a snapshot is remembered as looked at beside its parent.

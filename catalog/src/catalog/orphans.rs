@@ -119,9 +119,21 @@ impl OrphanSearch {
         reasons
     }
 
-    /// Refuses a table to which another catalog commits: what that one names is unknown here. A crash of
-    /// this one leaves such a metadata file as well, until the next commit.
+    /// Refuses a table in whose folder another one lies that this catalog does not have, such as one that
+    /// was unregistered, and a table to which another catalog commits: what those name is unknown here. A
+    /// crash of this one leaves a newer metadata file as well, until the next commit.
     fn check_is_alone(&self) -> Result<(), CatalogError> {
+        let folder =
+            |location: &str| location.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let own = folder(&self.base.metadata_location);
+        let is_others =
+            |file: &&OrphanFile| file.location.ends_with(METADATA) && folder(&file.location) != own;
+        if let Some(file) = self.orphans.iter().find(is_others) {
+            return Err(CatalogError::Invalid(format!(
+                "`{}` may be of another table in its folder: move that one elsewhere, or delete it",
+                file.location
+            )));
+        }
         let is_newer = |file: &&OrphanFile| {
             file.location.ends_with(METADATA)
                 && self.current_ms.is_some_and(|current_ms| current_ms < file.modified_ms)
@@ -267,12 +279,15 @@ impl Orphans<'_> {
     /// `Metastore`.
     pub async fn mark(self, search: &OrphanSearch) -> Result<(), CatalogError> {
         let metastore = self.0.metastore();
+        // One of a clock that was wrong would not be due for as long.
+        let now_ms = search.times.now_ms;
         let is_known = |file: &&OrphanFile| {
-            let mark = search.marks.get(&file.location);
-            mark.is_some_and(|mark| is_same(mark, file.bytes, file.modified_ms))
+            search.marks.get(&file.location).is_some_and(|mark| {
+                is_same(mark, file.bytes, file.modified_ms) && mark.marked_ms <= now_ms
+            })
         };
         let new = search.orphans.iter().filter(|file| !is_known(file));
-        let new: Vec<OrphanMark> = new.map(|file| file.mark(search.times.now_ms)).collect();
+        let new: Vec<OrphanMark> = new.map(|file| file.mark(now_ms)).collect();
         for marks in new.chunks(BATCH_FILES) {
             metastore.mark_orphans(search.base.metadata.uuid(), marks).await?;
         }
@@ -324,7 +339,11 @@ impl Orphans<'_> {
             let times = (now_ms, now_ms + OBSOLETE_GRACE_MS);
             let marks: Vec<OrphanMark> = batch.iter().map(|file| file.mark(now_ms)).collect();
             let pointer = (uuid, search.base.version);
-            if self.0.metastore().queue_orphans(pointer, &marks, times).await? {
+            // Commits of this process that are under way end first: each would lose its race to each batch.
+            let turn = self.0.inner.locks.lock(std::iter::once(&search.table)).await;
+            let is_queued = self.0.metastore().queue_orphans(pointer, &marks, times).await?;
+            drop(turn);
+            if is_queued {
                 search.base.version += 1;
                 return Ok(batch);
             }
@@ -350,6 +369,12 @@ impl Orphans<'_> {
     /// The folder that is the table's alone.
     async fn own_folder(self, table: &LoadedTable) -> Result<Location, CatalogError> {
         let metadata = &table.metadata;
+        if !self.0.inner.options.checks_contents {
+            return Err(CatalogError::Invalid(
+                "with `catalog.foreign_files=allow` other tables may have files in its folder"
+                    .to_owned(),
+            ));
+        }
         if is_shared(metadata) {
             return Err(CatalogError::Invalid(
                 "its property `gc.enabled` is false: its files may be other tables' too".to_owned(),

@@ -69,8 +69,8 @@ impl Tables<'_> {
             self.0.check_stays(&table, "replaced").await?;
             let (location, metadata) = self.metadata_to_adopt(metadata_location, may_lie).await?;
             self.0.check_adopted_contents(&metadata).await?;
-            let replaced = base.metadata.uuid();
-            let base = (metadata.uuid() == replaced).then_some(base);
+            let replaced = (base.metadata.uuid(), base.version);
+            let base = (metadata.uuid() == replaced.0).then_some(base);
             let is_same = base.is_some();
             let write = TableWrite::adopted(table.clone(), base, metadata, location.clone());
             let outcome = match is_same {

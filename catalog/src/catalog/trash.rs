@@ -272,5 +272,5 @@ fn unreadable(operation: &'static str) -> impl FnOnce(iceberg::Error) -> Catalog
 }
 
 pub(super) fn is_shared(metadata: &TableMetadata) -> bool {
-    metadata.properties().get("gc.enabled").is_some_and(|gc| gc == "false")
+    metadata.properties().get("gc.enabled").is_some_and(|gc| gc.eq_ignore_ascii_case("false"))
 }

@@ -221,13 +221,15 @@ pub(crate) async fn replaced_tables(store: &Metastore) {
         comes: TableOrigin::Created,
         changes: ChangeSet::default(),
     };
-    assert_eq!(store.replace_table(id(9), new(2)).await.unwrap(), SwapOutcome::Lost(id(9)));
+    let replace = async |old, new| store.replace_table(old, new).await;
+    assert_eq!(replace((id(9), 1), new(2)).await.unwrap(), SwapOutcome::Lost(id(9)));
+    assert_eq!(replace((one, 2), new(2)).await.unwrap(), SwapOutcome::Lost(one), "it changed");
     let other = with_table(store, 3).await;
-    let taken = store.replace_table(one, new(3)).await;
+    let taken = replace((one, 1), new(3)).await;
     assert!(matches!(taken, Err(CatalogError::Registered(_))), "{other} has another name");
     assert_eq!(store.table(&levels("a"), "t1").await.unwrap().unwrap().uuid, one);
 
-    assert_eq!(store.replace_table(one, new(2)).await.unwrap(), SwapOutcome::Done);
+    assert_eq!(replace((one, 1), new(2)).await.unwrap(), SwapOutcome::Done);
     let row = store.table(&levels("a"), "t1").await.unwrap().unwrap();
     assert_eq!((row.uuid, row.version, row.metadata_location.as_str()), (id(2), 1, "m2"));
     assert_eq!(store.snapshots(id(2)).await.unwrap(), [snapshot]);

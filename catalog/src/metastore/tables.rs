@@ -87,11 +87,13 @@ impl Metastore {
         Ok(row)
     }
 
-    /// Puts another table in the place of the one of this name and identity `old`, as a drop and
-    /// a create at once; `Lost` when it is not there, `AlreadyExists` of the new identity.
+    /// Puts another table in the place of the one of this name, identity and version, as a drop and
+    /// a create at once; `Lost` when it is not there so, `AlreadyExists` of the new identity. Both may
+    /// lie in one folder, so files of the new one may have been queued for deletion with a step of the
+    /// old one's version.
     pub(crate) async fn replace_table(
         &self,
-        old: Uuid,
+        (old, version): (Uuid, i64),
         new: NewTable,
     ) -> Result<SwapOutcome, CatalogError> {
         let key = new.key();
@@ -99,7 +101,7 @@ impl Metastore {
         self.claim_once(&mut tx, Some((new.uuid, &new.metadata_location))).await?;
         places::lock(&mut tx).await?;
         let found = by_name(&mut tx, NameKind::Table, key, RowLock::Update).await?;
-        if found.is_none_or(|found| found.uuid != old) {
+        if found.is_none_or(|found| (found.uuid, found.version) != (old, version)) {
             return Ok(SwapOutcome::Lost(old));
         }
         let row = drop(&mut tx, NameKind::Table, key).await?;

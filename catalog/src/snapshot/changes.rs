@@ -26,8 +26,11 @@ pub(crate) struct SnapshotChanges {
     pub(crate) added: HashMap<FileKey, i64>,
     /// Their rows.
     pub(crate) added_rows: u64,
-    /// The paths of the data and delete files that it adds, and of its manifests once all are read.
+    /// The paths of the data and delete files that it adds, and of its manifests once all are read. Of one
+    /// that stands on no other's manifests all live files, since nothing else keeps them.
     pub(crate) added_paths: Vec<String>,
+    /// Whether its parent has no manifests, or is not there.
+    pub(crate) is_first: bool,
     /// The lowest sequence number that a data file comes with: what was read to make the file is of
     /// a snapshot of this number.
     pub(crate) made_at: Option<i64>,
@@ -73,7 +76,7 @@ impl SnapshotChanges {
         let (kept, new) = snapshot.iter().cloned().partition(is_before);
         let is_now = |manifest: &&ListedManifest| now.contains(manifest.path.as_str());
         let dropped = parent.iter().filter(|manifest| !is_now(manifest)).cloned().collect();
-        Self { kept, dropped, new, ..Self::default() }
+        Self { kept, dropped, new, is_first: parent.is_empty(), ..Self::default() }
     }
 
     /// Takes in an entry of a new manifest.
@@ -92,6 +95,9 @@ impl SnapshotChanges {
             }
         } else if !is_own || !entry.is_added() {
             self.existing.insert(key, manifest.spec_id);
+            if self.is_first {
+                self.added_paths.push(entry.path);
+            }
         } else if entry.is_data() {
             self.added.insert(key, manifest.spec_id);
             self.added_rows = self.added_rows.saturating_add(entry.rows);

@@ -7,15 +7,13 @@
 use crate::{
     catalog::LoadedTable,
     error::CatalogError,
-    location::Location,
+    location::{self, Location},
     snapshot::entries::{self, LastSchema},
     storage::Storage,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::TableMetadata;
-use percent_encoding::percent_decode_str;
 use std::{
-    borrow::Cow,
     collections::{BTreeSet, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -50,7 +48,7 @@ impl ReachableFiles {
     /// Takes in what this state of the table names. What an earlier state named stays.
     ///
     /// # Errors
-    /// A list or manifest does not read, or names a file in a way that does not tell where it is.
+    /// A list or manifest does not read, or names a file outside the table's folder.
     pub(super) async fn take_in(
         &mut self,
         storage: &Storage,
@@ -166,24 +164,25 @@ async fn manifests(
 }
 
 /// The keys of a manifest's live files. A file that it only says is deleted is live in a manifest of
-/// another snapshot, or in none.
+/// another snapshot, or in none. One that lies elsewhere by its name may be in the folder all the same.
 async fn live(
     storage: Storage,
     own: Location,
     manifest: String,
 ) -> Result<Vec<u128>, CatalogError> {
+    let folder = own.clone();
     let parse = move |bytes: &[u8]| {
-        let (mut keys, mut odd) = (Vec::new(), None);
+        let (mut keys, mut outside) = (Vec::new(), None);
         entries::each(bytes, &mut |entry| {
             if entry.is_live() {
-                match key_of(&entry.path) {
-                    Ok(key) => keys.push(key),
-                    Err(_) => odd = Some(entry.path),
+                match folder.admit(&entry.path) {
+                    Ok(file) => keys.push(key(file.as_str())),
+                    Err(_) => outside = Some(entry.path),
                 }
             }
         })?;
-        match odd {
-            Some(path) => Err(format!("it names `{path}`, which does not say where that is")),
+        match outside {
+            Some(path) => Err(format!("it names `{path}`, which is not in the table's folder")),
             None => Ok(keys),
         }
     };
@@ -222,9 +221,10 @@ fn key_of(file: &str) -> Result<u128, CatalogError> {
 }
 
 /// The same for a location in its normal form. Some clients decode a name when they write the file and
-/// some do not, so names that differ only by that are one file.
+/// some do not, and some disks do not tell `A` from `a`, so names that differ only by that are one file.
 fn key(location: &str) -> u128 {
-    let decoded: Cow<'_, [u8]> = percent_decode_str(location).into();
+    let mut decoded = location::decoded(location);
+    decoded.make_ascii_lowercase();
     xxh3_128(&decoded)
 }
 

@@ -112,6 +112,19 @@ async fn a_file_that_nothing_names_goes_when_it_was_seen_so_a_day_before() {
 }
 
 #[tokio::test]
+async fn a_mark_of_a_clock_that_was_ahead_is_made_anew() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let left = leave(&catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+    house.clock.store(NOW + 99 * DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left.clone()], 0));
+    house.clock.store(NOW, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left.clone()], 0));
+    house.clock.store(NOW + DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await, (vec![left], 1));
+}
+
+#[tokio::test]
 async fn what_may_be_something_else_stays_and_is_told() {
     let house = house().await;
     let (catalog, table) = one_file(&house).await;
@@ -227,6 +240,100 @@ async fn a_commit_that_names_a_queued_or_deleted_orphan_is_refused_with_its_name
     }
 }
 
+/// An expired snapshot's data file, `data/live.parquet`, that is queued; its list and manifest are not.
+async fn with_queued_file(house: &House) -> (Catalog, LoadedTable, String) {
+    let (catalog, table) = one_file(house).await;
+    leave(&catalog, &table, "data/new.parquet", NOW).await;
+    let work = Work {
+        operation: "overwrite",
+        removes: &["live.parquet"],
+        adds: &[("new.parquet", 10)],
+        ..Work::default()
+    };
+    catalog.commit(put(&catalog, &table, 2, work).await).await.unwrap();
+    let without = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
+    catalog.commit(change("a.t", json!([]), without)).await.unwrap();
+    for name in ["metadata/1.avro", "metadata/m1-data.avro"] {
+        set_time(&in_table(&table, name), NOW + 9 * DAY_MS);
+    }
+    let data = in_table(&table, "data/live.parquet");
+    assert_eq!(sweep(&catalog, "a.t").await.0, [data.as_str()]);
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    (catalog, table, data)
+}
+
+#[tokio::test]
+async fn a_branch_of_an_expired_snapshot_does_not_bring_its_queued_files_back() {
+    let house = house().await;
+    let (catalog, _, data) = with_queued_file(&house).await;
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+    let lists = Work { operation: "replace", lists: &["live.parquet"], ..Work::default() };
+    let sent = put(&catalog, &head, 3, lists).await;
+    let mut updates = serde_json::to_value(&sent.updates).unwrap();
+    updates[0]["snapshot"]["parent-snapshot-id"] = json!(1);
+    updates[1]["ref-name"] = json!("back");
+    let refused = catalog.commit(change("a.t", json!([]), updates)).await.unwrap_err().to_string();
+    assert!(refused.contains(&data) && refused.contains("is about to be deleted"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_is_looked_at_again_when_it_is_sent_again() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let data = leave(&catalog, &table, "data/late.parquet", NOW - 3 * DAY_MS).await;
+    let mut late = put(&catalog, &table, 2, append(&[("late.parquet", 10)])).await;
+    let location = table.metadata.location().to_owned();
+    late.updates.insert(0, iceberg::TableUpdate::SetLocation { location });
+    // It is found whole, and its metadata file is not written.
+    let name = table.metadata_location.rsplit('/').next().unwrap();
+    let number: u32 = name.split('-').next().unwrap().parse().unwrap();
+    catalog.storage().break_for(&[format!("/metadata/{:05}-", number + 1).as_str()]);
+    let failed = catalog.commit(late.clone()).await.unwrap_err();
+    assert!(matches!(failed, CatalogError::Storage { .. }), "{failed:?}");
+    catalog.storage().break_for(&[]);
+    assert_eq!(sweep(&catalog, "a.t").await.0, [data.as_str()]);
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    let refused = catalog.commit(late).await.unwrap_err().to_string();
+    assert!(refused.contains(&data) && refused.contains("is about to be deleted"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_file_is_the_same_whether_its_name_is_encoded_or_not() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    for (id, written, named) in [
+        (2, "k=a b/1.parquet", "k=a%20b/1.parquet"),
+        (3, "k=a%3Ab/1.parquet", "k=a%253Ab/1.parquet"),
+        (4, "K=c/1.parquet", "k=c/1.parquet"),
+    ] {
+        let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+        let data = leave(&catalog, &head, &format!("data/{written}"), NOW - 3 * DAY_MS).await;
+        let work = [(named, 10)];
+        catalog.commit(put(&catalog, &head, id, append(&work)).await).await.unwrap();
+        assert!(!sweep(&catalog, "a.t").await.0.contains(&data), "{named}");
+    }
+    // One that is queued under the name it was written with is not committed under the other one.
+    let data = leave(&catalog, &table, "data/x y.parquet", NOW - 3 * DAY_MS).await;
+    sweep(&catalog, "a.t").await;
+    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+    let late = put(&catalog, &head, 5, append(&[("x%20y.parquet", 10)])).await;
+    let refused = catalog.commit(late).await.unwrap_err().to_string();
+    assert!(refused.contains(&data) && refused.contains("is about to be deleted"), "{refused}");
+}
+
+#[tokio::test]
+async fn nothing_is_an_orphan_where_tables_may_have_files_in_others_folders() {
+    let house = house().await;
+    let (_, table) = one_file(&house).await;
+    leave(&house.catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+    let refused = house.catalog.orphans().search(&ident("a.t"), 0).await.unwrap_err();
+    assert!(refused.to_string().contains("catalog.foreign_files"), "{refused}");
+}
+
 #[tokio::test]
 async fn statistics_that_are_about_to_be_deleted_are_not_committed() {
     let house = house().await;
@@ -249,25 +356,7 @@ async fn statistics_that_are_about_to_be_deleted_are_not_committed() {
 #[tokio::test]
 async fn an_older_state_that_has_a_removed_orphan_is_not_registered() {
     let house = house().await;
-    let (catalog, table) = one_file(&house).await;
-    leave(&catalog, &table, "data/new.parquet", NOW).await;
-    let work = Work {
-        operation: "overwrite",
-        removes: &["live.parquet"],
-        adds: &[("new.parquet", 10)],
-        ..Work::default()
-    };
-    catalog.commit(put(&catalog, &table, 2, work).await).await.unwrap();
-    let without = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
-    catalog.commit(change("a.t", json!([]), without)).await.unwrap();
-    // Its list and manifest are not old enough to go.
-    for name in ["metadata/1.avro", "metadata/m1-data.avro"] {
-        set_time(&in_table(&table, name), NOW + 9 * DAY_MS);
-    }
-    let data = in_table(&table, "data/live.parquet");
-    assert_eq!(sweep(&catalog, "a.t").await.0, [data.as_str()]);
-    house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
-    assert_eq!(sweep(&catalog, "a.t").await.1, 1);
+    let (catalog, table, data) = with_queued_file(&house).await;
     for why in ["is about to be deleted", "was deleted"] {
         let (older, a) = (&table.metadata_location, suite::levels("a"));
         let back = catalog.tables().register_over(&a, "t", older, &suite::anywhere).await;
@@ -358,6 +447,17 @@ async fn a_table_that_another_catalog_commits_to_is_left_alone() {
     assert!(told.to_string().contains("another catalog"), "{told}");
     catalog.commit(set("a.t", "k", "v")).await.unwrap();
     assert_eq!(sweep(&catalog, "a.t").await.0.len(), 2);
+}
+
+#[tokio::test]
+async fn a_table_with_an_unregistered_one_in_its_folder_is_left_alone() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    leave(&catalog, &table, "inner/data/1.parquet", NOW - 10 * DAY_MS).await;
+    assert_eq!(sweep(&catalog, "a.t").await.0.len(), 1);
+    leave(&catalog, &table, "inner/metadata/00000-x.metadata.json", NOW - 10 * DAY_MS).await;
+    let told = catalog.orphans().search(&ident("a.t"), 0).await.unwrap_err();
+    assert!(told.to_string().contains("another table in its folder"), "{told}");
 }
 
 #[tokio::test]
