@@ -24,7 +24,7 @@ use crate::{
     commit,
     error::CatalogError,
     location::Location,
-    snapshot::{self, changes::FileKey, manifests, summary},
+    snapshot::{self, changes::FileKey, entries::FileEntry, manifests, summary},
     storage::Storage,
 };
 use iceberg::{
@@ -34,7 +34,10 @@ use iceberg::{
         Snapshot, SnapshotRef, Summary, TableMetadata,
     },
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Most files that one commit has live again.
 const FILES_MAX: usize = 50_000;
@@ -160,7 +163,7 @@ impl RevertPlan {
                 return Err(self.conflict(&format!("`{}` is live again already", entry.path)));
             }
             if self.live_outputs.contains_key(&entry.path) {
-                holders.insert(manifest.manifest_path);
+                holders.insert(manifest.manifest_path.clone());
                 found.insert(entry.path);
             }
         }
@@ -202,7 +205,8 @@ impl RevertPlan {
         Ok(live)
     }
 
-    /// Whatever deleted rows of the inputs when they were merged still does.
+    /// Whatever deleted rows of the inputs when they were merged still does, and no delete of an output went
+    /// when that was merged again.
     async fn check_old_deletes(
         &self,
         table: &TableHead<'_>,
@@ -212,7 +216,9 @@ impl RevertPlan {
             let gone = missing_from(listed, &table.now, ManifestContentType::Deletes);
             for (entry, _) in row_delta::live_entries(table.storage, &table.own, gone).await? {
                 let is_there = live.contains(&entry.path) || self.deletes.contains(&entry.path);
-                let may_reach = entry.about().is_none_or(|path| self.inputs.contains(path));
+                let is_merged =
+                    |path: &str| self.inputs.contains(path) || self.outputs.contains(path);
+                let may_reach = entry.about().is_none_or(is_merged);
                 if !is_there && may_reach {
                     let why = format!("`{}`, which deleted rows of it, was removed", entry.path);
                     return Err(self.conflict(&why));
@@ -352,7 +358,7 @@ impl TableHead<'_> {
     async fn new_entries(
         &self,
         content: ManifestContentType,
-    ) -> Result<Vec<(snapshot::entries::FileEntry, ManifestFile)>, CatalogError> {
+    ) -> Result<Vec<(FileEntry, Arc<ManifestFile>)>, CatalogError> {
         let new = missing_from(&self.now, &self.before, content);
         row_delta::live_entries(self.storage, &self.own, new).await
     }
