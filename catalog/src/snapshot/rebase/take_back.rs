@@ -16,12 +16,12 @@ mod history;
 
 use self::history::{CompactedGroup, CompactionHistory};
 use super::{
-    ClientWork, LateCommit,
+    ClientWork, LateCommit, guard,
     row_delta::{self, missing_from},
     work::NamedFiles,
 };
 use crate::{
-    commit,
+    ancestors, commit,
     error::CatalogError,
     location::Location,
     snapshot::{self, changes::FileKey, entries::FileEntry, manifests, summary},
@@ -70,8 +70,10 @@ pub(crate) async fn revert(
 ) -> Result<Option<RevertedCompaction>, CatalogError> {
     let parent = late.parent().and_then(|parent| base.snapshot_by_id(parent));
     let (Some(parent), Some(head)) = (parent, base.current_snapshot()) else { return Ok(None) };
-    // Compaction works on `main` alone.
-    if late.branch != MAIN_BRANCH {
+    // Compaction works on `main` alone. Mostly there was none, and then nothing is read.
+    let mut between = ancestors::of(base, Some(head.snapshot_id()))
+        .take_while(|snapshot| snapshot.snapshot_id() != parent.snapshot_id());
+    if late.branch != MAIN_BRANCH || !between.any(guard::is_compaction) {
         return Ok(None);
     }
     let named = NamedFiles::of(late, works)?;
