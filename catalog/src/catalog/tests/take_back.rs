@@ -439,7 +439,7 @@ impl TableModel {
 #[tokio::test]
 async fn whatever_is_taken_back_every_snapshot_has_the_rows_that_it_should() {
     const STEPS: i64 = 40;
-    const TABLES: u64 = 12;
+    const TABLES: u64 = 8;
     let (mut taken_back, mut refused) = (0, 0);
     for seed in 0..TABLES {
         let house = house().await;
