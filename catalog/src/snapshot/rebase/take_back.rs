@@ -71,9 +71,10 @@ pub(crate) async fn revert(
     let parent = late.parent().and_then(|parent| base.snapshot_by_id(parent));
     let (Some(parent), Some(head)) = (parent, base.current_snapshot()) else { return Ok(None) };
     // Compaction works on `main` alone. Mostly there was none, and then nothing is read.
-    let mut between = ancestors::of(base, Some(head.snapshot_id()))
-        .take_while(|snapshot| snapshot.snapshot_id() != parent.snapshot_id());
-    if late.branch != MAIN_BRANCH || !between.any(guard::is_compaction) {
+    let is_compacted = ancestors::of(base, Some(head.snapshot_id()))
+        .take_while(|snapshot| snapshot.snapshot_id() != parent.snapshot_id())
+        .any(guard::is_compaction);
+    if late.branch != MAIN_BRANCH || !is_compacted {
         return Ok(None);
     }
     let named = NamedFiles::of(late, works)?;
