@@ -26,7 +26,6 @@ use super::{
 use crate::{
     commit,
     error::CatalogError,
-    location::Location,
     metadata_file::cache::EncodedParts,
     metastore::{ChangeSet, CommitPart, ObsoleteFile, SwapOutcome, Watermark},
     row_sum::RowSum,
@@ -296,13 +295,10 @@ impl Catalog {
         let changes = ChangeSet::changing(&change.requirements, updates);
         draft.make(metadata, encoded, Some(file));
         if let Some(rebased) = rebased {
-            draft.written.extend(rebased.written);
             let not_before_ms = draft.now_ms + OBSOLETE_GRACE_MS;
-            // Whoever looks for a file in the queue does so by its normal form.
-            let replaced = rebased.replaced.iter();
-            let replaced = replaced.filter_map(|file| self.inner.storage.normalize(file).ok());
-            let file = |own: Location| ObsoleteFile { location: own.to_string(), not_before_ms };
-            draft.obsolete.extend(replaced.map(file));
+            let file = |location| ObsoleteFile { location, not_before_ms };
+            draft.obsolete.extend(self.replaced_lists(&base, &rebased).into_iter().map(file));
+            draft.written.extend(rebased.written);
         }
         Ok(Some(CommitEffect { snapshots, changes }))
     }

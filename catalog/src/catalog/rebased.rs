@@ -18,7 +18,7 @@ use iceberg::{
     TableUpdate,
     spec::{Snapshot, TableMetadata},
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tracing::info;
 
 impl Catalog {
@@ -50,9 +50,12 @@ impl Catalog {
             ChangeContents::Unread | ChangeContents::DoesMore => None,
         };
         let storage = &self.inner.storage;
-        let Some(works) = rebase::work_of(storage, base, &late, adds).await? else {
-            return held.map(|()| None);
+        let works = match rebase::work_of(storage, base, &late, adds).await {
+            // What does not read cannot be put on top of anything: the commit is late, and no more.
+            Err(cause) if cause.is_damage() => None,
+            works => works?,
         };
+        let Some(works) = works else { return held.map(|()| None) };
         let reverted = rebase::revert(storage, base, &late, &works, self.now_ms()).await?;
         let rebased = match &reverted {
             Some(reverted) => {
@@ -93,6 +96,20 @@ impl Catalog {
         rebased.updates.splice(0..0, reverted.updates.iter().cloned());
         rebased.written.extend_from_slice(&reverted.written);
         Ok(rebased)
+    }
+
+    /// The client's lists that nothing refers to any more, in their normal form: whoever looks for a file in
+    /// the queue does so by that. One that is another snapshot's, whatever the client says, is not deleted.
+    pub(super) fn replaced_lists(
+        &self,
+        base: &TableMetadata,
+        rebased: &RebasedCommit,
+    ) -> Vec<String> {
+        let normal = |list: &str| Some(self.inner.storage.normalize(list).ok()?.to_string());
+        let lists = base.snapshots().map(|snapshot| snapshot.manifest_list());
+        let in_use: HashSet<String> = lists.filter_map(normal).collect();
+        let replaced = rebased.replaced.iter().filter_map(|list| normal(list));
+        replaced.filter(|list| !in_use.contains(list)).collect()
     }
 
     /// Notes that the snapshots of a rebased commit were made here of what was looked at.

@@ -104,7 +104,7 @@ pub(crate) struct RebasedCommit {
     pub(crate) updates: Vec<TableUpdate>,
     /// The files that were written.
     pub(crate) written: Vec<String>,
-    /// The client's manifest lists, and manifests, which nothing refers to.
+    /// The client's manifest lists, which nothing refers to.
     pub(crate) replaced: Vec<String>,
 }
 
@@ -215,7 +215,6 @@ async fn put_all(
             .updates
             .push(TableUpdate::SetSnapshotRef { ref_name: late.branch.to_owned(), reference });
         rebased.replaced.push(snapshot.manifest_list().to_owned());
-        rebased.replaced.extend_from_slice(&work.unused);
     }
     Ok(())
 }
@@ -282,7 +281,7 @@ async fn holders(
     let (mut holders, mut found) = (HashSet::new(), HashSet::new());
     for (entry, manifest) in row_delta::live_entries(storage, own, manifests).await? {
         if work.removed.contains_key(&entry.path) {
-            holders.insert(manifest.manifest_path);
+            holders.insert(manifest.manifest_path.clone());
             found.insert(entry.path);
         }
     }

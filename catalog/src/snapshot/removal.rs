@@ -66,7 +66,7 @@ impl ReadManifests {
 /// goes on from what was found before.
 ///
 /// # Errors
-/// As [`super::build`]: what is not live in one head is in none of the later ones.
+/// As [`super::build`]: what is not live in one head is in a later one only where compaction was taken back.
 pub async fn examine(
     storage: &Storage,
     base: &TableMetadata,

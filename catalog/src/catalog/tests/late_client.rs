@@ -110,3 +110,33 @@ async fn the_list_of_a_rebased_commit_is_queued_in_its_normal_form() {
     let queued = catalog.metastore().obsolete(i64::MAX, 10).await.unwrap();
     assert_eq!(queued, [own_list(&made, 1)]);
 }
+
+#[tokio::test]
+async fn a_list_of_another_snapshot_is_not_queued_with_a_rebased_commit() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let append = |adds| Work { operation: "append", adds, ..Work::default() };
+    let read = catalog.commit(put(catalog, &made, 1, append(&[("a", 10)])).await).await.unwrap();
+    let late = put(catalog, &read, 2, append(&[])).await;
+    catalog.commit(put(catalog, &read, 3, append(&[("b", 10)])).await).await.unwrap();
+    let updates = serde_json::to_string(&late.updates).unwrap();
+    let updates = updates.replace("/metadata/2.avro", "/metadata//1.avro");
+    let late = TableChange { updates: serde_json::from_str(&updates).unwrap(), ..late };
+    let rebased = catalog.commit(late).await.unwrap();
+    assert_eq!(rebased.metadata.current_snapshot_id(), Some(2));
+    assert!(catalog.metastore().obsolete(i64::MAX, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_late_commit_of_a_list_that_does_not_read_has_lost_a_race() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let append = |adds| Work { operation: "append", adds, ..Work::default() };
+    let read = catalog.commit(put(catalog, &made, 1, append(&[("a", 10)])).await).await.unwrap();
+    let late = change("a.t", on_main(Some(1)), add_snapshot(&read, 2, &own_list(&read, 2)));
+    catalog.commit(put(catalog, &read, 3, append(&[("b", 10)])).await).await.unwrap();
+    let lost = catalog.commit(late).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+}

@@ -24,7 +24,7 @@ use iceberg::{
     ErrorKind,
     spec::{ManifestContentType, ManifestFile, SnapshotRef, TableMetadata},
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 /// Manifests that are read at a time.
 const READS_AT_ONCE: usize = 8;
@@ -122,7 +122,7 @@ pub(super) async fn live_entries(
     storage: &Storage,
     own: &Location,
     manifests: Vec<ManifestFile>,
-) -> Result<Vec<(FileEntry, ManifestFile)>, CatalogError> {
+) -> Result<Vec<(FileEntry, Arc<ManifestFile>)>, CatalogError> {
     let mut all = all_entries(storage, own, manifests).await?;
     all.retain(|(entry, _)| entry.is_live());
     Ok(all)
@@ -133,15 +133,15 @@ pub(super) async fn all_entries(
     storage: &Storage,
     own: &Location,
     manifests: Vec<ManifestFile>,
-) -> Result<Vec<(FileEntry, ManifestFile)>, CatalogError> {
+) -> Result<Vec<(FileEntry, Arc<ManifestFile>)>, CatalogError> {
     let unreadable = |cause: String| CatalogError::Iceberg {
         operation: "read a manifest",
         source: iceberg::Error::new(ErrorKind::DataInvalid, cause),
     };
     let reads = manifests.into_iter().map(|manifest| async move {
         let bytes = storage.get(own.admit(&manifest.manifest_path)?.as_str()).await?;
-        let mut found = Vec::new();
-        let read = entries::each(&bytes, &mut |entry| found.push((entry, manifest.clone())));
+        let (mut found, manifest) = (Vec::new(), Arc::new(manifest));
+        let read = entries::each(&bytes, &mut |entry| found.push((entry, Arc::clone(&manifest))));
         read.map_err(unreadable)?;
         Ok(found)
     });

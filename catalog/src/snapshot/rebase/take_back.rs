@@ -16,15 +16,15 @@ mod history;
 
 use self::history::{CompactedGroup, CompactionHistory};
 use super::{
-    ClientWork, LateCommit,
+    ClientWork, LateCommit, guard,
     row_delta::{self, missing_from},
     work::NamedFiles,
 };
 use crate::{
-    commit,
+    ancestors, commit,
     error::CatalogError,
     location::Location,
-    snapshot::{self, changes::FileKey, manifests, summary},
+    snapshot::{self, changes::FileKey, entries::FileEntry, manifests, summary},
     storage::Storage,
 };
 use iceberg::{
@@ -34,7 +34,10 @@ use iceberg::{
         Snapshot, SnapshotRef, Summary, TableMetadata,
     },
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Most files that one commit has live again.
 const FILES_MAX: usize = 50_000;
@@ -67,8 +70,11 @@ pub(crate) async fn revert(
 ) -> Result<Option<RevertedCompaction>, CatalogError> {
     let parent = late.parent().and_then(|parent| base.snapshot_by_id(parent));
     let (Some(parent), Some(head)) = (parent, base.current_snapshot()) else { return Ok(None) };
-    // Compaction works on `main` alone.
-    if late.branch != MAIN_BRANCH {
+    // Compaction works on `main` alone. Mostly there was none, and then nothing is read.
+    let is_compacted = ancestors::of(base, Some(head.snapshot_id()))
+        .take_while(|snapshot| snapshot.snapshot_id() != parent.snapshot_id())
+        .any(guard::is_compaction);
+    if late.branch != MAIN_BRANCH || !is_compacted {
         return Ok(None);
     }
     let named = NamedFiles::of(late, works)?;
@@ -160,7 +166,7 @@ impl RevertPlan {
                 return Err(self.conflict(&format!("`{}` is live again already", entry.path)));
             }
             if self.live_outputs.contains_key(&entry.path) {
-                holders.insert(manifest.manifest_path);
+                holders.insert(manifest.manifest_path.clone());
                 found.insert(entry.path);
             }
         }
@@ -202,7 +208,8 @@ impl RevertPlan {
         Ok(live)
     }
 
-    /// Whatever deleted rows of the inputs when they were merged still does.
+    /// Whatever deleted rows of the inputs when they were merged still does, and no delete of an output went
+    /// when that was merged again.
     async fn check_old_deletes(
         &self,
         table: &TableHead<'_>,
@@ -212,7 +219,9 @@ impl RevertPlan {
             let gone = missing_from(listed, &table.now, ManifestContentType::Deletes);
             for (entry, _) in row_delta::live_entries(table.storage, &table.own, gone).await? {
                 let is_there = live.contains(&entry.path) || self.deletes.contains(&entry.path);
-                let may_reach = entry.about().is_none_or(|path| self.inputs.contains(path));
+                let is_merged =
+                    |path: &str| self.inputs.contains(path) || self.outputs.contains(path);
+                let may_reach = entry.about().is_none_or(is_merged);
                 if !is_there && may_reach {
                     let why = format!("`{}`, which deleted rows of it, was removed", entry.path);
                     return Err(self.conflict(&why));
@@ -352,7 +361,7 @@ impl TableHead<'_> {
     async fn new_entries(
         &self,
         content: ManifestContentType,
-    ) -> Result<Vec<(snapshot::entries::FileEntry, ManifestFile)>, CatalogError> {
+    ) -> Result<Vec<(FileEntry, Arc<ManifestFile>)>, CatalogError> {
         let new = missing_from(&self.now, &self.before, content);
         row_delta::live_entries(self.storage, &self.own, new).await
     }

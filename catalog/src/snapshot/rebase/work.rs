@@ -30,8 +30,6 @@ pub(crate) struct ClientWork {
     pub(super) removed: HashMap<String, bool>,
     /// Manifests that it leaves out.
     pub(super) dropped: HashSet<String>,
-    /// Manifests of its own that say what it takes out; others are written in their place.
-    pub(super) unused: Vec<String>,
 }
 
 /// The files of its base that a late commit takes out or deletes rows of.
@@ -129,7 +127,7 @@ impl ClientWork {
                     let told = if entry.is_live() { &mut existing } else { &mut gone };
                     told.insert(FileKey::of(&entry.path));
                 }
-                work.unused.push(manifest.manifest_path);
+                // Others are written in its place. It stays on disk: only the client says that it is its own.
                 continue;
             }
             for (entry, _) in found {
@@ -150,7 +148,7 @@ impl ClientWork {
         work.added.iter_mut().for_each(renumber);
         for (entry, manifest) in row_delta::live_entries(storage, own, dropped).await? {
             let key = FileKey::of(&entry.path);
-            work.dropped.insert(manifest.manifest_path);
+            work.dropped.insert(manifest.manifest_path.clone());
             if existing.remove(&key) {
                 continue;
             }

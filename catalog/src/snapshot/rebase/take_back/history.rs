@@ -10,6 +10,7 @@ use crate::{
     commit::{COMPACTION, TAKEN_BACK},
     error::CatalogError,
     snapshot::{
+        entries::FileEntry,
         manifests,
         rebase::{
             guard,
@@ -88,13 +89,19 @@ impl CompactionHistory {
             };
             let before = manifests::read_list(table.storage, table.base, before).await?;
             let listed = manifests::read_list(table.storage, table.base, compaction).await?;
-            let read = ReadFiles::of(table, compaction, &before, &listed).await?;
             let kind = compaction.summary().additional_properties.get(COMPACTION);
             if kind.is_some_and(|kind| kind == TAKEN_BACK) {
-                history.leave_out(read.inputs.into_keys().collect());
+                let own = own_manifests(compaction, &before, &listed, ManifestContentType::Data);
+                let read = row_delta::all_entries(table.storage, &table.own, own).await?;
+                let (live, gone): (Vec<_>, Vec<_>) =
+                    read.into_iter().map(|(entry, _)| entry).partition(FileEntry::is_live);
+                let paths = |entries: Vec<FileEntry>| -> HashSet<String> {
+                    entries.into_iter().map(|entry| entry.path).collect()
+                };
+                history.leave_out(paths(gone), &paths(live));
                 continue;
             }
-            let groups = read.groups();
+            let groups = ReadFiles::of(table, compaction, &before, &listed).await?.groups();
             let mut groups: Vec<CompactedGroup> =
                 groups.into_iter().filter(|group| group.is_needed(&needed)).collect();
             if groups.is_empty() {
@@ -126,19 +133,29 @@ impl CompactionHistory {
     }
 
     /// Leaves out what was taken back before: the groups with these outputs, and those that wrote what
-    /// these had merged.
-    fn leave_out(&mut self, mut outputs: HashSet<String>) {
-        loop {
+    /// these had merged, unless that is `live` again.
+    fn leave_out(&mut self, mut outputs: HashSet<String>, live: &HashSet<String>) {
+        while !outputs.is_empty() {
             let is_back = |group: &mut CompactedGroup| {
                 group.output_paths().any(|path| outputs.contains(path))
             };
             let back: Vec<CompactedGroup> = self.groups.extract_if(.., is_back).collect();
-            if back.is_empty() {
-                return;
-            }
-            outputs = back.into_iter().flat_map(|group| group.inputs).collect();
+            let inputs = back.into_iter().flat_map(|group| group.inputs);
+            outputs = inputs.filter(|path| !live.contains(path)).collect();
         }
     }
+}
+
+/// The manifests of a kind that came with a compaction.
+fn own_manifests(
+    compaction: &SnapshotRef,
+    before: &[ManifestFile],
+    listed: &[ManifestFile],
+    content: ManifestContentType,
+) -> Vec<ManifestFile> {
+    let mut new = missing_from(listed, before, content);
+    new.retain(|manifest| manifest.added_snapshot_id == compaction.snapshot_id());
+    new
 }
 
 /// The partition of a file, with its spec.
@@ -161,10 +178,10 @@ impl ReadFiles {
         listed: &[ManifestFile],
     ) -> Result<Self, CatalogError> {
         let (storage, own, id) = (table.storage, &table.own, compaction.snapshot_id());
-        let is_own = |manifest: &ManifestFile| manifest.added_snapshot_id == id;
         let mut read = Self::default();
-        let mut data = missing_from(listed, before, ManifestContentType::Data);
-        data.retain(is_own);
+        let mut data = own_manifests(compaction, before, listed, ManifestContentType::Data);
+        // Others are merged of what was there before.
+        data.retain(|manifest| manifest.has_added_files() || manifest.has_deleted_files());
         for manifest in data {
             for entry in manifests::restore::all(storage, own, &manifest).await? {
                 if entry.snapshot_id() != Some(id) {
@@ -181,8 +198,7 @@ impl ReadFiles {
                 }
             }
         }
-        let mut deletes = missing_from(listed, before, ManifestContentType::Deletes);
-        deletes.retain(is_own);
+        let deletes = own_manifests(compaction, before, listed, ManifestContentType::Deletes);
         for (entry, _) in row_delta::all_entries(storage, own, deletes).await? {
             let is_removed = !entry.is_live() && entry.snapshot_id == Some(id);
             if let Some(about) = entry.about().filter(|_| is_removed) {
