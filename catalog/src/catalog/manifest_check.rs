@@ -339,7 +339,7 @@ impl Catalog {
         let path = manifest.path.clone();
         let within = self.inner.options.checks_contents.then(|| own.clone());
         let read = move |bytes: &[u8]| {
-            let mut changes = SnapshotChanges { is_first, ..SnapshotChanges::default() };
+            let mut changes = SnapshotChanges::new(is_first);
             let mut outside = None;
             entries::each(bytes, &mut |entry| {
                 if let Some(own) = &within {

@@ -66,6 +66,11 @@ pub(crate) struct OnlyAdds {
 }
 
 impl SnapshotChanges {
+    /// None yet, of a snapshot that stands on another's manifests or on none.
+    pub(crate) fn new(is_first: bool) -> Self {
+        Self { is_first, ..Self::default() }
+    }
+
     /// A snapshot's manifests beside its parent's.
     pub(crate) fn between(parent: &[ListedManifest], snapshot: &[ListedManifest]) -> Self {
         fn paths(list: &[ListedManifest]) -> HashSet<&str> {
