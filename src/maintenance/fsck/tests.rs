@@ -27,6 +27,7 @@ struct House {
     ids: IdGenerator,
     table: TableIdent,
     fsck: Fsck,
+    tasks: Tasks,
     position: u64,
     folder: tempfile::TempDir,
 }
@@ -45,8 +46,9 @@ impl House {
         catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
-        let fsck = Fsck::new(&catalog, ServiceTables::default());
-        Self { catalog, clock, ids, table, fsck, position: 0, folder }
+        let tasks = Tasks::default();
+        let fsck = Fsck::new(&catalog, ServiceTables::default(), &tasks);
+        Self { catalog, clock, ids, table, fsck, tasks, position: 0, folder }
     }
 
     async fn load(&self) -> LoadedTable {
@@ -348,6 +350,42 @@ async fn a_run_that_nobody_waits_for_makes_way_for_the_next() {
     let left = tokio::time::timeout(Duration::ZERO, house.fsck.run(&request)).await;
     assert!(left.is_err(), "{left:?}");
     assert!(house.check().await.is_whole());
+}
+
+#[tokio::test]
+async fn a_run_ends_when_the_server_stops() {
+    let house = House::new().await;
+    house.tasks.stop(Duration::ZERO).await;
+    let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Rows };
+    let ended = house.fsck.run(&request).await;
+    assert!(matches!(ended, Err(FsckError::Stopped)), "{ended:?}");
+}
+
+/// The table with one row more in the total of its current snapshot.
+fn with_one_row_more(loaded: &LoadedTable) -> LoadedTable {
+    let mut metadata = serde_json::to_value(&*loaded.metadata).unwrap();
+    let current = metadata["current-snapshot-id"].clone();
+    let snapshots = metadata["snapshots"].as_array_mut().unwrap();
+    let snapshot = snapshots.iter_mut().find(|it| it["snapshot-id"] == current).unwrap();
+    let total = &mut snapshot["summary"]["total-records"];
+    let rows: u64 = total.as_str().unwrap().parse().unwrap();
+    *total = (rows + 1).to_string().into();
+    let metadata = Arc::new(serde_json::from_value(metadata).unwrap());
+    LoadedTable { metadata, ..loaded.clone() }
+}
+
+#[tokio::test]
+async fn a_wrong_total_is_damage_where_a_snapshot_of_ours_brought_it() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(rows(11, 10), (11, 20)).await;
+    let table = house.check_as(&with_one_row_more(&house.load().await)).await;
+    assert_eq!(kinds(&table), [FindingKind::Summary], "{table:?}");
+    // Once the snapshot before is gone, another engine's may have brought it.
+    house.expire().await;
+    let table = house.check_as(&with_one_row_more(&house.load().await)).await;
+    assert!(table.is_whole(), "{table:?}");
+    assert!(table.notes.iter().any(|note| note.kind == FindingKind::Summary), "{table:?}");
 }
 
 #[tokio::test]
