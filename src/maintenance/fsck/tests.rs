@@ -2,7 +2,10 @@ use super::*;
 use arrow::record_batch::RecordBatch;
 use iceberg::{
     TableUpdate,
-    spec::{DataFile, FormatVersion, ManifestList, ManifestWriterBuilder, Operation},
+    spec::{
+        DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, ManifestList,
+        ManifestWriterBuilder, Operation,
+    },
 };
 use icecore_catalog::{
     catalog::TableChange,
@@ -83,6 +86,18 @@ impl House {
         self.add(rows, summary, Some(last)).await
     }
 
+    /// Adds rows as another engine does, in files that have its names.
+    async fn append_of_others(&self, rows: RecordBatch) {
+        let (storage, loaded) = (self.catalog.storage(), self.load().await);
+        let metadata = &loaded.metadata;
+        let written = writer::write(storage, metadata, vec![rows], &self.ids).await.unwrap();
+        let spec = metadata.default_partition_spec_id();
+        let added = written.iter().map(|file| renamed(file, spec)).collect();
+        let new = NewSnapshot { added, ..NewSnapshot::default() };
+        self.catalog.add_snapshot(&self.table, new).await.unwrap();
+        self.clock.advance_ms(1_000);
+    }
+
     /// Takes files out.
     async fn remove(
         &self,
@@ -132,6 +147,22 @@ fn own() -> BTreeMap<String, String> {
 /// Rows with so many numbers from the first on.
 fn rows(first: i64, count: usize) -> RecordBatch {
     icecore_samples::events(count, 1, first, first.unsigned_abs())
+}
+
+/// The file under a name that a client gives.
+fn renamed(file: &DataFile, spec: i32) -> DataFile {
+    let location = file.file_path().replace(".parquet", "-theirs.parquet");
+    fs::rename(path(file.file_path()), path(&location)).unwrap();
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(location)
+        .file_format(DataFileFormat::Parquet)
+        .partition(file.partition().clone())
+        .partition_spec_id(spec)
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .build()
+        .unwrap()
 }
 
 fn path(file: &str) -> PathBuf {
@@ -254,6 +285,19 @@ async fn totals_tell_what_snapshots_that_are_gone_did() {
     let table = house.check().await;
     assert!(table.is_whole(), "{table:?}");
     assert_eq!((table.snapshots, spans(&table)), (1, vec![(11, 15, true)]));
+}
+
+#[tokio::test]
+async fn totals_of_snapshots_that_are_gone_count_rows_of_other_engines_too() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.append_of_others(rows(3, 7)).await;
+    house.commit(rows(16, 10), (16, 25)).await;
+    house.commit(rows(26, 10), (26, 35)).await;
+    house.expire().await;
+    let table = house.check().await;
+    assert!(table.is_whole(), "{table:?}");
+    assert_eq!((table.rows, spans(&table)), (37, vec![(11, 15, true)]));
 }
 
 #[tokio::test]

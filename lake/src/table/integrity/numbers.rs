@@ -62,6 +62,8 @@ struct NumberPass {
     /// Rows whose number is not one of their commit's.
     strays: u64,
     foreign: u64,
+    /// Rows with a number in other files of another engine: its own, or ours written anew.
+    others: u64,
 }
 
 impl NumberPass {
@@ -76,6 +78,7 @@ impl NumberPass {
             above: 0,
             strays: 0,
             foreign: 0,
+            others: 0,
         }
     }
 
@@ -101,8 +104,12 @@ impl NumberPass {
                 }
                 continue;
             }
-            if let FileOrigin::Log((first, last)) = origin {
-                self.strays += u64::from(!(first..=last).contains(&number));
+            match origin {
+                FileOrigin::Log((first, last)) => {
+                    self.strays += u64::from(!(first..=last).contains(&number));
+                }
+                FileOrigin::Other => self.others += 1,
+                FileOrigin::Service | FileOrigin::Foreign => (),
             }
             if self.range.end <= number {
                 self.beyond = Some(self.beyond.map_or(number, |beyond| beyond.min(number)));
@@ -125,6 +132,8 @@ struct MissingNumbers {
     ranges: Vec<SeqRange>,
     ranges_total: u64,
     numbers: u64,
+    /// Rows that another engine may have added, which totals count beside ours.
+    foreign: u64,
 }
 
 impl MissingNumbers {
@@ -205,6 +214,7 @@ async fn count(
         };
         if start == 1 {
             tell_of_rows(check, &pass, ledger);
+            missing.foreign = pass.foreign.saturating_add(pass.others);
         }
         tell_of_twice(check, &pass, ledger);
         let next = pass.beyond;
@@ -431,7 +441,7 @@ fn without((first, last): SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
 /// Reports the gaps with their reasons.
 fn explain(check: &mut TableCheck<'_>, ledger: &CommitLedger, missing: &MissingNumbers) {
     // Of snapshots that are gone the totals tell, and rows of other engines are among them.
-    let foreign = if ledger.has_holes { check.found.report.foreign_rows } else { 0 };
+    let foreign = if ledger.has_holes { missing.foreign } else { 0 };
     let is_explained =
         ledger.slack.is_none_or(|slack| missing.numbers <= slack.saturating_add(foreign));
     let removed = is_explained.then(|| REMOVED.to_owned());
