@@ -271,10 +271,12 @@ async fn rows_of_other_engines_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn rows_that_others_deleted_are_explained_and_those_that_a_rewrite_lost_are_not() {
-    for (operation, summary, is_whole) in
-        [(Operation::Delete, BTreeMap::new(), true), (Operation::Replace, own(), false)]
-    {
+async fn rows_that_were_deleted_are_explained_and_those_that_a_rewrite_lost_are_not() {
+    for (operation, summary, is_whole) in [
+        (Operation::Delete, BTreeMap::new(), true),
+        (Operation::Delete, own(), true),
+        (Operation::Replace, own(), false),
+    ] {
         let mut house = House::new().await;
         let files = house.commit(rows(1, 30), (1, 30)).await;
         house.commit(rows(31, 30), (31, 60)).await;
