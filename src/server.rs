@@ -207,7 +207,7 @@ impl Server {
             flush,
             sql,
             wal,
-            fsck: Fsck::new(&catalog, config.tables.clone()),
+            fsck: Fsck::new(&catalog, config.tables.clone(), &tasks),
             catalog,
             access: access.clone(),
             clock,

@@ -14,7 +14,7 @@ use icecore_schemas::{error_code::ErrorCode, fsck::FsckParameters};
 ///
 /// # Errors
 /// 404 for a namespace or table that is not there; 429 while another check goes on; 503 where the
-/// warehouse or the metastore does not answer.
+/// warehouse or the metastore does not answer, or the server stops.
 pub async fn run(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
@@ -35,6 +35,7 @@ impl From<FsckError> for ApiError {
         match cause {
             FsckError::Catalog(cause) => cause.into(),
             FsckError::Busy => Self::new(ErrorCode::TooManyRequests, cause.to_string()),
+            FsckError::Stopped => Self::new(ErrorCode::Unavailable, cause.to_string()),
         }
     }
 }

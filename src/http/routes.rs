@@ -389,7 +389,7 @@ pub const ROUTES: &[Route] = &[
         .refuses(&[
             (404, "No such namespace or table"),
             (429, "A check goes on already"),
-            (503, "The warehouse or the metastore does not answer"),
+            (503, "The warehouse or the metastore does not answer, or the server stops"),
         ]),
     get("/healthz", Open, |m| on(m, health::healthz))
         .about("Alive")

@@ -2,7 +2,7 @@
 //!
 //! What is looked at in a table is [`integrity`]'s to know. Here is which tables, one after the other, what
 //! the metastore says of each, and which files nothing names. A run is one at a time, and ends where
-//! nobody waits for it any more.
+//! nobody waits for it any more, or the server stops.
 //!
 //! Its one invariant: it changes nothing. A file that goes meanwhile because no snapshot needs it is no
 //! damage, and a store that does not answer is an error.
@@ -10,6 +10,7 @@
 mod index;
 mod orphans;
 
+use crate::tasks::{ShutdownSignal, Tasks};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
@@ -43,6 +44,9 @@ pub enum FsckError {
     /// As many runs go on as may.
     #[error("a check goes on already: wait until it has ended")]
     Busy,
+    /// The server stops.
+    #[error("the server stops: run the check again once it is back")]
+    Stopped,
 }
 
 /// What is checked.
@@ -65,14 +69,19 @@ struct FsckInner {
     catalog: Catalog,
     tables: ServiceTables,
     running: Semaphore,
+    stopping: ShutdownSignal,
 }
 
 impl Fsck {
-    /// Checks tables of `catalog`, of which the service writes `tables`.
+    /// Checks tables of `catalog`, of which the service writes `ours`, until `tasks` stop.
     #[must_use]
-    pub fn new(catalog: &Catalog, tables: ServiceTables) -> Self {
-        let running = Semaphore::new(RUNS_MAX);
-        Self(Arc::new(FsckInner { catalog: catalog.clone(), tables, running }))
+    pub fn new(catalog: &Catalog, ours: ServiceTables, tasks: &Tasks) -> Self {
+        Self(Arc::new(FsckInner {
+            catalog: catalog.clone(),
+            tables: ours,
+            running: Semaphore::new(RUNS_MAX),
+            stopping: tasks.stopping(),
+        }))
     }
 
     /// Checks what is asked for. It may be dropped at any time.
@@ -81,6 +90,15 @@ impl Fsck {
     /// [`FsckError`]
     pub async fn run(&self, request: &FsckRequest) -> Result<FsckReport, FsckError> {
         let Ok(_one) = self.0.running.try_acquire() else { return Err(FsckError::Busy) };
+        let mut stopping = self.0.stopping.clone();
+        // Cancel-safe: a check changes nothing.
+        tokio::select! {
+            ended = Box::pin(self.check_tables(request)) => ended,
+            () = stopping.asked() => Err(FsckError::Stopped),
+        }
+    }
+
+    async fn check_tables(&self, request: &FsckRequest) -> Result<FsckReport, FsckError> {
         let started = Instant::now();
         let mut tables = Vec::new();
         for table in self.tables(request).await? {

@@ -70,6 +70,12 @@ fn new_event(n: u32) -> Value {
         "data": { "n": n, "deployment_environment": format!("env-{n}") } })
 }
 
+async fn check_whole(server: &TestServer) {
+    let answer = server.post("/admin/fsck", "application/json", "").await;
+    let report: Value = answer.json().await.unwrap();
+    assert_eq!(report["whole"], true, "{report}");
+}
+
 async fn metadata(server: &TestServer) -> Value {
     server.get(EVENTS_OF).await.json::<Value>().await.unwrap()["metadata"].clone()
 }
@@ -165,6 +171,7 @@ async fn tables_of_an_earlier_release_get_two_columns_and_keep_every_row() {
     let reply = server.post("/ingest", "application/x-ndjson", in_other_words(of_shop)).await;
     assert_eq!(reply.json::<Value>().await.unwrap()["duplicates"], 60);
     assert_eq!(server.rows(NS, COUNT).await, json!([[63, 63, 63]]));
+    check_whole(&server).await;
     server.stop().await;
 }
 
@@ -261,6 +268,7 @@ async fn columns_of_others_with_a_new_columns_name_are_adopted_or_keep_it_out() 
         server.rows(NS, "SELECT note FROM events WHERE id = 'theirs'").await,
         json!([["by hand"]])
     );
+    check_whole(&server).await;
     server.stop().await;
 }
 

@@ -31,7 +31,7 @@ use icecore_catalog::{
     storage::{Storage, is_missing},
 };
 use icecore_schemas::{
-    fsck::{FindingKind, FsckFinding, FsckTable},
+    fsck::{FINDINGS_MAX, FindingKind, FsckFinding, FsckTable},
     service_table::{RecordKind, ServiceTable},
 };
 use manifests::ManifestSums;
@@ -71,7 +71,7 @@ pub struct CheckedTable<'a> {
     pub depth: CheckDepth,
 }
 
-/// A file that is not there.
+/// A file that is not there, or that the store does not give.
 #[derive(Clone, Debug)]
 pub struct MissingFile {
     /// Where it should be.
@@ -118,14 +118,15 @@ fn key(location: &str) -> u128 {
 /// [`CatalogError`]: the warehouse does not answer, so nothing is known of its files.
 pub async fn check(input: CheckedTable<'_>) -> Result<TableFindings, CatalogError> {
     let mut check = TableCheck::new(input)?;
-    for snapshot in newest_first(&input.table.metadata) {
+    let snapshots = newest_first(&input.table.metadata);
+    for snapshot in &snapshots {
         check.found.report.snapshots += 1;
-        Box::pin(snapshots::check(&mut check, &snapshot)).await?;
+        Box::pin(snapshots::check(&mut check, snapshot)).await?;
     }
+    snapshots::check_totals(&mut check, &snapshots);
     if input.ours.is_some() {
         let ledger = history::check(&mut check);
-        let has_numbers = input.ours.is_some_and(|ours| ours.kind == RecordKind::Events);
-        if has_numbers && input.depth == CheckDepth::Rows {
+        if check.counts_numbers() {
             Box::pin(numbers::check(&mut check, &ledger)).await?;
         }
     }
@@ -160,6 +161,10 @@ struct TableCheck<'a> {
     own: Location,
     found: TableFindings,
     manifests: HashMap<String, ManifestSums>,
+    /// What is live in each snapshot whose manifests all read.
+    sums: HashMap<i64, ManifestSums>,
+    /// Manifests that are not as their list says, of which nobody knows any more who added them.
+    of_unknown: Vec<FsckFinding>,
     files: HashMap<u128, KnownFile>,
     /// The columns that are read of data files; none where the table has none with single values.
     data_columns: Option<FileColumns>,
@@ -200,6 +205,8 @@ impl<'a> TableCheck<'a> {
             own: input.storage.normalize(table.location())?,
             found,
             manifests: HashMap::new(),
+            sums: HashMap::new(),
+            of_unknown: Vec::new(),
             files: HashMap::new(),
             data_columns: columns,
             delete_columns: position_columns().ok(),
@@ -215,6 +222,12 @@ impl<'a> TableCheck<'a> {
 
     fn is_ours(&self) -> bool {
         self.input.ours.is_some()
+    }
+
+    /// Whether the numbers of the rows are counted, for which deletion vectors are read.
+    fn counts_numbers(&self) -> bool {
+        let has_numbers = self.input.ours.is_some_and(|ours| ours.kind == RecordKind::Events);
+        has_numbers && self.input.depth == CheckDepth::Rows
     }
 
     fn damage(&mut self, finding: FsckFinding) {
@@ -233,13 +246,15 @@ impl<'a> TableCheck<'a> {
         }
     }
 
-    /// Damage where we wrote what a snapshot brought, or nobody knows who did, and a note where another
-    /// engine recorded it so.
+    /// Damage where we wrote what a snapshot brought, and a note where another engine recorded it so. Where
+    /// the snapshot is gone the totals decide.
     fn tell(&mut self, snapshot: i64, finding: FsckFinding) {
-        let made = self.table().snapshot_by_id(snapshot);
-        match self.is_ours() && made.is_none_or(history::is_own) {
-            true => self.damage(finding),
-            false => self.note(finding),
+        match self.table().snapshot_by_id(snapshot) {
+            Some(made) if self.is_ours() && history::is_own(made) => self.damage(finding),
+            None if self.is_ours() && self.of_unknown.len() < FINDINGS_MAX => {
+                self.of_unknown.push(finding);
+            }
+            _ => self.note(finding),
         }
     }
 
@@ -274,13 +289,7 @@ impl<'a> TableCheck<'a> {
         }
         if is_missing(&cause) {
             let what = format!("{} is not there", finding.what);
-            let finding = FsckFinding { kind: FindingKind::Missing, what, ..finding };
-            match self.found.missing.len() < MISSING_MAX {
-                true => {
-                    self.found.missing.push(MissingFile { location: location.to_owned(), finding });
-                }
-                false => self.damage(finding),
-            }
+            self.lack(location, FsckFinding { kind: FindingKind::Missing, what, ..finding });
             return Ok(());
         }
         if matches!(cause, CatalogError::LocationForbidden(_)) {
@@ -290,16 +299,30 @@ impl<'a> TableCheck<'a> {
         }
         let what = format!("{}: {}", finding.what, with_causes(&cause));
         self.answers(cause).await?;
-        self.damage(FsckFinding { kind: FindingKind::Unreadable, what, ..finding });
+        // Some stores refuse files that are not there.
+        self.lack(location, FsckFinding { kind: FindingKind::Unreadable, what, ..finding });
         Ok(())
     }
 
-    /// Fails with `cause` where the warehouse as a whole may be why.
+    /// Keeps what is damage if the table still needs the file.
+    fn lack(&mut self, location: &str, finding: FsckFinding) {
+        match self.found.missing.len() < MISSING_MAX {
+            true => {
+                self.found.missing.push(MissingFile { location: location.to_owned(), finding });
+            }
+            false => self.damage(finding),
+        }
+    }
+
+    /// Fails where the warehouse as a whole may be the cause.
     async fn answers(&self, cause: CatalogError) -> Result<(), CatalogError> {
-        let is_outage = matches!(cause, CatalogError::WarehouseOutage(_));
-        match is_outage || !self.stands().await? {
-            true => Err(cause),
-            false => Ok(()),
+        if matches!(cause, CatalogError::WarehouseOutage(_)) {
+            return Err(cause);
+        }
+        match self.stands().await? {
+            true => Ok(()),
+            // It may answer again in a moment, and what failed is no damage all the same.
+            false => Err(CatalogError::WarehouseOutage(with_causes(&cause))),
         }
     }
 
@@ -341,7 +364,7 @@ impl<'a> TableCheck<'a> {
         }
         if 0 < self.unread_formats {
             let text = format!(
-                "{} files are not Parquet or are encrypted: their lengths alone were checked",
+                "{} files are not Parquet, or are encrypted: their lengths alone were checked",
                 self.unread_formats
             );
             self.note(FsckFinding::new(FindingKind::Unchecked, text));

@@ -2,7 +2,10 @@ use super::*;
 use arrow::record_batch::RecordBatch;
 use iceberg::{
     TableUpdate,
-    spec::{DataFile, FormatVersion, ManifestList, ManifestWriterBuilder, Operation},
+    spec::{
+        DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, ManifestList,
+        ManifestWriterBuilder, Operation,
+    },
 };
 use icecore_catalog::{
     catalog::TableChange,
@@ -27,6 +30,7 @@ struct House {
     ids: IdGenerator,
     table: TableIdent,
     fsck: Fsck,
+    tasks: Tasks,
     position: u64,
     folder: tempfile::TempDir,
 }
@@ -45,8 +49,9 @@ impl House {
         catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
-        let fsck = Fsck::new(&catalog, ServiceTables::default());
-        Self { catalog, clock, ids, table, fsck, position: 0, folder }
+        let tasks = Tasks::default();
+        let fsck = Fsck::new(&catalog, ServiceTables::default(), &tasks);
+        Self { catalog, clock, ids, table, fsck, tasks, position: 0, folder }
     }
 
     async fn load(&self) -> LoadedTable {
@@ -81,6 +86,18 @@ impl House {
         self.add(rows, summary, Some(last)).await
     }
 
+    /// Adds rows as another engine does, in files that have its names.
+    async fn append_of_others(&self, rows: RecordBatch) {
+        let (storage, loaded) = (self.catalog.storage(), self.load().await);
+        let metadata = &loaded.metadata;
+        let written = writer::write(storage, metadata, vec![rows], &self.ids).await.unwrap();
+        let spec = metadata.default_partition_spec_id();
+        let added = written.iter().map(|file| renamed(file, spec)).collect();
+        let new = NewSnapshot { added, ..NewSnapshot::default() };
+        self.catalog.add_snapshot(&self.table, new).await.unwrap();
+        self.clock.advance_ms(1_000);
+    }
+
     /// Takes files out.
     async fn remove(
         &self,
@@ -92,6 +109,22 @@ impl House {
         let new = NewSnapshot { operation, read, removed, summary, ..NewSnapshot::default() };
         self.catalog.add_snapshot(&self.table, new).await.unwrap();
         self.clock.advance_ms(1_000);
+    }
+
+    /// Writes the manifest that a snapshot added anew with this file alone.
+    async fn rewrite_manifest(&self, added_by: i64, file: &DataFile) {
+        let metadata = self.load().await.metadata;
+        let snapshot = metadata.current_snapshot().unwrap();
+        let list = fs::read(path(snapshot.manifest_list())).unwrap();
+        let list = ManifestList::parse_with_version(&list, FormatVersion::V2).unwrap();
+        let manifest = list.entries().iter().find(|it| it.added_snapshot_id == added_by).unwrap();
+        let output = self.catalog.storage().file_io().new_output(&manifest.manifest_path).unwrap();
+        let schema = Arc::clone(metadata.current_schema());
+        let spec = metadata.default_partition_spec().as_ref().clone();
+        let writer = ManifestWriterBuilder::new(output, Some(added_by), schema, spec);
+        let mut writer = writer.build_v2_data();
+        writer.add_file(file.clone(), manifest.sequence_number).unwrap();
+        writer.write_manifest_file().await.unwrap();
     }
 
     /// Removes all snapshots but the current one.
@@ -130,6 +163,22 @@ fn own() -> BTreeMap<String, String> {
 /// Rows with so many numbers from the first on.
 fn rows(first: i64, count: usize) -> RecordBatch {
     icecore_samples::events(count, 1, first, first.unsigned_abs())
+}
+
+/// The file under a name that a client gives.
+fn renamed(file: &DataFile, spec: i32) -> DataFile {
+    let location = file.file_path().replace(".parquet", "-theirs.parquet");
+    fs::rename(path(file.file_path()), path(&location)).unwrap();
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(location)
+        .file_format(DataFileFormat::Parquet)
+        .partition(file.partition().clone())
+        .partition_spec_id(spec)
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .build()
+        .unwrap()
 }
 
 fn path(file: &str) -> PathBuf {
@@ -222,10 +271,12 @@ async fn rows_of_other_engines_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn rows_that_others_deleted_are_explained_and_those_that_a_rewrite_lost_are_not() {
-    for (operation, summary, is_whole) in
-        [(Operation::Delete, BTreeMap::new(), true), (Operation::Replace, own(), false)]
-    {
+async fn rows_that_were_deleted_are_explained_and_those_that_a_rewrite_lost_are_not() {
+    for (operation, summary, is_whole) in [
+        (Operation::Delete, BTreeMap::new(), true),
+        (Operation::Delete, own(), true),
+        (Operation::Replace, own(), false),
+    ] {
         let mut house = House::new().await;
         let files = house.commit(rows(1, 30), (1, 30)).await;
         house.commit(rows(31, 30), (31, 60)).await;
@@ -255,6 +306,19 @@ async fn totals_tell_what_snapshots_that_are_gone_did() {
 }
 
 #[tokio::test]
+async fn totals_of_snapshots_that_are_gone_count_rows_of_other_engines_too() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.append_of_others(rows(3, 7)).await;
+    house.commit(rows(16, 10), (16, 25)).await;
+    house.commit(rows(26, 10), (26, 35)).await;
+    house.expire().await;
+    let table = house.check().await;
+    assert!(table.is_whole(), "{table:?}");
+    assert_eq!((table.rows, spans(&table)), (37, vec![(11, 15, true)]));
+}
+
+#[tokio::test]
 async fn a_file_that_goes_while_nobody_needs_it_is_no_damage() {
     let mut house = House::new().await;
     let files = house.commit(rows(1, 30), (1, 30)).await;
@@ -278,20 +342,25 @@ async fn a_manifest_that_lost_a_file_is_found() {
     let mut house = House::new().await;
     let files = house.commit(rows(1, 30), (1, 30)).await;
     assert!(1 < files.len());
-    let metadata = house.load().await.metadata;
-    let snapshot = metadata.current_snapshot().unwrap();
-    let list = fs::read(path(snapshot.manifest_list())).unwrap();
-    let list = ManifestList::parse_with_version(&list, FormatVersion::V2).unwrap();
-    let manifest = list.entries()[0].manifest_path.clone();
-    let output = house.catalog.storage().file_io().new_output(manifest).unwrap();
-    let schema = Arc::clone(metadata.current_schema());
-    let spec = metadata.default_partition_spec().as_ref().clone();
-    let id = Some(snapshot.snapshot_id());
-    let mut writer = ManifestWriterBuilder::new(output, id, schema, spec).build_v2_data();
-    writer.add_file(files[0].clone(), snapshot.sequence_number()).unwrap();
-    writer.write_manifest_file().await.unwrap();
+    let first = house.load().await.metadata.current_snapshot_id().unwrap();
+    house.rewrite_manifest(first, &files[0]).await;
     let found = kinds(&house.check().await);
     for kind in [FindingKind::Counts, FindingKind::Summary, FindingKind::Numbers] {
+        assert!(found.contains(&kind), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_lost_a_file_is_found_when_its_snapshot_is_gone() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    assert!(1 < files.len());
+    let first = house.load().await.metadata.current_snapshot_id().unwrap();
+    house.commit(rows(31, 30), (31, 60)).await;
+    house.expire().await;
+    house.rewrite_manifest(first, &files[0]).await;
+    let found = kinds(&house.check().await);
+    for kind in [FindingKind::Counts, FindingKind::Summary] {
         assert!(found.contains(&kind), "{found:?}");
     }
 }
@@ -348,6 +417,42 @@ async fn a_run_that_nobody_waits_for_makes_way_for_the_next() {
     let left = tokio::time::timeout(Duration::ZERO, house.fsck.run(&request)).await;
     assert!(left.is_err(), "{left:?}");
     assert!(house.check().await.is_whole());
+}
+
+#[tokio::test]
+async fn a_run_ends_when_the_server_stops() {
+    let house = House::new().await;
+    house.tasks.stop(Duration::ZERO).await;
+    let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Rows };
+    let ended = house.fsck.run(&request).await;
+    assert!(matches!(ended, Err(FsckError::Stopped)), "{ended:?}");
+}
+
+/// The table with one row more in the total of its current snapshot.
+fn with_one_row_more(loaded: &LoadedTable) -> LoadedTable {
+    let mut metadata = serde_json::to_value(&*loaded.metadata).unwrap();
+    let current = metadata["current-snapshot-id"].clone();
+    let snapshots = metadata["snapshots"].as_array_mut().unwrap();
+    let snapshot = snapshots.iter_mut().find(|it| it["snapshot-id"] == current).unwrap();
+    let total = &mut snapshot["summary"]["total-records"];
+    let rows: u64 = total.as_str().unwrap().parse().unwrap();
+    *total = (rows + 1).to_string().into();
+    let metadata = Arc::new(serde_json::from_value(metadata).unwrap());
+    LoadedTable { metadata, ..loaded.clone() }
+}
+
+#[tokio::test]
+async fn a_wrong_total_is_damage_where_a_snapshot_of_ours_brought_it() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(rows(11, 10), (11, 20)).await;
+    let table = house.check_as(&with_one_row_more(&house.load().await)).await;
+    assert_eq!(kinds(&table), [FindingKind::Summary], "{table:?}");
+    // Once the snapshot before is gone, another engine's may have brought it.
+    house.expire().await;
+    let table = house.check_as(&with_one_row_more(&house.load().await)).await;
+    assert!(table.is_whole(), "{table:?}");
+    assert!(table.notes.iter().any(|note| note.kind == FindingKind::Summary), "{table:?}");
 }
 
 #[tokio::test]

@@ -41,7 +41,8 @@ pub(super) async fn check(
     }
     if file.format != DataFileFormat::Parquet || file.key_metadata.is_some() {
         // A deletion vector is read where it is applied.
-        check.unread_formats += u64::from(file.format != DataFileFormat::Puffin);
+        let is_applied = file.format == DataFileFormat::Puffin && check.counts_numbers();
+        check.unread_formats += u64::from(!is_applied);
         return Ok(());
     }
     let Some(columns) = columns(check, file) else { return Ok(()) };

@@ -8,12 +8,12 @@
 
 use crate::table::{
     compaction::has_own_name,
-    deletes::{DeletedRows, RowDeletes},
+    deletes::{DeletedRows, DeletesError, RowDeletes},
     file_columns::{FileColumns, FileError},
     integrity::{
-        MissingFile, TableCheck, apart, files,
+        TableCheck, apart, files,
         history::{CommitLedger, FileOrigin, SeqRange},
-        manifests, snapshots,
+        manifests, of_store, snapshots,
     },
 };
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
@@ -22,7 +22,7 @@ use iceberg::spec::{DataFileFormat, ManifestContentType, ManifestFile};
 use icecore_catalog::{
     error::{CatalogError, with_causes},
     scan::{
-        Deadline, ManifestSource,
+        Deadline, ManifestSource, ScanError,
         deletes::DeleteIndex,
         manifests::{ManifestCache, PlannedFile, PlannedFiles, live_files},
     },
@@ -62,6 +62,8 @@ struct NumberPass {
     /// Rows whose number is not one of their commit's.
     strays: u64,
     foreign: u64,
+    /// Rows with a number in other files of another engine: its own, or ours written anew.
+    others: u64,
 }
 
 impl NumberPass {
@@ -76,6 +78,7 @@ impl NumberPass {
             above: 0,
             strays: 0,
             foreign: 0,
+            others: 0,
         }
     }
 
@@ -101,8 +104,12 @@ impl NumberPass {
                 }
                 continue;
             }
-            if let FileOrigin::Log((first, last)) = origin {
-                self.strays += u64::from(!(first..=last).contains(&number));
+            match origin {
+                FileOrigin::Log((first, last)) => {
+                    self.strays += u64::from(!(first..=last).contains(&number));
+                }
+                FileOrigin::Other => self.others += 1,
+                FileOrigin::Service | FileOrigin::Foreign => (),
             }
             if self.range.end <= number {
                 self.beyond = Some(self.beyond.map_or(number, |beyond| beyond.min(number)));
@@ -125,6 +132,8 @@ struct MissingNumbers {
     ranges: Vec<SeqRange>,
     ranges_total: u64,
     numbers: u64,
+    /// Rows that another engine may have added, which totals count beside ours.
+    foreign: u64,
 }
 
 impl MissingNumbers {
@@ -170,6 +179,24 @@ pub(super) async fn check(
             return Ok(());
         }
     };
+    match Box::pin(count(check, ledger, columns, mark.last_seq)).await? {
+        Some(missing) => explain(check, ledger, &missing),
+        None => {
+            let text = "the numbers of the rows are not counted to their end";
+            check.note(FsckFinding::new(FindingKind::Unchecked, text));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the numbers of every row up to `mark`, and tells what is wrong with them; the missing ones, and
+/// none where it did not come to its end, of which the reason is told.
+async fn count(
+    check: &mut TableCheck<'_>,
+    ledger: &CommitLedger,
+    columns: FileColumns,
+    mark: u64,
+) -> Result<Option<MissingNumbers>, CatalogError> {
     let cache = ManifestCache::default();
     let source = ManifestSource {
         storage: check.input.storage,
@@ -177,31 +204,30 @@ pub(super) async fn check(
         metadata: check.table(),
         until: Deadline::NONE,
     };
-    let Some(read) = files_of(check, source, columns).await? else { return Ok(()) };
+    let Some(read) = files_of(check, source, columns).await? else { return Ok(None) };
     let mut missing = MissingNumbers::default();
     let mut start = 1;
     loop {
-        let pass = NumberPass::new(start, mark.last_seq);
+        let pass = NumberPass::new(start, mark);
         let Some(pass) = Box::pin(pass_over(check, &read, ledger, pass)).await? else {
-            return Ok(());
+            return Ok(None);
         };
         if start == 1 {
             tell_of_rows(check, &pass, ledger);
+            missing.foreign = pass.foreign.saturating_add(pass.others);
         }
         tell_of_twice(check, &pass, ledger);
         let next = pass.beyond;
-        let until = next.unwrap_or(mark.last_seq.saturating_add(1));
+        let until = next.unwrap_or(mark.saturating_add(1));
         let skipped = ledger.skipped.clone();
         let found = apart(move || gaps(pass, until, &skipped, missing)).await;
-        let Some(found) = found else { return Ok(()) };
+        let Some(found) = found else { return Ok(None) };
         missing = found;
         match next {
             Some(next) => start = next,
-            None => break,
+            None => return Ok(Some(missing)),
         }
     }
-    explain(check, ledger, &missing);
-    Ok(())
 }
 
 /// What is read of the current snapshot; none where it does not read, which is told.
@@ -246,9 +272,7 @@ async fn pass_over(
         let deletes = RowDeletes::read(read.source, read.deletes.clone(), &files).await;
         let deletes = match deletes {
             Ok(deletes) => deletes,
-            Err(cause) => {
-                return unread(check, &manifest.manifest_path, &with_causes(&cause)).await;
-            }
+            Err(cause) => return unread(check, &manifest.manifest_path, cause).await,
         };
         for (file, origin) in files.iter().zip(origins) {
             if file.format != DataFileFormat::Parquet {
@@ -256,15 +280,16 @@ async fn pass_over(
             }
             let deleted = match deletes.of(read.source, file).await {
                 Ok(deleted) => deleted,
-                Err(cause) => return unread(check, &file.location, &with_causes(&cause)).await,
+                Err(cause) => return unread(check, &file.location, cause).await,
             };
             let done = match take_file(check, read, file, (pass, deleted, origin)).await {
                 Some(Ok(done)) => done,
-                Some(Err(cause)) => {
-                    return unread(check, &file.location, &with_causes(&cause)).await;
-                }
+                Some(Err(cause)) => return unread(check, &file.location, cause.into()).await,
                 None => {
-                    return unread(check, &file.location, "its reader failed").await;
+                    let text = "the numbers of its rows do not read: its reader failed";
+                    let finding = FsckFinding::new(FindingKind::Rows, text);
+                    check.lack(&file.location, finding.of_file(&file.location));
+                    return Ok(None);
                 }
             };
             pass = done;
@@ -273,20 +298,31 @@ async fn pass_over(
     Ok(Some(pass))
 }
 
-/// Says that the numbers of a file do not read, unless the warehouse is away.
+/// Says that the numbers of a file do not read, unless the warehouse is away. Deletes that are not applied
+/// here are no damage.
 async fn unread(
     check: &mut TableCheck<'_>,
     location: &str,
-    reason: &str,
+    cause: DeletesError,
 ) -> Result<Option<NumberPass>, CatalogError> {
-    if !check.stands().await? {
-        let text = format!("the warehouse does not answer: {reason}");
-        return Err(CatalogError::WarehouseOutage(text));
-    }
-    let text = format!("the numbers of its rows do not read: {reason}");
+    let text = format!("the numbers of its rows do not read: {}", with_causes(&cause));
     let finding = FsckFinding::new(FindingKind::Rows, text).of_file(location);
+    let cause = match cause {
+        DeletesError::Unsupported(_)
+        | DeletesError::TooMany { .. }
+        | DeletesError::File(FileError::Refused { .. }) => {
+            check.note(FsckFinding { kind: FindingKind::Unchecked, ..finding });
+            return Ok(None);
+        }
+        DeletesError::File(cause) => of_store(cause).ok(),
+        DeletesError::Scan(ScanError::Catalog(cause)) => Some(cause),
+        DeletesError::Damaged { .. } | DeletesError::Scan(_) => None,
+    };
+    if let Some(cause) = cause {
+        check.answers(cause).await?;
+    }
     // All of its rows were read before: it may be gone by now, and not be needed.
-    check.found.missing.push(MissingFile { location: location.to_owned(), finding });
+    check.lack(location, finding);
     Ok(None)
 }
 
@@ -405,7 +441,7 @@ fn without((first, last): SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
 /// Reports the gaps with their reasons.
 fn explain(check: &mut TableCheck<'_>, ledger: &CommitLedger, missing: &MissingNumbers) {
     // Of snapshots that are gone the totals tell, and rows of other engines are among them.
-    let foreign = if ledger.has_holes { check.found.report.foreign_rows } else { 0 };
+    let foreign = if ledger.has_holes { missing.foreign } else { 0 };
     let is_explained =
         ledger.slack.is_none_or(|slack| missing.numbers <= slack.saturating_add(foreign));
     let removed = is_explained.then(|| REMOVED.to_owned());

@@ -97,7 +97,7 @@ impl FileRows {
         Self {
             rows: 0,
             columns: placed.iter().filter_map(column).collect(),
-            partition: if is_data { partition(table, file, &placed) } else { Vec::new() },
+            partition: partition(table, file, &placed, opened),
         }
     }
 
@@ -205,11 +205,13 @@ impl PartitionValues {
     }
 }
 
-/// The fields of the file's partition that are compared.
+/// The fields of the file's partition that are compared. Where the file lacks the column, the partition's
+/// value is that of its rows.
 fn partition(
     table: &TableMetadata,
     file: &PlannedFile,
     columns: &[(usize, i32, String)],
+    opened: &OpenFile,
 ) -> Vec<PartitionValues> {
     let Some(spec) = table.partition_spec_by_id(file.spec_id) else { return Vec::new() };
     let fields = spec.fields().iter().zip(file.partition.fields());
@@ -220,6 +222,7 @@ fn partition(
             _ => return None,
         };
         let (at, _, _) = columns.iter().find(|(_, id, _)| *id == field.source_id)?;
+        opened.leaf(field.source_id)?;
         let value = match value {
             Some(Literal::Primitive(value)) => Some(value.clone()),
             Some(_) => return None,

@@ -43,8 +43,8 @@ pub(super) async fn check(
         if check.is_current(id) {
             check.found.report.rows = sums.rows;
         }
-        let adds = Additions::of(&listed, id);
-        check_summary(check, snapshot, sums, adds);
+        check.sums.insert(id, sums);
+        check_additions(check, snapshot, Additions::of(&listed, id));
     }
     Ok(())
 }
@@ -107,40 +107,78 @@ pub(super) fn number(snapshot: &SnapshotRef, key: &str) -> Option<u64> {
     snapshot.summary().additional_properties.get(key)?.parse().ok()
 }
 
-/// Holds a summary against the manifests. One that other engines wrote may be off, and ours then go on
-/// from it: what counts is whether a snapshot of ours brought the difference.
-fn check_summary(
-    check: &mut TableCheck<'_>,
-    snapshot: &SnapshotRef,
-    sums: ManifestSums,
-    adds: Option<Additions>,
-) {
-    let (id, ours) = (snapshot.snapshot_id(), check.is_ours() && is_own(snapshot));
-    let table = check.table();
-    let follows_others =
-        table.snapshots().any(|other| !is_own(other) && is_before(other, snapshot));
-    let mut wrong: Vec<(String, bool)> = Vec::new();
-    for (key, found) in sums.totals() {
+/// Holds what a summary says of its own snapshot against the manifests.
+fn check_additions(check: &mut TableCheck<'_>, snapshot: &SnapshotRef, adds: Option<Additions>) {
+    let Some(adds) = adds else { return };
+    for (key, found) in [("added-data-files", adds.files), ("added-records", adds.rows)] {
         let Some(told) = number(snapshot, key).filter(|told| *told != found) else { continue };
-        let what = format!("`{key}` is {told}, and the manifests have {found}");
-        wrong.push((what, ours && !follows_others));
+        let what = format!("`{key}` is {told}, and its manifests add {found}");
+        let finding = FsckFinding::new(FindingKind::Summary, what);
+        check.tell(snapshot.snapshot_id(), finding.of_snapshot(snapshot.snapshot_id()));
     }
-    let adds = adds.map_or([None; 2], |adds| {
-        [("added-data-files", adds.files), ("added-records", adds.rows)].map(Some)
-    });
-    for (key, found) in adds.into_iter().flatten() {
-        let Some(told) = number(snapshot, key).filter(|told| *told != found) else { continue };
-        wrong.push((format!("`{key}` is {told}, and its manifests add {found}"), ours));
+}
+
+/// Who brought it into a total that it is not what the manifests have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TotalFault {
+    /// A snapshot of ours.
+    Service,
+    /// Another engine, or a snapshot before that ours go on from.
+    Other,
+    /// The snapshot before is gone.
+    Unknown,
+}
+
+/// Holds the totals of the summaries against the manifests. Those that other engines wrote may be off, and
+/// ours go on from them: what counts is whether a snapshot of ours brought the difference. Where nobody
+/// knows, it is damage if manifests are not as their lists say either.
+pub(super) fn check_totals(check: &mut TableCheck<'_>, snapshots: &[SnapshotRef]) {
+    let mut wrong: Vec<(TotalFault, FsckFinding)> = Vec::new();
+    for snapshot in snapshots {
+        let Some(sums) = check.sums.get(&snapshot.snapshot_id()) else { continue };
+        for (place, (key, found)) in sums.totals().into_iter().enumerate() {
+            let Some(told) = number(snapshot, key).filter(|told| *told != found) else { continue };
+            let what = format!("`{key}` is {told}, and the manifests have {found}");
+            let finding = FsckFinding::new(FindingKind::Summary, what);
+            let fault = fault_of(check, snapshot, place);
+            wrong.push((fault, finding.of_snapshot(snapshot.snapshot_id())));
+        }
     }
-    for (what, is_damage) in wrong {
-        let finding = FsckFinding::new(FindingKind::Summary, what).of_snapshot(id);
-        match is_damage {
+    let manifests = std::mem::take(&mut check.of_unknown);
+    let is_unknown = wrong.iter().any(|(fault, _)| *fault == TotalFault::Unknown);
+    let is_proven = is_unknown && !manifests.is_empty();
+    let of_manifests = manifests.into_iter().map(|finding| (TotalFault::Unknown, finding));
+    for (fault, finding) in wrong.into_iter().chain(of_manifests) {
+        match fault == TotalFault::Service || (fault == TotalFault::Unknown && is_proven) {
             true => check.damage(finding),
             false => check.note(finding),
         }
     }
 }
 
-fn is_before(one: &SnapshotRef, other: &SnapshotRef) -> bool {
-    one.sequence_number() < other.sequence_number()
+/// Who brought it that the total at this place is off.
+fn fault_of(check: &TableCheck<'_>, snapshot: &SnapshotRef, place: usize) -> TotalFault {
+    if !check.is_ours() || !is_own(snapshot) {
+        return TotalFault::Other;
+    }
+    let Some(parent) = snapshot.parent_snapshot_id() else { return TotalFault::Service };
+    let Some(parent) = check.table().snapshot_by_id(parent) else { return TotalFault::Unknown };
+    match (difference(check, snapshot, place), difference(check, parent, place)) {
+        (Some(now), Some(before)) if now != before => TotalFault::Service,
+        (Some(_), Some(_)) => TotalFault::Other,
+        _ => TotalFault::Unknown,
+    }
+}
+
+/// How far a total is from what the manifests have; none where one of the two is not known.
+fn difference(check: &TableCheck<'_>, snapshot: &SnapshotRef, place: usize) -> Option<i128> {
+    let (key, found) = check.sums.get(&snapshot.snapshot_id())?.totals()[place];
+    Some(i128::from(number(snapshot, key)?) - i128::from(found))
+}
+
+/// Whether the summary of the current snapshot has another number of rows than its manifests.
+pub(super) fn is_total_off(check: &TableCheck<'_>) -> bool {
+    let Some(current) = check.table().current_snapshot() else { return false };
+    let Some(sums) = check.sums.get(&current.snapshot_id()) else { return false };
+    number(current, "total-records").is_some_and(|told| told != sums.rows)
 }

@@ -80,6 +80,16 @@ async fn what_a_manifest_says_of_a_file_is_held_against_its_rows() {
 }
 
 #[tokio::test]
+async fn rows_of_a_file_without_the_column_of_its_partition_have_the_value_of_the_partition() {
+    let mut lake = TestLake::of_people(true);
+    let mut file = lake.write(&[(1, "id", longs([Some(1)]))]).await;
+    file.partition(within("Rome"));
+    lake.commit(vec![file.build().unwrap()]).await;
+    let found = checked(&lake).await;
+    assert!(found.report.is_whole() && found.missing.is_empty(), "{found:?}");
+}
+
+#[tokio::test]
 async fn bounds_hold_or_are_damage() {
     let long = |value: i64| HashMap::from([(1, Datum::long(value))]);
     let text = |value: &str| HashMap::from([(2, Datum::string(value))]);
