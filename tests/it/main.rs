@@ -30,6 +30,7 @@ mod histories;
 mod hostile_http;
 mod hostile_sql;
 mod jobs;
+mod loads;
 mod lost_ids;
 mod many_partitions;
 mod messages;

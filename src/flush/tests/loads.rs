@@ -171,6 +171,29 @@ async fn a_load_waits_no_longer_than_its_bound_for_a_commit() {
 }
 
 #[tokio::test]
+async fn a_load_is_answered_with_what_is_there_while_its_commit_takes_long() {
+    let mut server = Server::unread("flush.before_commit=delay:4000@1", 64 << 20).await;
+    server.append("a", &sample::events(1, 1, 2, 2));
+    let (catalog, flush) = (server.catalog.clone(), server.flush.clone());
+    let snapshots = async || {
+        let table = catalog.tables().load(&schema::ident(&namespace("a"), "events")).await;
+        table.unwrap().metadata.snapshots().len()
+    };
+    let (wake, mut job, runtime) = (server.wake, server.job, tokio::runtime::Handle::current());
+    // On a thread of its own: the failpoint holds the one that it is on.
+    let ticked = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            wake.notified().await;
+            job.tick().await
+        })
+    });
+    flush.before_load("a", "events").await;
+    assert_eq!(snapshots().await, 1);
+    assert_eq!(ticked.await.unwrap().unwrap(), Progress::Done);
+    assert_eq!(snapshots().await, 2);
+}
+
+#[tokio::test]
 async fn a_commit_that_fails_lets_the_load_go_on_and_is_not_tried_for_each() {
     let mut server = Server::unread("flush.before_write=error@1*9", 64 << 20).await;
     server.append("a", &sample::events(1, 1, 2, 2));
