@@ -355,6 +355,13 @@ impl FlushJob {
         self.bite_bytes(pending).min(fits)
     }
 
+    /// What the next commit of a table is to be.
+    fn bite(&self, due: DueTable, disk_left: Option<u64>) -> (TableBacklog, FlushBite) {
+        let DueTable { backlog, time, .. } = due;
+        let bytes_max = self.fitting_bytes(&backlog, disk_left);
+        (backlog, FlushBite { bytes_max, time })
+    }
+
     /// Answers who waits, and says whether anyone is left.
     fn answer(&self, failed: &FailedTables) -> bool {
         let TableFlush { wal, ours, .. } = &self.tables;
@@ -411,11 +418,8 @@ impl Job for FlushJob {
         due.truncate(TICK_TABLES_MAX);
         let tables = &self.tables;
         let disk_left = tables.wal.disk_left();
-        let bite = |DueTable { backlog, time, .. }: DueTable| {
-            let bytes_max = self.fitting_bytes(&backlog, disk_left);
-            (backlog, FlushBite { bytes_max, time })
-        };
-        let due: Vec<(TableBacklog, FlushBite)> = due.into_iter().map(bite).collect();
+        let due: Vec<(TableBacklog, FlushBite)> =
+            due.into_iter().map(|table| self.bite(table, disk_left)).collect();
         let results: Vec<(TableBacklog, Result<FlushExtent, FlushError>)> = stream::iter(due)
             .map(|(pending, bite)| async move {
                 let result = Box::pin(tables.flush(&pending, bite)).await;

@@ -31,6 +31,8 @@ struct LoadRequest {
 pub async fn before_load(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let load = LoadRequest::of(&request);
     if let Some(load) = load
+        // A metastore that does not answer would be waited for twice.
+        && app.owner.has_metastore()
         && let Some(caller) = caller(&app, load.authorization.as_deref()).await
         && caller.may(Action::Read, std::slice::from_ref(&load.namespace))
     {
