@@ -135,8 +135,10 @@ pub struct Config {
     pub namespace_separator: String,
     /// Keys and address of the S3 server.
     pub s3: S3Options,
-    /// Longest an acknowledged event waits for its snapshot.
+    /// Longest an acknowledged event waits for its snapshot while clients read its table.
     pub commit_interval: Duration,
+    /// Longest it waits while none does; less than `commit_interval` counts as that.
+    pub commit_interval_max: Duration,
     /// A table with this many waiting bytes is committed at once.
     pub commit_bytes_max: u64,
     /// How data files are merged.
@@ -373,6 +375,11 @@ impl SettingTexts {
                 "commit.interval",
                 Duration::from_millis(100),
                 Duration::from_secs(600),
+            )?,
+            commit_interval_max: self.duration(
+                "commit.interval_max",
+                Duration::from_millis(100),
+                Duration::from_secs(3600),
             )?,
             commit_bytes_max: self.bytes("commit.bytes_max", 1 << 20, 1 << 30)?,
             compaction: self.compaction()?,

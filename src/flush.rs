@@ -7,14 +7,18 @@
 
 mod columns;
 mod commit;
+mod due;
+mod loads;
 pub mod noted;
 mod requests;
 
 use crate::{
     flush::{
         columns::LeftOutColumns,
-        commit::{COMMIT_BYTES_MAX, FlushBounds, FlushExtent, TableFlush},
-        requests::FlushRequests,
+        commit::{COMMIT_BYTES_MAX, FlushBite, FlushBounds, FlushExtent, TableFlush},
+        due::{CommitAges, DueTable},
+        loads::TableLoads,
+        requests::{CommitScope, FailedTables, FlushRequests},
     },
     owner::{LogOwnership, NotOwner},
     tasks::{Job, Progress},
@@ -42,7 +46,11 @@ use icecore_schemas::{
     names::Namespace,
     service_table::{RecordKind, ServiceTables},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -54,9 +62,6 @@ const TABLES_AT_ONCE: usize = 16;
 const TABLES_AT_ONCE_ON_LITTLE_DISK: usize = 4;
 /// Most tables of one tick; the rest follow in the next one.
 const TICK_TABLES_MAX: usize = 64;
-/// A flush starts this much before the interval is over (a fifth of it when that is less), so that
-/// the snapshot is there when it is.
-const HEAD_START_MAX: Duration = Duration::from_secs(1);
 /// First pause of a table whose flush failed; it doubles up to [`RETRY_MS_MAX`].
 const RETRY_MS_MIN: i64 = 250;
 /// Longest pause of a table whose flush fails.
@@ -75,8 +80,11 @@ const LEFT_PART: u64 = 2 * TABLES_AT_ONCE_ON_LITTLE_DISK as u64;
 /// When records are committed.
 #[derive(Clone, Debug)]
 pub struct FlushOptions {
-    /// Longest a record waits. Default 5 s, from 100 ms to 10 min.
+    /// Longest a record waits while clients of the catalog read its table; below 5 s, also while none
+    /// does. Default 5 s, from 100 ms to 10 min.
     pub interval: Duration,
+    /// Longest a record waits while none does; no less than `interval`. Default 5 min.
+    pub interval_max: Duration,
     /// A table with this many waiting bytes is committed at once. Default 64 MiB.
     pub bytes_max: u64,
     /// Whether the log may be flushed at all.
@@ -210,7 +218,9 @@ pub struct Flush {
     owner: LogOwnership,
     wal: Wal,
     catalog: Catalog,
+    clock: Clock,
     requests: Arc<FlushRequests>,
+    loads: TableLoads,
     tables: ServiceTables,
     left_out: LeftOutColumns,
 }
@@ -219,10 +229,14 @@ pub struct Flush {
 #[derive(Debug)]
 pub struct FlushJob {
     options: FlushOptions,
+    ages: CommitAges,
     clock: Clock,
     requests: Arc<FlushRequests>,
+    loads: TableLoads,
     tables: TableFlush,
     failing: HashMap<(RecordKind, Namespace), FlushRetry>,
+    /// Tables that this job has committed rows of.
+    committed: HashSet<(RecordKind, Namespace)>,
 }
 
 /// When a table whose flush failed is tried again, and with how much.
@@ -260,15 +274,19 @@ impl Flush {
             left_out: LeftOutColumns::default(),
         };
         let (ours, left_out) = (tables.ours.clone(), tables.left_out.clone());
-        let owner = options.owner.clone();
+        let (owner, loads) = (options.owner.clone(), TableLoads::default());
         let job = FlushJob {
+            ages: CommitAges::new(options.interval, options.interval_max),
             options,
-            clock,
+            clock: clock.clone(),
             requests: Arc::clone(&requests),
+            loads: loads.clone(),
             tables,
             failing: HashMap::new(),
+            committed: HashSet::new(),
         };
-        (Self { owner, wal, catalog, requests, tables: ours, left_out }, job, wake)
+        let flush = Self { owner, wal, catalog, clock, requests, loads, tables: ours, left_out };
+        (flush, job, wake)
     }
 
     /// Columns that tables had no place for at their last flush: how many, by `namespace.table`.
@@ -288,8 +306,9 @@ impl Flush {
         through: LogPosition,
     ) -> Result<Vec<(RecordKind, i64)>, Arc<FlushError>> {
         self.owner.check().map_err(|not| Arc::new(not.into()))?;
-        if is_waiting(&self.wal, &self.tables, namespace, through) {
-            self.requests.wait(namespace, through).await?;
+        let scope = CommitScope::Namespace(namespace.clone());
+        if is_waiting(&self.wal, &self.tables, &scope, through) {
+            self.requests.wait(scope, through).await?;
         }
         let mut snapshots = Vec::new();
         for ours in self.tables.iter() {
@@ -306,38 +325,22 @@ impl Flush {
     }
 }
 
-/// Whether a record of `namespace` up to `through` is still in the log alone.
+/// Whether a record of `scope` up to `through` is still in the log alone.
 fn is_waiting(
     wal: &Wal,
     tables: &ServiceTables,
-    namespace: &Namespace,
+    scope: &CommitScope,
     through: LogPosition,
 ) -> bool {
-    tables.iter().any(|table| {
-        wal.first_position(table.kind, namespace).is_some_and(|first| first <= through)
+    tables.iter().filter(|table| scope.has(table.kind)).any(|table| {
+        wal.first_position(table.kind, scope.namespace()).is_some_and(|first| first <= through)
     })
 }
 
 impl FlushJob {
-    /// The tables to flush now: what was asked for first, then the oldest.
-    fn due(&self, now_ms: i64, wanted: &[Namespace]) -> Vec<TableBacklog> {
-        let head_start = (self.options.interval / 5).min(HEAD_START_MAX);
-        let wait = self.options.interval.saturating_sub(head_start);
-        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-        let is_wanted = |pending: &TableBacklog| wanted.contains(&pending.namespace);
-        let is_due = |pending: &TableBacklog| {
-            let paused = self
-                .failing
-                .get(&(pending.kind, pending.namespace.clone()))
-                .is_some_and(|retry| now_ms < retry.at_ms);
-            let is_old = pending.oldest_ms.saturating_add(wait_ms) <= now_ms;
-            let is_large = self.options.bytes_max <= pending.bytes;
-            is_wanted(pending) || (!paused && (is_old || is_large))
-        };
-        let mut due = self.tables.pending();
-        due.retain(is_due);
-        due.sort_by_key(|pending| (!is_wanted(pending), pending.oldest_ms));
-        due
+    /// Whether a table's flush failed just now.
+    fn is_paused(&self, kind: RecordKind, namespace: &Namespace, now_ms: i64) -> bool {
+        self.failing.get(&(kind, namespace.clone())).is_some_and(|retry| now_ms < retry.at_ms)
     }
 
     /// After a commit: a start with a copy of the metastore from before it is to be noticed.
@@ -353,13 +356,6 @@ impl FlushJob {
         }
     }
 
-    /// Tells everyone who waits that nothing will be committed.
-    fn refuse(&self, wanted: Vec<Namespace>, not: &NotOwner) {
-        let error = Arc::new(FlushError::from(not.clone()));
-        let failed = wanted.into_iter().map(|namespace| (namespace, Arc::clone(&error))).collect();
-        self.requests.answer(&failed, |_, _| true);
-    }
-
     /// Most bytes of a table's next commit.
     fn bite_bytes(&self, pending: &TableBacklog) -> u64 {
         let key = (pending.kind, pending.namespace.clone());
@@ -371,6 +367,19 @@ impl FlushJob {
     fn fitting_bytes(&self, pending: &TableBacklog, disk_left: Option<u64>) -> u64 {
         let fits = disk_left.map_or(u64::MAX, |left| (left / LEFT_PART).max(BITE_BYTES_MIN));
         self.bite_bytes(pending).min(fits)
+    }
+
+    /// What the next commit of a table is to be.
+    fn bite(&self, due: DueTable, disk_left: Option<u64>) -> (TableBacklog, FlushBite) {
+        let DueTable { backlog, time, .. } = due;
+        let bytes_max = self.fitting_bytes(&backlog, disk_left);
+        (backlog, FlushBite { bytes_max, time })
+    }
+
+    /// Answers who waits, and says whether anyone is left.
+    fn answer(&self, failed: &FailedTables) -> bool {
+        let TableFlush { wal, ours, .. } = &self.tables;
+        self.requests.answer(failed, |scope, through| is_waiting(wal, ours, scope, through))
     }
 
     /// Remembers how a table's flush ended.
@@ -407,9 +416,12 @@ impl Job for FlushJob {
     /// tried again after a pause of its own, and the tick reports the first failure at its end.
     async fn tick(&mut self) -> Result<Progress, FlushError> {
         let now_ms = self.clock.now_ms();
-        let wanted = self.requests.wanted();
+        // Who waits for what an attempt took that began before needs none.
+        self.answer(&FailedTables::new());
+        let is_paused = |kind, namespace: &Namespace| self.is_paused(kind, namespace, now_ms);
+        let wanted = self.requests.wanted(is_paused);
         if let Err(not) = self.options.owner.check() {
-            self.refuse(wanted, &not);
+            self.requests.refuse(&Arc::new(not.into()));
             return Ok(Progress::Idle);
         }
         let mut due = self.due(now_ms, &wanted);
@@ -420,13 +432,11 @@ impl Job for FlushJob {
         due.truncate(TICK_TABLES_MAX);
         let tables = &self.tables;
         let disk_left = tables.wal.disk_left();
-        let due: Vec<(TableBacklog, u64)> = due
-            .into_iter()
-            .map(|pending| (pending.clone(), self.fitting_bytes(&pending, disk_left)))
-            .collect();
+        let due: Vec<(TableBacklog, FlushBite)> =
+            due.into_iter().map(|table| self.bite(table, disk_left)).collect();
         let results: Vec<(TableBacklog, Result<FlushExtent, FlushError>)> = stream::iter(due)
-            .map(|(pending, bite_bytes)| async move {
-                let result = Box::pin(tables.flush(&pending, bite_bytes)).await;
+            .map(|(pending, bite)| async move {
+                let result = Box::pin(tables.flush(&pending, bite)).await;
                 (pending, result)
             })
             .buffer_unordered(disk_left.map_or(TABLES_AT_ONCE, |_| TABLES_AT_ONCE_ON_LITTLE_DISK))
@@ -435,13 +445,14 @@ impl Job for FlushJob {
 
         let worked = results.iter().any(|(_, result)| result.is_ok());
         self.note_metastore(worked).await;
-        let mut failed: HashMap<Namespace, Arc<FlushError>> = HashMap::new();
+        let mut failed = FailedTables::new();
         let mut first = None;
         for (pending, result) in results {
             self.note(&pending, result.is_err(), now_ms);
             match result {
                 Ok(done) => {
                     self.tables.wal.note_flushed(pending.kind, &pending.namespace);
+                    self.committed.insert((pending.kind, pending.namespace));
                     more |= done == FlushExtent::Part;
                 }
                 Err(error) => {
@@ -457,7 +468,8 @@ impl Job for FlushJob {
                     warn!(table, error = &error as &dyn std::error::Error, "flush failed");
                     self.options.metrics.flush_failures.inc();
                     let error = Arc::new(error);
-                    failed.insert(pending.namespace, Arc::clone(&error));
+                    let of_namespace = failed.entry(pending.namespace).or_default();
+                    of_namespace.push((pending.kind, Arc::clone(&error)));
                     first.get_or_insert(FlushError::Table { table, source: error });
                 }
             }
@@ -468,9 +480,7 @@ impl Job for FlushJob {
             // What is known stays; the table's own failure is told of below.
             warn!(error = &cause as &dyn std::error::Error, "cannot read who owns the events");
         }
-        let TableFlush { wal, ours, .. } = &self.tables;
-        let is_waiting = |namespace: &Namespace, through| is_waiting(wal, ours, namespace, through);
-        let unanswered = self.requests.answer(&failed, is_waiting);
+        let unanswered = self.answer(&failed);
         match first {
             Some(error) => Err(error),
             None => Ok(Progress::of(worked, more || unanswered)),

@@ -15,6 +15,7 @@ pub mod health;
 pub mod holds;
 pub mod ingest;
 pub mod jobs;
+pub mod loads;
 pub mod namespaces;
 pub mod openapi;
 pub mod origin_check;
@@ -159,7 +160,8 @@ impl AppState {
 
 /// Every route of the server, the catalog's included.
 pub fn router(app: AppState) -> Router {
-    let catalog = icecore_catalog::rest::router_for(app.catalog.clone(), app.access.clone());
+    let catalog = icecore_catalog::rest::router_for(app.catalog.clone(), app.access.clone())
+        .route_layer(middleware::from_fn_with_state(app.clone(), loads::before_load));
     routes::router(&app)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

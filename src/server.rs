@@ -326,6 +326,7 @@ fn compaction(
 fn flush_options(config: &Config, owner: &LogOwnership, metrics: &Metrics) -> FlushOptions {
     FlushOptions {
         interval: config.commit_interval,
+        interval_max: config.commit_interval_max,
         bytes_max: config.commit_bytes_max,
         owner: owner.clone(),
         metrics: metrics.clone(),

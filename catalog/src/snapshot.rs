@@ -53,8 +53,31 @@ pub const PLANNER_GRACE_MS: i64 = 60 * 60 * 1000;
 /// reads the data files of one for hours.
 pub const READER_GRACE_MS: i64 = 24 * 60 * 60 * 1000;
 
+/// How far before the load a snapshot is dated that is made because of it.
+///
+/// DuckDB reads, for a transaction, the newest snapshot whose time is at or before the start of the
+/// transaction, and loads the table some milliseconds after that start.
+pub const BEFORE_LOAD_MS: i64 = 1000;
+
+/// By how much a table's times may go back, as the format allows for clocks that differ.
+const TIME_BACK_MAX_MS: i64 = 60_000;
+
 /// Snapshot ids are below this, so that JavaScript reads them exactly.
 pub const SNAPSHOT_ID_END: i64 = 1 << 53;
+
+/// What time a snapshot has. It is always after that of the snapshot before it on `main`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotTime {
+    /// When it is made.
+    #[default]
+    Made,
+    /// [`BEFORE_LOAD_MS`] before a client's load of the table, for which it is made: the client would
+    /// not read it otherwise.
+    BeforeLoad {
+        /// When the client asked, ms since 1970.
+        asked_ms: i64,
+    },
+}
 
 /// Files that come and files that go as one snapshot of `main`.
 ///
@@ -88,6 +111,8 @@ pub struct NewSnapshot {
     pub mark: Option<MarkMove>,
     /// What else changes with it, such as properties of a table that an earlier version made.
     pub upgrades: Vec<TableUpdate>,
+    /// What time it has.
+    pub time: SnapshotTime,
 }
 
 impl NewSnapshot {
@@ -203,7 +228,10 @@ async fn write(
         .with_snapshot_id(writer.snapshot_id())
         .with_parent_snapshot_id(parent.map(|p| p.snapshot_id()))
         .with_sequence_number(base.next_sequence_number())
-        .with_timestamp_ms(timestamp_ms(base, now_ms))
+        .with_timestamp_ms(match new.time {
+            SnapshotTime::Made => timestamp_ms(base, now_ms),
+            SnapshotTime::BeforeLoad { asked_ms } => before_load_ms(base, asked_ms.min(now_ms)),
+        })
         .with_manifest_list(writer.list_location())
         .with_summary(Summary { operation, additional_properties: entries })
         .with_schema_id(base.current_schema_id());
@@ -278,6 +306,19 @@ fn unused_id(base: &TableMetadata) -> i64 {
 fn timestamp_ms(base: &TableMetadata, now_ms: i64) -> i64 {
     let parent_ms = base.current_snapshot().map_or(i64::MIN, |s| s.timestamp_ms());
     now_ms.max(base.last_updated_ms().saturating_add(1)).max(parent_ms.saturating_add(1))
+}
+
+/// The time of a snapshot that is made because of a load at `asked_ms`. What changed the table without
+/// a snapshot, such as a new column, does not count: the snapshot would be too late for the load then,
+/// and `last-updated-ms` goes back for that moment.
+fn before_load_ms(base: &TableMetadata, asked_ms: i64) -> i64 {
+    let parent_ms = base.current_snapshot().map_or(i64::MIN, |parent| parent.timestamp_ms());
+    let logged_ms = base.history().last().map_or(i64::MIN, |entry| entry.timestamp_ms);
+    asked_ms
+        .saturating_sub(BEFORE_LOAD_MS)
+        .max(parent_ms.saturating_add(1))
+        .max(logged_ms.saturating_add(1))
+        .max(base.last_updated_ms().saturating_sub(TIME_BACK_MAX_MS))
 }
 
 /// The updates that add the snapshot and move `main` to it with the retention `main` has.

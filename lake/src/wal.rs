@@ -179,6 +179,8 @@ pub struct TableBacklog {
     pub bytes: u64,
     /// When its oldest record became durable.
     pub oldest_ms: i64,
+    /// How many segments came after that of its oldest record: all of them may be kept for it.
+    pub segments_since: u64,
 }
 
 /// The log as readers see it. Cheap to clone.
@@ -343,6 +345,12 @@ impl Wal {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.inner.index().bytes()
+    }
+
+    /// Most of them; beyond it appends are refused.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.inner.options.bytes_max
     }
 }
 

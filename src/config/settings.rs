@@ -55,7 +55,12 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "commit.interval",
         "5s",
-        "longest an acknowledged event waits for its snapshot, 100ms to 10min",
+        "longest an acknowledged event waits for its snapshot while clients of the catalog read its table, 100ms to 10min; below 5s, also while none does",
+    ),
+    (
+        "commit.interval_max",
+        "5min",
+        "longest it waits while none does, 100ms to 1h; less than commit.interval counts as that",
     ),
     ("commit.bytes_max", "64MiB", "uncommitted size at which a table is committed at once"),
     (

@@ -15,7 +15,7 @@ use icecore_catalog::{
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
     row_sum::RowSum,
-    snapshot::{MarkMove, NewSnapshot},
+    snapshot::{MarkMove, NewSnapshot, SnapshotTime},
 };
 use icecore_lake::{
     blocking::blocking,
@@ -56,6 +56,15 @@ pub(super) enum FlushExtent {
     All,
     /// More than one commit may hold was there.
     Part,
+}
+
+/// What one commit of a table is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlushBite {
+    /// Most payload bytes, but one record at least.
+    pub(super) bytes_max: u64,
+    /// What time its snapshot has.
+    pub(super) time: SnapshotTime,
 }
 
 /// Flushes tables, any number of them concurrently, within one bound on memory.
@@ -99,6 +108,8 @@ struct FlushBatch {
     rows: u64,
     /// Everything acknowledged up to this time is in the table with them.
     valid_through_ms: i64,
+    /// What time its snapshot has.
+    time: SnapshotTime,
     done: FlushExtent,
 }
 
@@ -139,17 +150,16 @@ impl TableFlush {
         pending
     }
 
-    /// Commits what waits for one table, at most `bytes_max` of it (one record at least), and trims
-    /// the log.
+    /// Commits what waits for one table, as much as `bite` says, and trims the log.
     pub(super) async fn flush(
         &self,
         pending: &TableBacklog,
-        bytes_max: u64,
+        bite: FlushBite,
     ) -> Result<FlushExtent, FlushError> {
-        match self.flush_once(pending, bytes_max).await {
+        match self.flush_once(pending, bite).await {
             // Someone else made the table or its namespace in between.
             Err(FlushError::Commit(CatalogError::AlreadyExists(_))) => {
-                self.flush_once(pending, bytes_max).await
+                self.flush_once(pending, bite).await
             }
             flushed => flushed,
         }
@@ -158,10 +168,10 @@ impl TableFlush {
     async fn flush_once(
         &self,
         pending: &TableBacklog,
-        bytes_max: u64,
+        bite: FlushBite,
     ) -> Result<FlushExtent, FlushError> {
         let (kind, namespace) = (pending.kind, &pending.namespace);
-        let mib = pending.bytes.min(bytes_max).div_ceil(1 << 20).max(1);
+        let mib = pending.bytes.min(bite.bytes_max).div_ceil(1 << 20).max(1);
         let mib = u32::try_from(mib).unwrap_or(HELD_MIB_MAX).min(HELD_MIB_MAX);
         let memory = self.bounds.memory.acquire_many(mib).await;
         let _memory = memory.expect("the semaphore is never closed");
@@ -175,7 +185,7 @@ impl TableFlush {
         // The pin comes before the list: listed records stay readable while it is held.
         let _pin = self.wal.pin();
         let after = self.owner.committed(table.watermark()).ok_or(FlushError::Deposed)?;
-        let (through, done) = match self.take(kind, namespace, after, bytes_max) {
+        let (through, done) = match self.take(kind, namespace, after, bite) {
             // The table has them all, by this log's own watermark: a crash came between commit and
             // trim.
             None => (after, FlushExtent::All),
@@ -199,12 +209,12 @@ impl TableFlush {
         kind: RecordKind,
         namespace: &Namespace,
         after: LogPosition,
-        bytes_max: u64,
+        bite: FlushBite,
     ) -> Option<FlushBatch> {
         // The time is taken before the list: what is acknowledged in between is in the list, but
         // nothing is promised of it.
         let now_ms = self.clock.now_ms();
-        let (records, left) = self.wal.records_within(kind, namespace, after, bytes_max);
+        let (records, left) = self.wal.records_within(kind, namespace, after, bite.bytes_max);
         let left_ms = left.map(|first_left| first_left.durable_ms);
         let (first, last) = (records.first()?, records.last()?);
         Some(FlushBatch {
@@ -212,6 +222,7 @@ impl TableFlush {
             rows: records.iter().map(|record| u64::from(record.rows)).sum(),
             seq: (first.first_seq, last.first_seq + u64::from(last.rows.saturating_sub(1))),
             valid_through_ms: left_ms.map_or(now_ms, |left_ms| now_ms.min(left_ms)) - 1,
+            time: bite.time,
             done: if left_ms.is_some() { FlushExtent::Part } else { FlushExtent::All },
             records,
         })
@@ -284,6 +295,7 @@ impl TableFlush {
             summary,
             mark: Some(MarkMove { watermark, since: self.owner.since() }),
             upgrades: schema::upgrades(ours, table.metadata()),
+            time: taken.time,
             ..NewSnapshot::default()
         };
         self.faults.hit("flush.before_commit")?;

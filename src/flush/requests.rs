@@ -5,7 +5,7 @@
 
 use crate::flush::FlushError;
 use icecore_lake::wal::LogPosition;
-use icecore_schemas::names::Namespace;
+use icecore_schemas::{names::Namespace, service_table::RecordKind};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,6 +16,42 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 const REQUESTS_MAX: usize = 1024;
 
 type FlushAnswer = Result<(), Arc<FlushError>>;
+
+/// The tables whose flush failed, by namespace.
+pub(super) type FailedTables = HashMap<Namespace, Vec<(RecordKind, Arc<FlushError>)>>;
+
+/// What is to be committed for a caller.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum CommitScope {
+    /// Every table of a namespace.
+    Namespace(Namespace),
+    /// One table, which a client loads since that time, ms since 1970.
+    Loaded(RecordKind, Namespace, i64),
+}
+
+impl CommitScope {
+    pub(super) fn namespace(&self) -> &Namespace {
+        match self {
+            Self::Namespace(namespace) | Self::Loaded(_, namespace, _) => namespace,
+        }
+    }
+
+    /// Whether tables of this kind, in its namespace, are part of it.
+    pub(super) fn has(&self, kind: RecordKind) -> bool {
+        match self {
+            Self::Namespace(_) => true,
+            Self::Loaded(loaded, ..) => *loaded == kind,
+        }
+    }
+
+    /// When a client asked for its table.
+    pub(super) fn loaded_ms(&self) -> Option<i64> {
+        match self {
+            Self::Namespace(_) => None,
+            Self::Loaded(_, _, at_ms) => Some(*at_ms),
+        }
+    }
+}
 
 /// The requests between the callers and the job.
 #[derive(Debug)]
@@ -28,7 +64,7 @@ pub(super) struct FlushRequests {
 
 #[derive(Debug)]
 struct FlushRequest {
-    namespace: Namespace,
+    scope: CommitScope,
     through: LogPosition,
     /// Whether the running attempt began after the request.
     attempted: bool,
@@ -41,46 +77,54 @@ impl FlushRequests {
         Self { waiting: Mutex::new(Some(Vec::new())), places: Semaphore::new(REQUESTS_MAX), wake }
     }
 
-    /// Asks for a commit of `namespace` up to `through` and waits for its outcome.
-    pub(super) async fn wait(&self, namespace: &Namespace, through: LogPosition) -> FlushAnswer {
+    /// Asks for a commit of `scope` up to `through` and waits for its outcome. A load gives up, with
+    /// an error, when its table is paused.
+    pub(super) async fn wait(&self, scope: CommitScope, through: LogPosition) -> FlushAnswer {
         let stopped = || Arc::new(FlushError::Stopped);
         let _place = self.places.acquire().await.map_err(|_| stopped())?;
         let (answer, outcome) = oneshot::channel();
-        let request =
-            FlushRequest { namespace: namespace.clone(), through, attempted: false, answer };
+        let request = FlushRequest { scope, through, attempted: false, answer };
         self.lock().as_mut().ok_or_else(stopped)?.push(request);
         self.wake.notify_one();
         outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// The namespaces that someone still waits for; the attempt that begins now is theirs.
-    pub(super) fn wanted(&self) -> Vec<Namespace> {
+    /// What someone still waits for; the attempt that begins now is theirs. Nobody who loads a table
+    /// waits for one that is paused: its flush has just failed.
+    pub(super) fn wanted(
+        &self,
+        is_paused: impl Fn(RecordKind, &Namespace) -> bool,
+    ) -> Vec<CommitScope> {
         let mut waiting = self.lock();
         let Some(waiting) = waiting.as_mut() else { return Vec::new() };
-        waiting.retain(|request| !request.answer.is_closed());
+        waiting.retain(|request| match &request.scope {
+            CommitScope::Loaded(kind, namespace, _) if is_paused(*kind, namespace) => false,
+            CommitScope::Loaded(..) | CommitScope::Namespace(_) => !request.answer.is_closed(),
+        });
         waiting.iter_mut().for_each(|request| request.attempted = true);
-        let mut namespaces: Vec<Namespace> =
-            waiting.iter().map(|request| request.namespace.clone()).collect();
-        namespaces.sort_unstable();
-        namespaces.dedup();
-        namespaces
+        let mut scopes: Vec<CommitScope> =
+            waiting.iter().map(|request| request.scope.clone()).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        scopes
     }
 
     /// Answers everyone whose records are committed or whose attempt failed, and says whether
     /// anyone is left.
     pub(super) fn answer(
         &self,
-        failed: &HashMap<Namespace, Arc<FlushError>>,
-        is_waiting: impl Fn(&Namespace, LogPosition) -> bool,
+        failed: &FailedTables,
+        is_waiting: impl Fn(&CommitScope, LogPosition) -> bool,
     ) -> bool {
         let mut waiting = self.lock();
         let Some(waiting) = waiting.as_mut() else { return false };
         let mut unanswered = Vec::new();
         for request in waiting.drain(..) {
-            let error = failed.get(&request.namespace).filter(|_| request.attempted);
-            let answer = match error {
-                _ if !is_waiting(&request.namespace, request.through) => Ok(()),
-                Some(error) => Err(Arc::clone(error)),
+            let mut failures = failed.get(request.scope.namespace()).into_iter().flatten();
+            let failure = failures.find(|(kind, _)| request.scope.has(*kind));
+            let answer = match failure.filter(|_| request.attempted) {
+                _ if !is_waiting(&request.scope, request.through) => Ok(()),
+                Some((_, error)) => Err(Arc::clone(error)),
                 None => {
                     unanswered.push(request);
                     continue;
@@ -91,6 +135,16 @@ impl FlushRequests {
         }
         *waiting = unanswered;
         !waiting.is_empty()
+    }
+
+    /// Answers everyone whose attempt this was that nothing is committed.
+    pub(super) fn refuse(&self, error: &Arc<FlushError>) {
+        let mut waiting = self.lock();
+        let Some(waiting) = waiting.as_mut() else { return };
+        for request in waiting.extract_if(.., |request| request.attempted) {
+            // A caller that has gone away needs no answer.
+            let _ = request.answer.send(Err(Arc::clone(error)));
+        }
     }
 
     /// Ends every wait, now and later: the job has ended.

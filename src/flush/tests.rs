@@ -1,3 +1,5 @@
+mod loads;
+
 use super::{Flush, FlushError, FlushJob, FlushOptions};
 use crate::{
     owner::LogOwnership,
@@ -68,17 +70,19 @@ impl Server {
         let Self { folder, clock, catalog, wal, writer, flush, wake: _, job } = self;
         drop((catalog, wal, writer, flush, job));
         std::fs::remove_dir_all(folder.path().join("wal")).unwrap();
-        Self::open_as(owner, folder, clock, ("", 64 << 20, Some(0))).await
+        Self::open_as(owner, folder, clock, INTERVAL, ("", 64 << 20, Some(0))).await
     }
 
     async fn open(folder: TempDir, clock: Clock, faults: &str, bytes_max: u64) -> Self {
-        Self::open_as(LogOwnership::first(), folder, clock, (faults, bytes_max, None)).await
+        let owner = LogOwnership::first();
+        Self::open_as(owner, folder, clock, INTERVAL, (faults, bytes_max, None)).await
     }
 
     async fn open_as(
         owner: LogOwnership,
         folder: TempDir,
         clock: Clock,
+        interval_max: Duration,
         (faults, bytes_max, floor): (&str, u64, Option<u64>),
     ) -> Self {
         let faults = Failpoints::parse(faults).unwrap();
@@ -103,6 +107,7 @@ impl Server {
         let (wal, writer) = Wal::open(options, clock.clone(), Failpoints::default()).unwrap();
         let options = FlushOptions {
             interval: INTERVAL,
+            interval_max,
             bytes_max,
             owner,
             metrics: Metrics::default(),

@@ -169,7 +169,7 @@ pub fn failed(app: &AppState, table: &TableIdent, cause: CatalogError) -> ApiErr
     match cause {
         CatalogError::NoSuchTable(_) if waiting(app, levels).contains(&table.name()) => {
             let text = format!(
-                "{cause}: its first events wait for POST /v1/{{ns}}/commit, or for `commit.interval_max`"
+                "{cause}: its first events wait for POST /v1/{{ns}}/commit, or for `commit.interval`"
             );
             ApiError::new(ErrorCode::NotFound, text)
         }

@@ -33,6 +33,7 @@ mod hostile_http;
 mod hostile_sql;
 mod jobs;
 mod layout;
+mod loads;
 mod lost_ids;
 mod many_partitions;
 mod messages;

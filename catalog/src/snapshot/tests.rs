@@ -270,6 +270,49 @@ async fn snapshot_times_grow_when_the_clock_goes_back() {
 }
 
 #[tokio::test]
+async fn a_snapshot_for_a_load_is_dated_before_it_and_after_its_parent() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let start_ms = table.now_ms;
+    let add = async |table: &mut Table, asked_ms: i64| {
+        let time = SnapshotTime::BeforeLoad { asked_ms };
+        let new = NewSnapshot { time, ..append(vec![table.file("a")]) };
+        let read = ReadManifests::default();
+        let now_ms = table.now_ms;
+        let built = build(&table.storage, &table.metadata, &new, &read, now_ms).await.unwrap();
+        table.apply(built.updates);
+        table.metadata.current_snapshot().unwrap().timestamp_ms() - start_ms
+    };
+    // The first one too, although the table was made after that time.
+    assert_eq!(add(&mut table, start_ms).await, -BEFORE_LOAD_MS);
+    assert_eq!(add(&mut table, start_ms).await, -BEFORE_LOAD_MS + 1);
+    // However long the commit takes, the load was before it.
+    table.now_ms = start_ms + 9_000;
+    assert_eq!(add(&mut table, start_ms + 7_000).await, 7_000 - BEFORE_LOAD_MS);
+    let logged: Vec<i64> = table.metadata.history().iter().map(|log| log.timestamp_ms).collect();
+    assert!(logged.is_sorted(), "{logged:?}");
+    assert_eq!(table.metadata.last_updated_ms(), *logged.last().unwrap());
+    // A snapshot that no load asks for has the time that it is made at.
+    let last = table.append(&["a"]).await;
+    let last = table.metadata.snapshot_by_id(last).unwrap().timestamp_ms();
+    assert_eq!(last, start_ms + 9_000);
+}
+
+#[tokio::test]
+async fn a_column_that_came_just_before_a_load_does_not_make_its_snapshot_late() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    table.append(&["a"]).await;
+    let asked_ms = table.metadata.last_updated_ms() + 100_000;
+    let update = TableUpdate::SetProperties { updates: [("a".to_owned(), "b".to_owned())].into() };
+    let changed = commit::apply_updates_at(&table.metadata, None, &[update], asked_ms + 3);
+    table.metadata = changed.unwrap();
+    assert_eq!(table.metadata.last_updated_ms(), asked_ms + 3);
+    assert_eq!(before_load_ms(&table.metadata, asked_ms), asked_ms - BEFORE_LOAD_MS);
+    // The format bounds how far a table's time goes back.
+    let late = before_load_ms(&table.metadata, asked_ms - 10 * TIME_BACK_MAX_MS);
+    assert_eq!(late, asked_ms + 3 - TIME_BACK_MAX_MS);
+}
+
+#[tokio::test]
 async fn files_that_do_not_fit_are_refused() {
     let mut table = Table::new(FormatVersion::V2, true);
     let unpartitioned = DataFileBuilder::default()

@@ -141,6 +141,7 @@ impl LogIndex {
 
     /// What waits, by table.
     pub(crate) fn pending(&self) -> Vec<TableBacklog> {
+        let newest = self.segments.last_key_value().map_or(0, |(generation, _)| *generation);
         let line = |(key, table): (&(RecordKind, Namespace), &TableRecords)| {
             let (oldest, last) = (table.queue.front()?, table.queue.back()?);
             Some(TableBacklog {
@@ -149,6 +150,7 @@ impl LogIndex {
                 last: last.position,
                 bytes: table.held.bytes,
                 oldest_ms: self.record(*oldest).durable_ms,
+                segments_since: newest.saturating_sub(oldest.generation),
             })
         };
         self.tables.iter().filter_map(line).collect()
