@@ -32,9 +32,7 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{
-        JobRegistry, compaction::Compaction, fsck::Fsck, orphans::Orphans, retention::RetentionJobs,
-    },
+    maintenance::{JobRegistry, TableJobs},
     owner::LogOwnership,
     sql::Sql,
 };
@@ -127,14 +125,8 @@ pub struct AppParts {
     pub metrics: Metrics,
     /// What runs beside requests.
     pub jobs: JobRegistry,
-    /// Compaction by hand.
-    pub compaction: Compaction,
-    /// Checks of tables.
-    pub fsck: Fsck,
-    /// Removal of orphans by hand.
-    pub orphans: Orphans,
-    /// Old rows and snapshots, by hand.
-    pub retention: RetentionJobs,
+    /// What looks after tables, by hand.
+    pub tables: TableJobs,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -27,12 +27,16 @@ use crate::{
     store::{Store, StoreError},
     tasks::{Job, Tasks},
 };
+use compaction::Compaction;
 use compaction::planned::CompactNow;
+use fsck::Fsck;
 use icecore_catalog::metastore::database::Database;
 use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobList, JobRun};
+use orphans::Orphans;
 use planned::PlannedJob;
 use record::JobRecord;
+use retention::RetentionJobs;
 use runner::JobRunner;
 use std::{
     collections::HashMap,
@@ -201,6 +205,19 @@ pub const JOBS: &[JobLine] = &[
         about: "lists the names of tables and namespaces in the warehouse, for a repair",
     },
 ];
+
+/// What looks after tables. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TableJobs {
+    /// Merges small files.
+    pub compaction: Compaction,
+    /// Removes files that nothing names.
+    pub orphans: Orphans,
+    /// Removes old rows and snapshots.
+    pub retention: RetentionJobs,
+    /// Checks them.
+    pub fsck: Fsck,
+}
 
 /// Runs jobs and knows what became of them. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -3,34 +3,27 @@
 pub mod accept;
 pub mod backup;
 pub mod claim;
+mod jobs;
 mod look;
 mod lost_ids;
 pub mod moved;
 pub mod repair;
 mod reserve;
-mod retention;
 pub mod stopped;
 pub mod stores;
 
 use crate::{
-    config::{
-        Config, MetastoreUrl, access::AccessConfig, compaction::CompactionConfig, sql::SqlConfig,
-    },
-    flush::{Flush, FlushOptions, noted::NoteMetastore},
+    config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
+    flush::{Flush, FlushOptions},
     http::{self, AppParts, AppState},
     ingest::Ingest,
     maintenance::{
         JobRegistry,
-        compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
-        fsck::Fsck,
-        names::{self, ListNames},
-        obsolete::DeleteObsolete,
-        orphans::Orphans,
-        runs::KeepRuns,
-        thinning::ThinSnapshots,
+        compaction::no_room,
+        names,
         upkeep::{self, AccessUpkeep},
     },
-    owner::{LogOwnership, WatchOwner},
+    owner::LogOwnership,
     sql::{Sql, SqlOptions, slots::SlotsMax},
     store::{self, StoreError},
     tasks::Tasks,
@@ -50,10 +43,9 @@ use icecore_lake::{
     event::EventLimits,
     ids::IdGenerator,
     metrics::Metrics,
-    table::{compaction::choice::CompactionRules, evolve, reader::ReadError},
-    wal::{Wal, WalError},
+    table::{evolve, reader::ReadError},
+    wal::WalError,
 };
-use look::MetadataWatch;
 use std::{
     fs::DirBuilder,
     io,
@@ -185,11 +177,8 @@ impl Server {
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
-        let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
-        let by_itself = (&compaction, &config.compaction);
-        start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
-        let orphans = start_orphans(&jobs, &owner, &catalog, config);
-        let retention = retention::start(&jobs, config, &catalog, (&ids, &owner));
+        let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks);
+        jobs::start(&jobs, config, upkeep, (&owner, &wal), (&catalog, &tables)).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -207,7 +196,6 @@ impl Server {
             flush,
             sql,
             wal,
-            fsck: Fsck::new(&catalog, config.tables.clone(), &tasks),
             catalog,
             access: access.clone(),
             clock,
@@ -218,9 +206,7 @@ impl Server {
             room: BodyMemory::new(config.queue_bytes_max, MinBodyRate::SLOWEST),
             metrics,
             jobs: jobs.clone(),
-            compaction,
-            orphans,
-            retention,
+            tables,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));
@@ -251,76 +237,6 @@ impl Server {
         }
         info!("stopped");
     }
-}
-
-/// Starts what keeps an eye on rows and stores. The first look for metadata files comes before
-/// anybody may ask whether the server is ready.
-async fn start_jobs(
-    jobs: &JobRegistry,
-    upkeep: AccessUpkeep,
-    owner: &LogOwnership,
-    wal: &Wal,
-    (catalog, compaction): (&Catalog, (&Compaction, &CompactionConfig)),
-) -> Result<(), StartError> {
-    jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
-    jobs.start(KeepRuns(jobs.clone()));
-    jobs.start(upkeep);
-    jobs.start(WatchOwner(owner.clone()));
-    if owner.check().is_ok() || owner.check_owner().is_err() {
-        // By a metastore that is too old a file could go that a newer one needs.
-        jobs.start(DeleteObsolete::new(catalog.clone()));
-        let (thin, wake) = ThinSnapshots::new(catalog);
-        jobs.start_woken(thin, Duration::MAX, wake);
-        // Who takes the events merges their files.
-        if owner.check().is_ok() {
-            start_compaction(jobs, compaction);
-        }
-    }
-    jobs.start(NoteMetastore::new(wal, catalog));
-    jobs.start(ListNames::new(catalog));
-    let mut look = MetadataWatch::new(owner, catalog);
-    look.first().await;
-    jobs.start(look);
-    Ok(())
-}
-
-/// Starts what merges files by itself, unless that is left to runs by hand.
-fn start_compaction(jobs: &JobRegistry, (compaction, config): (&Compaction, &CompactionConfig)) {
-    let times = config.day_cron.clone().filter(|_| config.enabled);
-    jobs.start_planned(CompactDays::at_share(compaction.clone()), times);
-    if config.enabled {
-        jobs.start(CompactTables::new(compaction.clone()));
-    }
-}
-
-/// Starts what removes orphans at its times, where events are taken. By a metastore that is too old a file
-/// could go that a newer one needs.
-fn start_orphans(
-    jobs: &JobRegistry,
-    owner: &LogOwnership,
-    catalog: &Catalog,
-    config: &Config,
-) -> Orphans {
-    let orphans = Orphans::new(catalog, config.orphans.grace, config.faults.clone());
-    if owner.check().is_ok() {
-        jobs.start_planned(orphans.clone(), config.orphans.cron.clone());
-    }
-    orphans
-}
-
-fn compaction(
-    config: &Config,
-    catalog: &Catalog,
-    (clock, ids): (&Clock, &IdGenerator),
-    tasks: &Tasks,
-) -> Compaction {
-    let CompactionConfig { file_bytes, file_rows, files_max, days_back, cpu_share, .. } =
-        config.compaction;
-    let rules = CompactionRules { file_bytes, file_rows, files_max, days_back };
-    let disk_free_min = config.wal_disk_free_min;
-    let options = CompactionOptions { rules, cpu_share, disk_free_min };
-    let (clock, ids, tasks) = (clock.clone(), ids.clone(), tasks.clone());
-    Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
 }
 
 fn flush_options(config: &Config, owner: &LogOwnership, metrics: &Metrics) -> FlushOptions {

@@ -27,7 +27,7 @@ pub async fn run(
     };
     let depth = if quick { CheckDepth::Footers } else { CheckDepth::Rows };
     let request = FsckRequest { levels, table, depth };
-    Ok(json(200, &Box::pin(app.fsck.run(&request)).await?))
+    Ok(json(200, &Box::pin(app.tables.fsck.run(&request)).await?))
 }
 
 impl From<FsckError> for ApiError {

@@ -37,14 +37,14 @@ pub async fn run(
     QueryParameters(asked): QueryParameters<JobParameters>,
 ) -> Result<Response, ApiError> {
     match name.as_str() {
-        "compact" => answer(&app, &asked, CompactNow(app.compaction.clone())).await,
+        "compact" => answer(&app, &asked, CompactNow(app.tables.compaction.clone())).await,
         "compact-day" => {
-            answer(&app, &asked, CompactDays::at_full_speed(app.compaction.clone())).await
+            answer(&app, &asked, CompactDays::at_full_speed(app.tables.compaction.clone())).await
         }
-        "orphans" => answer(&app, &asked, app.orphans.clone()).await,
-        "retention" => answer(&app, &asked, app.retention.events.clone()).await,
-        "dead-letters" => answer(&app, &asked, app.retention.letters.clone()).await,
-        "expire" => answer(&app, &asked, app.retention.expiry.clone()).await,
+        "orphans" => answer(&app, &asked, app.tables.orphans.clone()).await,
+        "retention" => answer(&app, &asked, app.tables.retention.events.clone()).await,
+        "dead-letters" => answer(&app, &asked, app.tables.retention.letters.clone()).await,
+        "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
 }

@@ -218,7 +218,7 @@ fn refusal(place: &FilePlace, parts: &[&str]) -> Option<String> {
 /// A file below `cdc`: `NS/COLLECTION/…`, and `COLLECTION/…` where the namespace is known from above.
 fn collection_file(parts: &[&str], rest: &[&str], above: Option<&str>) -> FileRole {
     let is_folder = |part: &&str| ["deltas", "processed", "snapshots"].contains(part);
-    let at = match rest.iter().position(|part| is_folder(part)) {
+    let at = match rest.iter().position(is_folder) {
         Some(at) if at + 2 == rest.len() => at,
         _ => rest.len().saturating_sub(1),
     };

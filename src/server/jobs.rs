@@ -1,0 +1,110 @@
+//! Starts what a server does by itself: it keeps an eye on rows and stores, and looks after tables.
+//!
+//! Who takes the events looks after tables. By a metastore that is too old a file could go that a newer
+//! one needs.
+
+use super::StartError;
+use crate::{
+    config::{Config, compaction::CompactionConfig, retention::RetentionConfig},
+    flush::noted::NoteMetastore,
+    maintenance::{
+        JobRegistry, TableJobs,
+        compaction::{CompactTables, Compaction, CompactionOptions, planned::CompactDays},
+        expiry::SnapshotExpiry,
+        fsck::Fsck,
+        names::ListNames,
+        obsolete::DeleteObsolete,
+        orphans::Orphans,
+        retention::{EventRetention, LetterRetention, RetentionJobs},
+        runs::KeepRuns,
+        thinning::ThinSnapshots,
+        upkeep::AccessUpkeep,
+    },
+    owner::{LogOwnership, WatchOwner},
+    server::look::MetadataWatch,
+    tasks::Tasks,
+};
+use icecore_catalog::catalog::Catalog;
+use icecore_lake::{
+    clock::Clock, ids::IdGenerator, table::compaction::choice::CompactionRules, wal::Wal,
+};
+use std::time::Duration;
+
+/// What looks after the tables of a catalog, by itself or by hand.
+pub(super) fn of_tables(
+    config: &Config,
+    catalog: &Catalog,
+    (clock, ids): (&Clock, &IdGenerator),
+    tasks: &Tasks,
+) -> TableJobs {
+    let RetentionConfig { events, letters_kept, .. } = config.retention.clone();
+    TableJobs {
+        compaction: compaction(config, catalog, (clock, ids), tasks),
+        orphans: Orphans::new(catalog, config.orphans.grace, config.faults.clone()),
+        retention: RetentionJobs {
+            events: EventRetention::new(catalog, ids.clone(), events),
+            letters: LetterRetention::new(catalog, ids.clone(), letters_kept),
+            expiry: SnapshotExpiry::new(catalog),
+        },
+        fsck: Fsck::new(catalog, config.tables.clone(), tasks),
+    }
+}
+
+fn compaction(
+    config: &Config,
+    catalog: &Catalog,
+    (clock, ids): (&Clock, &IdGenerator),
+    tasks: &Tasks,
+) -> Compaction {
+    let CompactionConfig { file_bytes, file_rows, files_max, days_back, cpu_share, .. } =
+        config.compaction;
+    let rules = CompactionRules { file_bytes, file_rows, files_max, days_back };
+    let disk_free_min = config.wal_disk_free_min;
+    let options = CompactionOptions { rules, cpu_share, disk_free_min };
+    let (clock, ids, tasks) = (clock.clone(), ids.clone(), tasks.clone());
+    Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
+}
+
+/// Starts all of it. The first look for metadata files comes before anybody may ask whether the server is
+/// ready.
+pub(super) async fn start(
+    jobs: &JobRegistry,
+    config: &Config,
+    upkeep: AccessUpkeep,
+    (owner, wal): (&LogOwnership, &Wal),
+    (catalog, tables): (&Catalog, &TableJobs),
+) -> Result<(), StartError> {
+    jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
+    jobs.start(KeepRuns(jobs.clone()));
+    jobs.start(upkeep);
+    jobs.start(WatchOwner(owner.clone()));
+    let takes_events = owner.check().is_ok();
+    if takes_events || owner.check_owner().is_err() {
+        jobs.start(DeleteObsolete::new(catalog.clone()));
+        let (thin, wake) = ThinSnapshots::new(catalog);
+        jobs.start_woken(thin, Duration::MAX, wake);
+    }
+    if takes_events {
+        start_table_jobs(jobs, config, tables);
+    }
+    jobs.start(NoteMetastore::new(wal, catalog));
+    jobs.start(ListNames::new(catalog));
+    let mut look = MetadataWatch::new(owner, catalog);
+    look.first().await;
+    jobs.start(look);
+    Ok(())
+}
+
+fn start_table_jobs(jobs: &JobRegistry, config: &Config, tables: &TableJobs) {
+    let merge = &config.compaction;
+    let days = merge.day_cron.clone().filter(|_| merge.enabled);
+    jobs.start_planned(CompactDays::at_share(tables.compaction.clone()), days);
+    if merge.enabled {
+        jobs.start(CompactTables::new(tables.compaction.clone()));
+    }
+    jobs.start_planned(tables.orphans.clone(), config.orphans.cron.clone());
+    let RetentionConfig { events_cron, letters_cron, expire_cron, .. } = config.retention.clone();
+    jobs.start_planned(tables.retention.events.clone(), events_cron);
+    jobs.start_planned(tables.retention.letters.clone(), letters_cron);
+    jobs.start_planned(tables.retention.expiry.clone(), expire_cron);
+}
