@@ -21,7 +21,7 @@ pub const GC_ENABLED: &str = "gc.enabled";
 
 /// What Iceberg takes for [`MAX_SNAPSHOT_AGE`] where a table does not say.
 const SNAPSHOT_AGE_MS: i64 = 5 * DAY_MS;
-/// The newest snapshots of the service's tables stay in full for so long.
+/// The newest snapshots of the service's tables stay in full for so long after the next one came.
 const IN_FULL_MS: i64 = DAY_MS;
 
 /// What has expired of a table.

@@ -139,4 +139,7 @@ fn of_a_table_of_the_service_one_snapshot_stays_per_day_and_none_after_ninety() 
         &[],
     );
     check(&table(&[400 * DAY_MS], &ours), false, &[], &[]);
+    // Readers of yesterday had the one of long ago, until the one after it came.
+    check(&table(&[300 * DAY_MS, 200 * DAY_MS, HOUR_MS], &ours), false, &[1], &[]);
+    check(&table(&[300 * DAY_MS, 200 * DAY_MS, 25 * HOUR_MS], &ours), false, &[1, 2], &[]);
 }
