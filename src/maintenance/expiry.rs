@@ -5,7 +5,7 @@
 //! delete, with the time that readers and planners have, and not while a backup holds them.
 //!
 //! Its one invariant: of a table of another engine nothing goes unless its properties or refs ask for it,
-//! or an operator names it.
+//! or an operator names it with its namespace.
 
 use crate::maintenance::{
     planned::{PlannedJob, RunRequest},
@@ -114,7 +114,9 @@ impl PlannedJob for SnapshotExpiry {
     async fn run(&self, request: &RunRequest) -> Result<JobReport, ExpiryError> {
         let started = Instant::now();
         let mut report = JobReport { job: Self::NAME.to_owned(), ..JobReport::default() };
-        let asked = ExpiryRequest { is_named: request.table.is_some(), is_dry: request.dry_run };
+        // A name alone is that of tables in many namespaces.
+        let is_named = request.table.is_some() && request.levels.is_some();
+        let asked = ExpiryRequest { is_named, is_dry: request.dry_run };
         for table in self.tables(request).await? {
             let (gone, stays) = self.expire(&table, asked).await?;
             if !gone.is_empty() {

@@ -86,7 +86,9 @@ async fn snapshots_go_on_the_clock_where_a_table_is_ours_or_asks_for_it() {
     for (table, left) in [(&ours, 1), (&silent, 3), (&asks, 1)] {
         assert_eq!(house.snapshots(table).await, left, "{table}");
     }
-    let named = RunRequest { table: Some("orders".to_owned()), ..RunRequest::default() };
+    let of_any = RunRequest { table: Some("orders".to_owned()), ..RunRequest::default() };
+    assert_eq!(run(&job, of_any.clone()).await.tables, 0, "it may be of any namespace");
+    let named = RunRequest { levels: Some(vec!["a".to_owned()]), ..of_any };
     assert_eq!(run(&job, named).await.tables, 1, "an operator names it");
     assert_eq!(house.snapshots(&silent).await, 1);
     assert_eq!(run(&job, RunRequest::default()).await.tables, 0);
