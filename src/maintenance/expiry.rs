@@ -9,7 +9,7 @@
 
 use crate::maintenance::{
     planned::{PlannedJob, RunRequest},
-    scope::{ACTOR, hold_of, is_of_all, tables_of},
+    scope::{ACTOR, is_of_all, tables_of},
 };
 use icecore_catalog::{
     catalog::{Catalog, ExpiryRequest, HistoryExpiry},
@@ -82,9 +82,6 @@ impl SnapshotExpiry {
     ) -> Result<(HistoryExpiry, Option<String>), CatalogError> {
         let mut all = HistoryExpiry::default();
         for _ in 0..STEPS_MAX {
-            if let Some(held) = hold_of(&self.catalog, table).await? {
-                return Ok((all, Some(held)));
-            }
             let step = match Box::pin(self.catalog.upkeep().expire(table, request)).await {
                 // What was done before stays done.
                 Err(cause) if !is_of_all(&self.catalog, Some(&cause)) => {
