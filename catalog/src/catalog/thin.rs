@@ -279,7 +279,10 @@ impl Catalog {
         write.changes = ChangeSet::making(&updates);
         let damage = thinning.damage.take();
         write.obsolete.extend(thinning.obsolete(self.now_ms()));
-        check_made(&self.publish(&[write]).await?, table)?;
+        // A job that loses its lease is dropped, and a commit is not.
+        let catalog = self.clone();
+        let published = self.to_the_end(async move { catalog.publish(&[write]).await });
+        check_made(&published.await?, table)?;
         if let Some(damage) = damage {
             let error = &damage as &dyn std::error::Error;
             warn!(%table, error, "files of removed snapshots are left behind");
