@@ -26,7 +26,7 @@ pub const SNAPSHOTS_MAX: usize = 500;
 pub const SNAPSHOTS_SLACK: usize = 50;
 
 /// The newest snapshots, which stay in full: while a table is thinned whatever their age, when
-/// snapshots expire for a day.
+/// snapshots expire for ninety days.
 const NEWEST_IN_FULL: usize = 400;
 
 const MINUTE_MS: i64 = 60_000;
@@ -80,7 +80,8 @@ fn thin(snapshots: &mut [SnapshotCandidate], named: &HashSet<i64>, now_ms: i64) 
     thin_beyond(snapshots, named, now_ms, i64::MAX)
 }
 
-/// The same, where the newest stay in full only up to the age `in_full_ms`. The newest of all stays.
+/// The same, where the newest stay in full only if they were the newest of all within the time
+/// `in_full_ms`, which the newest still is.
 fn thin_beyond(
     snapshots: &mut [SnapshotCandidate],
     named: &HashSet<i64>,
@@ -90,15 +91,20 @@ fn thin_beyond(
     // Newest first, so that the last snapshot of a minute, hour or day is the one that stays: a
     // later thinning with wider steps then keeps a subset of what this one keeps.
     snapshots.sort_unstable_by_key(|s| std::cmp::Reverse((s.sequence, s.at_ms, s.id)));
+    let in_full_since_ms = now_ms.saturating_sub(in_full_ms);
     let mut taken = HashSet::new();
     let mut kept = Vec::with_capacity(snapshots.len());
     let mut removed = Vec::new();
+    // Until when the snapshot was the newest.
+    let mut until_ms = i64::MAX;
     for (age_rank, snapshot) in snapshots.iter().enumerate() {
-        let is_young = now_ms.saturating_sub(snapshot.at_ms) <= in_full_ms;
-        let stays = (age_rank < NEWEST_IN_FULL && is_young)
+        let is_among_newest = age_rank < NEWEST_IN_FULL;
+        // The one that was current when the time began comes last: most often it stands for its day.
+        let stays = (is_among_newest && in_full_since_ms <= snapshot.at_ms)
             || named.contains(&snapshot.id)
             || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step))
-            || age_rank == 0;
+            || (is_among_newest && in_full_since_ms <= until_ms);
+        until_ms = snapshot.at_ms;
         if stays {
             kept.push(*snapshot);
         } else {

@@ -5,11 +5,11 @@
 //! delete, with the time that readers and planners have, and not while a backup holds them.
 //!
 //! Its one invariant: of a table of another engine nothing goes unless its properties or refs ask for it,
-//! or an operator names it.
+//! or an operator names it with its namespace.
 
 use crate::maintenance::{
     planned::{PlannedJob, RunRequest},
-    scope::{ACTOR, hold_of, is_of_all, tables_of},
+    scope::{ACTOR, is_of_all, tables_of},
 };
 use icecore_catalog::{
     catalog::{Catalog, ExpiryRequest, HistoryExpiry},
@@ -82,9 +82,6 @@ impl SnapshotExpiry {
     ) -> Result<(HistoryExpiry, Option<String>), CatalogError> {
         let mut all = HistoryExpiry::default();
         for _ in 0..STEPS_MAX {
-            if let Some(held) = hold_of(&self.catalog, table).await? {
-                return Ok((all, Some(held)));
-            }
             let step = match Box::pin(self.catalog.upkeep().expire(table, request)).await {
                 // What was done before stays done.
                 Err(cause) if !is_of_all(&self.catalog, Some(&cause)) => {
@@ -114,7 +111,9 @@ impl PlannedJob for SnapshotExpiry {
     async fn run(&self, request: &RunRequest) -> Result<JobReport, ExpiryError> {
         let started = Instant::now();
         let mut report = JobReport { job: Self::NAME.to_owned(), ..JobReport::default() };
-        let asked = ExpiryRequest { is_named: request.table.is_some(), is_dry: request.dry_run };
+        // A name alone is that of tables in many namespaces.
+        let is_named = request.table.is_some() && request.levels.is_some();
+        let asked = ExpiryRequest { is_named, is_dry: request.dry_run };
         for table in self.tables(request).await? {
             let (gone, stays) = self.expire(&table, asked).await?;
             if !gone.is_empty() {

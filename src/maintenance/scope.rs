@@ -1,7 +1,7 @@
 //! Which tables a run of a planned job is about, and what keeps it from one of them.
 
 use crate::maintenance::planned::RunRequest;
-use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::holds::LegalHold};
+use icecore_catalog::{catalog::Catalog, error::CatalogError};
 use icecore_lake::table::schema::{TableIdent, foreign_ident};
 
 /// Who the catalog's feed says it was that took something out.
@@ -37,10 +37,7 @@ pub(super) async fn hold_of(
     table: &TableIdent,
 ) -> Result<Option<String>, CatalogError> {
     let hold = catalog.metastore().hold_over(table.namespace.as_ref()).await?;
-    Ok(hold.map(|LegalHold { levels, name, reason, .. }| {
-        let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-        format!("the namespace `{}` is held by `{name}`{reason}", levels.join("."))
-    }))
+    Ok(hold.map(|hold| hold.obstacle()))
 }
 
 /// Whether a failure says that those of other tables would fail too.

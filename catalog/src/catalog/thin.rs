@@ -156,7 +156,8 @@ impl Upkeep<'_> {
 
     /// Removes the snapshots, branches and tags of a table that have expired, and queues the files that
     /// only they need for deletion, in one commit; gives what went. With very many files some stay for the
-    /// next call. A gone table is as one of which nothing has expired.
+    /// next call. A gone table is as one of which nothing has expired. Nothing goes where the namespace is
+    /// held right before the commit.
     ///
     /// # Errors
     /// [`CatalogError::CommitFailed`] when others changed the table again and again; others as
@@ -191,6 +192,9 @@ impl Catalog {
     ) -> Result<HistoryExpiry, CatalogError> {
         let mut known = HistoryReads::default();
         for _ in 0..PLANS_MAX {
+            if let Some(held) = self.held(table).await? {
+                return Ok(held);
+            }
             let Some(base) = self.find(table).await? else { return Ok(HistoryExpiry::default()) };
             let refs = &self.encoded_parts(&base).refs;
             let expired = match expired(&base.metadata, refs, self.now_ms(), is_named) {
@@ -214,6 +218,14 @@ impl Catalog {
             }
         }
         Err(lost_every_race(table))
+    }
+
+    /// That nothing of a table may go, where its namespace is held.
+    async fn held(&self, table: &TableIdent) -> Result<Option<HistoryExpiry>, CatalogError> {
+        let hold = self.metastore().hold_over(table.namespace.as_ref()).await?;
+        let obstacle = hold.map(|hold| hold.obstacle());
+        let held = |why| HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() };
+        Ok(obstacle.map(held))
     }
 
     /// Reads lists and manifests, which takes its time: others commit meanwhile.
@@ -251,6 +263,11 @@ impl Catalog {
         if !self.follow(table, &mut plan, cause, known).await? {
             return Ok(None);
         }
+        if let RemovalCause::Expiry { .. } = cause
+            && let Some(held) = self.held(table).await?
+        {
+            return Ok(Some(held));
+        }
         let ThinningPlan { base, mut thinning } = plan;
         let (updates, removed) = (thinning.updates(&base.metadata), HistoryExpiry::of(&thinning));
         let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
@@ -262,7 +279,10 @@ impl Catalog {
         write.changes = ChangeSet::making(&updates);
         let damage = thinning.damage.take();
         write.obsolete.extend(thinning.obsolete(self.now_ms()));
-        check_made(&self.publish(&[write]).await?, table)?;
+        // A job that loses its lease is dropped, and a commit is not.
+        let catalog = self.clone();
+        let published = self.to_the_end(async move { catalog.publish(&[write]).await });
+        check_made(&published.await?, table)?;
         if let Some(damage) = damage {
             let error = &damage as &dyn std::error::Error;
             warn!(%table, error, "files of removed snapshots are left behind");

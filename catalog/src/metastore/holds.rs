@@ -38,6 +38,16 @@ pub struct LegalHold {
     pub since_ms: i64,
 }
 
+impl LegalHold {
+    /// Why nothing of what it covers may go.
+    #[must_use]
+    pub fn obstacle(&self) -> String {
+        let Self { levels, name, reason, .. } = self;
+        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("the namespace `{}` is held by `{name}`{reason}", levels.join("."))
+    }
+}
+
 type HoldRow = (String, String, Option<String>, i64);
 
 fn read((namespace, name, reason, since_ms): HoldRow) -> LegalHold {

@@ -21,8 +21,8 @@ pub const GC_ENABLED: &str = "gc.enabled";
 
 /// What Iceberg takes for [`MAX_SNAPSHOT_AGE`] where a table does not say.
 const SNAPSHOT_AGE_MS: i64 = 5 * DAY_MS;
-/// The newest snapshots of the service's tables stay in full for so long.
-const IN_FULL_MS: i64 = DAY_MS;
+/// The newest snapshots of the service's tables stay in full for so long after the next one came.
+const IN_FULL_MS: i64 = 90 * DAY_MS;
 
 /// What has expired of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

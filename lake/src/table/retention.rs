@@ -31,7 +31,7 @@ use icecore_catalog::{
 };
 use icecore_schemas::retention::RetentionRules;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::AddAssign,
     pin::pin,
     sync::Arc,
@@ -129,6 +129,8 @@ pub struct OldFiles {
     pub totals: RemovalTotals,
     /// The lowest and the highest `seq` of them, where they all say so.
     pub seq: Option<(i64, i64)>,
+    /// What stays of the survey's files, and why.
+    pub skipped: Option<String>,
     /// The data files, and delete files that are of no use without them.
     removed: Vec<DataFile>,
 }
@@ -190,8 +192,15 @@ pub async fn old_files(
             deletes = plan.deletes;
         }
     }
-    leave_doubled(&mut old, &mut kept_partitions);
     let mut found = OldFiles::default();
+    let doubled = leave_doubled(&mut old, &mut kept_partitions);
+    if 0 < doubled {
+        found.skipped = Some(stay(TWICE, doubled as u64));
+        if matches!(kept, KeptRows::DeadLetters { .. }) {
+            // They may have older rows of any letter.
+            return Ok(found);
+        }
+    }
     for file in &old {
         found.totals += RemovalTotals::of(file);
         found.removed.push(described(file)?);
@@ -322,6 +331,10 @@ fn long(literal: &PrimitiveLiteral) -> Option<i64> {
     }
 }
 
+fn stay(reason: &str, files: u64) -> String {
+    format!("data files {reason} stay ({files})")
+}
+
 /// What was seen of a snapshot's files.
 #[derive(Debug, Default)]
 struct AgeTally {
@@ -352,8 +365,8 @@ impl AgeTally {
     }
 
     fn survey(mut self, kept: KeptRows<'_>) -> AgeSurvey {
-        let told = |(reason, count): (&&str, &u64)| format!("data files {reason} stay ({count})");
-        let mut skipped: Vec<String> = self.stays.iter().map(told).collect();
+        let mut skipped: Vec<String> =
+            self.stays.iter().map(|(reason, count)| stay(reason, *count)).collect();
         if matches!(kept, KeptRows::DeadLetters { .. }) {
             let before = self.days.len();
             let first = if self.is_undated { Some(i32::MIN) } else { self.first_stays };
@@ -375,22 +388,17 @@ impl AgeTally {
     }
 }
 
-/// Leaves files that are live twice: what the table has less without them is not what they say.
-fn leave_doubled(old: &mut PlannedFiles, kept_partitions: &mut HashSet<(i32, String)>) {
-    let mut seen = HashSet::new();
-    let again = old.iter().filter(|file| !seen.insert(file.location.as_str()));
-    let twice: HashSet<String> = again.map(|file| file.location.clone()).collect();
-    if twice.is_empty() {
-        return;
+/// Leaves files that are live twice: what the table has less without them is not what they say. Gives how
+/// many.
+fn leave_doubled(old: &mut PlannedFiles, kept_partitions: &mut HashSet<(i32, String)>) -> usize {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    old.iter().for_each(|file| *counts.entry(file.location.clone()).or_default() += 1);
+    let is_twice = |file: &PlannedFile| counts.get(&file.location).is_some_and(|count| 1 < *count);
+    for file in old.iter().filter(|file| is_twice(file)) {
+        kept_partitions.insert(partition_key(file));
     }
-    tracing::warn!(files = twice.len(), "files {TWICE} stay");
-    old.retain(|file| {
-        let stays = twice.contains(&file.location);
-        if stays {
-            kept_partitions.insert(partition_key(file));
-        }
-        !stays
-    });
+    old.retain(|file| !is_twice(file));
+    counts.values().filter(|count| 1 < **count).count()
 }
 
 /// The delete files that delete nothing without these data files: those that are about one of them, and

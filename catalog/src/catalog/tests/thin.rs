@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     catalog::{ExpiryRequest, HistoryExpiry, RefKind},
-    metastore::Watermark,
+    metastore::{Watermark, holds::LegalHold},
     retention::{
         self, SNAPSHOTS_MAX,
         expiry::{GC_ENABLED, MAX_REF_AGE, MAX_SNAPSHOT_AGE},
@@ -140,14 +140,14 @@ async fn snapshots(house: &House) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn of_a_table_that_nobody_writes_to_any_more_a_snapshot_a_day_stays() {
+async fn of_a_table_that_nobody_writes_to_any_more_the_newest_snapshot_stays() {
     let house = overgrown(10).await;
     let (catalog, table) = (&house.catalog, ident(TABLE));
     assert!(expire(&house, false, false).await.is_empty(), "they are young");
     let head = catalog.tables().load(&table).await.unwrap().metadata.current_snapshot_id();
     let tagged = snapshots(&house).await.into_iter().find(|id| Some(*id) != head);
     catalog.refs().create(&table, "kept", RefKind::Tag, tagged).await.unwrap();
-    house.clock.fetch_add(3 * DAY_MS, Ordering::SeqCst);
+    house.clock.fetch_add(93 * DAY_MS, Ordering::SeqCst);
 
     let files = house.files().await.len();
     let would = expire(&house, false, true).await;
@@ -207,7 +207,7 @@ async fn a_branch_or_tag_that_comes_meanwhile_keeps_what_was_to_expire() {
     let loaded = house.catalog.tables().load(&table).await.unwrap();
     let head = loaded.metadata.current_snapshot_id();
     let goes = snapshots(&house).await.into_iter().find(|id| Some(*id) != head).unwrap();
-    house.clock.fetch_add(3 * DAY_MS, Ordering::SeqCst);
+    house.clock.fetch_add(93 * DAY_MS, Ordering::SeqCst);
     let locks = &house.catalog.inner.locks;
     let held = locks.lock(std::iter::once(&table)).await;
     let asked = || locks.asked.load(Ordering::SeqCst);
@@ -224,4 +224,36 @@ async fn a_branch_or_tag_that_comes_meanwhile_keeps_what_was_to_expire() {
     let (done, ()) = tokio::time::timeout(Duration::from_secs(60), Box::pin(both)).await.unwrap();
     assert_eq!(done.snapshots, 8);
     assert!(snapshots(&house).await.contains(&goes));
+}
+
+#[tokio::test]
+async fn a_hold_that_comes_meanwhile_keeps_everything() {
+    let house = overgrown(10).await;
+    let table = ident(TABLE);
+    house.clock.fetch_add(93 * DAY_MS, Ordering::SeqCst);
+    let hold = LegalHold {
+        levels: suite::levels("a"),
+        name: "case-7".to_owned(),
+        reason: None,
+        since_ms: 0,
+    };
+    let locks = &house.catalog.inner.locks;
+    let locked = locks.lock(std::iter::once(&table)).await;
+    let asked = || locks.asked.load(Ordering::SeqCst);
+    let before = asked();
+    let set = async {
+        while asked() == before {
+            tokio::task::yield_now().await;
+        }
+        house.other.metastore().set_hold(&hold).await.unwrap();
+        drop(locked);
+    };
+    let both = async { tokio::join!(expire(&house, false, false), set) };
+    let (done, ()) = tokio::time::timeout(Duration::from_secs(60), Box::pin(both)).await.unwrap();
+    let why = "the namespace `a` is held by `case-7`";
+    assert_eq!((done.is_empty(), done.obstacle.as_deref()), (true, Some(why)));
+    assert_eq!(snapshots(&house).await.len(), 10);
+    assert_eq!(expire(&house, false, true).await.obstacle.as_deref(), Some(why));
+    assert!(house.catalog.metastore().remove_hold(&hold.levels, &hold.name).await.unwrap());
+    assert_eq!(expire(&house, false, false).await.snapshots, 9);
 }

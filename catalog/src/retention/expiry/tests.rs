@@ -111,32 +111,33 @@ fn a_table_that_forbids_it_or_says_nonsense_stays_as_it_is() {
 }
 
 #[test]
-fn of_a_table_of_the_service_one_snapshot_stays_per_day_and_none_after_ninety() {
-    // Of each pair of a day the later one stays; within a day all do.
-    let ages = [
-        100 * DAY_MS,
-        20 * DAY_MS - 2 * HOUR_MS,
-        20 * DAY_MS - 3 * HOUR_MS,
-        2 * DAY_MS - HOUR_MS,
-        2 * DAY_MS - 2 * HOUR_MS,
-        20 * HOUR_MS,
-        19 * HOUR_MS,
-    ];
+fn of_a_table_of_the_service_snapshots_stay_for_ninety_days() {
+    // The second one was the newest until twenty days ago.
+    let ages = [100 * DAY_MS, 95 * DAY_MS, 20 * DAY_MS, 19 * HOUR_MS];
     let ours = [(MANAGED, "true")];
-    check(&table(&ages, &ours), false, &[1, 2, 4], &[]);
-    check(&table(&ages, &ours), true, &[1, 2, 4], &[]);
+    check(&table(&ages, &ours), false, &[1], &[]);
+    check(&table(&ages, &ours), true, &[1], &[]);
     let tagged =
         named(table(&ages, &ours), "t", 1, SnapshotRetention::Tag { max_ref_age_ms: None });
-    check(&tagged, false, &[2, 4], &[]);
+    check(&tagged, false, &[], &[]);
     // What its properties ask for holds beside it.
-    let kept = [(MANAGED, "true"), (MIN_SNAPSHOTS, "6")];
-    check(&table(&ages, &kept), false, &[1], &[]);
+    check(&table(&ages, &[(MANAGED, "true"), (MIN_SNAPSHOTS, "6")]), false, &[], &[]);
     let day = DAY_MS.to_string();
-    check(
-        &table(&ages, &[(MANAGED, "true"), (MAX_SNAPSHOT_AGE, &day)]),
-        false,
-        &[1, 2, 3, 4, 5],
-        &[],
-    );
+    let short = [(MANAGED, "true"), (MAX_SNAPSHOT_AGE, &*day)];
+    check(&table(&ages, &short), false, &[1, 2, 3], &[]);
     check(&table(&[400 * DAY_MS], &ours), false, &[], &[]);
+    // Readers of yesterday had the one of long ago, until the one after it came.
+    check(&table(&[300 * DAY_MS, 200 * DAY_MS, HOUR_MS], &ours), false, &[1], &[]);
+    check(&table(&[300 * DAY_MS, 200 * DAY_MS, 91 * DAY_MS], &ours), false, &[1, 2], &[]);
+}
+
+#[test]
+fn of_many_snapshots_the_newest_stay_and_of_older_ones_one_a_day() {
+    let newest = (0..400).map(|number| 20 * DAY_MS + number * HOUR_MS);
+    let older = (0..48).map(|number| 60 * DAY_MS + number * HOUR_MS);
+    let mut ages: Vec<i64> = newest.chain(older).collect();
+    ages.reverse();
+    // They are of three days in UTC, and the last of each stays: one is of midnight.
+    let gone: Vec<i64> = (1..=48).filter(|id| ![23, 47, 48].contains(id)).collect();
+    check(&table(&ages, &[(MANAGED, "true")]), false, &gone, &[]);
 }

@@ -174,6 +174,31 @@ async fn no_letter_loses_a_row_before_one_that_is_older() {
     assert!(skipped.iter().any(|why| why.contains("older rows go first")), "{skipped:?}");
 }
 
+#[tokio::test]
+async fn a_file_that_is_live_twice_stays_and_keeps_all_letters() {
+    let rules = rules();
+    let mut lake = events();
+    let twice = file(&mut lake, "a.x", TODAY - 9).await.build().unwrap();
+    let once = file(&mut lake, "a.x", TODAY - 8).await.build().unwrap();
+    lake.commit(vec![twice.clone(), once.clone()]).await;
+    lake.commit(vec![twice]).await;
+    assert_eq!(removed(&lake, KeptRows::Events(&rules)).await.0, paths(&[&once]));
+
+    let mut lake = letters();
+    let mut letter = async |day| {
+        let mut file = lake.put(b"rows".to_vec()).await;
+        file.partition(Struct::from_iter([Some(Literal::date(day))])).build().unwrap()
+    };
+    let (twice, once) = (letter(TODAY - 8).await, letter(TODAY - 9).await);
+    lake.commit(vec![twice.clone(), once]).await;
+    lake.commit(vec![twice]).await;
+    let kept = KeptRows::DeadLetters { kept_ms: 5 * DAY_MS };
+    assert_eq!(removed(&lake, kept).await.0, Vec::<String>::new());
+    let (id, survey) = (lake.metadata.current_snapshot_id().unwrap(), survey_of(&lake, kept).await);
+    let old = old_files(lake.source(), id, kept, NOW_MS, &survey).await.unwrap();
+    assert_eq!(old.skipped.unwrap(), "data files that are live twice stay (1)");
+}
+
 #[test]
 fn a_commit_takes_the_oldest_days_and_at_least_one() {
     let check = |files: &[u64], last_day: Option<i32>, is_more: bool| {
