@@ -159,11 +159,10 @@ async fn two_loads_at_once_wait_for_one_commit() {
 async fn a_load_of_what_does_not_wait_waits_for_nothing() {
     let mut server = Server::unread("", 64 << 20).await;
     server.append("a", &sample::events(1, 1, 2, 2));
-    let begun = Instant::now();
     for (name, table) in [("a", "dead_letters"), ("a", "mine"), ("b", "events"), ("A", "events")] {
-        server.flush.before_load(name, table).await;
+        let load = std::pin::pin!(server.flush.before_load(name, table));
+        assert!(futures::poll!(load).is_ready(), "{name}.{table}");
     }
-    assert!(begun.elapsed() < LOAD_WAIT_MAX);
     assert_eq!(server.job.tick().await.unwrap(), Progress::Idle);
 }
 
@@ -296,9 +295,9 @@ async fn a_server_that_takes_no_events_commits_nothing_for_a_load() {
     let mut server = Server::unread("", 64 << 20).await;
     server.append("a", &sample::events(1, 1, 2, 2));
     server.flush.owner.refuse("test", "this is a test".to_owned());
-    let begun = Instant::now();
-    server.flush.before_load("a", "events").await;
-    assert!(begun.elapsed() < LOAD_WAIT_MAX);
+    let flush = server.flush.clone();
+    let load = std::pin::pin!(flush.before_load("a", "events"));
+    assert!(futures::poll!(load).is_ready());
     assert_eq!(server.job.tick().await.unwrap(), Progress::Idle);
     assert_eq!(server.snapshots("a").await, 1);
 }
