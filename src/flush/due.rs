@@ -5,7 +5,7 @@
 //! Its one invariant: a row waits for at most `commit.interval_max`, and no wait makes the log keep
 //! much more than it would with commits each `commit.interval`.
 
-use crate::flush::{FlushJob, requests::CommitScope};
+use crate::flush::{FlushJob, TICK_TABLES_MAX, requests::CommitScope};
 use icecore_catalog::snapshot::SnapshotTime;
 use icecore_lake::wal::TableBacklog;
 use std::time::Duration;
@@ -23,6 +23,11 @@ const SPREAD_PART: u32 = 4;
 const SEGMENTS_SINCE_MAX: u64 = 8;
 /// No table waits longer than that while the log is full to this part.
 const LOG_PART: u64 = 4;
+/// Nor while so many payload bytes wait for it: each query of the service reads them from the log.
+const UNREAD_BYTES_MAX: u64 = 8 << 20;
+/// Of the tables of one tick, so many are those that somebody asked for, whatever their age. The rest
+/// goes by age alone: many loads keep no old rows of other tables waiting.
+const ASKED_FIRST_MAX: usize = TICK_TABLES_MAX * 3 / 4;
 
 /// How long rows wait, as the settings say.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +69,7 @@ impl CommitAges {
 }
 
 impl FlushJob {
-    /// The tables to flush now: what was asked for first, then the oldest.
+    /// The tables to flush now: what was asked for first, then the oldest; see [`ASKED_FIRST_MAX`].
     pub(super) fn due(&self, now_ms: i64, wanted: &[CommitScope]) -> Vec<DueTable> {
         let is_filling = self.is_log_filling();
         let tables = self.tables.pending().into_iter();
@@ -84,6 +89,9 @@ impl FlushJob {
             })
             .collect();
         due.sort_by_key(|table| (!table.is_wanted, table.backlog.oldest_ms));
+        if let Some(others) = due.get_mut(ASKED_FIRST_MAX..) {
+            others.sort_by_key(|table| table.backlog.oldest_ms);
+        }
         due
     }
 
@@ -98,6 +106,7 @@ impl FlushJob {
         }
         let (kind, name) = (waiting.kind, waiting.namespace.name());
         is_filling
+            || UNREAD_BYTES_MAX <= waiting.bytes
             || SEGMENTS_SINCE_MAX <= waiting.segments_since
             || self.ages.of_unread_ms(name) <= age_ms
             || self.loads.is_read(kind, name, self.clock.passed_ms())

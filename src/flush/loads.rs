@@ -107,7 +107,7 @@ impl Flush {
     /// Notes that a client reads `table` of the catalog's namespace `name`, where it is one of ours:
     /// its rows are committed each `commit.interval` for a while. Gives the kind of its rows.
     pub fn note_load(&self, name: &str, table: &str) -> Option<RecordKind> {
-        let kind = self.tables.iter().find(|ours| ours.name == table)?.kind;
+        let kind = self.tables.named(table)?.kind;
         self.loads.note(kind, name, self.clock.passed_ms());
         Some(kind)
     }

@@ -1,7 +1,7 @@
 //! Callers that wait for a commit: what they asked for, and their answers.
 //!
 //! A caller gets the outcome of an attempt that began after it asked. At most
-//! [`REQUESTS_MAX`] are registered; further callers wait for a place.
+//! [`REQUESTS_MAX`] and [`LOADS_MAX`] are registered; further callers wait for a place.
 
 use crate::flush::FlushError;
 use icecore_lake::wal::LogPosition;
@@ -12,8 +12,11 @@ use std::{
 };
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-/// Most requests that are registered at a time.
+/// Most requests of callers that need the commit that are registered at a time.
 const REQUESTS_MAX: usize = 1024;
+/// Most requests of loads. They have places of their own: who may only read keeps nobody waiting
+/// whose events are to be committed.
+const LOADS_MAX: usize = 256;
 
 type FlushAnswer = Result<(), Arc<FlushError>>;
 
@@ -59,6 +62,7 @@ pub(super) struct FlushRequests {
     /// None once the job has ended.
     waiting: Mutex<Option<Vec<FlushRequest>>>,
     places: Semaphore,
+    load_places: Semaphore,
     wake: Arc<Notify>,
 }
 
@@ -74,14 +78,23 @@ struct FlushRequest {
 impl FlushRequests {
     /// No requests yet; each new one notifies `wake`.
     pub(super) fn new(wake: Arc<Notify>) -> Self {
-        Self { waiting: Mutex::new(Some(Vec::new())), places: Semaphore::new(REQUESTS_MAX), wake }
+        Self {
+            waiting: Mutex::new(Some(Vec::new())),
+            places: Semaphore::new(REQUESTS_MAX),
+            load_places: Semaphore::new(LOADS_MAX),
+            wake,
+        }
     }
 
     /// Asks for a commit of `scope` up to `through` and waits for its outcome. A load gives up, with
     /// an error, when its table is paused.
     pub(super) async fn wait(&self, scope: CommitScope, through: LogPosition) -> FlushAnswer {
         let stopped = || Arc::new(FlushError::Stopped);
-        let _place = self.places.acquire().await.map_err(|_| stopped())?;
+        let places = match scope {
+            CommitScope::Namespace(_) => &self.places,
+            CommitScope::Loaded(..) => &self.load_places,
+        };
+        let _place = places.acquire().await.map_err(|_| stopped())?;
         let (answer, outcome) = oneshot::channel();
         let request = FlushRequest { scope, through, attempted: false, answer };
         self.lock().as_mut().ok_or_else(stopped)?.push(request);
@@ -151,6 +164,7 @@ impl FlushRequests {
     pub(super) fn close(&self) {
         *self.lock() = None;
         self.places.close();
+        self.load_places.close();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<FlushRequest>>> {
