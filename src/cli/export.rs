@@ -110,7 +110,7 @@ pub async fn run(config: &Config, command: &ExportFolder) -> Result<(), CliError
     }
     let bounds = export.bounds();
     let sql = format!(
-        "SELECT DISTINCT date_trunc('hour', ts) AS h FROM events WHERE seq <= {through}{bounds} ORDER BY h"
+        "SELECT date_trunc('hour', ts), max(seq) FROM events WHERE seq <= {through}{bounds} GROUP BY 1 ORDER BY 1"
     );
     for row in export.rows(&sql).await? {
         let hour = row[0].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
@@ -118,7 +118,7 @@ pub async fn run(config: &Config, command: &ExportFolder) -> Result<(), CliError
             let reason = "an hour that is no time".to_owned();
             return Err(export.client.foreign(row.to_string().as_bytes(), reason).into());
         };
-        export.hour(hour.to_utc(), through).await?;
+        export.hour(hour.to_utc(), row[1].as_i64().unwrap_or(through)).await?;
     }
     export.say()
 }
@@ -162,13 +162,13 @@ impl FolderExport<'_> {
         }
     }
 
-    /// Writes the events of an hour that are in no file of it.
+    /// Writes the events of an hour up to the `seq` `through` that are in no file of it.
     async fn hour(&mut self, hour: DateTime<Utc>, through: i64) -> Result<(), CliError> {
         let folder = self.command.path.join(hour.format("events/%Y/%m/%d/%H").to_string());
         let (kept, mut last) = finished(&folder, self.command.dry_run)?;
         self.report.kept += kept;
         let within = format!("ts >= {}{}{}", literal(hour), before(hour + HOUR), self.bounds());
-        loop {
+        while last.is_none_or(|last| last < through) {
             let after = last.map_or_else(String::new, |last| format!(" AND seq > {last}"));
             let sql = format!(
                 "SELECT count(*), min(seq), max(seq) FROM (SELECT seq FROM events WHERE {within}{after} AND seq <= {through} ORDER BY seq LIMIT {FILE_EVENTS_MAX}) AS part"
@@ -192,6 +192,7 @@ impl FolderExport<'_> {
             }
             last = Some(newest);
         }
+        Ok(())
     }
 
     fn tell(&self, file: &Path) -> Result<(), CliError> {
