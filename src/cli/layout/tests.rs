@@ -10,8 +10,13 @@ use crate::cli::{
         rows::FileRows,
     },
 };
+use arrow::{
+    array::{ArrayRef, BinaryArray, Decimal128Array},
+    record_batch::RecordBatch,
+};
+use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 fn place(path: &str) -> FilePlace {
     match role_of(&path.split('/').collect::<Vec<&str>>()) {
@@ -311,6 +316,35 @@ fn files_come_in_the_order_in_which_copies_are_known() {
     let rows = FileRows::open(&found.files[0].path, FileFormat::Ndjson).unwrap();
     let places: Vec<u64> = rows.map(|row| row.unwrap().place).collect();
     assert_eq!(places, [1, 3]);
+}
+
+#[test]
+fn known_columns_are_read_as_the_json_of_an_event_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let bytes = |bytes: &[u8]| -> ArrayRef { Arc::new(BinaryArray::from_vec(vec![bytes])) };
+    let decimal = || -> ArrayRef {
+        Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(9, 2).unwrap())
+    };
+    let batch = RecordBatch::try_from_iter([
+        ("type", bytes(b"t")),
+        ("payload", bytes(b"{\"type\":\"t\"}")),
+        ("actor", bytes(b"\xff")),
+        ("blob", bytes(b"t")),
+        ("durationMs", decimal()),
+        ("price", decimal()),
+    ])
+    .unwrap();
+    let file = fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let row = FileRows::open(&path, FileFormat::Parquet).unwrap().next().unwrap().unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&row.text).unwrap(),
+        json!({ "type": "t", "payload": "{\"type\":\"t\"}", "actor": "/w==", "blob": "dA==",
+            "durationMs": 1.5, "price": "1.50" })
+    );
 }
 
 #[test]
