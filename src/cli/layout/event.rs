@@ -15,7 +15,7 @@ use crate::cli::{
 use chrono::{DateTime, SecondsFormat};
 use icecore_lake::event::{
     bookmark,
-    decode::file_ids::{column_of, digest_of, may_get_id, time_us, values_of_line},
+    decode::file_ids::{column_of, digest_of, is_batch, may_get_id, time_us, values_of_line},
 };
 use icecore_schemas::names::KEPT_EVENT;
 use serde::de::IgnoredAny;
@@ -164,7 +164,13 @@ impl RowReader<'_> {
         {
             return self.push(&body, depth - 1, events);
         }
-        match members.get("events").filter(|_| members.len() == 1) {
+        // What a batch has beside its events counts for none of them.
+        let namespace = self.namespace.or(self.place.namespace.as_deref());
+        let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+        // A document or a change may have such a list as well.
+        let may_be_batch = matches!(self.place.kind, FileKind::Events | FileKind::DeadLetters);
+        let is_batch = |_: &&String| may_be_batch && is_batch(text, namespace) == Ok(true);
+        match members.get("events").filter(is_batch) {
             Some(list) => self.push(list, depth - 1, events),
             None => events.push(self.event(text, members)),
         }

@@ -115,7 +115,7 @@ fn all_copies_of_an_event_are_the_same() {
         assert_eq!(event(TABLE, &copy).id, first.id, "{copy}");
     }
     let message = json!({ "messageId": "m", "attempts": 3, "error": "x", "timestamp": "…",
-        "body": { "events": [line, { "id": "own", "type": "t" }] } });
+        "body": { "batchId": "b", "receivedAt": "…", "events": [line, { "id": "own", "type": "t" }] } });
     let letters = events("dead-letter/queue/2026-11-20/m.json", &message);
     assert_eq!((letters.len(), &letters[0].id, &letters[1].id), (2, &first.id, &EventId::Own));
     let another = json!({ "type": "rpc.call", "timestamp": 1_795_183_200_251_i64 });
@@ -266,6 +266,8 @@ fn a_document_becomes_a_read_whose_id_is_its_state() {
         said(&event(path, &whole)),
         json!({ "collection": "users", "key": "7", "op": "r", "version": 3, "after": { "name": "Ada" } })
     );
+    let list = json!({ "id": "7", "events": [{ "type": "t" }] });
+    assert_eq!(said(&event(path, &list))["after"], json!({ "events": [{ "type": "t" }] }));
     // The number of a form that stays is no version of the document.
     let before = event(path, &whole).id;
     whole["data"] = json!("{\"name\":\"Bo\"}");
