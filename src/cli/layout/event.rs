@@ -358,7 +358,8 @@ fn message_body(members: &Members) -> Option<String> {
 fn whole_event(members: &mut Members) -> Option<(String, Members)> {
     let payload = text_of(members.get("payload")?)?;
     let mut whole = members_of(&payload)?;
-    if whole.get("type").is_some_and(|own| Some(own) == members.get("type")) {
+    let type_of = |members: &Members| members.get("type").and_then(|raw| text_of(raw));
+    if type_of(&whole).is_some_and(|own| Some(own) == type_of(members)) {
         for column in ROW_COLUMNS {
             if let Some(raw) = members.get(column).filter(|_| !has_column(&whole, &[column])) {
                 whole.insert(column.to_owned(), raw.clone());
