@@ -14,7 +14,7 @@ use crate::{
         say,
         sql::{UNFINISHED, ask, save_parquet},
     },
-    config::Config,
+    config::{Config, redaction::without_credentials},
 };
 use chrono::{DateTime, Datelike, Duration, NaiveDate, SecondsFormat, Utc};
 use clap::Args;
@@ -69,6 +69,8 @@ pub struct ExportFolder {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ExportManifest {
     layout: String,
+    /// Another server has other events of the same `seq`.
+    server: String,
     namespace: String,
     since: Option<String>,
     until: Option<String>,
@@ -93,8 +95,10 @@ struct ExportReport {
 /// command goes on where it stopped.
 pub async fn run(config: &Config, command: &ExportFolder) -> Result<(), CliError> {
     let FileLayout::R2 = command.layout;
-    let client = ServerClient::new(config, command.url.as_deref());
-    let mut export = FolderExport { client, command, report: ExportReport::default() };
+    let url = command.url.clone().unwrap_or_else(|| config.listen.to_string());
+    let client = ServerClient::new(config, Some(&url));
+    let server = without_credentials(&url);
+    let mut export = FolderExport { client, server, command, report: ExportReport::default() };
     check_folder(&command.path, &export.manifest())?;
     let newest = export.rows("SELECT max(seq) FROM events").await?;
     let Some(through) = newest.first().and_then(|row| row[0].as_i64()) else {
@@ -106,7 +110,7 @@ pub async fn run(config: &Config, command: &ExportFolder) -> Result<(), CliError
     }
     let bounds = export.bounds();
     let sql = format!(
-        "SELECT DISTINCT date_trunc('hour', ts) AS h FROM events WHERE seq <= {through}{bounds} ORDER BY h"
+        "SELECT date_trunc('hour', ts), max(seq) FROM events WHERE seq <= {through}{bounds} GROUP BY 1 ORDER BY 1"
     );
     for row in export.rows(&sql).await? {
         let hour = row[0].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
@@ -114,13 +118,14 @@ pub async fn run(config: &Config, command: &ExportFolder) -> Result<(), CliError
             let reason = "an hour that is no time".to_owned();
             return Err(export.client.foreign(row.to_string().as_bytes(), reason).into());
         };
-        export.hour(hour.to_utc(), through).await?;
+        export.hour(hour.to_utc(), row[1].as_i64().unwrap_or(through)).await?;
     }
     export.say()
 }
 
 struct FolderExport<'a> {
     client: ServerClient,
+    server: String,
     command: &'a ExportFolder,
     report: ExportReport,
 }
@@ -130,6 +135,7 @@ impl FolderExport<'_> {
         let ExportFolder { ns, since, until, as_of, .. } = self.command;
         ExportManifest {
             layout: LAYOUT.to_owned(),
+            server: self.server.clone(),
             namespace: ns.clone(),
             since: since.map(text),
             until: until.map(text),
@@ -156,13 +162,13 @@ impl FolderExport<'_> {
         }
     }
 
-    /// Writes the events of an hour that are in no file of it.
+    /// Writes the events of an hour up to the `seq` `through` that are in no file of it.
     async fn hour(&mut self, hour: DateTime<Utc>, through: i64) -> Result<(), CliError> {
         let folder = self.command.path.join(hour.format("events/%Y/%m/%d/%H").to_string());
-        let (kept, mut last) = finished(&folder)?;
+        let (kept, mut last) = finished(&folder, self.command.dry_run)?;
         self.report.kept += kept;
         let within = format!("ts >= {}{}{}", literal(hour), before(hour + HOUR), self.bounds());
-        loop {
+        while last.is_none_or(|last| last < through) {
             let after = last.map_or_else(String::new, |last| format!(" AND seq > {last}"));
             let sql = format!(
                 "SELECT count(*), min(seq), max(seq) FROM (SELECT seq FROM events WHERE {within}{after} AND seq <= {through} ORDER BY seq LIMIT {FILE_EVENTS_MAX}) AS part"
@@ -186,6 +192,7 @@ impl FolderExport<'_> {
             }
             last = Some(newest);
         }
+        Ok(())
     }
 
     fn tell(&self, file: &Path) -> Result<(), CliError> {
@@ -205,8 +212,9 @@ impl FolderExport<'_> {
     }
 }
 
-/// How many whole files an hour has, and the last `seq` in them. What a run left half-written goes.
-fn finished(folder: &Path) -> Result<(u64, Option<i64>), CliError> {
+/// How many whole files an hour has, and the last `seq` in them. What a run left half-written goes, unless
+/// nothing is to be changed.
+fn finished(folder: &Path, is_dry: bool) -> Result<(u64, Option<i64>), CliError> {
     let failed = failed_at(folder);
     let entries = match folder.read_dir() {
         Ok(entries) => entries,
@@ -218,7 +226,9 @@ fn finished(folder: &Path) -> Result<(u64, Option<i64>), CliError> {
         let entry = entry.map_err(&failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("events-") && name.ends_with(UNFINISHED) {
-            fs::remove_file(entry.path()).map_err(unwritable(&entry.path()))?;
+            if !is_dry {
+                fs::remove_file(entry.path()).map_err(unwritable(&entry.path()))?;
+            }
         } else if let Some(seq) = last_seq(&name) {
             files += 1;
             last = last.max(Some(seq));
@@ -251,7 +261,7 @@ fn check_folder(folder: &Path, manifest: &ExportManifest) -> Result<(), CliError
         return Ok(());
     }
     Err(CliError::Refused(format!(
-        "`{}` has other files than those of this export: name a new folder",
+        "`{}` has other files, or an export of another server, namespace or selection (its {MANIFEST} says which): name a new folder",
         folder.display()
     )))
 }

@@ -12,7 +12,7 @@ use crate::{
         ingest::{FileFormat, progress_bar, source::failed_at},
         layout::{
             FileLayout,
-            event::{EventId, LayoutEvent, RowReader},
+            event::{DEFAULT_NAMESPACE, EventId, LayoutEvent, RowReader},
             folder::{FileKind, LayoutFile, LayoutFolder},
             identity::{ROWS_MAX, RowCounts},
             manifest,
@@ -242,7 +242,7 @@ impl FolderImport<'_> {
         let command = self.command;
         let given = command.ns.as_deref();
         let reader = RowReader { place, is_table, namespace: given };
-        let namespace = given.or(place.namespace.as_deref()).unwrap_or("default");
+        let namespace = given.or(place.namespace.as_deref()).unwrap_or(DEFAULT_NAMESPACE);
         self.rows.enter(&place.group, place.layer);
         let mut batch = EventBatch::default();
         let mut fault = None;
@@ -264,7 +264,7 @@ impl FolderImport<'_> {
                     }
                     EventLine::TooMany => {
                         fault = Some(format!(
-                            "its day has more than {ROWS_MAX} rows without an id; the rest of this file is not sent"
+                            "the files of its day up to here have more than {ROWS_MAX} rows without an id; the rest of this file is not sent"
                         ));
                         break 'rows;
                     }

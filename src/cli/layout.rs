@@ -1,9 +1,9 @@
 //! The layout of files that earlier lakehouses of events have in a bucket, called `r2`.
 //!
 //! `folder` finds the files and what each is, `rows` reads them, `event` makes an event of a row, and
-//! `identity` numbers rows that say the same. `manifest` compares what a folder should have. `import` sends the events; what an earlier run has sent
-//! is in `progress`, and what became of all in `report`. Its one invariant: the same folder gives the same
-//! events with the same ids in every run.
+//! `identity` numbers rows that say the same. `manifest` compares what a folder should have. `import` sends
+//! the events; what an earlier run has sent is in `progress`, and what became of all in `report`. Its one
+//! invariant: the same folder gives the same events with the same ids in every run.
 
 pub(super) mod event;
 pub(super) mod folder;

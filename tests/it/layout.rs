@@ -87,6 +87,8 @@ fn bucket(root: &Path) {
     write_events(root, &format!("{DAY}/14/b.parquet"), &rows);
     write_events(root, &format!("{DAY}/14/_compact_c.parquet"), &all);
     write_events(root, &format!("{DAY}/_compact_d.parquet"), &all);
+    // A later run of the compaction, whose inputs were still there.
+    write_events(root, &format!("{DAY}/14/_compact_e.parquet"), &lines);
     let change = json!({ "id": "change", "type": "collection.update", "ns": "shop", "docId": "7",
         "collection": "users", "timestamp": HOUR_MS, "bookmark": "b-1", "doc": { "n": 1 } });
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -149,14 +151,14 @@ async fn an_import_lands_each_event_once_and_a_second_one_none() {
     let root = server.folder.path().join("bucket");
     bucket(&root);
     let (code, report, said) = import(&server, &root, &["--dry-run"]);
-    assert_eq!((code, &report["total"]["events"]), (Some(1), &json!(114)), "{said}");
+    assert_eq!((code, &report["total"]["events"]), (Some(1), &json!(135)), "{said}");
     assert_eq!(report["total"]["accepted"], 0);
 
     let (code, report, said) = import(&server, &root, &[]);
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(
         report["total"],
-        json!({ "events": 114, "accepted": 48, "duplicates": 64, "rejected": 2, "unsent": 0 }),
+        json!({ "events": 135, "accepted": 48, "duplicates": 85, "rejected": 2, "unsent": 0 }),
         "{said}"
     );
     let kinds: Vec<(&str, u64, u64)> = report["kinds"]
@@ -168,7 +170,7 @@ async fn an_import_lands_each_event_once_and_a_second_one_none() {
             (it["kind"].as_str().unwrap(), number("files"), number("accepted"))
         })
         .collect();
-    let (files, documents) = (("compacted", 2, 0), ("documents", 1, 2));
+    let (files, documents) = (("compacted", 3, 0), ("documents", 1, 2));
     assert_eq!(
         kinds,
         [("events", 5, 45), files, ("deltas", 1, 1), documents, ("dead letters", 2, 0)]
@@ -209,7 +211,7 @@ async fn an_import_lands_each_event_once_and_a_second_one_none() {
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(
         report["total"],
-        json!({ "events": 114, "accepted": 0, "duplicates": 112, "rejected": 2, "unsent": 0 }),
+        json!({ "events": 135, "accepted": 0, "duplicates": 133, "rejected": 2, "unsent": 0 }),
         "{said}"
     );
     let letters = server.rows("shop", "SELECT count(*) FROM dead_letters").await;
@@ -349,6 +351,10 @@ async fn what_is_exported_is_imported_as_it_was_and_later_events_are_added() {
     assert_eq!(told, (Some(0), &json!(1), &json!(1), &json!(3)), "{said}");
     assert!(folder.join("events/2026/11/20/14/events-15-15.parquet").exists());
     assert!(!unfinished.exists());
+    let elsewhere = TestServer::start().await;
+    let (code, _, said) = export(&elsewhere, &folder, &[]);
+    assert_eq!((code, said.contains("name a new folder")), (Some(1), true), "{said}");
+    elsewhere.stop().await;
     let (code, _, said) = export(&server, &folder, &["--since", "2026-11-20"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("name a new folder"), "{said}");

@@ -15,7 +15,7 @@ use crate::cli::{
 use chrono::{DateTime, SecondsFormat};
 use icecore_lake::event::{
     bookmark,
-    decode::file_ids::{column_of, digest_of, may_get_id, time_us},
+    decode::file_ids::{column_of, digest_of, is_batch, may_get_id, time_us, values_of_line},
 };
 use icecore_schemas::names::KEPT_EVENT;
 use serde::de::IgnoredAny;
@@ -28,9 +28,12 @@ pub(super) type Members = BTreeMap<String, String>;
 
 /// Of these an event has one, unless it is written in the words of something else.
 const OWN_WORDS: [&str; 4] = ["type", "op", "store", "collection"];
-/// Members of events in other words than ours: `CloudEvents`, databases. They are sent as they are.
-const FOREIGN_WORDS: [&str; 6] =
-    ["specversion", "__op", "__deleted", "ts_ms", "transaction", "resolved"];
+/// Members of events in other words than ours: `CloudEvents`, rows of databases.
+const FOREIGN_WORDS: [&str; 3] = ["specversion", "__op", "__deleted"];
+/// Members of other records of databases. An event with a type may have them, too.
+const RECORD_WORDS: [&str; 3] = ["ts_ms", "transaction", "resolved"];
+/// Columns of a row that say what the whole event in it may lack.
+const ROW_COLUMNS: [&str; 3] = ["id", "ns", "ts"];
 /// Where the members of `do` belong.
 const OBJECT_COLUMNS: &[(&str, &str)] = &[
     ("id", "do_id"),
@@ -68,6 +71,8 @@ const KEY_COLUMNS: [&str; 6] = ["key", "pk", "docId", "doc_id", "id", "_id"];
 const OWN_KEY_COLUMNS: [&str; 6] = ["id", "_id", "key", "pk", "docId", "doc_id"];
 const TEXT_COLUMNS: [&str; 3] = ["after", "doc", "data"];
 const TIME_COLUMNS: [&str; 4] = ["updated_at", "updatedAt", "ts", "timestamp"];
+/// Where events without a namespace go.
+pub(in crate::cli) const DEFAULT_NAMESPACE: &str = "default";
 /// How many lists, batches and messages are taken apart that are in one another.
 const NESTING_MAX: u8 = 4;
 
@@ -96,8 +101,12 @@ pub(in crate::cli) struct LayoutEvent {
 }
 
 impl LayoutEvent {
+    /// What has no members that can be told, but may be an event to the server.
     fn as_it_is(text: &str) -> Self {
-        Self { text: on_one_line(text), id: EventId::Own, change: None }
+        let text = on_one_line(text);
+        let may_get_id = may_get_id(text.as_bytes()) == Some(true);
+        let id = if may_get_id { EventId::Content(digest(&text)) } else { EventId::Own };
+        Self { text, id, change: None }
     }
 
     /// Its line, with this id if it has none.
@@ -120,7 +129,7 @@ pub(in crate::cli) struct RowReader<'a> {
 }
 
 impl RowReader<'_> {
-    /// The events of a row: one, or those of a list, a batch or a message.
+    /// The events of a row: one, or those of a list, a batch, a message or a line with several.
     pub(in crate::cli) fn events(&self, row: &[u8]) -> Vec<LayoutEvent> {
         let mut events = Vec::new();
         match std::str::from_utf8(row) {
@@ -132,13 +141,22 @@ impl RowReader<'_> {
     }
 
     fn push(&self, text: &str, depth: u8, events: &mut Vec<LayoutEvent>) {
+        if text.trim().is_empty() {
+            return;
+        }
         if depth == 0 {
             return events.push(LayoutEvent::as_it_is(text));
         }
         let Some(members) = members_of(text) else {
-            return match serde_json::from_str::<Vec<&RawValue>>(text) {
-                Ok(list) => list.iter().for_each(|it| self.push(it.get(), depth - 1, events)),
-                Err(_) => events.push(LayoutEvent::as_it_is(text)),
+            if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(text) {
+                return list.iter().for_each(|it| self.push(it.get(), depth - 1, events));
+            }
+            return match values_of_line(text.as_bytes()) {
+                Some((values, broken)) if 1 < values.len() => {
+                    values.iter().for_each(|it| self.push(it, depth - 1, events));
+                    self.push(broken, 0, events);
+                }
+                _ => events.push(LayoutEvent::as_it_is(text)),
             };
         };
         if self.place.kind == FileKind::DeadLetters
@@ -146,7 +164,13 @@ impl RowReader<'_> {
         {
             return self.push(&body, depth - 1, events);
         }
-        match members.get("events").filter(|_| members.len() == 1) {
+        // What a batch has beside its events counts for none of them.
+        let namespace = self.namespace.or(self.place.namespace.as_deref());
+        let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+        // A document or a change may have such a list as well.
+        let may_be_batch = matches!(self.place.kind, FileKind::Events | FileKind::DeadLetters);
+        let is_batch = |_: &&String| may_be_batch && is_batch(text, namespace) == Ok(true);
+        match members.get("events").filter(is_batch) {
             Some(list) => self.push(list, depth - 1, events),
             None => events.push(self.event(text, members)),
         }
@@ -154,18 +178,14 @@ impl RowReader<'_> {
 
     fn event(&self, text: &str, mut members: Members) -> LayoutEvent {
         let is_event_table = self.is_table && self.place.kind == FileKind::Events;
-        let is_ours = ["seq", "ingested_at"].iter().all(|name| members.contains_key(*name));
+        let is_ours = ["id", "seq", "ingested_at"].iter().all(|name| members.contains_key(*name));
         if is_event_table && is_ours {
             return self.exported(members);
         }
         let inner = if is_event_table { whole_event(&mut members) } else { None };
         let text = match &inner {
             Some((text, whole)) => {
-                let ts = members.remove("ts");
                 members.clone_from(whole);
-                if let Some(ts) = ts.filter(|_| !has_time(&members)) {
-                    members.insert("ts".to_owned(), ts);
-                }
                 text.as_str()
             }
             None => text,
@@ -174,34 +194,44 @@ impl RowReader<'_> {
             FileKind::Documents => return self.document(members),
             FileKind::Deltas => members = self.delta(members),
             FileKind::Events | FileKind::DeadLetters => {
-                let is_foreign = FOREIGN_WORDS.iter().any(|name| members.contains_key(*name));
                 let may_get = may_get_id(text.as_bytes());
-                if is_foreign || !has_own_words(&members) || may_get.is_none() {
+                if is_foreign(&members) || !has_own_words(&members) || may_get.is_none() {
                     return self.foreign(text, members, may_get == Some(true));
                 }
                 members = canonical(members);
             }
         }
-        if self.namespace.is_some() {
-            members.remove("ns");
-        }
+        let change = self.change(&members);
         if let Some(hour) = self.place.hour.as_ref().filter(|_| !members.contains_key("ts")) {
             members.insert("ts".to_owned(), format!("\"{hour}\""));
         }
-        let change = self.change(&members);
-        let text = written(&members);
         let id = match members.contains_key("id") {
             true => EventId::Own,
-            false => EventId::Content(digest(&text)),
+            false => EventId::Content(self.content(&members)),
         };
-        LayoutEvent { text, id, change }
+        if self.namespace.is_some() {
+            members.remove("ns");
+        }
+        LayoutEvent { text: written(&members), id, change }
+    }
+
+    /// The digest of what an event says in the namespace that it was written for. Where all namespaces go to
+    /// one, events that say the same in two of them are two.
+    fn content(&self, members: &Members) -> u128 {
+        let mut members = members.clone();
+        let namespace = self.place.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+        members.entry("ns".to_owned()).or_insert_with(|| quoted(namespace));
+        digest(&written(&members))
     }
 
     /// An event in other words than ours: as it is, with an id where it may get one.
     fn foreign(&self, text: &str, mut members: Members, may_get_id: bool) -> LayoutEvent {
+        let id = match may_get_id {
+            true => EventId::Content(self.content(&members)),
+            false => EventId::Own,
+        };
         let has_other = self.namespace.is_some() && members.remove("ns").is_some();
         let text = if has_other { written(&members) } else { on_one_line(text) };
-        let id = if may_get_id { EventId::Content(digest(&text)) } else { EventId::Own };
         LayoutEvent { text, id, change: None }
     }
 
@@ -279,18 +309,8 @@ impl RowReader<'_> {
             .into_iter()
             .filter_map(|(name, raw)| raw.map(|raw| (name.to_owned(), raw)))
             .collect();
-        let text = written(&event);
-        let named = |names: &[&str]| -> Members {
-            let some = event.iter().filter(|(name, _)| names.contains(&name.as_str()));
-            some.map(|(name, raw)| (name.clone(), raw.clone())).collect()
-        };
-        // The version or the time tells one state of a document from another; else what it says does.
-        let state = ["version", "ts"].into_iter().find(|name| event.contains_key(*name));
-        let id = match state.filter(|_| event.contains_key("key")) {
-            Some(state) => digest(&written(&named(&["collection", "key", "op", state]))),
-            None => digest(&text),
-        };
-        LayoutEvent { text, id: EventId::Given(id_of(id)), change: None }
+        let id = EventId::Given(id_of(self.content(&event)));
+        LayoutEvent { text: written(&event), id, change: None }
     }
 
     /// The change that an event is: the same for its row among the events and its row among the deltas.
@@ -303,8 +323,10 @@ impl RowReader<'_> {
             op == "d" || op.starts_with("delete") || op.starts_with("remove")
         });
         let after = members.get("after").filter(|_| !is_delete).map_or(0, |raw| digest(raw));
-        let place = match (member("bookmark"), members.get("ts")) {
-            (Some(bookmark), _) => bookmark,
+        let ts = members.get("ts").map(|raw| time(raw).unwrap_or_else(|| raw.clone()));
+        let place = match (member("bookmark"), ts) {
+            // Of bookmarks that only count, two namespaces have the same.
+            (Some(bookmark), ts) => format!("{bookmark}\0{}", ts.unwrap_or_default()),
             (None, Some(ts)) => {
                 let own = member("ns").or_else(|| self.place.namespace.clone());
                 let namespace = self.namespace.map(str::to_owned).or(own).unwrap_or_default();
@@ -335,8 +357,14 @@ fn message_body(members: &Members) -> Option<String> {
 /// that is something else, such as the body of a webhook, becomes the event's data.
 fn whole_event(members: &mut Members) -> Option<(String, Members)> {
     let payload = text_of(members.get("payload")?)?;
-    let whole = members_of(&payload)?;
-    if whole.get("type").is_some_and(|own| Some(own) == members.get("type")) {
+    let mut whole = members_of(&payload)?;
+    let type_of = |members: &Members| members.get("type").and_then(|raw| text_of(raw));
+    if type_of(&whole).is_some_and(|own| Some(own) == type_of(members)) {
+        for column in ROW_COLUMNS {
+            if let Some(raw) = members.get(column).filter(|_| !has_column(&whole, &[column])) {
+                whole.insert(column.to_owned(), raw.clone());
+            }
+        }
         return Some((payload, whole));
     }
     if members.get("data").is_none_or(|data| data == "null") {
@@ -346,8 +374,13 @@ fn whole_event(members: &mut Members) -> Option<(String, Members)> {
     None
 }
 
-fn has_time(members: &Members) -> bool {
-    has_column(members, &["ts"])
+/// Whether it is in other words than ours, so that it is sent as it is.
+fn is_foreign(members: &Members) -> bool {
+    let has = |names: &[&str]| names.iter().any(|name| members.contains_key(*name));
+    let has_object = |name: &str| members.get(name).is_some_and(|raw| raw.starts_with('{'));
+    // The envelope of a change is known by these two, whatever else it has.
+    let is_envelope = has(&["op"]) && has_object("source");
+    has(&FOREIGN_WORDS) || is_envelope || (has(&RECORD_WORDS) && !has(&["type"]))
 }
 
 fn has_own_words(members: &Members) -> bool {
@@ -448,7 +481,7 @@ fn written(members: &Members) -> String {
 
 /// JSON has line ends between its tokens only, and here one ends an event.
 fn on_one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
+    text.trim().replace(['\n', '\r'], " ")
 }
 
 /// What a JSON text says, as a number.

@@ -49,7 +49,8 @@ pub(in crate::cli) struct FilePlace {
     /// Of rows that name none.
     pub(in crate::cli) namespace: Option<String>,
     pub(in crate::cli) collection: Option<String>,
-    /// The files of a group may repeat each other's rows, if they are of different layers.
+    /// The rows of a group's files are counted together, those of each layer by themselves. A compacted file
+    /// and a message are a group of their own: another one may repeat their rows or not.
     pub(in crate::cli) group: String,
     /// 0 for a file as it was first written; a higher one repeats rows of those below it.
     pub(in crate::cli) layer: u8,
@@ -111,7 +112,9 @@ impl LayoutFolder {
                 let mut below = parts.clone();
                 below.push(entry.file_name().to_string_lossy().into_owned());
                 let file_type = entry.file_type().map_err(&failed)?;
-                if file_type.is_dir() && below.len() < DEPTH_MAX {
+                if entry.file_name().to_str().is_none() {
+                    found.skip(&below, "its name is not UTF-8");
+                } else if file_type.is_dir() && below.len() < DEPTH_MAX {
                     folders.push((entry.path(), below));
                 } else if file_type.is_dir() {
                     found.skip(&below, "too many folders in folders");
@@ -121,13 +124,11 @@ impl LayoutFolder {
             }
         }
         found.files.sort_by(|a, b| {
-            let order = |file: &LayoutFile| (file.place.kind, file.place.layer);
-            (order(a).0, &a.place.group, order(a).1, &a.name).cmp(&(
-                order(b).0,
-                &b.place.group,
-                order(b).1,
-                &b.name,
-            ))
+            let kinds = a.place.kind.cmp(&b.place.kind);
+            kinds
+                .then_with(|| a.place.group.cmp(&b.place.group))
+                .then_with(|| a.place.layer.cmp(&b.place.layer))
+                .then_with(|| a.name.cmp(&b.name))
         });
         found.skipped.sort();
         found.manifests.sort();
@@ -141,9 +142,6 @@ impl LayoutFolder {
     /// Adds a file. A link counts as what it leads to, unless that is a folder.
     fn add(&mut self, entry: &DirEntry, parts: &[String]) {
         let path = entry.path();
-        if entry.file_name().to_str().is_none() {
-            return self.skip(parts, "its name is not UTF-8");
-        }
         let metadata = match path.metadata() {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => {
@@ -188,7 +186,7 @@ pub(super) fn role_of(parts: &[&str]) -> FileRole {
             kind: FileKind::DeadLetters,
             namespace: namespace.map(str::to_owned),
             collection: None,
-            group: parts[..parts.len() - 1].join("/"),
+            group: parts.join("/"),
             layer: 0,
             hour: None,
         }),
@@ -230,13 +228,13 @@ fn collection_file(parts: &[&str], rest: &[&str], above: Option<&str>) -> FileRo
             return FileRole::Unknown(reason.to_owned());
         }
     };
-    let group = parts[..parts.len() - (rest.len() - at)].join("/");
+    let folder = parts[..parts.len() - (rest.len() - at)].join("/");
     let place = |kind: FileKind, layer: u8| {
         FileRole::Rows(FilePlace {
             kind,
             namespace: namespace.map(str::to_owned),
             collection: Some(collection.to_owned()),
-            group: format!("{group}/{kind:?}"),
+            group: if layer == 1 { parts.join("/") } else { format!("{folder}/{kind:?}") },
             layer,
             hour: None,
         })
@@ -273,11 +271,12 @@ fn event_file(parts: &[&str], rest: &[&str], namespace: Option<&str>) -> FileRol
         (true, false) => 2,
     };
     let below_day = if has_hour { 2 } else { 1 };
+    let counted = if layer == 0 { &parts[..parts.len() - below_day] } else { parts };
     FileRole::Rows(FilePlace {
         kind: FileKind::Events,
         namespace: namespace.map(str::to_owned),
         collection: None,
-        group: parts[..parts.len() - below_day].join("/"),
+        group: counted.join("/"),
         layer,
         hour: Some(hour),
     })

@@ -1,13 +1,13 @@
 //! The number of a row among those that say the same, for rows without an id.
 //!
-//! A row's id is the digest of what it says, and from the second equal row on its number. Files that
-//! repeat rows of others are a layer of their own, and each layer is numbered from 1: the first copy in a
-//! compacted file has the id of the first row in the files that it was made of, and two equal rows that are
-//! both in the raw files stay two.
+//! A row's id is the digest of what it says, and from the second equal row on its number. The raw files of a
+//! day are numbered together, and each file that repeats rows of others is numbered from 1: the first copy in
+//! a compacted file has the id of the first row in the files that it was made of, and two equal rows that
+//! are both in the raw files stay two.
 
 use std::collections::{HashMap, HashSet};
 
-/// Most rows without an id in one layer of a day: the largest set that needs no more than 150 MB.
+/// Most rows without an id in the raw files of a day, or in a compacted one: the largest set that needs no more than 150 MB.
 pub(in crate::cli) const ROWS_MAX: usize = 14_680_064;
 
 /// The rows of a layer so far.

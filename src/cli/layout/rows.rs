@@ -8,17 +8,28 @@ use crate::cli::{
         source::{failed_at, plain_file},
     },
 };
-use icecore_lake::event::decode::file_ids::{bare_line, values_of};
+use arrow::{
+    array::{Array, ArrayRef},
+    compute::cast,
+    datatypes::DataType,
+    error::ArrowError,
+    record_batch::RecordBatch,
+};
+use icecore_lake::event::decode::file_ids::{bare_line, column_of, values_of};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use std::{
     io::{self, BufRead, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Longest line that is read; an event has at most 1 MiB where the server is not told otherwise.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 /// Largest file of JSON values, which is read whole.
 const JSON_BYTES_MAX: u64 = 64 << 20;
+
+/// The column with the whole event.
+const PAYLOAD: &str = "payload";
 
 /// One row.
 #[derive(Debug)]
@@ -143,6 +154,9 @@ impl TableRows {
             self.batch = match self.reader.next() {
                 None => return Ok(None),
                 Some(Ok(batch)) => {
+                    let failed =
+                        |cause: ArrowError| unreadable(&self.path, io::Error::other(cause));
+                    let batch = as_events_have_it(&batch).map_err(failed)?;
                     Some((EventWriter::new(&self.path, &batch)?, batch.num_rows(), 0))
                 }
                 Some(Err(cause)) => {
@@ -150,5 +164,30 @@ impl TableRows {
                 }
             };
         }
+    }
+}
+
+/// A batch whose known columns have the types that copies of its events in JSON have: some writers mark texts
+/// as bytes, and write fractions as decimals.
+fn as_events_have_it(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.schema_ref().fields().iter().zip(batch.columns());
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(field, values)| {
+        let is_known = field.name() == PAYLOAD || column_of(field.name()).is_some();
+        let wanted = wanted_type(values.data_type()).filter(|_| is_known);
+        let found = wanted.and_then(|wanted| cast(values, &wanted).ok());
+        // Bytes that are no text would be null.
+        let found = found.filter(|found: &ArrayRef| found.null_count() == values.null_count());
+        (field.name().as_str(), found.unwrap_or_else(|| Arc::clone(values)), true)
+    }))
+}
+
+fn wanted_type(written: &DataType) -> Option<DataType> {
+    match written {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Some(DataType::Utf8View),
+        DataType::Decimal32(_, 1..)
+        | DataType::Decimal64(_, 1..)
+        | DataType::Decimal128(_, 1..)
+        | DataType::Decimal256(_, 1..) => Some(DataType::Float64),
+        _ => None,
     }
 }

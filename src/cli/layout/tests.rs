@@ -10,8 +10,13 @@ use crate::cli::{
         rows::FileRows,
     },
 };
+use arrow::{
+    array::{ArrayRef, BinaryArray, Decimal128Array},
+    record_batch::RecordBatch,
+};
+use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 fn place(path: &str) -> FilePlace {
     match role_of(&path.split('/').collect::<Vec<&str>>()) {
@@ -39,16 +44,27 @@ fn the_place_of_a_file_says_what_it_is() {
     let day = "events/2026/11/20";
     check("events/2026/11/20/14/a.parquet", "Events - - events/2026/11/20 0 2026-11-20T14:00:00Z");
     check("2026/1/2/3/a.jsonl.gz", "Events - - 2026/1/2 0 2026-01-02T03:00:00Z");
-    check(&format!("{day}/14/_compact_a.parquet"), &format!("{day} 1 2026-11-20T14"));
-    check(&format!("{day}/_compact_a.parquet"), &format!("{day} 2 2026-11-20T00"));
+    check(
+        &format!("{day}/14/_compact_a.parquet"),
+        &format!("{day}/14/_compact_a.parquet 1 2026-11-20T14"),
+    );
+    check(
+        &format!("{day}/_compact_a.parquet"),
+        &format!("{day}/_compact_a.parquet 2 2026-11-20T00"),
+    );
     check("webhooks/2026/11/20/14/a.parquet", "Events - - webhooks/2026/11/20 0");
     check("ns/acme/events/2026/11/20/14/a.jsonl", "Events acme - ns/acme/events/2026/11/20 0");
     check("cdc/w/users/data.parquet", "Documents w users cdc/w/users/Documents 0 -");
     check("cdc/w/users/deltas/001.parquet", "Deltas w users cdc/w/users/Deltas 0 -");
+    let compacted = "cdc/w/users/deltas/_compact_1.parquet";
+    check(compacted, &format!("Deltas w users {compacted} 1 -"));
     check("cdc/w/users/processed/001.jsonl", "Deltas w users cdc/w/users/Deltas 2 -");
     check("ns/acme/cdc/users/data.parquet", "Documents acme users ns/acme/cdc/users/Documents");
     check("ns/acme/cdc/w/users/data.parquet", "Documents w users ns/acme/cdc/w/users/Documents");
-    check("dead-letter/queue/2026-11-20/m.json", "DeadLetters - - dead-letter/queue/2026-11-20 0");
+    check(
+        "dead-letter/queue/2026-11-20/m.json",
+        "DeadLetters - - dead-letter/queue/2026-11-20/m.json 0",
+    );
     check("cdc/w/users/manifest.json", "manifest");
     check("cdc/w/users/snapshots/2026-11.parquet", "aside");
     check("dedup/01J", "aside");
@@ -99,7 +115,7 @@ fn all_copies_of_an_event_are_the_same() {
         assert_eq!(event(TABLE, &copy).id, first.id, "{copy}");
     }
     let message = json!({ "messageId": "m", "attempts": 3, "error": "x", "timestamp": "…",
-        "body": { "events": [line, { "id": "own", "type": "t" }] } });
+        "body": { "batchId": "b", "receivedAt": "…", "events": [line, { "id": "own", "type": "t" }] } });
     let letters = events("dead-letter/queue/2026-11-20/m.json", &message);
     assert_eq!((letters.len(), &letters[0].id, &letters[1].id), (2, &first.id, &EventId::Own));
     let another = json!({ "type": "rpc.call", "timestamp": 1_795_183_200_251_i64 });
@@ -141,6 +157,61 @@ fn an_event_is_sent_with_what_it_has_and_its_folder_says() {
 }
 
 #[test]
+fn equal_words_in_two_namespaces_are_two_events_also_where_all_go_to_one() {
+    let id = |path: &str, row: Value, namespace: Option<&str>| {
+        let place = place(path);
+        let reader = RowReader { place: &place, is_table: false, namespace };
+        reader.events(row.to_string().as_bytes()).remove(0).id
+    };
+    let (plain, named) = (json!({ "type": "t" }), json!({ "type": "t", "ns": "acme" }));
+    let (acme, other) =
+        ("ns/acme/events/2026/11/20/14/a.jsonl", "ns/other/events/2026/11/20/14/a.jsonl");
+    for namespace in [None, Some("all")] {
+        let first = id(acme, plain.clone(), namespace);
+        assert_ne!(id(other, plain.clone(), namespace), first);
+        assert_eq!(id(RAW, named.clone(), namespace), first);
+    }
+    let document = json!({ "id": "7", "name": "Ada" });
+    let of = |path: &str| id(path, document.clone(), Some("all"));
+    assert_ne!(of("cdc/a/users/data.parquet"), of("cdc/b/users/data.parquet"));
+}
+
+#[test]
+fn a_row_keeps_what_the_event_in_it_lacks() {
+    let row = json!({ "type": "t", "ts": "2026-11-20T14:00:00Z", "id": "e", "ns": "acme",
+        "payload": "{\"type\":\"\\u0074\",\"x\":1}" });
+    assert_eq!(
+        said(&event(TABLE, &row)),
+        json!({ "type": "t", "ts": "2026-11-20T14:00:00.000000Z", "id": "e", "ns": "acme", "x": 1 })
+    );
+}
+
+#[test]
+fn words_of_databases_do_not_make_an_event_with_a_type_theirs() {
+    let line =
+        json!({ "type": "order.paid", "timestamp": 1_795_183_200_000_i64, "transaction": "t" });
+    let columns =
+        json!({ "type": "order.paid", "ts": "2026-11-20T14:00:00.000Z", "transaction": "t" });
+    assert_eq!(event(RAW, &line).id, event(TABLE, &columns).id);
+    let record = json!({ "op": "c", "source": { "table": "users" }, "after": { "id": 7 } });
+    assert_eq!(said(&event(RAW, &record)), record);
+}
+
+#[test]
+fn events_that_share_a_line_have_an_id_each() {
+    let place = place(RAW);
+    let reader = RowReader { place: &place, is_table: false, namespace: None };
+    let events = reader.events(b"{\"type\":\"a\"} {\"type\":\"b\"},{\"type\"");
+    let alone = event(RAW, &json!({ "type": "b" }));
+    assert_eq!((events.len(), &events[1]), (3, &alone), "{events:?}");
+    assert_eq!((&*events[2].text, &events[2].id), ("{\"type\"", &EventId::Own));
+    // A name that no text can be is not ours to read, and the server's to take.
+    let odd = reader.events(b"{\"type\":\"a\",\"\\ud800\":1}").remove(0);
+    assert!(matches!(odd.id, EventId::Content(_)), "{odd:?}");
+    assert!(reader.events(b"  ").is_empty());
+}
+
+#[test]
 fn what_is_no_event_is_sent_for_the_server_to_refuse() {
     for text in ["{\"type\":", "just text", "7"] {
         let place = place(RAW);
@@ -164,6 +235,10 @@ fn a_delta_is_the_change_that_the_events_have() {
         "doc": { "n": 1 }, "bookmark": "b", "ts": "2026-11-20T14:00:00Z" });
     assert_eq!(event(RAW, &change).change, delta.change);
     assert!(delta.change.is_some());
+    // Of bookmarks that only count, another namespace has the same.
+    let mut another = change;
+    another["ts"] = json!("2026-11-20T14:00:01Z");
+    assert_ne!(event(RAW, &another).change, delta.change);
     let deleted = |path: &str, more: Value| {
         let mut row = json!({ "op": "delete", "ts": "2026-11-20T14:00:00Z", "ns": "w" });
         row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -186,11 +261,17 @@ fn a_document_becomes_a_read_whose_id_is_its_state() {
     let later = json!({ "id": "7", "name": "Ada", "updatedAt": "2026-11-20T15:00:00Z" });
     assert!(matches!(first.id, EventId::Given(_)));
     assert_ne!(event(path, &later).id, first.id);
-    let whole = json!({ "pk": 7, "data": "{\"name\":\"Ada\"}", "version": 3 });
+    let mut whole = json!({ "pk": 7, "data": "{\"name\":\"Ada\"}", "version": 3 });
     assert_eq!(
         said(&event(path, &whole)),
         json!({ "collection": "users", "key": "7", "op": "r", "version": 3, "after": { "name": "Ada" } })
     );
+    let list = json!({ "id": "7", "events": [{ "type": "t" }] });
+    assert_eq!(said(&event(path, &list))["after"], json!({ "events": [{ "type": "t" }] }));
+    // The number of a form that stays is no version of the document.
+    let before = event(path, &whole).id;
+    whole["data"] = json!("{\"name\":\"Bo\"}");
+    assert_ne!(event(path, &whole).id, before);
 }
 
 #[test]
@@ -237,6 +318,35 @@ fn files_come_in_the_order_in_which_copies_are_known() {
     let rows = FileRows::open(&found.files[0].path, FileFormat::Ndjson).unwrap();
     let places: Vec<u64> = rows.map(|row| row.unwrap().place).collect();
     assert_eq!(places, [1, 3]);
+}
+
+#[test]
+fn known_columns_are_read_as_the_json_of_an_event_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let bytes = |bytes: &[u8]| -> ArrayRef { Arc::new(BinaryArray::from_vec(vec![bytes])) };
+    let decimal = || -> ArrayRef {
+        Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(9, 2).unwrap())
+    };
+    let batch = RecordBatch::try_from_iter([
+        ("type", bytes(b"t")),
+        ("payload", bytes(b"{\"type\":\"t\"}")),
+        ("actor", bytes(b"\xff")),
+        ("blob", bytes(b"t")),
+        ("durationMs", decimal()),
+        ("price", decimal()),
+    ])
+    .unwrap();
+    let file = fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let row = FileRows::open(&path, FileFormat::Parquet).unwrap().next().unwrap().unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&row.text).unwrap(),
+        json!({ "type": "t", "payload": "{\"type\":\"t\"}", "actor": "/w==", "blob": "dA==",
+            "durationMs": 1.5, "price": "1.50" })
+    );
 }
 
 #[test]
