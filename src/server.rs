@@ -139,7 +139,8 @@ pub struct Server {
     ingest: Ingest,
     access: AccessControl,
     metastore: Metastore,
-    catalog: Catalog,
+    /// Whose names are listed.
+    named: Option<Catalog>,
 }
 
 impl Server {
@@ -184,6 +185,7 @@ impl Server {
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let compaction = compaction(config, &catalog, (&clock, &ids), &tasks);
         let by_itself = config.compaction.enabled.then(|| compaction.clone());
+        let named = is_trusted(&owner).then(|| catalog.clone());
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
 
         let sql = Sql::new(
@@ -195,7 +197,6 @@ impl Server {
         );
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
-        let named = catalog.clone();
         let parts = AppParts {
             owner,
             ingest: ingest.clone(),
@@ -218,7 +219,7 @@ impl Server {
         let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address, &metastore).await;
-        Ok(Self { address, tasks, jobs, ingest, access, metastore, catalog: named })
+        Ok(Self { address, tasks, jobs, ingest, access, metastore, named })
     }
 
     /// Where it listens.
@@ -237,7 +238,9 @@ impl Server {
         if finished.is_err() {
             warn!("the metastore does not answer: pending audit records are lost");
         }
-        drop(tokio::time::timeout(FINISH_PATIENCE, names::finish(&self.catalog)).await);
+        if let Some(catalog) = &self.named {
+            drop(tokio::time::timeout(FINISH_PATIENCE, names::finish(catalog)).await);
+        }
         if tokio::time::timeout(FINISH_PATIENCE, self.metastore.close()).await.is_err() {
             warn!("the metastore is still in use, and is not closed");
         }
@@ -258,8 +261,10 @@ async fn start_jobs(
     jobs.start(KeepRuns(jobs.clone()));
     jobs.start(upkeep);
     jobs.start(WatchOwner(owner.clone()));
-    if owner.check().is_ok() || owner.check_owner().is_err() {
-        // By a metastore that is too old a file could go that a newer one needs.
+    if is_trusted(owner) {
+        // By a metastore that is too old a file could go that a newer one needs, and names that only the
+        // list has.
+        jobs.start(ListNames::new(catalog));
         jobs.start(DeleteObsolete::new(catalog.clone()));
         let (thin, wake) = ThinSnapshots::new(catalog);
         jobs.start_woken(thin, Duration::MAX, wake);
@@ -269,11 +274,15 @@ async fn start_jobs(
         }
     }
     jobs.start(NoteMetastore::new(wal, catalog));
-    jobs.start(ListNames::new(catalog));
     let mut look = MetadataWatch::new(owner, catalog);
     look.first().await;
     jobs.start(look);
     Ok(())
+}
+
+/// Whether the metastore is the one that it should be, as far as is known.
+fn is_trusted(owner: &LogOwnership) -> bool {
+    owner.check().is_ok() || owner.check_owner().is_err()
 }
 
 fn compaction(

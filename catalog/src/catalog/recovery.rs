@@ -152,14 +152,17 @@ impl Recovery<'_> {
         let looks: Vec<_> = folders.into_values().map(|files| self.look(files, there)).collect();
         let found: Vec<FolderContents> =
             stream::iter(looks).buffered(FOLDERS_AT_ONCE).try_collect().await?;
-        let (mut tables, mut notes) = (Vec::new(), Vec::new());
+        let (mut tables, mut notes): (Vec<FoundTable>, Vec<RecoveryNote>) =
+            (Vec::new(), Vec::new());
         for folder in found {
             tables.extend(folder.tables);
             notes.extend(folder.notes);
         }
-        // The metastore of most names, where one was used for a moment in the place of the lost one.
-        let fullest = lists.iter().max_by_key(|list| list.names.len());
-        let holder = fullest.and_then(|list| list.fence);
+        // The metastore of most of these tables, where one was used for a moment in the place of the lost one.
+        let uuids: HashSet<Uuid> = tables.iter().map(|table| table.uuid).collect();
+        let known =
+            |list: &&NameList| list.names.iter().filter(|name| uuids.contains(&name.uuid)).count();
+        let holder = lists.iter().rev().max_by_key(known).and_then(|list| list.fence);
         let names = NameSources::new(self.0, &lists, options).name(tables, &mut notes);
         notes.sort();
         Ok(RecoveredCatalog {
