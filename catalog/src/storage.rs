@@ -6,9 +6,9 @@
 
 pub mod access;
 mod deferred;
+pub mod facts;
 mod file_io;
 mod files;
-pub mod listing;
 mod local;
 mod outage;
 pub mod probe;

@@ -20,7 +20,7 @@ use crate::{
     metastore::{NameKind, ReturningTable},
     retention,
     snapshot::read_list,
-    storage::listing::ListedFile,
+    storage::facts::FileFacts,
 };
 use candidates::{MetadataCandidate, MetadataHead};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -143,7 +143,7 @@ impl Recovery<'_> {
         let files = storage.list_with_facts(storage.root()).await?;
         let there: HashSet<&str> = files.iter().map(|file| file.location.as_str()).collect();
         let (lists, metastores) = self.lists(&files).await?;
-        let mut folders: BTreeMap<&str, Vec<&ListedFile>> = BTreeMap::new();
+        let mut folders: BTreeMap<&str, Vec<&FileFacts>> = BTreeMap::new();
         for file in files.iter().filter(|file| candidates::is_metadata(&file.location)) {
             let folder = file.location.rsplit_once('/').map_or("", |(folder, _)| folder);
             folders.entry(folder).or_default().push(file);
@@ -191,7 +191,7 @@ impl Recovery<'_> {
     }
 
     /// The lists of names that are not over, the newest first, and the metastores of all.
-    async fn lists(self, files: &[ListedFile]) -> Result<(Vec<NameList>, Vec<u64>), CatalogError> {
+    async fn lists(self, files: &[FileFacts]) -> Result<(Vec<NameList>, Vec<u64>), CatalogError> {
         let mut lists: Vec<NameList> = Vec::new();
         for file in files.iter().filter(|file| self.0.is_list(&file.location)) {
             lists.extend(self.0.read_list(&file.location).await?);
@@ -206,7 +206,7 @@ impl Recovery<'_> {
     /// What the metadata files of one folder are.
     async fn look(
         self,
-        files: Vec<&ListedFile>,
+        files: Vec<&FileFacts>,
         there: &HashSet<&str>,
     ) -> Result<FolderContents, CatalogError> {
         let mut contents = FolderContents::default();
@@ -233,7 +233,7 @@ impl Recovery<'_> {
     /// Reads the files that may be current: the newest by number, and then what none of those names.
     async fn heads(
         self,
-        mut files: Vec<&ListedFile>,
+        mut files: Vec<&FileFacts>,
         notes: &mut Vec<RecoveryNote>,
     ) -> Result<Vec<MetadataCandidate>, CatalogError> {
         files.sort_by_key(|file| {
@@ -261,8 +261,7 @@ impl Recovery<'_> {
             .ranked
             .first()
             .and_then(|newest| newest.built_on().map(str::to_owned));
-        let is_base =
-            |file: &&ListedFile| base.as_deref() == Some(candidates::name(&file.location));
+        let is_base = |file: &&FileFacts| base.as_deref() == Some(candidates::name(&file.location));
         for file in kept.into_iter().filter(is_base) {
             self.read_head(&file.location, &mut read, notes).await?;
         }

@@ -229,10 +229,12 @@ impl SeqLoss {
         // A snapshot of another engine says nothing: then what is before it does.
         let kept = icecore_catalog::ancestors::of(&base.metadata, Some(to))
             .filter_map(|it| it.summary().additional_properties.get(LAST_SEQ)?.parse::<u64>().ok());
-        let (kept, had) = (kept.max().unwrap_or(0), held.last_seq);
+        let said = kept.max();
+        let (kept, had) = (said.unwrap_or(0), held.last_seq);
         let mut loss = Self { kind: ours.kind, namespace, kept, had, mark: None };
         let owner = LogOwner::of(catalog.metastore()).await?;
-        let own = owner.filter(|owner| Some(owner.log) == local.log);
+        // Where no snapshot says how far it is, rows that it has could come again.
+        let own = owner.filter(|owner| Some(owner.log) == local.log && said.is_some());
         if let Some(owner) = own.filter(|owner| owner.since <= held.epoch && kept < had) {
             let position = loss.first_again(&local.records).map(|first| first - 1);
             let epoch = owner.epoch;
