@@ -134,7 +134,8 @@ pub struct Server {
     ingest: Ingest,
     access: AccessControl,
     metastore: Metastore,
-    catalog: Catalog,
+    /// Whose names are listed.
+    named: Option<Catalog>,
 }
 
 impl Server {
@@ -177,6 +178,7 @@ impl Server {
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
+        let named = jobs::is_trusted(&owner).then(|| catalog.clone());
         let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks);
         jobs::start(&jobs, config, upkeep, (&owner, &wal), (&catalog, &tables)).await?;
 
@@ -189,7 +191,6 @@ impl Server {
         );
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
-        let named = catalog.clone();
         let parts = AppParts {
             owner,
             ingest: ingest.clone(),
@@ -212,7 +213,7 @@ impl Server {
         let router = http::router(AppState::new(parts));
         http::serve::serve(&tasks, listener, router, config.http_connections_max);
         tell_of_start(config, address, &metastore).await;
-        Ok(Self { address, tasks, jobs, ingest, access, metastore, catalog: named })
+        Ok(Self { address, tasks, jobs, ingest, access, metastore, named })
     }
 
     /// Where it listens.
@@ -231,7 +232,9 @@ impl Server {
         if finished.is_err() {
             warn!("the metastore does not answer: pending audit records are lost");
         }
-        drop(tokio::time::timeout(FINISH_PATIENCE, names::finish(&self.catalog)).await);
+        if let Some(catalog) = &self.named {
+            drop(tokio::time::timeout(FINISH_PATIENCE, names::finish(catalog)).await);
+        }
         if tokio::time::timeout(FINISH_PATIENCE, self.metastore.close()).await.is_err() {
             warn!("the metastore is still in use, and is not closed");
         }

@@ -65,6 +65,11 @@ fn compaction(
     Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
 }
 
+/// Whether the metastore is the one that it should be, as far as is known.
+pub(super) fn is_trusted(owner: &LogOwnership) -> bool {
+    owner.check().is_ok() || owner.check_owner().is_err()
+}
+
 /// Starts all of it. The first look for metadata files comes before anybody may ask whether the server is
 /// ready.
 pub(super) async fn start(
@@ -78,17 +83,17 @@ pub(super) async fn start(
     jobs.start(KeepRuns(jobs.clone()));
     jobs.start(upkeep);
     jobs.start(WatchOwner(owner.clone()));
-    let takes_events = owner.check().is_ok();
-    if takes_events || owner.check_owner().is_err() {
+    if is_trusted(owner) {
+        // Names that only the list has could go, too.
+        jobs.start(ListNames::new(catalog));
         jobs.start(DeleteObsolete::new(catalog.clone()));
         let (thin, wake) = ThinSnapshots::new(catalog);
         jobs.start_woken(thin, Duration::MAX, wake);
     }
-    if takes_events {
+    if owner.check().is_ok() {
         start_table_jobs(jobs, config, tables);
     }
     jobs.start(NoteMetastore::new(wal, catalog));
-    jobs.start(ListNames::new(catalog));
     let mut look = MetadataWatch::new(owner, catalog);
     look.first().await;
     jobs.start(look);

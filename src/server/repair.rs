@@ -194,10 +194,13 @@ async fn rebuild(
     for table in &mut names.tables {
         let Some((ours, namespace)) = owned(table, &names.namespaces) else { continue };
         let key = (ours.kind, namespace);
-        let noted = noted.tables.get(&key).map(|marks| marks.committed.seq);
-        let last_seq = match table.last_seq.or(noted.filter(|seq| 0 < *seq)) {
+        let last_seq = match table.last_seq {
             Some(seq) => seq,
-            None => Box::pin(rows::last_seq(&catalog, table, ours, notes)).await?,
+            None => {
+                // A note may be behind, and the last rows may have been deleted.
+                let noted = noted.tables.get(&key).map_or(0, |marks| marks.committed.seq);
+                Box::pin(rows::last_seq(&catalog, table, ours, noted, notes)).await?
+            }
         };
         let records = rows.get(&key).map_or(&[][..], Vec::as_slice);
         let mark = RowMark { seq: last_seq, position: position(records, last_seq, table.position) };
@@ -223,7 +226,7 @@ async fn rebuild(
     };
     if !noted.log.is_nil() {
         // Before the metastore has anything: a start in between finds it empty and takes no events.
-        take_back(&mut noted, &known, local.log.filter(|_| repair.is_forced));
+        take_back(&mut noted, &known, local.log.filter(|_| repair.is_forced && is_here));
         let path = marks_path(config);
         blocking(move || noted.write(&path)).await?;
     }

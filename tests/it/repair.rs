@@ -290,6 +290,35 @@ async fn the_log_of_another_server_is_refused() {
     assert!(text.contains("--force"), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_an_older_metastore_leaves_the_list_of_names_alone() {
+    let house =
+        House { folder: tempfile::tempdir().unwrap(), metastore: None, snapshots: Vec::new() };
+    let server = house.start().await;
+    take(&server, 0..5).await;
+    server.commit(SHOP).await;
+    let house = house.stop(server).await;
+    let database = house.folder.path().join("icecore.db");
+    let older = house.folder.path().join("older.db");
+    fs::copy(&database, &older).unwrap();
+    let server = house.start().await;
+    assert_eq!(server.ingest(&json!([{ "id": "l", "type": "a", "ns": "later" }])).await.0, 200);
+    server.commit("later").await;
+    let house = house.stop(server).await;
+    let lists = || -> Vec<String> {
+        let files = fs::read_dir(house.warehouse().join(".icecore")).unwrap();
+        files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    };
+    let before = lists();
+    assert!(before.len() == 1 && before[0].contains("later"), "{before:?}");
+    house.lose_metastore();
+    fs::rename(&older, &database).unwrap();
+    let server = house.start().await;
+    assert_eq!(server.get("/readyz").await.status(), 503);
+    server.stop().await;
+    assert_eq!(lists(), before);
+}
+
 /// The data files of a warehouse.
 fn data_files(folder: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();

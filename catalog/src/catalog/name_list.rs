@@ -107,7 +107,8 @@ impl Upkeep<'_> {
         if !is_right {
             self.0.write_list(&list).await?;
         }
-        listed.0 = Some(mark);
+        // What was written is looked at once more: another server may have written over it meanwhile.
+        listed.0 = is_right.then_some(mark);
         Ok(!is_right)
     }
 }

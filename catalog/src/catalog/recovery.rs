@@ -152,14 +152,17 @@ impl Recovery<'_> {
         let looks: Vec<_> = folders.into_values().map(|files| self.look(files, there)).collect();
         let found: Vec<FolderContents> =
             stream::iter(looks).buffered(FOLDERS_AT_ONCE).try_collect().await?;
-        let (mut tables, mut notes) = (Vec::new(), Vec::new());
+        let (mut tables, mut notes): (Vec<FoundTable>, Vec<RecoveryNote>) =
+            (Vec::new(), Vec::new());
         for folder in found {
             tables.extend(folder.tables);
             notes.extend(folder.notes);
         }
-        // The metastore of most names, where one was used for a moment in the place of the lost one.
-        let fullest = lists.iter().max_by_key(|list| list.names.len());
-        let holder = fullest.and_then(|list| list.fence);
+        // The metastore of most of these tables, where one was used for a moment in the place of the lost one.
+        let uuids: HashSet<Uuid> = tables.iter().map(|table| table.uuid).collect();
+        let known =
+            |list: &&NameList| list.names.iter().filter(|name| uuids.contains(&name.uuid)).count();
+        let holder = lists.iter().rev().max_by_key(known).and_then(|list| list.fence);
         let names = NameSources::new(self.0, &lists, options).name(tables, &mut notes);
         notes.sort();
         Ok(RecoveredCatalog {
@@ -258,8 +261,7 @@ impl Recovery<'_> {
             .ranked
             .first()
             .and_then(|newest| newest.built_on().map(str::to_owned));
-        let is_base =
-            |file: &&ListedFile| base.as_deref() == Some(candidates::name(&file.location));
+        let is_base = |file: &&ListedFile| base.as_deref() == Some(candidates::name(&file.location));
         for file in kept.into_iter().filter(is_base) {
             self.read_head(&file.location, &mut read, notes).await?;
         }

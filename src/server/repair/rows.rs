@@ -63,7 +63,7 @@ pub(super) async fn name_namespaces(
     Ok(())
 }
 
-/// The last `seq` of a table's rows, whoever added them.
+/// The last `seq` of a table's rows, whoever added them, or what was `noted` where that is higher.
 ///
 /// # Errors
 /// [`StartError`] of a store that does not answer.
@@ -71,9 +71,10 @@ pub(super) async fn last_seq(
     catalog: &Catalog,
     table: &RecoveredTable,
     ours: &ServiceTable,
+    noted: u64,
     notes: &mut Vec<RecoveryNote>,
 ) -> Result<u64, StartError> {
-    let mut last = 0;
+    let mut last = noted;
     if ours.has_seq() {
         let read = each(catalog, table, ours, "seq", |rows| {
             let highest = arrow::compute::max(rows.as_primitive::<Int64Type>()).unwrap_or(0);
@@ -85,7 +86,8 @@ pub(super) async fn last_seq(
         }
     }
     let text = format!(
-        "has no snapshot of the log's: its rows end with seq {last}, so far it is taken to be"
+        "has no snapshot of the log's: it is taken to have the log up to {last}, by its rows and the notes \
+         beside the log"
     );
     notes.push(note(table, text));
     Ok(last)

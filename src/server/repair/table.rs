@@ -1,8 +1,8 @@
 //! A table that lost a file, moved back to its last whole snapshot.
 //!
-//! The rows that leave it with that come again from the log where the log still has all of them. Its one
-//! invariant: the mark goes back only where every row between is in the log, in the transaction that moves
-//! `main`; so a row is never in the table twice, and none is lost without being named.
+//! The rows that leave it with that come again from the log as far as the log still has them. Its one
+//! invariant: the mark goes back only to before records of which the table keeps no row, in the transaction
+//! that moves `main`; so a row is never in the table twice, and none is lost without being named.
 
 use crate::{
     config::Config,
@@ -100,7 +100,9 @@ struct SeqLoss {
     kept: u64,
     /// The last one that the table had.
     had: u64,
-    /// The mark that the table gets, where the log has all rows between.
+    /// The first one that comes again; above all where none does.
+    again: u64,
+    /// The mark that the table gets, where rows come again.
     mark: Option<Watermark>,
 }
 
@@ -161,11 +163,9 @@ async fn move_back(
     report.rows = rows_at(&base, from).zip(rows_at(&base, Some(to)));
     let loss = SeqLoss::of(catalog, &base, &ident, to, local).await?;
     if let Some(loss) = &loss {
-        let range = Some((loss.kept + 1, loss.had)).filter(|_| loss.kept < loss.had);
-        match loss.mark {
-            Some(_) => report.relanded = range,
-            None => report.lost = range,
-        }
+        let range = |first: u64, last: u64| (first <= last).then_some((first, last));
+        report.relanded = range(loss.again, loss.had);
+        report.lost = range(loss.kept + 1, loss.again - 1);
     }
     if repair.is_dry {
         return Ok(report);
@@ -229,21 +229,26 @@ impl SeqLoss {
         // A snapshot of another engine says nothing: then what is before it does.
         let kept = icecore_catalog::ancestors::of(&base.metadata, Some(to))
             .filter_map(|it| it.summary().additional_properties.get(LAST_SEQ)?.parse::<u64>().ok());
-        let (kept, had) = (kept.max().unwrap_or(0), held.last_seq);
-        let mut loss = Self { kind: ours.kind, namespace, kept, had, mark: None };
+        let said = kept.max();
+        let (kept, had) = (said.unwrap_or(0), held.last_seq);
+        let again = kept.max(had) + 1;
+        let mut loss = Self { kind: ours.kind, namespace, kept, had, again, mark: None };
         let owner = LogOwner::of(catalog.metastore()).await?;
-        let own = owner.filter(|owner| Some(owner.log) == local.log);
-        if let Some(owner) = own.filter(|owner| owner.since <= held.epoch && kept < had) {
-            let position = loss.first_again(&local.records).map(|first| first - 1);
-            let epoch = owner.epoch;
-            loss.mark = position.map(|position| Watermark { epoch, position, last_seq: kept });
+        // Where no snapshot says how far it is, rows that it has could come again.
+        let own = owner.filter(|owner| Some(owner.log) == local.log && said.is_some());
+        if let Some(owner) = own.filter(|owner| owner.since <= held.epoch && kept < had)
+            && let Some(first) = loss.first_again(&local.records)
+        {
+            let (epoch, position) = (owner.epoch, first.position - 1);
+            loss.again = first.first_seq;
+            loss.mark = Some(Watermark { epoch, position, last_seq: kept });
         }
         Ok(Some(loss))
     }
 
-    /// The position of the first record after what is kept, where the log has every row from there to the
-    /// last that the table had.
-    fn first_again(&self, records: &[RecordRef]) -> Option<u64> {
+    /// The first of the records that come again: those without a gap up to the last row that the table had,
+    /// of which it keeps none.
+    fn first_again<'a>(&self, records: &'a [RecordRef]) -> Option<&'a RecordRef> {
         let is_after = |record: &&RecordRef| {
             let is_own = record.kind == self.kind && record.namespace == self.namespace;
             is_own && 0 < record.rows && self.kept < last_of(record)
@@ -252,11 +257,16 @@ impl SeqLoss {
         let mut reached = self.kept;
         for record in records.iter().filter(is_after) {
             if record.first_seq != reached + 1 {
-                // What comes after a gap is above what the table had, or rows are missing.
-                break;
+                if self.had <= reached {
+                    // What comes after a gap is above what the table had.
+                    break;
+                }
+                first = None;
             }
-            first = first.or(Some(record.position));
             reached = last_of(record);
+            if self.kept < record.first_seq {
+                first = first.or(Some(record));
+            }
         }
         first.filter(|_| self.had <= reached)
     }

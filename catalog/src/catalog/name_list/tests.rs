@@ -27,6 +27,21 @@ async fn the_list_is_written_when_names_change_and_not_with_every_commit() {
 }
 
 #[tokio::test]
+async fn a_list_that_a_slower_server_wrote_over_is_written_again() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let mut listed = ListedThrough::default();
+    create(catalog, "a.t").await;
+    assert!(catalog.upkeep().list_names(&mut listed).await.unwrap());
+    let location = catalog.list_location(catalog.metastore().feed().await.unwrap().id);
+    let right = catalog.read_list(&location).await.unwrap().unwrap();
+    catalog.write_list(&NameList { names: Vec::new(), through: 0, ..right.clone() }).await.unwrap();
+    assert!(catalog.upkeep().list_names(&mut listed).await.unwrap());
+    assert!(catalog.read_list(&location).await.unwrap().unwrap().says_as(&right));
+    assert!(!catalog.upkeep().list_names(&mut listed).await.unwrap());
+}
+
+#[tokio::test]
 async fn no_table_lies_in_the_folder_of_the_list() {
     let house = house().await;
     let storage = house.catalog.storage();

@@ -77,6 +77,16 @@ impl MetadataCandidate {
         self.head.metadata_log.last().map(|entry| name(&entry.metadata_file))
     }
 
+    /// Whether it says that another file was built on the same one as this tip, under the same number. A
+    /// pointer has each number once, so the tip never was current.
+    fn passes_by(&self, tip: &Self) -> bool {
+        let (Some(base), Some(own)) = (tip.built_on(), number(&tip.location)) else { return false };
+        let follows = |pair: &[LogHead]| {
+            name(&pair[0].metadata_file) == base && number(&pair[1].metadata_file) == Some(own)
+        };
+        self.head.metadata_log.windows(2).any(follows)
+    }
+
     /// The names of the files that it says came before it.
     pub(super) fn before(&self) -> impl Iterator<Item = &str> {
         self.head.metadata_log.iter().map(|entry| name(&entry.metadata_file))
@@ -102,7 +112,11 @@ pub(super) fn rank(read: &[MetadataCandidate]) -> MetadataChoice<'_> {
     let named: HashSet<&str> = read.iter().flat_map(MetadataCandidate::before).collect();
     let mut tips: Vec<&MetadataCandidate> =
         read.iter().filter(|file| !named.contains(name(&file.location))).collect();
-    tips.sort_by_key(|file| Reverse((file.head.at_ms(), number(&file.location))));
+    tips.sort_by_cached_key(|tip| {
+        // Whatever the times say: the clocks of servers differ.
+        let is_passed = read.iter().any(|file| file.passes_by(tip));
+        (is_passed, Reverse((tip.head.at_ms(), number(&tip.location))))
+    });
     let Some(newest) = tips.first().copied() else { return MetadataChoice::default() };
     let base = newest.built_on();
     let is_sibling = |file: &&MetadataCandidate| base.is_some() && file.built_on() == base;
@@ -158,6 +172,22 @@ mod tests {
         let mut files = files.to_vec();
         files.push(file("00002-d.metadata.json", 6, &["00001-b.metadata.json"]));
         check(&files, &["00002-d.metadata.json", "00001-b.metadata.json"], 1);
+    }
+
+    #[test]
+    fn a_file_that_another_line_passed_by_is_no_candidate_whatever_its_time() {
+        let files = [
+            file("00001-b.metadata.json", 2, &["00000-a.metadata.json"]),
+            // Of a server whose clock is ahead, which ended before the pointer moved.
+            file("00002-x.metadata.json", 99, &["00000-a.metadata.json", "00001-b.metadata.json"]),
+            file("00002-c.metadata.json", 3, &["00000-a.metadata.json", "00001-b.metadata.json"]),
+            file("00003-d.metadata.json", 4, &["00001-b.metadata.json", "00002-c.metadata.json"]),
+        ];
+        check(&files, &["00003-d.metadata.json", "00002-c.metadata.json"], 1);
+        // An older file that was registered again goes on under a higher number.
+        let mut files = files.to_vec();
+        files.push(file("00005-e.metadata.json", 6, &["00001-b.metadata.json"]));
+        check(&files, &["00005-e.metadata.json", "00001-b.metadata.json"], 1);
     }
 
     #[test]

@@ -106,7 +106,10 @@ impl<'a> NameSources<'a> {
             }
             let mut listed = match self.verdict(&table) {
                 NameVerdict::Listed(listed) => listed,
-                NameVerdict::Left(_) if self.options.with_dropped => {
+                // Of one that is listed the files were being deleted.
+                NameVerdict::Left(_)
+                    if self.options.with_dropped && !self.listed.contains_key(&table.uuid) =>
+                {
                     self.named(&table, &folders, &taken, true)
                 }
                 NameVerdict::Unlisted => self.named(&table, &folders, &taken, false),

@@ -112,6 +112,20 @@ async fn everything_that_has_a_name_comes_back_to_either_database() {
 }
 
 #[tokio::test]
+async fn a_metastore_in_which_something_was_made_and_dropped_is_not_empty() {
+    let house = house().await;
+    for (_keep, store) in stores().await {
+        let catalog = over(&house, store);
+        catalog.metastore().check_is_empty().await.unwrap();
+        let levels = suite::levels("b");
+        catalog.namespaces().ensure(&levels, &Properties::new()).await.unwrap();
+        catalog.metastore().drop_namespace(&levels).await.unwrap();
+        let used = catalog.metastore().check_is_empty().await;
+        assert!(matches!(used, Err(CatalogError::Invalid(text)) if text.contains("not empty")));
+    }
+}
+
+#[tokio::test]
 async fn a_commit_that_got_no_pointer_counts_only_where_its_files_are_there() {
     let house = house().await;
     let made = create(&house.catalog, "a.t").await;
