@@ -31,6 +31,7 @@ mod hostile_http;
 mod hostile_sql;
 mod jobs;
 mod lost_ids;
+mod maintenance_model;
 mod many_partitions;
 mod messages;
 mod moved;

@@ -126,7 +126,8 @@ impl TableModel {
 
     /// What a snapshot shows that was observed.
     pub(crate) fn rows(&self, id: i64) -> Result<&RowCounts, String> {
-        let rows = self.snapshots.get(&id).ok_or_else(|| format!("snapshot {id} was never seen"))?;
+        let rows =
+            self.snapshots.get(&id).ok_or_else(|| format!("snapshot {id} was never seen"))?;
         Ok(rows)
     }
 
@@ -156,7 +157,9 @@ impl TableModel {
         match (self.announced.remove(&id), kind) {
             (Some(change), _) => {
                 let mut wanted = RowCounts::clone(&before);
-                wanted.take(&change.removed).map_err(|cause| format!("removed by {id}: {cause}"))?;
+                wanted
+                    .take(&change.removed)
+                    .map_err(|cause| format!("removed by {id}: {cause}"))?;
                 wanted.add_all(&change.added);
                 same(id, rows, &wanted)?;
             }

@@ -219,7 +219,12 @@ impl ForeignWriter<'_> {
         let location = format!("{}/metadata/{id}-{kind}.avro", self.metadata.location());
         let output = self.disk.storage.file_io().new_output(location).unwrap();
         let spec = self.metadata.default_partition_spec().as_ref().clone();
-        ManifestWriterBuilder::new(output, Some(id), Arc::clone(self.metadata.current_schema()), spec)
+        ManifestWriterBuilder::new(
+            output,
+            Some(id),
+            Arc::clone(self.metadata.current_schema()),
+            spec,
+        )
     }
 
     /// What is sent to commit it.
