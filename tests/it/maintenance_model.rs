@@ -17,13 +17,13 @@ use std::{
     panic::AssertUnwindSafe,
     sync::atomic::{AtomicUsize, Ordering},
 };
-use steps::{Step, steps};
+use steps::{FIRST_STEPS, Step, steps};
 use world::{RunCounts, World};
 
 /// Runs at a time.
 const RUNS_AT_ONCE: usize = 2;
 /// Most runs that look for fewer steps which fail too.
-const SHRINKS_MAX: usize = 80;
+const SHRINKS_MAX: usize = 25;
 
 /// How many runs there are, and how long.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
 async fn shrunk(steps: &[Step], failed: &FailedRun) -> Vec<Step> {
     let mut left = steps[..steps.len().min(failed.passed + 1)].to_vec();
     let last = left.len().saturating_sub(1);
-    for at in (0..last).rev().take(SHRINKS_MAX) {
+    for at in (FIRST_STEPS..last).rev().take(SHRINKS_MAX) {
         let mut fewer = left.clone();
         fewer.remove(at);
         if run(&fewer).await.is_err() {

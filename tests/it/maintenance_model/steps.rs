@@ -19,6 +19,8 @@ const POINTS: &[&str] = &[
 const JOBS: &[&str] = &["compact", "compact", "compact-day"];
 /// The hours that may pass: within a grace period, and beyond all of them.
 const HOURS: &[i64] = &[1, 3, 25, 49];
+/// Steps by which there is a table: without them others fail for that reason.
+pub(crate) const FIRST_STEPS: usize = 2;
 /// Most events of a step.
 const EVENTS_MAX: u32 = 50;
 
@@ -67,8 +69,8 @@ pub(crate) enum Step {
 /// The steps of a seed.
 pub(crate) fn steps(seed: u64, count: usize) -> Vec<Step> {
     let random = &mut StdRng::seed_from_u64(seed);
-    // Most steps do nothing to a table that is not there.
-    let first = [Step::Append { events: 10, types: 2, days_late: 0 }, Step::Commit];
+    let first: [Step; FIRST_STEPS] =
+        [Step::Append { events: 10, types: 2, days_late: 0 }, Step::Commit];
     let mut steps = Vec::from(first);
     while steps.len() < count {
         steps.push(any(random));

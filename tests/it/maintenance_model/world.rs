@@ -35,6 +35,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
+    pin::pin,
     sync::{Arc, Barrier},
 };
 use tempfile::TempDir;
@@ -87,8 +88,8 @@ pub(crate) struct World {
     catalog: Catalog,
     disk: DiskReader,
     clock: Clock,
-    pub(crate) model: TableModel,
-    pub(crate) counts: RunCounts,
+    model: TableModel,
+    counts: RunCounts,
     /// Events that were sent, when, as they were.
     sent: Vec<(i64, Value)>,
     /// Ids and names that were given.
@@ -406,8 +407,7 @@ impl World {
         let (left, running) =
             (tempfile::tempdir().unwrap(), self.server().folder.path().to_owned());
         let is_met = {
-            let (met, pass) = (meet(&barrier), self.pass(point));
-            tokio::pin!(met, pass);
+            let (mut met, mut pass) = (pin!(meet(&barrier)), pin!(self.pass(point)));
             // Both are waited for to their ends below.
             let is_met = tokio::select! {
                 () = &mut met => true,
