@@ -407,7 +407,8 @@ impl World {
         let (left, running) =
             (tempfile::tempdir().unwrap(), self.server().folder.path().to_owned());
         let is_met = {
-            let (mut met, mut pass) = (pin!(meet(&barrier)), pin!(self.pass(point)));
+            let mut met = pin!(meet(&barrier));
+            let mut pass = pin!(self.pass(point));
             // Both are waited for to their ends below.
             let is_met = tokio::select! {
                 () = &mut met => true,
