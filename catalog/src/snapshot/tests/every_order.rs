@@ -158,7 +158,10 @@ impl OrderSearch {
         };
         let file = state.new_file(FileContents::Rows(rows));
         let (operation, read, added) = (Operation::Replace, Some(read), vec![file]);
-        let new = NewSnapshot { operation, read, added, removed, ..NewSnapshot::default() };
+        // As compaction has it.
+        let summary = BTreeMap::from([("icecore.commit-id".to_owned(), "rewrite".to_owned())]);
+        let new =
+            NewSnapshot { operation, read, added, removed, summary, ..NewSnapshot::default() };
         match self.built(state, &new).await {
             Ok(built) => {
                 let rows = state.shown[&state.head()].clone();
