@@ -172,7 +172,7 @@ async fn killed(by_ms: i64, moment: Option<&'static str>) -> (TempDir, TempDir) 
 
 /// Copies a server's folder as a kill leaves it. A checkpoint of the metastore between its two files
 /// would make a folder of the copy that never was.
-fn copy_running(from: &Path, to: &Path) {
+pub(crate) fn copy_running(from: &Path, to: &Path) {
     let metastore =
         || ["icecore.db", "icecore.db-wal"].map(|name| fs::read(from.join(name)).unwrap());
     let mut before = metastore();
@@ -188,7 +188,7 @@ fn copy_running(from: &Path, to: &Path) {
 }
 
 /// Makes a folder what it was, at its place: elsewhere it would be a copy, which does not start.
-fn put_back(folder: &TempDir, left: &TempDir) {
+pub(crate) fn put_back(folder: &TempDir, left: &TempDir) {
     for entry in fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {

@@ -35,6 +35,7 @@ mod jobs;
 mod layout;
 mod loads;
 mod lost_ids;
+mod maintenance_model;
 mod many_partitions;
 mod messages;
 mod moved;

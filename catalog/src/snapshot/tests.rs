@@ -1,3 +1,5 @@
+mod every_order;
+
 use super::{
     obsolete::{
         SnapshotHistory,

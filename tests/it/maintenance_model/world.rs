@@ -1,0 +1,454 @@
+//! A server, what its table has to show, and the steps that change both.
+//!
+//! After each step everything is looked at: [`checks`].
+
+mod checks;
+
+use crate::{
+    clocks::{copy_running, put_back},
+    harness::{TestServer, config},
+    maintenance_model::{
+        disk::DiskReader,
+        model::{RowCounts, TableModel},
+        steps::{Late, Step},
+        writer::{ForeignCommit, ForeignWork, ForeignWriter},
+    },
+};
+use iceberg::{
+    TableIdent,
+    spec::{SnapshotRef, TableMetadata},
+};
+use icecore::{
+    maintenance::obsolete::DeleteObsolete,
+    tasks::{Job, Progress},
+};
+use icecore_catalog::{
+    catalog::Catalog,
+    error::CatalogError,
+    metastore::Metastore,
+    retention::{SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
+    snapshot::{NewSnapshot, READER_GRACE_MS},
+    storage::{S3Options, Storage},
+};
+use icecore_lake::{clock::Clock, faults::Failpoints};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::{Arc, Barrier},
+};
+use tempfile::TempDir;
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+const NOW_MS: i64 = 1_790_000_000_000;
+/// Nothing happens by itself: compaction is a step.
+const SETTINGS: &[(&str, &str)] = &[("compaction.enabled", "off")];
+/// For so long an event may be sent again: its id is known for a day more.
+const REPEATED_MS: i64 = 6 * DAY_MS;
+/// Most events that are sent again.
+const REPEATS_MAX: usize = 20;
+/// Most of the newest snapshots of a step that SQL reads at once.
+const NEWEST_READ_MAX: usize = 3;
+/// Most snapshots that SQL reads at the end.
+const READ_AT_END_MAX: usize = 100;
+/// Tries of a look at files while others may remove snapshots.
+const LOOKS_MAX: usize = 3;
+const TABLE: &str = "/v1/shop/tables/events";
+const COMMITS: &str = "/catalog/v1/namespaces/shop/tables/events";
+
+/// What a run did, so that one which did nothing does not pass for a proof.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RunCounts {
+    /// Commits of other engines that were taken.
+    pub(crate) foreign: u64,
+    /// Compactions that merged files.
+    pub(crate) merges: u64,
+    /// Steps that a kill or a fault met.
+    pub(crate) faults: u64,
+    /// Snapshots that were thinned away.
+    pub(crate) thinned: usize,
+}
+
+impl RunCounts {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.foreign += other.foreign;
+        self.merges += other.merges;
+        self.faults += other.faults;
+        self.thinned += other.thinned;
+    }
+}
+
+/// A server and its model.
+pub(crate) struct World {
+    /// None between two servers.
+    server: Option<TestServer>,
+    /// Of another process of the catalog, which does maintenance when a step says so.
+    catalog: Catalog,
+    disk: DiskReader,
+    clock: Clock,
+    model: TableModel,
+    counts: RunCounts,
+    /// Events that were sent, when, as they were.
+    sent: Vec<(i64, Value)>,
+    /// Ids and names that were given.
+    named: u64,
+    /// Which of the older snapshots the next check reads.
+    turn: usize,
+}
+
+/// The table as it was looked at.
+struct SeenTable {
+    metadata: Arc<TableMetadata>,
+    /// The snapshots, the oldest first.
+    snapshots: Vec<SnapshotRef>,
+}
+
+impl SeenTable {
+    fn head(&self) -> Option<i64> {
+        self.metadata.current_snapshot_id()
+    }
+}
+
+async fn open_catalog(folder: &TempDir, clock: &Clock) -> Catalog {
+    let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
+    let now = clock.clone();
+    Catalog::new("icecore", open_storage(folder), metastore, Arc::new(move || now.now_ms()))
+}
+
+fn open_storage(folder: &TempDir) -> Storage {
+    let warehouse = format!("file://{}/warehouse", folder.path().display());
+    Storage::open(&warehouse, &S3Options::default()).unwrap()
+}
+
+fn table() -> TableIdent {
+    TableIdent::from_strs(["shop", "events"]).unwrap()
+}
+
+async fn meet(barrier: &Arc<Barrier>) {
+    let barrier = Arc::clone(barrier);
+    tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let clock = Clock::manual(NOW_MS);
+        let folder = tempfile::tempdir().unwrap();
+        let server = TestServer::start_at(folder, SETTINGS, clock.clone()).await;
+        let catalog = open_catalog(&server.folder, &clock).await;
+        let disk = DiskReader::new(open_storage(&server.folder));
+        let (model, counts) = (TableModel::default(), RunCounts::default());
+        let (server, sent) = (Some(server), Vec::new());
+        Self { server, catalog, disk, clock, model, counts, sent, named: 0, turn: 0 }
+    }
+
+    /// Makes a step and checks everything.
+    pub(crate) async fn step(&mut self, step: Step) -> Result<(), String> {
+        match step {
+            Step::Append { events, types, days_late } => {
+                self.append(events, types, days_late).await;
+            }
+            Step::Repeat => self.repeat().await,
+            Step::Commit => self.commit().await?,
+            Step::Name { kind, pick } => self.name(kind, pick).await,
+            Step::DropName { pick } => self.drop_name(pick).await,
+            Step::Compact { job } => self.compact(job).await,
+            Step::Foreign { work, on_branch, late, seed } => {
+                Box::pin(self.foreign(work, on_branch, late, seed)).await?;
+            }
+            Step::Rollback { pick } => self.roll_back(pick).await?,
+            Step::Expire { pick } => self.expire(pick).await,
+            Step::Wait { hours } => self.wait(hours * HOUR_MS).await,
+            Step::Restart => Box::pin(self.restart(Failpoints::default())).await,
+            Step::Fail { point } => Box::pin(self.fail(point)).await,
+            Step::Kill { point } => Box::pin(self.kill(point)).await,
+            Step::Overgrow => Box::pin(self.overgrow()).await?,
+        }
+        Box::pin(self.check()).await
+    }
+
+    /// Reads every retained snapshot by SQL and ends the server.
+    pub(crate) async fn end(mut self) -> Result<RunCounts, String> {
+        Box::pin(self.commit()).await?;
+        let seen = self.look().await.ok_or("there is no table")?;
+        for snapshot in seen.snapshots.iter().rev().take(READ_AT_END_MAX) {
+            self.read_snapshot(snapshot.snapshot_id()).await?;
+        }
+        drop(self.stop().await);
+        Ok(self.counts)
+    }
+
+    fn server(&self) -> &TestServer {
+        self.server.as_ref().unwrap()
+    }
+
+    async fn stop(&mut self) -> TempDir {
+        let folder = self.server.take().unwrap().stop().await;
+        self.catalog.metastore().clone().close().await;
+        folder
+    }
+
+    async fn start_in(&mut self, folder: TempDir, faults: Failpoints) {
+        let mut config = config(&folder, SETTINGS);
+        config.faults = faults;
+        let started = TestServer::start_with(folder, &config, self.clock.clone());
+        let server = Box::pin(started).await;
+        self.catalog = open_catalog(&server.folder, &self.clock).await;
+        self.server = Some(server);
+    }
+
+    async fn restart(&mut self, faults: Failpoints) {
+        let folder = self.stop().await;
+        self.start_in(folder, faults).await;
+    }
+
+    async fn call(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let server = self.server();
+        let request = server.http.request(method, format!("{}{path}", server.url)).json(body);
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+    }
+
+    async fn append(&mut self, events: u32, types: u32, days_late: i64) {
+        let now_ms = self.clock.now_ms();
+        let (mut list, mut ids) = (Vec::new(), Vec::new());
+        for n in 0..events {
+            self.named += 1;
+            let id = format!("e-{}", self.named);
+            let kind = format!("t{}", n % types);
+            let mut event = json!({"id": id, "type": kind, "ns": "shop", "data": {"n": n}});
+            if 0 < days_late && n % 2 == 0 {
+                let time = chrono::DateTime::from_timestamp_millis(now_ms - days_late * DAY_MS);
+                event["ts"] = json!(time.unwrap().to_rfc3339());
+            }
+            self.sent.push((now_ms, event.clone()));
+            list.push(event);
+            ids.push(id);
+        }
+        // One of them is there twice.
+        list.push(list[0].clone());
+        let reply = self.ingest(&list).await;
+        assert_eq!(reply["duplicates"], 1, "{reply}");
+        let (first, last) = (reply["seq"]["first"].as_i64(), reply["seq"]["last"].as_i64());
+        let (first, last) = (first.unwrap(), last.unwrap());
+        assert_eq!(last - first + 1, i64::from(events), "{reply}");
+        let rows: RowCounts = ids.into_iter().zip(first..).collect();
+        self.model.acknowledge(&rows);
+    }
+
+    /// Sends some events again.
+    async fn repeat(&mut self) {
+        let since_ms = self.clock.now_ms() - REPEATED_MS;
+        self.sent.retain(|(at_ms, _)| since_ms < *at_ms);
+        let again = self.sent.iter().step_by(3).take(REPEATS_MAX);
+        let again: Vec<Value> = again.map(|(_, event)| event.clone()).collect();
+        if !again.is_empty() {
+            let reply = self.ingest(&again).await;
+            assert_eq!(reply["duplicates"], again.len(), "{reply}");
+        }
+    }
+
+    async fn ingest(&self, events: &[Value]) -> Value {
+        let body = json!({ "events": events });
+        let (status, reply) = self.server().ingest_at("/ingest?backfill=true", &body).await;
+        assert_eq!(status, 200, "{reply}");
+        reply
+    }
+
+    /// Commits everything that was acknowledged.
+    async fn commit(&mut self) -> Result<(), String> {
+        self.server().commit("shop").await;
+        self.observe().await?;
+        if self.model.log().is_empty() {
+            return Ok(());
+        }
+        Err(format!("rows are in no snapshot after a commit: {:?}", self.model.log()))
+    }
+
+    async fn name(&mut self, kind: &'static str, pick: usize) {
+        let Some(seen) = self.look().await else { return };
+        let Some(snapshot) = seen.snapshots.get(pick % seen.snapshots.len().max(1)) else { return };
+        self.named += 1;
+        let name = format!("{kind}-{}", self.named);
+        let body = json!({"name": name, "type": kind, "snapshot": snapshot.snapshot_id()});
+        let (status, answer) = self.call(Method::POST, &format!("{TABLE}/refs"), &body).await;
+        assert_eq!(status, 200, "{answer}");
+        self.model.names.insert(name, snapshot.snapshot_id());
+    }
+
+    async fn drop_name(&mut self, pick: usize) {
+        let names = &self.model.names;
+        let Some(name) = names.keys().nth(pick % names.len().max(1)).cloned() else { return };
+        let path = format!("{TABLE}/refs/{name}");
+        let (status, answer) = self.call(Method::DELETE, &path, &json!({})).await;
+        assert_eq!(status, 200, "{answer}");
+        self.model.names.remove(&name);
+    }
+
+    async fn compact(&mut self, job: &'static str) {
+        let path = format!("/admin/jobs/{job}?namespace=shop");
+        let (status, report) = self.call(Method::POST, &path, &json!({})).await;
+        assert_eq!(status, 200, "{report}");
+        self.counts.merges += u64::from(0 < report["files"]["before"].as_u64().unwrap());
+    }
+
+    /// A commit of another engine to `main` or to a branch; one that is late was made before others.
+    async fn foreign(
+        &mut self,
+        work: ForeignWork,
+        on_branch: bool,
+        late: Option<Late>,
+        seed: u64,
+    ) -> Result<(), String> {
+        let Some(seen) = self.look().await else { return Ok(()) };
+        let is_branch = |name: &&String| on_branch && name.starts_with("branch");
+        let branch = self.model.names.keys().rfind(is_branch).cloned();
+        let branch = branch.unwrap_or_else(|| "main".to_owned());
+        let (disk, metadata) = (&mut self.disk, seen.metadata.as_ref());
+        let writer = ForeignWriter { disk, metadata, branch: &branch };
+        let Some(commit) = Box::pin(writer.write(work, seed)).await else { return Ok(()) };
+        match late {
+            None => (),
+            Some(Late::ForCompaction) => self.compact("compact").await,
+            Some(Late::ForRows) => {
+                self.append(5, 2, 0).await;
+                self.commit().await?;
+            }
+        }
+        let ForeignCommit { id, change, body } = commit;
+        let (status, answer) = self.call(Method::POST, COMMITS, &body).await;
+        if status == 200 {
+            self.counts.foreign += 1;
+            self.model.announce(id, change);
+            if branch != "main" {
+                self.model.names.insert(branch, id);
+            }
+            return Ok(());
+        }
+        // Others were faster, and the writer has to begin anew.
+        assert_eq!(status, 409, "{answer}");
+        Ok(())
+    }
+
+    /// `main` of a table of the service does not go back.
+    async fn roll_back(&mut self, pick: usize) -> Result<(), String> {
+        let Some(seen) = self.look().await else { return Ok(()) };
+        let Some(snapshot) = seen.snapshots.get(pick % seen.snapshots.len().max(1)) else {
+            return Ok(());
+        };
+        let body = json!({"snapshot": snapshot.snapshot_id()});
+        let (status, answer) = self.call(Method::POST, &format!("{TABLE}/rollback"), &body).await;
+        if status == 400 {
+            return Ok(());
+        }
+        Err(format!("a rollback is answered by {status} {answer}"))
+    }
+
+    /// An admin removes a snapshot that nobody names.
+    async fn expire(&mut self, pick: usize) {
+        let Some(seen) = self.look().await else { return };
+        let named: BTreeSet<i64> = self.model.names.values().copied().chain(seen.head()).collect();
+        let ids = seen.snapshots.iter().map(|snapshot| snapshot.snapshot_id());
+        let free: Vec<i64> = ids.filter(|id| !named.contains(id)).collect();
+        let Some(id) = free.get(pick % free.len().max(1)) else { return };
+        let remove = json!({"action": "remove-snapshots", "snapshot-ids": [id]});
+        let body = json!({"requirements": [], "updates": [remove]});
+        let (status, answer) = self.call(Method::POST, COMMITS, &body).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    /// Time passes, and what nothing needs any more is deleted.
+    async fn wait(&mut self, by_ms: i64) {
+        self.clock.advance_ms(by_ms);
+        let mut job = DeleteObsolete::new(self.catalog.clone());
+        while job.tick().await.unwrap() != Progress::Idle {}
+    }
+
+    /// Starts what passes by a failpoint; gives the status.
+    async fn pass(&self, point: &str) -> u16 {
+        let path = match point.starts_with("compact.") {
+            true => "/admin/jobs/compact?namespace=shop",
+            false => "/v1/shop/commit",
+        };
+        self.server().post(path, "application/json", "").await.status().as_u16()
+    }
+
+    /// Whether there is work that passes by a failpoint.
+    async fn would_pass(&self, point: &str) -> bool {
+        if !point.starts_with("compact.") {
+            return !self.model.log().is_empty();
+        }
+        let path = "/admin/jobs/compact?namespace=shop&dry_run=true";
+        let (_, report) = self.call(Method::POST, path, &json!({})).await;
+        report["files"]["before"].as_u64().is_some_and(|files| 0 < files)
+    }
+
+    /// The work at a failpoint fails once, and a new server goes on.
+    async fn fail(&mut self, point: &'static str) {
+        if !self.would_pass(point).await {
+            return;
+        }
+        self.restart(Failpoints::parse(&format!("{point}=error")).unwrap()).await;
+        self.counts.faults += 1;
+        // Some are tried again at once.
+        let _status = self.pass(point).await;
+        self.restart(Failpoints::default()).await;
+    }
+
+    /// The process ends at a failpoint as by `kill -9`, and a new one finds what it left.
+    async fn kill(&mut self, point: &'static str) {
+        if !self.would_pass(point).await {
+            return;
+        }
+        let (faults, barrier) = Failpoints::meeting(point);
+        self.restart(faults).await;
+        let (left, running) =
+            (tempfile::tempdir().unwrap(), self.server().folder.path().to_owned());
+        let is_met = {
+            let mut met = pin!(meet(&barrier));
+            let mut pass = pin!(self.pass(point));
+            // Both are waited for to their ends below.
+            let is_met = tokio::select! {
+                () = &mut met => true,
+                _ = &mut pass => false,
+            };
+            if is_met {
+                copy_running(&running, left.path());
+                meet(&barrier).await;
+                pass.await;
+            } else {
+                tokio::join!(met, meet(&barrier));
+            }
+            is_met
+        };
+        let folder = self.stop().await;
+        if is_met {
+            self.counts.faults += 1;
+            put_back(&folder, &left);
+        }
+        self.start_in(folder, Failpoints::default()).await;
+    }
+
+    /// Makes the history so long that it is thinned, and deletes what is of no use then.
+    async fn overgrow(&mut self) -> Result<(), String> {
+        let Some(seen) = self.look().await else { return Ok(()) };
+        for _ in seen.snapshots.len()..=SNAPSHOTS_MAX + SNAPSHOTS_SLACK {
+            let added = self.catalog.add_snapshot(&table(), NewSnapshot::default()).await;
+            added.map_err(|cause| format!("add a snapshot: {cause}"))?;
+        }
+        self.observe().await?;
+        // By then the older ones are thinned to one for each hour.
+        self.clock.advance_ms(2 * HOUR_MS);
+        match self.catalog.upkeep().thin(&table()).await {
+            Ok(removed) => self.counts.thinned += removed,
+            // The server was faster.
+            Err(CatalogError::CommitFailed(_)) => (),
+            Err(cause) => return Err(format!("thin the table: {cause}")),
+        }
+        Box::pin(self.check()).await?;
+        self.wait(READER_GRACE_MS + HOUR_MS).await;
+        Ok(())
+    }
+}
