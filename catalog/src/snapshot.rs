@@ -8,6 +8,7 @@
 //! Its one invariant: the new snapshot lists every live file of its parent that it does not remove and
 //! every added file, each exactly once.
 
+mod branch;
 pub(crate) mod changes;
 pub(crate) mod entries;
 mod manifests;
@@ -27,8 +28,7 @@ use crate::{error::CatalogError, metastore::Watermark, retention, storage::Stora
 use iceberg::{
     TableUpdate,
     spec::{
-        DataContentType, DataFile, FormatVersion, MAIN_BRANCH, Operation, Snapshot, Summary,
-        TableMetadata,
+        DataContentType, DataFile, FormatVersion, Operation, Snapshot, Summary, TableMetadata,
     },
 };
 use rand::Rng;
@@ -50,18 +50,20 @@ pub const READER_GRACE_MS: i64 = 24 * 60 * 60 * 1000;
 /// Snapshot ids are below this, so that JavaScript reads them exactly.
 pub const SNAPSHOT_ID_END: i64 = 1 << 53;
 
-/// Files that come and files that go as one snapshot of `main`.
+/// Files that come and files that go as one snapshot of `main` or of another branch.
 ///
-/// It is built on the head of `main` as it is, whatever was committed since the snapshot that was read
-/// for it.
+/// It is built on the head of its branch as it is, whatever was committed since the snapshot that was
+/// read for it.
 #[derive(Clone, Debug, Default)]
 pub struct NewSnapshot {
     /// What becomes of the rows. An append only adds data files. A replace changes none: its files keep
     /// the sequence number of the snapshot that was read, so that equality deletes since then reach
     /// them. An overwrite has other rows than what it removes, and a delete has none.
     pub operation: Operation,
-    /// The snapshot of `main` that was read for it; none for an append.
+    /// The snapshot of its branch that was read for it; none for an append.
     pub read: Option<i64>,
+    /// The branch that it goes to; none for `main`.
+    pub branch: Option<String>,
     /// Data files that come, already durable, of the table's default partition spec.
     pub added: Vec<DataFile>,
     /// Data files that go, and delete files that are of no use without them: each as a manifest of the
@@ -120,10 +122,12 @@ pub async fn build(
     now_ms: i64,
 ) -> Result<BuiltSnapshot, CatalogError> {
     check_readable(base, new)?;
+    let seen = branch::seen(base, new)?;
     let snapshot_id = read.snapshot_id.unwrap_or_else(|| unused_id(base));
-    let mut writer = manifests::SnapshotWriter::new(storage, base, snapshot_id);
-    let written = write(storage, base, new, read, now_ms, &mut writer).await;
-    let made = written.and_then(|(snapshot, unused)| Ok((onto_main(base, snapshot)?, unused)));
+    let mut writer = manifests::SnapshotWriter::new(storage, &seen, snapshot_id);
+    let written = write(storage, &seen, new, read, now_ms, &mut writer).await;
+    let made =
+        written.and_then(|(snapshot, unused)| Ok((branch::onto(base, new.branch.as_deref(), snapshot)?, unused)));
     let (mut updates, unused) = match made {
         Ok(made) => made,
         Err(error) => {
@@ -253,15 +257,4 @@ fn unused_id(base: &TableMetadata) -> i64 {
 fn timestamp_ms(base: &TableMetadata, now_ms: i64) -> i64 {
     let parent_ms = base.current_snapshot().map_or(i64::MIN, |s| s.timestamp_ms());
     now_ms.max(base.last_updated_ms().saturating_add(1)).max(parent_ms.saturating_add(1))
-}
-
-/// The updates that add the snapshot and move `main` to it with the retention `main` has.
-fn onto_main(base: &TableMetadata, snapshot: Snapshot) -> Result<Vec<TableUpdate>, CatalogError> {
-    // A ref's retention cannot be read from the metadata, but its builder carries it over.
-    base.clone()
-        .into_builder(None)
-        .set_branch_snapshot(snapshot, MAIN_BRANCH)
-        .and_then(|builder| builder.build())
-        .map(|built| built.changes)
-        .map_err(|source| CatalogError::Iceberg { operation: "add the snapshot", source })
 }

@@ -7,6 +7,7 @@ pub mod as_of;
 pub mod compaction;
 pub mod deletes;
 mod encode;
+pub mod erasure;
 pub mod evolve;
 pub mod field_ids;
 pub mod file_columns;

@@ -6,6 +6,7 @@ pub mod as_of;
 pub mod batch;
 pub mod columns;
 pub mod dead_letters;
+pub mod erasure;
 pub mod error_code;
 pub mod generate;
 pub mod holds;

@@ -17,16 +17,18 @@ use crate::{
             useless_deletes,
         },
         deletes::{DeletesError, RowDeletes},
+        erasure::{RowCondition, TableCondition},
         file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
         reader::{self, ReadError},
         schema::file_order,
         writer::{WriteError, delete, sorted::SortedWriter},
     },
 };
+use arrow::compute::{filter_record_batch, not};
 use futures::{StreamExt, TryStreamExt};
 use iceberg::{
     Error, ErrorKind,
-    spec::{DataFile, DataFileBuilder, Operation},
+    spec::{DataFile, DataFileBuilder, Operation, TableMetadata},
 };
 use icecore_catalog::{
     scan::{ManifestSource, ScanError, manifests::PlannedFile},
@@ -145,6 +147,8 @@ pub struct RewrittenFiles {
     pub rows: u64,
     /// How many deleted rows were left out.
     pub deleted_rows: u64,
+    /// How many rows were left out that were not deleted before.
+    pub erased_rows: u64,
 }
 
 impl RewrittenFiles {
@@ -182,8 +186,12 @@ pub struct FileRewrite<'a> {
     done: RewrittenFiles,
     /// Rows that the files have by their manifests.
     rows: u64,
-    /// Rows that were read.
+    /// Rows that were read and are kept.
     read: u64,
+    /// The field ids of the columns of a row.
+    columns: Vec<i32>,
+    /// Rows that are left out.
+    without: Option<TableCondition>,
 }
 
 impl std::fmt::Debug for FileRewrite<'_> {
@@ -204,8 +212,8 @@ impl<'a> FileRewrite<'a> {
         let table = source.metadata;
         let layout = layout(table).map_err(ReadError::Unsupported)?;
         let fields = layout.schema.as_struct().fields();
-        let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
-        let columns = FileColumns::of(table, &columns).map_err(ReadError::Unsupported)?;
+        let ids_of_columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
+        let columns = FileColumns::of(table, &ids_of_columns).map_err(ReadError::Unsupported)?;
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
         let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
         let mut merge = RowMerge::new(Arc::new(layout.clone()));
@@ -245,7 +253,15 @@ impl<'a> FileRewrite<'a> {
             done.removed.push(described(delete)?);
         }
         let writer = SortedWriter::new(source.storage, layout, ids);
-        Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0 })
+        let (storage, columns) = (source.storage, ids_of_columns);
+        Ok(Self { merge, writer, storage, done, rows, read: 0, columns, without: None })
+    }
+
+    /// The same without the rows that meet a condition on columns of the table.
+    #[must_use]
+    pub fn without(self, table: &TableMetadata, condition: &RowCondition) -> Self {
+        let condition = condition.within(table, &self.columns);
+        Self { without: Some(condition), ..self }
     }
 
     /// The files that it takes, and what is left of them; nothing is written yet.
@@ -260,9 +276,17 @@ impl<'a> FileRewrite<'a> {
     /// # Errors
     /// [`RewriteError`]
     pub async fn step(&mut self) -> Result<bool, RewriteError> {
-        let Some(rows) = self.merge.next().await? else { return Ok(false) };
-        self.read += rows.num_rows() as u64;
-        self.writer.write(&rows).await?;
+        let Some(mut rows) = self.merge.next().await? else { return Ok(false) };
+        if let Some(condition) = &self.without {
+            let before = rows.num_rows();
+            let kept = not(&condition.met(&rows).await).map_err(ReadError::from)?;
+            rows = filter_record_batch(&rows, &kept).map_err(ReadError::from)?;
+            self.done.erased_rows += (before - rows.num_rows()) as u64;
+        }
+        if 0 < rows.num_rows() {
+            self.read += rows.num_rows() as u64;
+            self.writer.write(&rows).await?;
+        }
         Ok(true)
     }
 
@@ -274,7 +298,8 @@ impl<'a> FileRewrite<'a> {
         let Self { writer, storage, mut done, rows, read, .. } = self;
         done.added = writer.finish().await?;
         let written: u64 = done.added.iter().map(DataFile::record_count).sum();
-        let expected = rows.saturating_sub(done.deleted_rows);
+        done.rows = done.rows.saturating_sub(done.erased_rows);
+        let expected = rows.saturating_sub(done.deleted_rows + done.erased_rows);
         if [done.rows, read, written].iter().any(|counted| *counted != expected) {
             delete(storage, done.locations()).await;
             return Err(RewriteError::Miscounted { expected, written });
