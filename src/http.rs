@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod body;
 pub mod dead_letters;
+pub mod erasures;
 pub mod error;
 pub mod guard;
 pub mod gzip;
@@ -29,7 +30,9 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{JobRegistry, compaction::Compaction, retention::RetentionJobs},
+    maintenance::{
+        JobRegistry, compaction::Compaction, erasure::Erasures, retention::RetentionJobs,
+    },
     owner::LogOwnership,
     sql::Sql,
 };
@@ -124,6 +127,8 @@ pub struct AppParts {
     pub compaction: Compaction,
     /// Old rows and snapshots, by hand.
     pub retention: RetentionJobs,
+    /// Erasures.
+    pub erasures: Erasures,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod backup;
 pub mod claim;
+mod erasure;
 mod look;
 mod lost_ids;
 pub mod moved;
@@ -21,6 +22,7 @@ use crate::{
     maintenance::{
         JobRegistry,
         compaction::{CompactTables, Compaction, CompactionOptions, no_room, planned::CompactDays},
+        erasure::EraseError,
         obsolete::DeleteObsolete,
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -124,6 +126,9 @@ pub enum StartError {
     /// The last runs of the jobs cannot be read.
     #[error("open the service's store")]
     Store(#[from] StoreError),
+    /// The ledger of erasures does not read.
+    #[error("read the ledger of erasures")]
+    Erasures(#[source] Box<EraseError>),
     /// The id index is lost, and the tables do not read.
     #[error("rebuild the id index")]
     Ids(#[from] ReadError),
@@ -184,6 +189,7 @@ impl Server {
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
         let retention = retention::start(&jobs, config, &catalog, (&ids, &owner));
+        let erasures = erasure::start(&jobs, config, &catalog, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -212,6 +218,7 @@ impl Server {
             jobs: jobs.clone(),
             compaction,
             retention,
+            erasures,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Every failpoint: those an event passes, in their order, then those of a query, then those of
-/// compaction in their order.
+/// compaction and those of an erasure, each in their order.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -30,6 +30,11 @@ pub const POINTS: &[&str] = &[
     "compact.before_commit",
     "compact.lost_answer",
     "compact.after_commit",
+    "erase.before_write",
+    "erase.before_commit",
+    "erase.after_commit",
+    "erase.after_removal",
+    "erase.before_done",
 ];
 
 /// What happens at a failpoint.

@@ -96,12 +96,9 @@ impl ErasureStatus {
     pub fn is_ended(self) -> bool {
         match self {
             Self::Done | Self::Failed => true,
-            Self::Log
-            | Self::Count
-            | Self::Rewrite
-            | Self::History
-            | Self::Files
-            | Self::Proof => false,
+            Self::Log | Self::Count | Self::Rewrite | Self::History | Self::Files | Self::Proof => {
+                false
+            }
         }
     }
 }

@@ -247,8 +247,7 @@ impl Catalog {
             }
             let encoded = self.encoded_parts(&base);
             let named = encoded.refs.values().map(|reference| reference.snapshot_id);
-            let named: HashSet<i64> =
-                named.chain(base.metadata.current_snapshot_id()).collect();
+            let named: HashSet<i64> = named.chain(base.metadata.current_snapshot_id()).collect();
             let mut old: Vec<(i64, i64)> = base
                 .metadata
                 .snapshots()

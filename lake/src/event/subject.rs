@@ -57,7 +57,8 @@ impl Subject {
             value.as_ref().map(|value| (value.clone(), slot, columns))
         });
         let (Some((value, slot, columns)), None) = (named.next(), named.next()) else {
-            let text = "`subject` names exactly one of `user_id`, `actor`, `anonymous_id`, `key`, `id`";
+            let text =
+                "`subject` names exactly one of `user_id`, `actor`, `anonymous_id`, `key`, `id`";
             return Err(text.to_owned());
         };
         if asked.collection.is_some() && slot != KEY {

@@ -11,9 +11,8 @@ fn subject(member: &str, value: &str) -> Subject {
 
 /// Whether a row is the subject's that has only this document, in this collection and with this detail.
 fn has(subject: &Subject, text: &str, collection: Option<&str>, detail: Option<&str>) -> bool {
-    let column = |text: Option<&str>| -> Option<ArrayRef> {
-        Some(Arc::new(StringArray::from(vec![text])))
-    };
+    let column =
+        |text: Option<&str>| -> Option<ArrayRef> { Some(Arc::new(StringArray::from(vec![text]))) };
     let mut columns: Vec<Option<ArrayRef>> = vec![None; subject.columns().len()];
     columns.extend([None, None, None, column(Some(text)), column(collection), column(detail)]);
     subject.rows(&columns, 1).value(0)
