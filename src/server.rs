@@ -3,7 +3,7 @@
 pub mod accept;
 pub mod backup;
 pub mod claim;
-mod erasure;
+mod erase;
 mod look;
 mod lost_ids;
 pub mod moved;
@@ -189,7 +189,7 @@ impl Server {
         let by_itself = (&compaction, &config.compaction);
         start_jobs(&jobs, upkeep, &owner, &wal, (&catalog, by_itself)).await?;
         let retention = retention::start(&jobs, config, &catalog, (&ids, &owner));
-        let erasures = erasure::start(&jobs, config, &catalog, (&ids, &clock, &owner, &wal)).await?;
+        let erasures = erase::start(&jobs, config, &catalog, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),

@@ -27,9 +27,7 @@ mod tests;
 use crate::{error::CatalogError, metastore::Watermark, retention, storage::Storage};
 use iceberg::{
     TableUpdate,
-    spec::{
-        DataContentType, DataFile, FormatVersion, Operation, Snapshot, Summary, TableMetadata,
-    },
+    spec::{DataContentType, DataFile, FormatVersion, Operation, Snapshot, Summary, TableMetadata},
 };
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -126,8 +124,9 @@ pub async fn build(
     let snapshot_id = read.snapshot_id.unwrap_or_else(|| unused_id(base));
     let mut writer = manifests::SnapshotWriter::new(storage, &seen, snapshot_id);
     let written = write(storage, &seen, new, read, now_ms, &mut writer).await;
-    let made =
-        written.and_then(|(snapshot, unused)| Ok((branch::onto(base, new.branch.as_deref(), snapshot)?, unused)));
+    let made = written.and_then(|(snapshot, unused)| {
+        Ok((branch::onto(base, new.branch.as_deref(), snapshot)?, unused))
+    });
     let (mut updates, unused) = match made {
         Ok(made) => made,
         Err(error) => {

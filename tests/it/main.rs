@@ -17,6 +17,7 @@ mod compressed;
 mod contract;
 mod dead_letters;
 mod debezium;
+mod erase;
 mod event_shapes;
 mod exactly_once;
 mod exported;
