@@ -96,7 +96,7 @@ pub async fn run(config: &Config, command: &EraseCommand) -> Result<(), CliError
         let path = format!("{path}/{}", escape(&report.erasure));
         let before = report.status;
         report = client.read(Method::GET, &path, None).await?;
-        if report.status != before {
+        if report.status != before && !command.json {
             remark(report.status.name());
         }
     }

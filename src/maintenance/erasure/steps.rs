@@ -308,6 +308,10 @@ impl Erasures {
         erasure: &mut StoredErasure,
         condition: &RowCondition,
     ) -> Result<StepEnd, EraseError> {
+        if self.is_in_log(&erasure.levels, erasure.report.log.through) {
+            // A log that was opened anew does not know yet what its tables have.
+            return Ok(StepEnd::Waits);
+        }
         let (tables, others) = self.tables(&erasure.levels).await?;
         // What was found before is not believed.
         let (mut scanned, mut found) = (ScannedFiles::default(), SubjectRows::default());
@@ -318,9 +322,7 @@ impl Erasures {
                 found.add(&table.name, &left.files);
             }
         }
-        let through = erasure.report.log.through;
-        let is_pending = self.is_in_log(&erasure.levels, through);
-        if found.files.is_empty() && !is_pending {
+        if found.files.is_empty() {
             let limits = self.limits(erasure, &others).await?;
             for limit in limits {
                 if !erasure.report.cannot.contains(&limit) {
@@ -343,8 +345,7 @@ impl Erasures {
             return Ok(StepEnd::More);
         }
         found.add_to(erasure);
-        erasure.report.status =
-            if is_pending { ErasureStatus::Log } else { ErasureStatus::Rewrite };
+        erasure.report.status = ErasureStatus::Rewrite;
         Ok(StepEnd::More)
     }
 
