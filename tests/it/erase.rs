@@ -1,8 +1,8 @@
 //! Erasure: what is gone afterwards, what stays, what the report says, and that it goes on after failures.
 
-use crate::{admin::icecore, harness::TestServer};
+use crate::{admin::icecore, harness::TestServer, process::post_until_death};
 use icecore_lake::clock::Clock;
-use icecore_schemas::erasure::{ErasedRows, ErasureReport, ErasureStatus};
+use icecore_schemas::erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -171,6 +171,30 @@ async fn an_erasure_goes_on_after_each_failure_and_a_restart() {
     assert_eq!(done.tables, before.tables);
     assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]));
     server.stop().await;
+}
+
+/// The last point comes after the time of readers, which no clock of a process can be set to.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_whose_server_dies_goes_on_with_the_next_one() {
+    let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("erase."));
+    for point in points.filter(|point| **point != "erase.before_done") {
+        let clock = Clock::system();
+        let server = start(&clock, &[]).await;
+        fill(&server).await;
+        let folder = server.stop().await;
+        let body = json!({"subject": {"user_id": "ann"}}).to_string();
+        let fault = format!("{point}=abort");
+        // The answer may be lost with the server.
+        drop(post_until_death(folder.path(), &fault, "/v1/shop/erase", body).await);
+        let server = TestServer::start_at(folder, SETTINGS, clock).await;
+        server.commit("shop").await;
+        let listed: ErasureList = server.get("/v1/shop/erase").await.json().await.unwrap();
+        let [begun] = listed.erasures.as_slice() else { panic!("{point}: {listed:?}") };
+        let found = reach(&server, &begun.erasure, ErasureStatus::Files).await;
+        assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{point}");
+        assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]), "{point}");
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

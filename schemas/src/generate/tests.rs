@@ -6,6 +6,7 @@ use crate::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
     },
+    erasure::{ErasureList, ErasureReport, NewErasure},
     error_code::ErrorBody,
     holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
     jobs::{JobList, JobParameters, JobReport},
@@ -66,6 +67,7 @@ const PARAMETERS: &[BodySchema] = &[
 /// Bodies of requests.
 const SENT: &[BodySchema] = &[
     schema_of::<FastForward>,
+    schema_of::<NewErasure>,
     schema_of::<NewHold>,
     schema_of::<NewRef>,
     schema_of::<NewSecret>,
@@ -83,6 +85,8 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<CommitReply>,
     schema_of::<DiscardReply>,
     schema_of::<DroppedList>,
+    schema_of::<ErasureList>,
+    schema_of::<ErasureReport>,
     schema_of::<ErrorBody>,
     schema_of::<HoldEntry>,
     schema_of::<HoldList>,
