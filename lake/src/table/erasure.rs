@@ -17,6 +17,7 @@ use crate::{
         file_columns::FileColumns,
         reader::{self, ReadError},
         retention::{REASON, REMOVED_ROWS},
+        writer,
     },
 };
 use arrow::{
@@ -34,6 +35,7 @@ use icecore_catalog::{
         manifests::{ColumnBounds, PlannedFile, PlannedFiles},
     },
     snapshot::NewSnapshot,
+    storage::Storage,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -255,14 +257,20 @@ pub async fn written_without(
         match rewrite(source, one, deletes, condition, ids).await {
             Ok(done) => written.push(done),
             Err(cause) => {
-                let locations = written.iter().flat_map(RewrittenFiles::locations);
-                crate::table::writer::delete(source.storage, locations).await;
+                delete_written(source.storage, &written).await;
                 let location = file.location.clone();
                 return Err(ErasureError::Rewrite { location, source: cause });
             }
         }
     }
     Ok(written)
+}
+
+/// Deletes what was written, as far as that is possible: it is nobody's.
+pub async fn delete_written(storage: &Storage, written: &[RewrittenFiles]) {
+    let files = written.iter().flat_map(RewrittenFiles::locations);
+    let files: Vec<String> = files.map(str::to_owned).collect();
+    writer::delete(storage, files.iter().map(String::as_str)).await;
 }
 
 async fn rewrite(

@@ -14,13 +14,12 @@ use icecore_catalog::{
 use icecore_lake::{
     event::subject::Subject,
     table::{
-        compaction::rewrite::RewrittenFiles,
         erasure::{
-            MatchedFile, MatchedFiles, NamedSnapshot, RowCondition, ScannedFiles, erasure_snapshot,
-            matched_files, named_snapshots, obstacle, planned, retained_snapshots, written_without,
+            MatchedFile, MatchedFiles, NamedSnapshot, RowCondition, ScannedFiles, delete_written,
+            erasure_snapshot, matched_files, named_snapshots, obstacle, planned,
+            retained_snapshots, written_without,
         },
         schema::TableIdent,
-        writer,
     },
 };
 use icecore_schemas::{
@@ -219,9 +218,8 @@ impl Erasures {
         faults.hit("erase.before_write")?;
         let written =
             Box::pin(written_without(source, &files, &found.deletes, condition, ids)).await?;
-        let locations = || written.iter().flat_map(RewrittenFiles::locations);
         if let Err(fault) = faults.hit("erase.before_commit") {
-            writer::delete(storage, locations()).await;
+            delete_written(storage, &written).await;
             return Err(fault.into());
         }
         let id = &erasure.report.erasure;
@@ -238,7 +236,7 @@ impl Erasures {
             // It may have been made: then its files are the table's.
             Err(cause @ CatalogError::CommitStateUnknown(_)) => Err(cause.into()),
             Err(cause) => {
-                writer::delete(storage, locations()).await;
+                delete_written(storage, &written).await;
                 match cause {
                     CatalogError::CommitFailed(_) => Ok(StepEnd::Waits),
                     cause => Err(cause.into()),
