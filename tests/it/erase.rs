@@ -158,7 +158,8 @@ async fn an_erasure_goes_on_after_each_failure_and_a_restart() {
     let clock = Clock::manual(NOW_MS);
     let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("erase."));
     let script: Vec<String> = points.map(|point| format!("{point}=error")).collect();
-    let server = start(&clock, &[("failpoints", &script.join(";"))]).await;
+    let script = script.join(";");
+    let server = start(&clock, &[("failpoints", script.as_str())]).await;
     fill(&server).await;
     let id = begin(&server, "ann").await;
     let before = reach(&server, &id, ErasureStatus::Files).await;
