@@ -12,6 +12,7 @@ pub mod client;
 pub mod compact;
 pub mod deadletters;
 pub mod doctor;
+pub mod erase;
 pub mod export;
 pub mod fsck;
 pub mod import;
@@ -155,6 +156,8 @@ enum RunCommand {
     Fsck(fsck::FsckCommand),
     /// List what the server does by itself: each job, its last run and its next one; or run a job
     Jobs(jobs::JobsCommand),
+    /// Erase the rows of a subject from tables, branches, history and dead letters
+    Erase(erase::EraseCommand),
     /// Show every setting with its value, origin and meaning
     Config(ConfigCommand),
     /// Create, list, restore and forget backups
@@ -322,6 +325,7 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Compact(command) => compact::run(config, &command).await,
         RunCommand::Fsck(command) => fsck::run(config, &command).await,
         RunCommand::Jobs(command) => jobs::run(config, &command).await,
+        RunCommand::Erase(command) => erase::run(config, &command).await,
         RunCommand::Config(_) => admin::config(config),
         RunCommand::Backup(command) => backup::run(config, &command).await,
         RunCommand::Doctor(command) => doctor::run(config, &command).await,

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod body;
 pub mod conservation;
 pub mod dead_letters;
+pub mod erasures;
 pub mod error;
 pub mod fsck;
 pub mod guard;
@@ -32,7 +33,7 @@ use crate::{
     flush::Flush,
     http::error::ApiError,
     ingest::Ingest,
-    maintenance::{JobRegistry, TableJobs},
+    maintenance::{JobRegistry, TableJobs, erasure::Erasures},
     owner::LogOwnership,
     sql::Sql,
 };
@@ -127,6 +128,8 @@ pub struct AppParts {
     pub jobs: JobRegistry,
     /// What looks after tables, by hand.
     pub tables: TableJobs,
+    /// Erasures.
+    pub erasures: Erasures,
     /// The name of the build.
     pub build: Option<&'static str>,
 }

@@ -9,6 +9,7 @@
 //! listed, so nothing is done that an operator cannot see.
 
 pub mod compaction;
+pub mod erasure;
 pub mod expiry;
 pub mod fsck;
 pub mod names;
@@ -144,6 +145,14 @@ pub const JOBS: &[JobLine] = &[
         woken_by: None,
         is_leased: true,
         about: "removes snapshots, branches and tags whose time is over",
+    },
+    JobLine {
+        name: "erase",
+        every: Duration::from_secs(5),
+        cron: None,
+        woken_by: Some("a request for an erasure"),
+        is_leased: true,
+        about: "takes the rows of a subject out of tables, branches and history",
     },
     JobLine {
         name: "keep-runs",

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod backup;
 pub mod claim;
+mod erase;
 mod jobs;
 mod look;
 mod lost_ids;
@@ -20,6 +21,7 @@ use crate::{
     maintenance::{
         JobRegistry,
         compaction::no_room,
+        erasure::EraseError,
         names,
         upkeep::{self, AccessUpkeep},
     },
@@ -120,6 +122,9 @@ pub enum StartError {
     /// The last runs of the jobs cannot be read.
     #[error("open the service's store")]
     Store(#[from] StoreError),
+    /// The ledger of erasures does not read.
+    #[error("read the ledger of erasures")]
+    Erasures(#[source] Box<EraseError>),
     /// The id index is lost, and the tables do not read.
     #[error("rebuild the id index")]
     Ids(#[from] ReadError),
@@ -181,6 +186,7 @@ impl Server {
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
         let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks);
         jobs::start(&jobs, config, upkeep, (&owner, &wal), (&catalog, &tables)).await?;
+        let erasures = erase::start(&jobs, config, &catalog, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),
@@ -208,6 +214,7 @@ impl Server {
             metrics,
             jobs: jobs.clone(),
             tables,
+            erasures,
             build: config.build,
         };
         let router = http::router(AppState::new(parts));

@@ -1,14 +1,16 @@
-//! The service's small rows that change in place: leases, the last runs of jobs, and how far their
-//! plans are.
+//! The service's small rows that change in place: leases, the last runs of jobs, how far their plans
+//! are, and the ledger of erasures.
 //!
 //! They are in tables of their own beside the catalog's, in its database: an SQLite file or
 //! PostgreSQL, with one set of statements. Its one invariant: a row is changed by one statement that
 //! names what it is changed from, or in a transaction that holds the lease it is written under.
 
+mod erasures;
 mod lease;
 mod runs;
 mod times;
 
+pub use erasures::StoredErasure;
 pub use lease::{Lease, LeaseFence};
 
 use icecore_catalog::{
@@ -19,8 +21,10 @@ use icecore_lake::clock::Clock;
 use std::sync::Arc;
 
 /// The tables, made and changed in steps that each run once.
-const LAYOUT: DatabaseLayout =
-    DatabaseLayout { table: "service_layout", steps: &[lease::STEP, runs::STEP, times::STEP] };
+const LAYOUT: DatabaseLayout = DatabaseLayout {
+    table: "service_layout",
+    steps: &[lease::STEP, runs::STEP, times::STEP, erasures::STEP],
+};
 
 /// Makes the tables that a database lacks.
 ///

@@ -8,6 +8,7 @@
 //! Its one invariant: the new snapshot lists every live file of its parent that it does not remove and
 //! every added file, each exactly once.
 
+mod branch;
 pub(crate) mod changes;
 pub(crate) mod entries;
 mod manifests;
@@ -32,10 +33,7 @@ use crate::{
 };
 use iceberg::{
     TableUpdate,
-    spec::{
-        DataContentType, DataFile, FormatVersion, MAIN_BRANCH, Operation, Snapshot, Summary,
-        TableMetadata,
-    },
+    spec::{DataContentType, DataFile, FormatVersion, Operation, Snapshot, Summary, TableMetadata},
 };
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -79,18 +77,20 @@ pub enum SnapshotTime {
     },
 }
 
-/// Files that come and files that go as one snapshot of `main`.
+/// Files that come and files that go as one snapshot of `main` or of another branch.
 ///
-/// It is built on the head of `main` as it is, whatever was committed since the snapshot that was read
-/// for it.
+/// It is built on the head of its branch as it is, whatever was committed since the snapshot that was
+/// read for it.
 #[derive(Clone, Debug, Default)]
 pub struct NewSnapshot {
     /// What becomes of the rows. An append only adds data files. A replace changes none: its files keep
     /// the sequence number of the snapshot that was read, so that equality deletes since then reach
     /// them. An overwrite has other rows than what it removes, and a delete has none.
     pub operation: Operation,
-    /// The snapshot of `main` that was read for it; none for an append.
+    /// The snapshot of its branch that was read for it; none for an append.
     pub read: Option<i64>,
+    /// The branch that it goes to; none for `main`.
+    pub branch: Option<String>,
     /// Data files that come, already durable, of the table's default partition spec.
     pub added: Vec<DataFile>,
     /// Data files that go, and delete files that are of no use without them: each as a manifest of the
@@ -168,10 +168,13 @@ pub async fn build(
     now_ms: i64,
 ) -> Result<BuiltSnapshot, CatalogError> {
     check_readable(base, new)?;
+    let seen = branch::seen(base, new)?;
     let snapshot_id = read.snapshot_id.unwrap_or_else(|| unused_id(base));
-    let mut writer = manifests::SnapshotWriter::new(storage, base, snapshot_id);
-    let written = write(storage, base, new, read, now_ms, &mut writer).await;
-    let made = written.and_then(|(snapshot, unused)| Ok((onto_main(base, snapshot)?, unused)));
+    let mut writer = manifests::SnapshotWriter::new(storage, &seen, snapshot_id);
+    let written = write(storage, &seen, new, read, now_ms, &mut writer).await;
+    let made = written.and_then(|(snapshot, unused)| {
+        Ok((branch::onto(base, new.branch.as_deref(), snapshot)?, unused))
+    });
     let (mut updates, unused) = match made {
         Ok(made) => made,
         Err(error) => {
@@ -319,15 +322,4 @@ fn before_load_ms(base: &TableMetadata, asked_ms: i64) -> i64 {
         .max(parent_ms.saturating_add(1))
         .max(logged_ms.saturating_add(1))
         .max(base.last_updated_ms().saturating_sub(TIME_BACK_MAX_MS))
-}
-
-/// The updates that add the snapshot and move `main` to it with the retention `main` has.
-fn onto_main(base: &TableMetadata, snapshot: Snapshot) -> Result<Vec<TableUpdate>, CatalogError> {
-    // A ref's retention cannot be read from the metadata, but its builder carries it over.
-    base.clone()
-        .into_builder(None)
-        .set_branch_snapshot(snapshot, MAIN_BRANCH)
-        .and_then(|builder| builder.build())
-        .map(|built| built.changes)
-        .map_err(|source| CatalogError::Iceberg { operation: "add the snapshot", source })
 }

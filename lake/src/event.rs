@@ -23,6 +23,7 @@ mod odd;
 mod redact;
 pub mod rows;
 pub mod same;
+pub mod subject;
 mod time;
 pub mod webhook;
 

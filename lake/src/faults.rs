@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Every failpoint: those an event passes, in their order, then those of a query, then those of
-/// compaction and of the removal of orphans in their order.
+/// compaction, those of the removal of orphans and those of an erasure, each in their order.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -33,6 +33,11 @@ pub const POINTS: &[&str] = &[
     "orphans.before_mark",
     "orphans.after_mark",
     "orphans.after_queue",
+    "erase.before_write",
+    "erase.before_commit",
+    "erase.after_commit",
+    "erase.after_removal",
+    "erase.before_done",
 ];
 
 /// What happens at a failpoint.

@@ -8,6 +8,7 @@ pub mod compaction;
 pub mod conservation;
 pub mod deletes;
 mod encode;
+pub mod erasure;
 pub mod evolve;
 pub mod field_ids;
 pub mod file_columns;

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod columns;
 pub mod conservation;
 pub mod dead_letters;
+pub mod erasure;
 pub mod error_code;
 pub mod fsck;
 pub mod generate;

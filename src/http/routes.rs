@@ -4,7 +4,7 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 use crate::http::{
-    AppState, admin, conservation, dead_letters, fsck,
+    AppState, admin, conservation, dead_letters, erasures, fsck,
     guard::{self, RouteNeed},
     health, holds,
     ingest::{self, calls::calls},
@@ -27,6 +27,7 @@ use icecore_schemas::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
     },
+    erasure::{ErasureList, ErasureReport, NewErasure},
     fsck::{FsckParameters, FsckReport},
     holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
     jobs::{JobList, JobParameters, JobReport},
@@ -361,6 +362,24 @@ pub const ROUTES: &[Route] = &[
     delete("/v1/{namespace}/holds/{hold}", InCatalog(Admin), |m| on(m, holds::remove))
         .about("Remove a legal hold")
         .answers::<HoldRemoved>(&[(200, "Removed")])
+        .refuses(&[(404, "There is none")]),
+    get("/v1/{namespace}/erase", InCatalog(Admin), |m| on(m, erasures::list))
+        .about("The erasures of a namespace, the newest first, at most 1 000")
+        .answers::<ErasureList>(&[(200, "How far each is")]),
+    post("/v1/{namespace}/erase", InCatalog(Admin), |m| on(m, erasures::begin))
+        .about("Erase the rows of a subject from tables, branches, history and dead letters; with `dry_run` only count them")
+        .takes::<NewErasure>()
+        .answers::<ErasureReport>(&[(202, "It is written down and goes on by itself")])
+        .refuses(&[
+            (400, "Not a valid subject"),
+            (404, "No such namespace"),
+            (409, "A legal hold forbids it"),
+            (429, "Too many erasures go on"),
+            (503, "This server takes no events: ask the one that does"),
+        ]),
+    get("/v1/{namespace}/erase/{erasure}", InCatalog(Admin), |m| on(m, erasures::show))
+        .about("How far an erasure is, what it found and what it cannot reach")
+        .answers::<ErasureReport>(&[(200, "The report")])
         .refuses(&[(404, "There is none")]),
     get("/admin/audit", Everywhere(Admin), |m| on(m, admin::audit))
         .about("Audit records in order, and both ends of their chain")

@@ -2,8 +2,11 @@
 
 use super::*;
 use icecore_catalog::metastore::Metastore;
-use icecore_schemas::jobs::{BeforeAfter, JobOutcome, JobReport, JobRun, JobTrigger, SkippedTable};
-use std::time::Duration;
+use icecore_schemas::{
+    erasure::{ErasureLog, ErasureReport, ErasureStatus, ErasureSubject},
+    jobs::{BeforeAfter, JobOutcome, JobReport, JobRun, JobTrigger, SkippedTable},
+};
+use std::{collections::BTreeMap, time::Duration};
 
 const LENGTH: Duration = Duration::from_secs(60);
 
@@ -282,4 +285,50 @@ async fn a_metastore_that_moves_to_postgres_leaves_rows_of_running_servers_behin
     let [_, mut other] = moved.leases();
     assert_eq!(epoch(&mut other).await, Some(1));
     assert!(moved.stores[0].runs().await.unwrap().is_empty());
+}
+
+fn erasure(id: &str, status: ErasureStatus) -> StoredErasure {
+    let report = ErasureReport {
+        erasure: id.to_owned(),
+        status,
+        namespace: "shop".to_owned(),
+        subject: ErasureSubject { user_id: Some("ann".to_owned()), ..ErasureSubject::default() },
+        dry_run: false,
+        since: "2026-09-21T14:13:20.000Z".to_owned(),
+        tables: BTreeMap::new(),
+        refs: Vec::new(),
+        dead_letters: 0,
+        log: ErasureLog::default(),
+        cannot: vec!["a backup".to_owned()],
+        error: None,
+    };
+    let levels = vec!["shop".to_owned()];
+    StoredErasure { levels, requested_ms: 7, passes: 0, until_ms: 0, report }
+}
+
+#[tokio::test]
+async fn the_ledger_of_erasures_is_the_same_for_every_server() {
+    for servers in databases().await {
+        let [first, second] = &servers.stores;
+        let begun = erasure("a", ErasureStatus::Log);
+        first.add_erasure(&begun).await.unwrap();
+        first.add_erasure(&erasure("b", ErasureStatus::Done)).await.unwrap();
+        // One that is there stays as it is.
+        second.add_erasure(&erasure("a", ErasureStatus::Done)).await.unwrap();
+        let levels = begun.levels.clone();
+        assert_eq!(second.erasure(&levels, "a").await.unwrap(), Some(begun.clone()));
+        assert_eq!(second.erasure(&["other".to_owned()], "a").await.unwrap(), None);
+        assert_eq!(second.open_erasures().await.unwrap(), [begun.clone()]);
+
+        let mut next = begun.clone();
+        next.report.status = ErasureStatus::Count;
+        (next.passes, next.until_ms) = (1, 9);
+        assert!(first.note_erasure(&next, ErasureStatus::Log).await.unwrap());
+        assert!(!second.note_erasure(&begun, ErasureStatus::Log).await.unwrap(), "it is elsewhere");
+        let ids = |all: Vec<StoredErasure>| -> Vec<String> {
+            all.into_iter().map(|it| it.report.erasure).collect()
+        };
+        assert_eq!(ids(second.erasures(&levels).await.unwrap()), ["b", "a"]);
+        assert_eq!(second.all_erasures().await.unwrap()[0], next);
+    }
 }

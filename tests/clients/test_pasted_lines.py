@@ -195,6 +195,10 @@ def test_operations(shell):
     assert json.loads(shell.paste("curl -s -X PUT localhost:8181/v1/NS/holds", words))["name"] == "case-7"
     assert len(json.loads(shell.paste("curl -s localhost:8181/v1/NS/holds", words))["holds"]) == 1
     assert json.loads(shell.paste("curl -s -X DELETE localhost:8181/v1/NS/holds", words))["removed"] == "case-7"
+    erased = words | {"VALUE": "nobody", "ann": "nobody", '"7"': '"nobody"'}
+    for start in ["icecore erase --ns NS --user-id VALUE", "icecore erase --ns NS --user-id ann --dry-run", "icecore erase --ns NS --user-id ann"]:
+        assert "erasure" in shell.paste(start, erased)
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/erase", erased))["status"]
     assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
     shell.paste("icecore jobs  ")
     shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})

@@ -221,6 +221,13 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
             "400",
         ),
         ("POST", "/admin/jobs/{job}", "/admin/jobs/compact", null.clone(), "200"),
+        (
+            "POST",
+            "/v1/{namespace}/erase",
+            "/v1/shop.example/erase",
+            json!({"subject": {"id": "nobody"}, "dry_run": true}),
+            "202",
+        ),
         ("PUT", PROTECTION, "/v1/Up/tables/t/protection", null.clone(), "done"),
         ("DELETE", PROTECTION, "/v1/Up/tables/t/protection", null.clone(), "done"),
         (

@@ -105,6 +105,17 @@ impl Drop for Process {
 
 /// Sends a call to a server of its own on `folder`, which ends in it at this failpoint.
 pub(crate) async fn post_and_die(folder: &Path, failpoint: &str, path: &str, body: String) {
+    let answer = post_until_death(folder, failpoint, path, body).await;
+    assert!(answer.is_err(), "{failpoint}: {answer:?}");
+}
+
+/// The same, where the answer may come before.
+pub(crate) async fn post_until_death(
+    folder: &Path,
+    failpoint: &str,
+    path: &str,
+    body: String,
+) -> reqwest::Result<reqwest::Response> {
     let small = [("wal.segment_bytes", "1MiB"), ("commit.interval", "10min")];
     let alone = [("compaction.enabled", "off"), ("failpoints", failpoint)];
     let folder = [("data_dir", folder.to_str().unwrap())];
@@ -116,8 +127,8 @@ pub(crate) async fn post_and_die(folder: &Path, failpoint: &str, path: &str, bod
     let mut server = Process::start(&settings).await;
     let path = format!("{}{path}", server.url);
     let answer = reqwest::Client::new().post(path).body(body).send().await;
-    assert!(answer.is_err(), "{failpoint}: {answer:?}");
     assert!(!server.child.wait().unwrap().success());
+    answer
 }
 
 /// The binary to test: `ICECORE_BIN`, else the one that belongs to these tests.

@@ -45,7 +45,13 @@ const MAY_USE: MayUse = &[
         ],
     ),
     ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
-    ("maintenance", &["cron", "store", "table", "clock", "ids", "faults", "tasks", "metrics"]),
+    (
+        "maintenance",
+        &[
+            "blocking", "cron", "store", "wal", "event", "table", "clock", "ids", "faults",
+            "tasks", "metrics",
+        ],
+    ),
     // edge
     ("config", &["cron", "faults", "event"]),
     (

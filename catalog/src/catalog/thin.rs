@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     commit,
-    error::CatalogError,
+    error::{CatalogError, with_causes},
     metadata_file::refs::SnapshotRefs,
     metastore::ChangeSet,
     retention::{
         self,
-        expiry::{ExpiredHistory, expired},
+        expiry::{ExpiredHistory, GC_ENABLED, expired},
     },
     snapshot::{
         obsolete::reads::{HistoryReader, HistoryReads},
@@ -114,6 +114,8 @@ enum RemovalCause {
     Bound,
     /// They have expired.
     Expiry { is_named: bool },
+    /// They have rows that are erased.
+    Erasure,
 }
 
 /// What is to go of a table, and the state that this holds for.
@@ -168,6 +170,20 @@ impl Upkeep<'_> {
         request: ExpiryRequest,
     ) -> Result<HistoryExpiry, CatalogError> {
         self.0.expire_once(table, request).await
+    }
+
+    /// Removes every snapshot of a table up to this sequence number that no branch or tag is at,
+    /// whatever its age, and queues the files that only they need for deletion, in one commit; gives what
+    /// went. With very many files some stay for the next call. The obstacle says what is left behind.
+    ///
+    /// # Errors
+    /// As [`Upkeep::expire`].
+    pub async fn forget_history(
+        self,
+        table: &TableIdent,
+        until: i64,
+    ) -> Result<HistoryExpiry, CatalogError> {
+        self.0.forget_history_once(table, until).await
     }
 }
 
@@ -226,6 +242,49 @@ impl Catalog {
         let obstacle = hold.map(|hold| hold.obstacle());
         let held = |why| HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() };
         Ok(obstacle.map(held))
+    }
+
+    async fn forget_history_once(
+        &self,
+        table: &TableIdent,
+        until: i64,
+    ) -> Result<HistoryExpiry, CatalogError> {
+        let mut known = HistoryReads::default();
+        for _ in 0..PLANS_MAX {
+            let Some(base) = self.find(table).await? else { return Ok(HistoryExpiry::default()) };
+            let collects = base.metadata.properties().get(GC_ENABLED);
+            if collects.is_some_and(|value| value.trim().eq_ignore_ascii_case("false")) {
+                let why = format!("its property `{GC_ENABLED}` is `false`");
+                return Ok(HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() });
+            }
+            let encoded = self.encoded_parts(&base);
+            let named = encoded.refs.values().map(|reference| reference.snapshot_id);
+            let named: HashSet<i64> = named.chain(base.metadata.current_snapshot_id()).collect();
+            let mut old: Vec<(i64, i64)> = base
+                .metadata
+                .snapshots()
+                .map(|snapshot| (snapshot.sequence_number(), snapshot.snapshot_id()))
+                .filter(|(number, id)| *number <= until && !named.contains(id))
+                .collect();
+            // Where not all go at once, the oldest do.
+            old.sort_unstable();
+            let snapshots = old.into_iter().map(|(_, id)| id).collect();
+            let gone = ExpiredHistory { snapshots, ..ExpiredHistory::default() };
+            let (storage, metadata) = (&self.inner.storage, base.metadata.as_ref());
+            let reader = HistoryReader { storage, base: metadata, known: &mut known };
+            let Some(thinning) = expire(reader, gone).await? else {
+                return Ok(HistoryExpiry::default());
+            };
+            let damage = thinning.damage.as_ref().map(|damage| {
+                format!("files of removed snapshots are left behind: {}", with_causes(damage))
+            });
+            let plan = ThinningPlan { base, thinning };
+            let cause = RemovalCause::Erasure;
+            if let Some(removed) = self.carry_out(table, plan, cause, &mut known).await? {
+                return Ok(HistoryExpiry { obstacle: damage, ..removed });
+            }
+        }
+        Err(lost_every_race(table))
     }
 
     /// Reads lists and manifests, which takes its time: others commit meanwhile.

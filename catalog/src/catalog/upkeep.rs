@@ -5,7 +5,7 @@ use super::{
     Catalog,
     trash::{RETRY_MS, is_no_file},
 };
-use crate::{error::CatalogError, metastore::FeedRetention};
+use crate::{error::CatalogError, location::Location, metastore::FeedRetention};
 use futures::{StreamExt, stream};
 use tracing::warn;
 
@@ -25,6 +25,15 @@ const DELETES: usize = 32;
 /// Failures in a row after which the others are left for later: each takes a store that does not answer
 /// its time, and these may be a thousand.
 const FAILURES_MAX: usize = 32;
+
+/// Files that wait to be deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitingDeletions {
+    /// How many.
+    pub files: u64,
+    /// How many of these a backup holds.
+    pub held: u64,
+}
 
 /// The upkeep of a catalog, for whoever does it now and then.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +60,33 @@ impl Upkeep<'_> {
             event_bytes: EVENT_BYTES_KEPT,
         };
         self.0.metastore().forget_records(remembered).await
+    }
+
+    /// Has the files of a folder that wait to be deleted go at this time at the latest.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn hasten_deletion(
+        self,
+        folder: &Location,
+        not_before_ms: i64,
+    ) -> Result<(), CatalogError> {
+        self.0.metastore().hasten_obsolete(folder.as_str(), not_before_ms).await
+    }
+
+    /// How many files of a folder are still to be deleted of those that go by `until_ms`, with those whose
+    /// deletion failed and is tried again.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn deletions_below(
+        self,
+        folder: &Location,
+        until_ms: i64,
+    ) -> Result<WaitingDeletions, CatalogError> {
+        let until_ms = until_ms.max(self.0.now_ms().saturating_add(RETRY_MS));
+        let (files, held) = self.0.metastore().queued_below(folder.as_str(), until_ms).await?;
+        Ok(WaitingDeletions { files, held })
     }
 
     /// Deletes at most `limit` files whose time has come and says how many it deleted. One that

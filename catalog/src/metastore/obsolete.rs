@@ -104,6 +104,50 @@ impl Metastore {
         .map_err(failed("read the deletion queue"))
     }
 
+    /// Has the files of a folder that wait for longer go at this time.
+    pub(crate) async fn hasten_obsolete(
+        &self,
+        folder: &str,
+        not_before_ms: i64,
+    ) -> Result<(), CatalogError> {
+        let (prefix, length) = prefix_of(folder);
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "UPDATE obsolete SET not_before_ms = $1 WHERE not_before_ms > $1
+                 AND substr(location, 1, CAST($2 AS INTEGER)) = $3",
+        )
+        .bind(not_before_ms)
+        .bind(length)
+        .bind(prefix)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed("hasten the deletion queue"))?;
+        tx.commit().await.map_err(failed("hasten the deletion queue"))
+    }
+
+    /// How many files of a folder that go by this time are in the queue, and how many of these a backup
+    /// holds.
+    pub(crate) async fn queued_below(
+        &self,
+        folder: &str,
+        until_ms: i64,
+    ) -> Result<(u64, u64), CatalogError> {
+        let (prefix, length) = prefix_of(folder);
+        let query = format!(
+            "SELECT count(*), coalesce(sum(CASE WHEN {IS_FREE} THEN 0 ELSE 1 END), 0)
+             FROM obsolete WHERE not_before_ms <= $1
+                 AND substr(location, 1, CAST($2 AS INTEGER)) = $3"
+        );
+        let (all, held): (i64, i64) = sqlx::query_as(AssertSqlSafe(query))
+            .bind(until_ms)
+            .bind(length)
+            .bind(prefix)
+            .fetch_one(&self.database.readers)
+            .await
+            .map_err(failed("read the deletion queue"))?;
+        Ok((all.unsigned_abs(), held.unsigned_abs()))
+    }
+
     /// How many files are in the queue, whenever their time comes.
     ///
     /// # Errors
@@ -144,6 +188,13 @@ pub(super) async fn add(
         insert.execute(&mut *tx).await.map_err(failed("queue files for deletion"))?;
     }
     Ok(())
+}
+
+/// What the locations of a folder's files begin with, and how many characters that has.
+fn prefix_of(folder: &str) -> (String, i64) {
+    let prefix = format!("{}/", folder.trim_end_matches('/'));
+    let length = i64::try_from(prefix.chars().count()).unwrap_or(i64::MAX);
+    (prefix, length)
 }
 
 /// So many placeholders of a list, from this number on.

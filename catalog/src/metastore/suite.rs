@@ -369,6 +369,13 @@ pub(crate) async fn deletion_queue(store: &Metastore) {
     assert_eq!(store.obsolete(8_999, 2_000).await.unwrap(), ["c", "b"]);
     store.forget_obsolete(&many).await.unwrap();
     assert_eq!(store.count_obsolete().await.unwrap(), 2);
+    // A folder's files, whatever signs of patterns its name has, and no other's.
+    let of_folders = [file("s/ü_%/data/x", 90), file("s/ü_%/y", 40), file("s/üab/z", 90)];
+    store.add_obsolete(&of_folders).await.unwrap();
+    store.hasten_obsolete("s/ü_%", 60).await.unwrap();
+    assert_eq!(store.obsolete(60, 10).await.unwrap(), ["c", "s/ü_%/y", "b", "s/ü_%/data/x"]);
+    assert_eq!(store.queued_below("s/ü_%/", 59).await.unwrap(), (1, 0));
+    assert_eq!(store.queued_below("s/ü_%", 60).await.unwrap(), (2, 0));
 }
 
 pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &Metastore) {

@@ -10,7 +10,7 @@
 //! anew.
 
 use super::{
-    NewSnapshot,
+    NewSnapshot, branch,
     changes::FileKey,
     entries::{self, FileEntry},
     manifests::{self, SnapshotWriter},
@@ -73,13 +73,14 @@ pub async fn examine(
     new: &NewSnapshot,
     read: &mut ReadManifests,
 ) -> Result<bool, CatalogError> {
-    let (Some(head), false) = (base.current_snapshot(), new.operation == Operation::Append) else {
+    let seen = branch::seen(base, new)?;
+    let (Some(head), false) = (seen.current_snapshot(), new.operation == Operation::Append) else {
         return Ok(false);
     };
-    let listed = manifests::read_list(storage, base, head).await?;
-    check(storage, base, &listed, new, read).await?;
+    let listed = manifests::read_list(storage, &seen, head).await?;
+    check(storage, &seen, &listed, new, read).await?;
     let id = *read.snapshot_id.get_or_insert_with(|| unused_id(base));
-    let mut writer = SnapshotWriter::new(storage, base, id);
+    let mut writer = SnapshotWriter::new(storage, &seen, id);
     let made = rewrite_before(&mut writer, listed, new, read).await;
     let written = writer.into_written();
     read.written.extend_from_slice(&written);

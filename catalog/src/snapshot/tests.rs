@@ -174,7 +174,7 @@ impl Table {
             })
             .with_schema_id(0)
             .build();
-        self.apply(onto_main(&self.metadata, snapshot).unwrap());
+        self.apply(branch::onto(&self.metadata, None, snapshot).unwrap());
         id
     }
 }

@@ -100,11 +100,7 @@ impl DeadLetter {
     /// The event's bytes, as they came.
     #[must_use]
     pub fn bytes(&self) -> Cow<'_, [u8]> {
-        let text = self.payload.as_bytes();
-        match marks(&self.detail).ends_with(IN_BASE64).then(|| STANDARD.decode(text)) {
-            Some(Ok(bytes)) => bytes.into(),
-            _ => text.into(),
-        }
+        bytes_of(&self.payload, &self.detail)
     }
 
     /// Whether the bytes are those of a provider's delivery, whose signature was right.
@@ -135,6 +131,16 @@ impl DeadLetter {
 
     fn next(self) -> Self {
         Self { retries: Some(self.retries.unwrap_or(0).saturating_add(1)), ..self }
+    }
+}
+
+/// The event's bytes, as they came, of a letter with this payload and `detail`.
+#[must_use]
+pub fn bytes_of<'a>(payload: &'a str, detail: &str) -> Cow<'a, [u8]> {
+    let text = payload.as_bytes();
+    match marks(detail).ends_with(IN_BASE64).then(|| STANDARD.decode(text)) {
+        Some(Ok(bytes)) => bytes.into(),
+        _ => text.into(),
     }
 }
 

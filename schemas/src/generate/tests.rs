@@ -7,6 +7,7 @@ use crate::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
     },
+    erasure::{ErasureList, ErasureReport, NewErasure},
     error_code::ErrorBody,
     fsck::{FsckParameters, FsckReport},
     holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
@@ -69,6 +70,7 @@ const PARAMETERS: &[BodySchema] = &[
 /// Bodies of requests.
 const SENT: &[BodySchema] = &[
     schema_of::<FastForward>,
+    schema_of::<NewErasure>,
     schema_of::<NewHold>,
     schema_of::<NewRef>,
     schema_of::<NewSecret>,
@@ -86,6 +88,8 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<CommitReply>,
     schema_of::<DiscardReply>,
     schema_of::<DroppedList>,
+    schema_of::<ErasureList>,
+    schema_of::<ErasureReport>,
     schema_of::<ErrorBody>,
     schema_of::<EventsAudit>,
     schema_of::<FsckReport>,

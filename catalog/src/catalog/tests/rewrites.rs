@@ -1,7 +1,10 @@
 //! Rewrites, overwrites and deletes of our own, beside what others commit.
 
 use super::{late_client::*, live::*, row_delta::files, *};
-use crate::snapshot::{self, ReadManifests};
+use crate::{
+    catalog::RefKind,
+    snapshot::{self, ReadManifests},
+};
 use iceberg::spec::{DataFile, Operation};
 use std::collections::BTreeMap;
 
@@ -216,4 +219,33 @@ async fn a_replace_moves_the_mark_that_it_has_and_no_other() {
     };
     let unmarked = catalog.add_snapshot(&table, small).await.unwrap();
     assert_eq!(unmarked.watermark, moved.watermark);
+}
+
+#[tokio::test]
+async fn an_overwrite_of_a_branch_leaves_main_as_it_is() {
+    let (_house, catalog) = two_files().await;
+    let table = ident("a.t");
+    let read = load(&catalog).await;
+    catalog.refs().create(&table, "b", RefKind::Branch, None).await.unwrap();
+    catalog.add_snapshot(&table, own_append(&read, "own", 1)).await.unwrap();
+    let before = load(&catalog).await;
+    let of = |branch: &str| NewSnapshot {
+        branch: Some(branch.to_owned()),
+        ..rewrite(Operation::Overwrite, &read)
+    };
+    let made = catalog.add_snapshot(&table, of("b")).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f1@1", "f2@1", "own@2"]);
+    assert_eq!(made.metadata.current_snapshot_id(), before.metadata.current_snapshot_id());
+    assert_eq!(made.watermark, before.watermark);
+    let head = made.metadata.snapshot_for_ref("b").unwrap();
+    assert_eq!(head.parent_snapshot_id(), read.metadata.current_snapshot_id());
+    assert_eq!(head.summary().operation, Operation::Overwrite);
+    let entries = &head.summary().additional_properties;
+    assert_eq!(entries["deleted-data-files"], "1");
+    assert_eq!(entries["total-data-files"], "2");
+    // What it was read of is not the branch's head any more, and the file is gone there.
+    let again = catalog.add_snapshot(&table, of("b")).await;
+    assert!(matches!(again, Err(CatalogError::CommitFailed(_))), "{again:?}");
+    let nowhere = catalog.add_snapshot(&table, of("c")).await;
+    assert!(matches!(nowhere, Err(CatalogError::NoSuchReference(_))), "{nowhere:?}");
 }

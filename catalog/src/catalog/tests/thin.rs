@@ -257,3 +257,31 @@ async fn a_hold_that_comes_meanwhile_keeps_everything() {
     assert!(house.catalog.metastore().remove_hold(&hold.levels, &hold.name).await.unwrap());
     assert_eq!(expire(&house, false, false).await.snapshots, 9);
 }
+
+#[tokio::test]
+async fn history_is_forgotten_but_for_heads_and_tags_and_its_files_go_early() {
+    let house = overgrown(5).await;
+    let (catalog, table) = (&house.catalog, ident(TABLE));
+    let loaded = catalog.tables().load(&table).await.unwrap();
+    let mut snapshots = loaded.metadata.snapshots();
+    let second = snapshots.find(|made| made.sequence_number() == 2).unwrap().snapshot_id();
+    catalog.refs().create(&table, "kept", RefKind::Tag, Some(second)).await.unwrap();
+    let removed = catalog.upkeep().forget_history(&table, 4).await.unwrap();
+    assert_eq!((removed.snapshots, removed.obstacle.as_deref()), (3, None));
+    assert!(catalog.upkeep().forget_history(&table, 4).await.unwrap().is_empty());
+    let after = catalog.tables().load(&table).await.unwrap();
+    let mut left: Vec<i64> = after.metadata.snapshots().map(|it| it.sequence_number()).collect();
+    left.sort_unstable();
+    assert_eq!(left, [2, 5]);
+
+    let folder = catalog.storage().normalize(after.metadata.location()).unwrap();
+    let soon = catalog.now_ms() + 1_000;
+    let before = catalog.upkeep().deletions_below(&folder, soon).await.unwrap();
+    catalog.upkeep().hasten_deletion(&folder, soon).await.unwrap();
+    let waiting = catalog.upkeep().deletions_below(&folder, soon).await.unwrap();
+    assert_eq!(waiting.files - before.files, removed.files as u64);
+    assert_eq!(waiting.held, 0);
+    house.clock.fetch_add(2_000, Ordering::SeqCst);
+    let deleted = catalog.upkeep().delete_obsolete(100).await.unwrap();
+    assert!(removed.files <= deleted, "{removed:?} {deleted}");
+}

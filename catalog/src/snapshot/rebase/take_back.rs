@@ -244,7 +244,7 @@ impl RevertPlan {
         let mut writer = manifests::SnapshotWriter::new(storage, base, id);
         let paths = restored.values().flatten().map(|entry| entry.file_path().to_owned()).collect();
         let made = match self.put(table, holders, restored, &mut writer, now_ms).await {
-            Ok(snapshot) => snapshot::onto_main(base, snapshot).and_then(|updates| {
+            Ok(snapshot) => snapshot::branch::onto(base, None, snapshot).and_then(|updates| {
                 Ok((commit::apply_updates_at(base, None, &updates, now_ms)?, updates))
             }),
             Err(cause) => Err(cause),

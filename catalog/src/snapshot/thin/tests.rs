@@ -1,6 +1,6 @@
 use super::*;
 use crate::snapshot::{
-    NewSnapshot, ReadManifests, build, obsolete::reads::HistoryReads, onto_main, tests::Table,
+    NewSnapshot, ReadManifests, branch, build, obsolete::reads::HistoryReads, tests::Table,
     timestamp_ms, unused_id,
 };
 use iceberg::spec::{DataFile, FormatVersion, Operation, Snapshot, SnapshotRetention, Summary};
@@ -66,7 +66,7 @@ fn add_listed(table: &mut Table, id: i64, list: String) {
         })
         .with_schema_id(0)
         .build();
-    table.apply(onto_main(&table.metadata, snapshot).unwrap());
+    table.apply(branch::onto(&table.metadata, None, snapshot).unwrap());
 }
 
 /// The snapshots that go, the oldest first.

@@ -18,6 +18,7 @@ use crate::{
             useless_deletes,
         },
         deletes::{DeletesError, RowDeletes},
+        erasure::{RowCondition, TableCondition},
         file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
         reader::{self, ReadError},
         row_sum::{self, RowKeys},
@@ -25,11 +26,14 @@ use crate::{
         writer::{WriteError, WrittenFiles, delete, sorted::SortedWriter},
     },
 };
-use arrow::record_batch::RecordBatch;
+use arrow::{
+    compute::{filter_record_batch, not},
+    record_batch::RecordBatch,
+};
 use futures::{StreamExt, TryStreamExt};
 use iceberg::{
     Error, ErrorKind,
-    spec::{DataFile, DataFileBuilder, Operation},
+    spec::{DataFile, DataFileBuilder, Operation, TableMetadata},
 };
 use icecore_catalog::{
     commit::{COMPACTION, MERGED},
@@ -178,6 +182,10 @@ pub struct RewrittenFiles {
     pub deleted_rows: u64,
     /// The sum of those that were written; none of a table whose rows have none.
     pub rows_sum: Option<RowSum>,
+    /// How many rows were left out that were not deleted before.
+    pub erased_rows: u64,
+    /// Their sum; none of a table whose rows have none.
+    pub erased_sum: Option<RowSum>,
 }
 
 impl RewrittenFiles {
@@ -228,10 +236,14 @@ pub struct FileRewrite<'a> {
     done: RewrittenFiles,
     /// Rows that the files have by their manifests.
     rows: u64,
-    /// Rows that were read.
+    /// Rows that were read and are kept.
     read: u64,
-    /// Their sum, as they come from the files.
+    /// Their sum and that of those that are left out, as they come from the files.
     pub(super) read_sum: ReadSum,
+    /// The field ids of the columns of a row.
+    columns: Vec<i32>,
+    /// Rows that are left out.
+    without: Option<TableCondition>,
 }
 
 /// The sum of the rows that were read of all files so far.
@@ -267,13 +279,14 @@ impl<'a> FileRewrite<'a> {
         let table = source.metadata;
         let layout = layout(table).map_err(ReadError::Unsupported)?;
         let fields = layout.schema.as_struct().fields();
-        let columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
-        let columns = FileColumns::of(table, &columns).map_err(ReadError::Unsupported)?;
+        let ids_of_columns: Vec<i32> = fields.iter().map(|field| field.id).collect();
+        let columns = FileColumns::of(table, &ids_of_columns).map_err(ReadError::Unsupported)?;
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
         let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
         let mut merge = RowMerge::new(Arc::new(layout.clone()));
         let (has_sum, read_sum) = (RowKeys::of(&layout.schema).is_some(), ReadSum::default());
-        let mut done = RewrittenFiles::default();
+        let erased_sum = has_sum.then(RowSum::default);
+        let mut done = RewrittenFiles { erased_sum, ..RewrittenFiles::default() };
         let (mut rows, mut held, mut taken) = (0, 0, 0);
         for file in files {
             let is_sorted = file.sort_order_id == order;
@@ -313,7 +326,16 @@ impl<'a> FileRewrite<'a> {
             done.removed.push(described(delete)?);
         }
         let writer = SortedWriter::new(source.storage, layout, ids);
-        Ok(Self { merge, writer, storage: source.storage, done, rows, read: 0, read_sum })
+        let (storage, columns) = (source.storage, ids_of_columns);
+        let (read, without) = (0, None);
+        Ok(Self { merge, writer, storage, done, rows, read, read_sum, columns, without })
+    }
+
+    /// The same without the rows that meet a condition on columns of the table.
+    #[must_use]
+    pub fn without(self, table: &TableMetadata, condition: &RowCondition) -> Self {
+        let condition = condition.within(table, &self.columns);
+        Self { without: Some(condition), ..self }
     }
 
     /// The files that it takes, and what is left of them; nothing is written yet.
@@ -328,9 +350,22 @@ impl<'a> FileRewrite<'a> {
     /// # Errors
     /// [`RewriteError`]
     pub async fn step(&mut self) -> Result<bool, RewriteError> {
-        let Some(rows) = self.merge.next().await? else { return Ok(false) };
-        self.read += rows.num_rows() as u64;
-        self.writer.write(&rows).await?;
+        let Some(mut rows) = self.merge.next().await? else { return Ok(false) };
+        if let Some(condition) = &self.without {
+            let before = rows.num_rows();
+            let met = condition.met(&rows).await;
+            if let Some(sum) = &mut self.done.erased_sum {
+                let erased = filter_record_batch(&rows, &met).map_err(ReadError::from)?;
+                *sum = sum.merge(row_sum::sum_of(&erased));
+            }
+            let kept = not(&met).map_err(ReadError::from)?;
+            rows = filter_record_batch(&rows, &kept).map_err(ReadError::from)?;
+            self.done.erased_rows += (before - rows.num_rows()) as u64;
+        }
+        if 0 < rows.num_rows() {
+            self.read += rows.num_rows() as u64;
+            self.writer.write(&rows).await?;
+        }
         Ok(true)
     }
 
@@ -343,12 +378,13 @@ impl<'a> FileRewrite<'a> {
         let WrittenFiles { files, rows_sum } = writer.finish_summed().await?;
         (done.added, done.rows_sum) = (files, rows_sum);
         let written: u64 = done.added.iter().map(DataFile::record_count).sum();
-        let expected = rows.saturating_sub(done.deleted_rows);
+        done.rows = done.rows.saturating_sub(done.erased_rows);
+        let expected = rows.saturating_sub(done.deleted_rows + done.erased_rows);
         if [done.rows, read, written].iter().any(|counted| *counted != expected) {
             delete(storage, done.locations()).await;
             return Err(RewriteError::Miscounted { expected, written });
         }
-        let expected = read_sum.get();
+        let expected = read_sum.get().minus(done.erased_sum.unwrap_or_default());
         if let Some(written) = rows_sum.filter(|written| *written != expected) {
             delete(storage, done.locations()).await;
             let first = done.removed.first().map(|file| file.file_path().to_owned());

@@ -1,0 +1,55 @@
+//! Snapshots of other branches than `main`: the table as one of them has it.
+//!
+//! A snapshot is built on the current one of a table. So a branch is built on by way of the table with
+//! `main` at the branch's head. Its one invariant: that view is never stored, and the updates that come
+//! of it name the branch.
+
+use super::NewSnapshot;
+use crate::{commit, error::CatalogError};
+use iceberg::{
+    TableUpdate,
+    spec::{MAIN_BRANCH, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata},
+};
+use std::borrow::Cow;
+
+/// The table as the branch of `new` has it.
+///
+/// # Errors
+/// [`CatalogError::NoSuchReference`]; [`CatalogError::Invalid`] for an append to another branch.
+pub(super) fn seen<'a>(
+    base: &'a TableMetadata,
+    new: &NewSnapshot,
+) -> Result<Cow<'a, TableMetadata>, CatalogError> {
+    let Some(branch) = &new.branch else { return Ok(Cow::Borrowed(base)) };
+    if new.read.is_none() {
+        let text = "a snapshot of a branch names the snapshot that was read for it";
+        return Err(CatalogError::Invalid(text.to_owned()));
+    }
+    let head = base.snapshot_for_ref(branch).map(|head| head.snapshot_id());
+    let snapshot_id = head.ok_or_else(|| CatalogError::NoSuchReference(branch.clone()))?;
+    let retention = SnapshotRetention::branch(None, None, None);
+    let reference = SnapshotReference { snapshot_id, retention };
+    let ref_name = MAIN_BRANCH.to_owned();
+    let update = TableUpdate::SetSnapshotRef { ref_name, reference };
+    let view = commit::apply_updates_at(base, None, &[update], base.last_updated_ms())?;
+    Ok(Cow::Owned(view))
+}
+
+/// The updates that add the snapshot and move its branch, `main` where none is named, to it with the
+/// retention that the branch has.
+///
+/// # Errors
+/// [`CatalogError::Iceberg`].
+pub(super) fn onto(
+    base: &TableMetadata,
+    branch: Option<&str>,
+    snapshot: Snapshot,
+) -> Result<Vec<TableUpdate>, CatalogError> {
+    // A ref's retention cannot be read from the metadata, but its builder carries it over.
+    base.clone()
+        .into_builder(None)
+        .set_branch_snapshot(snapshot, branch.unwrap_or(MAIN_BRANCH))
+        .and_then(|builder| builder.build())
+        .map(|built| built.changes)
+        .map_err(|source| CatalogError::Iceberg { operation: "add the snapshot", source })
+}

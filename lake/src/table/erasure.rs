@@ -1,0 +1,387 @@
+//! Erasure: which data files of a snapshot have rows that are to go, and these files written anew without
+//! them. The commit is left to whoever runs it.
+//!
+//! Rows that a delete file deleted are looked at as well: their bytes are still in the data file. Its one
+//! invariant: a file is passed over only if its bounds and counts show that no row of it meets the
+//! condition, or if it was read.
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    blocking::blocking,
+    ids::IdGenerator,
+    table::{
+        compaction::rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles},
+        deletes::RowDeletes,
+        file_columns::FileColumns,
+        reader::{self, ReadError},
+        retention::{REASON, REMOVED_ROWS},
+        writer,
+    },
+};
+use arrow::{
+    array::{ArrayRef, BooleanArray},
+    record_batch::RecordBatch,
+};
+use futures::TryStreamExt;
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, PrimitiveLiteral, TableMetadata};
+use icecore_catalog::{
+    metadata_file::refs,
+    scan::{
+        ManifestSource, ScanError,
+        deletes::DeleteIndex,
+        filter::Filter,
+        manifests::{ColumnBounds, PlannedFile, PlannedFiles},
+    },
+    row_sum::RowSum,
+    snapshot::NewSnapshot,
+    storage::Storage,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    pin::pin,
+    sync::Arc,
+};
+
+/// The value of [`REASON`] of a snapshot without rows that were erased.
+pub const REASON_ERASE: &str = "erase";
+/// Entry of a snapshot summary: the erasure that it was made for.
+pub const ERASURE: &str = "icecore.erasure";
+/// Most files whose counts are kept, some 200 bytes each; others are read again.
+const SCANNED_MAX: usize = 200_000;
+
+/// Tells of rows with these columns, where their table has them, which ones are meant.
+type RowTest = dyn Fn(&[Option<ArrayRef>], usize) -> BooleanArray + Send + Sync;
+
+/// Why it is not known which rows are to go, or why they stay.
+#[derive(Debug, thiserror::Error)]
+pub enum ErasureError {
+    /// The manifests do not read.
+    #[error("look for files with rows to erase")]
+    Plan(#[from] ScanError),
+    /// A data file does not read.
+    #[error("look for rows to erase")]
+    Read(#[from] ReadError),
+    /// A file is not written anew.
+    #[error("write `{location}` anew without rows to erase")]
+    Rewrite {
+        /// Which file.
+        location: String,
+        /// Why.
+        source: RewriteError,
+    },
+}
+
+/// Which rows are meant, in any table. Cheap to clone.
+#[derive(Clone)]
+pub struct RowCondition {
+    /// The value that decides in one of `columns`.
+    pub value: Arc<str>,
+    /// Columns that decide where they have exactly this value.
+    pub columns: &'static [&'static str],
+    /// Columns with documents, of which any may meet it.
+    pub documents: &'static [&'static str],
+    /// Columns that the test needs beside.
+    pub beside: &'static [&'static str],
+    /// The test, which gets the columns in this order.
+    pub test: Arc<RowTest>,
+}
+
+impl fmt::Debug for RowCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the value: logs are no place for it.
+        f.debug_struct("RowCondition").field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+impl RowCondition {
+    /// The columns of a table that it needs.
+    fn ids(&self, table: &TableMetadata) -> Vec<i32> {
+        self.names().filter_map(|name| id_of(table, name)).collect()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.columns.iter().chain(self.documents).chain(self.beside).copied()
+    }
+
+    /// The same for rows with these columns of a table.
+    pub(crate) fn within(&self, table: &TableMetadata, columns: &[i32]) -> TableCondition {
+        let place = |name: &'static str| {
+            let id = id_of(table, name)?;
+            columns.iter().position(|column| *column == id)
+        };
+        TableCondition { places: self.names().map(place).collect(), test: Arc::clone(&self.test) }
+    }
+
+    /// Whether a file may have such a row.
+    fn may_have(&self, table: &TableMetadata, file: &PlannedFile) -> bool {
+        let has = |name: &&str, may: &dyn Fn(&ColumnBounds) -> bool| {
+            let Some(id) = id_of(table, name) else { return false };
+            // A file that does not tell of a column may have it.
+            file.column(id)
+                .is_none_or(|column| column.nulls.is_none_or(|n| n < file.rows) && may(column))
+        };
+        self.columns.iter().any(|name| has(name, &|column| may_be(column, &self.value)))
+            || self.documents.iter().any(|name| has(name, &|_| true))
+    }
+}
+
+/// A condition on rows with certain columns.
+pub(crate) struct TableCondition {
+    /// Where the columns are that the test gets.
+    places: Vec<Option<usize>>,
+    test: Arc<RowTest>,
+}
+
+impl TableCondition {
+    /// Which rows meet it.
+    pub(crate) async fn met(&self, rows: &RecordBatch) -> BooleanArray {
+        let column = |place: &Option<usize>| place.map(|at| Arc::clone(rows.column(at)));
+        let columns: Vec<Option<ArrayRef>> = self.places.iter().map(column).collect();
+        let (test, count) = (Arc::clone(&self.test), rows.num_rows());
+        blocking(move || test(&columns, count)).await
+    }
+}
+
+fn id_of(table: &TableMetadata, name: &str) -> Option<i32> {
+    table.current_schema().field_by_name(name).map(|field| field.id)
+}
+
+/// Whether the bounds of a column of texts allow a value.
+fn may_be(column: &ColumnBounds, value: &str) -> bool {
+    let text = |literal: &PrimitiveLiteral| match literal {
+        PrimitiveLiteral::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    let lower = column.lower.as_ref().and_then(|bound| text(bound.literal()));
+    let upper = column.upper.as_ref().and_then(|bound| text(bound.literal()));
+    lower.is_none_or(|lower| lower.as_str() <= value)
+        && upper.is_none_or(|upper| value <= upper.as_str())
+}
+
+/// How many rows of data files meet a condition. Data files never change, so what was counted holds.
+#[derive(Clone, Debug, Default)]
+pub struct ScannedFiles(HashMap<String, u64>);
+
+/// A data file with rows that meet a condition.
+#[derive(Clone, Debug)]
+pub struct MatchedFile {
+    /// The file.
+    pub file: Arc<PlannedFile>,
+    /// How many such rows it has, with those that were deleted before.
+    pub rows: u64,
+}
+
+/// Data files with such rows, and the deletes of their snapshot.
+#[derive(Debug, Default)]
+pub struct MatchedFiles {
+    /// The files.
+    pub files: Vec<MatchedFile>,
+    /// The deletes.
+    pub deletes: DeleteIndex,
+}
+
+/// The data files of a snapshot with rows that meet a condition.
+///
+/// # Errors
+/// [`ErasureError`]
+pub async fn matched_files(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    condition: &RowCondition,
+    scanned: &mut ScannedFiles,
+) -> Result<MatchedFiles, ErasureError> {
+    let ids = condition.ids(source.metadata);
+    let columns = FileColumns::of(source.metadata, &ids).map_err(ReadError::Unsupported)?;
+    let condition_of_table = condition.within(source.metadata, &ids);
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let mut found = MatchedFiles::default();
+    while let Some(plan) = plans.try_next().await? {
+        let before = found.files.len();
+        for file in plan.files {
+            let rows = match scanned.0.get(&file.location) {
+                Some(rows) => *rows,
+                None if !condition.may_have(source.metadata, &file) => 0,
+                None => {
+                    let rows = count(source, &file, &columns, &condition_of_table).await?;
+                    if scanned.0.len() < SCANNED_MAX {
+                        scanned.0.insert(file.location.clone(), rows);
+                    }
+                    rows
+                }
+            };
+            if 0 < rows {
+                found.files.push(MatchedFile { file, rows });
+            }
+        }
+        if before < found.files.len() {
+            // Each plan with files has all deletes of the snapshot.
+            found.deletes = plan.deletes;
+        }
+    }
+    Ok(found)
+}
+
+async fn count(
+    source: ManifestSource<'_>,
+    file: &PlannedFile,
+    columns: &FileColumns,
+    condition: &TableCondition,
+) -> Result<u64, ReadError> {
+    let (_, rows) = reader::rows_of_file(source.storage, file, columns, None).await?;
+    let mut rows = pin!(rows);
+    let mut count = 0;
+    while let Some(batch) = rows.try_next().await? {
+        count += condition.met(&batch).await.true_count() as u64;
+    }
+    Ok(count)
+}
+
+/// Writes data files anew without the rows that meet a condition, each alone. Where one fails, what was
+/// written is deleted.
+///
+/// # Errors
+/// [`ErasureError`]
+pub async fn written_without(
+    source: ManifestSource<'_>,
+    files: &[Arc<PlannedFile>],
+    deletes: &DeleteIndex,
+    condition: &RowCondition,
+    ids: &IdGenerator,
+) -> Result<Vec<RewrittenFiles>, ErasureError> {
+    let mut written: Vec<RewrittenFiles> = Vec::new();
+    for file in files {
+        let one = std::slice::from_ref(file);
+        match rewrite(source, one, deletes, condition, ids).await {
+            Ok(done) => written.push(done),
+            Err(cause) => {
+                delete_written(source.storage, &written).await;
+                let location = file.location.clone();
+                return Err(ErasureError::Rewrite { location, source: cause });
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// Deletes what was written, as far as that is possible: it is nobody's.
+pub async fn delete_written(storage: &Storage, written: &[RewrittenFiles]) {
+    let files = written.iter().flat_map(RewrittenFiles::locations);
+    let files: Vec<String> = files.map(str::to_owned).collect();
+    writer::delete(storage, files.iter().map(String::as_str)).await;
+}
+
+async fn rewrite(
+    source: ManifestSource<'_>,
+    files: &[Arc<PlannedFile>],
+    deletes: &DeleteIndex,
+    condition: &RowCondition,
+    ids: &IdGenerator,
+) -> Result<RewrittenFiles, RewriteError> {
+    let deletes = RowDeletes::read(source, deletes.clone(), files).await?;
+    let input = RewriteInput { source, files, deletes: &deletes };
+    let opened = FileRewrite::open(input, ids).await?;
+    let mut rewrite = opened.without(source.metadata, condition);
+    loop {
+        match rewrite.step().await {
+            Ok(true) => (),
+            Ok(false) => return rewrite.finish().await,
+            Err(cause) => {
+                rewrite.abandon().await;
+                return Err(cause);
+            }
+        }
+    }
+}
+
+/// The snapshot of a branch that puts new files in the place of those with erased rows, which were read
+/// of snapshot `read`. No row comes with it, so it moves no mark.
+#[must_use]
+pub fn erasure_snapshot(
+    (branch, read): (&str, i64),
+    groups: &[RewrittenFiles],
+    erasure: &str,
+    commit_id: String,
+) -> NewSnapshot {
+    let rows: u64 = groups.iter().map(|group| group.erased_rows).sum();
+    let all = |one: Option<RowSum>, other: Option<RowSum>| Some(one?.merge(other?));
+    let written = groups.iter().map(|group| group.rows_sum).reduce(all).flatten();
+    let erased = groups.iter().map(|group| group.erased_sum).reduce(all).flatten();
+    let added: Vec<_> = groups.iter().flat_map(|group| &group.added).cloned().collect();
+    NewSnapshot {
+        operation: if added.is_empty() { Operation::Delete } else { Operation::Overwrite },
+        read: Some(read),
+        branch: (branch != MAIN_BRANCH).then(|| branch.to_owned()),
+        added,
+        removed: unique_removed(groups),
+        summary: BTreeMap::from([
+            ("icecore.commit-id".to_owned(), commit_id),
+            (REASON.to_owned(), REASON_ERASE.to_owned()),
+            (ERASURE.to_owned(), erasure.to_owned()),
+            (REMOVED_ROWS.to_owned(), rows.to_string()),
+        ]),
+        rows_added: written,
+        rows_removed: all(written, erased),
+        ..NewSnapshot::default()
+    }
+}
+
+/// The files that go, each once: a delete file may be of no use without any of several groups.
+fn unique_removed(groups: &[RewrittenFiles]) -> Vec<iceberg::spec::DataFile> {
+    let files = groups.iter().flat_map(|group| &group.removed);
+    let by_path: BTreeMap<&str, _> = files.map(|file| (file.file_path(), file)).collect();
+    by_path.into_values().cloned().collect()
+}
+
+/// A branch or tag of a table, and the snapshot that it is at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedSnapshot {
+    /// Its name.
+    pub name: String,
+    /// The snapshot.
+    pub snapshot_id: i64,
+    /// Whether it is a branch.
+    pub is_branch: bool,
+}
+
+/// The branches and tags of a table, `main` first.
+#[must_use]
+pub fn named_snapshots(table: &TableMetadata) -> Vec<NamedSnapshot> {
+    let mut named: Vec<NamedSnapshot> = refs::of(table)
+        .into_iter()
+        .map(|(name, reference)| NamedSnapshot {
+            is_branch: reference.is_branch(),
+            snapshot_id: reference.snapshot_id,
+            name,
+        })
+        .collect();
+    named.sort_by(|one, other| {
+        (one.name != MAIN_BRANCH, &one.name).cmp(&(other.name != MAIN_BRANCH, &other.name))
+    });
+    named
+}
+
+/// The retained snapshots of a table, the oldest first.
+#[must_use]
+pub fn retained_snapshots(table: &TableMetadata) -> Vec<i64> {
+    let mut all: Vec<(i64, i64)> =
+        table.snapshots().map(|made| (made.sequence_number(), made.snapshot_id())).collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Why no file of a table is written anew; none where they may be.
+#[must_use]
+pub fn obstacle(table: &TableMetadata) -> Option<String> {
+    let version = table.format_version();
+    (version != FormatVersion::V2).then(|| format!("it has format version {version}"))
+}
+
+/// Files as the rewriting takes them.
+#[must_use]
+pub fn planned(files: &[MatchedFile]) -> PlannedFiles {
+    files.iter().map(|found| Arc::clone(&found.file)).collect()
+}

@@ -1,0 +1,107 @@
+use super::*;
+use crate::{
+    clock::Clock,
+    table::lake::{TestLake, longs, texts, within},
+};
+use arrow::array::{Array, AsArray};
+use iceberg::spec::DataFile;
+
+/// People of this name, or with this city among their documents.
+fn named(name: &'static str) -> RowCondition {
+    let is_named = move |column: &Option<ArrayRef>, row: usize| {
+        let texts = column.as_ref().map(|column| column.as_string::<i32>());
+        texts.is_some_and(|texts| texts.is_valid(row) && texts.value(row) == name)
+    };
+    RowCondition {
+        value: name.into(),
+        columns: &["name"],
+        documents: &["nickname"],
+        beside: &[],
+        test: Arc::new(move |columns: &[Option<ArrayRef>], rows: usize| {
+            let met = (0..rows).map(|row| columns.iter().any(|column| is_named(column, row)));
+            BooleanArray::from(met.collect::<Vec<bool>>())
+        }),
+    }
+}
+
+/// People of Ulm, in a file.
+async fn file(lake: &mut TestLake, names: &[&str]) -> DataFile {
+    let columns = [
+        (1, "id", longs((1..).take(names.len()).map(Some))),
+        (2, "name", texts(names.iter().map(|name| Some(*name)))),
+        (3, "city", texts(names.iter().map(|_| Some("Ulm")))),
+    ];
+    let mut file = lake.write(&columns).await;
+    file.partition(within("Ulm")).build().unwrap()
+}
+
+#[tokio::test]
+async fn files_are_written_anew_without_the_rows() {
+    let mut lake = TestLake::of_people(true);
+    let some = file(&mut lake, &["ann", "bea", "ann", "cid"]).await;
+    let others = file(&mut lake, &["bea", "cid"]).await;
+    let all = file(&mut lake, &["ann", "ann"]).await;
+    lake.commit(vec![some.clone(), others.clone(), all.clone()]).await;
+    let position = lake.positions(&[(&some, 0)]).await;
+    let position = position
+        .clone()
+        .partition(within("Ulm"))
+        .referenced_data_file(Some(some.file_path().to_owned()))
+        .build()
+        .unwrap();
+    lake.commit(vec![position.clone()]).await;
+    let snapshot = lake.metadata.current_snapshot_id().unwrap();
+    let (condition, mut scanned) = (named("ann"), ScannedFiles::default());
+    let found = matched_files(lake.source(), snapshot, &condition, &mut scanned).await.unwrap();
+    let mut counts: Vec<(&str, u64)> =
+        found.files.iter().map(|it| (it.file.location.as_str(), it.rows)).collect();
+    counts.sort_unstable();
+    let mut expected = vec![(some.file_path(), 2), (all.file_path(), 2)];
+    expected.sort_unstable();
+    assert_eq!(counts, expected, "a deleted row's bytes are still there");
+
+    let ids = IdGenerator::new(Clock::manual(1_000));
+    let files = planned(&found.files);
+    let written =
+        written_without(lake.source(), &files, &found.deletes, &condition, &ids).await.unwrap();
+    let added: Vec<&DataFile> = written.iter().flat_map(|done| &done.added).collect();
+    assert_eq!(added.len(), 1, "nothing is left of the other one");
+    assert_eq!(added[0].record_count(), 2);
+    let erased: u64 = written.iter().map(|done| done.erased_rows).sum();
+    assert_eq!(erased, 3, "one was deleted before");
+
+    let new = erasure_snapshot(("main", snapshot), &written, "e1", "c1".to_owned());
+    assert_eq!((new.operation, new.branch, new.read), (Operation::Overwrite, None, Some(snapshot)));
+    assert_eq!(new.summary[REMOVED_ROWS], "3");
+    let mut removed: Vec<&str> = new.removed.iter().map(DataFile::file_path).collect();
+    removed.sort_unstable();
+    let mut gone = vec![some.file_path(), all.file_path(), position.file_path()];
+    gone.sort_unstable();
+    assert_eq!(removed, gone);
+
+    // The new file is the table's now, and has no such row.
+    let bytes = lake.storage.get(added[0].file_path()).await.unwrap();
+    let mut alone = TestLake::of_people(true);
+    let moved = alone.put(bytes.to_vec()).await.record_count(2).partition(within("Ulm")).build();
+    alone.commit(vec![moved.unwrap()]).await;
+    let snapshot = alone.metadata.current_snapshot_id().unwrap();
+    for (name, files) in [("ann", 0), ("bea", 1), ("cid", 1)] {
+        let (condition, mut scanned) = (named(name), ScannedFiles::default());
+        let found = matched_files(alone.source(), snapshot, &condition, &mut scanned).await;
+        assert_eq!(found.unwrap().files.len(), files, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_found_in_a_table_without_the_columns() {
+    let mut lake = TestLake::of_people(true);
+    let some = file(&mut lake, &["ann"]).await;
+    lake.commit(vec![some]).await;
+    let snapshot = lake.metadata.current_snapshot_id().unwrap();
+    let condition = RowCondition { columns: &["user_id"], ..named("ann") };
+    let mut scanned = ScannedFiles::default();
+    let found = matched_files(lake.source(), snapshot, &condition, &mut scanned).await.unwrap();
+    assert!(found.files.is_empty());
+    assert_eq!(named_snapshots(&lake.metadata)[0].name, MAIN_BRANCH);
+    assert_eq!(retained_snapshots(&lake.metadata), [snapshot]);
+}

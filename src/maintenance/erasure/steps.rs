@@ -1,0 +1,404 @@
+//! The steps of an erasure, in their order: log, count, rewrite, history, files, proof.
+
+use crate::{
+    maintenance::erasure::{EraseError, ErasureParts, Erasures, condition_of, limits},
+    store::StoredErasure,
+};
+use icecore_catalog::{
+    catalog::LoadedTable,
+    error::CatalogError,
+    location::Location,
+    scan::{Deadline, ManifestSource, manifests::ManifestCache},
+    snapshot::OBSOLETE_GRACE_MS,
+};
+use icecore_lake::{
+    event::subject::Subject,
+    table::{
+        erasure::{
+            MatchedFile, MatchedFiles, NamedSnapshot, RowCondition, ScannedFiles, delete_written,
+            erasure_snapshot, matched_files, named_snapshots, obstacle, planned,
+            retained_snapshots, written_without,
+        },
+        schema::TableIdent,
+    },
+};
+use icecore_schemas::{
+    erasure::{ErasedRows, ErasureStatus},
+    service_table::DEAD_LETTERS_TABLE,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use tracing::info;
+
+/// Most data files of one commit.
+const FILES_MAX: usize = 32;
+/// No file is added to a commit once it has so many bytes.
+const BYTES_MAX: u64 = 128 << 20;
+/// Most commits of one step that remove snapshots of a table; the next step goes on.
+const REMOVALS_MAX: usize = 20;
+/// How long files with erased rows are left for readers that began with them, after which they are
+/// deleted whatever else they would be kept for.
+const READER_GRACE_MS: i64 = OBSOLETE_GRACE_MS;
+/// Most files that one step deletes.
+const DELETIONS_MAX: u32 = 1_000;
+/// How often rows that are found at the end are erased, too: more of them come again and again then.
+const PASSES_MAX: i64 = 5;
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepEnd {
+    /// The next one can begin at once.
+    More,
+    /// It is to be tried again later.
+    Waits,
+}
+
+/// What was found of a subject in a namespace.
+#[derive(Debug, Default)]
+struct SubjectRows {
+    /// Rows by the files that have them, by table.
+    files: BTreeMap<String, HashMap<String, u64>>,
+    /// Tags that have such rows.
+    tags: BTreeSet<String>,
+}
+
+impl SubjectRows {
+    fn add(&mut self, table: &str, found: &[MatchedFile]) {
+        if found.is_empty() {
+            return;
+        }
+        let files = self.files.entry(table.to_owned()).or_default();
+        for MatchedFile { file, rows } in found {
+            files.insert(file.location.clone(), *rows);
+        }
+    }
+
+    /// Adds what was found to what is told of an erasure.
+    fn add_to(self, erasure: &mut StoredErasure) {
+        let report = &mut erasure.report;
+        for (table, files) in self.files {
+            let rows: u64 = files.values().sum();
+            if table == DEAD_LETTERS_TABLE {
+                report.dead_letters += rows;
+            }
+            let told: &mut ErasedRows = report.tables.entry(table).or_default();
+            told.rows += rows;
+            told.files += files.len() as u64;
+        }
+        report.refs.extend(self.tags);
+        report.refs.sort();
+        report.refs.dedup();
+    }
+}
+
+impl Erasures {
+    /// Does the next step of an erasure, and sets what it has become.
+    pub(super) async fn step(
+        &self,
+        erasure: &mut StoredErasure,
+        scanned: &mut ScannedFiles,
+    ) -> Result<StepEnd, EraseError> {
+        let subject = Subject::parse(&erasure.report.subject).map_err(EraseError::Invalid)?;
+        let condition = condition_of(subject);
+        match erasure.report.status {
+            ErasureStatus::Log => Ok(self.wait_for_log(erasure)),
+            ErasureStatus::Count => Box::pin(self.count(erasure, &condition, scanned)).await,
+            ErasureStatus::Rewrite => Box::pin(self.rewrite(erasure, &condition, scanned)).await,
+            ErasureStatus::History => Box::pin(self.forget_history(erasure)).await,
+            ErasureStatus::Files => self.wait_for_files(erasure).await,
+            ErasureStatus::Proof => Box::pin(self.prove(erasure, &condition)).await,
+            ErasureStatus::Done | ErasureStatus::Failed => Ok(StepEnd::Waits),
+        }
+    }
+
+    /// Rows that were acknowledged before the request are to be in their tables.
+    fn wait_for_log(&self, erasure: &mut StoredErasure) -> StepEnd {
+        let through = erasure.report.log.through;
+        if self.is_in_log(&erasure.levels, through) {
+            return StepEnd::Waits;
+        }
+        erasure.report.log.pending = false;
+        erasure.report.status = ErasureStatus::Count;
+        StepEnd::More
+    }
+
+    /// What the heads of all branches and the tags have. The counts and the next step are noted together,
+    /// so that nothing is counted twice.
+    async fn count(
+        &self,
+        erasure: &mut StoredErasure,
+        condition: &RowCondition,
+        scanned: &mut ScannedFiles,
+    ) -> Result<StepEnd, EraseError> {
+        let (tables, others) = self.tables(&erasure.levels).await?;
+        let mut found = SubjectRows::default();
+        for (table, loaded) in &tables {
+            let cache = ManifestCache::default();
+            for named in named_snapshots(&loaded.metadata) {
+                let of_ref =
+                    self.find(loaded, &cache, named.snapshot_id, condition, scanned).await?;
+                if !named.is_branch && !of_ref.files.is_empty() {
+                    found.tags.insert(format!("{}:{}", table.name, named.name));
+                }
+                found.add(&table.name, &of_ref.files);
+            }
+        }
+        found.add_to(erasure);
+        erasure.report.cannot = self.limits(erasure, &others).await?;
+        if erasure.report.dry_run {
+            let through = erasure.report.log.through;
+            erasure.report.log.pending = self.is_in_log(&erasure.levels, through);
+            erasure.report.status = ErasureStatus::Done;
+        } else {
+            erasure.report.status = ErasureStatus::Rewrite;
+        }
+        Ok(StepEnd::More)
+    }
+
+    /// One commit of one branch, until no branch and no tag has such a row.
+    async fn rewrite(
+        &self,
+        erasure: &mut StoredErasure,
+        condition: &RowCondition,
+        scanned: &mut ScannedFiles,
+    ) -> Result<StepEnd, EraseError> {
+        self.check_hold(&erasure.levels).await?;
+        let (tables, _) = self.tables(&erasure.levels).await?;
+        for (table, loaded) in &tables {
+            let cache = ManifestCache::default();
+            for named in named_snapshots(&loaded.metadata) {
+                let found =
+                    self.find(loaded, &cache, named.snapshot_id, condition, scanned).await?;
+                if found.files.is_empty() {
+                    continue;
+                }
+                if named.is_branch {
+                    let at = (table, loaded, &named);
+                    return Box::pin(self.replace(erasure, at, &found, condition)).await;
+                }
+                self.drop_tag(table, &named).await?;
+                let told = format!("{}:{}", table.name, named.name);
+                if !erasure.report.refs.contains(&told) {
+                    erasure.report.refs.push(told);
+                }
+            }
+        }
+        erasure.report.status = ErasureStatus::History;
+        Ok(StepEnd::More)
+    }
+
+    /// A tag stays at its snapshot, so one that has such rows goes.
+    async fn drop_tag(&self, table: &TableIdent, tag: &NamedSnapshot) -> Result<(), EraseError> {
+        match self.parts.catalog.refs().drop(table, &tag.name, None).await {
+            Ok(()) => info!(%table, tag = tag.name, "a tag with erased rows is removed"),
+            // Somebody else did.
+            Err(CatalogError::NoSuchReference(_)) => (),
+            Err(cause) => return Err(cause.into()),
+        }
+        Ok(())
+    }
+
+    /// Writes some files of a branch anew and commits them. What others changed meanwhile is looked at
+    /// again by the next step.
+    async fn replace(
+        &self,
+        erasure: &StoredErasure,
+        (table, loaded, branch): (&TableIdent, &LoadedTable, &NamedSnapshot),
+        found: &MatchedFiles,
+        condition: &RowCondition,
+    ) -> Result<StepEnd, EraseError> {
+        let metadata = loaded.metadata.as_ref();
+        if let Some(reason) = obstacle(metadata) {
+            let reason = format!("its files are not written anew: {reason}");
+            return Err(EraseError::Table { table: table.to_string(), reason });
+        }
+        let ErasureParts { catalog, ids, faults, .. } = &self.parts;
+        let files = planned(within_bounds(&found.files));
+        let (cache, storage) = (ManifestCache::default(), catalog.storage());
+        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        faults.hit("erase.before_write")?;
+        let written =
+            Box::pin(written_without(source, &files, &found.deletes, condition, ids)).await?;
+        if let Err(fault) = faults.hit("erase.before_commit") {
+            delete_written(storage, &written).await;
+            return Err(fault.into());
+        }
+        let id = &erasure.report.erasure;
+        let at = (branch.name.as_str(), branch.snapshot_id);
+        let new = erasure_snapshot(at, &written, id, ids.mint().to_string());
+        let rows: u64 = written.iter().map(|done| done.erased_rows).sum();
+        match catalog.add_snapshot(table, new).await {
+            Ok(_) => {
+                faults.hit("erase.after_commit")?;
+                let branch = &branch.name;
+                info!(%table, branch, rows, files = files.len(), "rows of a table are erased");
+                Ok(StepEnd::More)
+            }
+            // It may have been made: then its files are the table's.
+            Err(cause @ CatalogError::CommitStateUnknown(_)) => Err(cause.into()),
+            Err(cause) => {
+                delete_written(storage, &written).await;
+                match cause {
+                    CatalogError::CommitFailed(_) => Ok(StepEnd::Waits),
+                    cause => Err(cause.into()),
+                }
+            }
+        }
+    }
+
+    /// Removes every snapshot that is not the head of a branch or at a tag: those before the rows were
+    /// erased have them. Their files go as soon as running readers have had their time.
+    async fn forget_history(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
+        self.check_hold(&erasure.levels).await?;
+        let catalog = &self.parts.catalog;
+        let (tables, _) = self.tables(&erasure.levels).await?;
+        for (table, loaded) in &tables {
+            let until = loaded.metadata.last_sequence_number();
+            let mut is_clean = false;
+            for _ in 0..REMOVALS_MAX {
+                let removed = catalog.upkeep().forget_history(table, until).await?;
+                is_clean = removed.is_empty();
+                match removed.obstacle {
+                    Some(reason) if is_clean => {
+                        return Err(EraseError::Table { table: table.to_string(), reason });
+                    }
+                    // They are gone from the history, and nothing says any more where they are.
+                    Some(reason) => erasure.report.cannot.push(format!("`{table}`: {reason}")),
+                    None => (),
+                }
+                if is_clean {
+                    break;
+                }
+                self.parts.faults.hit("erase.after_removal")?;
+            }
+            if !is_clean {
+                return Ok(StepEnd::More);
+            }
+        }
+        erasure.until_ms = catalog.now_ms().saturating_add(READER_GRACE_MS);
+        for (table, loaded) in &tables {
+            let folder = self.folder(table, loaded, "")?;
+            catalog.upkeep().hasten_deletion(&folder, erasure.until_ms).await?;
+        }
+        erasure.report.status = ErasureStatus::Files;
+        Ok(StepEnd::More)
+    }
+
+    /// Data files with such rows are to be deleted; those that a backup holds are told.
+    async fn wait_for_files(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
+        let catalog = &self.parts.catalog;
+        if erasure.until_ms <= catalog.now_ms() {
+            // The job for that may be elsewhere, or busy with others.
+            catalog.upkeep().delete_obsolete(DELETIONS_MAX).await?;
+        }
+        let (tables, _) = self.tables(&erasure.levels).await?;
+        for (table, loaded) in &tables {
+            let folder = self.folder(table, loaded, "/data")?;
+            let waiting = catalog.upkeep().deletions_below(&folder, erasure.until_ms).await?;
+            if waiting.held < waiting.files {
+                return Ok(StepEnd::Waits);
+            }
+            if 0 < waiting.held {
+                limits::tell_of_held(&mut erasure.report.cannot, &table.name, waiting.held);
+            }
+        }
+        erasure.report.status = ErasureStatus::Proof;
+        Ok(StepEnd::More)
+    }
+
+    /// Looks through every live file of every retained snapshot, and for what waits in the log.
+    async fn prove(
+        &self,
+        erasure: &mut StoredErasure,
+        condition: &RowCondition,
+    ) -> Result<StepEnd, EraseError> {
+        if self.is_in_log(&erasure.levels, erasure.report.log.through) {
+            // A log that was opened anew does not know yet what its tables have.
+            return Ok(StepEnd::Waits);
+        }
+        let (tables, others) = self.tables(&erasure.levels).await?;
+        // What was found before is not believed.
+        let (mut scanned, mut found) = (ScannedFiles::default(), SubjectRows::default());
+        for (table, loaded) in &tables {
+            let cache = ManifestCache::default();
+            for snapshot in retained_snapshots(&loaded.metadata) {
+                let left = self.find(loaded, &cache, snapshot, condition, &mut scanned).await?;
+                found.add(&table.name, &left.files);
+            }
+        }
+        if found.files.is_empty() {
+            let limits = self.limits(erasure, &others).await?;
+            for limit in limits {
+                if !erasure.report.cannot.contains(&limit) {
+                    erasure.report.cannot.push(limit);
+                }
+            }
+            self.parts.faults.hit("erase.before_done")?;
+            erasure.report.status = ErasureStatus::Done;
+            info!(erasure = erasure.report.erasure, "an erasure is done");
+            return Ok(StepEnd::More);
+        }
+        erasure.passes += 1;
+        if PASSES_MAX < erasure.passes {
+            let left: usize = found.files.values().map(HashMap::len).sum();
+            erasure.report.error = Some(format!(
+                "{left} data files have rows of the subject again after {PASSES_MAX} passes: stop \
+                 sending such events, and erase once more"
+            ));
+            erasure.report.status = ErasureStatus::Failed;
+            return Ok(StepEnd::More);
+        }
+        found.add_to(erasure);
+        erasure.report.status = ErasureStatus::Rewrite;
+        Ok(StepEnd::More)
+    }
+
+    async fn check_hold(&self, levels: &[String]) -> Result<(), EraseError> {
+        match self.held(levels).await? {
+            Some(held) => Err(EraseError::Held(held)),
+            None => Ok(()),
+        }
+    }
+
+    /// The data files of a snapshot with such rows.
+    async fn find(
+        &self,
+        loaded: &LoadedTable,
+        cache: &ManifestCache,
+        snapshot: i64,
+        condition: &RowCondition,
+        scanned: &mut ScannedFiles,
+    ) -> Result<MatchedFiles, EraseError> {
+        let (storage, metadata) = (self.parts.catalog.storage(), loaded.metadata.as_ref());
+        let source = ManifestSource { storage, cache, metadata, until: Deadline::NONE };
+        Ok(Box::pin(matched_files(source, snapshot, condition, scanned)).await?)
+    }
+
+    /// A folder of a table.
+    fn folder(
+        &self,
+        table: &TableIdent,
+        loaded: &LoadedTable,
+        below: &str,
+    ) -> Result<Location, EraseError> {
+        let own = self.parts.catalog.storage().normalize(loaded.metadata.location())?;
+        Location::parse(&format!("{}{below}", own.as_str())).ok_or_else(|| EraseError::Table {
+            table: table.to_string(),
+            reason: "its location is not one of the warehouse".to_owned(),
+        })
+    }
+}
+
+/// The first files, as many as one commit takes.
+fn within_bounds(found: &[MatchedFile]) -> &[MatchedFile] {
+    let mut bytes = 0;
+    let count = found
+        .iter()
+        .take(FILES_MAX)
+        .take_while(|it| {
+            let fits = bytes < BYTES_MAX;
+            bytes += it.file.bytes;
+            fits
+        })
+        .count();
+    &found[..count]
+}

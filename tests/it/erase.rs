@@ -1,0 +1,256 @@
+//! Erasure: what is gone afterwards, what stays, what the report says, and that it goes on after failures.
+
+use crate::{admin::icecore, harness::TestServer, process::post_until_death};
+use icecore_lake::clock::Clock;
+use icecore_schemas::erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// 2026-09-21 14:13 UTC.
+const NOW_MS: i64 = 1_790_000_000_000;
+/// Longer than files are left for readers.
+const GRACE_MS: i64 = 11 * 60_000;
+/// Nothing else changes a table.
+const SETTINGS: &[(&str, &str)] = &[
+    ("retention.cron", ""),
+    ("dead_letters.cron", ""),
+    ("expire.cron", ""),
+    ("compaction.enabled", "off"),
+];
+const IDS: &str = "SELECT id FROM events ORDER BY id";
+
+async fn start(clock: &Clock, more: &[(&str, &str)]) -> TestServer {
+    let settings: Vec<(&str, &str)> = SETTINGS.iter().chain(more).copied().collect();
+    TestServer::start_at(tempfile::tempdir().unwrap(), &settings, clock.clone()).await
+}
+
+async fn send(server: &TestServer, events: &Value) -> Value {
+    let answer = server.post("/ingest", "application/json", events.to_string()).await;
+    answer.json().await.unwrap()
+}
+
+async fn ask(server: &TestServer, namespace: &str, body: &Value) -> (u16, Value) {
+    server.ingest_at(&format!("/v1/{namespace}/erase"), body).await
+}
+
+/// Begins an erasure of this user's rows in `shop`.
+async fn begin(server: &TestServer, user: &str) -> String {
+    let (status, answer) = ask(server, "shop", &json!({"subject": {"user_id": user}})).await;
+    assert_eq!(status, 202, "{answer}");
+    answer["erasure"].as_str().unwrap().to_owned()
+}
+
+async fn report(server: &TestServer, id: &str) -> ErasureReport {
+    let answer = server.get(&format!("/v1/shop/erase/{id}")).await;
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}
+
+/// Waits until an erasure has come so far. The job is woken where it waits for its next time.
+async fn reach(server: &TestServer, id: &str, status: ErasureStatus) -> ErasureReport {
+    loop {
+        let now = report(server, id).await;
+        if now.status == status {
+            return now;
+        }
+        assert!(!now.status.is_ended(), "{now:?}");
+        if now.error.is_some() || now.status == ErasureStatus::Files {
+            let wake = json!({"subject": {"id": "nobody"}, "dry_run": true});
+            ask(server, "shop", &wake).await;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn tag(server: &TestServer, name: &str, kind: &str) {
+    let body = json!({"name": name, "type": kind}).to_string();
+    let path = "/v1/shop/tables/events/refs";
+    assert_eq!(server.post(path, "application/json", body).await.status(), 200);
+}
+
+/// How many data files a folder has, however deep.
+fn data_files(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let count = |path: std::path::PathBuf| match path.is_dir() {
+        true => data_files(&path),
+        false => usize::from(path.extension().is_some_and(|end| end == "parquet")),
+    };
+    entries.map(count).sum()
+}
+
+/// One commit without the user `ann`, tagged `clean`; one with, tagged `old` and the branch `b`; more in
+/// the log, and two dead letters.
+async fn fill(server: &TestServer) {
+    let event = |id: &str, event_type: &str, user: &str| json!({"id": id, "type": event_type, "ns": "shop", "user_id": user});
+    send(server, &json!([event("e0", "a", "bea")])).await;
+    server.commit("shop").await;
+    tag(server, "clean", "tag").await;
+    let change = json!({"id": "e4", "type": "a", "ns": "shop", "op": "c", "collection": "users",
+        "key": "7", "after": {"userId": "ann"}});
+    let inside = json!({"id": "e3", "type": "a", "ns": "shop", "data": {"user_id": "ann", "n": 1}});
+    let events = json!([
+        event("e1", "a", "ann"),
+        event("e2", "a", "bea"),
+        inside,
+        change,
+        event("e5", "b", "bea")
+    ]);
+    let reply = send(server, &events).await;
+    assert_eq!(reply["received"], 5, "{reply}");
+    server.commit("shop").await;
+    tag(server, "old", "tag").await;
+    tag(server, "b", "branch").await;
+    send(server, &json!([event("e6", "a", "ann")])).await;
+    let refused = json!([{"id": "x", "ns": "shop", "user_id": "ann"},
+        {"id": "y", "ns": "shop", "user_id": "bea"}]);
+    let reply = send(server, &refused).await;
+    assert_eq!(reply["errors"].as_array().map(Vec::len), Some(2), "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_files() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    let id = begin(&server, "ann").await;
+    let found = reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{found:?}");
+    assert_eq!((found.dead_letters, found.log.pending), (1, false));
+    assert_eq!(found.refs, ["events:old"]);
+
+    let left = json!([["e0"], ["e2"], ["e5"]]);
+    assert_eq!(server.rows("shop", IDS).await, left);
+    let of_branch = "SELECT id FROM events FOR VERSION AS OF 'b' ORDER BY id";
+    assert_eq!(server.rows("shop", of_branch).await, left);
+    let of_tag = "SELECT id FROM events FOR VERSION AS OF 'clean' ORDER BY id";
+    assert_eq!(server.rows("shop", of_tag).await, json!([["e0"]]));
+    let letters = "SELECT event_id FROM dead_letters";
+    assert_eq!(server.rows("shop", letters).await, json!([["y"]]));
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    let snapshots = listed["snapshots"].as_array().unwrap();
+    assert_eq!(snapshots.len(), 3, "the heads of both branches and a tag: {listed}");
+
+    // Whoever reads them has had time.
+    clock.advance_ms(GRACE_MS);
+    let done = reach(&server, &id, ErasureStatus::Done).await;
+    assert_eq!((&done.tables, done.error), (&found.tables, None));
+    assert!(done.cannot.iter().any(|text| text.contains("outside of the warehouse")));
+    let warehouse = server.folder.path().join("warehouse");
+    // Of `main` three, of `b` one more, and one of dead letters.
+    assert_eq!(data_files(&warehouse), 5);
+    let resent = json!([{"id": "e1", "type": "a", "ns": "shop", "user_id": "ann"}]);
+    assert_eq!(send(&server, &resent).await["duplicates"], 1, "its id is still known");
+
+    let (done, text) = icecore(&server, &["erase", "--ns", "shop", "--list"]);
+    assert!(done && text.contains(&id), "{text}");
+    let (done, text) = icecore(&server, &["erase", "--ns", "shop", "--show", &id]);
+    assert!(done && text.starts_with(&format!("erasure {id}: done")), "{text}");
+    let dry = ["erase", "--ns", "shop", "--user-id", "bea", "--dry-run", "--wait", "--json"];
+    let (done, text) = icecore(&server, &dry);
+    let counted: ErasureReport = serde_json::from_str(&text).unwrap();
+    assert!(done && counted.status == ErasureStatus::Done && counted.dry_run, "{text}");
+    assert_eq!(server.rows("shop", IDS).await, left);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_goes_on_after_each_failure_and_a_restart() {
+    let clock = Clock::manual(NOW_MS);
+    let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("erase."));
+    let script: Vec<String> = points.map(|point| format!("{point}=error")).collect();
+    let script = script.join(";");
+    let server = start(&clock, &[("failpoints", script.as_str())]).await;
+    fill(&server).await;
+    let id = begin(&server, "ann").await;
+    let before = reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(before.tables["events"], ErasedRows { rows: 4, files: 2 }, "counted once");
+    let server = TestServer::start_at(server.stop().await, SETTINGS, clock.clone()).await;
+    // The log was opened anew, and has its records trimmed by that.
+    server.commit("shop").await;
+    clock.advance_ms(GRACE_MS);
+    let done = reach(&server, &id, ErasureStatus::Done).await;
+    assert_eq!(done.tables, before.tables);
+    assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]));
+    server.stop().await;
+}
+
+/// The last point comes after the time of readers, which no clock of a process can be set to.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_whose_server_dies_goes_on_with_the_next_one() {
+    let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("erase."));
+    for point in points.filter(|point| **point != "erase.before_done") {
+        let clock = Clock::system();
+        let server = start(&clock, &[]).await;
+        fill(&server).await;
+        let folder = server.stop().await;
+        let body = json!({"subject": {"user_id": "ann"}}).to_string();
+        let fault = format!("{point}=abort");
+        // The answer may be lost with the server.
+        drop(post_until_death(folder.path(), &fault, "/v1/shop/erase", body).await);
+        let server = TestServer::start_at(folder, SETTINGS, clock).await;
+        server.commit("shop").await;
+        let listed: ErasureList = server.get("/v1/shop/erase").await.json().await.unwrap();
+        let [begun] = listed.erasures.as_slice() else { panic!("{point}: {listed:?}") };
+        let found = reach(&server, &begun.erasure, ErasureStatus::Files).await;
+        assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{point}");
+        assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]), "{point}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_a_restored_metastore_does_not_know_is_applied_again() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    server.commit("shop").await;
+    let folder = server.stop().await;
+    // As the folder has it, where the metastore is of a time before.
+    let line = json!({"erasure": "01K5P0000000000000000000AA", "levels": ["shop"],
+        "subject": {"user_id": "ann"}, "requested_ms": NOW_MS});
+    std::fs::write(folder.path().join("erasures.ndjson"), format!("{line}\n")).unwrap();
+    let server = TestServer::start_at(folder, SETTINGS, clock.clone()).await;
+    server.commit("shop").await;
+    let id = line["erasure"].as_str().unwrap();
+    reach(&server, id, ErasureStatus::Files).await;
+    assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_refuses_it_and_a_dry_run_only_counts() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    let ann = json!({"subject": {"user_id": "ann"}});
+    let hold = format!("{}/v1/shop/holds/case-7", server.url);
+    server.commit("shop").await;
+    assert_eq!(server.http.put(&hold).send().await.unwrap().status(), 200);
+    let (status, refused) = ask(&server, "shop", &ann).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("held by `case-7`"), "{refused}");
+
+    let dry = json!({"subject": {"user_id": "ann"}, "dry_run": true});
+    let (status, answer) = ask(&server, "shop", &dry).await;
+    assert_eq!(status, 202, "{answer}");
+    let id = answer["erasure"].as_str().unwrap();
+    let counted = reach(&server, id, ErasureStatus::Done).await;
+    assert_eq!(counted.tables["events"].rows, 4);
+    assert_eq!((counted.refs, counted.dead_letters), (vec!["events:old".to_owned()], 1));
+    assert_eq!(server.rows("shop", "SELECT count(*) FROM events").await, json!([[7]]));
+
+    let wrong = [
+        json!({"subject": {}}),
+        json!({"subject": {"user_id": "a", "id": "b"}}),
+        json!({"subject": {"id": "a", "collection": "c"}}),
+        json!({"subject": {"name": "a"}}),
+        json!([]),
+    ];
+    for body in wrong {
+        let (status, refused) = ask(&server, "shop", &body).await;
+        assert_eq!(status, 400, "{body}: {refused}");
+    }
+    assert_eq!(ask(&server, "nowhere", &ann).await.0, 404);
+    assert_eq!(server.get("/v1/shop/erase/none").await.status(), 404);
+    server.stop().await;
+}
