@@ -4,8 +4,8 @@
 //! repair that is killed has done nothing or everything.
 
 use super::{
-    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence,
-    namespaces, outbox, outbox::RequestChanges, places, stored, tables, trash,
+    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence, namespaces,
+    outbox, outbox::RequestChanges, places, stored, tables, trash,
 };
 use crate::error::CatalogError;
 use serde::{Deserialize, Serialize};

@@ -28,13 +28,13 @@ use futures::TryStreamExt;
 use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, PrimitiveLiteral, TableMetadata};
 use icecore_catalog::{
     metadata_file::refs,
+    row_sum::RowSum,
     scan::{
         ManifestSource, ScanError,
         deletes::DeleteIndex,
         filter::Filter,
         manifests::{ColumnBounds, PlannedFile, PlannedFiles},
     },
-    row_sum::RowSum,
     snapshot::NewSnapshot,
     storage::Storage,
 };
