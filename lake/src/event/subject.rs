@@ -160,7 +160,7 @@ impl Subject {
     }
 }
 
-fn cell<'a>(column: Option<&'a StringArray>, row: usize) -> Option<&'a str> {
+fn cell(column: Option<&StringArray>, row: usize) -> Option<&str> {
     column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
 }
 
