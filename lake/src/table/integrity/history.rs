@@ -15,12 +15,12 @@ use crate::table::integrity::{
 use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 use icecore_catalog::{
     ancestors,
-    commit::{FIRST_SEQ, LAST_SEQ},
+    commit::{COMPACTION, FIRST_SEQ, LAST_SEQ, TAKEN_BACK},
 };
 use icecore_schemas::fsck::{FindingKind, FsckFinding};
 use std::collections::{HashMap, HashSet};
 
-/// What every snapshot has that the service makes.
+/// What every snapshot has that the service makes, but for those that take compaction back.
 const COMMIT_ID: &str = "icecore.commit-id";
 
 /// Numbers from the first to the last.
@@ -28,7 +28,13 @@ pub(super) type SeqRange = (u64, u64);
 
 /// Whether the service made a snapshot.
 pub(super) fn is_own(snapshot: &SnapshotRef) -> bool {
-    snapshot.summary().additional_properties.contains_key(COMMIT_ID)
+    snapshot.summary().additional_properties.contains_key(COMMIT_ID) || is_taken_back(snapshot)
+}
+
+/// Whether a snapshot has files live again that compaction had replaced.
+pub(super) fn is_taken_back(snapshot: &SnapshotRef) -> bool {
+    let kind = snapshot.summary().additional_properties.get(COMPACTION);
+    kind.is_some_and(|kind| kind == TAKEN_BACK)
 }
 
 /// Who added a file.
@@ -221,15 +227,16 @@ impl HistoryWalk {
             self.is_open = true;
             return;
         };
-        if was < total {
+        if was < total && !is_taken_back(snapshot) {
             let text = format!("a rewrite made {total} rows of {was}");
             self.fault(FindingKind::Summary, text, snapshot);
         } else if total < was && !self.has_deletes && is_replace {
             let text = format!("a rewrite made {total} rows of {was}, and nothing was deleted");
             self.fault(FindingKind::Summary, text, snapshot);
         } else {
-            // Rows that are removed, or were deleted before, are gone from the files now.
-            self.slack += i128::from(was - total);
+            // Rows that are removed, or were deleted before, are gone from the files now. Those that were
+            // deleted before are in the files again once compaction is taken back.
+            self.slack += i128::from(was) - i128::from(total);
         }
     }
 
