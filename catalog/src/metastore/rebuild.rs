@@ -4,10 +4,10 @@
 //! repair that is killed has done nothing or everything.
 
 use super::{
-    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence,
-    namespaces, outbox, outbox::RequestChanges, places, stored, tables, trash,
+    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence, namespaces,
+    outbox, outbox::RequestChanges, places, row_accounts, stored, tables, trash,
 };
-use crate::error::CatalogError;
+use crate::{error::CatalogError, row_sum::RowSum};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 use uuid::Uuid;
@@ -79,6 +79,8 @@ pub struct ReturningTable {
     pub version: i64,
     /// Position and last number of the rows that it has of the holder of the fence.
     pub mark: Option<(u64, u64)>,
+    /// The sum of the rows that it has of the holder of the fence, as far as its snapshots tell.
+    pub acked: Option<RowSum>,
     /// Whether dropping and renaming it are refused.
     pub is_protected: bool,
     /// It comes back to the trash.
@@ -219,6 +221,7 @@ async fn bring_back(
             .await
             .map_err(failed("bring back a watermark"))?;
     }
+    row_accounts::add_acked(tx, returning.table.uuid, returning.acked).await?;
     if returning.is_protected {
         sqlx::query("INSERT INTO protected VALUES ($1) ON CONFLICT DO NOTHING")
             .bind(&uuid)

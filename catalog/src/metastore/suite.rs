@@ -40,6 +40,7 @@ pub(crate) fn swap(uuid: Uuid, expected_version: i64, to: &str) -> PointerSwap {
         moved_to: None,
         watermark: None,
         acked: None,
+        acked_anew: None,
         snapshots: Vec::new(),
         removed_snapshots: Vec::new(),
         obsolete: Vec::new(),

@@ -230,7 +230,14 @@ impl<'a> NameSources<'a> {
         let version = i64::try_from(found.number).unwrap_or(i64::MAX - 1).saturating_add(1);
         let is_protected = listed.is_protected;
         RecoveredTable {
-            returning: ReturningTable { table, version, mark: None, is_protected, dropped },
+            returning: ReturningTable {
+                table,
+                version,
+                mark: None,
+                acked: found.acked,
+                is_protected,
+                dropped,
+            },
             is_managed: found.is_managed,
             last_seq: found.last_seq,
             position: found.position,

@@ -101,15 +101,15 @@ pub(super) fn check(check: &mut TableCheck<'_>) -> CommitLedger {
     CommitLedger { slack, ..ledger }
 }
 
-/// The snapshots of `main` as far as they are retained, the oldest first. Others may hang beside it.
+/// The snapshots of `main` as far as they are retained, the oldest first. Others may hang beside it. Those that
+/// a repair left behind do not count: numbers of theirs may have come again.
 fn line(table: &TableMetadata) -> Vec<&SnapshotRef> {
     let main = ancestors::of(table, table.current_snapshot_id());
     let known: HashSet<i64> = main.map(|snapshot| snapshot.snapshot_id()).collect();
     let numbers = known.iter().filter_map(|id| table.snapshot_by_id(*id));
     let oldest = numbers.map(|snapshot| snapshot.sequence_number()).min();
     let is_on_line = |snapshot: &&SnapshotRef| {
-        is_own(snapshot)
-            || known.contains(&snapshot.snapshot_id())
+        known.contains(&snapshot.snapshot_id())
             || oldest.is_some_and(|oldest| snapshot.sequence_number() < oldest)
     };
     let mut line: Vec<&SnapshotRef> = table.snapshots().filter(is_on_line).collect();
