@@ -4,8 +4,11 @@
 //! repair that is killed has done nothing or everything.
 
 use super::{
-    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence, namespaces,
-    outbox, outbox::RequestChanges, places, row_accounts, stored, tables, trash,
+    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence,
+    holds::{self, LegalHold},
+    namespaces, outbox,
+    outbox::RequestChanges,
+    places, row_accounts, stored, tables, trash,
 };
 use crate::{error::CatalogError, row_sum::RowSum};
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,8 @@ pub struct MetastoreContents {
     pub namespaces: Vec<(Levels, Properties)>,
     /// Tables and views, in namespaces of these.
     pub tables: Vec<ReturningTable>,
+    /// What may not go for its age.
+    pub holds: Vec<LegalHold>,
     /// Who has the marks of the tables, and its base; none where nobody is known.
     pub holder: Option<(Uuid, u64)>,
 }
@@ -178,6 +183,9 @@ impl Metastore {
         for (levels, properties) in &contents.namespaces {
             namespaces::create(&mut tx, levels, properties).await?;
             operations.push(outbox::made_namespace(levels, properties));
+        }
+        for hold in &contents.holds {
+            holds::add(&mut tx, hold).await?;
         }
         // One that was dropped may have had the name of another that is there.
         let (dropped, there): (Vec<_>, Vec<_>) =
