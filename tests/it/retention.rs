@@ -92,7 +92,10 @@ async fn old_events_go_and_stay_readable_before_and_known_by_their_ids() {
     let audit: Value = audit.json().await.unwrap();
     let of_events = &audit["tables"]["events"];
     assert!(audit["agrees"] == true && of_events["begins"] == false, "{audit}");
-    assert_eq!((&of_events["removed"]["rows"], &of_events["acked"]["rows"]), (&json!(2), &json!(4)));
+    assert_eq!(
+        (&of_events["removed"]["rows"], &of_events["acked"]["rows"]),
+        (&json!(2), &json!(4))
+    );
     server.stop().await;
 }
 

@@ -275,10 +275,14 @@ pub(super) fn check_history(
                     return refuse(format!("moving or shortening its branch or tag `{ref_name}`"));
                 }
             }
-            TableUpdate::SetProperties { updates } if updates.keys().any(|key| is_about_expiry(key)) => {
+            TableUpdate::SetProperties { updates }
+                if updates.keys().any(|key| is_about_expiry(key)) =>
+            {
                 return refuse("changing when its snapshots or rows expire".to_owned());
             }
-            TableUpdate::RemoveProperties { removals } if removals.iter().any(|key| is_about_expiry(key)) => {
+            TableUpdate::RemoveProperties { removals }
+                if removals.iter().any(|key| is_about_expiry(key)) =>
+            {
                 return refuse("changing when its snapshots or rows expire".to_owned());
             }
             _ => (),
@@ -288,8 +292,7 @@ pub(super) fn check_history(
 }
 
 fn is_about_expiry(key: &str) -> bool {
-    key.starts_with("history.expire.")
-        || [expiry::GC_ENABLED, retention::ROWS_KEPT].contains(&key)
+    key.starts_with("history.expire.") || [expiry::GC_ENABLED, retention::ROWS_KEPT].contains(&key)
 }
 
 /// Whether a branch or tag that becomes `to` leaves something behind that it led to, or is to be

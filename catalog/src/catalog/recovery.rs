@@ -264,7 +264,8 @@ impl Recovery<'_> {
             .ranked
             .first()
             .and_then(|newest| newest.built_on().map(str::to_owned));
-        let is_base = |file: &&ListedFile| base.as_deref() == Some(candidates::name(&file.location));
+        let is_base =
+            |file: &&ListedFile| base.as_deref() == Some(candidates::name(&file.location));
         for file in kept.into_iter().filter(is_base) {
             self.read_head(&file.location, &mut read, notes).await?;
         }

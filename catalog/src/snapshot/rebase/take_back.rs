@@ -332,7 +332,8 @@ impl RevertPlan {
         let own = [(commit::COMPACTION.to_owned(), commit::TAKEN_BACK.to_owned())];
         let mut own = summary::own(before, &operation, &BTreeMap::from(own));
         // The table has the same rows, so their sum goes on.
-        let sums = row_sum::entries(Some(table.head.as_ref()), &operation, Some(RowChange::default()));
+        let sums =
+            row_sum::entries(Some(table.head.as_ref()), &operation, Some(RowChange::default()));
         own.extend(sums.into_iter().map(|(key, value)| (key.to_owned(), value)));
         let files = summary::SummaryCounts::of(added.iter(), self.live_outputs.values());
         Ok(Snapshot::builder()
