@@ -305,9 +305,7 @@ impl Catalog {
         new: &TableMetadata,
         updates: &[TableUpdate],
     ) -> Result<(), CatalogError> {
-        if base.is_some_and(retention::is_managed) {
-            managed_table_rules::check_summaries(table, updates)?;
-        } else {
+        if !base.is_some_and(retention::is_managed) {
             managed_table_rules::check_is_foreign(updates)?;
         }
         managed_table_rules::check(table, &self.inner.options.reserved.tables, base, new)?;

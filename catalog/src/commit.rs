@@ -50,7 +50,7 @@ pub const COMPACTION: &str = "icecore.compaction";
 /// Value of [`COMPACTION`]: files were merged.
 pub const MERGED: &str = "merged";
 /// Value of [`COMPACTION`]: files that were merged are live again.
-pub(crate) const TAKEN_BACK: &str = "taken-back";
+pub const TAKEN_BACK: &str = "taken-back";
 /// Entry of a snapshot summary: everything acknowledged up to this time, ms since 1970, is in the table.
 pub const VALID_THROUGH: &str = "icecore.valid-through-ms";
 

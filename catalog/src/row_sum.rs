@@ -7,7 +7,7 @@
 //! Its one invariant: sums are a group. What was added can be taken away again, in any order, and the
 //! difference of two sums may stand for fewer rows than none.
 
-use iceberg::spec::{Operation, Snapshot, Summary};
+use iceberg::spec::{Operation, Snapshot, Summary, TableMetadata};
 use std::{fmt, str::FromStr};
 
 /// Entry of a snapshot summary: the sum of the rows that it adds.
@@ -146,6 +146,23 @@ impl RecordedSums {
         entries.extend(self.basis.map(|basis| (ROWS_SUM_BASIS, basis.to_string())));
         entries
     }
+}
+
+/// The sum of the rows that the service brought to a table up to a snapshot, by what retained snapshots tell:
+/// the rows since each basis, with those that were removed again. It is of fewer rows where a basis or the
+/// snapshot before it is gone.
+#[must_use]
+pub(crate) fn acked(table: &TableMetadata, head: Option<i64>) -> RowSum {
+    let (mut acked, mut at) = (RowSum::default(), head);
+    // Parents are what a writer says they are, so there are as many steps as snapshots and no more.
+    for _ in 0..table.snapshots().len() {
+        let Some(made) = at.and_then(|id| table.snapshot_by_id(id)) else { break };
+        let RecordedSums { rows, removed, basis } = RecordedSums::of(made);
+        acked = acked.merge(rows).merge(removed);
+        let Some(basis) = basis.and_then(|id| table.snapshot_by_id(id)) else { break };
+        at = basis.parent_snapshot_id();
+    }
+    acked
 }
 
 /// The sums of the rows that come with a snapshot, and that go.

@@ -5,7 +5,6 @@
 //! (and of every folder that was made); on S3 it is the store's answer.
 
 pub mod access;
-pub mod ages;
 mod deferred;
 mod file_io;
 mod files;

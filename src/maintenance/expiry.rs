@@ -9,7 +9,7 @@
 
 use crate::maintenance::{
     planned::{PlannedJob, RunRequest},
-    scope::{ACTOR, is_of_all, tables_of},
+    scope::{ACTOR, every_table_of, is_of_all},
 };
 use icecore_catalog::{
     catalog::{Catalog, ExpiryRequest, HistoryExpiry},
@@ -46,32 +46,6 @@ impl SnapshotExpiry {
     #[must_use]
     pub fn new(catalog: &Catalog) -> Self {
         Self { catalog: catalog.on_behalf_of(ACTOR) }
-    }
-
-    /// The tables of a request; without a namespace those of all, however deep they are.
-    async fn tables(&self, request: &RunRequest) -> Result<Vec<TableIdent>, CatalogError> {
-        let mut tables = tables_of(&self.catalog, request).await?;
-        if request.levels.is_some() {
-            return Ok(tables);
-        }
-        let metastore = self.catalog.metastore();
-        let mut left = metastore.namespaces(&Vec::new()).await?;
-        while let Some(parent) = left.pop() {
-            let below = match metastore.namespaces(&parent).await {
-                // It was dropped meanwhile.
-                Err(CatalogError::NoSuchNamespace(_)) => continue,
-                below => below?,
-            };
-            for levels in &below {
-                let request = RunRequest { levels: Some(levels.clone()), ..request.clone() };
-                match tables_of(&self.catalog, &request).await {
-                    Err(CatalogError::NoSuchNamespace(_)) => (),
-                    found => tables.extend(found?),
-                }
-            }
-            left.extend(below);
-        }
-        Ok(tables)
     }
 
     /// Everything of one table; what went, and why something stays.
@@ -114,7 +88,7 @@ impl PlannedJob for SnapshotExpiry {
         // A name alone is that of tables in many namespaces.
         let is_named = request.table.is_some() && request.levels.is_some();
         let asked = ExpiryRequest { is_named, is_dry: request.dry_run };
-        for table in self.tables(request).await? {
+        for table in every_table_of(&self.catalog, request).await? {
             let (gone, stays) = self.expire(&table, asked).await?;
             if !gone.is_empty() {
                 report.tables += 1;

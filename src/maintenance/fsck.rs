@@ -176,13 +176,12 @@ impl Fsck {
                 return Ok(report);
             }
         };
-        let TableFindings { mut report, missing, mut named } = found;
+        let TableFindings { mut report, missing } = found;
         self.settle(table, loaded, missing, &mut report).await?;
         let catalog = &self.0.catalog;
         let mut rest = index::check(catalog, table, loaded, ours.is_some(), &mut report).await;
-        // What a torn manifest names would count as nameless.
         if rest.is_ok() && report.is_whole() {
-            rest = orphans::note(catalog, loaded, &mut named, &mut report).await;
+            rest = Box::pin(orphans::note(catalog, table, &mut report)).await;
         }
         if let Err(cause) = rest {
             let what = self.of_table(cause).await?;

@@ -8,23 +8,20 @@
 //! Its one invariant: a run that ends in its middle leaves marks and whole entries of the queue, so the next
 //! one goes on from there.
 
-use crate::maintenance::planned::{PlannedJob, RunRequest};
+use crate::maintenance::{
+    planned::{PlannedJob, RunRequest},
+    scope::{ACTOR, every_table_of},
+};
 use icecore_catalog::{
     catalog::{Catalog, OrphanFile, QueuedOrphans},
     error::{CatalogError, with_causes},
-    metastore::moved::PlaceKind,
 };
-use icecore_lake::{
-    faults::Failpoints,
-    table::schema::{TableIdent, foreign_ident},
-};
+use icecore_lake::{faults::Failpoints, table::schema::TableIdent};
 use icecore_schemas::jobs::{JobReport, SkippedTable};
 use std::{error::Error, io, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// Who the catalog's feed says it was.
-const ACTOR: &str = "icecore/maintenance";
 /// Most files of a table that are named in the log of every server; all are with `log=debug`.
 const LOGGED_MAX: usize = 20;
 
@@ -53,25 +50,6 @@ impl Orphans {
     #[must_use]
     pub fn new(catalog: &Catalog, grace: Duration, faults: Failpoints) -> Self {
         Self { catalog: catalog.on_behalf_of(ACTOR), grace, faults }
-    }
-
-    /// The tables of the request: all there are, other engines' too, but for views and dropped tables.
-    async fn tables(&self, request: &RunRequest) -> Result<Vec<TableIdent>, CatalogError> {
-        let metastore = self.catalog.metastore();
-        let tables: Vec<(Vec<String>, String)> = match &request.levels {
-            Some(levels) => {
-                let names = metastore.tables(levels).await?;
-                names.into_iter().map(|name| (levels.clone(), name)).collect()
-            }
-            None => {
-                let places = metastore.places().await?.into_iter();
-                let tables = places.filter(|place| place.of == PlaceKind::Table);
-                tables.map(|place| (place.levels, place.name)).collect()
-            }
-        };
-        let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
-        let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
-        Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
     }
 
     /// Looks after one table, and adds what was found to the report.
@@ -129,7 +107,7 @@ impl PlannedJob for Orphans {
     async fn run(&self, request: &RunRequest) -> Result<JobReport, OrphansError> {
         let started = Instant::now();
         let mut report = JobReport { job: Self::NAME.to_owned(), ..JobReport::default() };
-        for table in self.tables(request).await? {
+        for table in every_table_of(&self.catalog, request).await? {
             match self.sweep(&table, request.dry_run, &mut report).await {
                 // One that was dropped meanwhile is nobody's to look after.
                 Ok(()) | Err(OrphansError::Catalog(CatalogError::NoSuchTable(_))) => (),

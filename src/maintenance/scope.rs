@@ -1,7 +1,7 @@
 //! Which tables a run of a planned job is about, and what keeps it from one of them.
 
 use crate::maintenance::planned::RunRequest;
-use icecore_catalog::{catalog::Catalog, error::CatalogError};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::moved::PlaceKind};
 use icecore_lake::table::schema::{TableIdent, foreign_ident};
 
 /// Who the catalog's feed says it was that took something out.
@@ -26,6 +26,23 @@ pub(super) async fn tables_of(
     let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
     let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
     Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
+}
+
+/// The tables of a request, in namespaces of any depth or in one; other engines' too, but no views.
+///
+/// # Errors
+/// As [`tables_of`].
+pub(super) async fn every_table_of(
+    catalog: &Catalog,
+    request: &RunRequest,
+) -> Result<Vec<TableIdent>, CatalogError> {
+    if request.levels.is_some() {
+        return tables_of(catalog, request).await;
+    }
+    let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
+    let places = catalog.metastore().places().await?.into_iter();
+    let wanted = places.filter(|place| place.of == PlaceKind::Table && is_wanted(&place.name));
+    Ok(wanted.filter_map(|place| foreign_ident(&place.levels, &place.name)).collect())
 }
 
 /// Why nothing of a table may go: its namespace is held. None where it is not.

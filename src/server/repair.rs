@@ -222,6 +222,7 @@ async fn rebuild(
     let contents = MetastoreContents {
         namespaces: found.names.namespaces.into_iter().collect(),
         tables: found.names.tables.into_iter().map(|table| table.returning).collect(),
+        holds: found.names.holds,
         holder,
     };
     if !noted.log.is_nil() {

@@ -42,6 +42,12 @@ def audited(client, namespace):
     return answer["tables"]["events"]
 
 
+def fsck(client, namespace):
+    status, _, raw = client.request("POST", f"/admin/fsck?namespace={namespace}", b"", {"content-type": "application/json"})
+    assert status == 200, raw
+    return json.loads(raw)
+
+
 def ids(rows):
     return Counter(row[0] for row in rows)
 
@@ -232,6 +238,14 @@ class Compacted:
         """What compaction did in the snapshot before the newest."""
         table = PyIceberg(self.server.url + "/catalog").load(self.namespace, "events")
         before = table.snapshot_by_id(table.current_snapshot().parent_snapshot_id)
+        # Nobody takes the rows of such a snapshot for another engine's, nor its files for new ones.
+        sums = [table.snapshot_by_id(id).summary.additional_properties["icecore.rows-sum"] for id in (before.parent_snapshot_id, before.snapshot_id)]
+        assert sums[0] == sums[1]
+        audited(self.client, self.namespace)
+        checked = fsck(self.client, self.namespace)
+        assert checked["whole"], checked
+        told = [note.get("snapshot") for of in checked["tables"] for note in of["notes"]]
+        assert str(before.snapshot_id) not in map(str, told), checked
         return before.summary.additional_properties.get("icecore.compaction")
 
 

@@ -1,4 +1,4 @@
-"""Every command line of the README and of three documents works as it stands, or is listed here with the reason why it is not run.
+"""Every command line of the README and of the documents below works as it stands, or is listed here with the reason why it is not run.
 
 A line is pasted into bash in a folder with an `icecore.toml`, which has the port that the server got, and with an `icecore` in the path. What stands
 for something else (`NS`, `…`, an address of this machine) is replaced.
@@ -183,27 +183,13 @@ def test_operations(shell):
     words["TABLE"] = "events"
     shell.paste("icecore branches …", {"…": "list events --ns shop.example"})
     shell.paste("icecore audit events --ns", words)
-    assert json.loads(shell.paste("icecore audit events --json", words).splitlines()[0])["agrees"]
-    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/audit/events", words))["agrees"]
     shell.paste("icecore compact --ns", words)
-    shell.paste("icecore compact --dry-run")
-    shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/compact", words)
     shell.paste("icecore fsck --ns", words)
-    shell.paste("icecore fsck   ")
-    assert json.loads(shell.paste("curl -s -X POST \"localhost:8181/admin/fsck", words))["whole"]
-    assert json.loads(shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/retention", words))["job"] == "retention"
-    assert json.loads(shell.paste("curl -s -X PUT localhost:8181/v1/NS/holds", words))["name"] == "case-7"
-    assert len(json.loads(shell.paste("curl -s localhost:8181/v1/NS/holds", words))["holds"]) == 1
-    assert json.loads(shell.paste("curl -s -X DELETE localhost:8181/v1/NS/holds", words))["removed"] == "case-7"
-    erased = words | {"VALUE": "nobody", "ann": "nobody", '"7"': '"nobody"'}
-    for start in ["icecore erase --ns NS --user-id VALUE", "icecore erase --ns NS --user-id ann --dry-run", "icecore erase --ns NS --user-id ann"]:
-        assert "erasure" in shell.paste(start, erased)
-    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/erase", erased))["status"]
+    shell.paste("icecore erase --ns NS --user-id VALUE", words | {"VALUE": "nobody"})
     assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
     shell.paste("icecore jobs  ")
     shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})
     shell.paste("icecore jobs run compact-day")
-    shell.paste("icecore jobs run orphans")
     shell.paste("icecore jobs")
     shell.paste("icecore catalog check")
     shell.paste("icecore sql --ns NS", words | {"…": "SELECT 1"})
@@ -239,21 +225,51 @@ def test_operations(shell):
         shell.paste(start)
     for start in ["icecore catalog relocate --data-dir", "icecore backup create /backups/today", "icecore backup restore /backups/today"]:
         shell.paste(start)
+    shell.end({
+        "ICECORE_BUILD=": "builds",
+        "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
+        "icecore import": "names a command, whose lines are run above",
+        "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
+        "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
+        "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",
+        "icecore catalog relocate --from": "names a flag; tests/it/moved.rs uses it",
+        "icecore repair metastore": "names a command; the lines of docs/maintenance.md are run below",
+    })
+
+
+@of("docs/maintenance.md")
+def test_maintenance(shell):
+    shell.serve("icecore serve")
+    shell.post("/ingest", EVENT)
+    shell.post("/v1/shop.example/commit", "")
+    words = {"NS": "shop.example"}
+    shell.paste("icecore compact --dry-run")
+    shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/compact", words)
+    assert json.loads(shell.paste("curl -s -X POST \"localhost:8181/admin/jobs/retention", words))["job"] == "retention"
+    assert json.loads(shell.paste("curl -s -X PUT localhost:8181/v1/NS/holds", words))["name"] == "case-7"
+    assert len(json.loads(shell.paste("curl -s localhost:8181/v1/NS/holds", words))["holds"]) == 1
+    assert json.loads(shell.paste("curl -s -X DELETE localhost:8181/v1/NS/holds", words))["removed"] == "case-7"
+    erased = words | {"ann": "nobody", '"7"': '"nobody"'}
+    for start in ["icecore erase --ns NS --user-id ann --dry-run", "icecore erase --ns NS --user-id ann"]:
+        assert "erasure" in shell.paste(start, erased)
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/erase", erased))["status"]
+    shell.paste("icecore jobs run orphans")
+    shell.paste("icecore fsck   ")
+    assert json.loads(shell.paste("curl -s -X POST \"localhost:8181/admin/fsck", words))["whole"]
+    assert json.loads(shell.paste("icecore audit events --json", words).splitlines()[0])["agrees"]
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/audit/events", words))["agrees"]
+    shell.stop()
+
+    # What is done without a server.
     shell.paste("icecore repair table shop")
     for lost in (shell.folder / "icecore-data").glob("icecore.db*"):
         lost.unlink()
     for start in ["icecore repair metastore --dry-run", "icecore repair metastore  "]:
         assert "events" in shell.paste(start)
     shell.end({
-        "ICECORE_BUILD=": "builds",
-        "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
+        "icecore doctor": "names a command, which test_operations runs",
         "icecore compact": "names a command, whose lines are run above",
-        "icecore import": "names a command, whose lines are run above",
         "icecore fsck": "names a command, whose lines are run above",
-        "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
-        "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
-        "icecore backup create s3://": "needs a store; test_backups_in_s3.py runs it",
-        "icecore catalog relocate --from": "names a flag; tests/it/moved.rs uses it",
         "icecore repair metastore": "names a command, whose lines are run above",
         "icecore repair table": "names a command, whose line is run above",
     })

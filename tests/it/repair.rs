@@ -151,6 +151,16 @@ async fn take(server: &TestServer, range: Range<u32>) -> u64 {
     reply["duplicates"].as_u64().unwrap()
 }
 
+/// How many rows were acknowledged, by an audit of the rows that agrees and knows all that was before.
+async fn acked(server: &TestServer) -> i64 {
+    let path = format!("/v1/{SHOP}/audit/events");
+    let answer = server.post(&path, "application/json", "").await;
+    let answer: Value = answer.json().await.unwrap();
+    let events = &answer["tables"]["events"];
+    assert!(answer["agrees"] == true && events["begins"] == false, "{answer}");
+    events["acked"]["rows"].as_i64().unwrap()
+}
+
 /// Two tables, one of which is dropped, and a view.
 async fn make_foreign(server: &TestServer) {
     let schema = json!({ "type": "struct", "schema-id": 0, "fields": [
@@ -194,6 +204,7 @@ async fn everything_comes_back(house: House, lose: impl AsyncFnOnce(&House)) {
     assert_eq!(server.rows(SHOP, COUNT).await, json!([[330, 330, 330]]));
     let newest = "SELECT min(seq) > 320 FROM events WHERE id IN ('e-320', 'e-329')";
     assert_eq!(server.rows(SHOP, newest).await, json!([[true]]));
+    assert_eq!(acked(&server).await, 330);
     let house = house.stop(server).await;
     let server = house.start().await;
     assert_eq!(server.rows(SHOP, COUNT).await, json!([[330, 330, 330]]));
@@ -370,6 +381,7 @@ async fn a_damaged_table_goes_back_and_its_rows_come_again_from_the_log() {
     server.commit(SHOP).await;
     let ends = "SELECT count(*), count(DISTINCT id), min(seq), max(seq) FROM events";
     assert_eq!(server.rows(SHOP, ends).await, json!([[90, 90, 1, 90]]));
+    assert_eq!(acked(&server).await, 90, "rows that came again are counted once");
     server.stop().await;
 }
 

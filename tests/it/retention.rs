@@ -86,6 +86,16 @@ async fn old_events_go_and_stay_readable_before_and_known_by_their_ids() {
     let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
     assert_eq!(listed["snapshots"].as_array().unwrap().len(), 1, "{listed}");
     assert_eq!(server.rows("shop", IDS).await, json!([["new"], ["other"]]));
+
+    // What went is accounted for although nothing has it any more.
+    let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
+    let audit: Value = audit.json().await.unwrap();
+    let of_events = &audit["tables"]["events"];
+    assert!(audit["agrees"] == true && of_events["begins"] == false, "{audit}");
+    assert_eq!(
+        (&of_events["removed"]["rows"], &of_events["acked"]["rows"]),
+        (&json!(2), &json!(4))
+    );
     server.stop().await;
 }
 

@@ -366,12 +366,18 @@ fn check_stays(
 }
 
 /// Refuses a client's snapshot that tells what this server tells of its own: the numbers and sums of its
-/// rows, which would be taken for those of the log.
+/// rows, which would be taken for those of the log, and that it is compaction, which others pass over. What a
+/// rebase puts before it is this server's own.
 pub(super) fn check_summaries(
-    table: &TableIdent,
-    updates: &[TableUpdate],
+    change: &TableChange,
+    base: &TableMetadata,
 ) -> Result<(), CatalogError> {
-    let is_ours = |key: &&String| *key == commit::FIRST_SEQ || row_sum::is_entry(key);
+    if !retention::is_managed(base) {
+        return Ok(());
+    }
+    let TableChange { table, updates, .. } = change;
+    let own = [commit::FIRST_SEQ, commit::COMPACTION];
+    let is_ours = |key: &&String| own.contains(&key.as_str()) || row_sum::is_entry(key);
     let mut keys =
         commit::added(updates).flat_map(|snapshot| snapshot.summary().additional_properties.keys());
     match keys.find(is_ours) {

@@ -1,7 +1,7 @@
 //! The names of a catalog, listed in its warehouse: what the metadata files do not say.
 //!
 //! A metadata file knows its table's identity, but neither its name nor its namespace, nor that it was
-//! dropped. So the list is written anew whenever names change, in one file for each metastore, and
+//! dropped or is held. So the list is written anew whenever names change, in one file for each metastore, and
 //! [`super::recovery`] rebuilds a lost metastore by it. Its one invariant: a list says what the metastore
 //! had at one moment, after the time that is in it. It may be some seconds old, and nothing but a repair
 //! goes by it.
@@ -9,7 +9,7 @@
 use super::{Catalog, Upkeep};
 use crate::{
     error::CatalogError,
-    metastore::{CatalogNames, Levels, ListedName, Properties},
+    metastore::{CatalogNames, Levels, ListedName, Properties, holds::LegalHold},
     storage,
 };
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ pub(super) struct NameList {
     pub(super) namespaces: Vec<ListedNamespace>,
     /// Tables and views, those of the trash too.
     pub(super) names: Vec<ListedName>,
+    /// Legal holds. Lists of earlier versions have none.
+    #[serde(default)]
+    pub(super) holds: Vec<LegalHold>,
 }
 
 /// Who held the fence; its epoch changes with every start and is of no use to another metastore.
@@ -68,6 +71,8 @@ pub struct ListedThrough(Option<ListMark>);
 struct ListMark {
     change: u64,
     protected: u64,
+    /// How many holds there were, and since when the newest.
+    holds: (i64, i64),
 }
 
 impl Upkeep<'_> {
@@ -79,9 +84,10 @@ impl Upkeep<'_> {
         let metastore = self.0.metastore();
         let feed = metastore.feed().await?;
         let protected = metastore.count_protected().await?;
-        let mark = ListMark { change: feed.last, protected };
+        let holds = metastore.count_holds().await?;
+        let mark = ListMark { change: feed.last, protected, holds };
         if let Some(before) = listed.0 {
-            let is_same = before.protected == protected
+            let is_same = (before.protected, before.holds) == (protected, holds)
                 && (before.change == feed.last
                     || (feed.last.saturating_sub(before.change) < COUNTED_MAX
                         && metastore.count_name_changes(before.change).await? == 0));
@@ -115,13 +121,13 @@ impl Upkeep<'_> {
 
 impl NameList {
     fn is_empty(&self) -> bool {
-        self.namespaces.is_empty() && self.names.is_empty()
+        self.namespaces.is_empty() && self.names.is_empty() && self.holds.is_empty()
     }
 
     /// Whether both say the same, whenever that was.
     fn says_as(&self, other: &Self) -> bool {
-        let fence = self.fence == other.fence;
-        fence && self.namespaces == other.namespaces && self.names == other.names
+        let is_held = (self.fence, &self.holds) == (other.fence, &other.holds);
+        is_held && self.namespaces == other.namespaces && self.names == other.names
     }
 }
 
@@ -134,6 +140,7 @@ impl Catalog {
     ) -> Result<NameList, CatalogError> {
         let CatalogNames { namespaces, names } = self.metastore().all_names().await?;
         let fence = self.metastore().fence().await?;
+        let holds = self.metastore().all_holds().await?;
         Ok(NameList {
             format: FORMAT,
             metastore,
@@ -146,6 +153,7 @@ impl Catalog {
                 .map(|(levels, properties)| ListedNamespace { levels, properties })
                 .collect(),
             names,
+            holds,
         })
     }
 

@@ -19,6 +19,7 @@ use crate::{
     location::Location,
     metastore::{NameKind, ReturningTable},
     retention,
+    row_sum::{self, RowSum},
     snapshot::read_list,
     storage::listing::ListedFile,
 };
@@ -99,6 +100,8 @@ struct FoundTable {
     columns: HashSet<String>,
     last_seq: Option<u64>,
     position: Option<u64>,
+    /// The rows of the log, of a table of the service.
+    acked: Option<RowSum>,
 }
 
 /// The metadata of a table or view.
@@ -423,6 +426,7 @@ fn found(
         columns: HashSet::new(),
         last_seq: None,
         position: None,
+        acked: None,
     };
     let FoundMetadata::Table(metadata) = metadata else { return found };
     found.kind = NameKind::Table;
@@ -437,6 +441,7 @@ fn found(
         };
         found.last_seq = numbers(commit::LAST_SEQ).max();
         found.position = numbers(POSITION).next();
+        found.acked = Some(row_sum::acked(metadata, metadata.current_snapshot_id()));
     }
     found
 }

@@ -225,6 +225,7 @@ impl Views<'_> {
                 moved_to,
                 watermark: None,
                 acked: None,
+                acked_anew: None,
                 snapshots: Vec::new(),
                 removed_snapshots: Vec::new(),
                 obsolete: Vec::new(),

@@ -46,6 +46,8 @@ pub(super) struct TableWrite {
     pub(super) watermark: Option<Watermark>,
     /// The sum of the rows that it moves over, where it is known.
     pub(super) acked: Option<RowSum>,
+    /// The sum of all rows of the holder of the fence, when `main` goes back.
+    pub(super) acked_anew: Option<RowSum>,
     pub(super) snapshots: Vec<SnapshotRow>,
     pub(super) obsolete: Vec<ObsoleteFile>,
     /// The commits it is made of, when they are not the caller's own.
@@ -93,6 +95,7 @@ impl TableWrite {
             metadata_location,
             watermark,
             acked: None,
+            acked_anew: None,
             snapshots,
             obsolete,
             parts,
@@ -158,6 +161,7 @@ impl TableWrite {
                 .then(|| self.metadata.location().to_owned()),
             watermark: self.watermark,
             acked: self.acked,
+            acked_anew: self.acked_anew,
             snapshots: self.snapshots.clone(),
             removed_snapshots: commit::removed_snapshots(&base.metadata, &self.metadata),
             obsolete: self.obsolete.clone(),

@@ -45,6 +45,8 @@ pub struct PointerSwap {
     pub watermark: Option<Watermark>,
     /// The sum of the rows that the watermark moves over, where it is known.
     pub acked: Option<RowSum>,
+    /// The sum of all rows of the holder that the table has then, where `main` goes back.
+    pub acked_anew: Option<RowSum>,
     /// Snapshots this commit adds: id, time in ms, first and last number of the rows where known.
     pub snapshots: Vec<SnapshotRow>,
     /// Snapshots this commit removes; they leave the snapshot index.

@@ -1,7 +1,7 @@
 //! Legal holds: while a namespace has one, nothing of it is deleted for its age.
 //!
 //! A hold covers the namespaces below its own as well. Its one invariant: a hold goes by its removal
-//! alone, so it outlives a namespace that is dropped and made again.
+//! alone, so it outlives a namespace that is dropped and made again, and a metastore that is lost.
 
 use super::{
     Levels, Metastore, ObjectKey, SEPARATOR,
@@ -11,6 +11,8 @@ use super::{
     path,
 };
 use crate::error::CatalogError;
+use serde::{Deserialize, Serialize};
+use sqlx::AnyConnection;
 
 /// Most holds altogether.
 const HOLDS_MAX: i64 = 10_000;
@@ -26,7 +28,8 @@ CREATE TABLE holds (
 "#;
 
 /// A legal hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct LegalHold {
     /// The namespace.
     pub levels: Levels,
@@ -75,17 +78,7 @@ impl Metastore {
             let text = format!("there are {others} holds, which is the maximum: remove some");
             return Err(CatalogError::Invalid(text));
         }
-        sqlx::query(
-            "INSERT INTO holds (namespace, name, reason, since_ms) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (namespace, name) DO UPDATE SET reason = excluded.reason",
-        )
-        .bind(path(&hold.levels))
-        .bind(&hold.name)
-        .bind(hold.reason.as_deref())
-        .bind(hold.since_ms)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed("hold a namespace"))?;
+        add(&mut tx, hold).await?;
         self.commit_without_event(tx, "hold a namespace").await
     }
 
@@ -105,6 +98,31 @@ impl Metastore {
         .await
         .map_err(failed("list the holds"))?;
         Ok(rows.into_iter().map(read).collect())
+    }
+
+    /// All holds, by namespace and name.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub(crate) async fn all_holds(&self) -> Result<Vec<LegalHold>, CatalogError> {
+        let rows: Vec<HoldRow> = sqlx::query_as(
+            "SELECT namespace, name, reason, since_ms FROM holds ORDER BY namespace, name",
+        )
+        .fetch_all(&self.database.readers)
+        .await
+        .map_err(failed("list the holds"))?;
+        Ok(rows.into_iter().map(read).collect())
+    }
+
+    /// How many holds there are, and the time of the newest: what changes with them.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub(crate) async fn count_holds(&self) -> Result<(i64, i64), CatalogError> {
+        sqlx::query_as("SELECT count(*), coalesce(max(since_ms), CAST(0 AS BIGINT)) FROM holds")
+            .fetch_one(&self.database.readers)
+            .await
+            .map_err(failed("count the holds"))
     }
 
     /// A hold that covers a namespace: its own or one of those above it.
@@ -141,6 +159,22 @@ impl Metastore {
         }
         self.commit_without_event(tx, "remove a hold").await.map(|()| true)
     }
+}
+
+/// Adds a hold; one of this name there gets the new reason.
+pub(super) async fn add(tx: &mut AnyConnection, hold: &LegalHold) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO holds (namespace, name, reason, since_ms) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (namespace, name) DO UPDATE SET reason = excluded.reason",
+    )
+    .bind(path(&hold.levels))
+    .bind(&hold.name)
+    .bind(hold.reason.as_deref())
+    .bind(hold.since_ms)
+    .execute(tx)
+    .await
+    .map(|_| ())
+    .map_err(failed("hold a namespace"))
 }
 
 #[cfg(test)]

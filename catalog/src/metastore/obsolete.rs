@@ -82,28 +82,6 @@ impl Metastore {
         tx.commit().await.map_err(failed("order the deletion queue"))
     }
 
-    /// The files of the queue below a folder, whenever their time comes, at most `limit`.
-    ///
-    /// # Errors
-    /// `Metastore`.
-    pub async fn obsolete_below(
-        &self,
-        folder: &str,
-        limit: u32,
-    ) -> Result<Vec<String>, CatalogError> {
-        // The character after a slash ends the range of what begins with the folder.
-        let folder = folder.trim_end_matches('/');
-        sqlx::query_scalar(
-            "SELECT location FROM obsolete WHERE location > $1 AND location < $2 LIMIT $3",
-        )
-        .bind(format!("{folder}/"))
-        .bind(format!("{folder}0"))
-        .bind(i64::from(limit))
-        .fetch_all(&self.database.readers)
-        .await
-        .map_err(failed("read the deletion queue"))
-    }
-
     /// Has the files of a folder that wait for longer go at this time.
     pub(crate) async fn hasten_obsolete(
         &self,

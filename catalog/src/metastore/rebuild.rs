@@ -4,10 +4,13 @@
 //! repair that is killed has done nothing or everything.
 
 use super::{
-    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence, namespaces,
-    outbox, outbox::RequestChanges, places, stored, tables, trash,
+    DropTerms, Levels, Metastore, NewTable, Properties, SEPARATOR, failed, fence,
+    holds::{self, LegalHold},
+    namespaces, outbox,
+    outbox::RequestChanges,
+    places, row_accounts, stored, tables, trash,
 };
-use crate::error::CatalogError;
+use crate::{error::CatalogError, row_sum::RowSum};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 use uuid::Uuid;
@@ -66,6 +69,8 @@ pub struct MetastoreContents {
     pub namespaces: Vec<(Levels, Properties)>,
     /// Tables and views, in namespaces of these.
     pub tables: Vec<ReturningTable>,
+    /// What may not go for its age.
+    pub holds: Vec<LegalHold>,
     /// Who has the marks of the tables, and its base; none where nobody is known.
     pub holder: Option<(Uuid, u64)>,
 }
@@ -79,6 +84,8 @@ pub struct ReturningTable {
     pub version: i64,
     /// Position and last number of the rows that it has of the holder of the fence.
     pub mark: Option<(u64, u64)>,
+    /// The sum of the rows that it has of the holder of the fence, as far as its snapshots tell.
+    pub acked: Option<RowSum>,
     /// Whether dropping and renaming it are refused.
     pub is_protected: bool,
     /// It comes back to the trash.
@@ -177,6 +184,9 @@ impl Metastore {
             namespaces::create(&mut tx, levels, properties).await?;
             operations.push(outbox::made_namespace(levels, properties));
         }
+        for hold in &contents.holds {
+            holds::add(&mut tx, hold).await?;
+        }
         // One that was dropped may have had the name of another that is there.
         let (dropped, there): (Vec<_>, Vec<_>) =
             contents.tables.iter().partition(|table| table.dropped.is_some());
@@ -219,6 +229,7 @@ async fn bring_back(
             .await
             .map_err(failed("bring back a watermark"))?;
     }
+    row_accounts::add_acked(tx, returning.table.uuid, returning.acked).await?;
     if returning.is_protected {
         sqlx::query("INSERT INTO protected VALUES ($1) ON CONFLICT DO NOTHING")
             .bind(&uuid)

@@ -2,7 +2,8 @@
 //! when its rows were last read.
 //!
 //! Its one invariant: the sum of the holder's rows changes in the transaction that moves the watermark
-//! over them. It outlives a dropped table, as the watermark does, and is there again when the table is.
+//! over them, or `main` back before them. It outlives a dropped table, as the watermark does, and is there
+//! again when the table is.
 
 use super::{Metastore, failed};
 use crate::{
@@ -138,6 +139,26 @@ fn sum(text: &str) -> Result<RowSum, CatalogError> {
         failed("read an account of rows")(sqlx::Error::Decode(Box::new(cause)))
     };
     text.parse().map_err(broken)
+}
+
+/// Has an account begin anew with these rows of the holder. What was found in the table is forgotten: it may
+/// be of snapshots that are no more part of its history.
+pub(super) async fn begin_anew(
+    tx: &mut AnyConnection,
+    uuid: Uuid,
+    rows: RowSum,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO row_accounts (uuid, acked) VALUES ($1, $2)
+         ON CONFLICT (uuid) DO UPDATE SET acked = excluded.acked, basis = NULL, basis_rows = NULL,
+             opening = NULL, added_by_others = NULL, removed = NULL",
+    )
+    .bind(uuid.to_string())
+    .bind(rows.to_string())
+    .execute(tx)
+    .await
+    .map(|_| ())
+    .map_err(failed("begin an account of rows"))
 }
 
 /// Adds rows that the watermark moves over. The caller holds the table's row.

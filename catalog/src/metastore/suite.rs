@@ -40,6 +40,7 @@ pub(crate) fn swap(uuid: Uuid, expected_version: i64, to: &str) -> PointerSwap {
         moved_to: None,
         watermark: None,
         acked: None,
+        acked_anew: None,
         snapshots: Vec::new(),
         removed_snapshots: Vec::new(),
         obsolete: Vec::new(),
@@ -353,10 +354,6 @@ pub(crate) async fn deletion_queue(store: &Metastore) {
     assert_eq!(store.obsolete(49, 10).await.unwrap(), ["c"]);
     assert_eq!(store.obsolete(50, 10).await.unwrap(), ["c", "b"]);
     assert_eq!(store.count_obsolete().await.unwrap(), 2);
-    let below = [file("s3://b/t/x", 900), file("s3://b/t2/x", 900)];
-    store.add_obsolete(&below).await.unwrap();
-    assert_eq!(store.obsolete_below("s3://b/t", 10).await.unwrap(), ["s3://b/t/x"]);
-    store.forget_obsolete(&below.map(|file| file.location)).await.unwrap();
     // More than one statement takes, one of them twice in a row.
     let many: Vec<ObsoleteFile> =
         (0..1_201).map(|at| file(&format!("m{}", at % 1_200), 1_000 + at)).collect();

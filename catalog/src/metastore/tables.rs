@@ -422,6 +422,9 @@ pub(super) async fn swap(
         move_watermark(tx, swap.uuid, watermark).await?;
         row_accounts::add_acked(tx, swap.uuid, swap.acked).await?;
     }
+    if let Some(acked) = swap.acked_anew {
+        row_accounts::begin_anew(tx, swap.uuid, acked).await?;
+    }
     snapshots::add(tx, swap.uuid, &swap.snapshots).await?;
     for snapshot_id in &swap.removed_snapshots {
         sqlx::query("DELETE FROM snapshots WHERE uuid = $1 AND snapshot_id = $2")

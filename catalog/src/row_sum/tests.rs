@@ -1,5 +1,6 @@
 use super::*;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use serde_json::json;
 use std::collections::HashMap;
 
 fn sum_of(hashes: &[u128]) -> RowSum {
@@ -54,6 +55,56 @@ fn a_sum_is_read_as_it_was_written() {
     ] {
         assert_eq!(text.parse::<RowSum>(), Err(InvalidRowSum), "{text}");
     }
+}
+
+/// A table of these snapshots, each built on the one with the id before it.
+fn table(snapshots: &[Snapshot]) -> TableMetadata {
+    let listed = snapshots.iter().map(|snapshot| {
+        let id = snapshot.snapshot_id();
+        let mut summary = json!(snapshot.summary().additional_properties);
+        summary["operation"] = json!("overwrite");
+        json!({
+            "snapshot-id": id, "parent-snapshot-id": (1 < id).then_some(id - 1),
+            "sequence-number": id, "timestamp-ms": 1_000, "manifest-list": "file:///w/t/metadata/l.avro",
+            "summary": summary, "schema-id": 0,
+        })
+    });
+    serde_json::from_value(json!({
+        "format-version": 2, "table-uuid": "7f0c6a76-3f0d-4d59-a1f8-4b1f0b0b6a11",
+        "location": "file:///w/t", "last-sequence-number": 9, "last-updated-ms": 1_000,
+        "last-column-id": 1, "current-schema-id": 0, "default-spec-id": 0,
+        "schemas": [{ "type": "struct", "schema-id": 0, "fields": [] }],
+        "partition-specs": [{ "spec-id": 0, "fields": [] }], "last-partition-id": 999,
+        "sort-orders": [{ "order-id": 0, "fields": [] }], "default-sort-order-id": 0,
+        "snapshots": listed.collect::<Vec<_>>(),
+    }))
+    .unwrap()
+}
+
+#[test]
+fn what_the_log_brought_is_told_as_far_back_as_snapshots_are_retained() {
+    let (three, two, one) = (sum_of(&[1, 2, 3]), sum_of(&[4, 5]), sum_of(&[3]));
+    let change = |added, removed| Some(RowChange { added, removed });
+    let first = entries(None, &Operation::Append, change(three, RowSum::default()));
+    let first = snapshot(1, first);
+    let fewer = entries(Some(&first), &Operation::Delete, change(RowSum::default(), one));
+    // The third one is of another engine.
+    let (fewer, theirs) = (snapshot(2, fewer), snapshot(3, Vec::new()));
+    let next = entries(Some(&theirs), &Operation::Overwrite, change(two, one));
+    let next = snapshot(4, next);
+    let all = table(&[first, fewer.clone(), theirs.clone(), next.clone()]);
+    for (head, rows) in [
+        (None, RowSum::default()),
+        (Some(1), three),
+        (Some(2), three),
+        (Some(3), three),
+        (Some(4), three.merge(two)),
+        (Some(9), RowSum::default()),
+    ] {
+        assert_eq!(acked(&all, head), rows, "{head:?}");
+    }
+    assert_eq!(acked(&table(&[fewer, theirs, next.clone()]), Some(4)), three.merge(two));
+    assert_eq!(acked(&table(&[next]), Some(4)), two, "nobody knows what was before");
 }
 
 fn snapshot(id: i64, entries: Vec<(&'static str, String)>) -> Snapshot {

@@ -359,6 +359,21 @@ async fn of_others(
     Ok(sum)
 }
 
+/// The sum of the rows of these files of a snapshot that its deletes leave.
+///
+/// # Errors
+/// [`ReadError`]
+pub(super) async fn of_planned(
+    source: ManifestSource<'_>,
+    keys: RowKeys,
+    files: &[Arc<PlannedFile>],
+    deletes: DeleteIndex,
+) -> Result<RowSum, ReadError> {
+    let columns = FileColumns::of(source.metadata, &keys.columns());
+    let columns = columns.map_err(ReadError::Unsupported)?;
+    of_files(source, &columns, files, deletes).await
+}
+
 /// The rows of these files that are not deleted.
 async fn of_files(
     source: ManifestSource<'_>,

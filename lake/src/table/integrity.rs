@@ -87,27 +87,9 @@ pub struct TableFindings {
     pub report: FsckTable,
     /// The missing files, of which it is to be seen whether they are needed.
     pub missing: Vec<MissingFile>,
-    /// Every file that a retained snapshot names.
-    pub named: FileKeys,
 }
 
-/// The locations of many files in little room.
-#[derive(Clone, Debug, Default)]
-pub struct FileKeys(HashSet<u128>);
-
-impl FileKeys {
-    /// Adds a location in its normal form; whether it is new.
-    pub fn insert(&mut self, location: &str) -> bool {
-        self.0.insert(key(location))
-    }
-
-    /// Whether a location in its normal form is among them.
-    #[must_use]
-    pub fn contains(&self, location: &str) -> bool {
-        self.0.contains(&key(location))
-    }
-}
-
+/// The location of a file in little room.
 fn key(location: &str) -> u128 {
     xxh3_128(location.as_bytes())
 }
@@ -169,8 +151,8 @@ struct TableCheck<'a> {
     /// The columns that are read of data files; none where the table has none with single values.
     data_columns: Option<FileColumns>,
     delete_columns: Option<FileColumns>,
-    /// Files outside of the table's folder: how many, and the first.
-    outside: (u64, Option<String>),
+    /// Files outside of the table's folder, and the first of them.
+    outside: (HashSet<u128>, Option<String>),
     /// Files of formats that are not read.
     unread_formats: u64,
     /// Whether some file of the current snapshot does not read.
@@ -210,7 +192,7 @@ impl<'a> TableCheck<'a> {
             files: HashMap::new(),
             data_columns: columns,
             delete_columns: position_columns().ok(),
-            outside: (0, None),
+            outside: (HashSet::new(), None),
             unread_formats: 0,
             is_current_torn: false,
         })
@@ -261,12 +243,12 @@ impl<'a> TableCheck<'a> {
     /// Notes that a retained snapshot names a file.
     fn name(&mut self, location: &str) {
         let normal = self.input.storage.normalize(location);
-        let is_inside = normal.as_ref().is_ok_and(|normal| normal.is_inside(&self.own));
-        let is_new = self.found.named.insert(normal.as_ref().map_or(location, Location::as_str));
-        if is_new && !is_inside {
-            self.outside.0 += 1;
-            self.outside.1.get_or_insert_with(|| location.to_owned());
+        if normal.as_ref().is_ok_and(|normal| normal.is_inside(&self.own)) {
+            return;
         }
+        let (files, first) = &mut self.outside;
+        files.insert(key(normal.as_ref().map_or(location, Location::as_str)));
+        first.get_or_insert_with(|| location.to_owned());
     }
 
     fn is_current(&self, snapshot: i64) -> bool {
@@ -357,8 +339,8 @@ impl<'a> TableCheck<'a> {
     }
 
     fn tell_of_places(&mut self) {
-        if let (count, Some(first)) = &self.outside {
-            let text = format!("{count} files lie outside of the table's own location");
+        if let (files, Some(first)) = &self.outside {
+            let text = format!("{} files lie outside of the table's own location", files.len());
             let finding = FsckFinding::new(FindingKind::Location, text).of_file(first);
             self.note(finding);
         }

@@ -2,8 +2,9 @@
 //! snapshot without them. The commit is left to whoever runs it.
 //!
 //! A file goes as a whole, once its day is: when the last moment of the day that its partition names is
-//! old enough, and its bounds do not say otherwise. No file is opened for that. Its one invariant: a file
-//! of which it is not known that all of its rows are old stays.
+//! old enough, and its bounds do not say otherwise. No file is opened for that; ids and numbers of what goes
+//! are read for the sum of the rows. Its one invariant: a file of which it is not known that all of its rows
+//! are old stays.
 //!
 //! Files go with the oldest days first. Of dead letters the newest row of an id counts, so none goes before
 //! one that is older: a letter that was discarded would come back.
@@ -13,14 +14,17 @@ mod tests;
 
 use crate::table::{
     compaction::{self, rewrite::described},
+    conservation,
     layout::WriteError,
-    reader,
+    reader::{self, ReadError},
+    row_sum::RowKeys,
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
     DataFile, DataFileFormat, Literal, Operation, PrimitiveLiteral, TableMetadata, Transform,
 };
 use icecore_catalog::{
+    row_sum::RowSum,
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, is_only_about, partition_key},
@@ -133,6 +137,11 @@ pub struct OldFiles {
     pub skipped: Option<String>,
     /// The data files, and delete files that are of no use without them.
     removed: Vec<DataFile>,
+    /// The data files, and all deletes of the snapshot.
+    files: PlannedFiles,
+    deletes: DeleteIndex,
+    /// The sum of their rows, once it is read.
+    rows_sum: Option<RowSum>,
 }
 
 /// Looks through a snapshot for what is old at `now_ms`.
@@ -209,10 +218,24 @@ pub async fn old_files(
     for delete in useless_deletes(&old, &deletes, &kept_partitions) {
         found.removed.push(described(&delete)?);
     }
+    (found.files, found.deletes) = (old, deletes);
     Ok(found)
 }
 
 impl OldFiles {
+    /// Reads the sum of the rows that go, for the snapshot to tell it: an audit of the rows would have to find
+    /// it out while the files are there. A table without ids and numbers has no sum.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the files can go without it.
+    pub async fn sum_rows(&mut self, source: ManifestSource<'_>) -> Result<(), ReadError> {
+        let Some(keys) = RowKeys::of(source.metadata.current_schema()) else { return Ok(()) };
+        let deletes = self.deletes.clone();
+        let sum = conservation::of_planned(source, keys, &self.files, deletes).await?;
+        self.rows_sum = Some(sum);
+        Ok(())
+    }
+
     /// The snapshot without them, which were read of snapshot `read`. No row comes with it, so it moves no
     /// mark.
     #[must_use]
@@ -230,6 +253,7 @@ impl OldFiles {
             operation: Operation::Delete,
             read: Some(read),
             removed: self.removed,
+            rows_removed: self.rows_sum,
             summary,
             ..NewSnapshot::default()
         }

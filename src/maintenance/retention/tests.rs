@@ -5,6 +5,7 @@ use icecore_catalog::{
     catalog::{RefKind, TableChange},
     commit::{FIRST_SEQ, LAST_SEQ},
     metastore::{Metastore, Watermark, holds::LegalHold},
+    row_sum::{REMOVED_ROWS_SUM, RowSum},
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
@@ -142,6 +143,8 @@ async fn old_events_go_by_their_type_and_stay_in_what_was_before() {
     let entries = &summary.additional_properties;
     assert_eq!((entries[REASON].as_str(), entries[LAST_SEQ].as_str()), ("retention", "300"));
     assert_eq!(entries[REMOVED_ROWS], done.rows.to_string());
+    let sum: RowSum = entries[REMOVED_ROWS_SUM].parse().unwrap();
+    assert_eq!(sum.rows().cast_unsigned(), done.rows, "an audit need not read what went");
     assert_eq!(entries["deleted-records"], done.rows.to_string());
     let bound = |key: &str| entries[key].parse::<u64>().unwrap();
     assert!(1 <= bound(REMOVED_FIRST_SEQ) && bound(REMOVED_LAST_SEQ) <= ROWS);

@@ -16,7 +16,7 @@ const POINTS: &[&str] = &[
     "compact.after_commit",
 ];
 /// Maintenance that an operator runs by hand, the first more often.
-const JOBS: &[&str] = &["compact", "compact", "compact-day"];
+const JOBS: &[&str] = &["compact", "compact", "compact", "compact-day", "expire", "orphans"];
 /// The hours that may pass: within a grace period, and beyond all of them.
 const HOURS: &[i64] = &[1, 3, 25, 49];
 /// Steps by which there is a table: without them others fail for that reason.
@@ -46,8 +46,8 @@ pub(crate) enum Step {
     Name { kind: &'static str, pick: usize },
     /// A branch or tag goes.
     DropName { pick: usize },
-    /// Files are merged.
-    Compact { job: &'static str },
+    /// Files are merged, or what nothing needs goes.
+    Run { job: &'static str },
     /// Another engine commits.
     Foreign { work: ForeignWork, on_branch: bool, late: Option<Late>, seed: u64 },
     /// Somebody tries to move `main` back.
@@ -94,7 +94,7 @@ fn any(random: &mut StdRng) -> Step {
         27..46 => Step::Commit,
         46..52 => Step::Name { kind: one_of(random, &["tag", "branch"]), pick },
         52..54 => Step::DropName { pick },
-        54..64 => Step::Compact { job: one_of(random, JOBS) },
+        54..64 => Step::Run { job: one_of(random, JOBS) },
         64..80 => foreign(random),
         80..81 => Step::Rollback { pick },
         81..84 => Step::Expire { pick },

@@ -16,6 +16,10 @@ async fn the_list_is_written_when_names_change_and_not_with_every_commit() {
     assert!(upkeep.list_names(&mut listed).await.unwrap());
     catalog.metastore().protect_table(&vec!["a".to_owned()], "u", true).await.unwrap();
     assert!(upkeep.list_names(&mut listed).await.unwrap());
+    let (levels, name) = (vec!["a".to_owned()], "case-7".to_owned());
+    let hold = LegalHold { levels, name, reason: None, since_ms: 5 };
+    catalog.metastore().set_hold(&hold).await.unwrap();
+    assert!(upkeep.list_names(&mut listed).await.unwrap());
     // Another process finds it right.
     let mut others = ListedThrough::default();
     assert!(!house.other.upkeep().list_names(&mut others).await.unwrap());
@@ -24,6 +28,7 @@ async fn the_list_is_written_when_names_change_and_not_with_every_commit() {
     assert_eq!(lists.len(), 1);
     let list = catalog.read_list(&lists[0]).await.unwrap().unwrap();
     assert_eq!((list.names[0].name.as_str(), list.names[0].is_protected), ("u", true));
+    assert_eq!(list.holds, [hold]);
 }
 
 #[tokio::test]

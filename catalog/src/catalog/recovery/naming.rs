@@ -10,7 +10,7 @@ use crate::{
     location::Location,
     metastore::{
         ChangeSet, DropTerms, Levels, ListedName, NameKind, NameState, NewTable, Properties,
-        ReturningTable, TableOrigin,
+        ReturningTable, TableOrigin, holds::LegalHold,
     },
 };
 use std::{
@@ -34,6 +34,8 @@ pub struct RecoveredNames {
     pub namespaces: BTreeMap<Levels, Properties>,
     /// Tables and views.
     pub tables: Vec<RecoveredTable>,
+    /// The legal holds of all lists.
+    pub holds: Vec<LegalHold>,
 }
 
 /// What names are taken from.
@@ -77,13 +79,21 @@ impl<'a> NameSources<'a> {
         Self { catalog, lists, listed, options }
     }
 
+    /// Whatever was held in any metastore stays held: who repairs can end that.
+    fn holds(&self) -> Vec<LegalHold> {
+        let holds = self.lists.iter().rev().flat_map(|list| &list.holds);
+        let holds: BTreeMap<(&Levels, &str), &LegalHold> =
+            holds.map(|hold| ((&hold.levels, hold.name.as_str()), hold)).collect();
+        holds.into_values().cloned().collect()
+    }
+
     /// Names what was found.
     pub(super) fn name(
         &self,
         mut found: Vec<FoundTable>,
         notes: &mut Vec<RecoveryNote>,
     ) -> RecoveredNames {
-        let mut recovered = RecoveredNames::default();
+        let mut recovered = RecoveredNames { holds: self.holds(), ..RecoveredNames::default() };
         for namespace in self.lists.iter().rev().flat_map(|list| &list.namespaces) {
             recovered.namespaces.insert(namespace.levels.clone(), namespace.properties.clone());
         }
@@ -230,7 +240,14 @@ impl<'a> NameSources<'a> {
         let version = i64::try_from(found.number).unwrap_or(i64::MAX - 1).saturating_add(1);
         let is_protected = listed.is_protected;
         RecoveredTable {
-            returning: ReturningTable { table, version, mark: None, is_protected, dropped },
+            returning: ReturningTable {
+                table,
+                version,
+                mark: None,
+                acked: found.acked,
+                is_protected,
+                dropped,
+            },
             is_managed: found.is_managed,
             last_seq: found.last_seq,
             position: found.position,

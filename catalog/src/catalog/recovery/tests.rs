@@ -6,7 +6,9 @@ use crate::{
         tests::{House, create, house, ident, new_table, set},
         views::tests::new_view,
     },
-    metastore::{Metastore, MetastoreContents, Properties, Watermark, suite, tests::stores},
+    metastore::{
+        Metastore, MetastoreContents, Properties, Watermark, holds::LegalHold, suite, tests::stores,
+    },
     snapshot::{MarkMove, NewSnapshot},
 };
 use iceberg::spec::PrimitiveType;
@@ -49,6 +51,7 @@ fn contents(found: RecoveredCatalog) -> MetastoreContents {
     MetastoreContents {
         namespaces: found.names.namespaces.into_iter().collect(),
         tables: found.names.tables.into_iter().map(|table| table.returning).collect(),
+        holds: found.names.holds,
         holder: Some((Uuid::from_u128(7), 5)),
     }
 }
@@ -77,6 +80,9 @@ async fn everything_that_has_a_name_comes_back_to_either_database() {
     catalog.commit(set("a.t", "k", "v")).await.unwrap();
     catalog.tables().rename(&ident("a.t"), &ident("x.Ü.z.renamed")).await.unwrap();
     catalog.metastore().protect_table(&deep, "renamed", true).await.unwrap();
+    let (name, reason) = ("case-7".to_owned(), Some("court".to_owned()));
+    let hold = LegalHold { levels: suite::levels("x"), name, reason, since_ms: 5 };
+    catalog.metastore().set_hold(&hold).await.unwrap();
     create(catalog, "a.gone").await;
     let dropped = catalog.tables().drop(&ident("a.gone"), true).await.unwrap();
     create(catalog, "a.gone").await;
@@ -95,6 +101,7 @@ async fn everything_that_has_a_name_comes_back_to_either_database() {
             assert_eq!((is.metadata, is.metadata_location), (was.metadata, was.metadata_location));
         }
         assert!(rebuilt.views().has(&ident("a.v")).await.unwrap());
+        assert_eq!(metastore.hold_over(&deep).await.unwrap(), Some(hold.clone()));
         let protected = metastore.protected(9).await.unwrap();
         assert_eq!(protected, [(deep.clone(), "renamed".to_owned())]);
         let trash = rebuilt.trash().list().await.unwrap();

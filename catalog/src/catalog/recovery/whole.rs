@@ -17,6 +17,7 @@ use crate::{
     manifest_file,
     metadata_file::refs,
     metastore::{ChangeSet, Watermark},
+    retention, row_sum,
     snapshot::read_list,
 };
 use iceberg::{
@@ -117,6 +118,10 @@ impl Recovery<'_> {
         write.encoded = Some(Arc::new(encoded));
         write.changes = ChangeSet::making(&updates);
         write.watermark = mark;
+        if retention::is_managed(&write.metadata) {
+            // Rows that come again are counted again.
+            write.acked_anew = Some(row_sum::acked(&write.metadata, Some(to)));
+        }
         check_made(&catalog.publish(std::slice::from_ref(&write)).await?, table)?;
         Ok(write.loaded())
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    commit::FIRST_SEQ,
+    commit::{COMPACTION, FIRST_SEQ},
     metastore::DropTerms,
     retention::MANAGED,
     row_sum::{ROWS_SUM, ROWS_SUM_BASIS},
@@ -203,7 +203,7 @@ async fn sums_and_numbers_of_rows_are_told_by_this_server_alone() {
     let house = house().await;
     let made = managed(&house).await;
     let theirs = create(&house.catalog, "a.t").await;
-    for key in [FIRST_SEQ, ROWS_SUM, ROWS_SUM_BASIS] {
+    for key in [FIRST_SEQ, COMPACTION, ROWS_SUM, ROWS_SUM_BASIS] {
         let mut updates = add_snapshot(&made, 1, &own_list(&made, 1));
         updates[0]["snapshot"]["summary"][key] = json!("1");
         let refused = house.catalog.commit(change("a.events", on_main(None), updates)).await;

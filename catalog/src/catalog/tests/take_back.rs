@@ -4,6 +4,7 @@ use super::{late_client::*, live::*, places::strict, row_delta::*, *};
 use crate::{
     ancestors,
     commit::{self, COMPACTION, MERGED},
+    row_sum::ROWS_SUM_BASIS,
 };
 use iceberg::spec::{DataFile, FormatVersion, ManifestFile, ManifestList, Operation};
 use rand::{
@@ -107,6 +108,9 @@ async fn a_late_delete_has_the_files_that_compaction_replaced_live_again() {
     ] {
         assert_eq!(summary[key], value, "{key}");
     }
+    // Its rows are those of the snapshot before it, so nobody has to sum them up.
+    let before = compacted.metadata.current_snapshot_id().unwrap();
+    assert_eq!(summary[ROWS_SUM_BASIS], before.to_string());
     // A repeat finds it, and compaction begins anew.
     assert_eq!(catalog.commit(late).await.unwrap().version, now.version);
     let again = compaction(&now, BOTH, &[("d1", "f1")], &[("f9", 19)]);

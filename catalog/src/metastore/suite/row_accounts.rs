@@ -72,4 +72,11 @@ pub(crate) async fn row_accounts(store: &Metastore) {
     assert_eq!(made, SwapOutcome::Done);
     let (_, account) = store.row_account(id(3)).await.unwrap().unwrap();
     assert_eq!(account, RowAccount { acked: rows(&[8, 9]), checkpoint: None });
+
+    // `main` goes back, and what was found of the snapshots after that is forgotten.
+    let back = PointerSwap { acked_anew: Some(rows(&[8])), ..swap(id(3), 1, "m2") };
+    store.note_rows(id(3), None, &found).await.unwrap();
+    store.commit(&[back]).await.unwrap();
+    let (_, account) = store.row_account(id(3)).await.unwrap().unwrap();
+    assert_eq!(account, RowAccount { acked: rows(&[8]), checkpoint: None });
 }

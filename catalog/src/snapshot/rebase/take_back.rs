@@ -24,6 +24,7 @@ use crate::{
     ancestors, commit,
     error::CatalogError,
     location::Location,
+    row_sum::{self, RowChange},
     snapshot::{self, changes::FileKey, entries::FileEntry, manifests, summary},
     storage::Storage,
 };
@@ -327,8 +328,13 @@ impl RevertPlan {
             listed.push(manifest);
         }
         writer.list(listed.into_iter(), Some(table.head.snapshot_id())).await?;
+        let operation = Operation::Replace;
         let own = [(commit::COMPACTION.to_owned(), commit::TAKEN_BACK.to_owned())];
-        let own = summary::own(before, &Operation::Replace, &BTreeMap::from(own));
+        let mut own = summary::own(before, &operation, &BTreeMap::from(own));
+        // The table has the same rows, so their sum goes on.
+        let sums =
+            row_sum::entries(Some(table.head.as_ref()), &operation, Some(RowChange::default()));
+        own.extend(sums.into_iter().map(|(key, value)| (key.to_owned(), value)));
         let files = summary::SummaryCounts::of(added.iter(), self.live_outputs.values());
         Ok(Snapshot::builder()
             .with_snapshot_id(writer.snapshot_id())
@@ -337,7 +343,7 @@ impl RevertPlan {
             .with_timestamp_ms(snapshot::timestamp_ms(base, now_ms))
             .with_manifest_list(writer.list_location())
             .with_summary(Summary {
-                operation: Operation::Replace,
+                operation,
                 additional_properties: summary::entries(before, &own, &files, counts),
             })
             .with_schema_id(base.current_schema_id())

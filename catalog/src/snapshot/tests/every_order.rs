@@ -1,8 +1,9 @@
 //! Every order of a few steps of those who work on one table: a writer, a compactor, a client that comes late,
 //! an expirer and a cleaner. The states are searched breadth first, each of them once.
 //!
-//! What they do is done by the functions that commits run: [`build`], [`rebase`], [`obsolete`]. The cleaner
-//! deletes at once what a commit leaves to it, without the grace that readers have.
+//! What they do is done by the functions that commits run: [`build`], [`obsolete`], and [`rebase`], which takes
+//! compaction back for the client. The cleaner deletes at once what a commit leaves to it, without the grace
+//! that readers have.
 
 mod state;
 
@@ -159,7 +160,7 @@ impl OrderSearch {
         let file = state.new_file(FileContents::Rows(rows));
         let (operation, read, added) = (Operation::Replace, Some(read), vec![file]);
         // As compaction has it.
-        let summary = BTreeMap::from([("icecore.commit-id".to_owned(), "rewrite".to_owned())]);
+        let summary = BTreeMap::from([(commit::COMPACTION.to_owned(), commit::MERGED.to_owned())]);
         let new =
             NewSnapshot { operation, read, added, removed, summary, ..NewSnapshot::default() };
         match self.built(state, &new).await {
@@ -206,7 +207,7 @@ impl OrderSearch {
             true => Some(updates),
             false => {
                 let adds = DeleteFile { path: file, about: Some(about), spec_id: 0 };
-                self.rebased(state, (base, &updates), adds).await
+                Box::pin(self.rebased(state, (base, &updates), adds)).await
             }
         };
         let Some(updates) = taken else {
@@ -215,6 +216,12 @@ impl OrderSearch {
         };
         self.count(if is_newest { "deletes in time" } else { "deletes rebased" });
         let mut rows = state.shown[&state.head()].clone();
+        // A compaction that is taken back comes before the client's own snapshot, and changes no row.
+        for update in &updates {
+            if let TableUpdate::AddSnapshot { snapshot } = update {
+                state.shown.insert(snapshot.snapshot_id(), rows.clone());
+            }
+        }
         let at = rows.iter().position(|other| *other == row);
         rows.remove(at.unwrap_or_else(|| panic!("{:?}: row {row} is not there", state.trail)));
         state.apply(&updates);
@@ -224,7 +231,7 @@ impl OrderSearch {
 
     /// What is applied for a commit that came too late; none if it is refused.
     async fn rebased(
-        &self,
+        &mut self,
         state: &TableState,
         (base, updates): (i64, &[TableUpdate]),
         adds: DeleteFile,
@@ -235,12 +242,29 @@ impl OrderSearch {
         };
         let late = rebase::late(&state.metadata, &[requirement], updates)?;
         let adds = OnlyAdds { deletes: vec![adds] };
-        let (storage, metadata, now_ms) = (&self.storage, &state.metadata, state.now_ms);
-        match rebase::rebase(storage, metadata, &late, &adds, now_ms).await {
-            Ok(rebased) => rebased.map(|rebased| rebased.updates),
-            Err(CatalogError::CommitFailed(_)) => None,
-            Err(cause) => panic!("{:?}: {cause}", state.trail),
+        let (storage, now_ms) = (&self.storage, state.now_ms);
+        let works = rebase::work_of(storage, &state.metadata, &late, Some(&adds)).await;
+        let works = works.unwrap()?;
+        let refused = |cause: CatalogError| match cause {
+            CatalogError::CommitFailed(_) => None,
+            cause => panic!("{:?}: {cause}", state.trail),
+        };
+        let reverted = match rebase::revert(storage, &state.metadata, &late, &works, now_ms).await {
+            Ok(reverted) => reverted,
+            Err(cause) => return refused(cause),
+        };
+        let (base, mut updates) = match &reverted {
+            Some(reverted) => (&reverted.metadata, reverted.updates.clone()),
+            None => (&state.metadata, Vec::new()),
+        };
+        match rebase::rebase(storage, base, &late, &works, now_ms).await {
+            Ok(rebased) => updates.extend(rebased.updates),
+            Err(cause) => return refused(cause),
         }
+        if reverted.is_some() {
+            self.count("compactions taken back");
+        }
+        Some(updates)
     }
 
     async fn expire(&mut self, state: &mut TableState, removed: Vec<i64>) -> bool {
@@ -367,6 +391,7 @@ async fn no_order_of_steps_loses_or_doubles_a_row_or_deletes_a_file_in_use() {
         "deletes in time",
         "deletes rebased",
         "deletes refused",
+        "compactions taken back",
         "data files queued",
     ] {
         assert!(search.taken.contains_key(what), "no {what} in {} states", seen.len());
