@@ -29,6 +29,7 @@ pub(super) async fn start(
         wal: wal.clone(),
         catalog: catalog.clone(),
         ids: ids.clone(),
+        owner: owner.clone(),
         faults: config.faults.clone(),
     };
     let erasures = Erasures::new(parts, &config.data_dir);
