@@ -228,6 +228,31 @@ async fn an_erasure_that_a_restored_metastore_does_not_know_is_applied_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_in_the_way_holds_up_no_other() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    server.commit("shop").await;
+    let updates = json!([{"action": "set-properties", "updates": {"gc.enabled": "false"}}]);
+    let body = json!({"requirements": [], "updates": updates}).to_string();
+    let letters = "/catalog/v1/namespaces/shop/tables/dead_letters";
+    assert_eq!(server.post(letters, "application/json", body).await.status(), 200);
+    let id = begin(&server, "ann").await;
+    let stopped = loop {
+        let now = report(&server, &id).await;
+        if now.error.is_some() {
+            break now;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(stopped.status, ErasureStatus::History);
+    assert!(stopped.error.as_ref().unwrap().contains("gc.enabled"), "{stopped:?}");
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(3), "{listed}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hold_refuses_it_and_a_dry_run_only_counts() {
     let clock = Clock::manual(NOW_MS);
     let server = start(&clock, &[]).await;
