@@ -12,6 +12,8 @@
 mod ledger;
 mod limits;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     maintenance::{
