@@ -19,10 +19,9 @@ impl Erasures {
         let mut limits = Vec::new();
         for backup in catalog.metastore().backups().await?.into_iter().take(NAMED_MAX) {
             limits.push(format!(
-                "the backup `{}` of {} in `{}` has what was there then: forget and delete it",
+                "the backup `{}` of {} has what was there then: forget and delete it",
                 backup.id,
-                rfc3339(backup.begun_ms),
-                backup.place
+                rfc3339(backup.begun_ms)
             ));
         }
         for table in others {
