@@ -28,7 +28,7 @@ pub const VALUE_BYTES_MAX: usize = 1024;
 const DOCUMENTS: [&str; 4] = ["before", "after", "data", "payload"];
 /// The one among them that may have a whole event: of a dead letter, or of one that columns do not hold.
 const EVENT: &str = "payload";
-/// Members of an event that are documents, or events.
+/// ObjectMembers of an event that are documents, or events.
 const NESTED: [usize; 6] = [BEFORE, AFTER, DATA, PAYLOAD, WRAPPED, EVENT_LIST];
 /// How deep they are looked into: a list of events, a wrapper, an event that was kept, its document.
 const NESTING_MAX: u8 = 4;
@@ -158,7 +158,7 @@ impl Subject {
 
     /// Whether a document has it at its top, or in those documents that it has down to `nesting`.
     fn is_in_text(&self, text: &str, collection: Option<&str>, nesting: u8) -> bool {
-        if let Ok(Members(members)) = serde_json::from_str(text) {
+        if let Ok(ObjectMembers(members)) = serde_json::from_str(text) {
             return self.is_in_members(&members, collection, nesting);
         }
         if let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(text) {
@@ -239,9 +239,9 @@ fn is_text(value: &str, text: &str) -> bool {
 }
 
 /// The members of a document: all of one name, which a map would not keep.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+struct ObjectMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for ObjectMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(MemberVisitor)
     }
@@ -250,17 +250,17 @@ impl<'de> Deserialize<'de> for Members<'de> {
 struct MemberVisitor;
 
 impl<'de> Visitor<'de> for MemberVisitor {
-    type Value = Members<'de>;
+    type Value = ObjectMembers<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectMembers<'de>, A::Error> {
         let mut members = Vec::new();
         while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
             members.push(member);
         }
-        Ok(Members(members))
+        Ok(ObjectMembers(members))
     }
 }
