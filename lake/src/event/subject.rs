@@ -28,7 +28,7 @@ pub const VALUE_BYTES_MAX: usize = 1024;
 const DOCUMENTS: [&str; 4] = ["before", "after", "data", "payload"];
 /// The one among them that may have a whole event: of a dead letter, or of one that columns do not hold.
 const EVENT: &str = "payload";
-/// ObjectMembers of an event that are documents, or events.
+/// Members of an event that are documents, or events.
 const NESTED: [usize; 6] = [BEFORE, AFTER, DATA, PAYLOAD, WRAPPED, EVENT_LIST];
 /// How deep they are looked into: a list of events, a wrapper, an event that was kept, its document.
 const NESTING_MAX: u8 = 4;
