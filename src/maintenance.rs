@@ -151,7 +151,7 @@ pub const JOBS: &[JobLine] = &[
         every: Duration::from_secs(5),
         cron: None,
         woken_by: Some("a request for an erasure"),
-        is_leased: true,
+        is_leased: false,
         about: "takes the rows of a subject out of tables, branches and history",
     },
     JobLine {

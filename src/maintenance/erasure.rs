@@ -12,12 +12,15 @@
 mod ledger;
 mod limits;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     maintenance::{
         planned::RunRequest,
         scope::{ACTOR, hold_of, tables_of},
     },
+    owner::LogOwnership,
     store::{Store, StoreError, StoredErasure},
     tasks::{Job, Progress},
 };
@@ -56,6 +59,8 @@ use tracing::{info, warn};
 
 /// Most erasures that go on at a time.
 const OPEN_MAX: usize = 100;
+/// Most files whose counts are kept for all of them, before the erasure that comes next.
+const SCANNED_MAX: usize = 2_000_000;
 
 /// Why an erasure is not begun, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +120,8 @@ pub struct ErasureParts {
     pub catalog: Catalog,
     /// Ids of erasures, files and commits.
     pub ids: IdGenerator,
+    /// Whether this server takes the events.
+    pub owner: LogOwnership,
     /// Where a test makes it stop.
     pub faults: Failpoints,
 }
@@ -220,6 +227,15 @@ impl Erasures {
         for entry in unknown.into_values() {
             store.add_erasure(&entry.into_stored(through, false)).await?;
         }
+        // Positions of a log that is gone are none of this one: an erasure would wait for what comes.
+        let is_ahead = |known: &&StoredErasure| {
+            !known.report.status.is_ended() && through < known.report.log.through
+        };
+        for known in stored.iter().filter(is_ahead) {
+            let mut changed = known.clone();
+            changed.report.log.through = through;
+            store.note_erasure(&changed, known.report.status).await?;
+        }
         let is_copied = |known: &&StoredErasure| {
             known.report.dry_run || kept.contains_key(&known.report.erasure)
         };
@@ -250,7 +266,12 @@ impl Erasures {
         let request = RunRequest { levels: Some(levels.to_vec()), table: None, dry_run: false };
         let catalog = &self.parts.catalog;
         let (mut own, mut others) = (Vec::new(), Vec::new());
-        for table in tables_of(catalog, &request).await? {
+        let names = match tables_of(catalog, &request).await {
+            // It was dropped: nothing is left to erase.
+            Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
+            names => names?,
+        };
+        for table in names {
             match catalog.tables().load(&table).await {
                 // It was dropped meanwhile.
                 Err(CatalogError::NoSuchTable(_)) => (),
@@ -294,12 +315,27 @@ impl Job for EraseRows {
     /// A step of each erasure. One that fails does not hold up the others: its report says why, and the
     /// next tick tries again.
     async fn tick(&mut self) -> Result<Progress, EraseError> {
+        if let Err(cause) = self.erasures.parts.owner.check() {
+            // Positions of the log say nothing here: who takes the events goes on.
+            self.scans.clear();
+            return Ok(Progress::Skipped(cause.to_string()));
+        }
         let open = self.erasures.parts.store.open_erasures().await?;
-        let is_open = |id: &String| open.iter().any(|erasure| erasure.report.erasure == *id);
-        self.scans.retain(|id, _| is_open(id));
+        let is_searched = |id: &String| {
+            open.iter().map(|erasure| &erasure.report).any(|report| {
+                let searches =
+                    matches!(report.status, ErasureStatus::Count | ErasureStatus::Rewrite);
+                searches && report.erasure == *id
+            })
+        };
+        self.scans.retain(|id, _| is_searched(id));
         let (mut has_worked, mut is_more) = (false, false);
         for erasure in open {
             let (before, id) = (erasure.report.status, erasure.report.erasure.clone());
+            if SCANNED_MAX < self.scans.values().map(ScannedFiles::count).sum::<usize>() {
+                // They are looked through again.
+                self.scans.clear();
+            }
             let scanned = self.scans.entry(id).or_default();
             let mut changed = erasure.clone();
             changed.report.error = None;

@@ -29,10 +29,12 @@ pub(super) async fn start(
         wal: wal.clone(),
         catalog: catalog.clone(),
         ids: ids.clone(),
+        owner: owner.clone(),
         faults: config.faults.clone(),
     };
     let erasures = Erasures::new(parts, &config.data_dir);
-    if owner.check().is_ok() {
+    // What else is in the way may be gone in a while, and each run looks.
+    if owner.check_owner().is_ok() {
         let reconciled = erasures.reconcile().await;
         reconciled.map_err(|cause| StartError::Erasures(Box::new(cause)))?;
         let (job, wake) = erasures.job();

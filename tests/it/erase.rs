@@ -101,7 +101,7 @@ async fn fill(server: &TestServer) {
     tag(server, "old", "tag").await;
     tag(server, "b", "branch").await;
     send(server, &json!([event("e6", "a", "ann")])).await;
-    let refused = json!([{"id": "x", "ns": "shop", "user_id": "ann"},
+    let refused = json!([{"id": "x", "ns": "shop", "data": {"user_id": "ann"}},
         {"id": "y", "ns": "shop", "user_id": "bea"}]);
     let reply = send(server, &refused).await;
     assert_eq!(reply["errors"].as_array().map(Vec::len), Some(2), "{reply}");
@@ -208,12 +208,47 @@ async fn an_erasure_that_a_restored_metastore_does_not_know_is_applied_again() {
     // As the folder has it, where the metastore is of a time before.
     let line = json!({"erasure": "01K5P0000000000000000000AA", "levels": ["shop"],
         "subject": {"user_id": "ann"}, "requested_ms": NOW_MS});
-    std::fs::write(folder.path().join("erasures.ndjson"), format!("{line}\n")).unwrap();
+    let of_gone = json!({"erasure": "01K5P0000000000000000000AB", "levels": ["gone"],
+        "subject": {"user_id": "ann"}, "requested_ms": NOW_MS});
+    let lines = format!("{line}\n{of_gone}\n");
+    std::fs::write(folder.path().join("erasures.ndjson"), lines).unwrap();
     let server = TestServer::start_at(folder, SETTINGS, clock.clone()).await;
     server.commit("shop").await;
     let id = line["erasure"].as_str().unwrap();
     reach(&server, id, ErasureStatus::Files).await;
     assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]));
+    // A namespace that is gone has nothing to erase, and that is no failure.
+    clock.advance_ms(GRACE_MS);
+    reach(&server, id, ErasureStatus::Done).await;
+    let of_gone = format!("/v1/gone/erase/{}", of_gone["erasure"].as_str().unwrap());
+    let report: ErasureReport = server.get(&of_gone).await.json().await.unwrap();
+    assert_eq!(report.error, None);
+    assert!(!matches!(report.status, ErasureStatus::Log | ErasureStatus::Count), "{report:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_in_the_way_holds_up_no_other() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    server.commit("shop").await;
+    let updates = json!([{"action": "set-properties", "updates": {"gc.enabled": "false"}}]);
+    let body = json!({"requirements": [], "updates": updates}).to_string();
+    let letters = "/catalog/v1/namespaces/shop/tables/dead_letters";
+    assert_eq!(server.post(letters, "application/json", body).await.status(), 200);
+    let id = begin(&server, "ann").await;
+    let stopped = loop {
+        let now = report(&server, &id).await;
+        if now.error.is_some() {
+            break now;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(stopped.status, ErasureStatus::History);
+    assert!(stopped.error.as_ref().unwrap().contains("gc.enabled"), "{stopped:?}");
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(3), "{listed}");
     server.stop().await;
 }
 

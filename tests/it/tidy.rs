@@ -49,7 +49,7 @@ const MAY_USE: MayUse = &[
         "maintenance",
         &[
             "blocking", "cron", "store", "wal", "event", "table", "clock", "ids", "faults",
-            "tasks", "metrics",
+            "tasks", "metrics", "owner",
         ],
     ),
     // edge

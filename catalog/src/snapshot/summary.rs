@@ -138,14 +138,14 @@ pub(super) fn entries(
     entries
 }
 
-/// The writer's own entries; with `replace` and `delete` also those of the parent that still hold.
+/// The writer's own entries; of all but an append also those of the parent that still hold.
 pub(super) fn own(
     parent: Option<&Summary>,
     operation: &Operation,
     entries: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let mut own = entries.clone();
-    if matches!(operation, Operation::Replace | Operation::Delete) {
+    if *operation != Operation::Append {
         for key in KEPT_WITHOUT_ROWS {
             let of_parent = parent.and_then(|parent| parent.additional_properties.get(key));
             if let Some(value) = of_parent {

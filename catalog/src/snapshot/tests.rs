@@ -720,6 +720,27 @@ async fn a_delete_tells_how_far_the_table_is_and_what_it_took() {
     }
 }
 
+#[tokio::test]
+async fn an_overwrite_tells_how_far_the_table_is_as_the_snapshot_before_it() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let file = table.file("a");
+    let built = table.build(vec![file.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let new = NewSnapshot {
+        operation: Operation::Overwrite,
+        read: Some(built.snapshot_id),
+        added: vec![table.file("a")],
+        removed: vec![file],
+        ..NewSnapshot::default()
+    };
+    let (storage, base) = (&table.storage, &table.metadata);
+    let built = build(storage, base, &new, &ReadManifests::default(), table.now_ms).await.unwrap();
+    table.apply(built.updates);
+    let id = built.snapshot_id;
+    assert_eq!(property(&table.metadata, id, commit::LAST_SEQ), Some("9"));
+    assert_eq!(property(&table.metadata, id, commit::FIRST_SEQ), None, "no row comes with it");
+}
+
 fn is_forked(table: &Table) -> bool {
     obsolete::history(&table.metadata) != SnapshotHistory::OneLine
 }

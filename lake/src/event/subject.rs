@@ -1,28 +1,37 @@
 //! Whose rows an erasure takes: a person, a document or one event, by a member that events have.
 //!
 //! A row is the subject's where the column of that member has its value, or a document of the row
-//! (`before`, `after`, `data`, `payload`) has it at its top, under any name that an event may use for it.
+//! (`before`, `after`, `data`, `payload`) has it at its top, under any name that an event may use for it. An
+//! event that a `payload` has is looked through as if it had columns of its own.
 //! Its one invariant: a document that is no JSON is looked through as text, so damage hides nobody.
 
 #[cfg(test)]
 mod tests;
 
 use crate::event::{
-    dead_letter,
-    names::{self, COLLECTION, ID, KEY},
+    dead_letter, digest,
+    names::{
+        self, AFTER, BEFORE, COLLECTION, DATA, EVENT_LIST, ID, KEPT_EVENT, KEY, PAYLOAD, WRAPPED,
+    },
 };
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use icecore_schemas::erasure::ErasureSubject;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::value::{RawValue, Value};
 
 /// Longest value of a subject, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// Columns that are looked into.
 const DOCUMENTS: [&str; 4] = ["before", "after", "data", "payload"];
+/// The one among them that may have a whole event: of a dead letter, or of one that columns do not hold.
+const EVENT: &str = "payload";
+/// Members of an event that are documents, or events.
+const NESTED: [usize; 6] = [BEFORE, AFTER, DATA, PAYLOAD, WRAPPED, EVENT_LIST];
+/// How deep they are looked into: a list of events, a wrapper, an event that was kept, its document.
+const NESTING_MAX: u8 = 4;
 /// Columns that say more of a row: the collection of its documents, and how a dead letter keeps its bytes.
 const BESIDE: [&str; 2] = ["collection", "detail"];
 
@@ -115,10 +124,10 @@ impl Subject {
             let is_own = |column: &Option<&StringArray>| {
                 cell(*column, row) == Some(self.value.as_str()) && self.is_within(collection)
             };
-            let has = |column: &Option<&StringArray>| {
-                cell(*column, row).is_some_and(|text| self.is_in(text, collection, detail))
+            let has = |(column, name): (&Option<&StringArray>, &str)| {
+                cell(*column, row).is_some_and(|text| self.is_in((name, text), collection, detail))
             };
-            own.iter().any(is_own) || documents.iter().any(has)
+            own.iter().any(is_own) || documents.iter().zip(DOCUMENTS).any(has)
         };
         BooleanArray::from((0..rows).map(is_of).collect::<Vec<bool>>())
     }
@@ -129,34 +138,86 @@ impl Subject {
     }
 
     /// Whether a document of a row has it; one of a dead letter as its `detail` says.
-    fn is_in(&self, text: &str, collection: Option<&str>, detail: Option<&str>) -> bool {
+    fn is_in(
+        &self,
+        (name, text): (&str, &str),
+        collection: Option<&str>,
+        detail: Option<&str>,
+    ) -> bool {
         let bytes = detail.map(|detail| dead_letter::bytes_of(text, detail));
         let decoded = bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes));
         let text = decoded.as_deref().unwrap_or(text);
-        // An escape may stand for any character of it.
-        if !text.contains(&self.value) && !text.contains('\\') {
+        // An escape may stand for any character of it, and a number is written in many ways.
+        let is_numeric =
+            self.value.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        if !is_numeric && !text.contains(&self.value) && !text.contains('\\') {
             return false;
         }
-        match serde_json::from_str::<TopMembers>(text) {
-            Ok(members) => members.0.iter().any(|members| self.is_named(members, collection)),
-            // It is JSON, and has no members.
-            Err(cause) if cause.is_data() => false,
-            Err(_) => text.contains(&self.quoted),
-        }
+        self.is_in_text(text, collection, if name == EVENT { NESTING_MAX } else { 0 })
     }
 
-    fn is_named(&self, members: &[(String, Value)], collection: Option<&str>) -> bool {
-        let means = |name: &str, slot| names::find(name).is_some_and(|known| known.slot == slot);
-        let mut own = members.iter().filter(|(name, _)| means(name, self.slot));
-        if !own.any(|(_, value)| is_text(value, &self.value)) {
-            return false;
+    /// Whether a document has it at its top, or in those documents that it has down to `nesting`.
+    fn is_in_text(&self, text: &str, collection: Option<&str>, nesting: u8) -> bool {
+        if let Ok(ObjectMembers(members)) = serde_json::from_str(text) {
+            return self.is_in_members(&members, collection, nesting);
         }
-        let Some(wanted) = self.collection.as_deref() else { return true };
-        let mut said = members.iter().filter(|(name, _)| means(name, COLLECTION)).peekable();
-        match said.peek() {
-            Some(_) => said.any(|(_, value)| is_text(value, wanted)),
-            None => collection == Some(wanted),
+        if let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(text) {
+            let mut objects =
+                elements.into_iter().map(RawValue::get).filter(|element| element.starts_with('{'));
+            return objects.any(|element| self.is_in_text(element, collection, nesting));
         }
+        // Other JSON has no members.
+        let has_members = text.trim_start().starts_with(['{', '[']);
+        let is_damaged = has_members || serde_json::from_str::<IgnoredAny>(text).is_err();
+        is_damaged && (text.contains(&self.quoted) || self.is_unquoted_in(text))
+    }
+
+    /// Whether a text that is no JSON has the value without quotes after a name of the member.
+    fn is_unquoted_in(&self, text: &str) -> bool {
+        text.match_indices(self.value.as_str()).any(|(at, found)| {
+            let after = text[at + found.len()..].chars().next();
+            let is_whole = after.is_none_or(|next| {
+                !next.is_ascii_alphanumeric() && !matches!(next, '.' | '+' | '-' | '_')
+            });
+            let before = text[..at].trim_end().strip_suffix(':');
+            let before = before.and_then(|before| before.trim_end().strip_suffix('"'));
+            let name = before.and_then(|before| before.rsplit('"').next());
+            is_whole && name.is_some_and(|name| slot_of(name) == Some(self.slot))
+        })
+    }
+
+    fn is_in_members(
+        &self,
+        members: &[(String, &RawValue)],
+        collection: Option<&str>,
+        nesting: u8,
+    ) -> bool {
+        let of = |slot: usize| {
+            let named = members.iter().filter(move |(name, _)| slot_of(name) == Some(slot));
+            named.map(|(_, value)| value.get())
+        };
+        let wanted = self.collection.as_deref();
+        let is_within = wanted.is_none_or(|wanted| {
+            let mut said = of(COLLECTION).peekable();
+            match said.peek() {
+                Some(_) => said.any(|value| is_text(value, wanted)),
+                None => collection == Some(wanted),
+            }
+        });
+        if is_within && of(self.slot).any(|value| is_text(value, &self.value)) {
+            return true;
+        }
+        let Some(nesting) = nesting.checked_sub(1) else { return false };
+        // What the document says of the collection holds for those in it.
+        let collection = wanted.filter(|_| is_within);
+        let is_in = |value: &str| {
+            value.starts_with(['{', '[']) && self.is_in_text(value, collection, nesting)
+        };
+        let is_kept = |value: &str| {
+            serde_json::from_str::<String>(value)
+                .is_ok_and(|text| self.is_in_text(&text, collection, nesting))
+        };
+        NESTED.iter().any(|slot| of(*slot).any(is_in)) || of(KEPT_EVENT).any(is_kept)
     }
 }
 
@@ -164,50 +225,42 @@ fn cell(column: Option<&StringArray>, row: usize) -> Option<&str> {
     column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
 }
 
-/// Whether a JSON value is this text, or a number that is written so.
-fn is_text(value: &Value, text: &str) -> bool {
-    match value {
-        Value::String(own) => own == text,
-        Value::Number(number) => number.to_string() == text,
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+fn slot_of(name: &str) -> Option<usize> {
+    names::find(name).map(|known| known.slot)
+}
+
+/// Whether a JSON value is this text, or a number that is written so or has that name.
+fn is_text(value: &str, text: &str) -> bool {
+    match value.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(value).is_ok_and(|own| own == text),
+        Some(b'-' | b'0'..=b'9') => value == text || digest::name(value) == text,
+        _ => false,
     }
 }
 
-/// The members of a document, or of each document of an array: all of one name, which a map would not
-/// keep.
-struct TopMembers(Vec<Vec<(String, Value)>>);
+/// The members of a document: all of one name, which a map would not keep.
+struct ObjectMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for TopMembers {
+impl<'de> Deserialize<'de> for ObjectMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(MemberVisitor)
+        deserializer.deserialize_map(MemberVisitor)
     }
 }
 
 struct MemberVisitor;
 
 impl<'de> Visitor<'de> for MemberVisitor {
-    type Value = TopMembers;
+    type Value = ObjectMembers<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON object, or an array of some")
+        f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TopMembers, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectMembers<'de>, A::Error> {
         let mut members = Vec::new();
-        while let Some(member) = map.next_entry::<String, Value>()? {
+        while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
             members.push(member);
         }
-        Ok(TopMembers(vec![members]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<TopMembers, A::Error> {
-        let mut all = Vec::new();
-        while let Some(element) = elements.next_element::<Value>()? {
-            // A repeated name within an element counts once: an array is no form of an event.
-            if let Value::Object(members) = element {
-                all.push(members.into_iter().collect());
-            }
-        }
-        Ok(TopMembers(all))
+        Ok(ObjectMembers(members))
     }
 }

@@ -44,13 +44,14 @@ use std::{
     pin::pin,
     sync::Arc,
 };
+use xxhash_rust::xxh3::xxh3_128;
 
 /// The value of [`REASON`] of a snapshot without rows that were erased.
 pub const REASON_ERASE: &str = "erase";
 /// Entry of a snapshot summary: the erasure that it was made for.
 pub const ERASURE: &str = "icecore.erasure";
-/// Most files whose counts are kept, some 200 bytes each; others are read again.
-const SCANNED_MAX: usize = 200_000;
+/// Most files whose counts are kept, some 50 bytes each; others are read again.
+const SCANNED_MAX: usize = 2_000_000;
 
 /// Tells of rows with these columns, where their table has them, which ones are meant.
 type RowTest = dyn Fn(&[Option<ArrayRef>], usize) -> BooleanArray + Send + Sync;
@@ -163,7 +164,44 @@ fn may_be(column: &ColumnBounds, value: &str) -> bool {
 
 /// How many rows of data files meet a condition. Data files never change, so what was counted holds.
 #[derive(Clone, Debug, Default)]
-pub struct ScannedFiles(HashMap<String, u64>);
+pub struct ScannedFiles(HashMap<u128, u64>);
+
+impl ScannedFiles {
+    /// How many files' counts are kept.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Rows that meet a condition, those of each data file once, in whatever snapshots it is.
+#[derive(Clone, Debug, Default)]
+pub struct MatchedRows(HashMap<u128, u64>);
+
+impl MatchedRows {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many files have some.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+/// What a file is known by.
+fn key(file: &PlannedFile) -> u128 {
+    xxh3_128(file.location.as_bytes())
+}
 
 /// A data file with rows that meet a condition.
 #[derive(Clone, Debug)]
@@ -183,7 +221,7 @@ pub struct MatchedFiles {
     pub deletes: DeleteIndex,
 }
 
-/// The data files of a snapshot with rows that meet a condition.
+/// The first data files of a snapshot with rows that meet a condition, at most `limit` of them.
 ///
 /// # Errors
 /// [`ErasureError`]
@@ -192,27 +230,21 @@ pub async fn matched_files(
     snapshot_id: i64,
     condition: &RowCondition,
     scanned: &mut ScannedFiles,
+    limit: usize,
 ) -> Result<MatchedFiles, ErasureError> {
-    let ids = condition.ids(source.metadata);
-    let columns = FileColumns::of(source.metadata, &ids).map_err(ReadError::Unsupported)?;
-    let condition_of_table = condition.within(source.metadata, &ids);
+    let search = FileSearch::new(source, condition)?;
     let listed = source.list(snapshot_id, &Filter::True).await?;
     let mut plans = pin!(reader::plans(source, listed, Filter::True));
     let mut found = MatchedFiles::default();
-    while let Some(plan) = plans.try_next().await? {
+    while found.files.len() < limit
+        && let Some(plan) = plans.try_next().await?
+    {
         let before = found.files.len();
         for file in plan.files {
-            let rows = match scanned.0.get(&file.location) {
-                Some(rows) => *rows,
-                None if !condition.may_have(source.metadata, &file) => 0,
-                None => {
-                    let rows = count(source, &file, &columns, &condition_of_table).await?;
-                    if scanned.0.len() < SCANNED_MAX {
-                        scanned.0.insert(file.location.clone(), rows);
-                    }
-                    rows
-                }
-            };
+            if limit <= found.files.len() {
+                break;
+            }
+            let rows = search.rows(&file, scanned).await?;
             if 0 < rows {
                 found.files.push(MatchedFile { file, rows });
             }
@@ -223,6 +255,71 @@ pub async fn matched_files(
         }
     }
     Ok(found)
+}
+
+/// Adds the rows of a snapshot's data files that meet a condition to those that were found; whether there
+/// were any.
+///
+/// # Errors
+/// [`ErasureError`]
+pub async fn count_rows(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    condition: &RowCondition,
+    scanned: &mut ScannedFiles,
+    found: &mut MatchedRows,
+) -> Result<bool, ErasureError> {
+    let search = FileSearch::new(source, condition)?;
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let mut has_some = false;
+    while let Some(plan) = plans.try_next().await? {
+        for file in plan.files {
+            let rows = search.rows(&file, scanned).await?;
+            if 0 < rows {
+                has_some = true;
+                found.0.insert(key(&file), rows);
+            }
+        }
+    }
+    Ok(has_some)
+}
+
+/// How rows are looked for in the files of a table.
+struct FileSearch<'a> {
+    source: ManifestSource<'a>,
+    condition: &'a RowCondition,
+    columns: FileColumns,
+    of_table: TableCondition,
+}
+
+impl<'a> FileSearch<'a> {
+    fn new(source: ManifestSource<'a>, condition: &'a RowCondition) -> Result<Self, ErasureError> {
+        let ids = condition.ids(source.metadata);
+        let columns = FileColumns::of(source.metadata, &ids).map_err(ReadError::Unsupported)?;
+        let of_table = condition.within(source.metadata, &ids);
+        Ok(Self { source, condition, columns, of_table })
+    }
+
+    /// How many rows of a file meet the condition.
+    async fn rows(
+        &self,
+        file: &PlannedFile,
+        scanned: &mut ScannedFiles,
+    ) -> Result<u64, ErasureError> {
+        let key = key(file);
+        if let Some(rows) = scanned.0.get(&key) {
+            return Ok(*rows);
+        }
+        if !self.condition.may_have(self.source.metadata, file) {
+            return Ok(0);
+        }
+        let rows = count(self.source, file, &self.columns, &self.of_table).await?;
+        if scanned.0.len() < SCANNED_MAX {
+            scanned.0.insert(key, rows);
+        }
+        Ok(rows)
+    }
 }
 
 async fn count(

@@ -19,10 +19,9 @@ impl Erasures {
         let mut limits = Vec::new();
         for backup in catalog.metastore().backups().await?.into_iter().take(NAMED_MAX) {
             limits.push(format!(
-                "the backup `{}` of {} in `{}` has what was there then: forget and delete it",
+                "the backup `{}` of {} has what was there then: forget and delete it",
                 backup.id,
-                rfc3339(backup.begun_ms),
-                backup.place
+                rfc3339(backup.begun_ms)
             ));
         }
         for table in others {
@@ -57,6 +56,11 @@ impl Erasures {
             );
         }
         limits.push(
+            "manifests keep the first 16 characters of the least and greatest values of removed files until \
+             they are merged, and equality deletes of other engines name what they delete"
+                .to_owned(),
+        );
+        limits.push(
             "files that no snapshot names, which writes left behind that were broken off, are not looked \
              through"
                 .to_owned(),
@@ -80,6 +84,11 @@ pub(super) fn tell_of_held(limits: &mut Vec<String>, table: &str, files: u64) {
     let text = format!(
         "{files} files of `{table}` are held by a backup: they are deleted once it is forgotten"
     );
+    tell(limits, text);
+}
+
+/// Says something once.
+pub(super) fn tell(limits: &mut Vec<String>, text: String) {
     if !limits.contains(&text) {
         limits.push(text);
     }

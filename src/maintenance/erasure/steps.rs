@@ -5,19 +5,19 @@ use crate::{
     store::StoredErasure,
 };
 use icecore_catalog::{
-    catalog::LoadedTable,
+    catalog::{LoadedTable, RefKind},
     error::CatalogError,
     location::Location,
-    scan::{Deadline, ManifestSource, manifests::ManifestCache},
+    scan::{Deadline, ManifestSource, deletes::DeleteIndex, manifests::ManifestCache},
     snapshot::OBSOLETE_GRACE_MS,
 };
 use icecore_lake::{
     event::subject::Subject,
     table::{
         erasure::{
-            MatchedFile, MatchedFiles, NamedSnapshot, RowCondition, ScannedFiles, delete_written,
-            erasure_snapshot, matched_files, named_snapshots, obstacle, planned,
-            retained_snapshots, written_without,
+            MatchedFile, MatchedFiles, MatchedRows, NamedSnapshot, RowCondition, ScannedFiles,
+            count_rows, delete_written, erasure_snapshot, matched_files, named_snapshots, obstacle,
+            planned, retained_snapshots, written_without,
         },
         schema::TableIdent,
     },
@@ -26,13 +26,15 @@ use icecore_schemas::{
     erasure::{ErasedRows, ErasureStatus},
     service_table::DEAD_LETTERS_TABLE,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use tracing::info;
 
 /// Most data files of one commit.
 const FILES_MAX: usize = 32;
 /// No file is added to a commit once it has so many bytes.
 const BYTES_MAX: u64 = 128 << 20;
+/// Most data files of one step, which looks through the manifests once for all of its commits.
+const STEP_FILES_MAX: usize = 16 * FILES_MAX;
 /// Most commits of one step that remove snapshots of a table; the next step goes on.
 const REMOVALS_MAX: usize = 20;
 /// How long files with erased rows are left for readers that began with them, after which they are
@@ -55,34 +57,31 @@ pub(super) enum StepEnd {
 /// What was found of a subject in a namespace.
 #[derive(Debug, Default)]
 struct SubjectRows {
-    /// Rows by the files that have them, by table.
-    files: BTreeMap<String, HashMap<String, u64>>,
+    /// Rows by table.
+    tables: BTreeMap<String, MatchedRows>,
     /// Tags that have such rows.
     tags: BTreeSet<String>,
 }
 
 impl SubjectRows {
-    fn add(&mut self, table: &str, found: &[MatchedFile]) {
-        if found.is_empty() {
-            return;
-        }
-        let files = self.files.entry(table.to_owned()).or_default();
-        for MatchedFile { file, rows } in found {
-            files.insert(file.location.clone(), *rows);
-        }
+    fn of_table(&mut self, table: &TableIdent) -> &mut MatchedRows {
+        self.tables.entry(table.name.clone()).or_default()
+    }
+
+    fn files(&self) -> u64 {
+        self.tables.values().map(MatchedRows::files).sum()
     }
 
     /// Adds what was found to what is told of an erasure.
     fn add_to(self, erasure: &mut StoredErasure) {
         let report = &mut erasure.report;
-        for (table, files) in self.files {
-            let rows: u64 = files.values().sum();
+        for (table, found) in self.tables.into_iter().filter(|(_, found)| !found.is_empty()) {
             if table == DEAD_LETTERS_TABLE {
-                report.dead_letters += rows;
+                report.dead_letters += found.rows();
             }
             let told: &mut ErasedRows = report.tables.entry(table).or_default();
-            told.rows += rows;
-            told.files += files.len() as u64;
+            told.rows += found.rows();
+            told.files += found.files();
         }
         report.refs.extend(self.tags);
         report.refs.sort();
@@ -134,16 +133,17 @@ impl Erasures {
         for (table, loaded) in &tables {
             let cache = ManifestCache::default();
             for named in named_snapshots(&loaded.metadata) {
-                let of_ref =
-                    self.find(loaded, &cache, named.snapshot_id, condition, scanned).await?;
-                if !named.is_branch && !of_ref.files.is_empty() {
+                let source = self.source(loaded, &cache);
+                let of_table = found.of_table(table);
+                let counted = count_rows(source, named.snapshot_id, condition, scanned, of_table);
+                if Box::pin(counted).await? && !named.is_branch {
                     found.tags.insert(format!("{}:{}", table.name, named.name));
                 }
-                found.add(&table.name, &of_ref.files);
             }
         }
-        found.add_to(erasure);
         erasure.report.cannot = self.limits(erasure, &others).await?;
+        // Nothing may fail after this: the counts would be added once more.
+        found.add_to(erasure);
         if erasure.report.dry_run {
             let through = erasure.report.log.through;
             erasure.report.log.pending = self.is_in_log(&erasure.levels, through);
@@ -154,41 +154,64 @@ impl Erasures {
         Ok(StepEnd::More)
     }
 
-    /// One commit of one branch, until no branch and no tag has such a row.
+    /// Some commits of one branch, until no branch and no tag has such a row. A table that is in the way
+    /// holds up no other.
     async fn rewrite(
         &self,
         erasure: &mut StoredErasure,
         condition: &RowCondition,
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
-        self.check_hold(&erasure.levels).await?;
         let (tables, _) = self.tables(&erasure.levels).await?;
-        for (table, loaded) in &tables {
-            let cache = ManifestCache::default();
-            for named in named_snapshots(&loaded.metadata) {
-                let found =
-                    self.find(loaded, &cache, named.snapshot_id, condition, scanned).await?;
-                if found.files.is_empty() {
-                    continue;
-                }
-                if named.is_branch {
-                    let at = (table, loaded, &named);
-                    return Box::pin(self.replace(erasure, at, &found, condition)).await;
-                }
-                self.drop_tag(table, &named).await?;
-                let told = format!("{}:{}", table.name, named.name);
-                if !erasure.report.refs.contains(&told) {
-                    erasure.report.refs.push(told);
-                }
+        let mut failure = None;
+        for table in &tables {
+            match Box::pin(self.rewrite_table(erasure, table, condition, scanned)).await {
+                Ok(None) => (),
+                Ok(Some(end)) => return Ok(end),
+                Err(cause) => failure = failure.or(Some(cause)),
             }
+        }
+        if let Some(cause) = failure {
+            return Err(cause);
         }
         erasure.report.status = ErasureStatus::History;
         Ok(StepEnd::More)
     }
 
+    /// Some commits of one branch of a table; none where no branch and no tag has such a row.
+    async fn rewrite_table(
+        &self,
+        erasure: &mut StoredErasure,
+        (table, loaded): &(TableIdent, LoadedTable),
+        condition: &RowCondition,
+        scanned: &mut ScannedFiles,
+    ) -> Result<Option<StepEnd>, EraseError> {
+        let cache = ManifestCache::default();
+        for named in named_snapshots(&loaded.metadata) {
+            let source = self.source(loaded, &cache);
+            let found =
+                matched_files(source, named.snapshot_id, condition, scanned, STEP_FILES_MAX);
+            let found = Box::pin(found).await?;
+            if found.files.is_empty() {
+                continue;
+            }
+            self.check_hold(&erasure.levels).await?;
+            if named.is_branch {
+                let at = (table, loaded, &named);
+                return Box::pin(self.replace(erasure, at, &found, condition)).await.map(Some);
+            }
+            self.drop_tag(table, &named).await?;
+            let told = format!("{}:{}", table.name, named.name);
+            if !erasure.report.refs.contains(&told) {
+                erasure.report.refs.push(told);
+            }
+        }
+        Ok(None)
+    }
+
     /// A tag stays at its snapshot, so one that has such rows goes.
     async fn drop_tag(&self, table: &TableIdent, tag: &NamedSnapshot) -> Result<(), EraseError> {
-        match self.parts.catalog.refs().drop(table, &tag.name, None).await {
+        match self.parts.catalog.refs().drop(table, &tag.name, Some(RefKind::Tag)).await {
             Ok(()) => info!(%table, tag = tag.name, "a tag with erased rows is removed"),
             // Somebody else did.
             Err(CatalogError::NoSuchReference(_)) => (),
@@ -197,27 +220,47 @@ impl Erasures {
         Ok(())
     }
 
-    /// Writes some files of a branch anew and commits them. What others changed meanwhile is looked at
-    /// again by the next step.
+    /// Writes files of a branch anew, in commits of some of them. What others changed meanwhile is looked
+    /// at again by the next step.
     async fn replace(
         &self,
         erasure: &StoredErasure,
-        (table, loaded, branch): (&TableIdent, &LoadedTable, &NamedSnapshot),
+        at: (&TableIdent, &LoadedTable, &NamedSnapshot),
         found: &MatchedFiles,
         condition: &RowCondition,
     ) -> Result<StepEnd, EraseError> {
-        let metadata = loaded.metadata.as_ref();
-        if let Some(reason) = obstacle(metadata) {
+        let (table, loaded, _) = at;
+        if let Some(reason) = obstacle(&loaded.metadata) {
             let reason = format!("its files are not written anew: {reason}");
             return Err(EraseError::Table { table: table.to_string(), reason });
         }
+        let mut left = found.files.as_slice();
+        while !left.is_empty() {
+            self.check_hold(&erasure.levels).await?;
+            let (files, later) = left.split_at(count_within_bounds(left));
+            let replaced = self.replace_some(erasure, at, (files, &found.deletes), condition);
+            match Box::pin(replaced).await? {
+                StepEnd::More => left = later,
+                StepEnd::Waits => return Ok(StepEnd::Waits),
+            }
+        }
+        Ok(StepEnd::More)
+    }
+
+    /// Writes some files of a branch anew and commits them.
+    async fn replace_some(
+        &self,
+        erasure: &StoredErasure,
+        (table, loaded, branch): (&TableIdent, &LoadedTable, &NamedSnapshot),
+        (found, deletes): (&[MatchedFile], &DeleteIndex),
+        condition: &RowCondition,
+    ) -> Result<StepEnd, EraseError> {
         let ErasureParts { catalog, ids, faults, .. } = &self.parts;
-        let files = planned(within_bounds(&found.files));
+        let files = planned(found);
         let (cache, storage) = (ManifestCache::default(), catalog.storage());
-        let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
+        let source = self.source(loaded, &cache);
         faults.hit("erase.before_write")?;
-        let written =
-            Box::pin(written_without(source, &files, &found.deletes, condition, ids)).await?;
+        let written = Box::pin(written_without(source, &files, deletes, condition, ids)).await?;
         if let Err(fault) = faults.hit("erase.before_commit") {
             delete_written(storage, &written).await;
             return Err(fault.into());
@@ -246,34 +289,25 @@ impl Erasures {
     }
 
     /// Removes every snapshot that is not the head of a branch or at a tag: those before the rows were
-    /// erased have them. Their files go as soon as running readers have had their time.
+    /// erased have them. Their files go as soon as running readers have had their time. A table that is in
+    /// the way holds up no other.
     async fn forget_history(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
         self.check_hold(&erasure.levels).await?;
-        let catalog = &self.parts.catalog;
         let (tables, _) = self.tables(&erasure.levels).await?;
-        for (table, loaded) in &tables {
-            let until = loaded.metadata.last_sequence_number();
-            let mut is_clean = false;
-            for _ in 0..REMOVALS_MAX {
-                let removed = catalog.upkeep().forget_history(table, until).await?;
-                is_clean = removed.is_empty();
-                match removed.obstacle {
-                    Some(reason) if is_clean => {
-                        return Err(EraseError::Table { table: table.to_string(), reason });
-                    }
-                    // They are gone from the history, and nothing says any more where they are.
-                    Some(reason) => erasure.report.cannot.push(format!("`{table}`: {reason}")),
-                    None => (),
-                }
-                if is_clean {
-                    break;
-                }
-                self.parts.faults.hit("erase.after_removal")?;
-            }
-            if !is_clean {
-                return Ok(StepEnd::More);
+        let (mut failure, mut is_clean) = (None, true);
+        for table in &tables {
+            match Box::pin(self.forget_history_of(erasure, table)).await {
+                Ok(cleaned) => is_clean &= cleaned,
+                Err(cause) => failure = failure.or(Some(cause)),
             }
         }
+        if let Some(cause) = failure {
+            return Err(cause);
+        }
+        if !is_clean {
+            return Ok(StepEnd::More);
+        }
+        let catalog = &self.parts.catalog;
         erasure.until_ms = catalog.now_ms().saturating_add(READER_GRACE_MS);
         for (table, loaded) in &tables {
             let folder = self.folder(table, loaded, "")?;
@@ -281,6 +315,34 @@ impl Erasures {
         }
         erasure.report.status = ErasureStatus::Files;
         Ok(StepEnd::More)
+    }
+
+    /// The same of one table; false where more are left.
+    async fn forget_history_of(
+        &self,
+        erasure: &mut StoredErasure,
+        (table, loaded): &(TableIdent, LoadedTable),
+    ) -> Result<bool, EraseError> {
+        let until = loaded.metadata.last_sequence_number();
+        for _ in 0..REMOVALS_MAX {
+            let removed = self.parts.catalog.upkeep().forget_history(table, until).await?;
+            let is_clean = removed.is_empty();
+            match removed.obstacle {
+                Some(reason) if is_clean => {
+                    return Err(EraseError::Table { table: table.to_string(), reason });
+                }
+                // They are gone from the history, and nothing says any more where they are.
+                Some(reason) => {
+                    limits::tell(&mut erasure.report.cannot, format!("`{table}`: {reason}"))
+                }
+                None => (),
+            }
+            if is_clean {
+                return Ok(true);
+            }
+            self.parts.faults.hit("erase.after_removal")?;
+        }
+        Ok(false)
     }
 
     /// Data files with such rows are to be deleted; those that a backup holds are told.
@@ -321,16 +383,16 @@ impl Erasures {
         for (table, loaded) in &tables {
             let cache = ManifestCache::default();
             for snapshot in retained_snapshots(&loaded.metadata) {
-                let left = self.find(loaded, &cache, snapshot, condition, &mut scanned).await?;
-                found.add(&table.name, &left.files);
+                let source = self.source(loaded, &cache);
+                let of_table = found.of_table(table);
+                let counted = count_rows(source, snapshot, condition, &mut scanned, of_table);
+                Box::pin(counted).await?;
             }
         }
-        if found.files.is_empty() {
-            let limits = self.limits(erasure, &others).await?;
-            for limit in limits {
-                if !erasure.report.cannot.contains(&limit) {
-                    erasure.report.cannot.push(limit);
-                }
+        let left = found.files();
+        if left == 0 {
+            for limit in self.limits(erasure, &others).await? {
+                limits::tell(&mut erasure.report.cannot, limit);
             }
             self.parts.faults.hit("erase.before_done")?;
             erasure.report.status = ErasureStatus::Done;
@@ -339,7 +401,6 @@ impl Erasures {
         }
         erasure.passes += 1;
         if PASSES_MAX < erasure.passes {
-            let left: usize = found.files.values().map(HashMap::len).sum();
             erasure.report.error = Some(format!(
                 "{left} data files have rows of the subject again after {PASSES_MAX} passes: stop \
                  sending such events, and erase once more"
@@ -359,18 +420,14 @@ impl Erasures {
         }
     }
 
-    /// The data files of a snapshot with such rows.
-    async fn find(
-        &self,
-        loaded: &LoadedTable,
-        cache: &ManifestCache,
-        snapshot: i64,
-        condition: &RowCondition,
-        scanned: &mut ScannedFiles,
-    ) -> Result<MatchedFiles, EraseError> {
+    /// Where the manifests of a table come from.
+    fn source<'a>(
+        &'a self,
+        loaded: &'a LoadedTable,
+        cache: &'a ManifestCache,
+    ) -> ManifestSource<'a> {
         let (storage, metadata) = (self.parts.catalog.storage(), loaded.metadata.as_ref());
-        let source = ManifestSource { storage, cache, metadata, until: Deadline::NONE };
-        Ok(Box::pin(matched_files(source, snapshot, condition, scanned)).await?)
+        ManifestSource { storage, cache, metadata, until: Deadline::NONE }
     }
 
     /// A folder of a table.
@@ -388,17 +445,13 @@ impl Erasures {
     }
 }
 
-/// The first files, as many as one commit takes.
-fn within_bounds(found: &[MatchedFile]) -> &[MatchedFile] {
+/// How many of the first files one commit takes.
+fn count_within_bounds(found: &[MatchedFile]) -> usize {
     let mut bytes = 0;
-    let count = found
-        .iter()
-        .take(FILES_MAX)
-        .take_while(|it| {
-            let fits = bytes < BYTES_MAX;
-            bytes += it.file.bytes;
-            fits
-        })
-        .count();
-    &found[..count]
+    let fits = |it: &&MatchedFile| {
+        let fits = bytes < BYTES_MAX;
+        bytes += it.file.bytes;
+        fits
+    };
+    found.iter().take(FILES_MAX).take_while(fits).count()
 }

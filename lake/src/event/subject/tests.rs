@@ -39,6 +39,12 @@ fn a_document_has_it_at_its_top_under_each_of_its_names() {
         r#"[{"user_id":"ann"}]"#,
         // What is cut off is looked through as text.
         r#"{"user_id":"ann","x"#,
+        r#"7 {"user_id":"ann"}"#,
+        // A dead letter has the whole event.
+        r#"{"op":"c","after":{"user_id":"ann"}}"#,
+        r#"{"payload":{"before":{"userId":"ann"},"op":"d"}}"#,
+        r#"{"batch":[{"data":{"user_id":"bea"}},{"data":{"user_id":"ann"}}]}"#,
+        r#"{"icecore_event":"{\"data\":{\"user_id\":\"ann\"}}"}"#,
     ];
     for text in named {
         assert!(has(&ann, text, None, None), "{text}");
@@ -57,6 +63,33 @@ fn a_document_has_it_at_its_top_under_each_of_its_names() {
     }
     assert!(has(&subject("id", "17"), r#"{"id":17}"#, None, None), "numbers are compared by value");
     assert!(!has(&subject("id", "17"), r#"{"id":170}"#, None, None));
+    assert!(!has(&subject("id", "17"), r#"{"n":17}"#, None, None));
+}
+
+#[test]
+fn a_number_is_compared_exactly_however_it_is_written() {
+    let long = "12345678901234567890123";
+    for (value, text) in [
+        ("100", r#"{"user_id":1e2}"#),
+        ("1e2", r#"{"user_id":1e2}"#),
+        ("100", r#"{"user_id":100.0}"#),
+        (long, r#"{"user_id":12345678901234567890123}"#),
+        ("7", r#"{"user_id" : 7, "x"#),
+    ] {
+        assert!(has(&subject("user_id", value), text, None, None), "{value} {text}");
+    }
+    for text in [r#"{"user_id":70, "x"#, r#"{"n":7,"x"#, r#"{"user_id":-7}"#] {
+        assert!(!has(&subject("user_id", "7"), text, None, None), "{text}");
+    }
+}
+
+#[test]
+fn members_of_documents_that_are_no_events_are_looked_at_at_their_top_alone() {
+    let ann = subject("user_id", "ann");
+    let inside: ArrayRef = Arc::new(StringArray::from(vec![r#"{"data":{"user_id":"ann"}}"#]));
+    // user_id, before, after, data, payload, collection, detail.
+    let columns = [None, None, None, Some(inside), None, None, None];
+    assert_eq!(ann.rows(&columns, 1), BooleanArray::from(vec![false]));
 }
 
 #[test]
@@ -79,6 +112,8 @@ fn a_key_may_be_of_one_collection_alone() {
     assert!(has(&user, r#"{"pk":7}"#, Some("users"), None));
     assert!(!has(&user, r#"{"docId":"7","table":"orders"}"#, Some("users"), None));
     assert!(!has(&user, r#"{"docId":"7"}"#, None, None));
+    assert!(has(&user, r#"{"collection":"users","after":{"docId":7}}"#, None, None));
+    assert!(!has(&user, r#"{"collection":"orders","after":{"docId":7}}"#, None, None));
     let keys: ArrayRef = Arc::new(StringArray::from(vec!["7", "7"]));
     let collections: ArrayRef = Arc::new(StringArray::from(vec!["users", "orders"]));
     let columns = [Some(keys), None, None, None, None, Some(collections), None];

@@ -52,13 +52,22 @@ async fn files_are_written_anew_without_the_rows() {
     lake.commit(vec![position.clone()]).await;
     let snapshot = lake.metadata.current_snapshot_id().unwrap();
     let (condition, mut scanned) = (named("ann"), ScannedFiles::default());
-    let found = matched_files(lake.source(), snapshot, &condition, &mut scanned).await.unwrap();
+    let found = matched_files(lake.source(), snapshot, &condition, &mut scanned, 10).await.unwrap();
     let mut counts: Vec<(&str, u64)> =
         found.files.iter().map(|it| (it.file.location.as_str(), it.rows)).collect();
     counts.sort_unstable();
     let mut expected = vec![(some.file_path(), 2), (all.file_path(), 2)];
     expected.sort_unstable();
     assert_eq!(counts, expected, "a deleted row's bytes are still there");
+
+    let few = matched_files(lake.source(), snapshot, &condition, &mut scanned, 1).await.unwrap();
+    assert_eq!(few.files.len(), 1, "no more than one commit takes");
+    let mut rows = MatchedRows::default();
+    for _ in 0..2 {
+        let counted = count_rows(lake.source(), snapshot, &condition, &mut scanned, &mut rows);
+        assert!(counted.await.unwrap());
+    }
+    assert_eq!((rows.rows(), rows.files()), (4, 2), "each file once");
 
     let ids = IdGenerator::new(Clock::manual(1_000));
     let files = planned(&found.files);
@@ -87,7 +96,7 @@ async fn files_are_written_anew_without_the_rows() {
     let snapshot = alone.metadata.current_snapshot_id().unwrap();
     for (name, files) in [("ann", 0), ("bea", 1), ("cid", 1)] {
         let (condition, mut scanned) = (named(name), ScannedFiles::default());
-        let found = matched_files(alone.source(), snapshot, &condition, &mut scanned).await;
+        let found = matched_files(alone.source(), snapshot, &condition, &mut scanned, 10).await;
         assert_eq!(found.unwrap().files.len(), files, "{name}");
     }
 }
@@ -100,7 +109,7 @@ async fn nothing_is_found_in_a_table_without_the_columns() {
     let snapshot = lake.metadata.current_snapshot_id().unwrap();
     let condition = RowCondition { columns: &["user_id"], ..named("ann") };
     let mut scanned = ScannedFiles::default();
-    let found = matched_files(lake.source(), snapshot, &condition, &mut scanned).await.unwrap();
+    let found = matched_files(lake.source(), snapshot, &condition, &mut scanned, 10).await.unwrap();
     assert!(found.files.is_empty());
     assert_eq!(named_snapshots(&lake.metadata)[0].name, MAIN_BRANCH);
     assert_eq!(retained_snapshots(&lake.metadata), [snapshot]);
