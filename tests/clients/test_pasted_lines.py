@@ -145,6 +145,9 @@ def test_readme(shell):
     shell.paste("icecore doctor")
     shell.end({
         "icecore deadletters": "names a command; test_events runs its lines",
+        "icecore fsck": "names a command; test_maintenance runs its lines",
+        "icecore audit events": "the same",
+        "icecore repair": "the same",
         "cargo run --release -- quickstart --exit": "builds; `icecore quickstart` is run by test_printed_lines.py",
         "./check  ": "runs this test",
         "./check fast": "the same",

@@ -359,6 +359,8 @@ impl Catalog {
     ) -> Result<bool, CatalogError> {
         let Some(now) = self.find(table).await? else { return Ok(false) };
         if now.metadata_location == plan.base.metadata_location {
+            // The version may be another one: orphans that were queued leave the file as it is.
+            plan.base = now;
             return Ok(true);
         }
         let refs = &self.encoded_parts(&now).refs;

@@ -385,6 +385,22 @@ async fn files_that_nothing_names_are_noted() {
 }
 
 #[tokio::test]
+async fn numbers_that_come_again_after_a_table_went_back_are_whole() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    let first = house.load().await.metadata.current_snapshot_id().unwrap();
+    house.commit(rows(11, 10), (11, 20)).await;
+    let mark = Watermark { epoch: 1, position: 1, last_seq: 10 };
+    let (recovery, base) = (house.catalog.recovery(), house.load().await);
+    recovery.move_back(&house.table, base, first, Some(mark)).await.unwrap();
+    let table = house.check().await;
+    assert!(table.is_whole() && table.rows == 10, "{table:?}");
+    house.commit(rows(11, 10), (11, 20)).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.gaps.is_empty() && table.rows == 20, "{table:?}");
+}
+
+#[tokio::test]
 async fn a_name_that_is_not_there_and_a_second_run_are_refused() {
     let house = House::new().await;
     let request = |levels: Option<&str>, table: Option<&str>| FsckRequest {
