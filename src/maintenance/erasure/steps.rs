@@ -234,17 +234,21 @@ impl Erasures {
             let reason = format!("its files are not written anew: {reason}");
             return Err(EraseError::Table { table: table.to_string(), reason });
         }
-        let mut left = found.files.as_slice();
+        let (mut left, mut failure) = (found.files.as_slice(), None);
         while !left.is_empty() {
             self.check_hold(&erasure.levels).await?;
             let (files, later) = left.split_at(count_within_bounds(left));
             let replaced = self.replace_some(erasure, at, (files, &found.deletes), condition);
-            match Box::pin(replaced).await? {
-                StepEnd::More => left = later,
-                StepEnd::Waits => return Ok(StepEnd::Waits),
+            match Box::pin(replaced).await {
+                Ok(StepEnd::More) => (),
+                Ok(StepEnd::Waits) => return Ok(StepEnd::Waits),
+                // A file that cannot be written anew holds up those of its commit alone.
+                Err(cause @ EraseError::Scan(_)) => failure = failure.or(Some(cause)),
+                Err(cause) => return Err(cause),
             }
+            left = later;
         }
-        Ok(StepEnd::More)
+        failure.map_or(Ok(StepEnd::More), Err)
     }
 
     /// Writes some files of a branch anew and commits them.
