@@ -157,7 +157,7 @@ enum RunCommand {
     /// List what the server does by itself: each job, its last run and its next one; or run a job
     Jobs(jobs::JobsCommand),
     /// Erase the rows of a subject from tables, branches, history and dead letters
-    Erase(erase::EraseCommand),
+    Erase(Box<erase::EraseCommand>),
     /// Show every setting with its value, origin and meaning
     Config(ConfigCommand),
     /// Create, list, restore and forget backups

@@ -12,7 +12,10 @@ use crate::snapshot::{
     changes::{DeleteFile, OnlyAdds},
     obsolete, rebase,
 };
-use iceberg::{TableRequirement, spec::SnapshotRef};
+use iceberg::{
+    TableRequirement,
+    spec::{MAIN_BRANCH, SnapshotRef},
+};
 use state::{
     ACTIONS, FileContents, PendingDelete, PendingRewrite, TableAction, TableState, drop_ref,
     set_ref,
