@@ -253,8 +253,8 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     ]
 }
 
-/// The same of legal holds and erasures.
-fn of_holds_and_erasures() -> [(&'static str, &'static str, &'static str, Value, &'static str); 3] {
+/// The same of legal holds, erasures and checks.
+fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 4] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
     let erasure = json!({"subject": {"id": "nobody"}, "dry_run": true});
@@ -262,6 +262,7 @@ fn of_holds_and_erasures() -> [(&'static str, &'static str, &'static str, Value,
         ("PUT", HOLD, CASE, json!({}), "done"),
         ("DELETE", HOLD, CASE, Value::Null, "done"),
         ("POST", "/v1/{namespace}/erase", "/v1/shop.example/erase", erasure, "202"),
+        ("POST", "/admin/fsck", "/admin/fsck?quick=true", Value::Null, "200"),
     ]
 }
 
@@ -298,7 +299,7 @@ async fn every_route_that_changes_something_leaves_one_record() {
         let mut walked = BTreeSet::new();
         let (mut uuid, mut token) = (String::new(), "none".to_owned());
         for (method, route, path, body, expected) in
-            changes(&ids).into_iter().chain(of_holds_and_erasures())
+            changes(&ids).into_iter().chain(of_maintenance())
         {
             let before = page().await["head"]["number"].as_i64().unwrap();
             let sent = path.replace("UUID", &uuid).replace("TOKEN", &token);

@@ -435,6 +435,8 @@ impl World {
         if is_met {
             self.counts.faults += 1;
             put_back(&folder, &left);
+            // The folder of that name is another one.
+            self.disk.storage = open_storage(&folder);
         }
         self.start_in(folder, Failpoints::default()).await;
     }
