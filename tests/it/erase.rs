@@ -135,6 +135,9 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     let done = reach(&server, &id, ErasureStatus::Done).await;
     assert_eq!((&done.tables, done.error), (&found.tables, None));
     assert!(done.cannot.iter().any(|text| text.contains("outside of the warehouse")));
+    let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
+    let audit: Value = audit.json().await.unwrap();
+    assert_eq!(audit["agrees"], true, "{audit}");
     let warehouse = server.folder.path().join("warehouse");
     // Of `main` three, of `b` one more, and one of dead letters.
     assert_eq!(data_files(&warehouse), 5);

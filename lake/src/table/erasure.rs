@@ -405,7 +405,7 @@ pub fn erasure_snapshot(
 ) -> NewSnapshot {
     let rows: u64 = groups.iter().map(|group| group.erased_rows).sum();
     let all = |one: Option<RowSum>, other: Option<RowSum>| Some(one?.merge(other?));
-    let written = groups.iter().map(|group| group.rows_sum).reduce(all).flatten();
+    // Rows that were written anew neither come nor go.
     let erased = groups.iter().map(|group| group.erased_sum).reduce(all).flatten();
     let added: Vec<_> = groups.iter().flat_map(|group| &group.added).cloned().collect();
     NewSnapshot {
@@ -420,8 +420,8 @@ pub fn erasure_snapshot(
             (ERASURE.to_owned(), erasure.to_owned()),
             (REMOVED_ROWS.to_owned(), rows.to_string()),
         ]),
-        rows_added: written,
-        rows_removed: all(written, erased),
+        rows_added: erased.map(|_| RowSum::default()),
+        rows_removed: erased,
         ..NewSnapshot::default()
     }
 }
