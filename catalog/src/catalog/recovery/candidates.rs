@@ -112,14 +112,16 @@ pub(super) fn rank(read: &[MetadataCandidate]) -> MetadataChoice<'_> {
     let named: HashSet<&str> = read.iter().flat_map(MetadataCandidate::before).collect();
     let mut tips: Vec<&MetadataCandidate> =
         read.iter().filter(|file| !named.contains(name(&file.location))).collect();
+    let is_passed = |tip: &MetadataCandidate| read.iter().any(|file| file.passes_by(tip));
+    // Whatever the times say: the clocks of servers differ.
     tips.sort_by_cached_key(|tip| {
-        // Whatever the times say: the clocks of servers differ.
-        let is_passed = read.iter().any(|file| file.passes_by(tip));
-        (is_passed, Reverse((tip.head.at_ms(), number(&tip.location))))
+        (is_passed(tip), Reverse((tip.head.at_ms(), number(&tip.location))))
     });
     let Some(newest) = tips.first().copied() else { return MetadataChoice::default() };
     let base = newest.built_on();
-    let is_sibling = |file: &&MetadataCandidate| base.is_some() && file.built_on() == base;
+    let is_sibling = |file: &&MetadataCandidate| {
+        base.is_some() && file.built_on() == base && !is_passed(file)
+    };
     let others = tips.iter().skip(1).copied().filter(is_sibling);
     let mut ranked: Vec<&MetadataCandidate> = std::iter::once(newest).chain(others).collect();
     let siblings = ranked.len();
