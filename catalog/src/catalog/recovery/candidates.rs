@@ -119,9 +119,8 @@ pub(super) fn rank(read: &[MetadataCandidate]) -> MetadataChoice<'_> {
     });
     let Some(newest) = tips.first().copied() else { return MetadataChoice::default() };
     let base = newest.built_on();
-    let is_sibling = |file: &&MetadataCandidate| {
-        base.is_some() && file.built_on() == base && !is_passed(file)
-    };
+    let is_sibling =
+        |file: &&MetadataCandidate| base.is_some() && file.built_on() == base && !is_passed(file);
     let others = tips.iter().skip(1).copied().filter(is_sibling);
     let mut ranked: Vec<&MetadataCandidate> = std::iter::once(newest).chain(others).collect();
     let siblings = ranked.len();
