@@ -128,6 +128,7 @@ fn path_part(name: &str, need: RouteNeed) -> Value {
         ("table", _) => text("The table"),
         ("name", _) => text("A branch or tag"),
         ("hold", _) => text("A legal hold"),
+        ("erasure", _) => text("The id of an erasure, as its first answer has it"),
         ("job", _) => {
             text("A job that the list of jobs has with `is_run_by_hand`, such as compact")
         }
