@@ -2,7 +2,7 @@
 
 use super::{Storage, StorageBackend, key, local, local::FolderWalk, local_path};
 use crate::{error::CatalogError, location::Location};
-use futures::{TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::ObjectMeta;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,7 +64,8 @@ impl Storage {
             StorageBackend::Local(_) => ListingRest::Disk(FolderWalk::new(local_path(&folder))),
             StorageBackend::S3 { bucket, store, .. } => ListingRest::Store {
                 bucket: bucket.clone(),
-                objects: store.list(Some(&key(bucket, &folder)?)),
+                // An empty page comes after the last one, so it is asked once more.
+                objects: store.list(Some(&key(bucket, &folder)?)).fuse().boxed(),
             },
         };
         Ok(FileListing { storage: self.clone(), folder, rest })
