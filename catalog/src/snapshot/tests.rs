@@ -842,7 +842,7 @@ async fn tables_of_others_keep_their_history_and_properties() {
 /// The whole way: commits, thinning, and deleting what it freed once its time has come.
 #[tokio::test]
 async fn a_table_in_a_catalog_stays_whole_when_obsolete_files_are_deleted() {
-    const APPENDS: u64 = 600;
+    const APPENDS: u64 = 560;
     let mut source = Table::new(FormatVersion::V2, true);
     let metastore = Metastore::sqlite(&source.folder.path().join("icecore.db")).await.unwrap();
     let clock = Arc::new(AtomicI64::new(source.now_ms));
@@ -903,9 +903,9 @@ async fn a_branch_that_is_gone_leaves_no_file_behind() {
     check_long_history(Some(30)).await;
 }
 
-/// Appends 1 200 times, with a branch after so many.
+/// Appends so often that the history is thinned several times, with a branch after so many.
 async fn check_long_history(branch_at: Option<usize>) {
-    const APPENDS: usize = 1_200;
+    const APPENDS: usize = retention::SNAPSHOTS_MAX + 4 * retention::SNAPSHOTS_SLACK;
     let mut table = Table::new(FormatVersion::V2, true);
     let mut tagged = 0;
     for n in 1..=APPENDS {

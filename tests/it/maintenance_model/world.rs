@@ -14,6 +14,7 @@ use crate::{
         writer::{ForeignCommit, ForeignWork, ForeignWriter},
     },
 };
+use futures::future::join_all;
 use iceberg::{
     TableIdent,
     spec::{SnapshotRef, TableMetadata},
@@ -446,8 +447,11 @@ impl World {
     /// Makes the history so long that it is thinned, and deletes what is of no use then.
     async fn overgrow(&mut self) -> Result<(), String> {
         let Some(seen) = self.look().await else { return Ok(()) };
-        for _ in seen.snapshots.len()..=SNAPSHOTS_MAX + SNAPSHOTS_SLACK {
-            let added = self.catalog.add_snapshot(&table(), NewSnapshot::default()).await;
+        let (catalog, events) = (&self.catalog, table());
+        let more = seen.snapshots.len()..=SNAPSHOTS_MAX + SNAPSHOTS_SLACK;
+        let adds = more.map(|_| catalog.add_snapshot(&events, NewSnapshot::default()));
+        // Those that come together are few metadata files.
+        for added in join_all(adds).await {
             added.map_err(|cause| format!("add a snapshot: {cause}"))?;
         }
         let Some((long, _)) = self.observe().await? else { return Ok(()) };
