@@ -168,13 +168,14 @@ def restart_ahead(bench: Bench, folder: Path, hours: int) -> None:
     wait_deleted(bench)
 
 
-def check(bench: Bench, rows: int) -> None:
-    """Every event is there once, and the accounts agree."""
-    found = bench.client.sql(NAMESPACE, "SELECT count(*), count(DISTINCT id) FROM events")[0]
-    assert tuple(found) == (rows, rows), found
-    assert answer(bench, "POST", f"/v1/{NAMESPACE}/audit/events")["agrees"]
+def check(bench: Bench, rows: int, when: str) -> list[str]:
+    """Whether every event is there once, the accounts agree and `fsck` finds nothing; what is not so."""
+    found = tuple(bench.client.sql(NAMESPACE, "SELECT count(*), count(DISTINCT id) FROM events")[0])
+    audit = answer(bench, "POST", f"/v1/{NAMESPACE}/audit/events")
     checked = answer(bench, "POST", f"/admin/fsck?namespace={NAMESPACE}")
-    assert checked["whole"], checked
+    wrong = [f"{when}: (rows, ids) are {found}, not {(rows, rows)}"] if found != (rows, rows) else []
+    wrong += [] if audit["agrees"] else [f"{when}: the audit disagrees: {audit}"]
+    return wrong + ([] if checked["whole"] else [f"{when}: fsck finds {checked}"])
 
 
 def main() -> None:
@@ -208,11 +209,12 @@ def report(given, folder: Path, servers: list) -> None:
         windows = commit_all(bench, given)
     at_once = bench.scans(given.rounds)
     steady_s = wait_steady(bench.server.url)
-    check(bench, rows)
+    report_commits(given, windows, quiet.took, busy.took)
+    wrong = check(bench, rows, "a moment after")
     states, scans = [("a moment after", TableState.of(bench.server.url))], [("right after", at_once), ("a moment after", bench.scans(given.rounds))]
     for hours in (25, 50):
         restart_ahead(bench, folder, hours)
-        check(bench, rows)
+        wrong += check(bench, rows, f"{hours} h later")
         states.append((f"{hours} h later", TableState.of(bench.server.url)))
         scans.append((f"{hours} h later", bench.scans(given.rounds)))
 
@@ -220,10 +222,11 @@ def report(given, folder: Path, servers: list) -> None:
     servers.append(fresh.server)
     fresh.send([line for commit in range(given.commits) for line in lines_of(commit, given.events, given.types)], 1)
     fresh.compact()
-    check(fresh, rows)
-    report_commits(given, windows, quiet.took, busy.took)
+    wrong += check(fresh, rows, "in one commit")
     report_tables(windows, states, TableState.of(fresh.server.url), steady_s)
     report_scans(scans, fresh.scans(given.rounds))
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 def report_commits(given, windows: list[dict], quiet: list[float], busy: list[float]) -> None:
@@ -240,7 +243,7 @@ def report_commits(given, windows: list[dict], quiet: list[float], busy: list[fl
     print("|---|---|---|---|---|")
     for name, took in (("nothing else", quiet), ("beside the commits", busy)):
         print(f"| {name} | {len(took):,} | {percentile(took, 0.5) * 1e3:.2f} ms | {percentile(took, 0.99) * 1e3:.2f} ms | {max(took) * 1e3:.0f} ms |")
-    print(f"| ratio | | {percentile(busy, 0.5) / percentile(quiet, 0.5):.2f} | {percentile(busy, 0.99) / percentile(quiet, 0.99):.2f} | |")
+    print(f"| ratio | | {percentile(busy, 0.5) / percentile(quiet, 0.5):.2f} | {percentile(busy, 0.99) / percentile(quiet, 0.99):.2f} | |", flush=True)
 
 
 def report_tables(windows: list[dict], states: list, fresh: TableState, steady_s: float) -> None:
