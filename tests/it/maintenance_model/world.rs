@@ -58,8 +58,10 @@ const REPEATED_MS: i64 = 6 * DAY_MS;
 const REPEATS_MAX: usize = 20;
 /// Most of the newest snapshots of a step that SQL reads at once.
 const NEWEST_READ_MAX: usize = 3;
-/// Most snapshots that SQL reads at the end.
-const READ_AT_END_MAX: usize = 100;
+/// Most snapshots that SQL reads at the end, from all of the history, and with `LARGE=1`. What each has on
+/// disk was read when it came.
+const READ_AT_END_MAX: usize = 16;
+const LARGE_READ_AT_END_MAX: usize = 100;
 /// Tries of a thinning while the server may thin, too.
 const THINNINGS_MAX: usize = 5;
 /// Tries of a look at files while others may remove snapshots.
@@ -177,11 +179,16 @@ impl World {
         Box::pin(self.check()).await
     }
 
-    /// Reads every retained snapshot by SQL and ends the server.
+    /// Reads retained snapshots by SQL and ends the server.
     pub(crate) async fn end(mut self) -> Result<RunCounts, String> {
         Box::pin(self.commit()).await?;
         let seen = self.look().await.ok_or("there is no table")?;
-        for snapshot in seen.snapshots.iter().rev().take(READ_AT_END_MAX) {
+        let most = match std::env::var_os("LARGE") {
+            Some(_) => LARGE_READ_AT_END_MAX,
+            None => READ_AT_END_MAX,
+        };
+        let step = seen.snapshots.len().div_ceil(most).max(1);
+        for snapshot in seen.snapshots.iter().rev().step_by(step) {
             self.read_snapshot(snapshot.snapshot_id()).await?;
         }
         drop(self.stop().await);
