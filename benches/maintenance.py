@@ -32,14 +32,15 @@ NAMESPACE = "bench"
 SIZE = 1_000
 # The namespace of an event as it is generated.
 OWNER = re.compile(r'"ns":"[^"]*"')
+# Nothing is merged or committed by itself.
+BY_HAND = ("--set", "compaction.enabled=off", "--set", "commit.interval=10min")
 GROUP_BY = "SELECT type, count(*), count(DISTINCT id) FROM {table} GROUP BY type ORDER BY type"
 
 
 class Bench:
-    """A server that merges nothing by itself, and takes its time from the processes' own counters."""
+    """A server that merges nothing by itself, unless its settings say so; its time is taken from the processes' own counters."""
 
-    def __init__(self, folder: Path):
-        arguments = ["--set", "compaction.enabled=off", "--set", "commit.interval=10min"]
+    def __init__(self, folder: Path, arguments=BY_HAND):
         self.server = Server(folder, arguments).start()
         self.client = self.server.client()
         self.client.timeout = 3_600

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Every failpoint: those an event passes, in their order, then those of a query, then those of
-/// compaction, those of the removal of orphans and those of an erasure, each in their order.
+/// Every failpoint: those an event passes, in their order, those of a query, and then those of each
+/// job and of the repairs, in the order in which they are passed.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -37,7 +37,24 @@ pub const POINTS: &[&str] = &[
     "erase.before_commit",
     "erase.after_commit",
     "erase.after_removal",
+    "erase.after_deletion",
     "erase.before_done",
+    "retention.before_commit",
+    "retention.after_commit",
+    "expire.before_removal",
+    "expire.after_removal",
+    "thin.before_removal",
+    "thin.after_removal",
+    "obsolete.after_trash",
+    "obsolete.after_deletion",
+    "names.before_list",
+    "names.after_list",
+    "repair.before_marks",
+    "repair.before_rebuild",
+    "repair.after_rebuild",
+    "repair.before_note",
+    "repair.before_move",
+    "repair.after_move",
 ];
 
 /// What happens at a failpoint.

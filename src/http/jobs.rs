@@ -20,7 +20,6 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
-use icecore_catalog::error::CatalogError;
 use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
@@ -118,13 +117,16 @@ impl From<RetentionError> for ApiError {
     fn from(cause: RetentionError) -> Self {
         match cause {
             RetentionError::Catalog(cause) => cause.into(),
-            RetentionError::Removal(_) => Self::internal(&cause),
+            RetentionError::Removal(_) | RetentionError::Fault(_) => Self::internal(&cause),
         }
     }
 }
 
 impl From<ExpiryError> for ApiError {
     fn from(cause: ExpiryError) -> Self {
-        CatalogError::from(cause).into()
+        match cause {
+            ExpiryError::Catalog(cause) => cause.into(),
+            ExpiryError::Fault(_) => Self::internal(&cause),
+        }
     }
 }

@@ -15,9 +15,9 @@ use icecore_catalog::{
     catalog::{Catalog, ExpiryRequest, HistoryExpiry},
     error::{CatalogError, with_causes},
 };
-use icecore_lake::table::schema::TableIdent;
+use icecore_lake::{faults::Failpoints, table::schema::TableIdent};
 use icecore_schemas::jobs::{JobReport, SkippedTable};
-use std::error::Error;
+use std::{error::Error, io};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -26,26 +26,33 @@ const STEPS_MAX: usize = 100;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
-#[error("expire snapshots")]
-pub struct ExpiryError(#[from] CatalogError);
-
-impl From<ExpiryError> for CatalogError {
-    fn from(ExpiryError(cause): ExpiryError) -> Self {
-        cause
-    }
+pub enum ExpiryError {
+    /// The catalog.
+    #[error("expire snapshots")]
+    Catalog(#[from] CatalogError),
+    /// A planned fault of a test.
+    #[error("expire snapshots")]
+    Fault(#[from] io::Error),
 }
 
 /// The job that does it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SnapshotExpiry {
     catalog: Catalog,
+    faults: Failpoints,
 }
 
 impl SnapshotExpiry {
     /// Looks through the tables of `catalog`.
     #[must_use]
     pub fn new(catalog: &Catalog) -> Self {
-        Self { catalog: catalog.on_behalf_of(ACTOR) }
+        Self { catalog: catalog.on_behalf_of(ACTOR), faults: Failpoints::default() }
+    }
+
+    /// The same job, with the faults of a test.
+    #[must_use]
+    pub fn with_faults(self, faults: Failpoints) -> Self {
+        Self { faults, ..self }
     }
 
     /// Everything of one table; what went, and why something stays.
@@ -53,9 +60,10 @@ impl SnapshotExpiry {
         &self,
         table: &TableIdent,
         request: ExpiryRequest,
-    ) -> Result<(HistoryExpiry, Option<String>), CatalogError> {
+    ) -> Result<(HistoryExpiry, Option<String>), ExpiryError> {
         let mut all = HistoryExpiry::default();
         for _ in 0..STEPS_MAX {
+            self.faults.hit("expire.before_removal")?;
             let step = match Box::pin(self.catalog.upkeep().expire(table, request)).await {
                 // What was done before stays done.
                 Err(cause) if !is_of_all(&self.catalog, Some(&cause)) => {
@@ -73,6 +81,7 @@ impl SnapshotExpiry {
             if request.is_dry {
                 break;
             }
+            self.faults.hit("expire.after_removal")?;
         }
         Ok((all, None))
     }

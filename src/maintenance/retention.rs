@@ -18,6 +18,7 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
 };
 use icecore_lake::{
+    faults::Failpoints,
     ids::IdGenerator,
     table::{
         retention::{KeptRows, RemovalError, RemovalTotals, old_files, survey},
@@ -29,7 +30,7 @@ use icecore_schemas::{
     retention::RetentionRules,
     service_table::{DEAD_LETTERS_TABLE, EVENTS_TABLE},
 };
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -47,6 +48,9 @@ pub enum RetentionError {
     /// The files of a table are not known.
     #[error("find files with old rows")]
     Removal(#[from] RemovalError),
+    /// A planned fault of a test.
+    #[error("take old rows out of tables")]
+    Fault(#[from] io::Error),
 }
 
 /// The jobs by which rows and snapshots go for their age. Cheap to clone.
@@ -73,6 +77,12 @@ impl EventRetention {
     pub fn new(catalog: &Catalog, ids: IdGenerator, rules: RetentionRules) -> Self {
         Self { tables: TableRetention::new(catalog, ids), rules: Arc::new(rules) }
     }
+
+    /// The same job, with the faults of a test.
+    #[must_use]
+    pub fn with_faults(self, faults: Failpoints) -> Self {
+        Self { tables: TableRetention { faults, ..self.tables }, ..self }
+    }
 }
 
 impl PlannedJob for EventRetention {
@@ -97,6 +107,12 @@ impl LetterRetention {
     pub fn new(catalog: &Catalog, ids: IdGenerator, kept: Duration) -> Self {
         let kept_ms = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
         Self { tables: TableRetention::new(catalog, ids), kept_ms }
+    }
+
+    /// The same job, with the faults of a test.
+    #[must_use]
+    pub fn with_faults(self, faults: Failpoints) -> Self {
+        Self { tables: TableRetention { faults, ..self.tables }, ..self }
     }
 }
 
@@ -147,11 +163,12 @@ impl RetentionStep {
 struct TableRetention {
     catalog: Catalog,
     ids: IdGenerator,
+    faults: Failpoints,
 }
 
 impl TableRetention {
     fn new(catalog: &Catalog, ids: IdGenerator) -> Self {
-        Self { catalog: catalog.on_behalf_of(ACTOR), ids }
+        Self { catalog: catalog.on_behalf_of(ACTOR), ids, faults: Failpoints::default() }
     }
 
     /// One table after the other, so that what is in memory is of one.
@@ -199,6 +216,7 @@ impl TableRetention {
         let of_catalog = match cause {
             RetentionError::Catalog(cause) => Some(cause),
             RetentionError::Removal(_) => None,
+            RetentionError::Fault(_) => return true,
         };
         is_of_all(&self.catalog, of_catalog)
     }
@@ -284,7 +302,9 @@ impl TableRetention {
             return Ok(RetentionStep::skip(held));
         }
         let removal = old.removal(read, self.ids.mint().to_string());
+        self.faults.hit("retention.before_commit")?;
         self.catalog.add_snapshot(table, removal).await?;
+        self.faults.hit("retention.after_commit")?;
         let RemovalTotals { files, rows, .. } = totals;
         info!(%table, files, rows, "rows that were too old are taken out of a table");
         Ok(RetentionStep { totals, skipped, is_more: survey.is_more })

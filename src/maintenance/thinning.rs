@@ -5,7 +5,8 @@
 
 use crate::tasks::{Job, Progress};
 use icecore_catalog::{catalog::Catalog, error::CatalogError};
-use std::sync::Arc;
+use icecore_lake::faults::Failpoints;
+use std::{io, sync::Arc};
 use tokio::sync::Notify;
 
 /// Who the catalog's feed says it was that removed snapshots.
@@ -13,10 +14,22 @@ const ACTOR: &str = "icecore/maintenance";
 /// Most tables of one tick.
 const TABLES_MAX: usize = 10;
 
+/// Why a tick failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ThinningError {
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A planned fault of a test.
+    #[error("remove old snapshots")]
+    Fault(#[from] io::Error),
+}
+
 /// The job that thins tables which commits of this server have made too long.
 #[derive(Debug)]
 pub struct ThinSnapshots {
     catalog: Catalog,
+    faults: Failpoints,
 }
 
 impl ThinSnapshots {
@@ -24,16 +37,24 @@ impl ThinSnapshots {
     #[must_use]
     pub fn new(catalog: &Catalog) -> (Self, Arc<Notify>) {
         let wake = catalog.upkeep().overgrown_wake();
-        (Self { catalog: catalog.on_behalf_of(ACTOR) }, wake)
+        (Self { catalog: catalog.on_behalf_of(ACTOR), faults: Failpoints::default() }, wake)
+    }
+
+    /// The same job, with the faults of a test.
+    #[must_use]
+    pub fn with_faults(self, faults: Failpoints) -> Self {
+        Self { faults, ..self }
     }
 }
 
 impl Job for ThinSnapshots {
     const NAME: &'static str = "thin-snapshots";
-    type Error = CatalogError;
+    type Error = ThinningError;
 
     /// A table that fails does not hold up the others, and the tick reports the first failure.
-    async fn tick(&mut self) -> Result<Progress, CatalogError> {
+    async fn tick(&mut self) -> Result<Progress, ThinningError> {
+        // What is noted is taken after this: a tick that fails here leaves it to the next one.
+        self.faults.hit("thin.before_removal")?;
         let tables = self.catalog.upkeep().take_overgrown(TABLES_MAX);
         let was_full = tables.len() == TABLES_MAX;
         let (mut removed, mut first) = (0, None);
@@ -45,8 +66,9 @@ impl Job for ThinSnapshots {
                 Err(cause) => drop(first.get_or_insert(cause)),
             }
         }
+        self.faults.hit("thin.after_removal")?;
         match first {
-            Some(cause) => Err(cause),
+            Some(cause) => Err(cause.into()),
             None => Ok(Progress::of(0 < removed, was_full && 0 < removed)),
         }
     }

@@ -42,9 +42,11 @@ pub(super) fn of_tables(
         compaction: compaction(config, catalog, (clock, ids), tasks),
         orphans: Orphans::new(catalog, config.orphans.grace, config.faults.clone()),
         retention: RetentionJobs {
-            events: EventRetention::new(catalog, ids.clone(), events),
-            letters: LetterRetention::new(catalog, ids.clone(), letters_kept),
-            expiry: SnapshotExpiry::new(catalog),
+            events: EventRetention::new(catalog, ids.clone(), events)
+                .with_faults(config.faults.clone()),
+            letters: LetterRetention::new(catalog, ids.clone(), letters_kept)
+                .with_faults(config.faults.clone()),
+            expiry: SnapshotExpiry::new(catalog).with_faults(config.faults.clone()),
         },
         fsck: Fsck::new(catalog, config.tables.clone(), tasks),
     }
@@ -85,10 +87,11 @@ pub(super) async fn start(
     jobs.start(WatchOwner(owner.clone()));
     if is_trusted(owner) {
         // Names that only the list has could go, too.
-        jobs.start(ListNames::new(catalog));
-        jobs.start(DeleteObsolete::new(catalog.clone()));
+        let faults = &config.faults;
+        jobs.start(ListNames::new(catalog).with_faults(faults.clone()));
+        jobs.start(DeleteObsolete::new(catalog.clone()).with_faults(faults.clone()));
         let (thin, wake) = ThinSnapshots::new(catalog);
-        jobs.start_woken(thin, Duration::MAX, wake);
+        jobs.start_woken(thin.with_faults(faults.clone()), Duration::MAX, wake);
     }
     if owner.check().is_ok() {
         start_table_jobs(jobs, config, tables);

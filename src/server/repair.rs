@@ -225,15 +225,24 @@ async fn rebuild(
         holds: found.names.holds,
         holder,
     };
+    fail_at(config, "repair.before_marks")?;
     if !noted.log.is_nil() {
         // Before the metastore has anything: a start in between finds it empty and takes no events.
         take_back(&mut noted, &known, local.log.filter(|_| repair.is_forced && is_here));
         let path = marks_path(config);
         blocking(move || noted.write(&path)).await?;
     }
+    fail_at(config, "repair.before_rebuild")?;
     catalog.metastore().rebuild(&contents).await?;
+    fail_at(config, "repair.after_rebuild")?;
     list_names(&catalog, found.metastores).await;
     Ok(report)
+}
+
+/// Has a test end a repair here.
+fn fail_at(config: &Config, point: &'static str) -> Result<(), StartError> {
+    let failed = |source| StartError::DataFolder { path: config.data_dir.clone(), source };
+    config.faults.hit(point).map_err(failed)
 }
 
 /// The lists of before are over: what is dropped from now on stays dropped in a later repair. Everything is

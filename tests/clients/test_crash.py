@@ -20,7 +20,7 @@ NAMESPACES = ["north.example", "south.example"]
 WRITERS, BATCH = 4, 20
 # As in lake/src/faults.rs, in the order an event passes them.
 POINTS = ["wal.before_write", "wal.after_write", "wal.after_sync", "wal.after_publish", "flush.before_write", "flush.after_data_file",
-          "flush.before_commit", "flush.after_commit", "flush.before_trim", "wal.after_trim"]
+          "flush.before_commit", "flush.lost_answer", "flush.after_commit", "flush.before_trim", "wal.after_trim"]
 FAULTS = ["abort", "error", "delay:300"]
 PATIENCE = 90
 

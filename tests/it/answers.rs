@@ -1,8 +1,8 @@
 //! Answers of SQL: right as the standard has them, or refused with a reason.
 //!
 //! The cases are in `answers/*.txt`: a statement, then `=` and the rows, or `!` and texts of which one
-//! is in the error (`*` stands for any). Each runs over rows that are in the log alone, and again when
-//! they are in a data file.
+//! is in the error (`*` stands for any). Each runs over rows that are in the log alone, and those that read
+//! them again when they are in a data file.
 
 use crate::harness::{TestServer, events};
 use serde_json::{Value, json};
@@ -41,6 +41,10 @@ async fn check(file: &str) {
                 block.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
             let Some((expected, statement)) = lines.split_last() else { continue };
             let statement = statement.join("\n");
+            // Where the rows are is nothing to a statement that reads none.
+            if place == "a data file" && !statement.to_lowercase().contains("events") {
+                continue;
+            }
             let body = json!({ "sql": statement }).to_string();
             let request = server.http.post(format!("{}/v1/n/sql", server.url)).body(body);
             // An error behind the head of the answer breaks it off.

@@ -1,10 +1,15 @@
 //! Erasure: what is gone afterwards, what stays, what the report says, and that it goes on after failures.
 
-use crate::{admin::icecore, harness::TestServer, process::post_until_death};
-use icecore_lake::clock::Clock;
+use crate::{
+    admin::icecore,
+    clocks::{copy_running, put_back},
+    harness::{TestServer, config},
+    process::post_until_death,
+};
+use icecore_lake::{clock::Clock, faults::Failpoints};
 use icecore_schemas::erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// 2026-09-21 14:13 UTC.
 const NOW_MS: i64 = 1_790_000_000_000;
@@ -167,7 +172,8 @@ async fn an_erasure_goes_on_after_each_failure_and_a_restart() {
     let id = begin(&server, "ann").await;
     let before = reach(&server, &id, ErasureStatus::Files).await;
     assert_eq!(before.tables["events"], ErasedRows { rows: 4, files: 2 }, "counted once");
-    let server = TestServer::start_at(server.stop().await, SETTINGS, clock.clone()).await;
+    let failing = [SETTINGS, &[("failpoints", script.as_str())]].concat();
+    let server = TestServer::start_at(server.stop().await, &failing, clock.clone()).await;
     // The log was opened anew, and has its records trimmed by that.
     server.commit("shop").await;
     clock.advance_ms(GRACE_MS);
@@ -177,11 +183,13 @@ async fn an_erasure_goes_on_after_each_failure_and_a_restart() {
     server.stop().await;
 }
 
-/// The last point comes after the time of readers, which no clock of a process can be set to.
+/// These come after the time of readers, which the clock of another process is not set to.
+const LAST_POINTS: [&str; 2] = ["erase.after_deletion", "erase.before_done"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_whose_server_dies_goes_on_with_the_next_one() {
     let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("erase."));
-    for point in points.filter(|point| **point != "erase.before_done") {
+    for point in points.filter(|point| !LAST_POINTS.contains(point)) {
         let clock = Clock::system();
         let server = start(&clock, &[]).await;
         fill(&server).await;
@@ -197,6 +205,44 @@ async fn an_erasure_whose_server_dies_goes_on_with_the_next_one() {
         let found = reach(&server, &begun.erasure, ErasureStatus::Files).await;
         assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{point}");
         assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]), "{point}");
+        server.stop().await;
+    }
+}
+
+/// What is left where the process ends after the files went, and right before all of it is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_whose_server_is_killed_at_its_end_goes_on_with_the_next_one() {
+    for point in LAST_POINTS {
+        let clock = Clock::manual(NOW_MS);
+        let folder = tempfile::tempdir().unwrap();
+        let (faults, meeting) = Failpoints::meeting(point);
+        let mut config = config(&folder, SETTINGS);
+        config.faults = faults;
+        let server = TestServer::start_with(folder, &config, clock.clone()).await;
+        fill(&server).await;
+        server.commit("shop").await;
+        let id = begin(&server, "ann").await;
+        let before = reach(&server, &id, ErasureStatus::Files).await;
+        clock.advance_ms(GRACE_MS);
+        let meet = async || {
+            let meeting = Arc::clone(&meeting);
+            tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+        };
+        ask(&server, "shop", &json!({"subject": {"id": "nobody"}, "dry_run": true})).await;
+        meet().await;
+        let left = tempfile::tempdir().unwrap();
+        copy_running(server.folder.path(), left.path());
+        meet().await;
+        let folder = server.stop().await;
+        put_back(&folder, &left);
+        let server = TestServer::start_at(folder, SETTINGS, clock.clone()).await;
+        server.commit("shop").await;
+        let done = reach(&server, &id, ErasureStatus::Done).await;
+        assert_eq!(done.tables, before.tables, "{point}");
+        assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]), "{point}");
+        let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
+        let audit: Value = audit.json().await.unwrap();
+        assert_eq!(audit["agrees"], true, "{point}: {audit}");
         server.stop().await;
     }
 }

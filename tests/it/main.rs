@@ -33,6 +33,7 @@ mod histories;
 mod hostile_http;
 mod hostile_sql;
 mod jobs;
+mod killed_jobs;
 mod layout;
 mod loads;
 mod lost_ids;

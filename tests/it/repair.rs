@@ -5,8 +5,9 @@ use crate::{
     backup::{json_of, refused, text},
     harness::{TestServer, events},
     postgres::Databases,
-    process::post_and_die,
+    process::{self, post_and_die},
 };
+use icecore_lake::faults::POINTS;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -328,6 +329,70 @@ async fn a_server_on_an_older_metastore_leaves_the_list_of_names_alone() {
     assert_eq!(server.get("/readyz").await.status(), 503);
     server.stop().await;
     assert_eq!(lists(), before);
+}
+
+/// Gives a command that ends at this failpoint as by `kill -9`.
+fn killed(house: &House, words: &[&str], point: &str) {
+    let more = format!("failpoints={point}=abort");
+    let output = process::command().args(house.command(words)).args(["--set", &more]).output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), None, "{point}: {told}");
+}
+
+/// The failpoints of the repair of a metastore and of that of a table, in their order.
+const REPAIRS: [[&str; 3]; 2] = [
+    ["repair.before_marks", "repair.before_rebuild", "repair.after_rebuild"],
+    ["repair.before_note", "repair.before_move", "repair.after_move"],
+];
+
+#[test]
+fn every_failpoint_of_a_repair_is_met() {
+    let points: Vec<&str> =
+        POINTS.iter().copied().filter(|point| point.starts_with("repair.")).collect();
+    assert_eq!(points, REPAIRS.concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_of_the_metastore_that_is_killed_anywhere_is_repeated() {
+    let house = House::build(None).await;
+    let server = house.start().await;
+    let before = house.state(&server).await;
+    let house = house.stop(server).await;
+    house.lose_metastore();
+    for point in REPAIRS[0] {
+        killed(&house, &["repair", "metastore"], point);
+    }
+    // The last one had rebuilt it.
+    let again = refused(&house.command(&["repair", "metastore"]));
+    assert!(again.contains("not empty"), "{again}");
+    let server = house.start().await;
+    assert_eq!(server.get("/readyz").await.status(), 200);
+    assert_eq!(house.state(&server).await, before);
+    assert_eq!(take(&server, 0..330).await, 320);
+    server.commit(SHOP).await;
+    assert_eq!(server.rows(SHOP, COUNT).await, json!([[330, 330, 330]]));
+    assert_eq!(acked(&server).await, 330);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_of_a_table_that_is_killed_anywhere_is_repeated() {
+    let house = damaged().await;
+    let words = ["repair", "table", "shop.example.events"];
+    for point in REPAIRS[1] {
+        killed(&house, &words, point);
+    }
+    let again = json_of(&house.command(&words));
+    assert_eq!(again["from"], again["to"], "{again}");
+    let server = house.start().await;
+    assert_eq!(server.get("/readyz").await.status(), 200);
+    assert_eq!(server.rows(SHOP, COUNT).await, json!([[80, 80, 80]]));
+    assert_eq!(take(&server, 0..90).await, 80);
+    server.commit(SHOP).await;
+    assert_eq!(server.rows(SHOP, COUNT).await, json!([[90, 90, 90]]));
+    assert_eq!(acked(&server).await, 90);
+    server.stop().await;
 }
 
 /// The data files of a warehouse.

@@ -799,11 +799,11 @@ async fn a_file_that_is_live_twice_stays_as_it_is() {
 async fn a_run_that_fails_anywhere_leaves_the_table_and_no_file() {
     let points = icecore_lake::faults::POINTS.iter().filter(|point| point.starts_with("compact."));
     for point in points {
-        for skip in 0..3 {
+        for skip in 0..2 {
             let faults = Failpoints::parse(&format!("{point}=error@{skip}")).unwrap();
             let mut house = House::with(faults).await;
             let mut failures = 0;
-            for _ in 0..4 {
+            for _ in 0..3 {
                 for _ in 0..5 {
                     house.append(30, 1).await;
                 }

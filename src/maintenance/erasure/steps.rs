@@ -355,6 +355,7 @@ impl Erasures {
         if erasure.until_ms <= catalog.now_ms() {
             // The job for that may be elsewhere, or busy with others.
             catalog.upkeep().delete_obsolete(DELETIONS_MAX).await?;
+            self.parts.faults.hit("erase.after_deletion")?;
         }
         let (tables, _) = self.tables(&erasure.levels).await?;
         for (table, loaded) in &tables {

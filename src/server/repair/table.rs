@@ -11,7 +11,7 @@ use crate::{
         StartError, backup,
         claim::{marks_path, remove_ids},
         is_missing, open_metastore,
-        repair::{ACTOR, LocalLog, last_of},
+        repair::{ACTOR, LocalLog, fail_at, last_of},
         stopped::existing_catalog,
     },
 };
@@ -170,6 +170,7 @@ async fn move_back(
     if repair.is_dry {
         return Ok(report);
     }
+    fail_at(config, "repair.before_note")?;
     let mark = loss.as_ref().and_then(|loss| loss.mark);
     if let (Some(loss), Some(mark)) = (&loss, mark) {
         // Before the mark goes back: what is noted claims no more than the table has.
@@ -182,7 +183,9 @@ async fn move_back(
         // again.
         remove_ids(config).await?;
     }
+    fail_at(config, "repair.before_move")?;
     catalog.recovery().move_back(&ident, base, to, mark).await?;
+    fail_at(config, "repair.after_move")?;
     Ok(report)
 }
 

@@ -440,17 +440,18 @@ pub(super) fn own_append(table: &LoadedTable, name: &str, position: u64) -> NewS
     }
 }
 
-/// Clients that read one state and commit one after the other, at two processes.
+/// Clients that read one state and commit one after the other, at two processes. `LARGE=1` has a thousand
+/// rounds; the short form meets each kind of deed, refused and done, many times.
 #[tokio::test]
-async fn in_a_thousand_interleavings_no_deleted_row_comes_back_and_none_is_doubled() {
-    const INTERLEAVINGS: i64 = 1_000;
+async fn however_clients_interleave_no_deleted_row_comes_back_and_none_is_doubled() {
     const FOR_EACH_TABLE: i64 = 5;
+    let rounds = if std::env::var_os("LARGE").is_some() { 1_000 } else { 100 };
     let house = house().await;
     let catalogs = [strict(&house), strict(&house)];
     let mut random = StdRng::seed_from_u64(10);
     let (mut model, mut refused, mut done) = (Model::default(), 0, 0);
     let mut table = ident("a.t");
-    for round in 0..INTERLEAVINGS {
+    for round in 0..rounds {
         if round % FOR_EACH_TABLE == 0 {
             table = ident(&format!("a.t{round}"));
             create(&catalogs[0], &format!("a.t{round}")).await;
@@ -478,7 +479,7 @@ async fn in_a_thousand_interleavings_no_deleted_row_comes_back_and_none_is_doubl
         let alive: Vec<u32> = model.alive.iter().copied().collect();
         assert_eq!(found, alive, "round {round}: {deeds:?}");
     }
-    assert!(500 < refused && 1_000 < done, "{refused} refused, {done} done");
+    assert!(rounds / 4 < refused && rounds / 2 < done, "{refused} refused, {done} done");
 }
 
 async fn names_of(catalog: &Catalog, table: &LoadedTable) -> Vec<String> {

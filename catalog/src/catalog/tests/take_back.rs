@@ -443,9 +443,9 @@ impl TableModel {
 #[tokio::test]
 async fn whatever_is_taken_back_every_snapshot_has_the_rows_that_it_should() {
     const STEPS: i64 = 40;
-    const TABLES: u64 = 8;
+    let tables = if std::env::var_os("LARGE").is_some() { 8 } else { 4 };
     let (mut taken_back, mut refused) = (0, 0);
-    for seed in 0..TABLES {
+    for seed in 0..tables {
         let house = house().await;
         let catalog = strict(&house);
         let mut random = StdRng::seed_from_u64(seed);
@@ -485,5 +485,5 @@ async fn whatever_is_taken_back_every_snapshot_has_the_rows_that_it_should() {
             refused += u32::from(!model.step(&catalog, step, &state, &mut random).await);
         }
     }
-    assert!(3 < taken_back && 10 < refused, "{taken_back} taken back, {refused} refused");
+    assert!(0 < taken_back && 3 < refused, "{taken_back} taken back, {refused} refused");
 }

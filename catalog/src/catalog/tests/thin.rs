@@ -23,7 +23,10 @@ async fn overgrown_in(house: House, snapshots: u64) -> House {
     let mut table = new_table("events");
     table.properties.insert(retention::MANAGED.to_owned(), "true".to_owned());
     house.catalog.tables().create(&suite::levels("a"), table).await.unwrap();
-    for position in 1..=snapshots {
+    // Those of a long history that come together are few metadata files.
+    let together = snapshots.saturating_sub(20);
+    join_all((1..=together).map(|position| append(&house.catalog, position))).await;
+    for position in together + 1..=snapshots {
         append(&house.catalog, position).await;
         house.clock.fetch_add(1_000, Ordering::SeqCst);
     }

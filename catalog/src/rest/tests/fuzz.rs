@@ -24,7 +24,7 @@ fn fuzz_requests_are_the_clients_fault_and_tables_stay_whole() {
     let requests = requests();
     let bodies: Vec<Value> = requests.iter().map(|(_, body)| body.clone()).collect();
     run(
-        100,
+        40,
         |random| {
             let number = random.random_range(1..=REQUESTS_MAX);
             (0..number).map(|_| sent(random, &requests, &bodies)).collect::<Vec<Sent>>()

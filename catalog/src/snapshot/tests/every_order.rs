@@ -374,13 +374,17 @@ async fn no_order_of_steps_loses_or_doubles_a_row_or_deletes_a_file_in_use() {
     let depth = if std::env::var_os("LARGE").is_some() { LARGE_DEPTH } else { DEPTH };
     let mut seen: HashSet<String> = HashSet::from([search.key(&start).await]);
     let mut states = vec![start];
-    for _ in 0..depth {
+    for left in (0..depth).rev() {
         let mut next = Vec::new();
         for state in &states {
             for action in ACTIONS {
+                // What somebody begins at the very end changes nothing that is looked at.
+                if left == 0 && action.is_beginning() {
+                    continue;
+                }
                 let Some(after) = Box::pin(search.after(state, action)).await else { continue };
                 search.check(&after).await;
-                if seen.insert(search.key(&after).await) {
+                if 0 < left && seen.insert(search.key(&after).await) {
                     next.push(after);
                 }
             }

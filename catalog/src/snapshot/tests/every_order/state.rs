@@ -47,6 +47,11 @@ pub(super) const ACTIONS: [TableAction; 12] = [
 ];
 
 impl TableAction {
+    /// Whether it leaves the table as it is.
+    pub(super) fn is_beginning(self) -> bool {
+        matches!(self, Self::BeginRewrite | Self::BeginDelete)
+    }
+
     pub(super) fn times(self) -> usize {
         match self {
             Self::Append
