@@ -176,13 +176,14 @@ impl Erasures {
         if OPEN_MAX <= store.open_erasures().await?.len() {
             return Err(EraseError::Busy);
         }
-        let seq = self.last_seq(&levels).await?;
+        // Where it is not known, the time alone tells what came later.
+        let seq = Box::pin(self.last_seq(&levels)).await.ok();
         let entry = LedgerEntry {
             erasure: ids.mint().to_string(),
             levels,
             subject: asked.subject,
             requested_ms: catalog.now_ms(),
-            seq: Some(seq),
+            seq,
         };
         let through = *wal.durable().borrow();
         let erasure = entry.clone().into_stored(through, asked.dry_run);
@@ -266,7 +267,7 @@ impl Erasures {
     /// again that it gave before, to rows that come from here on.
     async fn bounded(&self, entry: LedgerEntry) -> LedgerEntry {
         let Some(asked) = entry.seq else { return entry };
-        match self.last_seq(&entry.levels).await {
+        match Box::pin(self.last_seq(&entry.levels)).await {
             Ok(last) => LedgerEntry { seq: Some(asked.min(last)), ..entry },
             Err(cause) => {
                 let (erasure, error) = (&entry.erasure, &cause as &dyn Error);

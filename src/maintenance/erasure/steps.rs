@@ -299,10 +299,13 @@ impl Erasures {
     /// in the way holds up no other.
     async fn forget_history(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
         self.check_hold(&erasure.levels).await?;
-        if erasure.until_ms == 0 {
-            erasure.until_ms = self.parts.catalog.now_ms();
-        }
         let (tables, _) = self.tables(&erasure.levels).await?;
+        if erasure.until_ms == 0 {
+            // What is there now is dated before, and what comes to these tables after.
+            let made = tables.iter().flat_map(|(_, loaded)| loaded.metadata.snapshots());
+            let last_ms = made.map(|snapshot| snapshot.timestamp_ms()).max().unwrap_or(0);
+            erasure.until_ms = last_ms.max(self.parts.catalog.now_ms()).saturating_add(1);
+        }
         let (mut failure, mut is_clean) = (None, true);
         for table in &tables {
             match Box::pin(self.forget_history_of(erasure, table)).await {

@@ -1,7 +1,7 @@
 //! A client that read a table, lost a race, and puts its work on the new head without looking.
 
 use super::{
-    live::{DELETE, UPDATE, two_files},
+    live::{UPDATE, two_files},
     row_delta::*,
     *,
 };
@@ -149,8 +149,8 @@ async fn a_late_commit_of_a_list_that_does_not_read_has_lost_a_race() {
 async fn a_commit_on_a_history_that_was_removed_since_is_a_lost_race() {
     let (_house, catalog) = two_files().await;
     let read = catalog.tables().load(&ident("a.t")).await.unwrap();
-    let delete = Work { deletes: &[("d2", "f2")], ..DELETE };
-    let late = put(&catalog, &read, 2, delete).await;
+    let append = Work { operation: "append", adds: &[("f9", 5)], ..Work::default() };
+    let late = put(&catalog, &read, 2, append).await;
     catalog.commit(put(&catalog, &read, 3, UPDATE).await).await.unwrap();
     let without = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
     catalog.commit(change("a.t", json!([]), without)).await.unwrap();
