@@ -5,7 +5,8 @@
 use super::{
     Metastore, access, audit, backups,
     database::{DatabaseLayout, Dialect},
-    failed, fence, holds, leases, orphans, outbox, places, reports, requests, row_accounts, tables, trash,
+    failed, fence, holds, leases, orphans, outbox, places, reports, requests, row_accounts, tables,
+    trash,
 };
 use crate::error::CatalogError;
 use sqlx::AnyConnection;

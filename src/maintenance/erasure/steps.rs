@@ -342,7 +342,7 @@ impl Erasures {
         tables: &[(TableIdent, LoadedTable)],
         before_ms: i64,
     ) -> Result<Option<i64>, EraseError> {
-        let mut last = None;
+        let mut last: Option<i64> = None;
         for (table, _) in tables {
             last = last.max(self.parts.catalog.upkeep().leased_until(table, before_ms).await?);
         }
