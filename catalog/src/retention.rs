@@ -50,10 +50,14 @@ pub fn snapshots_to_remove(
     if !is_overgrown(metadata) {
         return Vec::new();
     }
+    let mut candidates = candidates(metadata);
+    // Where leases hold a table above its bound, each commit finds it overgrown: then nothing goes until
+    // it is worth a commit, and the branches and tags, which take long to find, are not looked for.
+    if thin(&mut candidates, &HashSet::new(), leased, now_ms).len() <= SNAPSHOTS_SLACK {
+        return Vec::new();
+    }
     let named = refs::of(metadata).into_values().map(|r| r.snapshot_id).collect();
-    let removed = thin(&mut candidates(metadata), &named, leased, now_ms);
-    // Where leases hold a table above its bound, each commit finds it overgrown.
-    if removed.len() <= SNAPSHOTS_SLACK { Vec::new() } else { removed }
+    thin(&mut candidates, &named, leased, now_ms)
 }
 
 fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {

@@ -9,10 +9,11 @@
 
 use super::{Catalog, LoadedTable, Upkeep};
 use crate::{
+    ancestors, background,
     error::CatalogError,
     metadata_file::refs::SnapshotRefs,
     metastore::SnapshotLease,
-    retention::lease::{LeasedIds, LeasedSnapshots},
+    retention::lease::{LEASED_MAX, LeasedIds, LeasedSnapshots},
 };
 use iceberg::{
     TableIdent,
@@ -24,6 +25,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 use tracing::debug;
 use uuid::Uuid;
 
@@ -47,25 +49,33 @@ const TABLES_MAX: usize = 10_000;
 pub(super) struct WrittenLeases(Mutex<HashMap<Uuid, WrittenLease>>);
 
 /// The heads of a table that were leased together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct WrittenLease {
     at_ms: i64,
     heads: LoadedHeads,
+    durable: watch::Receiver<bool>,
+}
+
+/// Who writes the lease of a load.
+#[derive(Debug)]
+enum LeaseClaim {
+    /// Another load does, or did; whether it is durable. Closed before that, it failed.
+    Others(watch::Receiver<bool>),
+    /// This one, which tells the others when it is durable.
+    Own(watch::Sender<bool>),
 }
 
 /// What a load hands out as current.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct LoadedHeads {
-    /// The head of `main`, with its sequence number.
-    main: Option<(i64, i64)>,
+    /// The head of `main`.
+    main: Option<i64>,
     /// Snapshots that other branches and tags are at.
     others: Vec<i64>,
 }
 
 impl LoadedHeads {
     fn of(metadata: &TableMetadata, refs: &SnapshotRefs) -> Self {
-        let main = metadata.current_snapshot();
-        let main = main.map(|head| (head.sequence_number(), head.snapshot_id()));
         let mut others: Vec<(i64, i64)> = refs
             .iter()
             .filter(|(name, _)| name.as_str() != MAIN_BRANCH)
@@ -75,6 +85,7 @@ impl LoadedHeads {
         others.sort_unstable_by_key(|snapshot| Reverse(*snapshot));
         others.dedup();
         others.truncate(REFS_MAX);
+        let main = metadata.current_snapshot_id();
         Self { main, others: others.into_iter().map(|(_, id)| id).collect() }
     }
 
@@ -83,34 +94,53 @@ impl LoadedHeads {
     }
 
     /// Whether leases of these heads hold for a load of `later` as well: what comes after the head of
-    /// `main` stays with it.
-    fn cover(&self, later: &Self) -> bool {
+    /// `main` stays with it. `descends` says whether the later `main` came from a snapshot.
+    fn cover(&self, later: &Self, descends: impl Fn(i64) -> bool) -> bool {
         let main = match (self.main, later.main) {
             (_, None) => true,
-            (Some((held, _)), Some((number, _))) => held <= number,
+            (Some(held), Some(_)) => descends(held),
             (None, Some(_)) => false,
         };
         main && later.others.iter().all(|id| self.others.contains(id))
     }
+
+    /// The leases of these heads, in an order that is the same for everybody: servers that write some of
+    /// the same rows wait for one another, and not in a circle.
+    fn leases(&self, until_ms: i64) -> Vec<SnapshotLease> {
+        let lease =
+            |snapshot_id, line_until_ms| SnapshotLease { snapshot_id, until_ms, line_until_ms };
+        let main = self.main.map(|id| lease(id, until_ms));
+        let others = self.others.iter().filter(|id| self.main != Some(**id));
+        let mut leases: Vec<SnapshotLease> =
+            main.into_iter().chain(others.map(|id| lease(*id, 0))).collect();
+        leases.sort_unstable_by_key(|lease| lease.snapshot_id);
+        leases
+    }
 }
 
 impl WrittenLeases {
-    /// Whether the heads of a load are to be written; then they count as written from now on.
-    fn claim(&self, table: Uuid, heads: &LoadedHeads, now_ms: i64, every_ms: i64) -> bool {
+    /// Who writes the heads of a load. Where it is this one, they count as written from now on.
+    fn claim(
+        &self,
+        table: Uuid,
+        heads: &LoadedHeads,
+        descends: impl Fn(i64) -> bool,
+        (now_ms, every_ms): (i64, i64),
+    ) -> LeaseClaim {
         let mut written = self.lock();
         if let Some(last) = written.get(&table) {
             let passed_ms = now_ms.saturating_sub(last.at_ms);
             let is_new = (0..WRITE_EVERY_MIN_MS.min(every_ms)).contains(&passed_ms);
-            let holds = (0..every_ms).contains(&passed_ms) && last.heads.cover(heads);
-            if is_new || holds {
-                return false;
+            if is_new || ((0..every_ms).contains(&passed_ms) && last.heads.cover(heads, descends)) {
+                return LeaseClaim::Others(last.durable.clone());
             }
         }
         if TABLES_MAX <= written.len() && !written.contains_key(&table) {
             written.clear();
         }
-        written.insert(table, WrittenLease { at_ms: now_ms, heads: heads.clone() });
-        true
+        let (done, durable) = watch::channel(false);
+        written.insert(table, WrittenLease { at_ms: now_ms, heads: heads.clone(), durable });
+        LeaseClaim::Own(done)
     }
 
     /// The next load writes again.
@@ -126,48 +156,56 @@ impl WrittenLeases {
 
 impl Catalog {
     /// Notes that a client gets this state of a table: the heads of its branches, and the snapshots of
-    /// its tags, stay for the time of a lease, durable on return. Where that fails or takes too long,
-    /// the log says so, and the next load tries again.
+    /// its tags, stay for the time of a lease, durable on return, whoever writes it. Where that fails or
+    /// takes too long, the log says so, and the next load tries again.
     pub(crate) async fn lease(&self, table: &LoadedTable) {
-        let heads = LoadedHeads::of(&table.metadata, &self.encoded_parts(table).refs);
-        let (uuid, now_ms) = (table.metadata.uuid(), self.now_ms());
+        let metadata = table.metadata.as_ref();
+        let heads = LoadedHeads::of(metadata, &self.encoded_parts(table).refs);
         let lease_ms = self.inner.options.snapshot_lease_ms;
-        let every_ms = (lease_ms / WRITES_PER_LEASE).max(WRITE_EVERY_MIN_MS);
-        if lease_ms <= 0
-            || heads.is_empty()
-            || !self.inner.leases.claim(uuid, &heads, now_ms, every_ms)
-        {
+        if lease_ms <= 0 || heads.is_empty() {
             return;
         }
-        let until_ms = now_ms.saturating_add(lease_ms).saturating_add(every_ms);
-        let main = heads.main.map(|(_, snapshot_id)| SnapshotLease {
-            snapshot_id,
-            until_ms,
-            line_until_ms: until_ms,
-        });
-        let others = heads.others.into_iter().map(|snapshot_id| SnapshotLease {
-            snapshot_id,
-            until_ms,
-            line_until_ms: 0,
-        });
-        let leases: Vec<SnapshotLease> = main.into_iter().chain(others).collect();
-        let catalog = self.clone();
-        // A client that goes away leaves no half of it.
-        let written = self.to_the_end(async move {
-            let written = catalog.metastore().lease_snapshots(uuid, &leases).await;
-            if written.is_err() {
-                catalog.inner.leases.forget(uuid);
+        let (uuid, now_ms) = (metadata.uuid(), self.now_ms());
+        let every_ms = (lease_ms / WRITES_PER_LEASE).max(WRITE_EVERY_MIN_MS);
+        let descends = |held: i64| {
+            let mut line = ancestors::of(metadata, heads.main).take(LEASED_MAX);
+            line.any(|snapshot| snapshot.snapshot_id() == held)
+        };
+        let claim = self.inner.leases.claim(uuid, &heads, descends, (now_ms, every_ms));
+        let mut durable = match claim {
+            LeaseClaim::Others(durable) => durable,
+            LeaseClaim::Own(done) => {
+                let durable = done.subscribe();
+                let until_ms = now_ms.saturating_add(lease_ms).saturating_add(every_ms);
+                self.write_leases(uuid, heads.leases(until_ms), done);
+                durable
             }
-            written
-        });
-        match tokio::time::timeout(LEASE_WAIT_MAX, written).await {
-            Ok(Ok(())) => (),
-            Ok(Err(cause)) => {
-                let error = &cause as &dyn std::error::Error;
-                debug!(%uuid, error, "the snapshots of a load are not leased");
-            }
-            Err(_) => debug!(%uuid, "a load waits no longer for its lease"),
+        };
+        if *durable.borrow() {
+            return;
         }
+        let written = durable.wait_for(|is_durable| *is_durable);
+        let is_late = tokio::time::timeout(LEASE_WAIT_MAX, written).await.is_err();
+        if is_late {
+            debug!(%uuid, "a load waits no longer for its lease");
+        }
+    }
+
+    /// Writes leases, also where the client that they are for goes away meanwhile.
+    fn write_leases(&self, uuid: Uuid, leases: Vec<SnapshotLease>, done: watch::Sender<bool>) {
+        let catalog = self.clone();
+        background::run("lease", async move {
+            match catalog.metastore().lease_snapshots(uuid, &leases).await {
+                Ok(()) => {
+                    done.send_replace(true);
+                }
+                Err(cause) => {
+                    catalog.inner.leases.forget(uuid);
+                    let error = &cause as &dyn std::error::Error;
+                    debug!(%uuid, error, "the snapshots of a load are not leased");
+                }
+            }
+        });
     }
 
     /// The snapshots of a table that stay for its leases.

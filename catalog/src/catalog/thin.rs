@@ -175,7 +175,8 @@ impl Upkeep<'_> {
 
     /// Removes every snapshot of a table up to this sequence number that no branch or tag is at and no
     /// client's lease holds, whatever its age, and queues the files that only they need for deletion, in
-    /// one commit; gives what went. With very many files some stay for the next call. The obstacle says what is left behind.
+    /// one commit; gives what went. With very many files some stay for the next call. The obstacle says
+    /// what is left behind.
     ///
     /// # Errors
     /// As [`Upkeep::expire`].

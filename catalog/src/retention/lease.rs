@@ -8,10 +8,11 @@ use crate::ancestors;
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use std::{cmp::Reverse, collections::HashSet};
 
-/// Most snapshots of `main` that stay for a lease of the oldest of them.
-pub const LEASED_LINE_MAX: usize = 800;
-/// Most leased snapshots beside those, the newest ones.
-pub const LEASED_ALONE_MAX: usize = 100;
+/// Most snapshots that stay for leases. With those that stay by themselves, the metadata file of a table
+/// is still shorter than 1 MB.
+pub const LEASED_MAX: usize = 800;
+/// Most of them that are not on the line of `main`, or beyond its end, the newest ones.
+pub const LEASED_ALONE_MAX: usize = 50;
 
 /// Leases of a table, as its metastore has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl LeasedSnapshots {
         }
         let head = metadata.current_snapshot_id();
         let line: Vec<i64> = ancestors::of(metadata, head)
-            .take(LEASED_LINE_MAX)
+            .take(LEASED_MAX - LEASED_ALONE_MAX)
             .map(|snapshot| snapshot.snapshot_id())
             .collect();
         let oldest = line.iter().rposition(|id| leases.main.contains(id));

@@ -190,11 +190,12 @@ fn what_leases_hold_is_bounded() {
     let table = table(2_000, true);
     let all: Vec<i64> = (1..=2_000).collect();
     let held = leased(&table, &all, &[]);
-    assert_eq!(held.ids().count(), lease::LEASED_LINE_MAX + lease::LEASED_ALONE_MAX);
-    let newest = 2_001 - (lease::LEASED_LINE_MAX + lease::LEASED_ALONE_MAX) as i64;
+    assert_eq!(held.ids().count(), lease::LEASED_MAX);
+    let newest = 2_001 - lease::LEASED_MAX as i64;
     assert!((newest..=2_000).all(|id| held.has(id)), "the newest are among them");
     let left = 2_000 - snapshots_to_remove(&table, &held, NOW_MS).len();
-    assert!(left <= SNAPSHOTS_MAX + lease::LEASED_LINE_MAX + lease::LEASED_ALONE_MAX, "{left}");
+    // The newest ones stay by themselves, and take no place beside.
+    assert!(left <= SNAPSHOTS_MAX + lease::LEASED_MAX - NEWEST_IN_FULL, "{left}");
 }
 
 #[test]

@@ -219,7 +219,8 @@ impl<'a> FileSearch<'a> {
         scanned: &mut ScannedFiles,
     ) -> Result<Vec<u64>, ErasureError> {
         let known = &*scanned;
-        let reads = files.to_vec().into_iter().map(|file| self.rows_of(file, known));
+        let reads: Vec<_> =
+            files.iter().map(|file| self.rows_of(Arc::clone(file), known)).collect();
         let found: Vec<FileCount> =
             stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         for file in found.iter().filter(|file| file.is_read) {

@@ -55,8 +55,8 @@ impl LedgerFile {
         .await
     }
 
-    /// The requests by their ids, each by its last line; none where there is no file. A line that was cut off, since its request
-    /// was never answered, is passed over.
+    /// The requests by their ids, each by its last line; none where there is no file. A line that was cut
+    /// off, since its request was never answered, is passed over.
     pub(super) async fn read(&self) -> io::Result<BTreeMap<String, LedgerEntry>> {
         let path = Arc::clone(&self.path);
         blocking(move || read(&path)).await
