@@ -13,7 +13,7 @@ use crate::{
     error::CatalogError,
     metadata_file::refs::SnapshotRefs,
     metastore::SnapshotLease,
-    retention::lease::{LEASED_MAX, LeasedIds, LeasedSnapshots},
+    retention::lease::{LEASED_LINE_MAX, LeasedIds, LeasedSnapshots},
 };
 use iceberg::{
     TableIdent,
@@ -168,7 +168,7 @@ impl Catalog {
         let (uuid, now_ms) = (metadata.uuid(), self.now_ms());
         let every_ms = (lease_ms / WRITES_PER_LEASE).max(WRITE_EVERY_MIN_MS);
         let descends = |held: i64| {
-            let mut line = ancestors::of(metadata, heads.main).take(LEASED_MAX);
+            let mut line = ancestors::of(metadata, heads.main).take(LEASED_LINE_MAX);
             line.any(|snapshot| snapshot.snapshot_id() == held)
         };
         let claim = self.inner.leases.claim(uuid, &heads, descends, (now_ms, every_ms));

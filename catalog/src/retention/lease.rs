@@ -13,6 +13,8 @@ use std::{cmp::Reverse, collections::HashSet};
 pub const LEASED_MAX: usize = 800;
 /// Most of them that are not on the line of `main`, or beyond its end, the newest ones.
 pub const LEASED_ALONE_MAX: usize = 50;
+/// Most of them on the line of `main`, from the current one back.
+pub const LEASED_LINE_MAX: usize = LEASED_MAX - LEASED_ALONE_MAX;
 
 /// Leases of a table, as its metastore has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +38,7 @@ impl LeasedSnapshots {
         }
         let head = metadata.current_snapshot_id();
         let line: Vec<i64> = ancestors::of(metadata, head)
-            .take(LEASED_MAX - LEASED_ALONE_MAX)
+            .take(LEASED_LINE_MAX)
             .map(|snapshot| snapshot.snapshot_id())
             .collect();
         let oldest = line.iter().rposition(|id| leases.main.contains(id));
