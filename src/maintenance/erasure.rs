@@ -290,12 +290,13 @@ impl Erasures {
         }
         let [name] = levels else { return Ok(last) };
         let wal = &self.parts.wal;
-        for namespace in wal.namespaces_named(name) {
-            for known in known_tables().filter(|known| known.has_seq()) {
-                let records = wal.records(known.kind, &namespace, 0);
-                let end = records.last().map(|end| end.first_seq + u64::from(end.rows));
-                last = last.max(end.map_or(0, |end| end.saturating_sub(1)));
-            }
+        let waiting = wal.pending().into_iter();
+        for table in waiting.filter(|it| it.kind.has_seq() && it.namespace.name() == name) {
+            // The last one alone: a million may wait.
+            let before = table.last.saturating_sub(1);
+            let records = wal.records(table.kind, &table.namespace, before);
+            let end = records.last().map(|end| end.first_seq + u64::from(end.rows));
+            last = last.max(end.map_or(0, |end| end.saturating_sub(1)));
         }
         Ok(last)
     }
