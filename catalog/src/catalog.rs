@@ -11,6 +11,7 @@ mod commit_queue;
 mod create;
 mod examined;
 mod first;
+mod leases;
 mod live;
 mod load;
 pub(crate) mod location_rules;
@@ -35,6 +36,7 @@ mod write;
 pub use admin::{RefKind, Refs, TableStats};
 pub(crate) use create::folder_of;
 pub use first::FirstAppend;
+pub use leases::SNAPSHOT_LEASE_MS;
 pub use name_list::ListedThrough;
 pub use namespaces::Namespaces;
 pub use orphans::{ORPHAN_GRACE_MIN_MS, OrphanFile, OrphanSearch, Orphans, QueuedOrphans};
@@ -94,6 +96,8 @@ pub struct CatalogOptions {
     pub checks_contents: bool,
     /// Whether a load looks for the metadata file first.
     pub verify_at_load: VerifyAtLoad,
+    /// How long a snapshot stays that was current when a client loaded its table, ms; 0 for not at all.
+    pub snapshot_lease_ms: i64,
     /// What clients leave to the service that the catalog is part of.
     pub reserved: ReservedNames,
 }
@@ -145,13 +149,14 @@ pub enum VerifyAtLoad {
 }
 
 impl Default for CatalogOptions {
-    /// The default [`DropPolicy`], contents are checked, files are looked for on local disks, and
-    /// nothing is reserved.
+    /// The default [`DropPolicy`], contents are checked, files are looked for on local disks, leases
+    /// last [`SNAPSHOT_LEASE_MS`], and nothing is reserved.
     fn default() -> Self {
         Self {
             drop_policy: DropPolicy::default(),
             checks_contents: true,
             verify_at_load: VerifyAtLoad::OnLocalDisk,
+            snapshot_lease_ms: SNAPSHOT_LEASE_MS,
             reserved: ReservedNames::default(),
         }
     }
@@ -186,6 +191,7 @@ struct CatalogInner {
     lists: manifest_check::ManifestLists,
     queues: CommitQueues,
     overgrown: thin::OvergrownTables,
+    leases: leases::WrittenLeases,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -226,6 +232,7 @@ impl Catalog {
             lists: manifest_check::ManifestLists::default(),
             queues: CommitQueues::default(),
             overgrown: thin::OvergrownTables::default(),
+            leases: leases::WrittenLeases::default(),
         };
         let metastore = inner.metastore.on_behalf_of(origin.clone());
         Self { inner: Arc::new(inner), origin, metastore }

@@ -17,6 +17,7 @@ pub mod database;
 pub mod fence;
 mod group_commit;
 pub mod holds;
+mod leases;
 pub mod moved;
 mod namespaces;
 mod new_table;
@@ -44,6 +45,7 @@ pub use crate::{
 };
 pub use changes::{CHANGES_BYTES_MAX, ChangeSet};
 pub use group_commit::{CommitPart, PointerSwap, SwapOutcome};
+pub use leases::SnapshotLease;
 pub use namespaces::{NamespaceMarks, Properties};
 pub use new_table::{NameKind, NewTable, TableOrigin};
 pub use obsolete::ObsoleteFile;

@@ -1,15 +1,17 @@
 //! Which snapshots a table keeps: pure rules, no IO.
 //!
 //! Recent snapshots stay in full; older ones are thinned, so that metadata stays small however
-//! many commits there are. A snapshot that a branch or tag names always stays, and so does the
-//! newest. Tables that are not ours are never thinned.
+//! many commits there are. A snapshot that a branch or tag names always stays, and so do the
+//! newest and those that clients hold. Tables that are not ours are never thinned.
 
 pub mod expiry;
+pub mod lease;
 #[cfg(test)]
 mod tests;
 
 use crate::metadata_file::refs;
 use iceberg::spec::{SnapshotRef, TableMetadata};
+use lease::LeasedSnapshots;
 use std::collections::HashSet;
 
 /// The table property that, set to `true`, marks a table as ours to thin.
@@ -18,7 +20,8 @@ pub const MANAGED: &str = "icecore.managed";
 /// The table property that says how long rows of a table of ours are kept. Whoever sets it has rows deleted.
 pub const ROWS_KEPT: &str = "icecore.retention";
 
-/// Snapshots a table has after thinning, unless branches and tags name more of them.
+/// Snapshots a table has after thinning, unless branches and tags name more of them, or clients hold
+/// more.
 pub const SNAPSHOTS_MAX: usize = 500;
 
 /// How far the count may pass [`SNAPSHOTS_MAX`] before thinning runs: the slack spreads its cost
@@ -36,14 +39,25 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Up to this age (first), one snapshot stays per so much time (second). Older ones go.
 const TIERS: [(i64, i64); 3] = [(HOUR_MS, MINUTE_MS), (DAY_MS, HOUR_MS), (90 * DAY_MS, DAY_MS)];
 
-/// Ids of the snapshots that should go at `now_ms`; none unless the table is overgrown.
+/// Ids of the snapshots that should go at `now_ms`; none unless the table is overgrown by more than
+/// what clients hold of it.
 #[must_use]
-pub fn snapshots_to_remove(metadata: &TableMetadata, now_ms: i64) -> Vec<i64> {
+pub fn snapshots_to_remove(
+    metadata: &TableMetadata,
+    leased: &LeasedSnapshots,
+    now_ms: i64,
+) -> Vec<i64> {
     if !is_overgrown(metadata) {
         return Vec::new();
     }
+    let mut candidates = candidates(metadata);
+    // Where leases hold a table above its bound, each commit finds it overgrown: then nothing goes until
+    // it is worth a commit, and the branches and tags, which take long to find, are not looked for.
+    if thin(&mut candidates, &HashSet::new(), leased, now_ms).len() <= SNAPSHOTS_SLACK {
+        return Vec::new();
+    }
     let named = refs::of(metadata).into_values().map(|r| r.snapshot_id).collect();
-    thin(&mut candidates(metadata), &named, now_ms)
+    thin(&mut candidates, &named, leased, now_ms)
 }
 
 fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
@@ -75,9 +89,14 @@ struct SnapshotCandidate {
     at_ms: i64,
 }
 
-/// What to remove of `snapshots` so that at most [`SNAPSHOTS_MAX`] stay.
-fn thin(snapshots: &mut [SnapshotCandidate], named: &HashSet<i64>, now_ms: i64) -> Vec<i64> {
-    thin_beyond(snapshots, named, now_ms, i64::MAX)
+/// What to remove of `snapshots` so that at most [`SNAPSHOTS_MAX`] stay beside what is leased.
+fn thin(
+    snapshots: &mut [SnapshotCandidate],
+    named: &HashSet<i64>,
+    leased: &LeasedSnapshots,
+    now_ms: i64,
+) -> Vec<i64> {
+    thin_beyond(snapshots, named, leased, (now_ms, i64::MAX))
 }
 
 /// The same, where the newest stay in full only if they were the newest of all within the time
@@ -85,8 +104,8 @@ fn thin(snapshots: &mut [SnapshotCandidate], named: &HashSet<i64>, now_ms: i64) 
 fn thin_beyond(
     snapshots: &mut [SnapshotCandidate],
     named: &HashSet<i64>,
-    now_ms: i64,
-    in_full_ms: i64,
+    leased: &LeasedSnapshots,
+    (now_ms, in_full_ms): (i64, i64),
 ) -> Vec<i64> {
     // Newest first, so that the last snapshot of a minute, hour or day is the one that stays: a
     // later thinning with wider steps then keeps a subset of what this one keeps.
@@ -95,6 +114,8 @@ fn thin_beyond(
     let mut taken = HashSet::new();
     let mut kept = Vec::with_capacity(snapshots.len());
     let mut removed = Vec::new();
+    // They would go but for their leases, and take no place of those that stay by themselves.
+    let mut only_leased = 0;
     // Until when the snapshot was the newest.
     let mut until_ms = i64::MAX;
     for (age_rank, snapshot) in snapshots.iter().enumerate() {
@@ -107,16 +128,19 @@ fn thin_beyond(
         until_ms = snapshot.at_ms;
         if stays {
             kept.push(*snapshot);
+        } else if leased.has(snapshot.id) {
+            kept.push(*snapshot);
+            only_leased += 1;
         } else {
             removed.push(snapshot.id);
         }
     }
-    let mut excess = kept.len().saturating_sub(SNAPSHOTS_MAX);
+    let mut excess = kept.len().saturating_sub(SNAPSHOTS_MAX + only_leased);
     for snapshot in kept.iter().skip(1).rev() {
         if excess == 0 {
             break;
         }
-        if !named.contains(&snapshot.id) {
+        if !named.contains(&snapshot.id) && !leased.has(snapshot.id) {
             removed.push(snapshot.id);
             excess -= 1;
         }

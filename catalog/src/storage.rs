@@ -5,6 +5,7 @@
 //! (and of every folder that was made); on S3 it is the store's answer.
 
 pub mod access;
+pub mod bucket;
 mod deferred;
 mod file_io;
 mod files;

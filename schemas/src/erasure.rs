@@ -126,6 +126,16 @@ pub struct ErasureLog {
     pub kept: u64,
 }
 
+/// Which rows came no later than the request for an erasure: those up to this `seq`, or up to this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ErasureBound {
+    /// The last `seq` of the namespace; null where it is not known, and the time alone decides.
+    pub seq: Option<u64>,
+    /// The time, ms since 1970.
+    pub at_ms: i64,
+}
+
 /// An erasure and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -150,6 +160,13 @@ pub struct ErasureReport {
     pub dead_letters: u64,
     /// What the log has.
     pub log: ErasureLog,
+    /// Up to when rows came that it takes, where it is applied again after a restore; otherwise it takes
+    /// all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<ErasureBound>,
+    /// What it waits for, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// What it cannot reach, or does not know of.
     pub cannot: Vec<String>,
     /// Why it does not go on, or ended.

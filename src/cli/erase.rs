@@ -34,7 +34,7 @@ pub struct EraseCommand {
     /// Only count what there is
     #[arg(long)]
     dry_run: bool,
-    /// Wait until it has ended: some ten minutes, for files that are being read
+    /// Wait until it has ended: some ten minutes, for files that are being read, and as long as clients hold snapshots
     #[arg(long)]
     wait: bool,
     /// Print the server's answer as JSON
@@ -155,6 +155,9 @@ fn show(report: &ErasureReport) -> Result<(), CliError> {
     }
     if let Some(error) = &report.error {
         say(&format!("error: {error}"))?;
+    }
+    if let Some(waits) = &report.waits {
+        say(&format!("waits: {waits}"))?;
     }
     for limit in &report.cannot {
         say(&format!("cannot: {limit}"))?;

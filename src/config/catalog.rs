@@ -15,6 +15,8 @@ use std::{
 /// What only this service writes: what a namespace's events are called. Names of tables are free:
 /// engines come with tables called `events`, and rows of ours go to none that is not ours.
 const RESERVED: &[&str] = &[NAMESPACE_TEXT];
+/// Shortest lease of a snapshot: a commit that was begun before a compaction is made at least so long.
+const LEASE_MIN: Duration = Duration::from_secs(600);
 /// Longest name of the catalog.
 const NAME_BYTES_MAX: usize = 128;
 /// What follows `/v1/` in the paths of the protocol.
@@ -113,7 +115,15 @@ impl SettingTexts {
             namespaces: &RESERVED_NAMES,
             ..ReservedNames::default()
         };
-        Ok(CatalogOptions { drop_policy, checks_contents, verify_at_load, reserved })
+        let lease = self.duration("catalog.snapshot_lease", LEASE_MIN, DAY)?;
+        let snapshot_lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        Ok(CatalogOptions {
+            drop_policy,
+            checks_contents,
+            verify_at_load,
+            snapshot_lease_ms,
+            reserved,
+        })
     }
 
     pub(super) fn namespace_separator(&self) -> Result<String, ConfigError> {

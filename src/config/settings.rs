@@ -39,6 +39,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "",
         "separator of namespace levels in catalog URLs, as announced to clients, such as . ; empty: %1F",
     ),
+    (
+        "catalog.snapshot_lease",
+        "1h",
+        "how long a snapshot stays that was current when a client of the catalog loaded its table, 10min to 24h",
+    ),
     ("s3.endpoint", "", "URL of an S3-compatible server, http://HOST:PORT; empty: AWS"),
     ("s3.region", "us-east-1", "region"),
     ("s3.access_key_id", "", "access key"),

@@ -36,13 +36,16 @@ use icecore_lake::{
     faults::Failpoints,
     ids::IdGenerator,
     table::{
-        erasure::{ErasureError, RowCondition, ScannedFiles},
+        erasure::{
+            ErasureError, ScannedFiles,
+            condition::{ArrivalBound, RowCondition},
+        },
         schema::{TableIdent, foreign_ident},
     },
     wal::Wal,
 };
 use icecore_schemas::{
-    erasure::{ErasureList, ErasureLog, ErasureReport, ErasureStatus, NewErasure},
+    erasure::{ErasureBound, ErasureList, ErasureLog, ErasureReport, ErasureStatus, NewErasure},
     service_table::known_tables,
 };
 use ledger::{LedgerEntry, LedgerFile};
@@ -173,11 +176,14 @@ impl Erasures {
         if OPEN_MAX <= store.open_erasures().await?.len() {
             return Err(EraseError::Busy);
         }
+        // Where it is not known, the time alone tells what came later.
+        let seq = Box::pin(self.last_seq(&levels)).await.ok();
         let entry = LedgerEntry {
             erasure: ids.mint().to_string(),
             levels,
             subject: asked.subject,
             requested_ms: catalog.now_ms(),
+            seq,
         };
         let through = *wal.durable().borrow();
         let erasure = entry.clone().into_stored(through, asked.dry_run);
@@ -225,7 +231,14 @@ impl Erasures {
         // Positions of the log that the request saw may be ahead of this one.
         let through = *wal.durable().borrow();
         for entry in unknown.into_values() {
-            store.add_erasure(&entry.into_stored(through, false)).await?;
+            let bounded = self.bounded(entry.clone()).await;
+            if bounded != entry {
+                self.ledger.append(vec![bounded.clone()]).await.map_err(EraseError::Ledger)?;
+            }
+            let bound = Some(ErasureBound { seq: bounded.seq, at_ms: bounded.requested_ms });
+            let mut erasure = bounded.into_stored(through, false);
+            erasure.report.bound = bound;
+            store.add_erasure(&erasure).await?;
         }
         // Positions of a log that is gone are none of this one: an erasure would wait for what comes.
         let is_ahead = |known: &&StoredErasure| {
@@ -248,6 +261,44 @@ impl Erasures {
             warn!(count, "erasures that this metastore does not know are applied again");
         }
         Ok(count)
+    }
+
+    /// An erasure that is applied again, as of what is there now: a log of before the request gives numbers
+    /// again that it gave before, to rows that come from here on.
+    async fn bounded(&self, entry: LedgerEntry) -> LedgerEntry {
+        let Some(asked) = entry.seq else { return entry };
+        match Box::pin(self.last_seq(&entry.levels)).await {
+            Ok(last) => LedgerEntry { seq: Some(asked.min(last)), ..entry },
+            Err(cause) => {
+                let (erasure, error) = (&entry.erasure, &cause as &dyn Error);
+                warn!(erasure, error, "what came after an erasure is told by its time alone");
+                LedgerEntry { seq: None, ..entry }
+            }
+        }
+    }
+
+    /// The last `seq` of a namespace's rows, in tables and in the log.
+    async fn last_seq(&self, levels: &[String]) -> Result<u64, EraseError> {
+        let mut last = 0;
+        for known in known_tables().filter(|known| known.has_seq()) {
+            let Some(table) = foreign_ident(levels, known.name) else { continue };
+            match self.parts.catalog.tables().load(&table).await {
+                Ok(loaded) => last = last.max(loaded.watermark.map_or(0, |mark| mark.last_seq)),
+                Err(CatalogError::NoSuchTable(_)) => (),
+                Err(cause) => return Err(cause.into()),
+            }
+        }
+        let [name] = levels else { return Ok(last) };
+        let wal = &self.parts.wal;
+        let waiting = wal.pending().into_iter();
+        for table in waiting.filter(|it| it.kind.has_seq() && it.namespace.name() == name) {
+            // The last one alone: a million may wait.
+            let before = table.last.saturating_sub(1);
+            let records = wal.records(table.kind, &table.namespace, before);
+            let end = records.last().map(|end| end.first_seq + u64::from(end.rows));
+            last = last.max(end.map_or(0, |end| end.saturating_sub(1)));
+        }
+        Ok(last)
     }
 
     async fn held(&self, levels: &[String]) -> Result<Option<String>, EraseError> {
@@ -338,7 +389,7 @@ impl Job for EraseRows {
             }
             let scanned = self.scans.entry(id).or_default();
             let mut changed = erasure.clone();
-            changed.report.error = None;
+            (changed.report.error, changed.report.waits) = (None, None);
             let ended = Box::pin(self.erasures.step(&mut changed, scanned)).await;
             match ended {
                 Ok(StepEnd::More) => (has_worked, is_more) = (true, true),
@@ -358,8 +409,9 @@ impl Job for EraseRows {
     }
 }
 
-/// The condition that the rows of a subject meet.
-fn condition_of(subject: Subject) -> RowCondition {
+/// The condition that the rows of a subject meet, as far as they came within the bound.
+fn condition_of(subject: Subject, bound: Option<ErasureBound>) -> RowCondition {
+    let bound = bound.map(|ErasureBound { seq, at_ms }| ArrivalBound { seq, at_ms });
     let subject = Arc::new(subject);
     RowCondition {
         value: subject.value().into(),
@@ -369,6 +421,7 @@ fn condition_of(subject: Subject) -> RowCondition {
         test: Arc::new(move |columns: &[Option<ArrayRef>], rows: usize| {
             subject.rows(columns, rows)
         }),
+        bound,
     }
 }
 
@@ -392,6 +445,8 @@ impl LedgerEntry {
             refs: Vec::new(),
             dead_letters: 0,
             log: ErasureLog { through, pending: true, kept: 0 },
+            bound: None,
+            waits: None,
             cannot: Vec::new(),
             error: None,
         };
@@ -405,6 +460,7 @@ impl LedgerEntry {
             levels: known.levels.clone(),
             subject: known.report.subject.clone(),
             requested_ms: known.requested_ms,
+            seq: known.report.bound.and_then(|bound| bound.seq),
         }
     }
 }

@@ -29,7 +29,8 @@ pub struct StoredErasure {
     pub requested_ms: i64,
     /// How often what was left was found to have rows.
     pub passes: i64,
-    /// When files with rows are deleted at the latest, ms since 1970.
+    /// When files with rows are deleted at the latest, ms since 1970; before that, when the removal of the
+    /// history began, 0 for not yet.
     pub until_ms: i64,
     /// What is known of it, with its id and status.
     pub report: ErasureReport,

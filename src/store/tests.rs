@@ -299,6 +299,8 @@ fn erasure(id: &str, status: ErasureStatus) -> StoredErasure {
         refs: Vec::new(),
         dead_letters: 0,
         log: ErasureLog::default(),
+        bound: None,
+        waits: None,
         cannot: vec!["a backup".to_owned()],
         error: None,
     };

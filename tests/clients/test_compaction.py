@@ -275,6 +275,31 @@ def test_a_delete_of_duckdb_that_began_before_a_compaction_is_made(server):
     table.check(4)
 
 
+def test_deletes_of_duckdb_that_began_before_an_erasure(server):
+    table = Compacted(server, "late_erased")
+    ducks = [DuckDB(server.url + "/catalog") for _ in range(2)]
+    name = ducks[0].table(table.namespace, "events")
+    # Of the same file as the one that is erased, and of another type.
+    for duck, victim in zip(ducks, ("e6", "e4")):
+        duck.rows("BEGIN")
+        duck.rows(f"DELETE FROM {name} WHERE id = '{victim}'")
+    path, headers = f"/v1/{table.namespace}/erase", {"content-type": "application/json"}
+    status, _, raw = table.client.request("POST", path, json.dumps({"subject": {"id": "e3"}}).encode(), headers)
+    assert status == 202, raw
+    begun = json.loads(raw)["erasure"]
+    while (report := json.loads(table.client.request("GET", f"{path}/{begun}")[2])).get("waits") is None:
+        assert report["status"] in ("log", "count", "rewrite", "history") and not report.get("error"), report
+    assert report["status"] == "history", report
+    with pytest.raises(duckdb.Error, match="parquet. was removed or rewritten since"):
+        ducks[0].rows("COMMIT")
+    # What nobody touched is deleted from all the same: the snapshot that it began with is still there.
+    ducks[1].rows("COMMIT")
+    for gone in ("e3", "e4"):
+        del table.actors[gone]
+    read = table.client.sql(table.namespace, "SELECT id, actor FROM events")
+    assert sorted(read) == sorted(table.actors.items())
+
+
 def test_writes_of_pyiceberg_that_began_before_a_compaction_are_made(server):
     table = Compacted(server, "late_pyiceberg")
     lake = PyIceberg(server.url + "/catalog")

@@ -59,7 +59,7 @@ async fn reach(server: &TestServer, id: &str, status: ErasureStatus) -> ErasureR
             return now;
         }
         assert!(!now.status.is_ended(), "{now:?}");
-        if now.error.is_some() || now.status == ErasureStatus::Files {
+        if now.error.is_some() || now.waits.is_some() || now.status == ErasureStatus::Files {
             let wake = json!({"subject": {"id": "nobody"}, "dry_run": true});
             ask(server, "shop", &wake).await;
         }
@@ -336,5 +336,64 @@ async fn a_hold_refuses_it_and_a_dry_run_only_counts() {
     }
     assert_eq!(ask(&server, "nowhere", &ann).await.0, 404);
     assert_eq!(server.get("/v1/shop/erase/none").await.status(), 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_waits_for_snapshots_that_clients_loaded() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    let events = "/catalog/v1/namespaces/shop/tables/events";
+    assert_eq!(server.get(events).await.status(), 200);
+    let id = begin(&server, "ann").await;
+    let waiting = loop {
+        let now = report(&server, &id).await;
+        assert!(!now.status.is_ended() && now.status != ErasureStatus::Files, "{now:?}");
+        assert_eq!(now.error, None);
+        if now.waits.is_some() {
+            break now;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(waiting.status, ErasureStatus::History);
+    let why = waiting.waits.unwrap();
+    assert!(why.contains("stay for them until 2026-09-21T15:"), "{why}");
+    // Whoever loads it now gets what is left, and is not waited for.
+    clock.advance_ms(50 * 60_000);
+    assert_eq!(server.get(events).await.status(), 200);
+    clock.advance_ms(12 * 60_000);
+    let after = reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(after.waits, None);
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    let snapshots = listed["snapshots"].as_array().unwrap();
+    assert_eq!(snapshots.len(), 3, "the heads of both branches and a tag: {listed}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_is_applied_again_spares_who_came_back() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    clock.advance_ms(1_000);
+    let again = json!([{"id": "e7", "type": "a", "ns": "shop", "user_id": "ann"}]);
+    let reply = send(&server, &again).await;
+    let last = reply["seq"]["first"].as_u64().unwrap() - 1;
+    server.commit("shop").await;
+    let folder = server.stop().await;
+    let id = "01K5P0000000000000000000AA";
+    let line = json!({"erasure": id, "levels": ["shop"], "subject": {"user_id": "ann"},
+        "requested_ms": NOW_MS, "seq": last});
+    std::fs::write(folder.path().join("erasures.ndjson"), format!("{line}\n")).unwrap();
+    let server = TestServer::start_at(folder, SETTINGS, clock.clone()).await;
+    server.commit("shop").await;
+    let found = reach(&server, id, ErasureStatus::Files).await;
+    assert_eq!(found.bound.and_then(|bound| bound.seq), Some(last));
+    let left = json!([["e0"], ["e2"], ["e5"], ["e7"]]);
+    assert_eq!(server.rows("shop", IDS).await, left);
+    clock.advance_ms(GRACE_MS);
+    reach(&server, id, ErasureStatus::Done).await;
+    assert_eq!(server.rows("shop", IDS).await, left);
     server.stop().await;
 }

@@ -123,7 +123,11 @@ impl Catalog {
         let (mut last, mut paths) = (None, Vec::new());
         for snapshot in commit::added(updates) {
             let parent = parent_of(snapshot, base, &added);
-            last = self.check_snapshot(&own, new, snapshot, parent).await?;
+            let checked = self.check_snapshot(&own, new, snapshot, parent).await;
+            last = checked.map_err(|cause| match (parent, snapshot.parent_snapshot_id()) {
+                (None, Some(gone)) => without_parent(cause, gone),
+                _ => cause,
+            })?;
             if let Some(changes) = &mut last {
                 paths.append(&mut changes.added_paths);
             }
@@ -453,6 +457,18 @@ fn parent_of<'a>(
     let id = snapshot.parent_snapshot_id()?;
     let there = base.and_then(|base| base.snapshot_by_id(id));
     added.get(&id).copied().or(there.map(AsRef::as_ref))
+}
+
+/// What is wrong with a snapshot whose parent the table does not have any more: it was built on a history
+/// that was removed since, and names files that went with it. To its client that is a lost race.
+fn without_parent(cause: CatalogError, parent: i64) -> CatalogError {
+    match cause {
+        CatalogError::Invalid(why) => CatalogError::CommitFailed(format!(
+            "Commit failed: it was built on snapshot {parent}, which was removed from the table since \
+             ({why}): load the table again and repeat"
+        )),
+        cause => cause,
+    }
 }
 
 /// The name under which a snapshot is remembered as looked at beside its parent.

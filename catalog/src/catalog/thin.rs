@@ -6,8 +6,8 @@
 //! written again by the table's next commit.
 //!
 //! What goes is worked out while others commit. In the table's turn it is only looked whether that still
-//! holds, by what came since. Its one invariant: no snapshot or file goes that a branch, a tag or a later
-//! snapshot of the very state that the commit replaces needs.
+//! holds, by what came since. Its one invariant: no snapshot or file goes that a branch, a tag, a client's
+//! lease or a later snapshot of the very state that the commit replaces needs.
 
 use super::{
     Catalog, LoadedTable, Upkeep,
@@ -21,6 +21,7 @@ use crate::{
     retention::{
         self,
         expiry::{ExpiredHistory, GC_ENABLED, expired},
+        lease::LeasedSnapshots,
     },
     snapshot::{
         obsolete::reads::{HistoryReader, HistoryReads},
@@ -172,9 +173,10 @@ impl Upkeep<'_> {
         self.0.expire_once(table, request).await
     }
 
-    /// Removes every snapshot of a table up to this sequence number that no branch or tag is at,
-    /// whatever its age, and queues the files that only they need for deletion, in one commit; gives what
-    /// went. With very many files some stay for the next call. The obstacle says what is left behind.
+    /// Removes every snapshot of a table up to this sequence number that no branch or tag is at and no
+    /// client's lease holds, whatever its age, and queues the files that only they need for deletion, in
+    /// one commit; gives what went. With very many files some stay for the next call. The obstacle says
+    /// what is left behind.
     ///
     /// # Errors
     /// As [`Upkeep::expire`].
@@ -213,7 +215,9 @@ impl Catalog {
             }
             let Some(base) = self.find(table).await? else { return Ok(HistoryExpiry::default()) };
             let refs = &self.encoded_parts(&base).refs;
-            let expired = match expired(&base.metadata, refs, self.now_ms(), is_named) {
+            let leased = self.leased(&base).await?;
+            let found = expired(&base.metadata, refs, &leased, self.now_ms(), is_named);
+            let expired = match found {
                 Ok(expired) => expired,
                 Err(why) => {
                     return Ok(HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() });
@@ -257,6 +261,7 @@ impl Catalog {
                 let why = format!("its property `{GC_ENABLED}` is `false`");
                 return Ok(HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() });
             }
+            let leased = self.leased(&base).await?;
             let encoded = self.encoded_parts(&base);
             let named = encoded.refs.values().map(|reference| reference.snapshot_id);
             let named: HashSet<i64> = named.chain(base.metadata.current_snapshot_id()).collect();
@@ -264,7 +269,7 @@ impl Catalog {
                 .metadata
                 .snapshots()
                 .map(|snapshot| (snapshot.sequence_number(), snapshot.snapshot_id()))
-                .filter(|(number, id)| *number <= until && !named.contains(id))
+                .filter(|(number, id)| *number <= until && !named.contains(id) && !leased.has(*id))
                 .collect();
             // Where not all go at once, the oldest do.
             old.sort_unstable();
@@ -294,9 +299,10 @@ impl Catalog {
         known: &mut HistoryReads,
     ) -> Result<Option<ThinningPlan>, CatalogError> {
         let Some(base) = self.find(table).await? else { return Ok(None) };
+        let leased = self.leased(&base).await?;
         let storage = &self.inner.storage;
         let reader = HistoryReader { storage, base: base.metadata.as_ref(), known };
-        let thinning = thin(reader, self.now_ms()).await?;
+        let thinning = thin(reader, &leased, self.now_ms()).await?;
         Ok(thinning.map(|thinning| ThinningPlan { base, thinning }))
     }
 
@@ -358,6 +364,10 @@ impl Catalog {
         known: &mut HistoryReads,
     ) -> Result<bool, CatalogError> {
         let Some(now) = self.find(table).await? else { return Ok(false) };
+        let leased = self.leased(&now).await?;
+        if plan.thinning.removed.iter().any(|id| leased.has(*id)) {
+            return Ok(false);
+        }
         if now.metadata_location == plan.base.metadata_location {
             // The version may be another one: orphans that were queued leave the file as it is.
             plan.base = now;
@@ -365,7 +375,7 @@ impl Catalog {
         }
         let refs = &self.encoded_parts(&now).refs;
         if let RemovalCause::Expiry { is_named } = cause
-            && !still_expired(&plan.thinning, &now, refs, (self.now_ms(), is_named))
+            && !still_expired(&plan.thinning, &now, (refs, &leased), (self.now_ms(), is_named))
         {
             return Ok(false);
         }
@@ -383,13 +393,11 @@ impl Catalog {
 fn still_expired(
     plan: &SnapshotThinning,
     now: &LoadedTable,
-    refs: &SnapshotRefs,
+    (refs, leased): (&SnapshotRefs, &LeasedSnapshots),
     (now_ms, is_named): (i64, bool),
 ) -> bool {
-    let Ok(ExpiredHistory { snapshots, refs }) = expired(&now.metadata, refs, now_ms, is_named)
-    else {
-        return false;
-    };
+    let expired = expired(&now.metadata, refs, leased, now_ms, is_named);
+    let Ok(ExpiredHistory { snapshots, refs }) = expired else { return false };
     plan.refs.iter().all(|(name, found)| refs.get(name) == Some(found))
         && plan.removed.iter().all(|id| snapshots.binary_search(id).is_ok())
 }

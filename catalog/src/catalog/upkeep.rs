@@ -48,7 +48,7 @@ impl Catalog {
 }
 
 impl Upkeep<'_> {
-    /// Forgets requests that no client repeats any more, and old changes.
+    /// Forgets requests that no client repeats any more, old changes, and leases that have ended.
     ///
     /// # Errors
     /// `Metastore`.
@@ -59,7 +59,8 @@ impl Upkeep<'_> {
             events: EVENTS_KEPT,
             event_bytes: EVENT_BYTES_KEPT,
         };
-        self.0.metastore().forget_records(remembered).await
+        self.0.metastore().forget_records(remembered).await?;
+        self.0.metastore().forget_leases(self.0.now_ms()).await
     }
 
     /// Has the files of a folder that wait to be deleted go at this time at the latest.

@@ -5,14 +5,15 @@
 use super::{
     Metastore, access, audit, backups,
     database::{DatabaseLayout, Dialect},
-    failed, fence, holds, orphans, outbox, places, reports, requests, row_accounts, tables, trash,
+    failed, fence, holds, leases, orphans, outbox, places, reports, requests, row_accounts, tables,
+    trash,
 };
 use crate::error::CatalogError;
 use sqlx::AnyConnection;
 
 const LAYOUT: DatabaseLayout = DatabaseLayout { table: "layout", steps: &STEPS };
 
-const STEPS: [&str; 19] = [
+const STEPS: [&str; 20] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -32,6 +33,7 @@ const STEPS: [&str; 19] = [
     row_accounts::STEP,
     orphans::STEP,
     holds::STEP,
+    leases::STEP,
 ];
 
 const BASE: &str = r#"

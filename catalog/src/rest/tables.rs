@@ -220,6 +220,8 @@ pub(super) async fn load(
     };
     let table = rest.catalog.tables().load_present(&ident).await?;
     let access = delegated(&rest, &caller, &ident, table.metadata.location()).await?;
+    // Also for a client that knows this state: it goes on with it.
+    rest.catalog.lease(&table).await;
     let etag = etag(&table, &access.tag, snapshots);
     if has_etag(&caller.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());

@@ -887,3 +887,17 @@ async fn a_plus_in_a_path_is_a_space_and_its_escape_is_a_plus() {
     assert_eq!(listed["namespaces"], json!([["a b", "c d"]]));
     server.get("/v1/namespaces/%FF").await.refused(400, "BadRequestException");
 }
+
+#[tokio::test]
+async fn a_load_leases_the_current_snapshot() {
+    let (server, table) = Server::with_table().await;
+    let path = "/v1/namespaces/ns/tables/t";
+    server.post(path, add_snapshot(&table, 11, None, &server.root)).await.ok();
+    let uuid = table["metadata"]["table-uuid"].as_str().unwrap().parse().unwrap();
+    let leases = || server.catalog.metastore().snapshot_leases(uuid, NOW_MS);
+    assert!(leases().await.unwrap().is_empty(), "a commit leases nothing");
+    server.get(path).await.ok();
+    let [lease] = leases().await.unwrap()[..] else { panic!("one lease") };
+    assert_eq!(lease.snapshot_id, 11);
+    assert!(NOW_MS + 3_600_000 <= lease.until_ms && lease.until_ms == lease.line_until_ms);
+}

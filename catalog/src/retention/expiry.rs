@@ -3,9 +3,9 @@
 //! Iceberg's rules are the table properties `history.expire.*`, the policies of branches and tags, and
 //! `gc.enabled`. The service's tables have a policy of their own beside them: after a day one
 //! snapshot stays per day, after 90 days none. Its one invariant: the head of `main`, the head of a
-//! branch that stays and the snapshot of a tag that stays never expire.
+//! branch that stays, the snapshot of a tag that stays and what clients hold never expire.
 
-use super::{DAY_MS, candidates, is_managed, thin_beyond};
+use super::{DAY_MS, candidates, is_managed, lease::LeasedSnapshots, thin_beyond};
 use crate::{ancestors, metadata_file::refs::SnapshotRefs};
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata};
 use std::collections::{BTreeMap, HashSet};
@@ -76,6 +76,7 @@ fn number(metadata: &TableMetadata, key: &str) -> Result<Option<i64>, String> {
 pub fn expired(
     metadata: &TableMetadata,
     refs: &SnapshotRefs,
+    leased: &LeasedSnapshots,
     now_ms: i64,
     is_named: bool,
 ) -> Result<ExpiredHistory, String> {
@@ -105,9 +106,11 @@ pub fn expired(
         // The head of `main` stands for its day like any other; it is held.
         let others = stay.iter().filter(|(name, _)| name.as_str() != MAIN_BRANCH);
         let named = others.map(|(_, reference)| reference.snapshot_id).collect();
-        let beyond = thin_beyond(&mut candidates(metadata), &named, now_ms, IN_FULL_MS);
+        let mut all = candidates(metadata);
+        let beyond = thin_beyond(&mut all, &named, leased, (now_ms, IN_FULL_MS));
         snapshots.extend(beyond.into_iter().filter(|id| !lines.held.contains(id)));
     }
+    snapshots.retain(|id| !leased.has(*id));
     snapshots.sort_unstable();
     snapshots.dedup();
     let refs = gone.into_iter().map(|(name, it)| (name.clone(), it.clone())).collect();

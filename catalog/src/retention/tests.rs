@@ -23,8 +23,8 @@ fn steady(count: usize, every_ms: i64, from_age_ms: i64) -> Vec<i64> {
 }
 
 fn kept(mut snapshots: Vec<SnapshotCandidate>, named: &[i64]) -> Vec<SnapshotCandidate> {
-    let removed: HashSet<i64> =
-        thin(&mut snapshots, &named.iter().copied().collect(), NOW_MS).into_iter().collect();
+    let (named, leased) = (named.iter().copied().collect(), LeasedSnapshots::default());
+    let removed: HashSet<i64> = thin(&mut snapshots, &named, &leased, NOW_MS).into_iter().collect();
     snapshots.retain(|s| !removed.contains(&s.id));
     snapshots.sort_unstable_by_key(|s| s.sequence);
     snapshots
@@ -103,7 +103,7 @@ fn thinning_again_keeps_a_subset_and_does_nothing_more_at_once() {
 }
 
 /// A table with one snapshot a second, the newest at [`NOW_MS`].
-fn table(count: i64, managed: bool) -> iceberg::spec::TableMetadata {
+fn table(count: i64, managed: bool) -> TableMetadata {
     let field = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
     let schema = Schema::builder().with_fields([Arc::new(field)]).build().unwrap();
     let properties = HashMap::from([(MANAGED.to_owned(), managed.to_string())]);
@@ -136,27 +136,79 @@ fn table(count: i64, managed: bool) -> iceberg::spec::TableMetadata {
     serde_json::from_value(json).unwrap()
 }
 
+fn not_leased(table: &TableMetadata) -> Vec<i64> {
+    snapshots_to_remove(table, &LeasedSnapshots::default(), NOW_MS)
+}
+
 #[test]
 fn nothing_is_removed_up_to_the_bound_and_its_slack() {
     let bound = (SNAPSHOTS_MAX + SNAPSHOTS_SLACK) as i64;
-    assert!(snapshots_to_remove(&table(bound, true), NOW_MS).is_empty());
-    let removed = snapshots_to_remove(&table(bound + 1, true), NOW_MS);
+    assert!(not_leased(&table(bound, true)).is_empty());
+    let removed = not_leased(&table(bound + 1, true));
     assert!(removed.len() > SNAPSHOTS_SLACK);
     assert!(!removed.contains(&(bound + 1)));
 }
 
 #[test]
 fn tables_of_others_are_never_thinned() {
-    assert!(snapshots_to_remove(&table(1_000, false), NOW_MS).is_empty());
+    assert!(not_leased(&table(1_000, false)).is_empty());
 }
 
 #[test]
 fn branches_and_tags_protect_their_snapshots() {
     let table = table(600, true);
-    let tagged = snapshots_to_remove(&table, NOW_MS)[0];
+    let tagged = not_leased(&table)[0];
     let reference = SnapshotReference::new(tagged, SnapshotRetention::Tag { max_ref_age_ms: None });
     let update = TableUpdate::SetSnapshotRef { ref_name: "audit".to_owned(), reference };
     let table = update.apply(table.into_builder(None)).unwrap().build().unwrap().metadata;
     assert_eq!(refs::of(&table)["audit"].snapshot_id, tagged);
-    assert!(!snapshots_to_remove(&table, NOW_MS).contains(&tagged));
+    assert!(!not_leased(&table).contains(&tagged));
+}
+
+fn leased(table: &TableMetadata, main: &[i64], others: &[i64]) -> LeasedSnapshots {
+    let ids = |ids: &[i64]| ids.iter().copied().collect();
+    let leases = lease::LeasedIds { main: ids(main), others: ids(others) };
+    LeasedSnapshots::of(table, &leases)
+}
+
+#[test]
+fn what_came_after_a_leased_snapshot_of_main_stays_with_it() {
+    let table = table(700, true);
+    let held = leased(&table, &[100], &[50]);
+    let removed = snapshots_to_remove(&table, &held, NOW_MS);
+    assert!(!removed.is_empty());
+    assert!(removed.iter().all(|id| *id < 100 && *id != 50), "{removed:?}");
+    // Those that stay by themselves are the same as without leases.
+    let without = not_leased(&table);
+    let more: Vec<i64> = without.iter().filter(|id| !removed.contains(id)).copied().collect();
+    assert!(more.iter().all(|id| 100 <= *id || *id == 50), "{more:?}");
+    assert!(removed.iter().all(|id| without.contains(id)));
+}
+
+#[test]
+fn what_leases_hold_is_bounded() {
+    let table = table(2_000, true);
+    let all: Vec<i64> = (1..=2_000).collect();
+    let held = leased(&table, &all, &[]);
+    assert_eq!(held.ids().count(), lease::LEASED_MAX);
+    let newest = 2_001 - lease::LEASED_MAX as i64;
+    assert!((newest..=2_000).all(|id| held.has(id)), "the newest are among them");
+    let left = 2_000 - snapshots_to_remove(&table, &held, NOW_MS).len();
+    // The newest ones stay by themselves, and take no place beside.
+    assert!(left <= SNAPSHOTS_MAX + lease::LEASED_MAX - NEWEST_IN_FULL, "{left}");
+}
+
+#[test]
+fn a_table_that_leases_hold_above_its_bound_is_thinned_now_and_then() {
+    let table = table(600, true);
+    let held = leased(&table, &[30], &[]);
+    assert!(is_overgrown(&table));
+    assert!(snapshots_to_remove(&table, &held, NOW_MS).is_empty(), "a few are left alone");
+}
+
+#[test]
+fn a_lease_of_a_snapshot_that_main_left_holds_it_alone() {
+    let table = table(5, true);
+    assert_eq!(leased(&table, &[9], &[]), LeasedSnapshots::default());
+    assert_eq!(leased(&table, &[], &[2]).ids().collect::<Vec<_>>(), [2]);
 }

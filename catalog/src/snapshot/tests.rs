@@ -11,6 +11,7 @@ use crate::{
     catalog::{Catalog, CreateTable},
     commit, metadata_file,
     metastore::{Metastore, ObsoleteFile},
+    retention::lease::LeasedSnapshots,
     storage::S3Options,
 };
 use iceberg::TableIdent;
@@ -116,7 +117,8 @@ impl Table {
         self.apply(built.updates);
         let known = &mut HistoryReads::default();
         let reader = HistoryReader { storage: &self.storage, base: &self.metadata, known };
-        if let Some(thinning) = thin::thin(reader, self.now_ms).await.unwrap() {
+        let leased = LeasedSnapshots::default();
+        if let Some(thinning) = thin::thin(reader, &leased, self.now_ms).await.unwrap() {
             let now_ms = self.now_ms + 1;
             let updates = thinning.updates(&self.metadata);
             let thinned = commit::apply_updates_at(&self.metadata, None, &updates, now_ms);

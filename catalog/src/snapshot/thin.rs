@@ -13,7 +13,7 @@ use crate::{
     error::CatalogError,
     location::Location,
     metastore::ObsoleteFile,
-    retention::{self, expiry::ExpiredHistory},
+    retention::{self, expiry::ExpiredHistory, lease::LeasedSnapshots},
 };
 use iceberg::{
     TableUpdate,
@@ -52,9 +52,10 @@ pub(crate) struct SnapshotThinning {
 /// The store refuses or does not answer.
 pub(crate) async fn thin(
     reader: HistoryReader<'_>,
+    leased: &LeasedSnapshots,
     now_ms: i64,
 ) -> Result<Option<SnapshotThinning>, CatalogError> {
-    let snapshots = retention::snapshots_to_remove(reader.base, now_ms);
+    let snapshots = retention::snapshots_to_remove(reader.base, leased, now_ms);
     let gone = ExpiredHistory { snapshots, ..ExpiredHistory::default() };
     remove(reader, gone, true).await
 }

@@ -196,7 +196,7 @@ fn authorization(
 }
 
 /// Where the store is.
-fn endpoint(options: &S3Options) -> String {
+pub(super) fn endpoint(options: &S3Options) -> String {
     options.endpoint.clone().unwrap_or_else(|| {
         let region = options.region.as_deref().unwrap_or(REGION_DEFAULT);
         format!("https://s3.{region}.amazonaws.com")

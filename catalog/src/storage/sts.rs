@@ -211,12 +211,13 @@ fn keys(answer: &str) -> Option<ClientKeys> {
     Some(ClientKeys { id: Some(id), secret: Some(secret), token: Some(member("SessionToken")?) })
 }
 
-fn code(answer: &str) -> Option<&str> {
+/// What an answer that is an error says it is.
+pub(super) fn code(answer: &str) -> Option<&str> {
     element(answer, "Code")
 }
 
 /// The text of an XML element without members of its own; none when it is empty or escaped.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     let text = xml[start..].split_once(&format!("</{name}>"))?.0.trim();
     (!text.is_empty() && !text.contains(['<', '&'])).then_some(text)

@@ -5,11 +5,11 @@
 //! invariant: a file is passed over only if its bounds and counts show that no row of it meets the
 //! condition, or if it was read.
 
+pub mod condition;
 #[cfg(test)]
 mod tests;
 
 use crate::{
-    blocking::blocking,
     ids::IdGenerator,
     table::{
         compaction::rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles},
@@ -20,12 +20,9 @@ use crate::{
         writer,
     },
 };
-use arrow::{
-    array::{ArrayRef, BooleanArray},
-    record_batch::RecordBatch,
-};
-use futures::TryStreamExt;
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, PrimitiveLiteral, TableMetadata};
+use condition::{RowCondition, TableCondition};
+use futures::{StreamExt, TryStreamExt, stream};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, TableMetadata};
 use icecore_catalog::{
     metadata_file::refs,
     row_sum::RowSum,
@@ -33,14 +30,13 @@ use icecore_catalog::{
         ManifestSource, ScanError,
         deletes::DeleteIndex,
         filter::Filter,
-        manifests::{ColumnBounds, PlannedFile, PlannedFiles},
+        manifests::{PlannedFile, PlannedFiles},
     },
     snapshot::NewSnapshot,
     storage::Storage,
 };
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     pin::pin,
     sync::Arc,
 };
@@ -52,9 +48,11 @@ pub const REASON_ERASE: &str = "erase";
 pub const ERASURE: &str = "icecore.erasure";
 /// Most files whose counts are kept, some 50 bytes each; others are read again.
 const SCANNED_MAX: usize = 2_000_000;
-
-/// Tells of rows with these columns, where their table has them, which ones are meant.
-type RowTest = dyn Fn(&[Option<ArrayRef>], usize) -> BooleanArray + Send + Sync;
+/// Data files that are looked through at the same time: a store takes tens of milliseconds before it
+/// sends the first byte of each.
+const READS_AT_ONCE: usize = 8;
+/// Data files that are looked through before their counts are noted: an error costs those of no more.
+const FILES_AT_ONCE: usize = 64;
 
 /// Why it is not known which rows are to go, or why they stay.
 #[derive(Debug, thiserror::Error)]
@@ -73,93 +71,6 @@ pub enum ErasureError {
         /// Why.
         source: RewriteError,
     },
-}
-
-/// Which rows are meant, in any table. Cheap to clone.
-#[derive(Clone)]
-pub struct RowCondition {
-    /// The value that decides in one of `columns`.
-    pub value: Arc<str>,
-    /// Columns that decide where they have exactly this value.
-    pub columns: &'static [&'static str],
-    /// Columns with documents, of which any may meet it.
-    pub documents: &'static [&'static str],
-    /// Columns that the test needs beside.
-    pub beside: &'static [&'static str],
-    /// The test, which gets the columns in this order.
-    pub test: Arc<RowTest>,
-}
-
-impl fmt::Debug for RowCondition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the value: logs are no place for it.
-        f.debug_struct("RowCondition").field("columns", &self.columns).finish_non_exhaustive()
-    }
-}
-
-impl RowCondition {
-    /// The columns of a table that it needs.
-    fn ids(&self, table: &TableMetadata) -> Vec<i32> {
-        self.names().filter_map(|name| id_of(table, name)).collect()
-    }
-
-    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.columns.iter().chain(self.documents).chain(self.beside).copied()
-    }
-
-    /// The same for rows with these columns of a table.
-    pub(crate) fn within(&self, table: &TableMetadata, columns: &[i32]) -> TableCondition {
-        let place = |name: &'static str| {
-            let id = id_of(table, name)?;
-            columns.iter().position(|column| *column == id)
-        };
-        TableCondition { places: self.names().map(place).collect(), test: Arc::clone(&self.test) }
-    }
-
-    /// Whether a file may have such a row.
-    fn may_have(&self, table: &TableMetadata, file: &PlannedFile) -> bool {
-        let has = |name: &&str, may: &dyn Fn(&ColumnBounds) -> bool| {
-            let Some(id) = id_of(table, name) else { return false };
-            // A file that does not tell of a column may have it.
-            file.column(id)
-                .is_none_or(|column| column.nulls.is_none_or(|n| n < file.rows) && may(column))
-        };
-        self.columns.iter().any(|name| has(name, &|column| may_be(column, &self.value)))
-            || self.documents.iter().any(|name| has(name, &|_| true))
-    }
-}
-
-/// A condition on rows with certain columns.
-pub(crate) struct TableCondition {
-    /// Where the columns are that the test gets.
-    places: Vec<Option<usize>>,
-    test: Arc<RowTest>,
-}
-
-impl TableCondition {
-    /// Which rows meet it.
-    pub(crate) async fn met(&self, rows: &RecordBatch) -> BooleanArray {
-        let column = |place: &Option<usize>| place.map(|at| Arc::clone(rows.column(at)));
-        let columns: Vec<Option<ArrayRef>> = self.places.iter().map(column).collect();
-        let (test, count) = (Arc::clone(&self.test), rows.num_rows());
-        blocking(move || test(&columns, count)).await
-    }
-}
-
-fn id_of(table: &TableMetadata, name: &str) -> Option<i32> {
-    table.current_schema().field_by_name(name).map(|field| field.id)
-}
-
-/// Whether the bounds of a column of texts allow a value.
-fn may_be(column: &ColumnBounds, value: &str) -> bool {
-    let text = |literal: &PrimitiveLiteral| match literal {
-        PrimitiveLiteral::String(text) => Some(text.clone()),
-        _ => None,
-    };
-    let lower = column.lower.as_ref().and_then(|bound| text(bound.literal()));
-    let upper = column.upper.as_ref().and_then(|bound| text(bound.literal()));
-    lower.is_none_or(|lower| lower.as_str() <= value)
-        && upper.is_none_or(|upper| value <= upper.as_str())
 }
 
 /// How many rows of data files meet a condition. Data files never change, so what was counted holds.
@@ -240,13 +151,13 @@ pub async fn matched_files(
         && let Some(plan) = plans.try_next().await?
     {
         let before = found.files.len();
-        for file in plan.files {
+        for files in plan.files.chunks(FILES_AT_ONCE) {
+            let counts = search.rows(files, scanned).await?;
+            let some = files.iter().zip(counts).filter(|(_, rows)| 0 < *rows);
+            let some = some.map(|(file, rows)| MatchedFile { file: Arc::clone(file), rows });
+            found.files.extend(some.take(limit - found.files.len()));
             if limit <= found.files.len() {
                 break;
-            }
-            let rows = search.rows(&file, scanned).await?;
-            if 0 < rows {
-                found.files.push(MatchedFile { file, rows });
             }
         }
         if before < found.files.len() {
@@ -274,11 +185,11 @@ pub async fn count_rows(
     let mut plans = pin!(reader::plans(source, listed, Filter::True));
     let mut has_some = false;
     while let Some(plan) = plans.try_next().await? {
-        for file in plan.files {
-            let rows = search.rows(&file, scanned).await?;
-            if 0 < rows {
+        for files in plan.files.chunks(FILES_AT_ONCE) {
+            let counts = search.rows(files, scanned).await?;
+            for (file, rows) in files.iter().zip(counts).filter(|(_, rows)| 0 < *rows) {
                 has_some = true;
-                found.0.insert(key(&file), rows);
+                found.0.insert(key(file), rows);
             }
         }
     }
@@ -301,25 +212,49 @@ impl<'a> FileSearch<'a> {
         Ok(Self { source, condition, columns, of_table })
     }
 
-    /// How many rows of a file meet the condition.
+    /// How many rows of each of some files meet the condition, in their order.
     async fn rows(
         &self,
-        file: &PlannedFile,
+        files: &[Arc<PlannedFile>],
         scanned: &mut ScannedFiles,
-    ) -> Result<u64, ErasureError> {
-        let key = key(file);
-        if let Some(rows) = scanned.0.get(&key) {
-            return Ok(*rows);
+    ) -> Result<Vec<u64>, ErasureError> {
+        let known = &*scanned;
+        let reads: Vec<_> =
+            files.iter().map(|file| self.rows_of(Arc::clone(file), known)).collect();
+        let found: Vec<FileCount> =
+            stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        for file in found.iter().filter(|file| file.is_read) {
+            if scanned.0.len() < SCANNED_MAX {
+                scanned.0.insert(file.key, file.rows);
+            }
         }
-        if !self.condition.may_have(self.source.metadata, file) {
-            return Ok(0);
-        }
-        let rows = count(self.source, file, &self.columns, &self.of_table).await?;
-        if scanned.0.len() < SCANNED_MAX {
-            scanned.0.insert(key, rows);
-        }
-        Ok(rows)
+        Ok(found.into_iter().map(|file| file.rows).collect())
     }
+
+    /// The same of one file.
+    async fn rows_of(
+        &self,
+        file: Arc<PlannedFile>,
+        scanned: &ScannedFiles,
+    ) -> Result<FileCount, ErasureError> {
+        let key = key(&file);
+        if let Some(rows) = scanned.0.get(&key) {
+            return Ok(FileCount { key, rows: *rows, is_read: false });
+        }
+        if !self.condition.may_have(self.source.metadata, &file) {
+            return Ok(FileCount { key, rows: 0, is_read: false });
+        }
+        let rows = count(self.source, &file, &self.columns, &self.of_table).await?;
+        Ok(FileCount { key, rows, is_read: true })
+    }
+}
+
+/// How many rows of a file meet a condition.
+struct FileCount {
+    key: u128,
+    rows: u64,
+    /// Whether the file was read for it.
+    is_read: bool,
 }
 
 async fn count(

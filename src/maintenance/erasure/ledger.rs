@@ -26,6 +26,10 @@ pub(super) struct LedgerEntry {
     pub(super) levels: Vec<String>,
     pub(super) subject: ErasureSubject,
     pub(super) requested_ms: i64,
+    /// The last `seq` that the namespace had then; none in lines of before this was kept. A later line
+    /// of the same erasure has a lower one where a restored log gives the numbers again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seq: Option<u64>,
 }
 
 /// The file, which one thread writes at a time.
@@ -51,8 +55,8 @@ impl LedgerFile {
         .await
     }
 
-    /// The requests by their ids; none where there is no file. A line that was cut off, since its request
-    /// was never answered, is passed over.
+    /// The requests by their ids, each by its last line; none where there is no file. A line that was cut
+    /// off, since its request was never answered, is passed over.
     pub(super) async fn read(&self) -> io::Result<BTreeMap<String, LedgerEntry>> {
         let path = Arc::clone(&self.path);
         blocking(move || read(&path)).await
@@ -118,6 +122,7 @@ mod tests {
             levels: vec!["shop".to_owned()],
             subject,
             requested_ms: 7,
+            seq: Some(9),
         }
     }
 
@@ -134,5 +139,11 @@ mod tests {
         let read = ledger.read().await.unwrap();
         assert_eq!(read.keys().collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(read["c"], entry("c"));
+        let lower = LedgerEntry { seq: Some(3), ..entry("c") };
+        ledger.append(vec![lower.clone()]).await.unwrap();
+        assert_eq!(ledger.read().await.unwrap()["c"], lower, "the last line holds");
+        let before = r#"{"erasure":"d","levels":["shop"],"subject":{"id":"x"},"requested_ms":1}"#;
+        std::fs::write(&path, format!("{before}\n")).unwrap();
+        assert_eq!(ledger.read().await.unwrap()["d"].seq, None);
     }
 }

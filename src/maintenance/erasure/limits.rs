@@ -4,6 +4,7 @@ use crate::{
     maintenance::erasure::{EraseError, Erasures, rfc3339},
     store::StoredErasure,
 };
+use icecore_catalog::storage::bucket::{BucketState, BucketVersioning, ObjectLock};
 
 /// Most backups and dropped tables that are named one by one.
 const NAMED_MAX: usize = 20;
@@ -48,12 +49,8 @@ impl Erasures {
              removed: `log.kept` counts such records of the namespace, and unused segments are not counted"
                 .to_owned(),
         );
-        if !catalog.storage().is_local() {
-            limits.push(
-                "whether the bucket keeps old versions of deleted objects (versioning, Object Lock) is \
-                 not known: look, and remove noncurrent versions"
-                    .to_owned(),
-            );
+        if let Some(bucket) = catalog.storage().bucket_state().await {
+            limits.extend(limits_of(&bucket));
         }
         limits.push(
             "manifests keep the first 16 characters of the least and greatest values of removed files until \
@@ -79,6 +76,40 @@ impl Erasures {
     }
 }
 
+/// What a bucket keeps of deleted objects, or that this is not known.
+fn limits_of(bucket: &BucketState) -> Vec<String> {
+    let versions = match &bucket.versioning {
+        Ok(BucketVersioning::Off) => None,
+        Ok(BucketVersioning::Enabled) => Some(
+            "the bucket keeps old versions of deleted objects (versioning is enabled): remove noncurrent \
+             versions, or have a rule of the bucket do it"
+                .to_owned(),
+        ),
+        Ok(BucketVersioning::Suspended) => Some(
+            "the bucket kept old versions of deleted objects until its versioning was suspended: remove \
+             noncurrent versions"
+                .to_owned(),
+        ),
+        Err(why) => Some(format!(
+            "whether the bucket keeps old versions of deleted objects could not be asked ({why}): look at \
+             its versioning, and remove noncurrent versions"
+        )),
+    };
+    let lock = match &bucket.object_lock {
+        Ok(ObjectLock::Off) => None,
+        Ok(ObjectLock::On(rule)) => {
+            let rule = rule.as_deref().unwrap_or("no rule for all objects");
+            Some(format!(
+                "the bucket has Object Lock ({rule}): nobody can remove locked versions before their time"
+            ))
+        }
+        Err(why) => Some(format!(
+            "whether the bucket has Object Lock could not be asked ({why}): look whether versions are locked"
+        )),
+    };
+    versions.into_iter().chain(lock).collect()
+}
+
 /// Says how many files of a table a backup holds.
 pub(super) fn tell_of_held(limits: &mut Vec<String>, table: &str, files: u64) {
     let text = format!(
@@ -91,5 +122,31 @@ pub(super) fn tell_of_held(limits: &mut Vec<String>, table: &str, files: u64) {
 pub(super) fn tell(limits: &mut Vec<String>, text: String) {
     if !limits.contains(&text) {
         limits.push(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(
+        versioning: Result<BucketVersioning, String>,
+        lock: Result<ObjectLock, String>,
+    ) -> String {
+        limits_of(&BucketState { versioning, object_lock: lock }).join("\n")
+    }
+
+    #[test]
+    fn a_bucket_is_named_for_what_it_keeps_and_for_what_it_does_not_tell() {
+        assert_eq!(told(Ok(BucketVersioning::Off), Ok(ObjectLock::Off)), "");
+        let rule = ObjectLock::On(Some("COMPLIANCE for 1 years".to_owned()));
+        let kept = told(Ok(BucketVersioning::Enabled), Ok(rule));
+        assert!(kept.contains("versioning is enabled"), "{kept}");
+        assert!(kept.contains("Object Lock (COMPLIANCE for 1 years)"), "{kept}");
+        let kept = told(Ok(BucketVersioning::Suspended), Ok(ObjectLock::On(None)));
+        assert!(kept.contains("suspended") && kept.contains("no rule"), "{kept}");
+        let denied = || "the store answered 403 AccessDenied".to_owned();
+        let unknown = told(Err(denied()), Err(denied()));
+        assert_eq!(unknown.matches("could not be asked (the store answered 403").count(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! The steps of an erasure, in their order: log, count, rewrite, history, files, proof.
 
 use crate::{
-    maintenance::erasure::{EraseError, ErasureParts, Erasures, condition_of, limits},
+    maintenance::erasure::{EraseError, ErasureParts, Erasures, condition_of, limits, rfc3339},
     store::StoredErasure,
 };
 use icecore_catalog::{
@@ -15,9 +15,9 @@ use icecore_lake::{
     event::subject::Subject,
     table::{
         erasure::{
-            MatchedFile, MatchedFiles, MatchedRows, NamedSnapshot, RowCondition, ScannedFiles,
-            count_rows, delete_written, erasure_snapshot, matched_files, named_snapshots, obstacle,
-            planned, retained_snapshots, written_without,
+            MatchedFile, MatchedFiles, MatchedRows, NamedSnapshot, ScannedFiles,
+            condition::RowCondition, count_rows, delete_written, erasure_snapshot, matched_files,
+            named_snapshots, obstacle, planned, retained_snapshots, written_without,
         },
         schema::TableIdent,
     },
@@ -97,7 +97,7 @@ impl Erasures {
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
         let subject = Subject::parse(&erasure.report.subject).map_err(EraseError::Invalid)?;
-        let condition = condition_of(subject);
+        let condition = condition_of(subject, erasure.report.bound);
         match erasure.report.status {
             ErasureStatus::Log => Ok(self.wait_for_log(erasure)),
             ErasureStatus::Count => Box::pin(self.count(erasure, &condition, scanned)).await,
@@ -174,7 +174,8 @@ impl Erasures {
         if let Some(cause) = failure {
             return Err(cause);
         }
-        erasure.report.status = ErasureStatus::History;
+        // The next step notes when it begins.
+        (erasure.report.status, erasure.until_ms) = (ErasureStatus::History, 0);
         Ok(StepEnd::More)
     }
 
@@ -293,11 +294,18 @@ impl Erasures {
     }
 
     /// Removes every snapshot that is not the head of a branch or at a tag: those before the rows were
-    /// erased have them. Their files go as soon as running readers have had their time. A table that is in
-    /// the way holds up no other.
+    /// erased have them. Those that clients loaded are waited for; the ones that clients load from now on
+    /// are of another time. Their files go as soon as running readers have had their time. A table that is
+    /// in the way holds up no other.
     async fn forget_history(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
         self.check_hold(&erasure.levels).await?;
         let (tables, _) = self.tables(&erasure.levels).await?;
+        if erasure.until_ms == 0 {
+            // What is there now is dated before, and what comes to these tables after.
+            let made = tables.iter().flat_map(|(_, loaded)| loaded.metadata.snapshots());
+            let last_ms = made.map(|snapshot| snapshot.timestamp_ms()).max().unwrap_or(0);
+            erasure.until_ms = last_ms.max(self.parts.catalog.now_ms()).saturating_add(1);
+        }
         let (mut failure, mut is_clean) = (None, true);
         for table in &tables {
             match Box::pin(self.forget_history_of(erasure, table)).await {
@@ -311,6 +319,13 @@ impl Erasures {
         if !is_clean {
             return Ok(StepEnd::More);
         }
+        if let Some(until_ms) = self.leased_until(&tables, erasure.until_ms).await? {
+            let until = rfc3339(until_ms);
+            erasure.report.waits = Some(format!(
+                "clients of the catalog loaded snapshots of before, which stay for them until {until}"
+            ));
+            return Ok(StepEnd::Waits);
+        }
         let catalog = &self.parts.catalog;
         erasure.until_ms = catalog.now_ms().saturating_add(READER_GRACE_MS);
         for (table, loaded) in &tables {
@@ -321,7 +336,20 @@ impl Erasures {
         Ok(StepEnd::More)
     }
 
-    /// The same of one table; false where more are left.
+    /// Until when clients hold snapshots of these tables that are older than this.
+    async fn leased_until(
+        &self,
+        tables: &[(TableIdent, LoadedTable)],
+        before_ms: i64,
+    ) -> Result<Option<i64>, EraseError> {
+        let mut last: Option<i64> = None;
+        for (table, _) in tables {
+            last = last.max(self.parts.catalog.upkeep().leased_until(table, before_ms).await?);
+        }
+        Ok(last)
+    }
+
+    /// Removes the history of one table; false where more is left.
     async fn forget_history_of(
         &self,
         erasure: &mut StoredErasure,

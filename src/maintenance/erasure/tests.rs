@@ -59,7 +59,7 @@ impl House {
     async fn add(&self, through: u64) {
         let subject = ErasureSubject { user_id: Some("ann".to_owned()), ..Default::default() };
         let (erasure, levels) = ("e1".to_owned(), vec!["gone".to_owned()]);
-        let entry = LedgerEntry { erasure, levels, subject, requested_ms: NOW_MS };
+        let entry = LedgerEntry { erasure, levels, subject, requested_ms: NOW_MS, seq: None };
         self.erasures.parts.store.add_erasure(&entry.into_stored(through, false)).await.unwrap();
     }
 

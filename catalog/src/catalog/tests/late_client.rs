@@ -1,6 +1,10 @@
 //! A client that read a table, lost a race, and puts its work on the new head without looking.
 
-use super::{row_delta::*, *};
+use super::{
+    live::{UPDATE, two_files},
+    row_delta::*,
+    *,
+};
 use iceberg::spec::{DataFile, ManifestContentType, ManifestEntryRef};
 
 /// What a client makes of the files it has read.
@@ -139,4 +143,30 @@ async fn a_late_commit_of_a_list_that_does_not_read_has_lost_a_race() {
     catalog.commit(put(catalog, &read, 3, append(&[("b", 10)])).await).await.unwrap();
     let lost = catalog.commit(late).await;
     assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_commit_on_a_history_that_was_removed_since_is_a_lost_race() {
+    let (_house, catalog) = two_files().await;
+    let read = catalog.tables().load(&ident("a.t")).await.unwrap();
+    let append = Work { operation: "append", adds: &[("f9", 5)], ..Work::default() };
+    let late = put(&catalog, &read, 2, append).await;
+    catalog.commit(put(&catalog, &read, 3, UPDATE).await).await.unwrap();
+    let without = json!([{"action": "remove-snapshots", "snapshot-ids": [1]}]);
+    catalog.commit(change("a.t", json!([]), without)).await.unwrap();
+    let location = format!("{}/metadata/m1-data.avro", read.metadata.location());
+    let file = ObsoleteFile { location: location.clone(), not_before_ms: i64::MAX };
+    catalog.metastore().add_obsolete(&[file]).await.unwrap();
+    let lost = catalog.commit(late.clone()).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+    assert!(
+        text.contains("m1-data.avro`") && text.contains("snapshot 1, which was removed"),
+        "{text}"
+    );
+    // The same once the file is gone.
+    catalog.metastore().forget_obsolete(std::slice::from_ref(&location)).await.unwrap();
+    catalog.storage().delete(&location).await.unwrap();
+    let lost = catalog.commit(late).await;
+    let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+    assert!(text.contains("m1-data.avro` does not exist"), "{text}");
 }

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::{
-    catalog::{ExpiryRequest, HistoryExpiry, RefKind},
-    metastore::{Watermark, holds::LegalHold},
+    catalog::{ExpiryRequest, HistoryExpiry, RefKind, SNAPSHOT_LEASE_MS},
+    metastore::{SnapshotLease, Watermark, holds::LegalHold},
     retention::{
         self, SNAPSHOTS_MAX,
         expiry::{GC_ENABLED, MAX_REF_AGE, MAX_SNAPSHOT_AGE},
+        lease::LeasedSnapshots,
     },
     snapshot::{MarkMove, NewSnapshot, PLANNER_GRACE_MS},
 };
@@ -90,8 +91,9 @@ async fn a_snapshot_that_is_named_meanwhile_stays() {
     let house = overgrown(560).await;
     let table = ident(TABLE);
     let loaded = house.catalog.tables().load(&table).await.unwrap();
-    let goes =
-        retention::snapshots_to_remove(&loaded.metadata, loaded.metadata.last_updated_ms())[0];
+    let metadata = &loaded.metadata;
+    let none = LeasedSnapshots::default();
+    let goes = retention::snapshots_to_remove(metadata, &none, metadata.last_updated_ms())[0];
     let tag = async {
         let made = house.other.refs().create(&table, "kept", RefKind::Tag, Some(goes)).await;
         made.unwrap();
@@ -287,4 +289,88 @@ async fn history_is_forgotten_but_for_heads_and_tags_and_its_files_go_early() {
     house.clock.fetch_add(2_000, Ordering::SeqCst);
     let deleted = catalog.upkeep().delete_obsolete(100).await.unwrap();
     assert!(removed.files <= deleted, "{removed:?} {deleted}");
+}
+
+/// Longer than a lease is, with what it is longer for the loads of its time.
+const LEASE_OVER_MS: i64 = SNAPSHOT_LEASE_MS + 60_000;
+
+/// Has a client load the table, and gives the snapshot that it got.
+async fn loaded_by_client(house: &House) -> i64 {
+    let loaded = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
+    house.catalog.lease(&loaded).await;
+    loaded.metadata.current_snapshot_id().unwrap()
+}
+
+#[tokio::test]
+async fn what_a_client_loaded_and_what_came_after_it_stay_until_its_lease_ends() {
+    let house = overgrown(100).await;
+    let leased = loaded_by_client(&house).await;
+    for position in 101..=600 {
+        append(&house.catalog, position).await;
+        house.clock.fetch_add(1_000, Ordering::SeqCst);
+    }
+    // Another process over the same metastore does it.
+    assert!(0 < house.other.upkeep().thin(&ident(TABLE)).await.unwrap());
+    let after = house.other.tables().load(&ident(TABLE)).await.unwrap();
+    let line: Vec<i64> =
+        crate::ancestors::of(&after.metadata, after.metadata.current_snapshot_id())
+            .map(|snapshot| snapshot.snapshot_id())
+            .collect();
+    assert_eq!(line.iter().position(|id| *id == leased), Some(500), "none between is gone");
+    assert!(after.metadata.snapshots().len() < 550);
+
+    house.clock.fetch_add(LEASE_OVER_MS, Ordering::SeqCst);
+    for position in 601..=660 {
+        append(&house.catalog, position).await;
+        house.clock.fetch_add(1_000, Ordering::SeqCst);
+    }
+    assert!(0 < house.other.upkeep().thin(&ident(TABLE)).await.unwrap());
+    assert!(!snapshots(&house).await.contains(&leased));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_a_client_loads_meanwhile_stays() {
+    let house = overgrown(560).await;
+    let table = ident(TABLE);
+    let loaded = house.catalog.tables().load(&table).await.unwrap();
+    let (metadata, none) = (&loaded.metadata, LeasedSnapshots::default());
+    let goes = retention::snapshots_to_remove(metadata, &none, metadata.last_updated_ms())[0];
+    let until_ms = house.catalog.now_ms() + SNAPSHOT_LEASE_MS;
+    let lease = SnapshotLease { snapshot_id: goes, until_ms, line_until_ms: 0 };
+    let leases = async {
+        let store = house.other.metastore();
+        store.lease_snapshots(metadata.uuid(), &[lease]).await.unwrap();
+    };
+    let (removed, turns) = Box::pin(thinned_around(&house, leases)).await;
+    assert!(0 < removed);
+    assert_eq!(turns, 2, "what goes is worked out once more");
+    assert!(snapshots(&house).await.contains(&goes));
+}
+
+#[tokio::test]
+async fn expiry_and_erasure_wait_for_leases() {
+    let house = overgrown(3).await;
+    let table = ident(TABLE);
+    let leased = loaded_by_client(&house).await;
+    for position in 4..=6 {
+        append(&house.catalog, position).await;
+        house.clock.fetch_add(1_000, Ordering::SeqCst);
+    }
+    let upkeep = house.catalog.upkeep();
+    let removed = upkeep.forget_history(&table, 6).await.unwrap();
+    assert_eq!(removed.snapshots, 2, "but for the leased one and those after it");
+    assert!(snapshots(&house).await.contains(&leased));
+    house.catalog.commit(set(TABLE, MAX_SNAPSHOT_AGE, "1")).await.unwrap();
+    assert!(expire(&house, false, false).await.is_empty());
+    let until = upkeep.leased_until(&table, house.catalog.now_ms()).await.unwrap().unwrap();
+    assert!(house.catalog.now_ms() < until && until <= house.catalog.now_ms() + LEASE_OVER_MS);
+    assert_eq!(upkeep.leased_until(&table, 1_000).await.unwrap(), None, "none is so old");
+
+    house.clock.fetch_add(LEASE_OVER_MS, Ordering::SeqCst);
+    assert_eq!(upkeep.leased_until(&table, house.catalog.now_ms()).await.unwrap(), None);
+    assert_eq!(upkeep.forget_history(&table, 6).await.unwrap().snapshots, 3);
+    assert_eq!(snapshots(&house).await.len(), 1);
+    upkeep.forget_records().await.unwrap();
+    let uuid = house.catalog.tables().load(&table).await.unwrap().metadata.uuid();
+    assert!(house.catalog.metastore().snapshot_leases(uuid, 0).await.unwrap().is_empty());
 }

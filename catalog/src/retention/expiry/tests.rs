@@ -1,5 +1,8 @@
 use super::*;
-use crate::{metadata_file::refs, retention::MANAGED};
+use crate::{
+    metadata_file::refs,
+    retention::{MANAGED, lease::LeasedIds},
+};
 use iceberg::{
     TableUpdate,
     spec::{
@@ -53,7 +56,8 @@ fn named(table: TableMetadata, name: &str, id: i64, retention: SnapshotRetention
 }
 
 fn check(table: &TableMetadata, is_named: bool, snapshots: &[i64], gone: &[&str]) {
-    let found = expired(table, &refs::of(table), NOW_MS, is_named).unwrap();
+    let found =
+        expired(table, &refs::of(table), &LeasedSnapshots::default(), NOW_MS, is_named).unwrap();
     let names: Vec<&str> = found.refs.keys().map(String::as_str).collect();
     assert_eq!((found.snapshots.as_slice(), names.as_slice()), (snapshots, gone));
 }
@@ -104,7 +108,8 @@ fn a_table_that_forbids_it_or_says_nonsense_stays_as_it_is() {
         (MIN_SNAPSHOTS, "0", "no positive number"),
     ] {
         let table = table(FOUR, &[(MANAGED, "true"), (key, value)]);
-        let refused = expired(&table, &refs::of(&table), NOW_MS, true).unwrap_err();
+        let (refs, leased) = (refs::of(&table), LeasedSnapshots::default());
+        let refused = expired(&table, &refs, &leased, NOW_MS, true).unwrap_err();
         assert!(refused.contains(why), "{refused}");
     }
     check(&table(FOUR, &[(GC_ENABLED, "true")]), true, &[1, 2, 3], &[]);
@@ -140,4 +145,13 @@ fn of_many_snapshots_the_newest_stay_and_of_older_ones_one_a_day() {
     // They are of three days in UTC, and the last of each stays: one is of midnight.
     let gone: Vec<i64> = (1..=48).filter(|id| ![23, 47, 48].contains(id)).collect();
     check(&table(&ages, &[(MANAGED, "true")]), false, &gone, &[]);
+}
+
+#[test]
+fn what_a_client_holds_stays_whatever_the_table_says() {
+    let table = table(FOUR, &[(MAX_SNAPSHOT_AGE, "1")]);
+    let leases = LeasedIds { main: HashSet::from([3]), others: HashSet::from([1]) };
+    let leased = LeasedSnapshots::of(&table, &leases);
+    let found = expired(&table, &refs::of(&table), &leased, NOW_MS, false).unwrap();
+    assert_eq!(found.snapshots, [2]);
 }

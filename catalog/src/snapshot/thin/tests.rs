@@ -37,7 +37,7 @@ async fn overgrown() -> (Table, DataFile, SnapshotThinning) {
 async fn planned(table: &Table) -> SnapshotThinning {
     let known = &mut HistoryReads::default();
     let reader = HistoryReader { storage: &table.storage, base: &table.metadata, known };
-    thin(reader, table.now_ms).await.unwrap().unwrap()
+    thin(reader, &LeasedSnapshots::default(), table.now_ms).await.unwrap().unwrap()
 }
 
 fn set_branch(table: &mut Table, name: &str, snapshot_id: i64) {

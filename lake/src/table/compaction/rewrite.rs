@@ -18,7 +18,7 @@ use crate::{
             useless_deletes,
         },
         deletes::{DeletesError, RowDeletes},
-        erasure::{RowCondition, TableCondition},
+        erasure::condition::{RowCondition, TableCondition},
         file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
         reader::{self, ReadError},
         row_sum::{self, RowKeys},

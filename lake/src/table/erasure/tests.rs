@@ -1,9 +1,12 @@
 use super::*;
 use crate::{
     clock::Clock,
-    table::lake::{TestLake, longs, texts, within},
+    table::{
+        erasure::condition::ArrivalBound,
+        lake::{TestLake, longs, texts, within},
+    },
 };
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, TimestampMicrosecondArray};
 use iceberg::spec::DataFile;
 
 /// People of this name, or with this city among their documents.
@@ -21,6 +24,7 @@ fn named(name: &'static str) -> RowCondition {
             let met = (0..rows).map(|row| columns.iter().any(|column| is_named(column, row)));
             BooleanArray::from(met.collect::<Vec<bool>>())
         }),
+        bound: None,
     }
 }
 
@@ -113,4 +117,40 @@ async fn nothing_is_found_in_a_table_without_the_columns() {
     assert!(found.files.is_empty());
     assert_eq!(named_snapshots(&lake.metadata)[0].name, MAIN_BRANCH);
     assert_eq!(retained_snapshots(&lake.metadata), [snapshot]);
+}
+
+#[tokio::test]
+async fn many_files_are_looked_through_and_no_more_are_taken_than_asked_for() {
+    let mut lake = TestLake::of_people(true);
+    let mut files = Vec::new();
+    for place in 0..FILES_AT_ONCE + 3 {
+        let names: &[&str] = if place % 2 == 0 { &["ann", "bea"] } else { &["bea"] };
+        files.push(file(&mut lake, names).await);
+    }
+    lake.commit(files).await;
+    let snapshot = lake.metadata.current_snapshot_id().unwrap();
+    let (condition, mut scanned) = (named("ann"), ScannedFiles::default());
+    let few = matched_files(lake.source(), snapshot, &condition, &mut scanned, 5).await.unwrap();
+    assert_eq!(few.files.len(), 5);
+    let mut rows = MatchedRows::default();
+    let counted = count_rows(lake.source(), snapshot, &condition, &mut scanned, &mut rows).await;
+    assert!(counted.unwrap());
+    let some = (FILES_AT_ONCE as u64 + 4) / 2;
+    assert_eq!((rows.rows(), rows.files()), (some, some));
+}
+
+#[test]
+fn only_what_came_later_by_its_seq_and_by_its_time_is_spared() {
+    let seqs: ArrayRef = Arc::new(Int64Array::from(vec![7, 8, 8, 7]));
+    let times: ArrayRef =
+        Arc::new(TimestampMicrosecondArray::from(vec![5_000, 5_000, 5_001, 5_001]));
+    let later = |bound: ArrivalBound, arrival: &[Option<ArrayRef>]| -> Vec<usize> {
+        (0..4).filter(|row| bound.is_later(arrival, *row)).collect()
+    };
+    let events = [Some(Arc::clone(&seqs)), Some(Arc::clone(&times)), None];
+    let bound = ArrivalBound { seq: Some(7), at_ms: 5 };
+    assert_eq!(later(bound, &events), [2]);
+    assert_eq!(later(ArrivalBound { seq: None, ..bound }, &events), [2, 3]);
+    assert_eq!(later(bound, &[None, None, Some(times)]), [2, 3], "dead letters have no `seq`");
+    assert!(later(bound, &[Some(seqs), None, None]).is_empty(), "nothing tells of its time");
 }

@@ -1,0 +1,269 @@
+//! Leases of the snapshots that clients got with a table.
+//!
+//! A client that loaded a table works on with the snapshot that was current then, for minutes or an
+//! hour, and some fail when it, or one between it and the current one, is gone. A load writes that
+//! down, if no load shortly before did for the same line of snapshots.
+//!
+//! Its one invariant: a load never fails for want of a lease, and waits for one at most
+//! [`LEASE_WAIT_MAX`].
+
+use super::{Catalog, LoadedTable, Upkeep};
+use crate::{
+    ancestors, background,
+    error::CatalogError,
+    metadata_file::refs::SnapshotRefs,
+    metastore::SnapshotLease,
+    retention::lease::{LEASED_LINE_MAX, LeasedIds, LeasedSnapshots},
+};
+use iceberg::{
+    TableIdent,
+    spec::{MAIN_BRANCH, TableMetadata},
+};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::watch;
+use tracing::debug;
+use uuid::Uuid;
+
+/// How long a snapshot stays for a client that loaded it, unless something else is set: as long as the
+/// keys that clients get. In that time come 720 commits at the usual interval, and so many may stay.
+pub const SNAPSHOT_LEASE_MS: i64 = 60 * 60 * 1000;
+/// The leases of one table are written so often in the time of one, while clients load it again and
+/// again. Each is longer by the time between two, so it is good for the loads in between.
+const WRITES_PER_LEASE: i64 = 120;
+/// Least time between two writes for one table.
+const WRITE_EVERY_MIN_MS: i64 = 5_000;
+/// Longest a load waits for its lease.
+const LEASE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Most branches and tags of a load that are leased beside `main`, those with the newest snapshots.
+const REFS_MAX: usize = 20;
+/// Most tables whose last lease is remembered. One that is forgotten is written once more.
+const TABLES_MAX: usize = 10_000;
+
+/// The leases of tables that this process wrote last.
+#[derive(Debug, Default)]
+pub(super) struct WrittenLeases(Mutex<HashMap<Uuid, WrittenLease>>);
+
+/// The heads of a table that were leased together.
+#[derive(Debug)]
+struct WrittenLease {
+    at_ms: i64,
+    heads: LoadedHeads,
+    durable: watch::Receiver<bool>,
+}
+
+/// Who writes the lease of a load.
+#[derive(Debug)]
+enum LeaseClaim {
+    /// Another load does, or did; whether it is durable. Closed before that, it failed.
+    Others(watch::Receiver<bool>),
+    /// This one, which tells the others when it is durable.
+    Own(watch::Sender<bool>),
+}
+
+/// What a load hands out as current.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct LoadedHeads {
+    /// The head of `main`.
+    main: Option<i64>,
+    /// Snapshots that other branches and tags are at.
+    others: Vec<i64>,
+}
+
+impl LoadedHeads {
+    fn of(metadata: &TableMetadata, refs: &SnapshotRefs) -> Self {
+        let mut others: Vec<(i64, i64)> = refs
+            .iter()
+            .filter(|(name, _)| name.as_str() != MAIN_BRANCH)
+            .filter_map(|(_, reference)| metadata.snapshot_by_id(reference.snapshot_id))
+            .map(|snapshot| (snapshot.sequence_number(), snapshot.snapshot_id()))
+            .collect();
+        others.sort_unstable_by_key(|snapshot| Reverse(*snapshot));
+        others.dedup();
+        others.truncate(REFS_MAX);
+        let main = metadata.current_snapshot_id();
+        Self { main, others: others.into_iter().map(|(_, id)| id).collect() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.main.is_none() && self.others.is_empty()
+    }
+
+    /// Whether leases of these heads hold for a load of `later` as well: what comes after the head of
+    /// `main` stays with it. `descends` says whether the later `main` came from a snapshot.
+    fn cover(&self, later: &Self, descends: impl Fn(i64) -> bool) -> bool {
+        let main = match (self.main, later.main) {
+            (_, None) => true,
+            (Some(held), Some(_)) => descends(held),
+            (None, Some(_)) => false,
+        };
+        main && later.others.iter().all(|id| self.others.contains(id))
+    }
+
+    /// The leases of these heads, in an order that is the same for everybody: servers that write some of
+    /// the same rows wait for one another, and not in a circle.
+    fn leases(&self, until_ms: i64) -> Vec<SnapshotLease> {
+        let lease =
+            |snapshot_id, line_until_ms| SnapshotLease { snapshot_id, until_ms, line_until_ms };
+        let main = self.main.map(|id| lease(id, until_ms));
+        let others = self.others.iter().filter(|id| self.main != Some(**id));
+        let mut leases: Vec<SnapshotLease> =
+            main.into_iter().chain(others.map(|id| lease(*id, 0))).collect();
+        leases.sort_unstable_by_key(|lease| lease.snapshot_id);
+        leases
+    }
+}
+
+impl WrittenLeases {
+    /// Who writes the heads of a load. Where it is this one, they count as written from now on.
+    fn claim(
+        &self,
+        table: Uuid,
+        heads: &LoadedHeads,
+        descends: impl Fn(i64) -> bool,
+        (now_ms, every_ms): (i64, i64),
+    ) -> LeaseClaim {
+        let mut written = self.lock();
+        if let Some(last) = written.get(&table) {
+            let passed_ms = now_ms.saturating_sub(last.at_ms);
+            let is_new = (0..WRITE_EVERY_MIN_MS.min(every_ms)).contains(&passed_ms);
+            if is_new || ((0..every_ms).contains(&passed_ms) && last.heads.cover(heads, descends)) {
+                return LeaseClaim::Others(last.durable.clone());
+            }
+        }
+        if TABLES_MAX <= written.len() && !written.contains_key(&table) {
+            written.clear();
+        }
+        let (done, durable) = watch::channel(false);
+        written.insert(table, WrittenLease { at_ms: now_ms, heads: heads.clone(), durable });
+        LeaseClaim::Own(done)
+    }
+
+    /// The next load writes again.
+    fn forget(&self, table: Uuid) {
+        self.lock().remove(&table);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, WrittenLease>> {
+        // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Catalog {
+    /// Notes that a client gets this state of a table: the heads of its branches, and the snapshots of
+    /// its tags, stay for the time of a lease, durable on return, whoever writes it. Where that fails or
+    /// takes too long, the log says so, and the next load tries again.
+    pub(crate) async fn lease(&self, table: &LoadedTable) {
+        let metadata = table.metadata.as_ref();
+        let heads = LoadedHeads::of(metadata, &self.encoded_parts(table).refs);
+        let lease_ms = self.inner.options.snapshot_lease_ms;
+        if lease_ms <= 0 || heads.is_empty() {
+            return;
+        }
+        let (uuid, now_ms) = (metadata.uuid(), self.now_ms());
+        let every_ms = (lease_ms / WRITES_PER_LEASE).max(WRITE_EVERY_MIN_MS);
+        let descends = |held: i64| {
+            let mut line = ancestors::of(metadata, heads.main).take(LEASED_LINE_MAX);
+            line.any(|snapshot| snapshot.snapshot_id() == held)
+        };
+        let claim = self.inner.leases.claim(uuid, &heads, descends, (now_ms, every_ms));
+        let mut durable = match claim {
+            LeaseClaim::Others(durable) => durable,
+            LeaseClaim::Own(done) => {
+                let durable = done.subscribe();
+                let until_ms = now_ms.saturating_add(lease_ms).saturating_add(every_ms);
+                self.write_leases(uuid, heads.leases(until_ms), done);
+                durable
+            }
+        };
+        if *durable.borrow() {
+            return;
+        }
+        let written = durable.wait_for(|is_durable| *is_durable);
+        let is_late = tokio::time::timeout(LEASE_WAIT_MAX, written).await.is_err();
+        if is_late {
+            debug!(%uuid, "a load waits no longer for its lease");
+        }
+    }
+
+    /// Writes leases, also where the client that they are for goes away meanwhile.
+    fn write_leases(&self, uuid: Uuid, leases: Vec<SnapshotLease>, done: watch::Sender<bool>) {
+        let catalog = self.clone();
+        background::run("lease", async move {
+            match catalog.metastore().lease_snapshots(uuid, &leases).await {
+                Ok(()) => {
+                    done.send_replace(true);
+                }
+                Err(cause) => {
+                    catalog.inner.leases.forget(uuid);
+                    let error = &cause as &dyn std::error::Error;
+                    debug!(%uuid, error, "the snapshots of a load are not leased");
+                }
+            }
+        });
+    }
+
+    /// The snapshots of a table that stay for its leases.
+    pub(super) async fn leased(
+        &self,
+        table: &LoadedTable,
+    ) -> Result<LeasedSnapshots, CatalogError> {
+        let now_ms = self.now_ms();
+        let leases = self.metastore().snapshot_leases(table.metadata.uuid(), now_ms).await?;
+        Ok(LeasedSnapshots::of(&table.metadata, &ids(&leases, now_ms)))
+    }
+}
+
+impl Upkeep<'_> {
+    /// Until when leases hold snapshots of a table that are dated before `before_ms`, beside those that
+    /// a branch or tag is at; none where they hold no such snapshot.
+    ///
+    /// # Errors
+    /// `Metastore`; as [`super::Tables::load`].
+    pub async fn leased_until(
+        self,
+        table: &TableIdent,
+        before_ms: i64,
+    ) -> Result<Option<i64>, CatalogError> {
+        let Some(loaded) = self.0.find(table).await? else { return Ok(None) };
+        let (now_ms, metadata) = (self.0.now_ms(), loaded.metadata.as_ref());
+        let leases = self.0.metastore().snapshot_leases(metadata.uuid(), now_ms).await?;
+        let is_old = |id: i64| {
+            metadata.snapshot_by_id(id).is_some_and(|snapshot| snapshot.timestamp_ms() < before_ms)
+        };
+        let encoded = self.0.encoded_parts(&loaded);
+        let named: HashSet<i64> = encoded
+            .refs
+            .values()
+            .map(|reference| reference.snapshot_id)
+            .chain(metadata.current_snapshot_id())
+            .collect();
+        let held = LeasedSnapshots::of(metadata, &ids(&leases, now_ms));
+        if !held.ids().any(|id| is_old(id) && !named.contains(&id)) {
+            return Ok(None);
+        }
+        let ends = leases.iter().filter(|lease| is_old(lease.snapshot_id));
+        Ok(ends.map(|lease| lease.until_ms).max())
+    }
+}
+
+/// The snapshots of leases that have not ended at `now_ms`.
+fn ids(leases: &[SnapshotLease], now_ms: i64) -> LeasedIds {
+    let mut ids = LeasedIds::default();
+    for lease in leases {
+        if now_ms < lease.line_until_ms {
+            ids.main.insert(lease.snapshot_id);
+        } else {
+            ids.others.insert(lease.snapshot_id);
+        }
+    }
+    ids
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Which rows are to go: by the columns and documents of a subject, and by when a row came.
+//!
+//! Its one invariant: a row whose time is not known is not spared for it.
+
+use crate::blocking::blocking;
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray},
+    datatypes::{Int64Type, TimestampMicrosecondType},
+    record_batch::RecordBatch,
+};
+use iceberg::spec::{PrimitiveLiteral, TableMetadata};
+use icecore_catalog::scan::manifests::{ColumnBounds, PlannedFile};
+use std::{fmt, sync::Arc};
+
+/// Columns that say when a row came: its `seq`, and its time in a table of events or of dead letters.
+const ARRIVAL: [&str; 3] = ["seq", "ingested_at", "received_at"];
+
+/// Tells of rows with these columns, where their table has them, which ones are meant.
+type RowTest = dyn Fn(&[Option<ArrayRef>], usize) -> BooleanArray + Send + Sync;
+
+/// Up to when a row came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrivalBound {
+    /// The last `seq` of its namespace then; where it is not known, the time alone decides.
+    pub seq: Option<u64>,
+    /// The time, ms since 1970.
+    pub at_ms: i64,
+}
+
+impl ArrivalBound {
+    /// Whether each row came later, by its `seq` and by its time. Rows of other engines may have any
+    /// `seq`, and clocks are set back: one of the two alone says nothing.
+    pub(super) fn is_later(self, arrival: &[Option<ArrayRef>], row: usize) -> bool {
+        let [seqs, ingested, received] = arrival else { return false };
+        let time = |column: &Option<ArrayRef>| {
+            let times = column.as_ref()?.as_primitive_opt::<TimestampMicrosecondType>()?;
+            times.is_valid(row).then(|| times.value(row))
+        };
+        let Some(at_us) = time(ingested).or_else(|| time(received)) else { return false };
+        let seqs = seqs.as_ref().and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let is_after = match (self.seq, seqs) {
+            (Some(last), Some(seqs)) => {
+                seqs.is_valid(row) && i64::try_from(last).is_ok_and(|last| last < seqs.value(row))
+            }
+            (None, _) | (_, None) => true,
+        };
+        is_after && self.at_ms.saturating_mul(1_000) < at_us
+    }
+}
+
+/// Which rows are meant, in any table. Cheap to clone.
+#[derive(Clone)]
+pub struct RowCondition {
+    /// The value that decides in one of `columns`.
+    pub value: Arc<str>,
+    /// Columns that decide where they have exactly this value.
+    pub columns: &'static [&'static str],
+    /// Columns with documents, of which any may meet it.
+    pub documents: &'static [&'static str],
+    /// Columns that the test needs beside.
+    pub beside: &'static [&'static str],
+    /// The test, which gets the columns in this order.
+    pub test: Arc<RowTest>,
+    /// Rows that came later are none of them.
+    pub bound: Option<ArrivalBound>,
+}
+
+impl fmt::Debug for RowCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the value: logs are no place for it.
+        f.debug_struct("RowCondition").field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+impl RowCondition {
+    /// The columns of a table that it needs.
+    pub(super) fn ids(&self, table: &TableMetadata) -> Vec<i32> {
+        self.names().filter_map(|name| id_of(table, name)).collect()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let arrival: &'static [&'static str] = if self.bound.is_some() { &ARRIVAL } else { &[] };
+        self.columns.iter().chain(self.documents).chain(self.beside).chain(arrival).copied()
+    }
+
+    /// The same for rows with these columns of a table.
+    pub(crate) fn within(&self, table: &TableMetadata, columns: &[i32]) -> TableCondition {
+        let place = |name: &'static str| {
+            let id = id_of(table, name)?;
+            columns.iter().position(|column| *column == id)
+        };
+        let (places, test) = (self.names().map(place).collect(), Arc::clone(&self.test));
+        TableCondition { places, test, bound: self.bound }
+    }
+
+    /// Whether a file may have such a row.
+    pub(super) fn may_have(&self, table: &TableMetadata, file: &PlannedFile) -> bool {
+        let has = |name: &&str, may: &dyn Fn(&ColumnBounds) -> bool| {
+            let Some(id) = id_of(table, name) else { return false };
+            // A file that does not tell of a column may have it.
+            file.column(id)
+                .is_none_or(|column| column.nulls.is_none_or(|n| n < file.rows) && may(column))
+        };
+        self.columns.iter().any(|name| has(name, &|column| may_be(column, &self.value)))
+            || self.documents.iter().any(|name| has(name, &|_| true))
+    }
+}
+
+/// A condition on rows with certain columns.
+pub(crate) struct TableCondition {
+    /// Where the columns are that the test gets, and after them those of a bound.
+    places: Vec<Option<usize>>,
+    test: Arc<RowTest>,
+    bound: Option<ArrivalBound>,
+}
+
+impl TableCondition {
+    /// Which rows meet it.
+    pub(crate) async fn met(&self, rows: &RecordBatch) -> BooleanArray {
+        let column = |place: &Option<usize>| place.map(|at| Arc::clone(rows.column(at)));
+        let mut columns: Vec<Option<ArrayRef>> = self.places.iter().map(column).collect();
+        let (test, count, bound) = (Arc::clone(&self.test), rows.num_rows(), self.bound);
+        let Some(bound) = bound else { return blocking(move || test(&columns, count)).await };
+        let arrival = columns.split_off(columns.len().saturating_sub(ARRIVAL.len()));
+        blocking(move || {
+            let met = test(&columns, count);
+            let is_meant =
+                |row| met.is_valid(row) && met.value(row) && !bound.is_later(&arrival, row);
+            BooleanArray::from((0..met.len()).map(is_meant).collect::<Vec<bool>>())
+        })
+        .await
+    }
+}
+
+fn id_of(table: &TableMetadata, name: &str) -> Option<i32> {
+    table.current_schema().field_by_name(name).map(|field| field.id)
+}
+
+/// Whether the bounds of a column of texts allow a value.
+fn may_be(column: &ColumnBounds, value: &str) -> bool {
+    let text = |literal: &PrimitiveLiteral| match literal {
+        PrimitiveLiteral::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    let lower = column.lower.as_ref().and_then(|bound| text(bound.literal()));
+    let upper = column.upper.as_ref().and_then(|bound| text(bound.literal()));
+    lower.is_none_or(|lower| lower.as_str() <= value)
+        && upper.is_none_or(|upper| value <= upper.as_str())
+}
