@@ -1,12 +1,14 @@
 //! Compaction: few larger data files in the place of many small ones, and of such with deleted rows.
 //!
-//! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew. Here is what
-//! both need of a snapshot. The commit is left to whoever runs it.
+//! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew, and [`copy`] puts them
+//! one behind the other where that is enough, which [`group`] decides. Here is what all need of a snapshot. The commit is left to whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
 //! deletes, with every column that the table has or had: one that was dropped may come back.
 
 pub mod choice;
+pub mod copy;
+pub mod group;
 mod merge;
 pub mod rewrite;
 #[cfg(test)]

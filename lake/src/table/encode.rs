@@ -5,6 +5,8 @@
 //! type and day. Most of their columns are empty: those are described in the manifest but not
 //! written, and every reader of Iceberg takes a column that a file lacks as null.
 
+pub(super) mod copied;
+
 use crate::table::{
     layout::{FileLayout, WriteError},
     pages::{PagedFile, PlainFile},
@@ -124,17 +126,10 @@ impl GroupedFile {
         values: Struct,
         schema: &SchemaRef,
     ) -> Result<Self, WriteError> {
-        let none = RecordBatch::new_empty(Arc::clone(schema));
-        let sorted = sort_keys(&layout, &none).is_some();
+        let stats = column_stats(&RecordBatch::new_empty(Arc::clone(schema)));
         let ids: Vec<i32> = schema.fields().iter().filter_map(|field| field_id(field)).collect();
         assert_eq!(ids.len(), schema.fields().len(), "every aligned column has a field id");
-        let stats = column_stats(&none);
-        let of_none: Vec<&ColumnStats> = stats.iter().collect();
-        let properties = properties(&layout, &none, &of_none, sorted, false);
-        let properties = Arc::new(properties.map_err(WriteError::Split)?);
-        let parquet = ArrowSchemaConverter::new().convert(schema).map_err(WriteError::Encode)?;
-        let file =
-            PagedFile::new(parquet.root_schema_ptr(), properties).map_err(WriteError::Encode)?;
+        let (file, sorted) = empty_file(&layout, schema)?;
         Ok(Self { layout, location, values, ids, stats, sorted, file })
     }
 
@@ -164,6 +159,19 @@ impl GroupedFile {
         let (ids, stats, written_ids) = (&ids, &stats, ids.clone());
         DescribedFile { location, values, sorted, ids, stats, written_ids }.encoded(&layout, file)
     }
+}
+
+/// A file without rows that will have these columns; whether its rows will be in the table's order.
+fn empty_file(layout: &FileLayout, schema: &SchemaRef) -> Result<(PagedFile, bool), WriteError> {
+    let none = RecordBatch::new_empty(Arc::clone(schema));
+    let sorted = sort_keys(layout, &none).is_some();
+    let stats = column_stats(&none);
+    let of_none: Vec<&ColumnStats> = stats.iter().collect();
+    let properties = properties(layout, &none, &of_none, sorted, false);
+    let properties = Arc::new(properties.map_err(WriteError::Split)?);
+    let parquet = ArrowSchemaConverter::new().convert(schema).map_err(WriteError::Encode)?;
+    let file = PagedFile::new(parquet.root_schema_ptr(), properties);
+    Ok((file.map_err(WriteError::Encode)?, sorted))
 }
 
 /// What a manifest says of a file beside what its footer does.

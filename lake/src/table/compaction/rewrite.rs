@@ -165,6 +165,18 @@ pub struct RewriteInput<'a> {
     pub deletes: &'a RowDeletes,
 }
 
+/// How files become others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RewriteWay {
+    /// Their row groups are copied as they are stored.
+    Copied,
+    /// Their rows are decoded, merged and encoded: nobody asked whether they can be copied.
+    #[default]
+    Merged,
+    /// The same, as they cannot be copied for this reason.
+    NotCopied(&'static str),
+}
+
 /// What was written, and what it stands for.
 #[derive(Clone, Debug, Default)]
 pub struct RewrittenFiles {
@@ -172,6 +184,8 @@ pub struct RewrittenFiles {
     pub added: Vec<DataFile>,
     /// The files they stand for, and delete files that are of no use without them.
     pub removed: Vec<DataFile>,
+    /// How it was written.
+    pub way: RewriteWay,
     /// How many data files they stand for.
     pub files: u64,
     /// Their bytes.
@@ -336,6 +350,13 @@ impl<'a> FileRewrite<'a> {
     pub fn without(self, table: &TableMetadata, condition: &RowCondition) -> Self {
         let condition = condition.within(table, &self.columns);
         Self { without: Some(condition), ..self }
+    }
+
+    /// The same of files that cannot be copied for this reason.
+    #[must_use]
+    pub(super) fn not_copied(mut self, reason: &'static str) -> Self {
+        self.done.way = RewriteWay::NotCopied(reason);
+        self
     }
 
     /// The files that it takes, and what is left of them; nothing is written yet.
