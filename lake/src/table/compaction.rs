@@ -26,6 +26,7 @@ use iceberg::spec::{
 };
 use icecore_catalog::{
     names::is_own_file,
+    retention::NEWEST_IN_FULL,
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, is_only_about, partition_key},
@@ -99,6 +100,16 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     let schema = Schema::builder().with_fields(fields).build();
     let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;
     Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
+}
+
+/// For how long the newest snapshots of a table have been there that thinning leaves in full: about as long
+/// one that is made now will be. None where thinning is far.
+#[must_use]
+pub fn newest_kept_ms(table: &TableMetadata, now_ms: i64) -> Option<i64> {
+    let mut times: Vec<i64> = table.snapshots().map(|made| made.timestamp_ms()).collect();
+    let at = times.len().checked_sub(NEWEST_IN_FULL)?;
+    let (_, oldest, _) = times.select_nth_unstable(at);
+    Some(now_ms.saturating_sub(*oldest))
 }
 
 /// How many files the newest snapshot has, by its summary.
