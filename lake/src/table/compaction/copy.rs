@@ -357,3 +357,6 @@ fn look_at(
     }
     Ok(seen)
 }
+
+#[cfg(test)]
+mod tests;
