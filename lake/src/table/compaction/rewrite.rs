@@ -13,7 +13,7 @@ use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
-            layout,
+            has_own_name, layout,
             merge::{FileRows, RowMerge},
             useless_deletes,
         },
@@ -43,7 +43,7 @@ use icecore_catalog::{
     storage::Storage,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -339,7 +339,8 @@ impl<'a> FileRewrite<'a> {
         for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
-        let writer = SortedWriter::new(source.storage, layout, ids);
+        let empty = empty_columns(table, &files[..taken], &ids_of_columns);
+        let writer = SortedWriter::new(source.storage, layout, ids).without_values(empty);
         let (storage, columns) = (source.storage, ids_of_columns);
         let (read, without) = (0, None);
         Ok(Self { merge, writer, storage, done, rows, read, read_sum, columns, without })
@@ -419,6 +420,21 @@ impl<'a> FileRewrite<'a> {
     pub async fn abandon(self) {
         self.writer.abandon().await;
     }
+}
+
+/// The columns without a value in any of the files, by their manifests. Only the service's own are believed:
+/// they count each column that the table had.
+fn empty_columns(
+    table: &TableMetadata,
+    files: &[Arc<PlannedFile>],
+    columns: &[i32],
+) -> HashSet<i32> {
+    let is_empty = |file: &PlannedFile, id: i32| {
+        file.column(id).is_some_and(|column| column.nulls == Some(file.rows))
+    };
+    let are_own = files.iter().all(|file| has_own_name(table, file));
+    let empty = columns.iter().copied().filter(|id| files.iter().all(|file| is_empty(file, *id)));
+    if are_own { empty.collect() } else { HashSet::new() }
 }
 
 /// What a file holds while it is merged, beside a batch.

@@ -585,6 +585,42 @@ async fn sorted_rows_become_files_of_the_wanted_length_and_few_are_held() {
 }
 
 #[tokio::test]
+async fn columns_that_will_have_no_values_are_counted_and_not_written() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let rows = in_order(&table, &sample::events(200, 1, 1, 5));
+    let fields = || rows.schema_ref().fields().iter().zip(rows.columns());
+    let empty = fields().filter(|(_, column)| column.null_count() == column.len());
+    let empty: HashSet<i32> = empty.filter_map(|(field, _)| field_id(field)).collect();
+    assert!(!empty.is_empty());
+    let mut sizes = Vec::new();
+    for left_out in [HashSet::new(), empty.clone()] {
+        let layout = FileLayout::of(&table);
+        let mut writer = SortedWriter::new(&fixture.storage, layout, &fixture.ids)
+            .without_values(left_out.clone());
+        writer.write(&rows).await.unwrap();
+        let files = writer.finish().await.unwrap();
+        for file in &files {
+            assert!(empty.iter().all(|id| file.null_value_counts()[id] == file.record_count()));
+            assert!(left_out.iter().all(|id| !file.column_sizes().contains_key(id)));
+            let kept = fixture.rows(file).await;
+            assert_eq!(kept.num_rows() as u64, file.record_count());
+        }
+        sizes.push(files.iter().map(DataFile::file_size_in_bytes).sum::<u64>());
+    }
+    assert!(sizes[1] < sizes[0], "{sizes:?}");
+
+    let full = fields().find(|(field, column)| field.is_nullable() && column.null_count() == 0);
+    let wrong = HashSet::from([field_id(full.unwrap().0).unwrap()]);
+    let layout = FileLayout::of(&table);
+    let mut writer =
+        SortedWriter::new(&fixture.storage, layout, &fixture.ids).without_values(wrong);
+    writer.write(&rows).await.unwrap();
+    let refused = writer.finish().await;
+    assert!(matches!(refused, Err(WriteError::Split(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn rows_out_of_order_are_an_error_and_leave_no_files() {
     let fixture = Fixture::new();
     let rows = in_order(&fixture.events_table(), &sample::events(3_000, 1, 1, 6));
