@@ -1,7 +1,7 @@
 //! What compaction costs in both of its ways, on the same files: rows and megabytes a second.
 //!
-//! `cargo bench -p icecore-lake --bench compaction` prints a line for each shape and way. Each is measured
-//! [`RUNS`] times on one processor's work at a time, and the fastest counts. Nothing is asserted.
+//! `cargo bench -p icecore-lake --bench compaction` prints a line for each shape and way. Each way runs
+//! [`RUNS`] times, and the fastest run counts. Nothing is asserted.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 

@@ -55,8 +55,9 @@ const TIME_MIN: Duration = Duration::from_millis(500);
 const KEPT_SHARE: u32 = 3;
 /// Groups of a table that others change are not made smaller than this.
 const FEWER_FILES_MIN: usize = 4;
-/// After so many commits of a step none that is refused is tried again in halves.
-const COMMITS_MAX: usize = 8;
+/// After so many commits of a step none that is refused is tried again without what was changed: enough for
+/// each group to be refused alone.
+const COMMITS_MAX: usize = 2 * GROUPS_MAX;
 
 impl Compaction {
     /// Writes the groups anew that are worth it the most, and commits them. Files are left alone whose

@@ -145,7 +145,7 @@ pub struct FileCopy<'a> {
     file: Option<CopiedFile>,
     done: RewrittenFiles,
     /// Rows that were looked at, with their sum and the last key.
-    looked_at: LookedAt,
+    seen: RowsSeen,
 }
 
 impl std::fmt::Debug for FileCopy<'_> {
@@ -156,7 +156,7 @@ impl std::fmt::Debug for FileCopy<'_> {
 
 /// What was seen of rows one after the other.
 #[derive(Clone, Copy, Debug, Default)]
-struct LookedAt {
+struct RowsSeen {
     rows: u64,
     sum: RowSum,
     last: Option<SortKey>,
@@ -211,9 +211,9 @@ impl<'a> FileCopy<'a> {
         if !layout.sort_order.fields.is_empty() && !file.is_sorted() {
             return Ok(Err("the table's sort order is not one of numbers and times"));
         }
-        let (left, looked_at) = (VecDeque::from(files), LookedAt::default());
+        let (left, seen) = (VecDeque::from(files), RowsSeen::default());
         let (storage, file) = (source.storage, Some(file));
-        Ok(Ok(Self { storage, layout, left, file, done, looked_at }))
+        Ok(Ok(Self { storage, layout, left, file, done, seen }))
     }
 
     /// The files that it takes; nothing is written yet.
@@ -235,14 +235,14 @@ impl<'a> FileCopy<'a> {
         let stored = self.storage.get(&planned.location).await;
         let stored = stored
             .map_err(|cause| unread(&planned.location, ParquetError::External(Box::new(cause))))?;
-        let (layout, looked_at) = (Arc::clone(&self.layout), self.looked_at);
-        let (file, looked_at) = blocking(move || {
-            let looked_at = look_at(&layout, &stored, &planned.location, looked_at)?;
+        let (layout, seen) = (Arc::clone(&self.layout), self.seen);
+        let (file, seen) = blocking(move || {
+            let seen = look_at(&layout, &stored, &planned.location, seen)?;
             file.add(stored)?;
-            Ok::<_, RewriteError>((file, looked_at))
+            Ok::<_, RewriteError>((file, seen))
         })
         .await?;
-        (self.file, self.looked_at) = (Some(file), looked_at);
+        (self.file, self.seen) = (Some(file), seen);
         Ok(true)
     }
 
@@ -251,27 +251,26 @@ impl<'a> FileCopy<'a> {
     /// # Errors
     /// [`RewriteError`]; what was written is deleted then.
     pub async fn finish(self) -> Result<RewrittenFiles, RewriteError> {
-        let Self { storage, layout, left, file, mut done, looked_at } = self;
+        let Self { storage, layout, left, file, mut done, seen } = self;
         let (expected, has_sum) = (done.rows, done.erased_sum.is_some());
         let Some(file) = file.filter(|_| left.is_empty()) else {
-            return Err(RewriteError::Miscounted { expected, written: looked_at.rows });
+            return Err(RewriteError::Miscounted { expected, written: seen.rows });
         };
         let (encoded, written) = blocking(move || {
             let encoded = file.finish()?;
             let location = encoded.file.file_path();
-            let written = look_at(&layout, &encoded.bytes, location, LookedAt::default())?;
+            let written = look_at(&layout, &encoded.bytes, location, RowsSeen::default())?;
             Ok::<_, RewriteError>((encoded, written))
         })
         .await?;
         let EncodedFile { bytes, file } = encoded;
-        if [looked_at.rows, written.rows, file.record_count()].iter().any(|rows| *rows != expected)
-        {
+        if [seen.rows, written.rows, file.record_count()].iter().any(|rows| *rows != expected) {
             return Err(RewriteError::Miscounted { expected, written: written.rows });
         }
-        if has_sum && written.sum != looked_at.sum {
+        if has_sum && written.sum != seen.sum {
             let first = done.removed.first().map(|file| file.file_path().to_owned());
             let (first, others) = (first.unwrap_or_default(), done.files.saturating_sub(1));
-            let (expected, written) = (looked_at.sum, written.sum);
+            let (expected, written) = (seen.sum, written.sum);
             return Err(RewriteError::RowsDiffer { first, others, expected, written });
         }
         done.rows_sum = has_sum.then_some(written.sum);
@@ -329,8 +328,8 @@ fn look_at(
     layout: &FileLayout,
     stored: &Bytes,
     location: &str,
-    mut seen: LookedAt,
-) -> Result<LookedAt, RewriteError> {
+    mut seen: RowsSeen,
+) -> Result<RowsSeen, RewriteError> {
     let order = layout.sort_order.fields.iter().map(|field| field.source_id);
     let of_sum = RowKeys::of(&layout.schema).map(RowKeys::columns).unwrap_or_default();
     let wanted: Vec<i32> = order.chain(of_sum).collect();

@@ -30,7 +30,7 @@ use arrow::{
     compute::{filter_record_batch, not},
     record_batch::RecordBatch,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     Error, ErrorKind,
     spec::{DataFile, DataFileBuilder, Operation, TableMetadata},
@@ -44,6 +44,7 @@ use icecore_catalog::{
 };
 use std::{
     collections::{BTreeMap, HashSet},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -54,6 +55,8 @@ const OPEN_BYTES_MAX: u64 = 256 << 20;
 const BATCHES_BYTES: usize = 128 << 20;
 /// The least of them that a file gets: a merge of many files is as long as that allows.
 const BATCH_BYTES_MIN: usize = 64 << 10;
+/// Files that are opened at a time: a store takes long to answer each.
+const OPENS_AT_ONCE: usize = 8;
 /// Files whose rows are in no known order are sorted in memory, which holds them this many times.
 const SORT_COPIES: u64 = 3;
 
@@ -302,9 +305,12 @@ impl<'a> FileRewrite<'a> {
         let erased_sum = has_sum.then(RowSum::default);
         let mut done = RewrittenFiles { erased_sum, ..RewrittenFiles::default() };
         let (mut rows, mut held, mut taken) = (0, 0, 0);
+        let opens: Vec<_> =
+            files.iter().map(|file| OpenFile::new(source.storage, file, &columns)).collect();
+        let mut opens = pin!(stream::iter(opens).buffered(OPENS_AT_ONCE));
         for file in files {
+            let Some(opened) = opens.next().await else { break };
             let is_sorted = file.sort_order_id == order;
-            let opened = OpenFile::new(source.storage, file, &columns).await;
             let opened = opened.map_err(ReadError::from)?;
             held += held_bytes(opened.bytes(), is_sorted);
             if OPEN_BYTES_MAX < held {
