@@ -1,6 +1,6 @@
 //! What a step did, or would do.
 
-use crate::maintenance::compaction::{Compaction, CompactionError, step::GROUPS_MAX};
+use crate::maintenance::compaction::{CompactionError, step::GROUPS_MAX};
 use icecore_catalog::scan::{
     ManifestSource,
     manifests::{PlannedFile, PlannedFiles},
@@ -92,41 +92,37 @@ impl CompactionStep {
     }
 }
 
-impl Compaction {
-    /// What would be done with groups, and how, as far as manifests tell.
-    pub(super) async fn preview(
-        &self,
-        source: ManifestSource<'_>,
-        snapshot_id: i64,
-        groups: &[FileGroup],
-        skipped: Vec<String>,
-    ) -> Result<CompactionStep, CompactionError> {
-        let mut step = CompactionStep::would_do(groups, skipped);
-        if groups.is_empty() {
-            return Ok(step);
-        }
-        let seen = &groups[..groups.len().min(GROUPS_MAX)];
-        let wanted: HashSet<&str> =
-            seen.iter().flat_map(|group| group.files.iter().map(String::as_str)).collect();
-        let planned = planned_files(source, snapshot_id, &wanted).await;
-        let table = source.metadata.location().to_owned();
-        let (files, deletes) =
-            planned.map_err(|source| CompactionError::Rewrite { table, source })?;
-        let by_location: HashMap<&str, &Arc<PlannedFile>> =
-            files.iter().map(|file| (file.location.as_str(), file)).collect();
-        for group in seen {
-            let of_group = group.files.iter().filter_map(|file| by_location.get(file.as_str()));
-            let of_group: PlannedFiles = of_group.map(|file| Arc::clone(file)).collect();
-            match copy::obstacle(source.metadata, &of_group, &deletes) {
-                None => step.copied += of_group.len() as u64,
-                Some(reason) => {
-                    step.not_copied.insert(reason);
-                }
+/// What would be done with groups, and how, as far as manifests tell.
+pub(super) async fn preview(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    groups: &[FileGroup],
+    skipped: Vec<String>,
+) -> Result<CompactionStep, CompactionError> {
+    let mut step = CompactionStep::would_do(groups, skipped);
+    if groups.is_empty() {
+        return Ok(step);
+    }
+    let seen = &groups[..groups.len().min(GROUPS_MAX)];
+    let wanted: HashSet<&str> =
+        seen.iter().flat_map(|group| group.files.iter().map(String::as_str)).collect();
+    let planned = planned_files(source, snapshot_id, &wanted).await;
+    let table = source.metadata.location().to_owned();
+    let (files, deletes) = planned.map_err(|source| CompactionError::Rewrite { table, source })?;
+    let by_location: HashMap<&str, &Arc<PlannedFile>> =
+        files.iter().map(|file| (file.location.as_str(), file)).collect();
+    for group in seen {
+        let of_group = group.files.iter().filter_map(|file| by_location.get(file.as_str()));
+        let of_group: PlannedFiles = of_group.map(|file| Arc::clone(file)).collect();
+        match copy::obstacle(source.metadata, &of_group, &deletes) {
+            None => step.copied += of_group.len() as u64,
+            Some(reason) => {
+                step.not_copied.insert(reason);
             }
         }
-        if seen.len() < groups.len() {
-            step.not_copied.insert(UNSEEN);
-        }
-        Ok(step)
     }
+    if seen.len() < groups.len() {
+        step.not_copied.insert(UNSEEN);
+    }
+    Ok(step)
 }

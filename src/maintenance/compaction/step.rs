@@ -4,7 +4,9 @@
 //! snapshot that it read is thinned away otherwise where commits are frequent, and its work with it.
 
 use crate::maintenance::compaction::{
-    Compaction, CompactionError, CompactionRequest, outcome::CompactionStep, pace::WorkPace,
+    Compaction, CompactionError, CompactionRequest,
+    outcome::{CompactionStep, preview},
+    pace::WorkPace,
 };
 use icecore_catalog::{
     error::CatalogError,
@@ -142,7 +144,7 @@ impl Compaction {
         let lack = if choice.groups.is_empty() { None } else { self.lacks_room().await? };
         if request.dry_run {
             skipped.extend(lack);
-            let preview = self.preview(source, totals.snapshot_id, &choice.groups, skipped);
+            let preview = preview(source, totals.snapshot_id, &choice.groups, skipped);
             return Box::pin(preview).await;
         }
         if choice.groups.is_empty() {
@@ -160,8 +162,12 @@ impl Compaction {
         let (groups, is_more) = within_bounds(choice.groups, refused);
         let mut step =
             CompactionStep { skipped, is_more, is_tried: true, ..CompactionStep::default() };
-        let written = self.rewrite(table, source, &groups, (pace, until), &mut step).await?;
+        let work = self.rewrite(table, source, &groups, (&mut *pace, until), &mut step);
+        let written = work.await?;
+        // A commit mostly waits for its turn among those of others.
+        pace.note();
         self.commit(table, totals.snapshot_id, written, &mut step).await?;
+        pace.leave_out();
         // One commit leaves more to do only where it did something, or knows what is in the way.
         step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
