@@ -13,9 +13,10 @@ mod merge;
 pub mod rewrite;
 #[cfg(test)]
 mod tests;
+mod z_order;
 
 use crate::table::{
-    compaction::{choice::LiveFile, rewrite::RewriteError},
+    compaction::{choice::LiveFile, rewrite::RewriteError, z_order::ZOrder},
     layout::FileLayout,
     reader, schema,
 };
@@ -59,7 +60,7 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
     if table.format_version() != FormatVersion::V2 {
         return Some(format!("it has format version {}", table.format_version()));
     }
-    layout(table).err()
+    layout(table).and_then(|_| ZOrder::of(table)).err()
 }
 
 /// How merged files are laid out: with the columns of the current schema, and behind them those with single

@@ -18,6 +18,7 @@ use crate::{
             has_own_name, layout,
             merge::{SortKey, keys},
             rewrite::{RewriteError, RewriteInput, RewriteWay, RewrittenFiles, described},
+            z_order::ZOrder,
         },
         encode::{
             EncodedFile,
@@ -69,6 +70,9 @@ pub fn obstacle(
 ) -> Option<&'static str> {
     if files.len() < 2 {
         return Some("one file alone is not copied");
+    }
+    if ZOrder::of_files(table, files).is_some() {
+        return Some("the table asks for a Z-order of days that are over");
     }
     if !files.iter().all(|file| has_own_name(table, file)) {
         return Some("another engine wrote a file");

@@ -16,6 +16,7 @@ use crate::{
             has_own_name, layout,
             merge::{FileRows, RowMerge},
             useless_deletes,
+            z_order::{self, ZOrder, ZOrderRows},
         },
         deletes::{DeletesError, RowDeletes},
         erasure::{RowCondition, TableCondition},
@@ -261,6 +262,8 @@ pub struct FileRewrite<'a> {
     columns: Vec<i32>,
     /// Rows that are left out.
     without: Option<TableCondition>,
+    /// Rows that wait to be put in another order than the table's.
+    z_order: Option<ZOrderRows>,
 }
 
 /// The sum of the rows that were read of all files so far.
@@ -346,10 +349,12 @@ impl<'a> FileRewrite<'a> {
             done.removed.push(described(delete)?);
         }
         let empty = empty_columns(table, &files[..taken], &ids_of_columns);
+        let z_order = ZOrder::of_files(table, &files[..taken]).map(ZOrderRows::new);
+        let layout = if z_order.is_some() { z_order::unsorted(layout) } else { layout };
         let writer = SortedWriter::new(source.storage, layout, ids).without_values(empty);
         let (storage, columns) = (source.storage, ids_of_columns);
         let (read, without) = (0, None);
-        Ok(Self { merge, writer, storage, done, rows, read, read_sum, columns, without })
+        Ok(Self { merge, writer, storage, done, rows, read, read_sum, columns, without, z_order })
     }
 
     /// The same without the rows that meet a condition on columns of the table.
@@ -392,7 +397,13 @@ impl<'a> FileRewrite<'a> {
         }
         if 0 < rows.num_rows() {
             self.read += rows.num_rows() as u64;
-            self.writer.write(&rows).await?;
+            let ready = match &mut self.z_order {
+                Some(held) => held.add(rows).await?,
+                None => Some(rows),
+            };
+            if let Some(rows) = ready {
+                self.writer.write(&rows).await?;
+            }
         }
         Ok(true)
     }
@@ -402,7 +413,17 @@ impl<'a> FileRewrite<'a> {
     /// # Errors
     /// [`RewriteError`]; what was written is deleted then.
     pub async fn finish(self) -> Result<RewrittenFiles, RewriteError> {
-        let Self { writer, storage, mut done, rows, read, read_sum, .. } = self;
+        let Self { mut writer, storage, mut done, rows, read, read_sum, z_order, .. } = self;
+        if let Some(mut held) = z_order {
+            match held.take().await {
+                Ok(Some(rows)) => writer.write(&rows).await?,
+                Ok(None) => (),
+                Err(cause) => {
+                    writer.abandon().await;
+                    return Err(cause.into());
+                }
+            }
+        }
         let WrittenFiles { files, rows_sum } = writer.finish_summed().await?;
         (done.added, done.rows_sum) = (files, rows_sum);
         let written: u64 = done.added.iter().map(DataFile::record_count).sum();
