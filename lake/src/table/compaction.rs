@@ -229,7 +229,8 @@ fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -
         day: day(table, file),
         bytes: file.bytes,
         rows: file.rows,
-        is_sorted: file.sort_order_id == order.filter(|order| *order != 0),
+        is_sorted: file.sort_order_id == order.filter(|order| *order != 0)
+            || ZOrder::is_for(table, file),
         is_foreign: !has_own_name(table, file),
         obstacle: obstacle_of_file(table, file),
         delete_files,

@@ -1,4 +1,4 @@
-//! Data files written anew: what is deleted of them left out, the others in the table's order.
+//! Data files written anew: what is deleted of them left out, the others in the table's order, or in Z-order.
 //!
 //! The caller goes step by step, so that it can rest in between and stop. Until [`FileRewrite::finish`] has
 //! ended, nothing of what is written belongs to anybody; it counts the rows first, by three ways: what the
@@ -56,6 +56,8 @@ const OPEN_BYTES_MAX: u64 = 256 << 20;
 const BATCHES_BYTES: usize = 128 << 20;
 /// The least of them that a file gets: a merge of many files is as long as that allows.
 const BATCH_BYTES_MIN: usize = 64 << 10;
+/// A longer file whose rows are in no known order stays in the order that it has.
+const SORTED_FILE_BYTES: u64 = 8 << 20;
 /// Files that are opened at a time: a store takes long to answer each.
 const OPENS_AT_ONCE: usize = 8;
 /// Files whose rows are in no known order are sorted in memory, which holds them this many times.
@@ -303,6 +305,10 @@ impl<'a> FileRewrite<'a> {
         let columns = FileColumns::of(table, &ids_of_columns).map_err(ReadError::Unsupported)?;
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
         let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
+        let z_order = ZOrder::of_files(table, files);
+        // Nobody needs rows in the table's order before they get another one, or stay in their own.
+        let is_any_order = z_order.is_some() || is_long_unsorted(files, order);
+        let layout = if is_any_order { z_order::unsorted(layout) } else { layout };
         let mut merge = RowMerge::new(Arc::new(layout.clone()));
         let (has_sum, read_sum) = (RowKeys::of(&layout.schema).is_some(), ReadSum::default());
         let erased_sum = has_sum.then(RowSum::default);
@@ -313,7 +319,7 @@ impl<'a> FileRewrite<'a> {
         let mut opens = pin!(stream::iter(opens).buffered(OPENS_AT_ONCE));
         for file in files {
             let Some(opened) = opens.next().await else { break };
-            let is_sorted = file.sort_order_id == order;
+            let is_sorted = is_any_order || file.sort_order_id == order;
             let opened = opened.map_err(ReadError::from)?;
             held += held_bytes(opened.bytes(), is_sorted);
             if OPEN_BYTES_MAX < held {
@@ -349,11 +355,9 @@ impl<'a> FileRewrite<'a> {
             done.removed.push(described(delete)?);
         }
         let empty = empty_columns(table, &files[..taken], &ids_of_columns);
-        let z_order = ZOrder::of_files(table, &files[..taken]).map(ZOrderRows::new);
-        let layout = if z_order.is_some() { z_order::unsorted(layout) } else { layout };
         let writer = SortedWriter::new(source.storage, layout, ids).without_values(empty);
         let (storage, columns) = (source.storage, ids_of_columns);
-        let (read, without) = (0, None);
+        let (read, without, z_order) = (0, None, z_order.map(ZOrderRows::new));
         Ok(Self { merge, writer, storage, done, rows, read, read_sum, columns, without, z_order })
     }
 
@@ -462,6 +466,11 @@ fn empty_columns(
     let are_own = files.iter().all(|file| has_own_name(table, file));
     let empty = columns.iter().copied().filter(|id| files.iter().all(|file| is_empty(file, *id)));
     if are_own { empty.collect() } else { HashSet::new() }
+}
+
+/// Whether this is one file whose rows are in no known order and too many to be sorted in memory.
+fn is_long_unsorted(files: &[Arc<PlannedFile>], order: Option<i32>) -> bool {
+    matches!(files, [file] if file.sort_order_id != order && SORTED_FILE_BYTES < file.bytes)
 }
 
 /// What a file holds while it is merged, beside a batch.

@@ -61,11 +61,12 @@ impl ZOrder {
     /// The order of these files once they are merged: none where their day may still get rows.
     pub(super) fn of_files(table: &TableMetadata, files: &[Arc<PlannedFile>]) -> Option<Self> {
         let order = Self::of(table).ok().flatten()?;
-        // A day is over once the table was changed after it.
-        let today = table.last_updated_ms().div_euclid(DAY_MS);
-        let is_over =
-            |file: &Arc<PlannedFile>| day(table, file).is_some_and(|day| i64::from(day) < today);
-        files.iter().all(is_over).then_some(order)
+        files.iter().all(|file| is_over(table, file)).then_some(order)
+    }
+
+    /// Whether a file needs no order of the table's to be merged: another one is made.
+    pub(super) fn is_for(table: &TableMetadata, file: &PlannedFile) -> bool {
+        is_over(table, file) && matches!(Self::of(table), Ok(Some(_)))
     }
 
     /// The same rows in order.
@@ -85,6 +86,12 @@ impl ZOrder {
         order.sort_by_key(|row| keys[*row as usize]);
         take_record_batch(rows, &UInt32Array::from(order))
     }
+}
+
+/// Whether the day of a file is over: the table was changed after it.
+fn is_over(table: &TableMetadata, file: &PlannedFile) -> bool {
+    let today = table.last_updated_ms().div_euclid(DAY_MS);
+    day(table, file).is_some_and(|day| i64::from(day) < today)
 }
 
 /// For each row the place of its value among the different ones, from 0 to all bits set.
