@@ -1,7 +1,8 @@
 //! Compaction: few larger data files in the place of many small ones, and of such with deleted rows.
 //!
-//! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew, and [`copy`] puts them
-//! one behind the other where that is enough, which [`group`] decides. Here is what all need of a snapshot. The commit is left to whoever runs it.
+//! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew, and [`copy`] puts
+//! them one behind the other where that is enough, which [`group`] decides. Here is what all need of a
+//! snapshot. The commit is left to whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
 //! deletes, with every column that the table has or had: one that was dropped may come back.
@@ -103,7 +104,7 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
 }
 
-/// For how long the newest snapshots of a table have been there that thinning leaves in full: about as long
+/// For how long the newest snapshots of a table have been there that thinning leaves in full: about as long as
 /// one that is made now will be. None where thinning is far.
 #[must_use]
 pub fn newest_kept_ms(table: &TableMetadata, now_ms: i64) -> Option<i64> {

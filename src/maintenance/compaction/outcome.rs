@@ -26,12 +26,12 @@ const UNSEEN: &str = "groups beyond the first 32 are looked at when it is their 
 #[derive(Debug, Default)]
 pub(super) struct CompactionStep {
     pub(super) files: BeforeAfter,
-    bytes: BeforeAfter,
-    rows: u64,
+    pub(super) bytes: BeforeAfter,
+    pub(super) rows: u64,
     /// Files whose row groups were copied.
-    copied: u64,
+    pub(super) copied: u64,
     /// Why others were not.
-    not_copied: BTreeSet<&'static str>,
+    pub(super) not_copied: BTreeSet<&'static str>,
     pub(super) skipped: Vec<String>,
     /// Files that are left alone from now on.
     pub(super) failed: u64,
@@ -39,7 +39,7 @@ pub(super) struct CompactionStep {
     pub(super) is_tried: bool,
     /// Whether there is more that is worth it.
     pub(super) is_more: bool,
-    /// Whether others changed each group meanwhile.
+    /// Whether others changed a group meanwhile.
     pub(super) is_refused: bool,
 }
 

@@ -73,19 +73,19 @@ impl Compaction {
     ) -> Result<CompactionStep, CompactionError> {
         let stepped = self.try_step(table, request, since_ms, pace).await;
         let now_ms = self.0.clock.passed_ms();
-        if let Ok(step) = &stepped
-            && step.is_tried
-        {
-            let is_whole = step.files.before == 0;
-            match step.is_refused {
-                true => self.noted().refuse(table, is_whole, now_ms),
-                false => self.noted().accept(table),
-            }
-        }
         match &stepped {
-            Ok(step) if step.is_refused && step.files.before == 0 => (),
-            Ok(step) if 0 < step.files.before && step.is_tried => self.noted().gain(table),
-            Ok(step) if step.is_tried => self.noted().lose(table, now_ms),
+            Ok(step) if step.is_tried => {
+                let is_committed = 0 < step.files.before;
+                let mut noted = self.noted();
+                match (step.is_refused, is_committed) {
+                    (true, _) => noted.refuse(table, !is_committed, now_ms),
+                    (false, true) => noted.accept(table),
+                    (false, false) => noted.lose(table, now_ms),
+                }
+                if is_committed {
+                    noted.gain(table);
+                }
+            }
             Err(cause) if !self.ends_all(cause) => self.noted().lose(table, now_ms),
             Ok(_) | Err(_) => (),
         }

@@ -34,7 +34,7 @@ use arrow::{
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     Error, ErrorKind,
-    spec::{DataFile, DataFileBuilder, Operation, TableMetadata},
+    spec::{DataFile, DataFileBuilder, Operation, Schema, TableMetadata},
 };
 use icecore_catalog::{
     commit::{COMPACTION, MERGED},
@@ -354,7 +354,7 @@ impl<'a> FileRewrite<'a> {
         for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
-        let empty = empty_columns(table, &files[..taken], &ids_of_columns);
+        let empty = empty_columns(table, &files[..taken], &layout.schema);
         let writer = SortedWriter::new(source.storage, layout, ids).without_values(empty);
         let (storage, columns) = (source.storage, ids_of_columns);
         let (read, without, z_order) = (0, None, z_order.map(ZOrderRows::new));
@@ -454,17 +454,19 @@ impl<'a> FileRewrite<'a> {
 }
 
 /// The columns without a value in any of the files, by their manifests. Only the service's own are believed:
-/// they count each column that the table had.
+/// they count each column that the table had. One with a default has that in rows of files that lack it.
 fn empty_columns(
     table: &TableMetadata,
     files: &[Arc<PlannedFile>],
-    columns: &[i32],
+    schema: &Schema,
 ) -> HashSet<i32> {
     let is_empty = |file: &PlannedFile, id: i32| {
         file.column(id).is_some_and(|column| column.nulls == Some(file.rows))
     };
     let are_own = files.iter().all(|file| has_own_name(table, file));
-    let empty = columns.iter().copied().filter(|id| files.iter().all(|file| is_empty(file, *id)));
+    let fields = schema.as_struct().fields().iter().filter(|field| field.initial_default.is_none());
+    let ids = fields.map(|field| field.id);
+    let empty = ids.filter(|id| files.iter().all(|file| is_empty(file, *id)));
     if are_own { empty.collect() } else { HashSet::new() }
 }
 

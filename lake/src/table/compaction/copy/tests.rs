@@ -18,7 +18,7 @@ use icecore_schemas::columns::EVENTS;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 /// Rows of a file: more than a page has, so that there is an index of pages.
-const ROWS: usize = 16_000;
+const ROWS: usize = 11_000;
 
 fn with_column(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
     let mut columns = rows.columns().to_vec();
@@ -28,8 +28,13 @@ fn with_column(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch 
 
 /// Events of one type and day, one a microsecond from the `first` on.
 fn events(first: i64, count: usize) -> RecordBatch {
+    events_from(START_US + first, first, count)
+}
+
+/// The same from this time and `seq` on.
+fn events_from(first_us: i64, first: i64, count: usize) -> RecordBatch {
     let rows = sample::events(count, 1, first, first.unsigned_abs());
-    let times = (START_US + first..).take(count);
+    let times = (first_us..).take(count);
     let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("+00:00");
     with_column(&rows, "ts", Arc::new(times))
 }
@@ -183,6 +188,18 @@ async fn files_whose_rows_do_not_follow_one_another_are_merged() {
     let RewriteWay::NotCopied(reason) = done.way else { panic!("{:?}", done.way) };
     assert_eq!(reason, "the rows of the files overlap in the table's sort order");
     assert_eq!(done.rows, 2 * ROWS as u64);
+}
+
+#[tokio::test]
+async fn rows_of_the_same_time_follow_one_another_by_seq() {
+    for (seq, is_in_order) in [(100, true), (1, false)] {
+        let mut house = EventLake::new();
+        house.add(events(50, 10)).await;
+        // Its first row is of the same time as the last one above.
+        house.add(events_from(START_US + 59, seq, 10)).await;
+        let files = house.lake.plan().await.files;
+        assert_eq!(in_order(&house.lake.metadata, &files).is_ok(), is_in_order, "{seq}");
+    }
 }
 
 #[tokio::test]
