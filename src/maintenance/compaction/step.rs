@@ -166,8 +166,9 @@ impl Compaction {
         let written = work.await?;
         // A commit mostly waits for its turn among those of others.
         pace.note();
-        self.commit(table, totals.snapshot_id, written, &mut step).await?;
+        let committed = self.commit(table, totals.snapshot_id, written, &mut step).await;
         pace.leave_out();
+        committed?;
         // One commit leaves more to do only where it did something, or knows what is in the way.
         step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
