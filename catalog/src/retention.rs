@@ -30,7 +30,7 @@ pub const SNAPSHOTS_SLACK: usize = 50;
 
 /// The newest snapshots, which stay in full: while a table is thinned whatever their age, when
 /// snapshots expire for ninety days.
-const NEWEST_IN_FULL: usize = 400;
+pub const NEWEST_IN_FULL: usize = 400;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;

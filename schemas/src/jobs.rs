@@ -161,6 +161,12 @@ pub struct JobReport {
     pub elapsed_ms: u64,
     /// What it left as it is, and why.
     pub skipped: Vec<SkippedTable>,
+    /// Of the data files that it replaced, those whose row groups were copied as they were stored.
+    #[serde(default)]
+    pub copied_files: u64,
+    /// Why the rows of other data files were written anew instead, each reason once for each table.
+    #[serde(default)]
+    pub not_copied: Vec<SkippedTable>,
 }
 
 /// A number before and after.

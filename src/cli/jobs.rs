@@ -10,7 +10,7 @@ use crate::{
     config::{Config, units::write_bytes},
 };
 use clap::{Args, Subcommand};
-use icecore_schemas::jobs::{JobList, JobReport, JobState};
+use icecore_schemas::jobs::{JobList, JobReport, JobState, SkippedTable};
 use reqwest::Method;
 use serde_json::json;
 
@@ -160,11 +160,19 @@ impl HandRun<'_> {
             write_bytes(report.bytes.after),
             report.elapsed_ms,
         ))?;
-        if report.skipped.is_empty() {
-            return Ok(());
+        if 0 < report.copied_files {
+            let copied = counted(report.copied_files, "file");
+            say(&format!("row groups of {copied} copied without decoding"))?;
         }
-        let rows: Vec<Vec<String>> =
-            report.skipped.iter().map(|it| vec![it.table.clone(), it.reason.clone()]).collect();
-        say(&aligned(&["left as it is", "because"], &rows))
+        for (title, tables) in
+            [("not copied", &report.not_copied), ("left as it is", &report.skipped)]
+        {
+            if !tables.is_empty() {
+                let row = |it: &SkippedTable| vec![it.table.clone(), it.reason.clone()];
+                let rows: Vec<Vec<String>> = tables.iter().map(row).collect();
+                say(&aligned(&[title, "because"], &rows))?;
+            }
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@
 //! middle leaves files that no snapshot names, and the next one chooses anew.
 
 mod notes;
+mod outcome;
 mod pace;
 pub mod planned;
 mod row_sums;
@@ -34,13 +35,13 @@ use icecore_lake::{
 };
 use icecore_schemas::jobs::JobReport;
 use notes::CompactionNotes;
+use outcome::CompactionStep;
 use pace::{PAUSE_MAX, WorkPace};
 use std::{
     error::Error,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use step::CompactionStep;
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -255,6 +256,8 @@ impl Compaction {
         }
         report.skipped.sort();
         report.skipped.dedup();
+        report.not_copied.sort();
+        report.not_copied.dedup();
         report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }

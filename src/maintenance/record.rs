@@ -210,6 +210,8 @@ fn kept_of(report: &JobReport) -> JobReport {
         rows: report.rows,
         elapsed_ms: report.elapsed_ms,
         skipped,
+        copied_files: report.copied_files,
+        not_copied: report.not_copied.iter().take(SKIPPED_MAX).cloned().collect(),
     }
 }
 

@@ -38,6 +38,8 @@ async fn files_are_merged_by_hand_and_every_snapshot_reads_as_before() {
 
     let dry = run(&server, "/admin/jobs/compact?dry_run=true&namespace=shop").await;
     assert_eq!((dry.files.before, dry.files.after, dry.rows), (12, 2, 60));
+    let [told] = dry.not_copied.as_slice() else { panic!("{dry:?}") };
+    assert_eq!((told.reason.as_str(), dry.copied_files), ("row groups have less than 1 MiB", 0));
     let days = run(&server, "/admin/jobs/compact-day").await;
     assert_eq!((days.job.as_str(), days.files.before), ("compact-day", 0), "today is not over");
     let done = run(&server, "/admin/jobs/compact?namespace=shop&table=events").await;

@@ -1,19 +1,23 @@
 //! Compaction: few larger data files in the place of many small ones, and of such with deleted rows.
 //!
-//! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew. Here is what
-//! both need of a snapshot. The commit is left to whoever runs it.
+//! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew, and [`copy`] puts
+//! them one behind the other where that is enough, which [`group`] decides. Here is what all need of a
+//! snapshot. The commit is left to whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
 //! deletes, with every column that the table has or had: one that was dropped may come back.
 
 pub mod choice;
+pub mod copy;
+pub mod group;
 mod merge;
 pub mod rewrite;
 #[cfg(test)]
 mod tests;
+mod z_order;
 
 use crate::table::{
-    compaction::{choice::LiveFile, rewrite::RewriteError},
+    compaction::{choice::LiveFile, rewrite::RewriteError, z_order::ZOrder},
     layout::FileLayout,
     reader, schema,
 };
@@ -24,6 +28,7 @@ use iceberg::spec::{
 };
 use icecore_catalog::{
     names::is_own_file,
+    retention::NEWEST_IN_FULL,
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, is_only_about, partition_key},
@@ -56,7 +61,7 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
     if table.format_version() != FormatVersion::V2 {
         return Some(format!("it has format version {}", table.format_version()));
     }
-    layout(table).err()
+    layout(table).and_then(|_| ZOrder::of(table)).err()
 }
 
 /// How merged files are laid out: with the columns of the current schema, and behind them those with single
@@ -97,6 +102,16 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
     let schema = Schema::builder().with_fields(fields).build();
     let schema = schema.map_err(|cause| format!("its dropped columns: {}", cause.message()))?;
     Ok(FileLayout { schema: Arc::new(schema), ..FileLayout::of(table) })
+}
+
+/// For how long the newest snapshots of a table have been there that thinning leaves in full: about as long as
+/// one that is made now will be. None where thinning is far.
+#[must_use]
+pub fn newest_kept_ms(table: &TableMetadata, now_ms: i64) -> Option<i64> {
+    let mut times: Vec<i64> = table.snapshots().map(|made| made.timestamp_ms()).collect();
+    let at = times.len().checked_sub(NEWEST_IN_FULL)?;
+    let (_, oldest, _) = times.select_nth_unstable(at);
+    Some(now_ms.saturating_sub(*oldest))
 }
 
 /// How many files the newest snapshot has, by its summary.
@@ -215,7 +230,8 @@ fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -
         day: day(table, file),
         bytes: file.bytes,
         rows: file.rows,
-        is_sorted: file.sort_order_id == order.filter(|order| *order != 0),
+        is_sorted: file.sort_order_id == order.filter(|order| *order != 0)
+            || ZOrder::is_for(table, file),
         is_foreign: !has_own_name(table, file),
         obstacle: obstacle_of_file(table, file),
         delete_files,

@@ -5,6 +5,8 @@
 //! type and day. Most of their columns are empty: those are described in the manifest but not
 //! written, and every reader of Iceberg takes a column that a file lacks as null.
 
+pub(super) mod copied;
+
 use crate::table::{
     layout::{FileLayout, WriteError},
     pages::{PagedFile, PlainFile},
@@ -103,48 +105,61 @@ fn column_stats(rows: &RecordBatch) -> Vec<ColumnStats> {
         .collect()
 }
 
-/// A file that is encoded a row group at a time. It has all columns, as nobody knows at its start which
-/// of them will have values.
+/// A file that is encoded a row group at a time. It has all columns but those of which its caller knows that
+/// none of its rows will have a value.
 #[derive(Debug)]
 pub(super) struct GroupedFile {
     layout: Arc<FileLayout>,
     location: String,
     values: Struct,
     ids: Vec<i32>,
+    /// Which columns are in the file.
+    written: Vec<usize>,
     stats: Vec<ColumnStats>,
     sorted: bool,
     file: PagedFile,
 }
 
 impl GroupedFile {
-    /// A file without rows, for rows with these columns of one partition.
+    /// A file without rows, for rows with these columns of one partition. Those of `empty` will have no
+    /// values, and are left out unless they are required.
     pub(super) fn new(
         layout: Arc<FileLayout>,
         location: String,
         values: Struct,
         schema: &SchemaRef,
+        empty: &HashSet<i32>,
     ) -> Result<Self, WriteError> {
-        let none = RecordBatch::new_empty(Arc::clone(schema));
-        let sorted = sort_keys(&layout, &none).is_some();
+        let stats = column_stats(&RecordBatch::new_empty(Arc::clone(schema)));
         let ids: Vec<i32> = schema.fields().iter().filter_map(|field| field_id(field)).collect();
         assert_eq!(ids.len(), schema.fields().len(), "every aligned column has a field id");
-        let stats = column_stats(&none);
-        let of_none: Vec<&ColumnStats> = stats.iter().collect();
-        let properties = properties(&layout, &none, &of_none, sorted, false);
-        let properties = Arc::new(properties.map_err(WriteError::Split)?);
-        let parquet = ArrowSchemaConverter::new().convert(schema).map_err(WriteError::Encode)?;
-        let file =
-            PagedFile::new(parquet.root_schema_ptr(), properties).map_err(WriteError::Encode)?;
-        Ok(Self { layout, location, values, ids, stats, sorted, file })
+        let is_written =
+            |at: &usize| !schema.field(*at).is_nullable() || !empty.contains(&ids[*at]);
+        let mut written: Vec<usize> = (0..ids.len()).filter(is_written).collect();
+        if written.is_empty() {
+            // A file without columns has no rows.
+            written.extend(0..ids.len());
+        }
+        let of_file = Arc::new(schema.project(&written).map_err(WriteError::Split)?);
+        let (file, sorted) = empty_file(&layout, &of_file)?;
+        Ok(Self { layout, location, values, ids, written, stats, sorted, file })
     }
 
     /// Adds rows that come next in order, as one row group; how long that is without compression.
     pub(super) fn add(&mut self, rows: &RecordBatch) -> Result<usize, WriteError> {
         let stats = column_stats(rows);
-        let of_rows: Vec<&ColumnStats> = stats.iter().collect();
-        let properties = properties(&self.layout, rows, &of_rows, self.sorted, false);
+        let has_values = |at: usize| stats[at].nulls < stats[at].values;
+        if let Some(at) = (0..stats.len()).find(|at| has_values(*at) && !self.written.contains(at))
+        {
+            let name = rows.schema_ref().field(at).name();
+            let text = format!("column `{name}` has values, and its file was begun without it");
+            return Err(WriteError::Split(ArrowError::InvalidArgumentError(text)));
+        }
+        let of_rows: Vec<&ColumnStats> = self.written.iter().map(|at| &stats[*at]).collect();
+        let written = rows.project(&self.written).map_err(WriteError::Split)?;
+        let properties = properties(&self.layout, &written, &of_rows, self.sorted, false);
         let properties = Arc::new(properties.map_err(WriteError::Split)?);
-        let plain = plain(rows, &properties).map_err(WriteError::Encode)?;
+        let plain = plain(&written, &properties).map_err(WriteError::Encode)?;
         self.file.append(&plain).map_err(WriteError::Encode)?;
         for (all, added) in self.stats.iter_mut().zip(&stats) {
             *all = all.and(added);
@@ -159,11 +174,25 @@ impl GroupedFile {
 
     /// The whole file.
     pub(super) fn finish(self) -> Result<EncodedFile, WriteError> {
-        let Self { layout, location, values, ids, stats, sorted, file } = self;
+        let Self { layout, location, values, ids, written, stats, sorted, file } = self;
         let file = file.finish().map_err(WriteError::Encode)?;
-        let (ids, stats, written_ids) = (&ids, &stats, ids.clone());
+        let written_ids = written.iter().map(|at| ids[*at]).collect();
+        let (ids, stats) = (&ids, &stats);
         DescribedFile { location, values, sorted, ids, stats, written_ids }.encoded(&layout, file)
     }
+}
+
+/// A file without rows that will have these columns; whether its rows will be in the table's order.
+fn empty_file(layout: &FileLayout, schema: &SchemaRef) -> Result<(PagedFile, bool), WriteError> {
+    let none = RecordBatch::new_empty(Arc::clone(schema));
+    let sorted = sort_keys(layout, &none).is_some();
+    let stats = column_stats(&none);
+    let of_none: Vec<&ColumnStats> = stats.iter().collect();
+    let properties = properties(layout, &none, &of_none, sorted, false);
+    let properties = Arc::new(properties.map_err(WriteError::Split)?);
+    let parquet = ArrowSchemaConverter::new().convert(schema).map_err(WriteError::Encode)?;
+    let file = PagedFile::new(parquet.root_schema_ptr(), properties);
+    Ok((file.map_err(WriteError::Encode)?, sorted))
 }
 
 /// What a manifest says of a file beside what its footer does.

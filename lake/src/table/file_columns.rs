@@ -50,7 +50,8 @@ pub(super) const BATCH_BYTES: usize = 16 << 20;
 /// Most bytes of a row group in the columns that are read. Writers make row groups of 128 MiB in all
 /// columns by default.
 const ROW_GROUP_BYTES_MAX: u64 = 256 << 20;
-/// Bytes at a file's end that are read at once: the footer of most files.
+/// Bytes at a file's end that are read at once: the footer of most files. A file that is no longer is read as
+/// a whole, and held while it is open: a request for each of its columns takes longer than its rows do.
 const FOOTER_BYTES: usize = 64 << 10;
 
 /// Why a file's columns do not read.
@@ -214,8 +215,7 @@ impl OpenFile {
         columns: &FileColumns,
     ) -> Result<Self, FileError> {
         let location = file.location.clone();
-        let reader =
-            StoredFile { storage: storage.clone(), location: location.clone(), bytes: file.bytes };
+        let reader = StoredFile::new(storage, &location, file.bytes);
         let builder = match ParquetRecordBatchStreamBuilder::new(reader).await {
             Ok(builder) => builder,
             Err(source) => return Err(FileError::Parquet { location, source }),
@@ -419,16 +419,33 @@ fn repeated(value: &ArrayRef, rows: usize) -> Result<ArrayRef, ArrowError> {
     take(value, &UInt32Array::from_value(0, rows), None)
 }
 
-/// A file in the warehouse, read in parts.
+/// A file in the warehouse, read in parts unless it is short.
 struct StoredFile {
     storage: Storage,
     location: String,
     bytes: u64,
+    /// All of a short one, once it was read.
+    whole: Option<Bytes>,
+}
+
+impl StoredFile {
+    fn new(storage: &Storage, location: &str, bytes: u64) -> Self {
+        let (storage, location) = (storage.clone(), location.to_owned());
+        Self { storage, location, bytes, whole: None }
+    }
 }
 
 impl AsyncFileReader for StoredFile {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
         async move {
+            if let Some(whole) = &self.whole {
+                // As of the store, it is less where the file ends.
+                let at = |place: u64| {
+                    usize::try_from(place).map_or(whole.len(), |at| at.min(whole.len()))
+                };
+                let (start, end) = (at(range.start), at(range.end));
+                return Ok(whole.slice(start..end.max(start)));
+            }
             let read = self.storage.get_range(&self.location, range).await;
             read.map_err(|cause| ParquetError::External(Box::new(cause)))
         }
@@ -441,6 +458,9 @@ impl AsyncFileReader for StoredFile {
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         async move {
             let bytes = self.bytes;
+            if self.whole.is_none() && bytes <= FOOTER_BYTES as u64 {
+                self.whole = Some(self.get_bytes(0..bytes).await?);
+            }
             let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES));
             reader.load_and_finish(self, bytes).await.map(Arc::new)
         }

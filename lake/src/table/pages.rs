@@ -27,6 +27,9 @@ use zstd::bulk::Compressor;
 /// Higher levels take longer than what they save is worth in a flush.
 const LEVEL: i32 = 1;
 
+/// Bytes of a block of a bloom filter.
+const BLOOM_BLOCK_BYTES: usize = 32;
+
 /// Types of Thrift's compact protocol, as they stand in the header of a field.
 mod thrift {
     pub(super) const STOP: u8 = 0;
@@ -39,7 +42,16 @@ mod thrift {
 /// A Parquet file and what its footer says.
 pub(super) type PlainFile = (Bytes, ParquetMetaData);
 
-/// A file that is made of row groups which are encoded without compression.
+/// Where a column of a copied row group comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ColumnSource {
+    /// This column of the stored file.
+    Stored(usize),
+    /// This column of the file with rows of nulls.
+    Null(usize),
+}
+
+/// A file that is made of row groups which are encoded without compression, or copied as they are stored.
 pub(super) struct PagedFile {
     file: SerializedFileWriter<Vec<u8>>,
     compressor: Compressor<'static>,
@@ -69,6 +81,35 @@ impl PagedFile {
             }
             writer.close()?;
         }
+        Ok(())
+    }
+
+    /// Adds a row group of another file as it is stored there. Its columns come in the order of this file's;
+    /// those without values come from `nulls`, which has one row group of as many rows.
+    pub(super) fn copy(
+        &mut self,
+        stored: &PlainFile,
+        group: usize,
+        columns: &[ColumnSource],
+        nulls: Option<&PlainFile>,
+    ) -> Result<()> {
+        let mut writer = self.file.next_row_group()?;
+        for column in columns {
+            match (*column, nulls) {
+                (ColumnSource::Stored(leaf), _) => {
+                    writer.append_column(&stored.0, stored_chunk(stored, group, leaf)?)?;
+                }
+                (ColumnSource::Null(at), Some(nulls)) => {
+                    let (pages, close) = column_chunk(nulls, 0, at, &mut self.compressor)?;
+                    writer.append_column(&pages, close)?;
+                }
+                (ColumnSource::Null(_), None) => {
+                    let text = "a column that is left out has no rows of nulls";
+                    return Err(ParquetError::General(text.to_owned()));
+                }
+            }
+        }
+        writer.close()?;
         Ok(())
     }
 
@@ -127,11 +168,10 @@ fn column_chunk(
     let close = ColumnCloseResult {
         bytes_written: bytes.len() as u64,
         rows_written: u64::try_from(rows)?,
-        bloom_filter: bloom_filter(
-            plain,
-            chunk.bloom_filter_offset(),
-            chunk.bloom_filter_length(),
-        )?,
+        bloom_filter: worth_its_bytes(
+            bloom_filter(plain, chunk.bloom_filter_offset(), chunk.bloom_filter_length())?,
+            bytes.len(),
+        ),
         column_index: column_index.filter(|index| *index != ColumnIndexMetaData::NONE),
         offset_index,
         metadata: chunk
@@ -147,10 +187,43 @@ fn column_chunk(
     Ok((Bytes::from(bytes), close))
 }
 
-fn bloom_filter(plain: &Bytes, offset: Option<i64>, length: Option<i32>) -> Result<Option<Sbbf>> {
+/// What the footer of a stored file says about one column of a row group. Its offsets are in that file.
+fn stored_chunk(
+    (stored, metadata): &PlainFile,
+    group: usize,
+    leaf: usize,
+) -> Result<ColumnCloseResult> {
+    let rows = metadata.row_group(group).num_rows();
+    let chunk = metadata.row_group(group).column(leaf);
+    let column_index = metadata.column_index().map(|index| index[group][leaf].clone());
+    Ok(ColumnCloseResult {
+        bytes_written: u64::try_from(chunk.compressed_size())?,
+        rows_written: u64::try_from(rows)?,
+        bloom_filter: bloom_filter(
+            stored,
+            chunk.bloom_filter_offset(),
+            chunk.bloom_filter_length(),
+        )?,
+        column_index: column_index.filter(|index| *index != ColumnIndexMetaData::NONE),
+        offset_index: metadata.offset_index().map(|index| index[group][leaf].clone()),
+        metadata: chunk.clone(),
+    })
+}
+
+fn bloom_filter(file: &Bytes, offset: Option<i64>, length: Option<i32>) -> Result<Option<Sbbf>> {
     let (Some(offset), Some(length)) = (offset, length) else { return Ok(None) };
     let (offset, length) = (usize::try_from(offset)?, usize::try_from(length)?);
-    Sbbf::from_bytes(&plain[offset..offset + length]).map(Some)
+    let bytes = offset.checked_add(length).and_then(|end| file.get(offset..end));
+    let Some(bytes) = bytes else {
+        return Err(ParquetError::EOF("a bloom filter ends behind its file".to_owned()));
+    };
+    Sbbf::from_bytes(bytes).map(Some)
+}
+
+/// A bloom filter that is shorter than the values which it is about. A reader that looks for one value reads
+/// a longer one for nothing: it has the values with fewer bytes.
+fn worth_its_bytes(filter: Option<Sbbf>, chunk_bytes: usize) -> Option<Sbbf> {
+    filter.filter(|filter| filter.num_blocks() * BLOOM_BLOCK_BYTES < chunk_bytes)
 }
 
 /// The header of a page: Parquet's `PageHeader` in Thrift's compact protocol.

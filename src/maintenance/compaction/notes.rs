@@ -17,6 +17,11 @@ const SEEN_MS: i64 = 10 * 60_000;
 const PAUSE_MIN_MS: i64 = 60_000;
 /// The longest such pause.
 const PAUSE_MAX_MS: i64 = 60 * 60_000;
+/// So long a table is left alone after a step of which others changed each group meanwhile: the next one is
+/// shorter. It doubles with each further one.
+const REFUSED_MIN_MS: i64 = 5_000;
+/// A step is not made shorter beyond so many that were refused.
+const REFUSED_MAX: u32 = 4;
 /// So long the job leaves files alone whose rewrite failed, or of which delete files delete nothing; a run
 /// by hand tries them once.
 const LEFT_MS: i64 = 60 * 60_000;
@@ -42,6 +47,8 @@ pub(super) struct CompactionNotes {
     whole: RecentNotes<String, i64>,
     /// What is known of the sums of a table's rows.
     sums: RecentNotes<TableIdent, SumsNote>,
+    /// How many steps of a table were refused, less those that were not since then.
+    refused: RecentNotes<TableIdent, u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +95,7 @@ impl Default for CompactionNotes {
             failed: RecentNotes::new(FILES_MAX),
             whole: RecentNotes::new(FILES_MAX),
             sums: RecentNotes::new(TABLES_MAX),
+            refused: RecentNotes::new(TABLES_MAX),
         }
     }
 }
@@ -164,8 +172,35 @@ impl CompactionNotes {
 
     /// A step came to nothing.
     pub(super) fn lose(&mut self, table: &TableIdent, now_ms: i64) {
+        self.pause(table, PAUSE_MIN_MS, now_ms);
+    }
+
+    /// How many times the work of a step is halved, because others change the table meanwhile.
+    pub(super) fn refused(&self, table: &TableIdent) -> u32 {
+        self.refused.get(table).copied().unwrap_or(0)
+    }
+
+    /// Others changed groups of a step meanwhile, and each of them where `is_whole`.
+    pub(super) fn refuse(&mut self, table: &TableIdent, is_whole: bool, now_ms: i64) {
+        let refused = self.refused(table).saturating_add(1).min(REFUSED_MAX);
+        self.refused.put(table.clone(), refused);
+        if is_whole {
+            self.pause(table, REFUSED_MIN_MS, now_ms);
+        }
+    }
+
+    /// A step was committed as a whole.
+    pub(super) fn accept(&mut self, table: &TableIdent) {
+        match self.refused(table) {
+            0 => (),
+            1 => self.refused.remove(table),
+            refused => self.refused.put(table.clone(), refused - 1),
+        }
+    }
+
+    fn pause(&mut self, table: &TableIdent, least_ms: i64, now_ms: i64) {
         let lost = self.tables.get(table).map_or(0, |note| note.lost);
-        let pause_ms = PAUSE_MIN_MS.saturating_mul(1 << lost.min(16)).min(PAUSE_MAX_MS);
+        let pause_ms = least_ms.saturating_mul(1 << lost.min(16)).min(PAUSE_MAX_MS);
         let note = TableNote { after_ms: now_ms + pause_ms, seen: None, lost: lost + 1 };
         self.tables.put(table.clone(), note);
     }
@@ -315,6 +350,27 @@ mod tests {
         notes.settle(&table, 8);
         assert!(!notes.is_unsettled(&table, 8, i64::MAX));
         assert!(notes.is_unsettled(&table, 9, 0));
+    }
+
+    #[test]
+    fn a_table_that_others_change_gets_shorter_steps_until_they_are_committed() {
+        let (mut notes, table) = (CompactionNotes::default(), table());
+        let mut now_ms = 0;
+        for (refused, pause_ms) in [(1, 5_000), (2, 10_000), (3, 20_000), (4, 40_000), (4, 80_000)]
+        {
+            notes.refuse(&table, true, now_ms);
+            assert_eq!(notes.refused(&table), refused);
+            assert!(notes.is_resting(&table, now_ms + pause_ms - 1), "{pause_ms}");
+            now_ms += pause_ms;
+            assert!(!notes.is_resting(&table, now_ms), "{pause_ms}");
+        }
+        notes.gain(&table);
+        for left in [3, 2, 1, 0, 0] {
+            notes.accept(&table);
+            assert_eq!(notes.refused(&table), left);
+        }
+        notes.refuse(&table, false, now_ms);
+        assert!(!notes.is_resting(&table, now_ms), "a part of it was committed");
     }
 
     #[test]

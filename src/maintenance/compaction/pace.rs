@@ -33,14 +33,25 @@ impl WorkPace {
         Self { per_work, owed: Duration::ZERO, since: Instant::now(), stopping, waiting }
     }
 
+    /// Notes what was done since the last pause: the next one is longer.
+    pub(super) fn note(&mut self) {
+        let now = Instant::now();
+        let owed = self.owed + (now - self.since).mul_f64(self.per_work);
+        (self.owed, self.since) = (owed.min(PAUSE_MAX), now);
+    }
+
+    /// Leaves out the time since then, which was spent waiting for others.
+    pub(super) fn leave_out(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// Pauses for what was done since the last pause, but not beyond `until`: the next one is longer then.
     pub(super) async fn rest(&mut self, until: Instant) -> Result<(), CompactionError> {
         if self.stopping.is_asked() {
             return Err(CompactionError::Stopped);
         }
-        let now = Instant::now();
-        let owed = self.owed + (now - self.since).mul_f64(self.per_work);
-        (self.owed, self.since) = (owed.min(PAUSE_MAX), now);
+        self.note();
+        let now = self.since;
         let pause = self.owed.min(until.saturating_duration_since(now));
         let is_awaited = 0 < *self.waiting.borrow();
         if is_awaited || pause < PAUSE_MIN {
@@ -67,6 +78,20 @@ async fn awaited(waiting: &mut watch::Receiver<usize>) {
 mod tests {
     use super::*;
     use crate::tasks::Tasks;
+
+    #[tokio::test]
+    async fn waiting_for_others_is_no_work() {
+        let (_waits, waiting) = watch::channel(0);
+        let mut pace = WorkPace::new(0.25, Tasks::default().stopping(), waiting);
+        pace.since = Instant::now() - Duration::from_secs(1);
+        pace.note();
+        let owed = pace.owed;
+        assert!(Duration::from_secs(3) <= owed);
+        pace.since = Instant::now() - Duration::from_secs(5);
+        pace.leave_out();
+        pace.note();
+        assert!(pace.owed < owed + Duration::from_secs(15), "{:?}", pace.owed);
+    }
 
     /// Were one of these to pause, it would take a minute.
     #[tokio::test]

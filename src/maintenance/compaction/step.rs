@@ -4,7 +4,9 @@
 //! snapshot that it read is thinned away otherwise where commits are frequent, and its work with it.
 
 use crate::maintenance::compaction::{
-    Compaction, CompactionError, CompactionRequest, pace::WorkPace,
+    Compaction, CompactionError, CompactionRequest,
+    outcome::{CompactionStep, preview},
+    pace::WorkPace,
 };
 use icecore_catalog::{
     error::CatalogError,
@@ -19,14 +21,14 @@ use icecore_lake::table::{
     compaction::{
         FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        live_files, obstacle, planned_files,
-        rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles, replacement},
+        group::GroupRewrite,
+        live_files, newest_kept_ms, obstacle, planned_files,
+        rewrite::{RewriteError, RewriteInput, RewrittenFiles, replacement},
     },
     deletes::RowDeletes,
     schema::TableIdent,
     writer::{self, FileLayout},
 };
-use icecore_schemas::jobs::{BeforeAfter, JobReport, SkippedTable};
 use std::{
     collections::{HashMap, HashSet},
     error::Error,
@@ -41,72 +43,23 @@ const WHOLE: &str = "files of which delete files delete nothing stay as they are
 /// Why files of other engines stay where nobody asks for them.
 const FOREIGN: &str = "files of other engines are merged by hand alone";
 /// Most groups of a step.
-const GROUPS_MAX: usize = 32;
+pub(super) const GROUPS_MAX: usize = 32;
 /// Fewer files are not halved to find the one that is in the way.
 const HALVED_MIN: usize = 4;
 /// No group is added once a step has so many bytes.
 pub(super) const BYTES_MAX: u64 = 128 << 20;
 /// After so long no group is begun any more, and the one that goes on does not rest.
 const TIME_MAX: Duration = Duration::from_secs(10);
-/// After so many commits of a step none that is refused is tried again in halves.
-const COMMITS_MAX: usize = 8;
-
-/// What a step did.
-#[derive(Debug, Default)]
-pub(super) struct CompactionStep {
-    pub(super) files: BeforeAfter,
-    bytes: BeforeAfter,
-    rows: u64,
-    skipped: Vec<String>,
-    /// Files that are left alone from now on.
-    pub(super) failed: u64,
-    /// Whether there was something to do.
-    pub(super) is_tried: bool,
-    /// Whether there is more that is worth it.
-    pub(super) is_more: bool,
-}
-
-impl CompactionStep {
-    pub(super) fn skip(reason: impl Into<String>) -> Self {
-        Self { skipped: vec![reason.into()], ..Self::default() }
-    }
-
-    pub(super) fn add_to(&self, report: &mut JobReport, table: &TableIdent) {
-        report.files.before += self.files.before;
-        report.files.after += self.files.after;
-        report.bytes.before += self.bytes.before;
-        report.bytes.after += self.bytes.after;
-        report.rows += self.rows;
-        let skipped = self
-            .skipped
-            .iter()
-            .map(|reason| SkippedTable { table: table.to_string(), reason: reason.clone() });
-        report.skipped.extend(skipped);
-    }
-
-    fn would_do(groups: &[FileGroup], skipped: Vec<String>) -> Self {
-        let sum = |of: fn(&FileGroup) -> u64| -> u64 { groups.iter().map(of).sum() };
-        let bytes = sum(|group| group.bytes);
-        Self {
-            files: BeforeAfter {
-                before: sum(|group| group.files.len() as u64),
-                after: groups.len() as u64,
-            },
-            bytes: BeforeAfter { before: bytes, after: bytes },
-            rows: sum(|group| group.rows),
-            skipped,
-            ..Self::default()
-        }
-    }
-
-    fn add(&mut self, done: &RewrittenFiles) {
-        self.files.before += done.files;
-        self.files.after += done.added.len() as u64;
-        self.bytes.before += done.bytes;
-        self.bytes.after += done.bytes_added();
-        self.rows += done.rows;
-    }
-}
+/// It is never less.
+const TIME_MIN: Duration = Duration::from_millis(500);
+/// The part of the time for which the newest snapshots stay that a step takes, as a divisor: what it has begun
+/// goes on after that, and its commit may wait for others.
+const KEPT_SHARE: u32 = 3;
+/// Groups of a table that others change are not made smaller than this.
+const FEWER_FILES_MIN: usize = 4;
+/// After so many commits of a step none that is refused is tried again without what was changed: enough for
+/// each group to be refused alone.
+const COMMITS_MAX: usize = 2 * GROUPS_MAX;
 
 impl Compaction {
     /// Writes the groups anew that are worth it the most, and commits them. Files are left alone whose
@@ -121,8 +74,18 @@ impl Compaction {
         let stepped = self.try_step(table, request, since_ms, pace).await;
         let now_ms = self.0.clock.passed_ms();
         match &stepped {
-            Ok(step) if 0 < step.files.before && step.is_tried => self.noted().gain(table),
-            Ok(step) if step.is_tried => self.noted().lose(table, now_ms),
+            Ok(step) if step.is_tried => {
+                let is_committed = 0 < step.files.before;
+                let mut noted = self.noted();
+                match (step.is_refused, is_committed) {
+                    (true, _) => noted.refuse(table, !is_committed, now_ms),
+                    (false, true) => noted.accept(table),
+                    (false, false) => noted.lose(table, now_ms),
+                }
+                if is_committed {
+                    noted.gain(table);
+                }
+            }
             Err(cause) if !self.ends_all(cause) => self.noted().lose(table, now_ms),
             Ok(_) | Err(_) => (),
         }
@@ -136,7 +99,7 @@ impl Compaction {
         since_ms: i64,
         pace: &mut WorkPace,
     ) -> Result<CompactionStep, CompactionError> {
-        let until = Instant::now() + TIME_MAX;
+        let started = Instant::now();
         let loaded = match self.0.catalog.tables().load(table).await {
             // It was dropped meanwhile.
             Err(CatalogError::NoSuchTable(_)) => return Ok(CompactionStep::default()),
@@ -181,7 +144,8 @@ impl Compaction {
         let lack = if choice.groups.is_empty() { None } else { self.lacks_room().await? };
         if request.dry_run {
             skipped.extend(lack);
-            return Ok(CompactionStep::would_do(&choice.groups, skipped));
+            let preview = preview(source, totals.snapshot_id, &choice.groups, skipped);
+            return Box::pin(preview).await;
         }
         if choice.groups.is_empty() {
             if is_steady {
@@ -192,11 +156,19 @@ impl Compaction {
         if let Some(reason) = lack {
             return Ok(CompactionStep::skip(reason));
         }
-        let (groups, is_more) = within_bounds(choice.groups);
+        let refused = if is_steady { self.noted().refused(table) } else { 0 };
+        let kept_ms = newest_kept_ms(metadata, self.0.catalog.now_ms());
+        let until = started + step_time(kept_ms, refused);
+        let (groups, is_more) = within_bounds(choice.groups, refused);
         let mut step =
             CompactionStep { skipped, is_more, is_tried: true, ..CompactionStep::default() };
-        let written = self.rewrite(table, source, &groups, (pace, until), &mut step).await?;
-        self.commit(table, totals.snapshot_id, written, &mut step).await?;
+        let work = self.rewrite(table, source, &groups, (&mut *pace, until), &mut step);
+        let written = work.await?;
+        // A commit mostly waits for its turn among those of others.
+        pace.note();
+        let committed = self.commit(table, totals.snapshot_id, written, &mut step).await;
+        pace.leave_out();
+        committed?;
         // One commit leaves more to do only where it did something, or knows what is in the way.
         step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
@@ -345,7 +317,7 @@ impl Compaction {
         GroupPace { pace, until, is_for_deletes }: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         self.0.faults.hit("compact.before_write").map_err(CompactionError::from)?;
-        let mut rewrite = FileRewrite::open(input, &self.0.ids).await?;
+        let mut rewrite = GroupRewrite::open(input, &self.0.ids).await?;
         if *is_for_deletes && rewrite.planned().deleted_rows == 0 {
             rewrite.abandon().await;
             return Err(GroupError::Whole);
@@ -400,11 +372,13 @@ impl Compaction {
                     }
                     self.delete(&named).await;
                     step.skipped.push(why);
+                    step.is_refused = true;
                     left.extend((!part.is_empty()).then_some(part));
                 }
                 Err(CompactionError::Catalog(CatalogError::CommitFailed(why))) => {
                     self.delete(&part).await;
                     step.skipped.push(why);
+                    step.is_refused = true;
                 }
                 Err(cause) => {
                     left.extend((!is_unknown(&cause)).then_some(part));
@@ -438,8 +412,26 @@ impl Compaction {
     }
 }
 
-/// The groups that one step takes, and whether others are left.
-fn within_bounds(mut groups: Vec<FileGroup>) -> (Vec<FileGroup>, bool) {
+/// How long a step may take. What it read has to be there at its end, which is not long where commits are
+/// frequent; and the less it takes, the less others change meanwhile.
+fn step_time(kept_ms: Option<i64>, refused: u32) -> Duration {
+    let kept = kept_ms.map_or(TIME_MAX, |kept_ms| {
+        Duration::from_millis(u64::try_from(kept_ms).unwrap_or(0)) / KEPT_SHARE
+    });
+    (kept.min(TIME_MAX) / (1_u32 << refused.min(16))).max(TIME_MIN)
+}
+
+/// The groups that one step takes, and whether others are left. Where others change the table meanwhile they
+/// are smaller with each time that a step was refused: the smallest files of each.
+fn within_bounds(mut groups: Vec<FileGroup>, refused: u32) -> (Vec<FileGroup>, bool) {
+    let mut is_more = false;
+    for group in groups.iter_mut().filter(|group| !group.is_for_deletes) {
+        let most = (group.files.len() >> refused.min(16)).max(FEWER_FILES_MIN);
+        if most < group.files.len() {
+            group.files.truncate(most);
+            is_more = true;
+        }
+    }
     let mut bytes = 0;
     let within = groups.iter().take(GROUPS_MAX).take_while(|group| {
         let fits = bytes < BYTES_MAX;
@@ -447,7 +439,7 @@ fn within_bounds(mut groups: Vec<FileGroup>) -> (Vec<FileGroup>, bool) {
         fits
     });
     let count = within.count();
-    let is_more = count < groups.len();
+    is_more |= count < groups.len();
     groups.truncate(count);
     (groups, is_more)
 }
@@ -487,3 +479,6 @@ impl From<CompactionError> for GroupError {
         Self::Ended(cause)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::maintenance::{
     planned::{PlannedJob, RunRefusal, RunRequest},
 };
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     datatypes::{DataType, Field, Int64Type, Schema},
 };
 use futures::TryStreamExt;
@@ -118,11 +118,27 @@ impl House {
 
     /// Commits so many rows of the log, as a flush does.
     async fn append(&mut self, count: usize, types: usize) -> i64 {
-        let before = self.head_rows(self.head().await);
         let first = self.seq + 1;
+        let rows = icecore_samples::events(count, types, first.cast_signed(), first);
+        self.append_rows(rows).await
+    }
+
+    /// Commits so many rows of one type, each a microsecond after the one before.
+    async fn append_in_order(&mut self, count: usize) -> i64 {
+        let first = self.seq + 1;
+        let rows = icecore_samples::events(count, 1, first.cast_signed(), first);
+        let times = (icecore_samples::START_US + first.cast_signed()..).take(count);
+        let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("+00:00");
+        let mut columns = rows.columns().to_vec();
+        columns[rows.schema().index_of("ts").unwrap()] = Arc::new(times);
+        self.append_rows(RecordBatch::try_new(rows.schema(), columns).unwrap()).await
+    }
+
+    async fn append_rows(&mut self, rows: RecordBatch) -> i64 {
+        let before = self.head_rows(self.head().await);
+        let (first, count) = (self.seq + 1, rows.num_rows());
         self.seq += count as u64;
         let loaded = self.load().await;
-        let rows = icecore_samples::events(count, types, first.cast_signed(), first);
         let batches = if count == 0 { Vec::new() } else { vec![rows] };
         let storage = self.catalog.storage();
         let written = writer::write_summed(storage, &loaded.metadata, batches, &self.ids).await;
@@ -555,6 +571,36 @@ async fn many_small_files_become_few_and_every_snapshot_stays() {
     house.check().await;
     let again = house.compact().await;
     assert_eq!((again.files.before, again.tables), (0, 0), "nothing is worth it any more");
+}
+
+#[tokio::test]
+async fn large_row_groups_in_order_are_copied_and_the_answer_says_so() {
+    let mut house = House::new().await;
+    // Of two files the larger one would stay.
+    for _ in 0..3 {
+        house.append_in_order(11_000).await;
+    }
+    let dry = house.compaction.run(&CompactionRequest { dry_run: true, ..now() }).await.unwrap();
+    assert_eq!((dry.files.before, dry.copied_files), (3, 3), "{dry:?}");
+    assert!(dry.not_copied.is_empty(), "{dry:?}");
+    let done = house.compact().await;
+    assert_eq!((done.files.before, done.files.after, done.rows), (3, 1, 33_000));
+    assert_eq!(done.copied_files, 3, "{done:?}");
+    house.check().await;
+    house.check_sums().await;
+
+    // Small files are merged among themselves.
+    for _ in 0..2 {
+        house.append(10, 1).await;
+    }
+    let done = house.compact().await;
+    assert_eq!(done.copied_files, 0);
+    let told = SkippedTable {
+        table: house.table.to_string(),
+        reason: "row groups have less than 1 MiB".to_owned(),
+    };
+    assert_eq!(done.not_copied, [told]);
+    house.check().await;
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ const HELD_BYTES_MAX: usize = 256 << 20;
 const SORTED_BYTES_MAX: usize = 64 << 20;
 
 /// What orders rows: the sort columns, or nothing where the table has no order.
-type SortKey = (i64, i64);
+pub(super) type SortKey = (i64, i64);
 
 /// Rows of a data file.
 pub(super) type FileRows<'a> = BoxStream<'a, Result<RecordBatch, ReadError>>;
@@ -182,7 +182,7 @@ async fn next_of(rows: &mut FileRows<'_>) -> Result<Option<RecordBatch>, ReadErr
 }
 
 /// The keys of rows that come after `last`.
-fn keys(
+pub(super) fn keys(
     layout: &FileLayout,
     rows: &RecordBatch,
     location: &str,

@@ -1,4 +1,4 @@
-//! Data files written anew: what is deleted of them left out, the others in the table's order.
+//! Data files written anew: what is deleted of them left out, the others in the table's order, or in Z-order.
 //!
 //! The caller goes step by step, so that it can rest in between and stop. Until [`FileRewrite::finish`] has
 //! ended, nothing of what is written belongs to anybody; it counts the rows first, by three ways: what the
@@ -13,9 +13,10 @@ use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
-            layout,
+            has_own_name, layout,
             merge::{FileRows, RowMerge},
             useless_deletes,
+            z_order::{self, ZOrder, ZOrderRows},
         },
         deletes::{DeletesError, RowDeletes},
         erasure::condition::{RowCondition, TableCondition},
@@ -30,10 +31,10 @@ use arrow::{
     compute::{filter_record_batch, not},
     record_batch::RecordBatch,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     Error, ErrorKind,
-    spec::{DataFile, DataFileBuilder, Operation, TableMetadata},
+    spec::{DataFile, DataFileBuilder, Operation, Schema, TableMetadata},
 };
 use icecore_catalog::{
     commit::{COMPACTION, MERGED},
@@ -43,7 +44,8 @@ use icecore_catalog::{
     storage::Storage,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -54,6 +56,10 @@ const OPEN_BYTES_MAX: u64 = 256 << 20;
 const BATCHES_BYTES: usize = 128 << 20;
 /// The least of them that a file gets: a merge of many files is as long as that allows.
 const BATCH_BYTES_MIN: usize = 64 << 10;
+/// A longer file whose rows are in no known order stays in the order that it has.
+const SORTED_FILE_BYTES: u64 = 8 << 20;
+/// Files that are opened at a time: a store takes long to answer each.
+const OPENS_AT_ONCE: usize = 8;
 /// Files whose rows are in no known order are sorted in memory, which holds them this many times.
 const SORT_COPIES: u64 = 3;
 
@@ -165,6 +171,18 @@ pub struct RewriteInput<'a> {
     pub deletes: &'a RowDeletes,
 }
 
+/// How files become others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RewriteWay {
+    /// Their row groups are copied as they are stored.
+    Copied,
+    /// Their rows are decoded, merged and encoded: nobody asked whether they can be copied.
+    #[default]
+    Merged,
+    /// The same, as they cannot be copied for this reason.
+    NotCopied(&'static str),
+}
+
 /// What was written, and what it stands for.
 #[derive(Clone, Debug, Default)]
 pub struct RewrittenFiles {
@@ -172,6 +190,8 @@ pub struct RewrittenFiles {
     pub added: Vec<DataFile>,
     /// The files they stand for, and delete files that are of no use without them.
     pub removed: Vec<DataFile>,
+    /// How it was written.
+    pub way: RewriteWay,
     /// How many data files they stand for.
     pub files: u64,
     /// Their bytes.
@@ -244,6 +264,8 @@ pub struct FileRewrite<'a> {
     columns: Vec<i32>,
     /// Rows that are left out.
     without: Option<TableCondition>,
+    /// Rows that wait to be put in another order than the table's.
+    z_order: Option<ZOrderRows>,
 }
 
 /// The sum of the rows that were read of all files so far.
@@ -283,14 +305,21 @@ impl<'a> FileRewrite<'a> {
         let columns = FileColumns::of(table, &ids_of_columns).map_err(ReadError::Unsupported)?;
         let order = i32::try_from(file_order(table).order_id).ok().filter(|order| *order != 0);
         let batch_bytes = (BATCHES_BYTES / files.len().max(1)).clamp(BATCH_BYTES_MIN, BATCH_BYTES);
+        let z_order = ZOrder::of_files(table, files);
+        // Nobody needs rows in the table's order before they get another one, or stay in their own.
+        let is_any_order = z_order.is_some() || is_long_unsorted(files, order);
+        let layout = if is_any_order { z_order::unsorted(layout) } else { layout };
         let mut merge = RowMerge::new(Arc::new(layout.clone()));
         let (has_sum, read_sum) = (RowKeys::of(&layout.schema).is_some(), ReadSum::default());
         let erased_sum = has_sum.then(RowSum::default);
         let mut done = RewrittenFiles { erased_sum, ..RewrittenFiles::default() };
         let (mut rows, mut held, mut taken) = (0, 0, 0);
+        let opens: Vec<_> =
+            files.iter().map(|file| OpenFile::new(source.storage, file, &columns)).collect();
+        let mut opens = pin!(stream::iter(opens).buffered(OPENS_AT_ONCE));
         for file in files {
-            let is_sorted = file.sort_order_id == order;
-            let opened = OpenFile::new(source.storage, file, &columns).await;
+            let Some(opened) = opens.next().await else { break };
+            let is_sorted = is_any_order || file.sort_order_id == order;
             let opened = opened.map_err(ReadError::from)?;
             held += held_bytes(opened.bytes(), is_sorted);
             if OPEN_BYTES_MAX < held {
@@ -325,10 +354,11 @@ impl<'a> FileRewrite<'a> {
         for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
-        let writer = SortedWriter::new(source.storage, layout, ids);
+        let empty = empty_columns(table, &files[..taken], &layout.schema);
+        let writer = SortedWriter::new(source.storage, layout, ids).without_values(empty);
         let (storage, columns) = (source.storage, ids_of_columns);
-        let (read, without) = (0, None);
-        Ok(Self { merge, writer, storage, done, rows, read, read_sum, columns, without })
+        let (read, without, z_order) = (0, None, z_order.map(ZOrderRows::new));
+        Ok(Self { merge, writer, storage, done, rows, read, read_sum, columns, without, z_order })
     }
 
     /// The same without the rows that meet a condition on columns of the table.
@@ -336,6 +366,13 @@ impl<'a> FileRewrite<'a> {
     pub fn without(self, table: &TableMetadata, condition: &RowCondition) -> Self {
         let condition = condition.within(table, &self.columns);
         Self { without: Some(condition), ..self }
+    }
+
+    /// The same of files that cannot be copied for this reason.
+    #[must_use]
+    pub(super) fn not_copied(mut self, reason: &'static str) -> Self {
+        self.done.way = RewriteWay::NotCopied(reason);
+        self
     }
 
     /// The files that it takes, and what is left of them; nothing is written yet.
@@ -364,7 +401,13 @@ impl<'a> FileRewrite<'a> {
         }
         if 0 < rows.num_rows() {
             self.read += rows.num_rows() as u64;
-            self.writer.write(&rows).await?;
+            let ready = match &mut self.z_order {
+                Some(held) => held.add(rows).await?,
+                None => Some(rows),
+            };
+            if let Some(rows) = ready {
+                self.writer.write(&rows).await?;
+            }
         }
         Ok(true)
     }
@@ -374,7 +417,17 @@ impl<'a> FileRewrite<'a> {
     /// # Errors
     /// [`RewriteError`]; what was written is deleted then.
     pub async fn finish(self) -> Result<RewrittenFiles, RewriteError> {
-        let Self { writer, storage, mut done, rows, read, read_sum, .. } = self;
+        let Self { mut writer, storage, mut done, rows, read, read_sum, z_order, .. } = self;
+        if let Some(mut held) = z_order {
+            match held.take().await {
+                Ok(Some(rows)) => writer.write(&rows).await?,
+                Ok(None) => (),
+                Err(cause) => {
+                    writer.abandon().await;
+                    return Err(cause.into());
+                }
+            }
+        }
         let WrittenFiles { files, rows_sum } = writer.finish_summed().await?;
         (done.added, done.rows_sum) = (files, rows_sum);
         let written: u64 = done.added.iter().map(DataFile::record_count).sum();
@@ -398,6 +451,28 @@ impl<'a> FileRewrite<'a> {
     pub async fn abandon(self) {
         self.writer.abandon().await;
     }
+}
+
+/// The columns without a value in any of the files, by their manifests. Only the service's own are believed:
+/// they count each column that the table had. One with a default has that in rows of files that lack it.
+fn empty_columns(
+    table: &TableMetadata,
+    files: &[Arc<PlannedFile>],
+    schema: &Schema,
+) -> HashSet<i32> {
+    let is_empty = |file: &PlannedFile, id: i32| {
+        file.column(id).is_some_and(|column| column.nulls == Some(file.rows))
+    };
+    let are_own = files.iter().all(|file| has_own_name(table, file));
+    let fields = schema.as_struct().fields().iter().filter(|field| field.initial_default.is_none());
+    let ids = fields.map(|field| field.id);
+    let empty = ids.filter(|id| files.iter().all(|file| is_empty(file, *id)));
+    if are_own { empty.collect() } else { HashSet::new() }
+}
+
+/// Whether this is one file whose rows are in no known order and too many to be sorted in memory.
+fn is_long_unsorted(files: &[Arc<PlannedFile>], order: Option<i32>) -> bool {
+    matches!(files, [file] if file.sort_order_id != order && SORTED_FILE_BYTES < file.bytes)
 }
 
 /// What a file holds while it is merged, beside a batch.

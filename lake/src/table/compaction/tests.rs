@@ -22,6 +22,7 @@ use iceberg::spec::{
     SortDirection, SortField, SortOrder, Struct, StructType, Type, UnboundPartitionSpec,
 };
 use icecore_catalog::row_sum::RowSum;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// Id and name of each row, in order.
 fn people(batches: &[RecordBatch]) -> Vec<(i64, Option<String>)> {
@@ -231,6 +232,30 @@ async fn files_that_do_not_fit_beside_one_another_in_memory_stay() {
     let rewrite = FileRewrite::open(input, &ids).await.unwrap();
     assert!((2..6).contains(&rewrite.planned().files), "{rewrite:?}");
     rewrite.abandon().await;
+}
+
+/// It is longer than what is sorted in memory, as an engine may write it.
+#[tokio::test]
+async fn a_long_file_in_no_known_order_keeps_the_order_that_it_has() {
+    let mut lake = sorted_people();
+    let ids = [7, 3, 19, 1, 2, 11, 5, 4, 18, 12, 8, 6, 20, 15, 14, 9, 10, 17, 16, 13];
+    let names: Vec<String> = ids.iter().map(|id| LargeNames::Distinct.of(*id)).collect();
+    let columns = [
+        (1, "id", longs(ids.map(Some))),
+        (2, "name", texts(names.iter().map(|name| Some(name.as_str())))),
+        (3, "city", texts(ids.iter().map(|_| Some("Ulm")))),
+    ];
+    let file = lake.write(&columns).await.partition(within("Ulm")).build().unwrap();
+    assert!(8 << 20 < file.file_size_in_bytes());
+    lake.commit(vec![file]).await;
+    let done = rewrite(&lake).await.unwrap();
+    let [added] = done.added.as_slice() else { panic!("{:?}", done.added) };
+    assert_eq!((added.record_count(), added.sort_order_id()), (20, None));
+    let bytes = lake.storage.get(added.file_path()).await.unwrap();
+    let written = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    let written: Vec<RecordBatch> = written.map(Result::unwrap).collect();
+    let found: Vec<i64> = people(&written).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(found, ids);
 }
 
 /// Whoever takes an earlier schema again finds what the rows had.

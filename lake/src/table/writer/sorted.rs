@@ -13,7 +13,7 @@
 //!   After an error those that were written before it are deleted where possible.
 //!
 //! Its files are those of [`crate::table::writer::write`] but for columns without values, which they
-//! have: nobody knows at a file's start that none will come.
+//! have unless the caller knows at the start that none will come.
 
 use crate::{
     blocking::blocking,
@@ -33,7 +33,7 @@ use arrow::{
 };
 use iceberg::spec::{DataFile, Struct};
 use icecore_catalog::{row_sum::RowSum, storage::Storage};
-use std::{mem, sync::Arc};
+use std::{collections::HashSet, mem, sync::Arc};
 
 /// Most bytes that the rows of a row group take in memory; a single row may take more.
 const GROUP_BYTES_MAX: usize = 32 << 20;
@@ -50,6 +50,8 @@ pub struct SortedWriter<'a> {
     ids: &'a IdGenerator,
     layout: Arc<FileLayout>,
     group_bytes_max: usize,
+    /// Columns of which no row has a value.
+    empty: HashSet<i32>,
     /// The partition that rows are of, with the sort keys of its last row.
     part: Option<(Struct, Option<Vec<i64>>)>,
     /// Its rows that are in no row group yet.
@@ -83,6 +85,7 @@ impl<'a> SortedWriter<'a> {
             ids,
             layout: Arc::new(layout),
             group_bytes_max,
+            empty: HashSet::new(),
             part: None,
             rows: Vec::new(),
             rows_bytes: 0,
@@ -91,6 +94,13 @@ impl<'a> SortedWriter<'a> {
             rows_sum,
             held_max: 0,
         }
+    }
+
+    /// The same without columns, by field id, of which no row that comes will have a value. Rows that have one
+    /// all the same are an error.
+    #[must_use]
+    pub fn without_values(self, empty: HashSet<i32>) -> Self {
+        Self { empty, ..self }
     }
 
     /// Adds the rows that come next. After an error the writer is of no use any more.
@@ -215,7 +225,7 @@ impl<'a> SortedWriter<'a> {
                 let location =
                     format!("{}/data/{:02x}/{id}.parquet", self.layout.location, id.0 & 0xff);
                 let layout = Arc::clone(&self.layout);
-                GroupedFile::new(layout, location, values.clone(), &first.schema())?
+                GroupedFile::new(layout, location, values.clone(), &first.schema(), &self.empty)?
             }
         };
         let before = file.bytes();

@@ -303,7 +303,14 @@ async fn bloom_filters_hold_every_value_and_few_others() {
                 assert_eq!(values.null_count(), values.len(), "`{column}` is not written");
                 continue;
             };
-            let bloom = reader.get_row_group_column_bloom_filter(0, index).unwrap().unwrap();
+            let chunk = reader.metadata().row_group(0).column(index).compressed_size();
+            let bloom = reader.get_row_group_column_bloom_filter(0, index).unwrap();
+            let Some(bloom) = bloom else {
+                assert!(*column != "id", "ids differ, and take more than their filter");
+                continue;
+            };
+            let bytes = i64::try_from(bloom.num_blocks() * 32).unwrap();
+            assert!(bytes < chunk, "the filter of `{column}` has {bytes} of {chunk} bytes");
             assert!(values.iter().flatten().all(|value| bloom.check(value)));
             let wrong = (0..10_000).filter(|n| bloom.check(format!("absent-{n}").as_str()));
             assert!(wrong.count() < 300, "`{column}` lets more than 3 % through");
@@ -575,6 +582,42 @@ async fn sorted_rows_become_files_of_the_wanted_length_and_few_are_held() {
     // As one file each, they are what a flush makes of the partitions.
     let (files, _) = write_sorted(&fixture, &rows, (1 << 30, 1 << 30)).await.unwrap();
     assert_eq!(files.len(), 2 * 3);
+}
+
+#[tokio::test]
+async fn columns_that_will_have_no_values_are_counted_and_not_written() {
+    let fixture = Fixture::new();
+    let table = fixture.events_table();
+    let rows = in_order(&table, &sample::events(200, 1, 1, 5));
+    let fields = || rows.schema_ref().fields().iter().zip(rows.columns());
+    let empty = fields().filter(|(_, column)| column.null_count() == column.len());
+    let empty: HashSet<i32> = empty.filter_map(|(field, _)| field_id(field)).collect();
+    assert!(!empty.is_empty());
+    let mut sizes = Vec::new();
+    for left_out in [HashSet::new(), empty.clone()] {
+        let layout = FileLayout::of(&table);
+        let mut writer = SortedWriter::new(&fixture.storage, layout, &fixture.ids)
+            .without_values(left_out.clone());
+        writer.write(&rows).await.unwrap();
+        let files = writer.finish().await.unwrap();
+        for file in &files {
+            assert!(empty.iter().all(|id| file.null_value_counts()[id] == file.record_count()));
+            assert!(left_out.iter().all(|id| !file.column_sizes().contains_key(id)));
+            let kept = fixture.rows(file).await;
+            assert_eq!(kept.num_rows() as u64, file.record_count());
+        }
+        sizes.push(files.iter().map(DataFile::file_size_in_bytes).sum::<u64>());
+    }
+    assert!(sizes[1] < sizes[0], "{sizes:?}");
+
+    let full = fields().find(|(field, column)| field.is_nullable() && column.null_count() == 0);
+    let wrong = HashSet::from([field_id(full.unwrap().0).unwrap()]);
+    let layout = FileLayout::of(&table);
+    let mut writer =
+        SortedWriter::new(&fixture.storage, layout, &fixture.ids).without_values(wrong);
+    writer.write(&rows).await.unwrap();
+    let refused = writer.finish().await;
+    assert!(matches!(refused, Err(WriteError::Split(_))), "{refused:?}");
 }
 
 #[tokio::test]
