@@ -5,6 +5,7 @@
 //! Where the warehouse is not there, that is the error, and not that its file is missing. Its one invariant: the file that is read is the one whose location was checked.
 
 use super::Storage;
+use crate::usage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -32,7 +33,7 @@ impl LocalFiles {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = tokio::task::spawn_blocking(usage::carried(work)).await;
         let failed = match done.map_err(|source| Error::JoinError { source })? {
             Ok(done) => return Ok(done),
             Err(failed) => failed,
@@ -72,6 +73,7 @@ fn read_range(file: &mut File, range: &Range<u64>) -> std::io::Result<Bytes> {
     file.seek(SeekFrom::Start(range.start))?;
     let mut bytes = Vec::new();
     file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
+    usage::count_read(bytes.len());
     Ok(bytes.into())
 }
 
