@@ -15,6 +15,7 @@ pub mod fsck;
 pub mod names;
 pub mod obsolete;
 pub mod orphans;
+pub mod pace;
 pub mod planned;
 mod record;
 pub mod retention;
@@ -35,6 +36,7 @@ use icecore_catalog::metastore::database::Database;
 use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobList, JobRun};
 use orphans::Orphans;
+use pace::JobPace;
 use planned::PlannedJob;
 use record::JobRecord;
 use retention::RetentionJobs;
@@ -226,6 +228,8 @@ pub struct TableJobs {
     pub retention: RetentionJobs,
     /// Checks them.
     pub fsck: Fsck,
+    /// How fast other work goes that reads whole tables.
+    pub pace: JobPace,
 }
 
 /// Runs jobs and knows what became of them. Cheap to clone.

@@ -131,7 +131,8 @@ impl JobRegistry {
         request: &RunRequest,
     ) -> Result<JobReport, J::Error> {
         let counter = UsageCounter::default();
-        let with_usage = |report: JobReport| JobReport { usage: record::usage_of(&counter), ..report };
+        let with_usage =
+            |report: JobReport| JobReport { usage: record::usage_of(&counter), ..report };
         if request.dry_run {
             return counter.measure(job.run(request)).await.map(with_usage);
         }

@@ -15,6 +15,7 @@ use crate::{
         names::ListNames,
         obsolete::DeleteObsolete,
         orphans::Orphans,
+        pace::JobPace,
         retention::{EventRetention, LetterRetention, RetentionJobs},
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -26,7 +27,8 @@ use crate::{
 };
 use icecore_catalog::catalog::Catalog;
 use icecore_lake::{
-    clock::Clock, ids::IdGenerator, table::compaction::choice::CompactionRules, wal::Wal,
+    clock::Clock, ids::IdGenerator, load::IngestLoad, table::compaction::choice::CompactionRules,
+    wal::Wal,
 };
 use std::time::Duration;
 
@@ -36,17 +38,20 @@ pub(super) fn of_tables(
     catalog: &Catalog,
     (clock, ids): (&Clock, &IdGenerator),
     tasks: &Tasks,
+    load: &IngestLoad,
 ) -> TableJobs {
     let RetentionConfig { events, letters_kept, .. } = config.retention.clone();
+    let (pace, faults) = (JobPace::new(load, tasks), config.faults.clone());
     TableJobs {
-        compaction: compaction(config, catalog, (clock, ids), tasks),
-        orphans: Orphans::new(catalog, config.orphans.grace, config.faults.clone()),
+        compaction: compaction(config, catalog, (clock, ids), tasks, load),
+        orphans: Orphans::new(catalog, config.orphans.grace, faults, pace.clone()),
         retention: RetentionJobs {
-            events: EventRetention::new(catalog, ids.clone(), events),
-            letters: LetterRetention::new(catalog, ids.clone(), letters_kept),
+            events: EventRetention::new(catalog, ids.clone(), events, pace.clone()),
+            letters: LetterRetention::new(catalog, ids.clone(), letters_kept, pace.clone()),
             expiry: SnapshotExpiry::new(catalog),
         },
-        fsck: Fsck::new(catalog, config.tables.clone(), tasks),
+        fsck: Fsck::new(catalog, config.tables.clone(), pace.clone(), tasks),
+        pace,
     }
 }
 
@@ -55,6 +60,7 @@ fn compaction(
     catalog: &Catalog,
     (clock, ids): (&Clock, &IdGenerator),
     tasks: &Tasks,
+    load: &IngestLoad,
 ) -> Compaction {
     let CompactionConfig { file_bytes, file_rows, files_max, days_back, cpu_share, .. } =
         config.compaction;
@@ -62,7 +68,7 @@ fn compaction(
     let disk_free_min = config.wal_disk_free_min;
     let options = CompactionOptions { rules, cpu_share, disk_free_min };
     let (clock, ids, tasks) = (clock.clone(), ids.clone(), tasks.clone());
-    Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
+    Compaction::new(catalog, (clock, ids), tasks, options, load, config.faults.clone())
 }
 
 /// Whether the metastore is the one that it should be, as far as is known.

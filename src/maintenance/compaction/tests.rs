@@ -35,6 +35,7 @@ use icecore_catalog::{
 };
 use icecore_lake::{
     clock::Clock,
+    load::IngestLoad,
     metrics::Metrics,
     table::{
         conservation,
@@ -96,9 +97,11 @@ impl House {
         catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
-        let tasks = Tasks::default();
+        let (tasks, load) = (Tasks::default(), IngestLoad::default());
+        // Somebody sends events: without them the share would be a larger one.
+        load.note_ack(Duration::from_millis(1));
         let compaction =
-            Compaction::new(&catalog, clock.clone(), ids.clone(), tasks, options, faults);
+            Compaction::new(&catalog, (clock.clone(), ids.clone()), tasks, options, &load, faults);
         let model = BTreeMap::new();
         let (seq, acked) = (0, RowSum::default());
         Self { catalog, clock, ids, table, compaction, seq, acked, model, _folder: folder }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     maintenance::obsolete::DeleteObsolete,
-    tasks::{Job, Progress},
+    tasks::{Job, Progress, Tasks},
 };
 use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
 use icecore_catalog::{
@@ -9,7 +9,7 @@ use icecore_catalog::{
     metastore::Metastore,
     storage::{S3Options, Storage},
 };
-use icecore_lake::clock::Clock;
+use icecore_lake::{clock::Clock, load::IngestLoad};
 use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -50,7 +50,8 @@ impl House {
     }
 
     fn job(&self, script: &str) -> Orphans {
-        Orphans::new(&self.catalog, DAY, Failpoints::parse(script).unwrap())
+        let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+        Orphans::new(&self.catalog, DAY, Failpoints::parse(script).unwrap(), pace)
     }
 
     async fn there(&self) -> Vec<bool> {
