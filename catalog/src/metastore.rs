@@ -15,6 +15,7 @@ pub mod backups;
 mod changes;
 pub mod database;
 pub mod fence;
+mod file;
 mod group_commit;
 pub mod holds;
 pub mod moved;
@@ -43,6 +44,7 @@ pub use crate::{
     names::{Levels, ObjectKey},
 };
 pub use changes::{CHANGES_BYTES_MAX, ChangeSet};
+pub use file::MissingDatabase;
 pub use group_commit::{CommitPart, PointerSwap, SwapOutcome};
 pub use namespaces::{NamespaceMarks, Properties};
 pub use new_table::{NameKind, NewTable, TableOrigin};

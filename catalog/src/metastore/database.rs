@@ -5,13 +5,21 @@
 //! there, in a [`DatabaseLayout`] of their own.
 
 use super::{Metastore, failed};
-use crate::{error::CatalogError, metastore::transaction::LostCommit};
+use crate::{
+    error::CatalogError,
+    metastore::{
+        file::{DatabaseFile, MissingDatabase},
+        transaction::LostCommit,
+    },
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Connection, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration,
+};
 
 /// Connections that read an SQLite file; a look-up takes well below a millisecond.
 const SQLITE_READERS: u32 = 4;
@@ -60,6 +68,8 @@ pub struct Database {
     pub(super) dialect: Dialect,
     pub(super) writer: AnyPool,
     pub(super) readers: AnyPool,
+    /// Of SQLite.
+    file: Option<Arc<DatabaseFile>>,
 }
 
 /// Tables, made and changed in steps that each run once.
@@ -77,13 +87,15 @@ impl Database {
     /// Opens an SQLite file, which is made when missing (its folder is not).
     pub(super) async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
         let (writer, readers) = open_sqlite(path).await.map_err(name_file(path))?;
-        Ok(Self { dialect: Dialect::Sqlite, writer, readers })
+        let file = DatabaseFile::of(path).map_err(|cause| not_open(path, &cause.to_string()))?;
+        Ok(Self { dialect: Dialect::Sqlite, writer, readers, file: Some(Arc::new(file)) })
     }
 
     /// Opens a PostgreSQL database.
     pub(super) async fn postgres(url: &str) -> Result<Self, CatalogError> {
         let pool = open_postgres(url).await?;
-        Ok(Self { dialect: Dialect::Postgres, writer: pool.clone(), readers: pool })
+        let (dialect, writer) = (Dialect::Postgres, pool.clone());
+        Ok(Self { dialect, writer, readers: pool, file: None })
     }
 
     /// Where a statement is run that changes something and needs no transaction.
@@ -98,11 +110,20 @@ impl Database {
         &self.readers
     }
 
+    /// Whether an SQLite file is still the one that was opened. Blocks for a look at its folder.
+    ///
+    /// # Errors
+    /// [`MissingDatabase`]; then no transaction begins that writes.
+    pub fn look(&self) -> Result<(), MissingDatabase> {
+        self.file.as_ref().map_or(Ok(()), |file| file.check())
+    }
+
     /// Begins a transaction that writes.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's, and of an SQLite file that is gone.
     pub async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.look().map_err(|missing| sqlx::Error::Io(io::Error::other(missing)))?;
         self.dialect.begin(&self.writer).await
     }
 
@@ -244,7 +265,8 @@ async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
     make_private(path).map_err(|cause| {
         CatalogError::Invalid(format!("open the metastore file `{}`: {cause}", path.display()))
     })?;
-    let options = options(&format!("sqlite:{}?mode=rwc", utf8_percent_encode(text, PATH)))?;
+    // The file is there: no connection makes another one, should it go.
+    let options = options(&format!("sqlite:{}?mode=rw", utf8_percent_encode(text, PATH)))?;
     // A pool tries again and again, and then says no more than that its time is over.
     let mut tried = AnyConnection::connect_with(&options).await.map_err(failed("open"))?;
     check_sound(&mut tried, path).await?;
