@@ -141,6 +141,14 @@ pub const JOBS: &[JobLine] = &[
         about: "takes dead letters out that are older than they are to be kept",
     },
     JobLine {
+        name: "dedup",
+        every: Duration::ZERO,
+        cron: Some("dedup.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "forgets ids of events that have left the dedup window, tells how many did",
+    },
+    JobLine {
         name: "expire",
         every: Duration::ZERO,
         cron: Some("expire.cron"),

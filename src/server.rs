@@ -185,7 +185,7 @@ impl Server {
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
         let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks, metrics.load());
-        jobs::start(&jobs, config, upkeep, (&owner, &wal), (&catalog, &tables)).await?;
+        jobs::start(&jobs, config, upkeep, (&owner, &wal, &ingest), (&catalog, &tables)).await?;
         let erasing = (&catalog, &tables.pace);
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 

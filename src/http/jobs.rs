@@ -1,5 +1,7 @@
 //! Jobs that an operator runs by hand.
 
+pub mod dedup;
+
 use crate::{
     http::{
         AppState, error::ApiError, guard, json, parse_namespace, query_string::QueryParameters,
@@ -20,6 +22,7 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
+use dedup::{DedupError, DedupExpiry};
 use icecore_catalog::error::CatalogError;
 use icecore_schemas::{
     error_code::ErrorCode,
@@ -44,6 +47,7 @@ pub async fn run(
         "orphans" => answer(&app, &asked, app.tables.orphans.clone()).await,
         "retention" => answer(&app, &asked, app.tables.retention.events.clone()).await,
         "dead-letters" => answer(&app, &asked, app.tables.retention.letters.clone()).await,
+        "dedup" => answer(&app, &asked, DedupExpiry(app.ingest.clone())).await,
         "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
@@ -99,6 +103,16 @@ impl From<OrphansError> for ApiError {
             OrphansError::Catalog(cause) => cause.into(),
             OrphansError::Fault(_) => Self::internal(&cause),
         }
+    }
+}
+
+impl From<DedupError> for ApiError {
+    fn from(cause: DedupError) -> Self {
+        let code = match &cause {
+            DedupError::Named => ErrorCode::InvalidRequest,
+            DedupError::Ingest(_) => ErrorCode::Unavailable,
+        };
+        Self::new(code, cause.to_string())
     }
 }
 

@@ -7,6 +7,8 @@ use super::StartError;
 use crate::{
     config::{Config, compaction::CompactionConfig, retention::RetentionConfig},
     flush::noted::NoteMetastore,
+    http::jobs::dedup::DedupExpiry,
+    ingest::Ingest,
     maintenance::{
         JobRegistry, TableJobs,
         compaction::{CompactTables, Compaction, CompactionOptions, planned::CompactDays},
@@ -82,7 +84,7 @@ pub(super) async fn start(
     jobs: &JobRegistry,
     config: &Config,
     upkeep: AccessUpkeep,
-    (owner, wal): (&LogOwnership, &Wal),
+    (owner, wal, ingest): (&LogOwnership, &Wal, &Ingest),
     (catalog, tables): (&Catalog, &TableJobs),
 ) -> Result<(), StartError> {
     jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
@@ -98,6 +100,7 @@ pub(super) async fn start(
     }
     if owner.check().is_ok() {
         start_table_jobs(jobs, config, tables);
+        jobs.start_planned(DedupExpiry(ingest.clone()), config.dedup_cron.clone());
     }
     jobs.start(NoteMetastore::new(wal, catalog));
     let mut look = MetadataWatch::new(owner, catalog);
