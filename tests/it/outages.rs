@@ -271,11 +271,10 @@ async fn a_data_file_that_was_emptied_or_is_no_parquet_is_named() {
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => {
-                        files.extend(path.to_string_lossy().ends_with(".parquet").then_some(path))
-                    }
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "parquet") {
+                    files.push(path);
                 }
             }
         }
