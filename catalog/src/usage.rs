@@ -106,7 +106,8 @@ pub(crate) fn count_written(bytes: usize) {
 
 fn count(bytes: usize, of: impl FnOnce(&UsageCounts) -> &AtomicU64) {
     // Nobody may measure what goes on here.
-    let _ = CURRENT.try_with(|counter| of(&counter.0).fetch_add(bytes as u64, Ordering::Relaxed));
+    let _ = CURRENT
+        .try_with(|counter| of(counter.0.as_ref()).fetch_add(bytes as u64, Ordering::Relaxed));
 }
 
 /// The processor time of this thread since it began.

@@ -95,7 +95,7 @@ fn of_store(cause: &object_store::Error) -> SqlError {
             "the warehouse does not let this server read `{path}`: {answer}"
         )),
         _ if answer.contains(probe::CUT_SHORT) => SqlError::Unreadable(format!(
-            "a {answer}: restore the file, or roll back to an earlier snapshot"
+            "the {answer}, so it is damaged: restore the file, or roll back to an earlier snapshot"
         )),
         _ => SqlError::Outage(format!(
             "a file of the table cannot be read now, try again: the warehouse answered {answer}"

@@ -88,7 +88,7 @@ pub async fn audit(
     let (counter, mut audited) = (UsageCounter::default(), BTreeMap::new());
     for ours in SERVICE_TABLES.iter().filter(|table| table.has_seq()) {
         let audited_table = Box::pin(audit_table(&app, &namespace, ours));
-        // By what it cost it rests.
+        // It rests by what it costs.
         let found = match counter.measure(audited_table).await {
             Ok(None) => continue,
             Ok(Some(found)) => found,

@@ -98,8 +98,6 @@ impl House {
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
         let (tasks, load) = (Tasks::default(), IngestLoad::default());
-        // Somebody sends events: without them the share would be a larger one.
-        load.note_ack(Duration::from_millis(1));
         let compaction =
             Compaction::new(&catalog, (clock.clone(), ids.clone()), tasks, options, &load, faults);
         let model = BTreeMap::new();
@@ -964,6 +962,8 @@ async fn a_share_of_a_processor_is_enough() {
         let loaded = house.load().await;
         house.planned(&loaded.metadata, house.head().await).await.len()
     };
+    // Somebody sends events: without them the share would be all of a processor.
+    house.compaction.0.load.note_ack(std::time::Duration::from_millis(1));
     // For a run by hand it does not rest, and what it owes is left.
     let by_hand = HandRun::begin(&house.compaction.0.hand_runs);
     let (table, pace) = (house.table.clone(), house.compaction.pace(0.5));
