@@ -134,6 +134,17 @@ impl Metastore {
         &self.database
     }
 
+    /// Whether what was committed before is in the file that has the metastore's name. Blocks for a look at
+    /// its folder; a PostgreSQL database has none.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`] with [`MissingDatabase`].
+    pub fn check_file(&self) -> Result<(), CatalogError> {
+        let looked = self.database.look();
+        let failed = failed("look at the file");
+        looked.map_err(|missing| failed(sqlx::Error::Io(std::io::Error::other(missing))))
+    }
+
     /// The same store, for changes of this origin.
     #[must_use]
     pub(crate) fn on_behalf_of(&self, origin: ChangeOrigin) -> Self {
