@@ -182,7 +182,7 @@ mod tests {
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
         let file = format!("{warehouse}/x");
         // A sixty-fourth of a second of a disk.
-        storage.put(&file, vec![0; 4 << 20].into()).await.unwrap();
+        storage.put(&file, vec![0_u8; 4 << 20].into()).await.unwrap();
         let read = async || {
             // Somebody sends events.
             load.note_ack(Duration::from_millis(1));
