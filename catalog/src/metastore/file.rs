@@ -1,8 +1,8 @@
 //! The file of an SQLite metastore, as the system knows it: an open database goes on where its file was
 //! deleted or another one took its name, and what it writes then is gone with the process.
 //!
-//! Its one invariant: no transaction that writes begins unless the name is still that of the file that
-//! was opened.
+//! Its one invariant: no transaction that writes begins, and no connection is used that was made since,
+//! unless the name is still that of the file that was opened.
 
 use std::{
     fs, io,
@@ -54,7 +54,7 @@ impl DatabaseFile {
 #[cfg(test)]
 mod tests {
     use crate::metastore::Metastore;
-    use std::fs;
+    use std::{fs, time::Duration};
 
     #[tokio::test]
     async fn nothing_is_written_once_the_file_is_gone_or_replaced_until_it_is_back() {
@@ -63,6 +63,9 @@ mod tests {
         let metastore = Metastore::sqlite(&file).await.unwrap();
         let database = metastore.database();
         database.look().unwrap();
+        let journal = folder.path().join("icecore.db-wal");
+        let kept = fs::read(&journal).unwrap();
+        assert!(!kept.is_empty());
         fs::rename(&file, &aside).unwrap();
         let gone = database.look().unwrap_err().to_string();
         assert!(gone.contains("is gone while the server runs: move the file back"), "{gone}");
@@ -72,7 +75,12 @@ mod tests {
         let other = database.look().unwrap_err().to_string();
         assert!(other.contains("another file is in its place"), "{other}");
         assert!(database.begin().await.is_err());
+        let read = sqlx::query("SELECT count(*) FROM sqlite_schema").execute(database.readers());
+        // A pool tries again and again.
+        let read = tokio::time::timeout(Duration::from_millis(200), read).await;
+        assert!(!matches!(read, Ok(Ok(_))), "no connection to it is used");
         assert_eq!(fs::metadata(&file).unwrap().len(), 0, "nothing is written to it");
+        assert_eq!(fs::read(&journal).unwrap(), kept, "the journal of the other one stays");
         fs::rename(&aside, &file).unwrap();
         database.look().unwrap();
         database.begin().await.unwrap().rollback().await.unwrap();
