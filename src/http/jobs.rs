@@ -32,7 +32,7 @@ use icecore_schemas::{
 /// `POST /admin/jobs/{name}?namespace=&table=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
 /// # Errors
-/// 404 for a job that is not run by hand, and for a namespace that is not there; 429 while another run
+/// 404 for a job that is not run by hand, and for a namespace or its table that is not there; 429 while another run
 /// goes on; 503 on a server that takes no events.
 pub async fn run(
     State(app): State<AppState>,
@@ -47,6 +47,10 @@ pub async fn run(
         "orphans" => answer(&app, &asked, app.tables.orphans.clone()).await,
         "retention" => answer(&app, &asked, app.tables.retention.events.clone()).await,
         "dead-letters" => answer(&app, &asked, app.tables.retention.letters.clone()).await,
+        "dedup" if asked.namespace.is_some() || asked.table.is_some() => Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "the ids of all namespaces are in the same files: run this job without `namespace` and `table`",
+        )),
         "dedup" => answer(&app, &asked, DedupExpiry(app.ingest.clone())).await,
         "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
@@ -108,11 +112,7 @@ impl From<OrphansError> for ApiError {
 
 impl From<DedupError> for ApiError {
     fn from(cause: DedupError) -> Self {
-        let code = match &cause {
-            DedupError::Named => ErrorCode::InvalidRequest,
-            DedupError::Ingest(_) => ErrorCode::Unavailable,
-        };
-        Self::new(code, cause.to_string())
+        Self::new(ErrorCode::Unavailable, cause.to_string())
     }
 }
 

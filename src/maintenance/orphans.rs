@@ -125,7 +125,7 @@ impl PlannedJob for Orphans {
                     report.skipped.push(SkippedTable { table: table.to_string(), reason });
                 }
             }
-            pace.rest().await;
+            pace.settle().await;
         }
         if !request.dry_run {
             self.catalog.orphans().forget_old().await?;

@@ -111,6 +111,15 @@ impl PacedWork {
         }
     }
 
+    /// Pauses for all that is owed, [`OWED_MAX`] at most: for work that could not rest in its middle.
+    pub async fn settle(&mut self) {
+        self.rest().await;
+        // Nothing is added meanwhile, and each pause takes what it took.
+        while PAUSE_MIN <= self.owed && !self.pace.stopping.is_asked() {
+            self.rest().await;
+        }
+    }
+
     /// Pauses for what was done since the last pause.
     pub async fn rest(&mut self) {
         let Some(counter) = &self.counter else { return };

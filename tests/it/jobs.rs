@@ -163,10 +163,15 @@ async fn what_is_turned_off_runs_by_hand_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_not_there_is_the_answer_and_no_failure_of_the_job() {
     let server = TestServer::start().await;
+    server.ingest(&events(0..1)).await;
+    server.commit("shop.example").await;
     for job in ["compact", "retention", "expire", "orphans"] {
         let before = state(&server, job).await.last_run;
-        let path = format!("/admin/jobs/{job}?namespace=nobody");
-        assert_eq!(server.post(&path, "application/json", "").await.status(), 404, "{job}");
+        for named in ["namespace=nobody", "namespace=shop.example&table=nothing"] {
+            let path = format!("/admin/jobs/{job}?{named}");
+            let answer = server.post(&path, "application/json", "").await;
+            assert_eq!(answer.status(), 404, "{path}");
+        }
         let after = state(&server, job).await;
         assert_eq!(after.failures_in_a_row, 0, "{job}");
         assert!(after.last_run.is_none_or(|run| run.outcome != JobOutcome::Failed), "{before:?}");
@@ -190,5 +195,7 @@ async fn the_dedup_window_is_a_job_of_all_namespaces() {
     let one = server.post("/admin/jobs/dedup?namespace=shop", "application/json", "").await;
     let (status, told) = (one.status(), one.text().await.unwrap());
     assert!(status.is_client_error() && told.contains("without `namespace`"), "{status} {told}");
+    assert_eq!(state(&server, "dedup").await.failures_in_a_row, 0);
+    assert_eq!(state(&server, "dedup").await.last_run.unwrap().outcome, JobOutcome::Idle);
     server.stop().await;
 }

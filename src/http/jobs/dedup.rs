@@ -11,20 +11,12 @@ use crate::{
 use icecore_schemas::jobs::{BeforeAfter, JobReport};
 use tokio::time::Instant;
 
-/// Why a run failed.
+/// Why a run failed: the server stops.
 #[derive(Debug, thiserror::Error)]
-pub enum DedupError {
-    /// It was asked for one namespace or table.
-    #[error(
-        "the ids of all namespaces are in the same files: run this job without `namespace` and `table`"
-    )]
-    Named,
-    /// The server stops.
-    #[error("forget ids: run it again once the server is back")]
-    Ingest(#[from] IngestError),
-}
+#[error("forget ids: run the job again once the server is back")]
+pub struct DedupError(#[from] IngestError);
 
-/// The job that does it. Cheap to clone.
+/// The job that does it, always for all namespaces: their ids are in the same files. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DedupExpiry(pub Ingest);
 
@@ -34,9 +26,6 @@ impl PlannedJob for DedupExpiry {
 
     async fn run(&self, request: &RunRequest) -> Result<JobReport, DedupError> {
         let started = Instant::now();
-        if request.levels.is_some() || request.table.is_some() {
-            return Err(DedupError::Named);
-        }
         let IdExpiry { expired, left } = self.0.expire_ids(request.dry_run).await?;
         let both = |gone: u64, left: u64| BeforeAfter { before: left + gone, after: left };
         Ok(JobReport {
