@@ -31,6 +31,8 @@ impl Job for DeleteObsolete {
     type Error = CatalogError;
 
     async fn tick(&mut self) -> Result<Progress, CatalogError> {
+        // The metastore that comes in place of one that is gone may need what its queue has.
+        self.catalog.metastore().check_file()?;
         let emptied = self.catalog.trash().empty(TABLES_MAX).await?;
         self.catalog.upkeep().forget_records().await?;
         let deleted = self.catalog.upkeep().delete_obsolete(FILES_MAX).await?;
