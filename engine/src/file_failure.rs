@@ -64,12 +64,16 @@ fn of_footer(text: &str) -> Option<SqlError> {
     })
 }
 
-/// The error of a data file whose footer was read here, with the file that its reader does not name.
+/// The error of a data file whose footer was read here, with the file that its reader does not name; the
+/// store names it itself.
 pub(super) fn of_read_footer(
     path: &object_store::path::Path,
-    cause: &DataFusionError,
+    cause: DataFusionError,
 ) -> DataFusionError {
-    DataFusionError::External(format!("{FOOTER}{path}: {cause}").into())
+    match of(&cause) {
+        Some(_) => cause,
+        None => DataFusionError::External(format!("{FOOTER}{path}: {cause}").into()),
+    }
 }
 
 fn damaged(path: &str, why: &str) -> SqlError {

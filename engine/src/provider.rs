@@ -184,7 +184,7 @@ impl ViewTable {
                     .with_file_metadata_cache(Some(Arc::clone(cache)))
                     .fetch_metadata()
                     .await
-                    .map_err(|cause| of_read_footer(&part.object_meta.location, &cause))?;
+                    .map_err(|cause| of_read_footer(&part.object_meta.location, cause))?;
                 return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
             Ok::<_, DataFusionError>(match with_statistics {

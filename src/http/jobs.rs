@@ -32,8 +32,8 @@ use icecore_schemas::{
 /// `POST /admin/jobs/{name}?namespace=&table=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
 /// # Errors
-/// 404 for a job that is not run by hand, and for a namespace or its table that is not there; 429 while another run
-/// goes on; 503 on a server that takes no events.
+/// 404 for a job that is not run by hand, and for a namespace or its table that is not there; 429 while
+/// another run goes on; 503 on a server that takes no events.
 pub async fn run(
     State(app): State<AppState>,
     Path(name): Path<String>,
