@@ -165,6 +165,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// How long an id is remembered.
     pub dedup_window: Duration,
+    /// When it is told how many ids left it; none for by hand alone.
+    pub dedup_cron: Option<cron::CronTimes>,
     /// Size of a log segment.
     pub wal_segment_bytes: u64,
     /// Most uncommitted log.
@@ -394,6 +396,7 @@ impl SettingTexts {
             redact: self.switch("ingest.redact")?,
             queue_bytes_max: self.size("ingest.queue_bytes_max", 1 << 20, 1 << 36)?,
             dedup_window: self.duration("dedup.window", DAY, DAY * 366)?,
+            dedup_cron: self.cron("dedup.cron")?,
             wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,
             wal_bytes_max: self.bytes("wal.bytes_max", 1 << 20, 1 << 44)?,
             wal_disk_free_min: self.free_share()?,

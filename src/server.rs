@@ -184,9 +184,10 @@ impl Server {
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
-        let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks);
-        jobs::start(&jobs, config, upkeep, (&owner, &wal), (&catalog, &tables)).await?;
-        let erasures = erase::start(&jobs, config, &catalog, (&ids, &clock, &owner, &wal)).await?;
+        let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks, metrics.load());
+        jobs::start(&jobs, config, upkeep, (&owner, &wal, &ingest), (&catalog, &tables)).await?;
+        let erasing = (&catalog, &tables.pace);
+        let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = Sql::new(
             sql_options(config, &metrics),

@@ -29,4 +29,5 @@ pub mod row_sum;
 pub mod scan;
 pub mod snapshot;
 pub mod storage;
+pub mod usage;
 pub mod view;

@@ -18,7 +18,7 @@ mod sts;
 #[cfg(test)]
 mod tests;
 
-use crate::{error::CatalogError, location::Location};
+use crate::{error::CatalogError, location::Location, usage};
 use access::FileAccess;
 use bytes::Bytes;
 use files::LocalFiles;
@@ -208,8 +208,9 @@ impl Storage {
                 self.on_disk("write", location, move |disk, path| disk.write(path, &bytes)).await
             }
             StorageBackend::S3 { bucket, store, .. } => {
+                let length = bytes.len();
                 let put = store.put(&key(bucket, &location)?, bytes.into()).await;
-                put.map(|_| ()).map_err(self.failed("write", &location))
+                put.map(|_| usage::count_written(length)).map_err(self.failed("write", &location))
             }
         }
     }
@@ -228,7 +229,8 @@ impl Storage {
             StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get(&key(bucket, &location)?).await;
                 let got = got.map_err(self.failed("read", &location))?;
-                got.bytes().await.map_err(self.failed("read", &location))
+                let got = got.bytes().await.inspect(|bytes| usage::count_read(bytes.len()));
+                got.map_err(self.failed("read", &location))
             }
         }
     }
@@ -252,6 +254,7 @@ impl Storage {
             }
             StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get_range(&key(bucket, &location)?, range).await;
+                let got = got.inspect(|bytes| usage::count_read(bytes.len()));
                 got.map_err(self.failed("read", &location))
             }
         }
@@ -276,7 +279,7 @@ impl Storage {
             return self.on_disk("read", location, read).await;
         }
         let bytes = self.get_range(location, range).await?;
-        let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+        let parsed = tokio::task::spawn_blocking(usage::carried(move || parse(&bytes))).await;
         parsed
             .map_err(|ended| outage::local_failed("parse", location)(std::io::Error::other(ended)))
     }

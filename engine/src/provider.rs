@@ -5,7 +5,7 @@ use crate::{
     counts::FileCounts,
     deletes::{self, DeletedByFile},
     field_ids::FieldIdMapper,
-    file_failure::{of_scan, unreadable},
+    file_failure::{of_read_footer, of_scan, unreadable},
     log_tail::LogTail,
     plan::{SnapshotScan, scalar},
     view::{ServiceTableView, TableView},
@@ -183,7 +183,8 @@ impl ViewTable {
                 let footer = DFParquetMetadata::new(store, &part.object_meta)
                     .with_file_metadata_cache(Some(Arc::clone(cache)))
                     .fetch_metadata()
-                    .await?;
+                    .await
+                    .map_err(|cause| of_read_footer(&part.object_meta.location, cause))?;
                 return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
             Ok::<_, DataFusionError>(match with_statistics {

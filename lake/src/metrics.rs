@@ -7,6 +7,7 @@
 //! Instruments of what happens (counters, histograms) are changed where it happens. Gauges, and
 //! counters of what the catalog counts, are set when somebody asks, from what the modules know then.
 
+use crate::load::IngestLoad;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -46,6 +47,7 @@ pub struct Metrics {
 struct MetricsInner {
     registry: Registry,
     instruments: Instruments,
+    load: IngestLoad,
 }
 
 /// The instruments; `docs/operations.md` tells what each means.
@@ -213,6 +215,18 @@ impl Metrics {
         text
     }
 
+    /// How busy ingest is, for work that has to yield to it.
+    #[must_use]
+    pub fn load(&self) -> &IngestLoad {
+        &self.inner.load
+    }
+
+    /// Times a submission whose events are durable.
+    pub fn count_ack(&self, took: Duration) {
+        self.ingest_ack.observe(took.as_secs_f64());
+        self.inner.load.note_ack(took);
+    }
+
     /// Counts the events of one body.
     pub fn count_events(&self, received: u64, duplicates: u64, refused: u64) {
         self.events_received.inc_by(received);
@@ -231,7 +245,7 @@ impl Default for MetricsInner {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("icecore");
         let instruments = Instruments::register(&mut MetricNames { registry: &mut registry });
-        Self { registry, instruments }
+        Self { registry, instruments, load: IngestLoad::default() }
     }
 }
 

@@ -56,13 +56,35 @@ pub struct JobRun {
     pub elapsed_ms: u64,
     /// How it ended.
     pub outcome: JobOutcome,
-    /// Why it failed, or did nothing.
+    /// Why it failed, or which tables of it did; null for a run that left things for good reasons.
     pub error: Option<String>,
+    /// Why it did nothing although there may be something to do; null where it did something, found
+    /// nothing to do, or failed.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// Why it ran; null for a run that an earlier version kept.
     pub trigger: Option<JobTrigger>,
+    /// What it cost; null for a run that an earlier version kept.
+    #[serde(default)]
+    pub usage: Option<JobUsage>,
     /// What it did, with some of what it left; null for runs of jobs that tell no more than their
     /// outcome.
     pub report: Option<JobReport>,
+}
+
+/// What a run of a job cost the server.
+///
+/// What it left to others is not in it: a commit that waited for its turn in a table's queue is carried
+/// out together with those of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct JobUsage {
+    /// Milliseconds of processor time, of all threads together.
+    pub cpu_ms: u64,
+    /// Bytes of the warehouse's files that it read.
+    pub bytes_read: u64,
+    /// Bytes of the warehouse's files that it wrote.
+    pub bytes_written: u64,
 }
 
 /// Why a run began.
@@ -110,7 +132,7 @@ pub enum JobOutcome {
     Worked,
     /// It will be tried again.
     Failed,
-    /// It did nothing; `error` has the reason.
+    /// It did nothing; `reason` says why.
     Skipped,
 }
 
@@ -159,6 +181,13 @@ pub struct JobReport {
     pub rows: u64,
     /// How many milliseconds it took.
     pub elapsed_ms: u64,
+    /// What it cost.
+    #[serde(default)]
+    pub usage: JobUsage,
+    /// How many tables failed; `skipped` has them with the reasons, among those that were left for
+    /// good ones.
+    #[serde(default)]
+    pub errors: u64,
     /// What it left as it is, and why.
     pub skipped: Vec<SkippedTable>,
     /// Of the data files that it replaced, those whose row groups were copied as they were stored.

@@ -90,8 +90,12 @@ fn line(table: &FsckTable) -> String {
         0 => String::new(),
         count => format!(" ({count} of other engines)"),
     };
+    let deleted = match table.deleted_rows {
+        0 => String::new(),
+        count => format!(", {count} deleted"),
+    };
     format!(
-        "{}: {state}, {}, {}, {}, {}{foreign}",
+        "{}: {state}, {}, {}, {}, {}{foreign}{deleted}",
         table.table,
         counted(table.snapshots, "snapshot"),
         counted(table.files, "file"),

@@ -88,15 +88,15 @@ pub async fn run(config: &Config, command: &JobsCommand) -> Result<(), CliError>
         return say(&json!(list).to_string());
     }
     let header = [
-        "job", "when", "by hand", "last run", "why", "took", "outcome", "files", "bytes", "rows",
-        "failures", "next run", "about",
+        "job", "when", "by hand", "last run", "why", "took", "cpu", "outcome", "files", "bytes",
+        "rows", "failures", "next run", "about",
     ];
     let rows: Vec<Vec<String>> = list.jobs.iter().map(row).collect();
     say(&aligned(&header, &rows))?;
     for job in &list.jobs {
-        let failed = job.last_run.as_ref().and_then(|run| run.error.as_ref());
-        if let Some(error) = failed {
-            say(&format!("{}: {error}", job.name))?;
+        let Some(run) = &job.last_run else { continue };
+        for why in run.error.iter().chain(&run.reason) {
+            say(&format!("{}: {why}", job.name))?;
         }
     }
     Ok(())
@@ -123,6 +123,7 @@ fn row(job: &JobState) -> Vec<String> {
         time(last.map(|run| run.started_ms)),
         or_dash(last.and_then(|run| run.trigger).map(|why| why.name().to_owned())),
         or_dash(last.map(|run| format!("{} ms", run.elapsed_ms))),
+        or_dash(last.and_then(|run| run.usage).map(|usage| format!("{} ms", usage.cpu_ms))),
         or_dash(last.map(|run| run.outcome.name().to_owned())),
         or_dash(report.map(|it| format!("{} -> {}", it.files.before, it.files.after))),
         or_dash(report.map(|it| {

@@ -1,5 +1,7 @@
 //! Jobs that an operator runs by hand.
 
+pub mod dedup;
+
 use crate::{
     http::{
         AppState, error::ApiError, guard, json, parse_namespace, query_string::QueryParameters,
@@ -20,6 +22,7 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
+use dedup::{DedupError, DedupExpiry};
 use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
@@ -28,8 +31,8 @@ use icecore_schemas::{
 /// `POST /admin/jobs/{name}?namespace=&table=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
 /// # Errors
-/// 404 for a job that is not run by hand, and for a namespace that is not there; 429 while another run
-/// goes on; 503 on a server that takes no events.
+/// 404 for a job that is not run by hand, and for a namespace or its table that is not there; 429 while
+/// another run goes on; 503 on a server that takes no events.
 pub async fn run(
     State(app): State<AppState>,
     Path(name): Path<String>,
@@ -43,6 +46,11 @@ pub async fn run(
         "orphans" => answer(&app, &asked, app.tables.orphans.clone()).await,
         "retention" => answer(&app, &asked, app.tables.retention.events.clone()).await,
         "dead-letters" => answer(&app, &asked, app.tables.retention.letters.clone()).await,
+        "dedup" if asked.namespace.is_some() || asked.table.is_some() => Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "the ids of all namespaces are in the same files: run this job without `namespace` and `table`",
+        )),
+        "dedup" => answer(&app, &asked, DedupExpiry(app.ingest.clone())).await,
         "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
@@ -98,6 +106,12 @@ impl From<OrphansError> for ApiError {
             OrphansError::Catalog(cause) => cause.into(),
             OrphansError::Fault(_) => Self::internal(&cause),
         }
+    }
+}
+
+impl From<DedupError> for ApiError {
+    fn from(cause: DedupError) -> Self {
+        Self::new(ErrorCode::Unavailable, cause.to_string())
     }
 }
 

@@ -15,22 +15,27 @@ pub mod planned;
 mod row_sums;
 mod step;
 
-use crate::tasks::{Job, Progress, Tasks};
+use crate::{
+    maintenance::{planned::RunRequest, scope::tables_of},
+    tasks::{Job, Progress, Tasks},
+};
 use icecore_catalog::{
     catalog::Catalog,
     error::{CatalogError, with_causes},
     scan::ScanError,
+    usage::UsageCounter,
 };
 use icecore_lake::{
     clock::Clock,
     faults::Failpoints,
     ids::IdGenerator,
+    load::IngestLoad,
     table::{
         compaction::{
             choice::{CompactionMode, CompactionRules},
             rewrite::RewriteError,
         },
-        schema::{TableIdent, foreign_ident},
+        schema::TableIdent,
     },
 };
 use icecore_schemas::jobs::JobReport;
@@ -155,6 +160,8 @@ struct CompactionInner {
     ids: IdGenerator,
     tasks: Tasks,
     options: CompactionOptions,
+    /// Whom it must not slow down.
+    load: IngestLoad,
     faults: Failpoints,
     running: tokio::sync::Mutex<()>,
     /// How many runs at full speed go on.
@@ -179,14 +186,14 @@ impl Drop for HandRun<'_> {
 }
 
 impl Compaction {
-    /// Compacts tables of `catalog`.
+    /// Compacts tables of `catalog`, beside this ingest.
     #[must_use]
     pub fn new(
         catalog: &Catalog,
-        clock: Clock,
-        ids: IdGenerator,
+        (clock, ids): (Clock, IdGenerator),
         tasks: Tasks,
         options: CompactionOptions,
+        load: &IngestLoad,
         faults: Failpoints,
     ) -> Self {
         let catalog = catalog.on_behalf_of(ACTOR);
@@ -196,6 +203,7 @@ impl Compaction {
             ids,
             tasks,
             options,
+            load: load.clone(),
             faults,
             running: tokio::sync::Mutex::default(),
             hand_runs: watch::Sender::new(0),
@@ -240,6 +248,7 @@ impl Compaction {
                     Err(cause) if self.ends_all(&cause) => return Err(cause),
                     Err(cause) => {
                         warn!(%table, error = &cause as &dyn Error, "a table is not compacted");
+                        report.errors += 1;
                         CompactionStep::skip(with_causes(&cause))
                     }
                     Ok(step) => step,
@@ -273,9 +282,12 @@ impl Compaction {
     ) -> Result<(WorkPace, Result<CompactionStep, CompactionError>), CompactionError> {
         let (answer, answered) = oneshot::channel();
         let compaction = self.clone();
+        // What the step costs is the run's.
+        let counter = UsageCounter::current().unwrap_or_default();
         self.0.tasks.spawn("compact-step", async move {
             let one = compaction.0.running.lock().await;
-            let step = compaction.step(&table, &request, since_ms, &mut pace).await;
+            let step = Box::pin(compaction.step(&table, &request, since_ms, &mut pace));
+            let step = counter.measure(step).await;
             drop(one);
             // Nobody waits for it where the tick was dropped.
             drop(answer.send((pace, step)));
@@ -286,21 +298,14 @@ impl Compaction {
 
     /// The tables of the request, those of the service alone unless one is named.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
-        let metastore = self.0.catalog.metastore();
-        let tables: Vec<(Vec<String>, String)> = match &request.levels {
-            Some(levels) => {
-                let names = metastore.tables(levels).await?;
-                names.into_iter().map(|name| (levels.clone(), name)).collect()
-            }
-            None => metastore.tables_at_the_top().await?,
-        };
-        let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
-        let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
-        Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
+        let CompactionRequest { levels, table, dry_run, .. } = request.clone();
+        tables_of(&self.0.catalog, &RunRequest { levels, table, dry_run }).await
     }
 
     fn pace(&self, share: f64) -> WorkPace {
-        WorkPace::new(share, self.0.tasks.stopping(), self.0.hand_runs.subscribe())
+        let Self(inner) = self;
+        let (stopping, waiting) = (inner.tasks.stopping(), inner.hand_runs.subscribe());
+        WorkPace::new(share, &inner.load, stopping, waiting)
     }
 
     /// Whether a failed step says that those of other tables would fail too.

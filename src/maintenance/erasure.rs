@@ -17,6 +17,7 @@ mod tests;
 
 use crate::{
     maintenance::{
+        pace::JobPace,
         planned::RunRequest,
         scope::{ACTOR, hold_of, tables_of},
     },
@@ -127,6 +128,8 @@ pub struct ErasureParts {
     pub owner: LogOwnership,
     /// Where a test makes it stop.
     pub faults: Failpoints,
+    /// How fast tables are looked through and written anew.
+    pub pace: JobPace,
 }
 
 /// Takes requests for erasures, and tells what became of them. Cheap to clone.

@@ -163,3 +163,14 @@ async fn a_file_in_the_place_of_another_is_found() {
     assert!(!is_done && text.contains("table `events`"), "{text}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_with_a_slash_is_audited_by_its_text() {
+    let server = TestServer::start().await;
+    let event = json!({"id": "1", "type": "t", "ns": "shop/eu"});
+    let (status, reply) = server.ingest(&json!({ "events": [event] })).await;
+    assert_eq!(status, 200, "{reply}");
+    let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop/eu"]);
+    assert!(is_done && text.contains("acked"), "{text}");
+    server.stop().await;
+}

@@ -21,7 +21,8 @@ const MAY_USE: MayUse = &[
     ("ids", &["clock"]),
     ("tasks", &[]),
     ("faults", &[]),
-    ("metrics", &[]),
+    ("load", &[]),
+    ("metrics", &["load"]),
     // what a process knows of the metastore's one row on logs
     ("owner", &["tasks"]),
     // whether the store of the tables' files answers
@@ -49,7 +50,7 @@ const MAY_USE: MayUse = &[
         "maintenance",
         &[
             "blocking", "cron", "store", "wal", "event", "table", "clock", "ids", "faults",
-            "tasks", "metrics", "owner",
+            "tasks", "metrics", "owner", "load",
         ],
     ),
     // edge
@@ -86,6 +87,7 @@ const CATALOG_MAY_USE: MayUse = &[
     ("digest", &[]),
     ("avro", &[]),
     ("body", &[]),
+    ("usage", &[]),
     ("names", &["error"]),
     ("location", &["error"]),
     ("principal", &["names"]),
@@ -99,7 +101,7 @@ const CATALOG_MAY_USE: MayUse = &[
     ("commit", &["ancestors", "error", "metadata_file"]),
     ("columns", &["commit", "error"]),
     // state: files, and rows of a database
-    ("storage", &["error", "location"]),
+    ("storage", &["error", "location", "usage"]),
     (
         "metastore",
         &[
@@ -129,6 +131,7 @@ const CATALOG_MAY_USE: MayUse = &[
             "retention",
             "row_sum",
             "storage",
+            "usage",
         ],
     ),
     ("relocate", &["avro", "error", "location", "metadata_file", "metastore", "storage"]),
@@ -152,6 +155,7 @@ const CATALOG_MAY_USE: MayUse = &[
             "row_sum",
             "snapshot",
             "storage",
+            "usage",
             "view",
         ],
     ),

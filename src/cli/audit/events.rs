@@ -3,7 +3,7 @@
 use crate::{
     cli::{
         CliError,
-        admin::{aligned, escape_ns},
+        admin::{aligned, escape},
         client::ServerClient,
         say,
     },
@@ -17,7 +17,7 @@ use serde_json::json;
 /// `icecore audit events`
 #[derive(Debug, Args)]
 pub struct AuditEvents {
-    /// The namespace
+    /// The namespace, as events name it
     #[arg(long, default_value = "default")]
     ns: String,
     /// Print the server's answer as JSON
@@ -34,7 +34,7 @@ pub struct AuditEvents {
 /// [`CliError::Client`]; [`CliError::Refused`] where they do not agree.
 pub(super) async fn run(config: &Config, command: &AuditEvents) -> Result<(), CliError> {
     let client = ServerClient::new(config, command.url.as_deref());
-    let path = format!("/v1/{}/audit/events", escape_ns(&command.ns));
+    let path = format!("/v1/{}/audit/events", escape(&command.ns));
     let audit: EventsAudit = client.read(Method::POST, &path, None).await?;
     if command.json {
         say(&json!(audit).to_string())?;

@@ -35,6 +35,7 @@ use icecore_catalog::{
 };
 use icecore_lake::{
     clock::Clock,
+    load::IngestLoad,
     metrics::Metrics,
     table::{
         conservation,
@@ -96,9 +97,9 @@ impl House {
         catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
-        let tasks = Tasks::default();
+        let (tasks, load) = (Tasks::default(), IngestLoad::default());
         let compaction =
-            Compaction::new(&catalog, clock.clone(), ids.clone(), tasks, options, faults);
+            Compaction::new(&catalog, (clock.clone(), ids.clone()), tasks, options, &load, faults);
         let model = BTreeMap::new();
         let (seq, acked) = (0, RowSum::default());
         Self { catalog, clock, ids, table, compaction, seq, acked, model, _folder: folder }
@@ -1007,6 +1008,8 @@ async fn a_share_of_a_processor_is_enough() {
         let loaded = house.load().await;
         house.planned(&loaded.metadata, house.head().await).await.len()
     };
+    // Somebody sends events: without them the share would be all of a processor.
+    house.compaction.0.load.note_ack(std::time::Duration::from_millis(1));
     // For a run by hand it does not rest, and what it owes is left.
     let by_hand = HandRun::begin(&house.compaction.0.hand_runs);
     let (table, pace) = (house.table.clone(), house.compaction.pace(0.5));
