@@ -19,6 +19,7 @@ pub mod pace;
 pub mod planned;
 mod record;
 pub mod retention;
+mod row_sums;
 mod runner;
 pub mod runs;
 mod scope;

@@ -11,6 +11,7 @@
 
 mod ledger;
 mod limits;
+mod row_sums;
 mod steps;
 #[cfg(test)]
 mod tests;

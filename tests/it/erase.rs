@@ -4,8 +4,14 @@ use crate::{
     admin::icecore,
     clocks::{copy_running, put_back},
     harness::{TestServer, config},
+    maintenance_model::{
+        disk::DiskReader,
+        writer::{ForeignWork, ForeignWriter},
+    },
     process::post_until_death,
 };
+use iceberg::spec::TableMetadata;
+use icecore_catalog::storage::{S3Options, Storage};
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use icecore_schemas::erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus};
 use serde_json::{Value, json};
@@ -395,5 +401,50 @@ async fn an_erasure_that_is_applied_again_spares_who_came_back() {
     clock.advance_ms(GRACE_MS);
     reach(&server, id, ErasureStatus::Done).await;
     assert_eq!(server.rows("shop", IDS).await, left);
+    server.stop().await;
+}
+
+/// Has another engine take one data file out of `events`.
+async fn take_file_out(server: &TestServer) {
+    let path = "/catalog/v1/namespaces/shop/tables/events";
+    let loaded: Value = server.get(path).await.json().await.unwrap();
+    let metadata: TableMetadata = serde_json::from_value(loaded["metadata"].clone()).unwrap();
+    let warehouse = format!("file://{}/warehouse", server.folder.path().display());
+    let mut disk = DiskReader::new(Storage::open(&warehouse, &S3Options::default()).unwrap());
+    let writer = ForeignWriter { disk: &mut disk, metadata: &metadata, branch: "main" };
+    let commit = Box::pin(writer.write(ForeignWork::RemoveFile, 1)).await.unwrap();
+    let (status, answer) = server.ingest_at(path, &commit.body).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_engine_removed_before_an_erasure_is_accounted_for_after_it() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    let event = |id: &str, event_type: &str, user: &str| json!({"id": id, "type": event_type, "ns": "shop", "user_id": user});
+    // A file of each type, with a row of each user.
+    let events = json!([
+        event("a1", "a", "ann"),
+        event("a2", "a", "bea"),
+        event("b1", "b", "ann"),
+        event("b2", "b", "bea")
+    ]);
+    send(&server, &events).await;
+    server.commit("shop").await;
+    take_file_out(&server).await;
+    // The client has no lease any more.
+    clock.advance_ms(62 * 60_000);
+    let id = begin(&server, "ann").await;
+    reach(&server, &id, ErasureStatus::Files).await;
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(1), "{listed}");
+    for _ in 0..2 {
+        let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
+        let audit: Value = audit.json().await.unwrap();
+        let events = &audit["tables"]["events"];
+        assert!(events["agrees"] == true && events["begins"] == false, "{audit}");
+        let rows = ["acked", "removed", "table"].map(|of| events[of]["rows"].as_i64());
+        assert_eq!(rows, [Some(4), Some(3), Some(1)], "{audit}");
+    }
     server.stop().await;
 }

@@ -354,8 +354,10 @@ impl Erasures {
     async fn forget_history_of(
         &self,
         erasure: &mut StoredErasure,
-        (table, loaded): &(TableIdent, LoadedTable),
+        found: &(TableIdent, LoadedTable),
     ) -> Result<bool, EraseError> {
+        self.settle_rows(found).await?;
+        let (table, loaded) = found;
         let until = loaded.metadata.last_sequence_number();
         for _ in 0..REMOVALS_MAX {
             let removed = self.parts.catalog.upkeep().forget_history(table, until).await?;
