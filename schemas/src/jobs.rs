@@ -171,6 +171,9 @@ pub struct JobParameters {
 pub struct JobReport {
     /// Which job.
     pub job: String,
+    /// Whether the run goes on, and nothing is told of it yet: the answer with `wait=false`.
+    #[serde(default)]
+    pub is_running: bool,
     /// How many tables it changed.
     pub tables: u64,
     /// Data files that it replaced, and those in their place.

@@ -151,14 +151,19 @@ impl HandRun<'_> {
             return say(&json!(report).to_string());
         }
         let is_done = if self.dry_run { "would become" } else { "became" };
+        // Not every job looks how long the files are.
+        let bytes = match (report.bytes.before, report.bytes.after) {
+            (0, 0) => String::new(),
+            (before, after) => {
+                format!(", {} before and {} after", write_bytes(before), write_bytes(after))
+            }
+        };
         say(&format!(
-            "{} {is_done} {}, in {}: {}, {} before and {} after, {} ms",
+            "{} {is_done} {}, in {}: {}{bytes}, {} ms",
             counted(report.files.before, "file"),
             report.files.after,
             counted(report.tables, "table"),
             counted(report.rows, "row"),
-            write_bytes(report.bytes.before),
-            write_bytes(report.bytes.after),
             report.elapsed_ms,
         ))?;
         if 0 < report.copied_files {

@@ -5,6 +5,7 @@ pub mod dedup;
 use crate::{
     http::{
         AppState, error::ApiError, guard, json, parse_namespace, query_string::QueryParameters,
+        record::ChangeCaller,
     },
     maintenance::{
         JOBS,
@@ -35,9 +36,11 @@ use icecore_schemas::{
 /// another run goes on; 503 on a server that takes no events.
 pub async fn run(
     State(app): State<AppState>,
+    caller: ChangeCaller,
     Path(name): Path<String>,
     QueryParameters(asked): QueryParameters<JobParameters>,
 ) -> Result<Response, ApiError> {
+    caller.call.about(&described(&name, &asked));
     match name.as_str() {
         "compact" => answer(&app, &asked, CompactNow(app.tables.compaction.clone())).await,
         "compact-day" => {
@@ -69,11 +72,16 @@ where
     let namespace = asked.namespace.as_deref().map(parse_namespace).transpose()?;
     let levels = namespace.as_ref().map(guard::levels);
     let request = RunRequest { levels, table: asked.table.clone(), dry_run: asked.dry_run };
+    if asked.wait == Some(false) {
+        // Nobody would be told of a name that is not there.
+        request.check_names(&app.catalog).await?;
+    }
     let answered = app.jobs.run_by_hand(job, request)?;
     if asked.wait == Some(false) {
         // The list of jobs and the log tell how it ended.
         drop(answered);
-        return Ok(json(202, &JobReport { job: J::NAME.to_owned(), ..JobReport::default() }));
+        let job = J::NAME.to_owned();
+        return Ok(json(202, &JobReport { job, is_running: true, ..JobReport::default() }));
     }
     match answered.await {
         Ok(ended) => Ok(json(200, &ended?)),
@@ -83,6 +91,14 @@ where
             "the server stops before the run has ended: run it again, and it goes on",
         )),
     }
+}
+
+/// A run as its record in the audit log names it.
+fn described(name: &str, asked: &JobParameters) -> String {
+    let named = [("namespace", &asked.namespace), ("table", &asked.table)].into_iter();
+    let named = named.filter_map(|(key, value)| Some(format!(" {key}={}", value.as_ref()?)));
+    let dry = asked.dry_run.then(|| " dry_run=true".to_owned());
+    named.chain(dry).fold(name.to_owned(), |text, part| text + &part)
 }
 
 fn not_by_hand(name: &str) -> ApiError {

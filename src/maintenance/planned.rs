@@ -12,9 +12,10 @@ use crate::{
     maintenance::{
         JobRegistry,
         record::{self, JobRecord, RunSpan},
+        scope::tables_of,
     },
 };
-use icecore_catalog::{error::CatalogError, usage::UsageCounter};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, usage::UsageCounter};
 use icecore_schemas::jobs::{JobReport, JobTrigger};
 use runner::PlannedRunner;
 use std::{error::Error, sync::Arc, time::Duration};
@@ -35,6 +36,18 @@ pub struct RunRequest {
 impl RunRequest {
     fn names_something(&self) -> bool {
         self.levels.is_some() || self.table.is_some()
+    }
+
+    /// Looks whether the namespace is there, and the table in it, for whoever does not wait for the run's
+    /// own answer.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, `NoSuchTable`; `Metastore`.
+    pub async fn check_names(&self, catalog: &Catalog) -> Result<(), CatalogError> {
+        match self.levels {
+            None => Ok(()),
+            Some(_) => tables_of(catalog, self).await.map(drop),
+        }
     }
 }
 

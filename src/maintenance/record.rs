@@ -241,6 +241,7 @@ fn kept_of(report: &JobReport) -> JobReport {
     }
     JobReport {
         job: report.job.clone(),
+        is_running: report.is_running,
         tables: report.tables,
         files: report.files,
         bytes: report.bytes,

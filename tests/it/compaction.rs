@@ -73,11 +73,14 @@ async fn what_cannot_be_run_by_hand_is_told() {
     for (path, status) in [
         ("/admin/jobs/flush", 404),
         ("/admin/jobs/compact?namespace=nobody", 404),
+        ("/admin/jobs/compact?namespace=nobody&wait=false", 404),
         ("/admin/jobs/compact?tables=x", 400),
         ("/admin/jobs/compact?wait=false", 202),
     ] {
         let answer = server.post(path, "application/json", "").await;
         assert_eq!(answer.status().as_u16(), status, "{path}");
+        let told: Value = answer.json().await.unwrap();
+        assert_eq!(told["is_running"] == true, status == 202, "{path}: {told}");
     }
 }
 

@@ -75,6 +75,7 @@ async fn rows_go_from_the_log_to_the_table_and_their_sum_stays() {
 
     let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop"]);
     assert!(is_done && text.contains("acked") && text.contains("60"), "{text}");
+    assert!(text.contains("table `events` agrees") && !text.contains("begin"), "{text}");
     let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop", "--json"]);
     let told: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert!(is_done && told["tables"]["events"]["acked"] == sum, "{text}");

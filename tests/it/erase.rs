@@ -155,6 +155,9 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     let resent = json!([{"id": "e1", "type": "a", "ns": "shop", "user_id": "ann"}]);
     assert_eq!(send(&server, &resent).await["duplicates"], 1, "its id is still known");
 
+    let later = ["erase", "--ns", "shop", "--user-id", "bea", "--dry-run"];
+    let (begun, text) = icecore(&server, &later);
+    assert!(begun && text.contains("`icecore erase --ns shop --show 0"), "{text}");
     let (done, text) = icecore(&server, &["erase", "--ns", "shop", "--list"]);
     assert!(done && text.contains(&id), "{text}");
     let (done, text) = icecore(&server, &["erase", "--ns", "shop", "--show", &id]);

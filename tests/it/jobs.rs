@@ -3,6 +3,7 @@
 use crate::{
     admin::icecore,
     harness::{TestServer, config, events},
+    process::run,
 };
 use icecore::maintenance::JOBS;
 use icecore_lake::clock::Clock;
@@ -176,7 +177,14 @@ async fn a_name_that_is_not_there_is_the_answer_and_no_failure_of_the_job() {
         assert_eq!(after.failures_in_a_row, 0, "{job}");
         assert!(after.last_run.is_none_or(|run| run.outcome != JobOutcome::Failed), "{before:?}");
         assert!(after.recent_runs.iter().all(|run| run.trigger != Some(JobTrigger::Hand)));
+        let named = ["--ns", "shop.example", "--table", "nothing", "--url", &server.url];
+        let output = run(&[&["jobs", "run", job][..], &named].concat(), &[], b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{job}: {told}");
+        assert!(told.contains("nothing") && output.stdout.is_empty(), "{job}: {told}");
     }
+    let (done, told) = icecore(&server, &["compact", "--ns", "shop.example", "--table", "nothing"]);
+    assert!(!done && told.contains("nothing"), "{told}");
     server.stop().await;
 }
 

@@ -42,6 +42,8 @@ pub(super) async fn run(config: &Config, command: &AuditEvents) -> Result<(), Cl
         let rows: Vec<Vec<String>> =
             audit.tables.iter().flat_map(|(name, table)| rows(name, table)).collect();
         say(&aligned(&["table", "of", "rows", "sum"], &rows))?;
+        let agreeing = audit.tables.iter().filter(|(_, table)| table.agrees);
+        agreeing.map(|(name, table)| agreement(name, table)).try_for_each(|text| say(&text))?;
     }
     if audit.agrees {
         return Ok(());
@@ -64,6 +66,16 @@ fn rows(name: &str, table: &TableAudit) -> Vec<Vec<String>> {
         row("table", table),
         row("expected", expected),
     ]
+}
+
+fn agreement(name: &str, table: &TableAudit) -> String {
+    let agrees = format!("table `{name}` agrees: acked + foreign - removed = log + table");
+    match table.begins {
+        true => format!(
+            "{agrees}; its sums begin with what is there now, since nothing tells what was there before"
+        ),
+        false => agrees,
+    }
 }
 
 fn disagreement(name: &str, table: &TableAudit) -> String {
