@@ -23,16 +23,18 @@ use axum::{
     response::Response,
 };
 use dedup::{DedupError, DedupExpiry};
+use icecore_lake::table::compaction::condition::PartitionCondition;
 use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
 };
 
-/// `POST /admin/jobs/{name}?namespace=&table=&dry_run=&wait=`: runs it now, and answers when it ended.
+/// `POST /admin/jobs/{name}?namespace=&table=&where=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
 /// # Errors
-/// 404 for a job that is not run by hand, and for a namespace or its table that is not there; 429 while
-/// another run goes on; 503 on a server that takes no events.
+/// 400 for a condition that does not read or that fits no table; 404 for a job that is not run by hand, and
+/// for a namespace or its table that is not there; 429 while another run goes on; 503 on a server that takes
+/// no events.
 pub async fn run(
     State(app): State<AppState>,
     Path(name): Path<String>,
@@ -66,9 +68,11 @@ where
     ApiError: From<J::Error>,
 {
     app.owner.check()?;
+    let condition = condition_of::<J>(asked)?;
     let namespace = asked.namespace.as_deref().map(parse_namespace).transpose()?;
     let levels = namespace.as_ref().map(guard::levels);
-    let request = RunRequest { levels, table: asked.table.clone(), dry_run: asked.dry_run };
+    let (table, dry_run) = (asked.table.clone(), asked.dry_run);
+    let request = RunRequest { levels, table, dry_run, condition };
     let answered = app.jobs.run_by_hand(job, request)?;
     if asked.wait == Some(false) {
         // The list of jobs and the log tell how it ended.
@@ -83,6 +87,27 @@ where
             "the server stops before the run has ended: run it again, and it goes on",
         )),
     }
+}
+
+/// The partitions that a run is about, where it is about some of them.
+fn condition_of<J: PlannedJob>(
+    asked: &JobParameters,
+) -> Result<Option<PartitionCondition>, ApiError> {
+    let Some(condition) = &asked.condition else { return Ok(None) };
+    if ![CompactNow::NAME, CompactDays::NAME].contains(&J::NAME) {
+        let text = format!(
+            "the job `{}` takes no condition on partitions: leave out `where`; `{}` and `{}` take one",
+            J::NAME,
+            CompactNow::NAME,
+            CompactDays::NAME
+        );
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
+    let parsed = PartitionCondition::parse(condition);
+    let parsed = parsed.map_err(|cause| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("query parameter `where`: {cause}"))
+    })?;
+    Ok(Some(parsed))
 }
 
 fn not_by_hand(name: &str) -> ApiError {
@@ -120,6 +145,10 @@ impl From<CompactionError> for ApiError {
         match cause {
             CompactionError::Catalog(cause) => cause.into(),
             CompactionError::Stopped => Self::new(ErrorCode::Unavailable, cause.to_string()),
+            CompactionError::Condition { table, source } => {
+                let text = format!("query parameter `where`: table `{table}`: {source}");
+                Self::new(ErrorCode::InvalidRequest, text)
+            }
             CompactionError::Scan(_)
             | CompactionError::Rewrite { .. }
             | CompactionError::Fault(_) => Self::internal(&cause),

@@ -19,8 +19,8 @@ use std::collections::BTreeSet;
 /// Longest condition, in characters.
 const CHARS_MAX: usize = 4096;
 /// What a condition may say, for whoever typed another one.
-const ALLOWED: &str = "allowed are partition columns with =, <>, <, <=, >, >=, IN, BETWEEN and IS NULL, AND, OR, NOT and \
-     parentheses, as in: type = 'a' AND dt >= '2026-11-01'";
+const ALLOWED: &str = "allowed are partition columns with =, <>, <, <=, >, >=, IN, BETWEEN and \
+     IS NULL, AND, OR, NOT and parentheses, as in: type = 'a' AND dt >= '2026-11-01'";
 
 /// Why a condition is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +119,8 @@ impl PartitionCondition {
 
 impl ConditionNode {
     fn negate(self) -> Self {
-        let negated = |parts: Vec<Self>| parts.into_iter().map(Self::negate).collect();
+        let negated =
+            |parts: Vec<Self>| -> Vec<Self> { parts.into_iter().map(Self::negate).collect() };
         match self {
             Self::All(parts) => Self::Any(negated(parts)),
             Self::Any(parts) => Self::All(negated(parts)),

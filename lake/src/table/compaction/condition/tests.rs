@@ -39,12 +39,12 @@ fn bound(condition: &str) -> Result<Filter, ConditionError> {
 
 #[test]
 fn a_condition_is_what_it_says_of_columns_and_partition_fields() {
-    let day = |kind, value| json!({ "type": kind, "term": { "type": "transform", "transform": "day", "term": "ts" }, "value": value });
+    let day = json!({ "type": "transform", "transform": "day", "term": "ts" });
     let filter = bound("type = 'it''s' AND dt >= '2026-11-01'").unwrap();
     let expected = json!({
         "type": "and",
         "left": { "type": "eq", "term": "type", "value": "it's" },
-        "right": day("gt-eq", "2026-11-01"),
+        "right": { "type": "gt-eq", "term": day, "value": "2026-11-01" },
     });
     assert_eq!(write(&filter), expected);
     let filter = bound("ts < '2026-11-01 12:00'").unwrap();
