@@ -17,6 +17,7 @@ pub mod obsolete;
 pub mod orphans;
 pub mod pace;
 pub mod planned;
+pub mod progress;
 mod record;
 pub mod retention;
 mod row_sums;

@@ -12,7 +12,7 @@ pub mod filter;
 pub(crate) mod fixture;
 pub mod json;
 pub mod manifests;
-mod prune;
+pub mod prune;
 mod range;
 #[cfg(test)]
 mod tests;

@@ -24,16 +24,18 @@ use axum::{
     response::Response,
 };
 use dedup::{DedupError, DedupExpiry};
+use icecore_lake::table::compaction::condition::PartitionCondition;
 use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
 };
 
-/// `POST /admin/jobs/{name}?namespace=&table=&dry_run=&wait=`: runs it now, and answers when it ended.
+/// `POST /admin/jobs/{name}?namespace=&table=&where=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
 /// # Errors
-/// 404 for a job that is not run by hand, and for a namespace or its table that is not there; 429 while
-/// another run goes on; 503 on a server that takes no events.
+/// 400 for a condition that does not read or that fits no table; 404 for a job that is not run by hand, and
+/// for a namespace or its table that is not there; 429 while another run goes on; 503 on a server that takes
+/// no events.
 pub async fn run(
     State(app): State<AppState>,
     caller: ChangeCaller,
@@ -69,9 +71,11 @@ where
     ApiError: From<J::Error>,
 {
     app.owner.check()?;
+    let condition = condition_of::<J>(asked)?;
     let namespace = asked.namespace.as_deref().map(parse_namespace).transpose()?;
     let levels = namespace.as_ref().map(guard::levels);
-    let request = RunRequest { levels, table: asked.table.clone(), dry_run: asked.dry_run };
+    let (table, dry_run) = (asked.table.clone(), asked.dry_run);
+    let request = RunRequest { levels, table, dry_run, condition };
     if asked.wait == Some(false) {
         // Nobody would be told of a name that is not there.
         request.check_names(&app.catalog).await?;
@@ -95,10 +99,32 @@ where
 
 /// A run as its record in the audit log names it.
 fn described(name: &str, asked: &JobParameters) -> String {
-    let named = [("namespace", &asked.namespace), ("table", &asked.table)].into_iter();
+    let named =
+        [("namespace", &asked.namespace), ("table", &asked.table), ("where", &asked.condition)].into_iter();
     let named = named.filter_map(|(key, value)| Some(format!(" {key}={}", value.as_ref()?)));
     let dry = asked.dry_run.then(|| " dry_run=true".to_owned());
     named.chain(dry).fold(name.to_owned(), |text, part| text + &part)
+}
+
+/// The partitions that a run is about, where it is about some of them.
+fn condition_of<J: PlannedJob>(
+    asked: &JobParameters,
+) -> Result<Option<PartitionCondition>, ApiError> {
+    let Some(condition) = &asked.condition else { return Ok(None) };
+    if ![CompactNow::NAME, CompactDays::NAME].contains(&J::NAME) {
+        let text = format!(
+            "the job `{}` takes no condition on partitions: leave out `where`; `{}` and `{}` take one",
+            J::NAME,
+            CompactNow::NAME,
+            CompactDays::NAME
+        );
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
+    let parsed = PartitionCondition::parse(condition);
+    let parsed = parsed.map_err(|cause| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("query parameter `where`: {cause}"))
+    })?;
+    Ok(Some(parsed))
 }
 
 fn not_by_hand(name: &str) -> ApiError {
@@ -136,6 +162,10 @@ impl From<CompactionError> for ApiError {
         match cause {
             CompactionError::Catalog(cause) => cause.into(),
             CompactionError::Stopped => Self::new(ErrorCode::Unavailable, cause.to_string()),
+            CompactionError::Condition { table, source } => {
+                let text = format!("query parameter `where`: table `{table}`: {source}");
+                Self::new(ErrorCode::InvalidRequest, text)
+            }
             CompactionError::Scan(_)
             | CompactionError::Rewrite { .. }
             | CompactionError::Fault(_) => Self::internal(&cause),

@@ -16,13 +16,13 @@ mod row_sums;
 mod step;
 
 use crate::{
-    maintenance::{planned::RunRequest, scope::tables_of},
+    maintenance::{planned::RunRequest, progress::RunProgress, scope::tables_of},
     tasks::{Job, Progress, Tasks},
 };
 use icecore_catalog::{
-    catalog::Catalog,
+    catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
-    scan::ScanError,
+    scan::{ScanError, filter::Filter},
     usage::UsageCounter,
 };
 use icecore_lake::{
@@ -32,7 +32,8 @@ use icecore_lake::{
     load::IngestLoad,
     table::{
         compaction::{
-            choice::{CompactionMode, CompactionRules},
+            choice::{CompactionMode, CompactionRules, reasons::ReasonCounts},
+            condition::{ConditionError, PartitionCondition},
             rewrite::RewriteError,
         },
         schema::TableIdent,
@@ -98,6 +99,15 @@ pub enum CompactionError {
         #[source]
         source: RewriteError,
     },
+    /// No table of the request has such partitions.
+    #[error("choose partitions of `{table}`")]
+    Condition {
+        /// One of the tables.
+        table: TableIdent,
+        /// Why.
+        #[source]
+        source: ConditionError,
+    },
     /// A planned fault of a test.
     #[error("compact a table")]
     Fault(#[from] io::Error),
@@ -130,13 +140,32 @@ pub struct CompactionRequest {
     pub dry_run: bool,
     /// Whether files of other engines stay as they are: they are merged by hand alone.
     pub leaves_foreign: bool,
+    /// Only these partitions.
+    pub condition: Option<PartitionCondition>,
+    /// Where it is told how far the run is.
+    pub progress: RunProgress,
 }
 
 impl CompactionRequest {
     /// What the job does.
     fn steady() -> Self {
-        let mode = CompactionMode::Steady;
-        Self { mode, levels: None, table: None, dry_run: false, leaves_foreign: true }
+        Self {
+            mode: CompactionMode::Steady,
+            levels: None,
+            table: None,
+            dry_run: false,
+            leaves_foreign: true,
+            condition: None,
+            progress: RunProgress::default(),
+        }
+    }
+
+    /// What rows of a table must meet, so that their partitions are of the request.
+    fn filter(&self, table: &TableIdent, loaded: &LoadedTable) -> Result<Filter, CompactionError> {
+        let Some(condition) = &self.condition else { return Ok(Filter::True) };
+        condition
+            .bind(&loaded.metadata)
+            .map_err(|source| CompactionError::Condition { table: table.clone(), source })
     }
 }
 
@@ -238,14 +267,22 @@ impl Compaction {
             ..JobReport::default()
         };
         let mut pace = self.pace(share);
-        for table in self.tables(request).await? {
-            let mut is_changed = false;
+        let tables = self.tables(request).await?;
+        request.progress.begin(tables.len());
+        let mut misfits = Vec::new();
+        for table in &tables {
+            let (mut is_changed, mut kept) = (false, ReasonCounts::new());
             for _ in 0..RUN_STEPS_MAX {
                 let apart = self.step_apart(table.clone(), request.clone(), since_ms, pace);
                 let (left, step) = apart.await?;
                 pace = left;
-                let step = match step {
+                let mut step = match step {
                     Err(cause) if self.ends_all(&cause) => return Err(cause),
+                    Err(cause @ CompactionError::Condition { .. }) => {
+                        let step = CompactionStep::skip(with_causes(&cause));
+                        misfits.push(cause);
+                        step
+                    }
                     Err(cause) => {
                         warn!(%table, error = &cause as &dyn Error, "a table is not compacted");
                         report.errors += 1;
@@ -254,14 +291,23 @@ impl Compaction {
                     Ok(step) => step,
                 };
                 is_changed |= 0 < step.files.before;
-                step.add_to(&mut report, &table);
+                // What stays is known after the last step.
+                kept = std::mem::take(&mut step.kept);
+                step.add_to(&mut report, table);
                 // What was lost to others is chosen anew as long as something was done, and others where
                 // files were found that are left alone.
                 if request.dry_run || (step.files.before == 0 && step.failed == 0) {
                     break;
                 }
             }
+            outcome::add_reasons(&mut report.kept, table, &kept);
             report.tables += u64::from(is_changed);
+            request.progress.end_table();
+        }
+        if misfits.len() == tables.len()
+            && let Some(cause) = misfits.pop()
+        {
+            return Err(cause);
         }
         report.skipped.sort();
         report.skipped.dedup();
@@ -299,7 +345,7 @@ impl Compaction {
     /// The tables of the request, those of the service alone unless one is named.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
         let CompactionRequest { levels, table, dry_run, .. } = request.clone();
-        tables_of(&self.0.catalog, &RunRequest { levels, table, dry_run }).await
+        tables_of(&self.0.catalog, &RunRequest { levels, table, dry_run, condition: None }).await
     }
 
     fn pace(&self, share: f64) -> WorkPace {

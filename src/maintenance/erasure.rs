@@ -318,7 +318,7 @@ impl Erasures {
         &self,
         levels: &[String],
     ) -> Result<(Vec<(TableIdent, LoadedTable)>, Vec<String>), EraseError> {
-        let request = RunRequest { levels: Some(levels.to_vec()), table: None, dry_run: false };
+        let request = RunRequest { levels: Some(levels.to_vec()), ..RunRequest::default() };
         let catalog = &self.parts.catalog;
         let (mut own, mut others) = (Vec::new(), Vec::new());
         let names = match tables_of(catalog, &request).await {

@@ -11,11 +11,14 @@ use crate::{
     cron::CronTimes,
     maintenance::{
         JobRegistry,
+        compaction::CompactionError,
+        progress::RunProgress,
         record::{self, JobRecord, RunSpan},
         scope::tables_of,
     },
 };
 use icecore_catalog::{catalog::Catalog, error::CatalogError, usage::UsageCounter};
+use icecore_lake::table::compaction::condition::PartitionCondition;
 use icecore_schemas::jobs::{JobReport, JobTrigger};
 use runner::PlannedRunner;
 use std::{error::Error, sync::Arc, time::Duration};
@@ -31,11 +34,13 @@ pub struct RunRequest {
     pub table: Option<String>,
     /// Whether to tell what would be done, and change nothing.
     pub dry_run: bool,
+    /// Only these partitions, of a job that heeds it.
+    pub condition: Option<PartitionCondition>,
 }
 
 impl RunRequest {
     fn names_something(&self) -> bool {
-        self.levels.is_some() || self.table.is_some()
+        self.levels.is_some() || self.table.is_some() || self.condition.is_some()
     }
 
     /// Looks whether the namespace is there, and the table in it, for whoever does not wait for the run's
@@ -143,18 +148,24 @@ impl JobRegistry {
         job: &J,
         request: &RunRequest,
     ) -> Result<JobReport, J::Error> {
-        let counter = UsageCounter::default();
+        let (counter, progress) = (UsageCounter::default(), RunProgress::default());
         let with_usage =
             |report: JobReport| JobReport { usage: record::usage_of(&counter), ..report };
+        let shown = progress.clone();
+        self.record(J::NAME, |record| record.show(shown));
+        let run = progress.told(counter.measure(job.run(request)));
         if request.dry_run {
-            return counter.measure(job.run(request)).await.map(with_usage);
+            let ended = run.await.map(with_usage);
+            self.record(J::NAME, JobRecord::hide);
+            return ended;
         }
         let (started_ms, began_ms) = (self.inner.clock.now_ms(), self.inner.clock.passed_ms());
         self.record(J::NAME, |record| record.begin_by_hand(started_ms));
-        let ended = counter.measure(job.run(request)).await.map(with_usage);
+        let ended = run.await.map(with_usage);
+        self.record(J::NAME, JobRecord::hide);
         let told = ended.as_ref().map_err(|cause| cause as &(dyn Error + 'static));
         // It is the answer to a name that was mistyped, and says nothing of the job.
-        if told.is_err_and(|cause| request.names_something() && is_missing_name(cause)) {
+        if told.is_err_and(|cause| request.names_something() && is_of_request(cause)) {
             self.record(J::NAME, JobRecord::leave_by_hand);
             return ended;
         }
@@ -205,12 +216,15 @@ impl JobRegistry {
     }
 }
 
-/// Whether a run failed because a namespace or table is not there.
-fn is_missing_name(cause: &(dyn Error + 'static)) -> bool {
+/// Whether a run failed because a namespace or table is not there, or has no such partitions.
+fn is_of_request(cause: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(cause), |cause| (*cause).source()).any(|cause| {
         matches!(
             cause.downcast_ref::<CatalogError>(),
             Some(CatalogError::NoSuchNamespace(_) | CatalogError::NoSuchTable(_))
+        ) || matches!(
+            cause.downcast_ref::<CompactionError>(),
+            Some(CompactionError::Condition { .. })
         )
     })
 }

@@ -1,6 +1,9 @@
 //! What is known of one job: when it runs next, and how its last runs ended.
 
-use crate::{maintenance::JobLine, tasks::Progress};
+use crate::{
+    maintenance::{JobLine, progress::RunProgress},
+    tasks::Progress,
+};
 use icecore_catalog::{
     error::with_causes,
     usage::{ResourceUsage, UsageCounter},
@@ -25,6 +28,8 @@ pub(super) struct JobRecord {
     running_since_ms: Option<i64>,
     /// Since when a run by hand goes on.
     hand_since_ms: Option<i64>,
+    /// How far a run by hand is, also a dry one.
+    progress: Option<RunProgress>,
     /// The times at which it runs; empty for none.
     cron: String,
     next_run_ms: Option<i64>,
@@ -45,6 +50,7 @@ impl JobRecord {
             is_elsewhere: false,
             running_since_ms: None,
             hand_since_ms: None,
+            progress: None,
             cron: String::new(),
             next_run_ms: None,
             failures_in_a_row: 0,
@@ -106,6 +112,16 @@ impl JobRecord {
         self.hand_since_ms = Some(now_ms);
     }
 
+    /// Somebody may ask how far a run by hand is.
+    pub(super) fn show(&mut self, progress: RunProgress) {
+        self.progress = Some(progress);
+    }
+
+    /// That run has ended.
+    pub(super) fn hide(&mut self) {
+        self.progress = None;
+    }
+
     /// The run by hand was of nothing that is there, and is none.
     pub(super) fn leave_by_hand(&mut self) {
         self.hand_since_ms = None;
@@ -149,6 +165,7 @@ impl JobRecord {
             is_leased: line.is_leased,
             is_elsewhere: self.is_elsewhere,
             running_since_ms: self.hand_since_ms.or(self.running_since_ms),
+            progress: self.progress.as_ref().and_then(RunProgress::read),
             next_run_ms: self.next_run_ms,
             failures_in_a_row: self.failures_in_a_row,
             last_run: self.last.clone(),
@@ -252,6 +269,10 @@ fn kept_of(report: &JobReport) -> JobReport {
         skipped,
         copied_files: report.copied_files,
         not_copied: report.not_copied.iter().take(SKIPPED_MAX).cloned().collect(),
+        merged: report.merged.iter().take(SKIPPED_MAX).cloned().collect(),
+        kept: report.kept.iter().take(SKIPPED_MAX).cloned().collect(),
+        partitions: Vec::new(),
+        partitions_more: 0,
     }
 }
 

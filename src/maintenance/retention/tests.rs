@@ -278,7 +278,7 @@ async fn a_run_is_about_the_namespace_and_table_that_it_names() {
     let of = |table: &str| RunRequest {
         levels: Some(vec!["b".to_owned()]),
         table: Some(table.to_owned()),
-        dry_run: false,
+        ..everything()
     };
     assert_eq!(run(&job, of("dead_letters")).await.tables, 0);
     assert_eq!(run(&job, of("events")).await.tables, 1);
