@@ -1,16 +1,22 @@
 //! The place in a statement that an error is about, for a person to see.
 
-use crate::cli::{CliError, client::ClientError};
+use crate::cli::{CliError, client::ClientError, sql::text::printable_lines};
 
 /// How much of a long line is shown on either side of the place.
 const SHOWN_MAX: usize = 60;
 
-/// The error with the statement's line under it and a mark below the place, where it names one.
+/// The error with the statement's line under it and a mark below the place, where it names one. What it
+/// quotes of the data is no command to the terminal.
 pub(super) fn pointed(problem: CliError, sql: &str) -> CliError {
     match problem {
-        CliError::Client(ClientError::Refused { status, text, place: Some(place) }) => {
-            let shown = shown(sql, place).map_or_else(String::new, |shown| format!("\n{shown}"));
-            ClientError::Refused { status, text: text + &shown, place: None }.into()
+        CliError::Client(ClientError::Refused { status, text, place }) => {
+            let shown = place.and_then(|place| shown(sql, place));
+            let shown = shown.map_or_else(String::new, |shown| format!("\n{shown}"));
+            let text = printable_lines(&text) + &shown;
+            ClientError::Refused { status, text, place: None }.into()
+        }
+        CliError::Client(ClientError::Failed(text)) => {
+            ClientError::Failed(printable_lines(&text)).into()
         }
         problem => problem,
     }

@@ -14,3 +14,12 @@ fn the_mark_is_under_the_place() {
     assert_eq!(line.chars().nth(mark.chars().count() - 1), Some('z'), "{text}");
     assert_eq!(shown("SELECT", (3, 1)), None);
 }
+
+#[test]
+fn what_an_error_quotes_of_the_data_cannot_drive_the_terminal() {
+    let text = "cannot cast `\u{1b}[2J` to bigint\nin `x`".to_owned();
+    let problem = ClientError::Refused { status: 400, text, place: Some((1, 8)) }.into();
+    let expected = "400: cannot cast `\\u{1b}[2J` to bigint\nin `x`\n  SELECT x\n         ^";
+    let CliError::Client(told) = pointed(problem, "SELECT x") else { unreachable!() };
+    assert_eq!(told.to_string(), expected);
+}
