@@ -23,3 +23,17 @@ fn what_an_error_quotes_of_the_data_cannot_drive_the_terminal() {
     let CliError::Client(told) = pointed(problem, "SELECT x") else { unreachable!() };
     assert_eq!(told.to_string(), expected);
 }
+
+#[test]
+fn a_name_that_is_refused_is_marked_where_the_statement_has_it_once() {
+    let check = |text: &str, sql: &str, expected| {
+        assert_eq!(place_of_name(text, sql), expected, "{text} in {sql}");
+    };
+    check("there is no column `typ`", "SELECT 1,\n  typ FROM events", Some((2, 3)));
+    check("there is no column `typ`", "SELECT Typ, type FROM events", Some((1, 8)));
+    check("there is no column `typ`", "SELECT typ, typ FROM events", None);
+    check("there is no column `typ`", "SELECT type FROM events", None);
+    check("there is no column `ö`", "SELECT 'ü', ö FROM events", Some((1, 13)));
+    check("division by zero", "SELECT 1/0", None);
+    check("an empty name ``", "SELECT 1", None);
+}
