@@ -87,7 +87,7 @@ pub(super) async fn run(client: &ServerClient, command: &SqlCommand) -> Result<(
         }
         for sql in &statements {
             // Who ends one statement wants no further one.
-            if !prompt.statement(sql).await {
+            if !prompt.statement(sql, prompt.style).await {
                 break;
             }
         }
@@ -159,10 +159,10 @@ impl<'a> Prompt<'a> {
                 remark(&format!("the time of statements is {shown}"));
             }
             MetaCommand::Tables => {
-                self.statement("SHOW TABLES").await;
+                self.statement("SHOW TABLES", self.list_style()).await;
             }
             MetaCommand::Columns(table) => {
-                self.statement(&format!("DESCRIBE {table}")).await;
+                self.statement(&format!("DESCRIBE {table}"), self.list_style()).await;
             }
             MetaCommand::Namespaces => self.list_namespaces().await?,
             MetaCommand::Namespace(name) => self.go_to(name).await,
@@ -192,20 +192,25 @@ impl<'a> Prompt<'a> {
         }
     }
 
+    /// How a list is shown that a person wants whole.
+    fn list_style(&self) -> ScreenStyle {
+        ScreenStyle { is_list: true, ..self.style }
+    }
+
     /// Runs a statement and prints its answer or error; false when Ctrl-C ended it.
-    async fn statement(&self, sql: &str) -> bool {
+    async fn statement(&self, sql: &str, style: ScreenStyle) -> bool {
         let started = Instant::now();
         let (client, command) = (self.client, &self.command);
         let screen_width = screen::width().filter(|_| command.format() == PrintFormat::Table);
         let printed = async {
             let Some(width) = screen_width else {
                 print_answer(client, command, sql).await?;
-                if !self.style.hides_time {
+                if !style.hides_time {
                     remark(&format!("({} ms)", started.elapsed().as_millis()));
                 }
                 return Ok::<(), CliError>(());
             };
-            screen::show(client, command, sql, self.style, width).await
+            screen::show(client, command, sql, style, width).await
         };
         let ended = screen::unless_interrupted(Box::pin(printed)).await;
         let is_whole = ended.is_some();

@@ -14,8 +14,10 @@ use bytes::Bytes;
 use icecore_engine::output::type_name;
 use std::collections::VecDeque;
 
-/// Rows that are shown at the beginning, and as many at the end.
+/// Rows of an answer that are shown at its beginning, and as many at its end.
 pub(super) const ROWS_SHOWN_MAX: usize = 20;
+/// The same of a list that a person wants whole, such as the columns of a table.
+pub(super) const ROWS_LISTED_MAX: usize = 10_000;
 /// Characters of a value that are kept.
 const VALUE_LETTERS_MAX: usize = 10_000;
 
@@ -44,7 +46,8 @@ impl ShownRows {
         self.count - self.first.len() - self.last.len()
     }
 
-    fn push(&mut self, batch: &RecordBatch) -> Result<(), CliError> {
+    /// Keeps what is shown where `ends` rows are, at either end.
+    fn push(&mut self, batch: &RecordBatch, ends: usize) -> Result<(), CliError> {
         let options = FormatOptions::new().with_null("NULL");
         let columns = batch.columns().iter();
         let columns: Vec<_> = columns
@@ -58,11 +61,11 @@ impl ShownRows {
         };
         let rows = batch.num_rows();
         self.count += rows;
-        let first = rows.min(ROWS_SHOWN_MAX - self.first.len());
+        let first = rows.min(ends - self.first.len());
         self.first.extend((0..first).map(texts));
         // Of a batch no more than the last rows can be among the last ones of the answer.
-        for row in first.max(rows.saturating_sub(ROWS_SHOWN_MAX))..rows {
-            if self.last.len() == ROWS_SHOWN_MAX {
+        for row in first.max(rows.saturating_sub(ends))..rows {
+            if self.last.len() == ends {
                 self.last.pop_front();
             }
             self.last.push_back(texts(row));
@@ -72,13 +75,20 @@ impl ShownRows {
 }
 
 /// Reads an Arrow stream as it comes and keeps what is shown of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RowReader {
     decoder: StreamDecoder,
     rows: ShownRows,
+    /// How many rows are kept at either end.
+    ends: usize,
 }
 
 impl RowReader {
+    /// A reader that keeps so many rows at either end.
+    pub(super) fn new(ends: usize) -> Self {
+        Self { decoder: StreamDecoder::new(), rows: ShownRows::default(), ends }
+    }
+
     /// Takes the next bytes of the stream.
     ///
     /// # Errors
@@ -87,7 +97,7 @@ impl RowReader {
         let mut bytes = Buffer::from(bytes);
         while !bytes.is_empty() {
             if let Some(batch) = self.decoder.decode(&mut bytes)? {
-                self.rows.push(&batch)?;
+                self.rows.push(&batch, self.ends)?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::cli::{
         SqlCommand,
         answer::AnswerReader,
         box_table,
-        rows::{RowReader, ShownRows},
+        rows::{ROWS_LISTED_MAX, ROWS_SHOWN_MAX, RowReader, ShownRows},
     },
 };
 use std::{
@@ -30,6 +30,8 @@ pub(super) struct ScreenStyle {
     pub(super) is_expanded: bool,
     /// Without the time that a statement took.
     pub(super) hides_time: bool,
+    /// With the rows in the middle.
+    pub(super) is_list: bool,
 }
 
 /// How wide the terminal on stdout is; none if there is none.
@@ -54,7 +56,8 @@ pub(super) async fn show(
     width: usize,
 ) -> Result<(), CliError> {
     let started = Instant::now();
-    let rows = read(client, command, sql).await?;
+    let ends = if style.is_list { ROWS_LISTED_MAX } else { ROWS_SHOWN_MAX };
+    let rows = read(client, command, sql, ends).await?;
     let time = (!style.hides_time).then(|| started.elapsed());
     say(&match style.is_expanded {
         true => box_table::expanded(&rows, width, time),
@@ -85,13 +88,14 @@ async fn read(
     client: &ServerClient,
     command: &SqlCommand,
     sql: &str,
+    ends: usize,
 ) -> Result<ShownRows, CliError> {
     let count = AtomicUsize::new(0);
     let reading = async {
         let accept = command.format().accept();
         let as_of = command.as_of.as_deref();
         let mut answer = AnswerReader::open(client, &command.ns, sql, as_of, accept).await?;
-        let mut rows = RowReader::default();
+        let mut rows = RowReader::new(ends);
         while let Some(bytes) = answer.next().await? {
             rows.push(bytes)?;
             count.store(rows.count(), Ordering::Relaxed);

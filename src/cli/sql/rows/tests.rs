@@ -19,7 +19,7 @@ fn stream(batches: &[RecordBatch]) -> Vec<u8> {
 
 /// The stream comes in pieces of so many bytes.
 fn read(stream: &[u8], piece: usize) -> Result<ShownRows, CliError> {
-    let mut reader = RowReader::default();
+    let mut reader = RowReader::new(ROWS_SHOWN_MAX);
     for bytes in stream.chunks(piece) {
         reader.push(Bytes::copy_from_slice(bytes))?;
     }
