@@ -69,7 +69,7 @@ fn weight(parameter: &str) -> f32 {
 /// `is_told` says that its reader learns of the error; any other breaks off.
 #[must_use]
 pub fn compressed(pieces: AnswerPieces, coding: AnswerCoding, is_told: bool) -> AnswerPieces {
-    let start = Some((pieces, Compressor::new(coding)));
+    let start = Some((pieces, AnswerCompressor::new(coding)));
     let pieces = stream::unfold(start, move |state| async move {
         let (mut pieces, compressor) = state?;
         let mut compressor = match compressor {
@@ -114,12 +114,12 @@ fn failed(cause: &io::Error) -> AnswerPiece {
 }
 
 /// Compresses into memory.
-enum Compressor {
+enum AnswerCompressor {
     Gzip(GzEncoder<Vec<u8>>),
     Zstd(zstd::Encoder<'static, Vec<u8>>),
 }
 
-impl Compressor {
+impl AnswerCompressor {
     fn new(coding: AnswerCoding) -> io::Result<Self> {
         Ok(match coding {
             AnswerCoding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), Compression::fast())),

@@ -95,7 +95,7 @@ struct TableNames {
 
 /// What the prompt completes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct PromptHelper {
+pub(super) struct PromptNames {
     /// In the order of schema and name.
     tables: Vec<TableNames>,
     /// The lines of the statement before the one that is typed.
@@ -108,7 +108,7 @@ struct NameRows {
     rows: Vec<(String, String, String)>,
 }
 
-impl PromptHelper {
+impl PromptNames {
     /// The names that a namespace has now; no names when the server takes too long to list them.
     ///
     /// # Errors
@@ -232,7 +232,7 @@ fn quoted(name: &str) -> String {
     if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-impl Completer for PromptHelper {
+impl Completer for PromptNames {
     type Candidate = String;
 
     fn complete(
@@ -245,15 +245,15 @@ impl Completer for PromptHelper {
     }
 }
 
-impl Hinter for PromptHelper {
+impl Hinter for PromptNames {
     type Hint = String;
 }
 
-impl Highlighter for PromptHelper {}
+impl Highlighter for PromptNames {}
 
-impl Validator for PromptHelper {}
+impl Validator for PromptNames {}
 
-impl Helper for PromptHelper {}
+impl Helper for PromptNames {}
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use crate::{
         complain, remark, say,
         sql::{
             PrintFormat, SqlCommand,
-            completion::PromptHelper,
+            completion::PromptNames,
             meta_command::{self, MetaCommand},
             pointer, print_answer,
             screen::{self, ScreenStyle},
@@ -32,12 +32,12 @@ use tokio::time::Instant;
 const HISTORY_MAX: usize = 1_000;
 
 /// What a prompt remembers between two statements.
-struct Prompt<'a> {
+struct SqlPrompt<'a> {
     client: &'a ServerClient,
     /// With the namespace that statements go to now.
     command: SqlCommand,
     style: ScreenStyle,
-    editor: Editor<PromptHelper, DefaultHistory>,
+    editor: Editor<PromptNames, DefaultHistory>,
     /// None for a user without a folder: then nothing is kept.
     history: Option<PathBuf>,
 }
@@ -47,11 +47,11 @@ struct Prompt<'a> {
 /// # Errors
 /// [`CliError::Io`] of the terminal.
 pub(super) async fn run(client: &ServerClient, command: &SqlCommand) -> Result<(), CliError> {
-    let mut prompt = Prompt::open(client, command)?;
+    let mut prompt = SqlPrompt::open(client, command)?;
     remark(&format!("icecore {}; \\? for help, \\q to leave", env!("CARGO_PKG_VERSION")));
     // Where there is no such namespace or no server, a person wants to know it now.
     if let Err(problem) = prompt.learn_names().await {
-        complain(&problem);
+        tell(problem, "");
     }
     let mut typed = String::new();
     loop {
@@ -98,11 +98,11 @@ pub(super) async fn run(client: &ServerClient, command: &SqlCommand) -> Result<(
     }
 }
 
-impl<'a> Prompt<'a> {
+impl<'a> SqlPrompt<'a> {
     fn open(client: &'a ServerClient, command: &SqlCommand) -> Result<Self, CliError> {
         let mut editor =
             Editor::with_config(editor_config().map_err(terminal)?).map_err(terminal)?;
-        editor.set_helper(Some(PromptHelper::default()));
+        editor.set_helper(Some(PromptNames::default()));
         let history = user_folder().map(|folder| folder.join("sql-history"));
         if let Some(file) = &history {
             // The history is a convenience: without it the prompt works all the same.
@@ -135,7 +135,7 @@ impl<'a> Prompt<'a> {
 
     /// Asks for the names that completion offers in the namespace of now.
     async fn learn_names(&mut self) -> Result<(), CliError> {
-        let learned = PromptHelper::of(self.client, &self.command.ns);
+        let learned = PromptNames::of(self.client, &self.command.ns);
         if let Some(helper) = screen::unless_interrupted(learned).await {
             self.editor.set_helper(Some(helper?));
         }
@@ -177,7 +177,7 @@ impl<'a> Prompt<'a> {
                 let names = names.iter().map(|name| printable(name));
                 say(&names.collect::<Vec<_>>().join("\n"))?;
             }
-            Some(Err(problem)) => complain(&problem),
+            Some(Err(problem)) => tell(problem, ""),
             None => (),
         }
         Ok(())
@@ -187,7 +187,7 @@ impl<'a> Prompt<'a> {
     async fn go_to(&mut self, namespace: String) {
         let before = std::mem::replace(&mut self.command.ns, namespace);
         if let Err(problem) = self.learn_names().await {
-            complain(&problem);
+            tell(problem, "");
             self.command.ns = before;
         }
     }
@@ -215,10 +215,15 @@ impl<'a> Prompt<'a> {
         let ended = screen::unless_interrupted(Box::pin(printed)).await;
         let is_whole = ended.is_some();
         if let Some(Err(problem)) = ended {
-            complain(&pointer::pointed(problem, sql));
+            tell(problem, sql);
         }
         is_whole
     }
+}
+
+/// Prints why a statement failed.
+fn tell(problem: CliError, sql: &str) {
+    complain(&pointer::pointed(problem, sql));
 }
 
 fn editor_config() -> Result<Config, ReadlineError> {

@@ -1,10 +1,10 @@
 use super::*;
 
-fn helper() -> PromptHelper {
+fn helper() -> PromptNames {
     let row = |schema: &str, table: &str, column: &str| {
         (schema.to_owned(), table.to_owned(), column.to_owned())
     };
-    PromptHelper::with(vec![
+    PromptNames::with(vec![
         row("shop", "dead_letters", "reason"),
         row("shop", "events", "seq"),
         row("shop", "events", "type"),
