@@ -3,7 +3,7 @@
 use crate::cli::{
     CliError,
     client::ServerClient,
-    sql::{ask, meta_command},
+    sql::{ask, meta_command, text::printable},
 };
 use rustyline::{
     Context, Helper, completion::Completer, highlight::Highlighter, hint::Hinter,
@@ -130,7 +130,12 @@ impl PromptNames {
 
     fn with(rows: Vec<(String, String, String)>) -> Self {
         let mut tables: Vec<TableNames> = Vec::new();
+        // A name that a terminal cannot show as it is can be neither offered nor typed.
+        let is_shown = |name: &String| printable(name) == *name;
         for (schema, name, column) in rows {
+            if ![&schema, &name, &column].into_iter().all(is_shown) {
+                continue;
+            }
             match tables.last_mut() {
                 Some(table) if table.schema == schema && table.name == name => {
                     table.columns.push(column);

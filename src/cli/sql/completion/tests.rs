@@ -9,6 +9,7 @@ fn helper() -> PromptNames {
         row("shop", "events", "seq"),
         row("shop", "events", "type"),
         row("shop", "events", "odd name"),
+        row("shop", "events", "bell\u{7}"),
         row("system", "audit", "principal"),
     ])
 }
