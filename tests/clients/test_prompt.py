@@ -155,11 +155,15 @@ def test_the_history_is_of_the_user_and_outlives_a_killed_prompt(shop, tmp_path)
     terminal = Terminal(shop, tmp_path)
     terminal.ask("SELECT 20 + 22 AS n;", r"\| +42 ")
     terminal.ask(" SELECT 'secret' AS n;", r"\| secret ")
+    # Only its first line begins with a blank, and all of it is kept nowhere.
+    terminal.ask(" SELECT 'hidden'", r"\.\.\.> ")
+    terminal.ask("AS n;", r"\| hidden ")
     terminal.close()
     history = tmp_path / "data" / "icecore" / "sql-history"
     assert history.stat().st_mode & 0o777 == 0o600
     assert history.parent.stat().st_mode & 0o777 == 0o700
-    assert "20 + 22" in history.read_text() and "secret" not in history.read_text()
+    assert "20 + 22" in history.read_text()
+    assert not re.search("secret|hidden", history.read_text())
     terminal = Terminal(shop, tmp_path)
     assert terminal.ask("\x1b[A", r"\| +42 ")
     terminal.close()

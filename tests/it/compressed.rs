@@ -171,8 +171,10 @@ async fn a_file_that_breaks_off_says_what_was_sent_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_compressed_as_their_readers_ask() {
     let server = TestServer::start().await;
-    assert_eq!(server.ingest(&events(0..2_000)).await.0, 200);
-    let sql = "SELECT id, type, data FROM events ORDER BY seq";
+    assert_eq!(server.ingest(&events(0..1)).await.0, 200);
+    // Batches of a table may be cut in another way the next time, and then an Arrow stream has other bytes.
+    let rows: Vec<String> = (0..500).map(|n| format!("({n}, 'Order.placed')")).collect();
+    let sql = format!("SELECT * FROM (VALUES {}) AS v(n, kind) ORDER BY n", rows.join(", "));
     let ask = async |media: &str, accepted: &str| {
         let request = server.http.post(format!("{}/v1/shop.example/sql", server.url));
         let request = request.header("accept", media).header("accept-encoding", accepted);

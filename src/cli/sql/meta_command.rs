@@ -9,7 +9,7 @@ pub(super) const HELP: &str = r"Statements end with `;` and may have several lin
   \x            rows as blocks of lines, or as a table again
   \timing       shows or hides the time of statements
   \q            ends; so do `exit`, `quit` and Ctrl-D
-Tab completes keywords, tables and columns. A line that begins with a blank is not kept in the history.";
+Tab completes keywords, tables and columns. What begins with a blank is not kept in the history.";
 
 /// The commands, for completion.
 pub(super) const NAMES: &[&str] = &["\\?", "\\d", "\\dt", "\\ns", "\\q", "\\timing", "\\x"];

@@ -54,6 +54,8 @@ pub(super) async fn run(client: &ServerClient, command: &SqlCommand) -> Result<(
         tell(problem, "");
     }
     let mut typed = String::new();
+    // What a person begins with a blank is kept nowhere, whatever its further lines begin with.
+    let mut is_kept = true;
     loop {
         let line = match prompt.line(&typed) {
             Ok(line) => line,
@@ -65,6 +67,7 @@ pub(super) async fn run(client: &ServerClient, command: &SqlCommand) -> Result<(
             Err(problem) => return Err(terminal(problem)),
         };
         if typed.is_empty() {
+            is_kept = !line.starts_with(char::is_whitespace);
             match meta_command::parse(&line) {
                 Ok(None) => (),
                 Ok(Some(MetaCommand::Quit)) => return Ok(()),
@@ -81,13 +84,14 @@ pub(super) async fn run(client: &ServerClient, command: &SqlCommand) -> Result<(
             }
         }
         typed.push_str(&line);
-        let SqlScript { statements, rest } = script::split(&typed);
-        if !statements.is_empty() {
+        let SqlScript { statements, mut rest } = script::split(&typed);
+        if is_kept && !statements.is_empty() {
             prompt.remember(&typed);
         }
         for sql in &statements {
-            // Who ends one statement wants no further one.
+            // Who ends one statement wants no further one, nor the beginning of one.
             if !prompt.statement(sql, prompt.style).await {
+                rest.clear();
                 break;
             }
         }
@@ -100,8 +104,9 @@ pub(super) async fn run(client: &ServerClient, command: &SqlCommand) -> Result<(
 
 impl<'a> SqlPrompt<'a> {
     fn open(client: &'a ServerClient, command: &SqlCommand) -> Result<Self, CliError> {
-        let mut editor =
-            Editor::with_config(editor_config().map_err(terminal)?).map_err(terminal)?;
+        let config = editor_config().map_err(terminal)?;
+        let mut editor: Editor<PromptNames, DefaultHistory> =
+            Editor::with_config(config).map_err(terminal)?;
         editor.set_helper(Some(PromptNames::default()));
         let history = user_folder().map(|folder| folder.join("sql-history"));
         if let Some(file) = &history {
