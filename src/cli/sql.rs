@@ -229,7 +229,8 @@ async fn print_answer(
 ) -> Result<(), CliError> {
     if command.format() == PrintFormat::Table {
         if let Some(width) = screen::width() {
-            return screen::show(client, command, sql, ScreenStyle::default(), width).await;
+            let style = ScreenStyle::default();
+            return Box::pin(screen::show(client, command, sql, style, width)).await;
         }
         let accept = command.format().accept();
         let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;

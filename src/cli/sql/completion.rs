@@ -119,7 +119,7 @@ impl PromptNames {
              WHERE table_schema <> 'information_schema' \
              ORDER BY table_schema, table_name, ordinal_position LIMIT {NAMES_MAX}"
         );
-        let asked = ask(client, namespace, &sql, None, "application/json");
+        let asked = Box::pin(ask(client, namespace, &sql, None, "application/json"));
         let Ok(answer) = tokio::time::timeout(NAMES_WAIT_MAX, asked).await else {
             return Ok(Self::default());
         };

@@ -141,7 +141,7 @@ impl<'a> SqlPrompt<'a> {
     /// Asks for the names that completion offers in the namespace of now.
     async fn learn_names(&mut self) -> Result<(), CliError> {
         let learned = PromptNames::of(self.client, &self.command.ns);
-        if let Some(helper) = screen::unless_interrupted(learned).await {
+        if let Some(helper) = screen::unless_interrupted(Box::pin(learned)).await {
             self.editor.set_helper(Some(helper?));
         }
         Ok(())
@@ -177,7 +177,7 @@ impl<'a> SqlPrompt<'a> {
 
     async fn list_namespaces(&self) -> Result<(), CliError> {
         let listed = admin::namespace_names(self.client);
-        match screen::unless_interrupted(listed).await {
+        match screen::unless_interrupted(Box::pin(listed)).await {
             Some(Ok(names)) => {
                 let names = names.iter().map(|name| printable(name));
                 say(&names.collect::<Vec<_>>().join("\n"))?;
