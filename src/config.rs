@@ -8,7 +8,7 @@ pub mod access;
 mod catalog;
 pub mod compaction;
 pub mod cron;
-mod environment;
+pub mod environment;
 mod file;
 pub(crate) mod folder;
 pub mod logging;

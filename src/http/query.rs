@@ -1,7 +1,11 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
 use crate::http::{
-    AppState, body, error::ApiError, guard::CatalogNamespace, namespaces, parse_namespace,
+    AppState, body,
+    compression::{AnswerCoding, compressed},
+    error::ApiError,
+    guard::CatalogNamespace,
+    namespaces, parse_namespace,
 };
 use axum::{
     body::Body,
@@ -86,10 +90,19 @@ pub async fn query(
     };
     let errors = error_place(&headers);
     let pieces = encode(answer, format, errors, move || started.elapsed()).await.map_err(failed)?;
+    // A Parquet file is compressed within.
+    let coding = AnswerCoding::of(&headers).filter(|_| format != OutputFormat::Parquet);
+    let pieces = match coding {
+        Some(coding) => compressed(pieces, coding, errors.is_told(format)),
+        None => pieces,
+    };
     let frames = frames(pieces, format, errors);
     let mut response = Body::new(StreamBody::new(frames)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    if let Some(coding) = coding {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
     if errors == ErrorPlace::Trailer {
         headers.insert(header::TRAILER, OUTCOME.into());
     }

@@ -195,6 +195,26 @@ async fn parquet_waits_for_its_first_row_group() {
     assert_eq!(error.to_string(), "too long");
 }
 
+#[tokio::test]
+async fn the_first_rows_of_every_format_come_before_the_last_are_there() {
+    // As many rows as a row group of Parquet has.
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..131_072));
+    let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+    for format in [
+        OutputFormat::Json,
+        OutputFormat::Ndjson,
+        OutputFormat::Csv,
+        OutputFormat::ArrowStream,
+        OutputFormat::Parquet,
+    ] {
+        let batches = stream::iter([Ok(batch.clone())]).chain(stream::pending()).boxed();
+        let answer = QueryAnswer { schema: batch.schema(), batches, snapshot: None };
+        let mut pieces = encode(answer, format, ErrorPlace::Body, || Duration::ZERO).await.unwrap();
+        let Some(AnswerPiece::Bytes(bytes)) = pieces.next().await else { unreachable!() };
+        assert!(1_000 < bytes.len(), "{format:?}: {} bytes", bytes.len());
+    }
+}
+
 fn read_parquet(bytes: Vec<u8>) -> ParquetRecordBatchReaderBuilder<Bytes> {
     ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap()
 }
