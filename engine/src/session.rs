@@ -1,4 +1,4 @@
-//! A DataFusion session for one query: this namespace's tables and nothing else.
+//! A DataFusion session for one query: the tables of its view and nothing else.
 //!
 //! What costs time to set up (functions, optimizer rules) is made once and shared; what a query may
 //! see is made for each query.
@@ -13,21 +13,23 @@ use crate::{
     counts::FileCounts,
     draws,
     error::SqlError,
-    functions, percentile, plain,
+    functions,
+    metadata_tables::MetadataProvider,
+    percentile, plain,
     provider::ViewTable,
     pushdown, replacement,
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
+    schemas::NamespaceSchema,
     sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
-    view::{ServiceTableView, TableView, View},
+    view::{NamespaceView, ServiceTableView, TableView, View},
 };
 use datafusion::{
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-        MemorySchemaProvider, SchemaProvider,
     },
     error::DataFusionError,
     execution::{
@@ -50,7 +52,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The catalog that every query sees; its only schema is the query's namespace.
+/// The catalog that every query sees; its schemas are the query's namespace and those that it names.
 pub const CATALOG: &str = "icecore";
 
 /// Parts that one scan or aggregation runs in at the same time.
@@ -141,11 +143,38 @@ impl QuerySessions {
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
     pub fn columns(&self, view: &View) -> Result<Vec<String>, SqlError> {
         let mut names = Vec::new();
-        for table in &view.tables {
+        for table in view.all_tables() {
             let provider = self.table(table, &Arc::default()).map_err(|cause| broken(&cause))?;
             names.extend(provider.column_names());
         }
+        for seen in &view.catalog_views {
+            names.extend(seen.columns.iter().cloned());
+        }
         Ok(names)
+    }
+
+    /// The tables of one namespace.
+    fn schema(
+        &self,
+        tables: &[TableView],
+        unreadable: &[(String, SqlError)],
+        counts: &Arc<FileCounts>,
+        deadline: Instant,
+    ) -> Result<Arc<NamespaceSchema>, SqlError> {
+        let schema = NamespaceSchema::default();
+        for table in tables {
+            let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
+            schema.list(&table.name, Arc::new(provider.planned_until(deadline)));
+            for kind in &table.inspected {
+                let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
+                let provider = MetadataProvider::new(*kind, table, storage, manifests, deadline);
+                schema.hide(&kind.of(&table.name), Arc::new(provider));
+            }
+        }
+        for (name, error) in unreadable {
+            schema.list(name, Arc::new(UnreadableTable::new(error.clone())));
+        }
+        Ok(Arc::new(schema))
     }
 
     /// A session that sees `view`, for a query that ends at `deadline` and whose files are counted.
@@ -160,22 +189,13 @@ impl QuerySessions {
     ) -> Result<SessionContext, SqlError> {
         self.growth.sweep();
         let namespace = &view.namespace;
-        let schema = MemorySchemaProvider::new();
-        for table in &view.tables {
-            let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
-            let provider = provider.planned_until(deadline);
-            schema
-                .register_table(table.name.clone(), Arc::new(provider))
-                .map_err(|cause| broken(&cause))?;
-        }
-        for (name, error) in &view.unreadable {
-            let provider = UnreadableTable::new(error.clone());
-            schema
-                .register_table(name.clone(), Arc::new(provider))
-                .map_err(|cause| broken(&cause))?;
-        }
+        let own = self.schema(&view.tables, &view.unreadable, counts, deadline)?;
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(namespace, Arc::new(schema)).map_err(|cause| broken(&cause))?;
+        catalog.register_schema(namespace, own).map_err(|cause| broken(&cause))?;
+        for NamespaceView { namespace, tables, unreadable } in &view.others {
+            let other = self.schema(tables, unreadable, counts, deadline)?;
+            catalog.register_schema(namespace, other).map_err(|cause| broken(&cause))?;
+        }
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut config = SessionConfig::new()

@@ -3,7 +3,7 @@
 //! It is all that a query needs of the stores, and can be sent as bytes. Of a table's metadata only
 //! what a query reads is sent: the columns, and no snapshot but the one that is read and the current.
 
-use crate::error::SqlError;
+use crate::{error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable};
 use iceberg::spec::TableMetadata;
 use icecore_lake::{table::evolve::SchemaFit, wal::RecordRef};
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
@@ -28,6 +28,49 @@ pub struct TableView {
     pub tail: Vec<RecordRef>,
     /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
     pub last_seq: u64,
+    /// The file with the metadata.
+    pub metadata_location: Option<String>,
+    /// Its metadata tables that are read: with any, all of the metadata is sent.
+    pub inspected: Vec<MetadataTable>,
+}
+
+/// The tables of another namespace that a query names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NamespaceView {
+    /// The name of the namespace, as the statement writes it.
+    pub namespace: String,
+    /// The tables that were wanted.
+    pub tables: Vec<TableView>,
+    /// Tables that are there and cannot be read, with what is wrong.
+    pub unreadable: Vec<(String, SqlError)>,
+}
+
+/// A name that stands for a table of another name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewrittenName {
+    /// The parts of the name as they are written.
+    pub written: Vec<String>,
+    /// The namespace of the table.
+    pub schema: String,
+    /// The table, which may be a metadata table.
+    pub table: String,
+}
+
+/// A view of the catalog that a query names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CatalogView {
+    /// The name of its namespace, as the statement writes it.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its query.
+    pub statement: CheckedStatement,
+    /// The namespace of names in it that have none.
+    pub home: String,
+    /// What its columns are called.
+    pub columns: Vec<String>,
+    /// Names in it that stand for others.
+    pub rewritten: Vec<RewrittenName>,
 }
 
 /// The tables of a namespace as a query sees them.
@@ -41,13 +84,52 @@ pub struct View {
     pub unreadable: Vec<(String, SqlError)>,
     /// Whether the tables that belong to no namespace are seen: their rows are asked for page by page.
     pub has_system: bool,
+    /// Tables of other namespaces.
+    pub others: Vec<NamespaceView>,
+    /// Names of the statement that stand for others.
+    pub rewritten: Vec<RewrittenName>,
+    /// Views of the catalog, each behind those that it reads.
+    pub catalog_views: Vec<CatalogView>,
 }
 
 impl View {
     /// A view of a namespace, without tables.
     #[must_use]
     pub fn of(namespace: String) -> Self {
-        Self { namespace, tables: Vec::new(), unreadable: Vec::new(), has_system: false }
+        Self {
+            namespace,
+            tables: Vec::new(),
+            unreadable: Vec::new(),
+            has_system: false,
+            others: Vec::new(),
+            rewritten: Vec::new(),
+            catalog_views: Vec::new(),
+        }
+    }
+
+    /// All tables that are seen.
+    pub fn all_tables(&self) -> impl Iterator<Item = &TableView> {
+        let others = self.others.iter().flat_map(|other| other.tables.iter());
+        self.tables.iter().chain(others)
+    }
+
+    /// The tables of the namespace that is called so, and what of it cannot be read.
+    pub fn namespace_mut(
+        &mut self,
+        namespace: &str,
+    ) -> (&mut Vec<TableView>, &mut Vec<(String, SqlError)>) {
+        if self.namespace == namespace {
+            return (&mut self.tables, &mut self.unreadable);
+        }
+        let found = self.others.iter().position(|other| other.namespace == namespace);
+        let at = found.unwrap_or_else(|| {
+            let (tables, unreadable) = (Vec::new(), Vec::new());
+            let namespace = namespace.to_owned();
+            self.others.push(NamespaceView { namespace, tables, unreadable });
+            self.others.len() - 1
+        });
+        let other = &mut self.others[at];
+        (&mut other.tables, &mut other.unreadable)
     }
 
     /// The table of that name.
@@ -68,8 +150,13 @@ impl Serialize for TableView {
             ours: Option<RecordKind>,
             tail: &'a [RecordRef],
             last_seq: u64,
+            metadata_location: Option<&'a str>,
+            inspected: &'a [MetadataTable],
         }
-        let metadata = self.metadata.as_ref().map(|table| read_part(table, self.snapshot_id));
+        let metadata = self.metadata.as_ref().map(|table| match self.inspected.is_empty() {
+            true => read_part(table, self.snapshot_id),
+            false => serde_json::to_value(table),
+        });
         TableViewForm {
             name: &self.name,
             metadata: metadata.transpose().map_err(S::Error::custom)?,
@@ -78,6 +165,8 @@ impl Serialize for TableView {
             ours: self.ours,
             tail: &self.tail,
             last_seq: self.last_seq,
+            metadata_location: self.metadata_location.as_deref(),
+            inspected: &self.inspected,
         }
         .serialize(to)
     }

@@ -69,6 +69,8 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
         ours: Some(RecordKind::Events),
         tail: vec![record(1), record(2)],
         last_seq: u64::MAX,
+        metadata_location: None,
+        inspected: Vec::new(),
     };
     let mut view = View::of("shop_example".to_owned());
     view.has_system = true;
@@ -106,6 +108,8 @@ fn a_table_without_metadata_is_sent_too() {
         ours,
         tail: Vec::new(),
         last_seq: 0,
+        metadata_location: None,
+        inspected: Vec::new(),
     };
     view.tables.push(table);
     let (found, _) = sent(&view);
@@ -113,4 +117,27 @@ fn a_table_without_metadata_is_sent_too() {
         ServiceTableView::of(found.table("events").unwrap(), &ServiceTables::default()).unwrap();
     assert_eq!(ours.table.kind, SERVICE_TABLES[0].kind);
     assert!(ours.fit.missing.is_empty() && ours.fit.left_out.is_empty());
+}
+
+#[test]
+fn all_of_the_metadata_is_sent_where_a_metadata_table_is_read() {
+    let table = TableView {
+        name: "t".to_owned(),
+        metadata: Some(Arc::new(metadata())),
+        snapshot_id: Some(40),
+        has_past_columns: false,
+        ours: None,
+        tail: Vec::new(),
+        last_seq: 0,
+        metadata_location: Some("file:///w/t/metadata/7.json".to_owned()),
+        inspected: vec![MetadataTable::Snapshots],
+    };
+    let mut view = View::of("a".to_owned());
+    view.namespace_mut("b").0.push(table.clone());
+    let (found, _) = sent(&view);
+    let seen = &found.others.first().unwrap().tables[0];
+    let after = seen.metadata.as_ref().unwrap();
+    assert_eq!((after.snapshots().len(), after.history().len()), (100, 100));
+    assert_eq!(seen.metadata_location, table.metadata_location);
+    assert_eq!(seen.inspected, table.inspected);
 }
