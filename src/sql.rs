@@ -8,6 +8,7 @@
 mod audit;
 mod min_seq;
 pub mod slots;
+pub mod statement_view;
 pub mod threads;
 mod usage;
 pub mod view;
@@ -15,7 +16,7 @@ pub mod view;
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
-use icecore_catalog::catalog::Catalog;
+use icecore_catalog::{access::Principal, catalog::Catalog};
 use icecore_engine::{
     EngineQuery, QueryAnswer, QueryControls, QueryEngine, RowStream, RunningQuery,
     audit::{AuditPages, PageRequest},
@@ -36,6 +37,7 @@ use icecore_schemas::{
     service_table::{EVENTS_TABLE, ServiceTables},
 };
 use slots::{QueryOwner, QuerySize, QuerySlots, SlotsMax};
+use statement_view::StatementReader;
 use std::{sync::Arc, time::Duration};
 use threads::{QueryThreads, ResultHeader, ResultSink};
 use tokio::sync::{Semaphore, mpsc};
@@ -84,6 +86,7 @@ struct SqlInner {
 #[derive(Debug)]
 struct QueryContext {
     asker: QueryOwner,
+    reader: Option<Principal>,
     levels: Vec<String>,
     reach: QueryScope,
     request: SqlRequest,
@@ -116,7 +119,8 @@ impl Sql {
     }
 
     /// Starts a query over the tables of a namespace, given by its levels in the catalog. Its time
-    /// runs from here to its last row. `token` is who asks, if there is access control.
+    /// runs from here to its last row. `reader` is who asks, and which other namespaces may be named; the service
+    /// itself names none.
     ///
     /// # Errors
     /// [`SqlError`]
@@ -124,7 +128,7 @@ impl Sql {
         &self,
         levels: &[String],
         reach: QueryScope,
-        token: Option<&str>,
+        reader: Option<&Principal>,
         request: SqlRequest,
     ) -> Result<QueryAnswer, SqlError> {
         let inner = Arc::clone(&self.inner);
@@ -136,8 +140,11 @@ impl Sql {
         }
         let namespace = levels.join(".");
         let reach = reach.within(&namespace);
+        // Whoever calls while access control is off has no token.
+        let token = reader.map(Principal::id).filter(|id| *id != Principal::anonymous().id());
         let asker = QueryOwner { namespace, token: token.map(str::to_owned) };
-        let question = QueryContext { asker, levels: levels.to_vec(), reach, request };
+        let (reader, levels) = (reader.cloned(), levels.to_vec());
+        let question = QueryContext { asker, reader, levels, reach, request };
         let query = {
             let signal = Arc::clone(&signal);
             |out| async move { inner.run(question, &signal, out).await }
@@ -252,7 +259,7 @@ impl SqlInner {
 
     async fn start(
         &self,
-        QueryContext { asker, levels, reach, request }: QueryContext,
+        QueryContext { asker, reader, levels, reach, request }: QueryContext,
         signal: &Arc<QuerySignal>,
         usage: &QueryUsage,
         audit: AuditPages,
@@ -270,19 +277,21 @@ impl SqlInner {
         };
         let stop = QueryStop::new(Arc::clone(signal), Box::new(slot));
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
-        let (mut wanted, names_system) =
-            references::wanted(&statement.statement, &levels.join("."), reach)?;
-        if names_system && as_of.is_some() {
+        let mut tables = references::wanted(&statement.statement, &levels.join("."), reach)?;
+        if tables.names_system && as_of.is_some() {
             let text = "as_of does not apply to tables of `system`; filter by their time instead";
             return Err(SqlError::Invalid(text.to_owned()));
         }
         if request.min_seq.is_some()
-            && let WantedTables::Named(names) = &mut wanted
+            && let WantedTables::Named(names) = &mut tables.wanted
             && !names.iter().any(|name| name == EVENTS_TABLE)
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let (view, pin) = self.sources().view(&levels, &wanted, as_of.as_ref()).await?;
+        let (levels, as_of) = (levels.as_slice(), as_of.as_ref());
+        let reader = StatementReader { levels, principal: reader.as_ref(), as_of };
+        let taken = Box::pin(self.sources().of_statement(reader, &tables)).await;
+        let (view, pin) = taken?;
         if let Some(min_seq) = request.min_seq {
             min_seq::check(&view, min_seq)?;
         }

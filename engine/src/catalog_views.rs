@@ -6,12 +6,14 @@
 use crate::{
     column_lists,
     error::SqlError,
-    failure, metadata_tables, names,
+    failure,
+    guard::{JOINS_MAX, RELATIONS_MAX},
+    metadata_tables, names,
     session::CATALOG,
     view::CatalogView,
 };
 use datafusion::{
-    common::Column,
+    common::{Column, tree_node::TreeNodeRecursion},
     datasource::ViewTable,
     error::DataFusionError,
     execution::session_state::SessionStateBuilder,
@@ -58,6 +60,7 @@ async fn plan(
     let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
     let plan = Box::pin(state.statement_to_plan(Statement::Statement(Box::new(statement)))).await;
     let plan = plan.map_err(|cause| refused(view, &failure::of(&cause).to_string()))?;
+    check_size(&plan).map_err(|cause| refused(view, &cause.to_string()))?;
     let (found, told) = (plan.schema().fields().len(), view.columns.len());
     if found != told {
         return Err(refused(
@@ -66,6 +69,31 @@ async fn plan(
         ));
     }
     named(plan, &view.columns).map_err(|cause| failure::of(&cause))
+}
+
+/// Refuses a plan with too many tables: the bounds of a statement do not count what is behind a view.
+///
+/// # Errors
+/// [`SqlError::Invalid`] says what is too much.
+pub fn check_size(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let (mut tables, mut joins) = (0_usize, 0_usize);
+    let counted = plan.apply_with_subqueries(|node| {
+        tables += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        joins += usize::from(matches!(node, LogicalPlan::Join(_)));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    counted.map_err(|cause| failure::of(&cause))?;
+    let too_many = |most: usize, what: &str| {
+        let text = format!("the statement has more than {most} {what}, with those of its views");
+        Err(SqlError::Invalid(text))
+    };
+    if RELATIONS_MAX < tables {
+        return too_many(RELATIONS_MAX, "tables");
+    }
+    if JOINS_MAX < joins {
+        return too_many(JOINS_MAX, "joins");
+    }
+    Ok(())
 }
 
 /// The plan with these names for its columns.

@@ -12,28 +12,55 @@ use datafusion::{
         ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, Volatility, col,
         create_udf, lit,
     },
-    sql::sqlparser::{ast::Statement, dialect::GenericDialect, parser::Parser},
+    sql::sqlparser::{
+        ast::{ObjectName, Statement},
+        dialect::GenericDialect,
+        parser::Parser,
+    },
 };
 use std::sync::Arc;
 
 /// The column of `information_schema.columns` with the types.
 const TYPE_COLUMN: &str = "data_type";
 
-/// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none.
+/// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none; with FROM or
+/// IN for the tables of that namespace.
 ///
 /// # Panics
 /// Never: the query is SQL.
 pub fn show_tables(statement: &mut Statement) {
-    if !matches!(statement, Statement::ShowTables { .. }) || statement.to_string() != "SHOW TABLES"
-    {
-        return;
-    }
-    let sql = format!(
-        "SELECT * FROM information_schema.tables WHERE table_schema <> 'information_schema' ORDER BY table_schema = '{}', table_name",
-        audit::SCHEMA
-    );
+    let Statement::ShowTables { show_options, .. } = &*statement else { return };
+    let of = show_options.show_in.as_ref().and_then(|place| place.parent_name.as_ref());
+    let text = statement.to_string();
+    let (condition, order) = match of {
+        None if text == "SHOW TABLES" => (
+            "table_schema <> 'information_schema'".to_owned(),
+            format!("table_schema = '{}', table_name", audit::SCHEMA),
+        ),
+        // Nothing but the namespace is given.
+        Some(of)
+            if [format!("SHOW TABLES FROM {of}"), format!("SHOW TABLES IN {of}")]
+                .contains(&text) =>
+        {
+            let Some(namespace) = namespace_of(of) else { return };
+            let text = namespace.replace('\'', "''");
+            (format!("table_schema = '{text}'"), "table_name".to_owned())
+        }
+        _ => return,
+    };
+    let sql = format!("SELECT * FROM information_schema.tables WHERE {condition} ORDER BY {order}");
     let parsed = Parser::parse_sql(&GenericDialect {}, &sql).expect("it is SQL");
     *statement = parsed.into_iter().next().expect("it is one statement");
+}
+
+/// The namespace that a name of one part means.
+fn namespace_of(name: &ObjectName) -> Option<String> {
+    let [part] = name.0.as_slice() else { return None };
+    let ident = part.as_ident()?;
+    Some(match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    })
 }
 
 /// The plan with types as answers call them, where it describes a table.

@@ -39,6 +39,7 @@ pub mod log_tail;
 pub mod metadata_tables;
 pub mod multisets;
 pub mod names;
+mod namespace_schema;
 pub mod nulls;
 pub mod output;
 mod parameters;
@@ -54,7 +55,6 @@ pub mod replacement;
 pub mod rewrite;
 pub mod same_names;
 pub mod same_type;
-mod schemas;
 pub mod session;
 pub mod similar;
 pub mod stop;
@@ -201,6 +201,9 @@ impl QueryEngine {
         let plan = plan.and_then(described::with_type_names);
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
+        if !view.catalog_views.is_empty() {
+            catalog_views::check_size(&plan)?;
+        }
         plan_limits::check(&plan)?;
         if !params.is_empty() {
             plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;

@@ -13,6 +13,7 @@ mod values;
 
 use crate::{
     file_failure::of_scan,
+    session::CATALOG,
     view::{RewrittenName, TableView},
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
@@ -164,7 +165,7 @@ impl VisitorMut for NameRewriter<'_> {
     fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<Self::Break> {
         let found = self.find(relation);
         let meant = found.map(|found| {
-            let parts = [crate::session::CATALOG, &found.schema, &found.table];
+            let parts = [CATALOG, found.schema.as_str(), found.table.as_str()];
             ObjectName::from(parts.map(|part| Ident::with_quote('"', part)).to_vec())
         });
         if let Some(meant) = meant {

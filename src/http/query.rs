@@ -72,9 +72,8 @@ pub async fn query(
         true => QueryScope::System,
         false => QueryScope::Namespace,
     };
-    // Whoever calls while access control is off has no token.
-    let token = Some(principal.id()).filter(|id| *id != Principal::anonymous().id());
-    let answer = match app.sql.query(&levels, reach, token, request).await.map_err(refused) {
+    let asked = app.sql.query(&levels, reach, Some(&principal), request);
+    let answer = match asked.await.map_err(refused) {
         Ok(answer) => answer,
         Err(error @ SqlError::NoNamespace(_)) => {
             if let [level] = &levels[..] {

@@ -5,7 +5,7 @@
 //! before it could be listed is in the table that is loaded later; one that was listed is told
 //! apart by the watermark. So each acknowledged row is in exactly one of the two.
 
-use crate::owner::LogOwnership;
+use crate::{owner::LogOwnership, sql::statement_view::StatementReader};
 use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     ancestors,
@@ -15,7 +15,7 @@ use icecore_catalog::{
 };
 use icecore_engine::{
     error::SqlError,
-    references::WantedTables,
+    references::{StatementTables, WantedTables},
     view::{TableView, View},
 };
 use icecore_lake::{
@@ -45,7 +45,7 @@ pub struct ViewSources<'a> {
 }
 
 impl ViewSources<'_> {
-    /// Takes a view, and the pin that keeps it readable.
+    /// Takes a view of one namespace, and the pin that keeps it readable.
     ///
     /// # Errors
     /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when what `as_of` names is not there;
@@ -56,40 +56,15 @@ impl ViewSources<'_> {
         wanted: &WantedTables,
         as_of: Option<&AsOf>,
     ) -> Result<(View, LogPin), SqlError> {
-        let pin = self.wal.pin();
-        let mut view = View::of(levels.join("."));
-        if *wanted == WantedTables::Named(Vec::new()) {
-            return Ok((view, pin));
-        }
-        let Some(home) = ResolvedNamespace::find(self, levels).await? else {
-            return Err(SqlError::NoNamespace(view.namespace));
-        };
-        let names = match wanted {
-            WantedTables::All => home.table_names(self).await?,
-            WantedTables::Named(names) => names.clone(),
-        };
-        for name in names {
-            match home.table(self, &name, as_of).await {
-                Ok(Some(table)) => view.tables.push(table),
-                // Who asks what there is gets told of it; reading it is an error.
-                Err(error @ (SqlError::Unreadable(_) | SqlError::Withheld(_)))
-                    if *wanted == WantedTables::All =>
-                {
-                    view.unreadable.push((name, error));
-                }
-                Err(cause) => return Err(cause),
-                // Dropped since the names were listed, or not there yet at that time.
-                Ok(None) if *wanted == WantedTables::All => (),
-                Ok(None) => return Err(home.unknown_table(self, &name).await?),
-            }
-        }
-        Ok((view, pin))
+        let reader = StatementReader { levels, principal: None, as_of };
+        self.of_statement(reader, &StatementTables::of(wanted.clone())).await
     }
 }
 
 /// A namespace that is there: in the catalog, in the log, or both.
-struct ResolvedNamespace {
-    levels: Vec<String>,
+pub(super) struct ResolvedNamespace {
+    /// Its levels in the catalog.
+    pub(super) levels: Vec<String>,
     /// Whose events its tables have or may get; none where only other engines have tables.
     events: Option<Namespace>,
     /// Whether events came: their tables are there then, also before they are in the catalog.
@@ -131,7 +106,8 @@ async fn claim_of(
 }
 
 impl ResolvedNamespace {
-    async fn find(
+    /// The namespace of these levels, if it is there.
+    pub(super) async fn find(
         ViewSources { wal, catalog, .. }: ViewSources<'_>,
         levels: &[String],
     ) -> Result<Option<Self>, SqlError> {
@@ -161,7 +137,10 @@ impl ResolvedNamespace {
     }
 
     /// Every table there is, ours also before they are in the catalog.
-    async fn table_names(&self, sources: ViewSources<'_>) -> Result<Vec<String>, SqlError> {
+    pub(super) async fn table_names(
+        &self,
+        sources: ViewSources<'_>,
+    ) -> Result<Vec<String>, SqlError> {
         let mut names = match sources.catalog.metastore().tables(&self.levels).await {
             Ok(names) => names,
             Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
@@ -175,20 +154,12 @@ impl ResolvedNamespace {
         Ok(names)
     }
 
-    async fn unknown_table(
+    /// The error for a table that is not there.
+    pub(super) async fn unknown_table(
         &self,
         sources: ViewSources<'_>,
         name: &str,
     ) -> Result<SqlError, SqlError> {
-        if let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) {
-            let view = TableIdent::new(levels, name.to_owned());
-            let is_view = sources.catalog.views().has(&view).await;
-            if is_view.map_err(|cause| internal(&cause))? {
-                return Ok(SqlError::Invalid(format!(
-                    "`{name}` is a view of the catalog, and these are not read by SQL here: write its query"
-                )));
-            }
-        }
         let names = self.table_names(sources).await?;
         let mut listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         if listed.is_empty() {
@@ -201,7 +172,8 @@ impl ResolvedNamespace {
         )))
     }
 
-    async fn table(
+    /// A table as it is to be read, if it is there.
+    pub(super) async fn table(
         &self,
         ViewSources { wal, owner, catalog, tables, faults }: ViewSources<'_>,
         name: &str,
@@ -233,7 +205,8 @@ impl ResolvedNamespace {
                 self.name()
             )));
         }
-        let metadata = loaded.map(|loaded| loaded.metadata);
+        let (metadata, metadata_location) =
+            loaded.map(|loaded| (loaded.metadata, loaded.metadata_location)).unzip();
         let snapshot_id = match as_of {
             None => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
             Some(as_of) => {
@@ -248,8 +221,17 @@ impl ResolvedNamespace {
             (None, None) => watermark.map_or(0, |watermark| watermark.last_seq),
             (Some(_), None) => metadata.as_ref().map_or(0, |table| seq_of(table, snapshot_id)),
         };
-        let name = name.to_owned();
-        Ok(Some(TableView { name, metadata, snapshot_id, has_past_columns, ours, tail, last_seq }))
+        Ok(Some(TableView {
+            name: name.to_owned(),
+            metadata,
+            snapshot_id,
+            has_past_columns,
+            ours,
+            tail,
+            last_seq,
+            metadata_location,
+            inspected: Vec::new(),
+        }))
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
@@ -276,7 +258,7 @@ fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> u64 {
         .unwrap_or(0)
 }
 
-fn internal(cause: &CatalogError) -> SqlError {
+pub(super) fn internal(cause: &CatalogError) -> SqlError {
     tracing::error!(error = cause as &dyn std::error::Error, "cannot read a consistent view");
     match cause {
         CatalogError::WarehouseOutage(reason) => SqlError::Outage(reason.clone()),

@@ -82,7 +82,8 @@ fn data_file_fields(layout: &TableLayout) -> Vec<Field> {
 
 /// What is known of each column of a file.
 fn metrics_type(layout: &TableLayout) -> DataType {
-    let fields = layout.leaves.iter().map(|leaf| column(&leaf.name, DataType::Struct(metrics(leaf))));
+    let fields =
+        layout.leaves.iter().map(|leaf| column(&leaf.name, DataType::Struct(metrics(leaf))));
     DataType::Struct(fields.collect::<Vec<_>>().into())
 }
 
@@ -299,16 +300,19 @@ fn file_array(
     layout: &TableLayout,
 ) -> Result<ArrayRef, DataFusionError> {
     let files = rows.iter().map(EntryRow::file);
-    let counts = |of: fn(&DataFile) -> &HashMap<i32, u64>| {
-        number_maps(rows.iter().map(move |row| {
-            of(row.file()).iter().map(|(id, count)| (*id, long(*count))).collect()
-        }))
-    };
+    let counts =
+        |of: fn(&DataFile) -> &HashMap<i32, u64>| {
+            number_maps(rows.iter().map(move |row| {
+                of(row.file()).iter().map(|(id, count)| (*id, long(*count))).collect()
+            }))
+        };
     let bounds = |of: fn(&DataFile) -> &HashMap<i32, Datum>| {
         byte_maps(rows.iter().map(move |row| {
             let bounds = of(row.file()).iter();
             // A bound that has no form in bytes is none.
-            bounds.filter_map(|(id, bound)| Some((*id, bound.to_bytes().ok()?.into_vec()))).collect()
+            bounds
+                .filter_map(|(id, bound)| Some((*id, bound.to_bytes().ok()?.into_vec())))
+                .collect()
         }))
     };
     Ok(match field.name().as_str() {

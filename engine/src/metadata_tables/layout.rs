@@ -75,8 +75,9 @@ impl TableLayout {
             }
         }
         let places = specs.iter().map(|spec| {
-            let place =
-                |column: &PartitionColumn| spec.fields().iter().position(|f| f.field_id == column.id);
+            let place = |column: &PartitionColumn| {
+                spec.fields().iter().position(|f| f.field_id == column.id)
+            };
             (spec.spec_id(), partition.iter().map(place).collect::<Vec<_>>())
         });
         let places = places.collect();
@@ -123,10 +124,14 @@ fn primitive(literal: Option<&Literal>) -> Option<&PrimitiveLiteral> {
 }
 
 /// The type of a partition field's values.
-pub(super) fn type_of(metadata: &TableMetadata, source: i32, transform: Transform) -> Option<PrimitiveType> {
+pub(super) fn type_of(
+    metadata: &TableMetadata,
+    source: i32,
+    transform: Transform,
+) -> Option<PrimitiveType> {
     let current = metadata.current_schema().field_by_id(source);
-    let field =
-        current.or_else(|| metadata.schemas_iter().find_map(|schema| schema.field_by_id(source)))?;
+    let field = current
+        .or_else(|| metadata.schemas_iter().find_map(|schema| schema.field_by_id(source)))?;
     match transform.result_type(&field.field_type).ok()? {
         Type::Primitive(kind) => Some(kind),
         _ => None,

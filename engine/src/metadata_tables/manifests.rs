@@ -258,15 +258,11 @@ fn partition_batch(
             "record_count" => longs(rows.map(|one| Some(one.rows))),
             "file_count" => integers(rows.map(|one| Some(one.files))),
             "total_data_file_size_in_bytes" => longs(rows.map(|one| Some(one.bytes))),
-            "position_delete_record_count" => {
-                longs(rows.map(|one| Some(one.position_delete_rows)))
-            }
+            "position_delete_record_count" => longs(rows.map(|one| Some(one.position_delete_rows))),
             "position_delete_file_count" => {
                 integers(rows.map(|one| Some(one.position_delete_files)))
             }
-            "equality_delete_record_count" => {
-                longs(rows.map(|one| Some(one.equality_delete_rows)))
-            }
+            "equality_delete_record_count" => longs(rows.map(|one| Some(one.equality_delete_rows))),
             "equality_delete_file_count" => {
                 integers(rows.map(|one| Some(one.equality_delete_files)))
             }

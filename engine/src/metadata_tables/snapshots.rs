@@ -140,7 +140,8 @@ fn history(metadata: &TableMetadata, schema: &SchemaRef) -> Result<RecordBatch, 
     let log = metadata.history();
     let current = ancestors::of(metadata, metadata.current_snapshot_id());
     let current: HashSet<i64> = current.map(|snapshot| snapshot.snapshot_id()).collect();
-    let parent = |id| metadata.snapshot_by_id(id).and_then(|snapshot| snapshot.parent_snapshot_id());
+    let parent =
+        |id| metadata.snapshot_by_id(id).and_then(|snapshot| snapshot.parent_snapshot_id());
     batch(schema, log.len(), |field| {
         let rows = log.iter();
         Ok(match field.name().as_str() {
@@ -169,9 +170,9 @@ fn refs(metadata: &TableMetadata, schema: &SchemaRef) -> Result<RecordBatch, Dat
         let rows = refs.iter();
         Ok(match field.name().as_str() {
             "name" => texts(rows.map(|(name, _)| Some(name))),
-            "type" => texts(rows.map(|(_, one)| {
-                Some(if one.is_branch() { "BRANCH" } else { "TAG" })
-            })),
+            "type" => {
+                texts(rows.map(|(_, one)| Some(if one.is_branch() { "BRANCH" } else { "TAG" })))
+            }
             "snapshot_id" => longs(rows.map(|(_, one)| Some(one.snapshot_id))),
             "max_reference_age_in_ms" => longs(rows.map(|(_, one)| match one.retention {
                 SnapshotRetention::Branch { max_ref_age_ms, .. }

@@ -117,9 +117,7 @@ pub(super) fn data_type(kind: &PrimitiveType) -> DataType {
         PrimitiveType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
         PrimitiveType::Timestamptz => timestamptz(),
         PrimitiveType::TimestampNs => DataType::Timestamp(TimeUnit::Nanosecond, None),
-        PrimitiveType::TimestamptzNs => {
-            DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into()))
-        }
+        PrimitiveType::TimestamptzNs => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
         PrimitiveType::String | PrimitiveType::Uuid => DataType::Utf8,
         PrimitiveType::Fixed(_) | PrimitiveType::Binary => DataType::Binary,
     }
