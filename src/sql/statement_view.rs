@@ -32,6 +32,9 @@ const VIEWS_MAX: usize = 64;
 /// Dialects of a view's query, the nearest to ours first. Others come last.
 const DIALECTS: &[&str] = &["icecore", "datafusion", "duckdb", "trino", "spark"];
 
+/// What the error of a view begins with.
+const VIEW: &str = "view `";
+
 /// Who asks, and from where.
 #[derive(Clone, Copy, Debug)]
 pub struct StatementReader<'a> {
@@ -365,13 +368,13 @@ impl ViewDraft<'_> {
             let circle: Vec<String> =
                 self.open[first..].iter().map(|(_, view)| format!("`{view}`")).collect();
             return Err(SqlError::Invalid(format!(
-                "view `{schema}.{name}` reads itself, by way of {}; replace one of them",
+                "{VIEW}{schema}.{name}` reads itself, by way of {}; replace one of them",
                 circle.join(", ")
             )));
         }
         if VIEW_DEPTH_MAX <= self.open.len() {
             return Err(SqlError::Invalid(format!(
-                "views read one another more than {VIEW_DEPTH_MAX} levels deep at `{schema}.{name}`; write its query instead"
+                "{VIEW}{schema}.{name}` is more than {VIEW_DEPTH_MAX} levels below the view that is read; write its query instead"
             )));
         }
         if VIEWS_MAX <= self.view.catalog_views.len() + self.open.len() {
@@ -447,10 +450,10 @@ fn query_of(metadata: &ViewMetadata) -> Result<CheckedStatement, SqlError> {
 /// The error of what a view reads, for who named the view.
 fn within(schema: &str, name: &str, cause: SqlError) -> SqlError {
     match cause {
-        SqlError::Invalid(text) => {
-            SqlError::Invalid(format!("view `{schema}.{name}` cannot be read: {text}"))
+        // The innermost view is the one to mend.
+        SqlError::Invalid(text) if !text.starts_with(VIEW) => {
+            SqlError::Invalid(format!("{VIEW}{schema}.{name}` cannot be read: {text}"))
         }
         other => other,
     }
 }
-

@@ -39,6 +39,7 @@ mod lost_ids;
 mod maintenance_model;
 mod many_partitions;
 mod messages;
+mod metadata_tables;
 mod moved;
 mod namespaces;
 mod openapi;

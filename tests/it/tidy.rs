@@ -208,7 +208,7 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
 /// What `engine` may name where stores are: values that it is sent, and readers of files. So it could
 /// run in a process that has neither the log nor the metastore.
 const ENGINE_SEES: &[(&str, &[&str])] =
-    &[("icecore_catalog::", &["audit", "scan", "storage"]), ("wal::", &["RecordRef"])];
+    &[("icecore_catalog::", &["ancestors", "audit", "scan", "storage"]), ("wal::", &["RecordRef"])];
 
 /// The folders whose files these checks read, and how they are called in a message.
 const SOURCES: &[&str] = &[
