@@ -59,7 +59,7 @@ fn namespace_of(name: &ObjectName) -> Option<String> {
     let ident = part.as_ident()?;
     Some(match ident.quote_style {
         Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
+        None => ident.value.to_ascii_lowercase(),
     })
 }
 

@@ -145,7 +145,7 @@ fn part_of(part: &ObjectNamePart) -> Option<String> {
     let ident = part.as_ident()?;
     Some(match ident.quote_style {
         Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
+        None => ident.value.to_ascii_lowercase(),
     })
 }
 

@@ -95,6 +95,8 @@ impl StatementTables {
     }
 }
 
+/// Most namespaces that one statement asks `information_schema` for: of each, every table is loaded.
+const LISTED_MAX: usize = 50;
 /// The column of `information_schema` with the namespace of a table.
 const SCHEMA_COLUMN: &str = "table_schema";
 
@@ -107,7 +109,7 @@ pub fn wanted(
     namespace: &str,
     reach: QueryScope,
 ) -> Result<StatementTables, SqlError> {
-    let listed = listed_namespaces(statement, namespace);
+    let texts = listed_namespaces(statement, namespace);
     let statement = parser::Statement::Statement(Box::new(statement.clone()));
     let (references, _) =
         resolve_table_references(&statement, true).map_err(|cause| failure::of(&cause))?;
@@ -133,7 +135,15 @@ pub fn wanted(
     }
     named.sort();
     named.dedup();
-    let wanted = if names_all { WantedTables::All } else { WantedTables::Named(named.clone()) };
+    let (wanted, listed) = match names_all {
+        true => (WantedTables::All, texts),
+        false => (WantedTables::Named(named.clone()), Vec::new()),
+    };
+    if LISTED_MAX < listed.len() {
+        return Err(SqlError::Invalid(format!(
+            "the statement asks information_schema for more than {LISTED_MAX} namespaces; ask for fewer at a time"
+        )));
+    }
     Ok(StatementTables { wanted, named, qualified, listed, names_system })
 }
 
