@@ -155,7 +155,7 @@ impl Serialize for TableView {
         }
         let metadata = self.metadata.as_ref().map(|table| match self.inspected.is_empty() {
             true => read_part(table, self.snapshot_id),
-            false => serde_json::to_value(table),
+            false => serde_json::to_value(&**table),
         });
         TableViewForm {
             name: &self.name,

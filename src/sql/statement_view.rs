@@ -335,8 +335,8 @@ impl ViewDraft<'_> {
         name: &'b str,
     ) -> BoxFuture<'b, Result<bool, SqlError>> {
         async move {
-            let mut known = self.view.catalog_views.iter();
-            if known.any(|known| known.namespace == schema && known.name == name) {
+            let is_it = |known: &CatalogView| known.namespace == schema && known.name == name;
+            if self.view.catalog_views.iter().any(is_it) {
                 return Ok(true);
             }
             let Ok(levels) = NamespaceIdent::from_vec(space.levels.clone()) else {
