@@ -1,6 +1,4 @@
-//! The tables of a namespace for DataFusion.
-//!
-//! Metadata tables are found by name and not listed: `information_schema` shows what the catalog has.
+//! The tables of a namespace for DataFusion: those that a statement names, or all where it asks what there is.
 
 use async_trait::async_trait;
 use datafusion::{
@@ -15,37 +13,33 @@ use std::{
 /// Such tables by name.
 #[derive(Debug, Default)]
 pub(super) struct NamespaceSchema {
-    listed: Mutex<TablesByName>,
-    hidden: Mutex<TablesByName>,
+    tables: Mutex<BTreeMap<String, Arc<dyn TableProvider>>>,
 }
-
-type TablesByName = BTreeMap<String, Arc<dyn TableProvider>>;
 
 impl NamespaceSchema {
-    /// Adds a table that is listed.
-    pub(super) fn list(&self, name: &str, table: Arc<dyn TableProvider>) {
-        lock(&self.listed).insert(name.to_owned(), table);
+    /// Adds a table, in the place of a metadata table that is called the same.
+    pub(super) fn add(&self, name: &str, table: Arc<dyn TableProvider>) {
+        self.lock().insert(name.to_owned(), table);
     }
 
-    /// Adds a table that is found by its name alone. A listed one of this name is found before it.
-    pub(super) fn hide(&self, name: &str, table: Arc<dyn TableProvider>) {
-        lock(&self.hidden).insert(name.to_owned(), table);
+    /// Adds a metadata table, unless there is a table of its name.
+    pub(super) fn add_metadata(&self, name: String, table: Arc<dyn TableProvider>) {
+        self.lock().entry(name).or_insert(table);
     }
-}
 
-fn lock(tables: &Mutex<TablesByName>) -> MutexGuard<'_, TablesByName> {
-    tables.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn TableProvider>>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[async_trait]
 impl SchemaProvider for NamespaceSchema {
     fn table_names(&self) -> Vec<String> {
-        lock(&self.listed).keys().cloned().collect()
+        self.lock().keys().cloned().collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let listed = lock(&self.listed).get(name).cloned();
-        Ok(listed.or_else(|| lock(&self.hidden).get(name).cloned()))
+        Ok(self.lock().get(name).cloned())
     }
 
     fn register_table(
@@ -53,10 +47,10 @@ impl SchemaProvider for NamespaceSchema {
         name: String,
         table: Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        Ok(lock(&self.listed).insert(name, table))
+        Ok(self.lock().insert(name, table))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        lock(&self.listed).contains_key(name) || lock(&self.hidden).contains_key(name)
+        self.lock().contains_key(name)
     }
 }

@@ -164,15 +164,15 @@ impl QuerySessions {
         let schema = NamespaceSchema::default();
         for table in tables {
             let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
-            schema.list(&table.name, Arc::new(provider.planned_until(deadline)));
+            schema.add(&table.name, Arc::new(provider.planned_until(deadline)));
             for kind in &table.inspected {
                 let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
                 let provider = MetadataProvider::new(*kind, table, storage, manifests, deadline);
-                schema.hide(&kind.of(&table.name), Arc::new(provider));
+                schema.add_metadata(kind.of(&table.name), Arc::new(provider));
             }
         }
         for (name, error) in unreadable {
-            schema.list(name, Arc::new(UnreadableTable::new(error.clone())));
+            schema.add(name, Arc::new(UnreadableTable::new(error.clone())));
         }
         Ok(Arc::new(schema))
     }

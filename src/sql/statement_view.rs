@@ -176,12 +176,11 @@ impl ViewDraft<'_> {
         space: &ResolvedNamespace,
         name: &str,
     ) -> Result<bool, SqlError> {
-        if self.has(schema, name) || self.add_table(schema, space, name).await? {
-            return Ok(true);
-        }
-        if let Some((table, kind)) = MetadataTable::split(name)
-            && self.add_metadata(schema, space, table, kind).await?
-        {
+        let is_there = match MetadataTable::split(name) {
+            Some((table, kind)) => self.add_generated(schema, space, table, kind).await?,
+            None => self.has(schema, name) || self.add_table(schema, space, name).await?,
+        };
+        if is_there {
             return Ok(true);
         }
         self.add_view(schema, space, name).await
@@ -218,6 +217,20 @@ impl ViewDraft<'_> {
             table.inspected.push(kind);
         }
         Ok(true)
+    }
+
+    /// What the name of a metadata table stands for: a table of that name, if there is one.
+    async fn add_generated(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        table: &str,
+        kind: MetadataTable,
+    ) -> Result<bool, SqlError> {
+        let name = kind.of(table);
+        Ok(self.has(schema, &name)
+            || self.add_table(schema, space, &name).await?
+            || self.add_metadata(schema, space, table, kind).await?)
     }
 
     /// What names of several parts mean, and the names that do not say so by themselves.
@@ -263,7 +276,7 @@ impl ViewDraft<'_> {
         let QualifiedName { schema, table, .. } = name;
         let mut of_home = None;
         if let (Some(kind), Some(space)) = (MetadataTable::parse(table), home.space)
-            && self.add_metadata(home.schema, space, schema, kind).await?
+            && self.add_generated(home.schema, space, schema, kind).await?
         {
             of_home = Some(kind.of(schema));
         }

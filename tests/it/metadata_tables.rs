@@ -63,6 +63,8 @@ async fn every_metadata_table_is_read_by_each_of_its_names() {
     assert!(listed.contains("\"events\"") && !listed.contains('$'), "{listed}");
     let columns = server.rows(NAMESPACE, "DESCRIBE events.snapshots").await.to_string();
     assert!(columns.contains("committed_at") && columns.contains("summary"), "{columns}");
+    let columns = server.rows(NAMESPACE, "SHOW COLUMNS FROM events.refs").await.to_string();
+    assert!(columns.contains("min_snapshots_to_keep"), "{columns}");
     server.stop().await;
 }
 
@@ -122,6 +124,7 @@ async fn a_real_table_wins_and_two_meanings_are_refused() {
     let table = |name: &str| json!({"name": name, "schema": {"type": "struct", "fields": [id]}});
     post(format!("{catalog}/shop_example/tables"), table("events$files")).await;
     assert_eq!(number(&server, "SELECT count(*) FROM \"events$files\"").await, 0);
+    assert_eq!(number(&server, "SELECT count(*) FROM events.files").await, 0);
     post(catalog.to_owned(), json!({"namespace": ["events"]})).await;
     post(format!("{catalog}/events/tables"), table("refs")).await;
     let text = refused(&server, "SELECT * FROM events.refs").await;
