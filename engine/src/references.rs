@@ -200,3 +200,6 @@ pub fn outside(name: &QualifiedName, namespace: &str) -> SqlError {
         name.namespace()
     ))
 }
+
+#[cfg(test)]
+mod tests;
