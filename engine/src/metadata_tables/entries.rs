@@ -30,20 +30,21 @@ const UNNUMBERED: i64 = 0;
 /// The columns of `files` and `all_files`.
 pub(super) fn file_columns(layout: &TableLayout) -> SchemaRef {
     let mut fields = data_file_fields(layout);
-    fields.push(column("readable_metrics", metrics_type(layout)));
+    fields.extend(metrics_field(layout));
     Arc::new(Schema::new(fields))
 }
 
 /// The columns of `entries`.
 pub(super) fn entry_columns(layout: &TableLayout) -> SchemaRef {
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         column("status", DataType::Int32),
         column("snapshot_id", DataType::Int64),
         column("sequence_number", DataType::Int64),
         column("file_sequence_number", DataType::Int64),
         column("data_file", DataType::Struct(data_file_fields(layout).into())),
-        column("readable_metrics", metrics_type(layout)),
-    ]))
+    ];
+    fields.extend(metrics_field(layout));
+    Arc::new(Schema::new(fields))
 }
 
 fn data_file_fields(layout: &TableLayout) -> Vec<Field> {
@@ -80,11 +81,15 @@ fn data_file_fields(layout: &TableLayout) -> Vec<Field> {
     fields
 }
 
-/// What is known of each column of a file.
-fn metrics_type(layout: &TableLayout) -> DataType {
+/// What is known of each column of a file; none where the table has no column yet.
+fn metrics_field(layout: &TableLayout) -> Option<Field> {
+    if layout.leaves.is_empty() {
+        return None;
+    }
     let fields =
         layout.leaves.iter().map(|leaf| column(&leaf.name, DataType::Struct(metrics(leaf))));
-    DataType::Struct(fields.collect::<Vec<_>>().into())
+    let fields = DataType::Struct(fields.collect::<Vec<_>>().into());
+    Some(column("readable_metrics", fields))
 }
 
 fn metrics(leaf: &LeafColumn) -> Fields {
@@ -372,9 +377,6 @@ fn readable(
     let DataType::Struct(fields) = field.data_type() else {
         return Ok(nothing(field, rows.len()));
     };
-    if fields.is_empty() {
-        return Ok(Arc::new(StructArray::new_empty_fields(rows.len(), None)));
-    }
     let arrays = layout.leaves.iter().map(|leaf| {
         let id = leaf.id;
         let count = |of: fn(&DataFile) -> &HashMap<i32, u64>| {
