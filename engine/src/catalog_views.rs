@@ -61,6 +61,11 @@ async fn plan(
     let plan = Box::pin(state.statement_to_plan(Statement::Statement(Box::new(statement)))).await;
     let plan = plan.map_err(|cause| refused(view, &failure::of(&cause).to_string()))?;
     check_size(&plan).map_err(|cause| refused(view, &cause.to_string()))?;
+    // Its mentions are numbered from 1 like those of the statement, and are not told from them.
+    if is_drawn(&plan).map_err(|cause| failure::of(&cause))? {
+        let reason = "it draws values, as random() and uuid() do; write its query";
+        return Err(refused(view, reason));
+    }
     let (found, told) = (plan.schema().fields().len(), view.columns.len());
     if found != told {
         return Err(refused(
@@ -69,6 +74,18 @@ async fn plan(
         ));
     }
     named(plan, &view.columns).map_err(|cause| failure::of(&cause))
+}
+
+/// Whether a plan has a function whose value is another one each time.
+fn is_drawn(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let mut is_drawn = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| {
+            is_drawn |= expression.is_volatile();
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(is_drawn)
 }
 
 /// Refuses a plan with too many tables: the bounds of a statement do not count what is behind a view.

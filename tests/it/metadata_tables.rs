@@ -242,6 +242,8 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
         &view("wide", "shop", &["x", "y"], &[("duckdb", "SELECT id FROM events")]),
     )
     .await;
+    let drawn = [("duckdb", "SELECT uuid() AS id FROM events")];
+    add_view(&guarded, "shop", &view("drawn", "shop", &["id"], &drawn)).await;
     for (sql, expected) in [
         ("SELECT \"docNo\", kind FROM kinds", json!([["0", "a"]])),
         ("SELECT docno FROM shop.kinds WHERE kind = 'a'", json!([["0"]])),
@@ -256,6 +258,7 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
         ("foreign", "outside namespace"),
         ("odd", "its query in the dialect `trino`"),
         ("a", "reads itself"),
+        ("drawn", "draws values"),
         ("wide", "its query has 1 columns, and the view 2"),
     ] {
         let (status, answer) = asked(&guarded, &one, &format!("SELECT * FROM {name}")).await;
