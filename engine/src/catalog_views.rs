@@ -7,33 +7,79 @@ use crate::{
     column_lists,
     error::SqlError,
     failure,
-    guard::{JOINS_MAX, RELATIONS_MAX},
+    guard::{JOINS_MAX, RELATIONS_MAX, SUBQUERY_DEPTH_MAX},
     metadata_tables, names,
     session::CATALOG,
+    stop::QuerySignal,
     view::CatalogView,
 };
 use datafusion::{
-    common::{Column, tree_node::TreeNodeRecursion},
+    common::{
+        Column,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
     datasource::ViewTable,
     error::DataFusionError,
     execution::session_state::SessionStateBuilder,
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
     prelude::SessionContext,
-    sql::parser::Statement,
+    sql::{
+        parser::Statement,
+        sqlparser::{
+            dialect::GenericDialect,
+            tokenizer::{Token, Tokenizer},
+        },
+    },
 };
 use std::sync::Arc;
 
-/// Plans the views and puts them beside the tables of a session. `columns` are the names of all columns
-/// that they can mean.
+/// Most steps of a plan, with those of its views: it is walked through many times before it runs.
+const PLAN_STEPS_MAX: usize = 10_000;
+/// Dialects where double quotes are around names and `\` is a letter like others, as here.
+const STANDARD_QUOTES: &[&str] = &["icecore", "datafusion", "duckdb", "trino"];
+/// Dialects where `/` of whole numbers is a whole number, as here.
+const WHOLE_DIVISION: &[&str] = &["icecore", "datafusion", "trino"];
+
+/// Refuses a query of a view with signs that may mean something else in its dialect than here.
 ///
 /// # Errors
-/// [`SqlError::Invalid`] names the view that cannot be planned, and why.
+/// [`SqlError::Invalid`] says which.
+pub fn check_dialect(dialect: &str, sql: &str) -> Result<(), SqlError> {
+    let is_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(dialect));
+    let (has_quotes, divides_whole) = (is_of(STANDARD_QUOTES), is_of(WHOLE_DIVISION));
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    for token in tokens.map_err(|cause| SqlError::Invalid(cause.to_string()))? {
+        let reason = match token {
+            Token::Word(word) if word.quote_style == Some('"') && !has_quotes => {
+                "double quotes may be around text there; write them around no name"
+            }
+            Token::SingleQuotedString(text) if text.contains('\\') && !has_quotes => {
+                "`\\` in a text may begin an escape there; write the text without it"
+            }
+            Token::Div if !divides_whole => {
+                "`/` of whole numbers may have a fraction there; add a query in the dialect `icecore`"
+            }
+            _ => continue,
+        };
+        return Err(SqlError::Invalid(reason.to_owned()));
+    }
+    Ok(())
+}
+
+/// Plans the views and puts them beside the tables of a session, until the query is over. `columns` are the
+/// names of all columns that they can mean.
+///
+/// # Errors
+/// [`SqlError::Invalid`] names the view that cannot be planned, and why; [`SqlError::Limit`].
 pub async fn register(
     context: &SessionContext,
     views: &[CatalogView],
     columns: &[String],
+    signal: &QuerySignal,
 ) -> Result<(), SqlError> {
     for view in views {
+        // Planning does not yield.
+        signal.check()?;
         let plan = Box::pin(plan(context, view, columns)).await?;
         let text = view.statement.text.clone();
         let table = Arc::new(ViewTable::new(plan, Some(text)));
@@ -88,29 +134,50 @@ fn is_drawn(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
     Ok(is_drawn)
 }
 
-/// Refuses a plan with too many tables: the bounds of a statement do not count what is behind a view.
+/// Refuses a plan that is too large: the bounds of a statement do not count what is behind a view.
 ///
 /// # Errors
 /// [`SqlError::Invalid`] says what is too much.
 pub fn check_size(plan: &LogicalPlan) -> Result<(), SqlError> {
-    let (mut tables, mut joins) = (0_usize, 0_usize);
-    let counted = plan.apply_with_subqueries(|node| {
-        tables += usize::from(matches!(node, LogicalPlan::TableScan(_)));
-        joins += usize::from(matches!(node, LogicalPlan::Join(_)));
-        Ok(TreeNodeRecursion::Continue)
-    });
-    counted.map_err(|cause| failure::of(&cause))?;
-    let too_many = |most: usize, what: &str| {
-        let text = format!("the statement has more than {most} {what}, with those of its views");
-        Err(SqlError::Invalid(text))
-    };
-    if RELATIONS_MAX < tables {
-        return too_many(RELATIONS_MAX, "tables");
+    PlanSize::default().add(plan, 0).map_err(|cause| failure::of(&cause))
+}
+
+/// What is counted of a plan.
+#[derive(Default)]
+struct PlanSize {
+    steps: usize,
+    tables: usize,
+    joins: usize,
+}
+
+impl PlanSize {
+    /// Counts a plan that is inside of so many queries in expressions. It ends where there is too much: views
+    /// that name one another several times make plans that nobody could walk through.
+    fn add(&mut self, plan: &LogicalPlan, subqueries: usize) -> Result<(), DataFusionError> {
+        at_most(SUBQUERY_DEPTH_MAX, subqueries, "levels of queries in expressions")?;
+        plan.apply(|node| {
+            self.steps += 1;
+            // Rows of constants are a table, too.
+            self.tables += usize::from(node.inputs().is_empty());
+            self.joins += usize::from(matches!(node, LogicalPlan::Join(_)));
+            at_most(RELATIONS_MAX, self.tables, "tables")?;
+            at_most(JOINS_MAX, self.joins, "joins")?;
+            at_most(PLAN_STEPS_MAX, self.steps, "steps of its plan")?;
+            node.apply_subqueries(|query| {
+                self.add(query, subqueries + 1)?;
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(())
     }
-    if JOINS_MAX < joins {
-        return too_many(JOINS_MAX, "joins");
+}
+
+fn at_most(most: usize, count: usize, what: &str) -> Result<(), DataFusionError> {
+    if count <= most {
+        return Ok(());
     }
-    Ok(())
+    let text = format!("the statement has more than {most} {what}, with those of its views");
+    Err(DataFusionError::External(Box::new(SqlError::Invalid(text))))
 }
 
 /// The plan with these names for its columns.
@@ -127,3 +194,6 @@ fn named(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan, DataFusionE
 fn refused(view: &CatalogView, reason: &str) -> SqlError {
     SqlError::Invalid(format!("view `{}.{}` cannot be read: {reason}", view.namespace, view.name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,17 +193,17 @@ impl QueryEngine {
         }
         column_lists::move_into_queries(&mut statement);
         let columns = self.sessions.columns(&view)?;
-        Box::pin(catalog_views::register(&context, &view.catalog_views, &columns)).await?;
+        Box::pin(catalog_views::register(&context, &view.catalog_views, &columns, signal)).await?;
         metadata_tables::rename(&mut statement, &view.rewritten);
         names::resolve(&mut statement, &columns);
         let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
         let plan = plan.and_then(described::with_type_names);
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
-        check_plan(&plan)?;
         if !view.catalog_views.is_empty() {
             catalog_views::check_size(&plan)?;
         }
+        check_plan(&plan)?;
         plan_limits::check(&plan)?;
         if !params.is_empty() {
             plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;

@@ -15,8 +15,9 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_engine::{
+    catalog_views,
     error::SqlError,
-    guard::{self, CheckedStatement},
+    guard::{self, CheckedStatement, RELATIONS_MAX},
     metadata_tables::MetadataTable,
     references::{self, QualifiedName, QueryScope, StatementTables, WantedTables},
     session::CATALOG,
@@ -53,6 +54,8 @@ struct ViewDraft<'a> {
     view: View,
     /// Views of the catalog whose names are being looked for, by namespace and name.
     open: Vec<(String, String)>,
+    /// Tables that were taken for views.
+    behind_views: usize,
 }
 
 /// Where names without a namespace are looked for.
@@ -80,7 +83,8 @@ impl ViewSources<'_> {
         let pin = self.wal.pin();
         let view = View::of(reader.levels.join("."));
         let schema = view.namespace.clone();
-        let mut draft = ViewDraft { sources: self, reader, view, open: Vec::new() };
+        let mut draft =
+            ViewDraft { sources: self, reader, view, open: Vec::new(), behind_views: 0 };
         let names_own = tables.wanted != WantedTables::Named(Vec::new());
         let own = if names_own || !tables.qualified.is_empty() {
             ResolvedNamespace::find(self, reader.levels).await?
@@ -195,6 +199,12 @@ impl ViewDraft<'_> {
         let Some(table) = space.table(self.sources, name, self.reader.as_of).await? else {
             return Ok(false);
         };
+        self.behind_views += usize::from(!self.open.is_empty());
+        if RELATIONS_MAX < self.behind_views {
+            return Err(SqlError::Invalid(format!(
+                "the views of the statement read more than {RELATIONS_MAX} tables"
+            )));
+        }
         self.view.namespace_mut(schema).0.push(table);
         Ok(true)
     }
@@ -317,7 +327,12 @@ impl ViewDraft<'_> {
 
     /// The namespace that is written so, if it is there and may be read.
     async fn find(&self, written: &str) -> Result<Option<ResolvedNamespace>, SqlError> {
-        let mut candidates = vec![vec![written.to_owned()]];
+        let mut candidates = Vec::new();
+        // What is called so has the tables of the query's own namespace.
+        if written == self.view.namespace {
+            candidates.push(self.reader.levels.to_vec());
+        }
+        candidates.push(vec![written.to_owned()]);
         // As events carry it, and as several levels.
         if let Ok(carried) = Namespace::parse(written) {
             candidates.push(vec![carried.name().to_owned()]);
@@ -416,6 +431,15 @@ impl ViewDraft<'_> {
             return Err(SqlError::Invalid(text.to_owned()));
         }
         let own = self.readable(levels).await?;
+        if levels != space.levels
+            && let Some(other) = self.find(&home).await?
+            && other.levels != levels
+        {
+            return Err(SqlError::Invalid(format!(
+                "`{home}`, where it looks for tables, is another namespace in SQL, of {} levels; write its query",
+                other.levels.len()
+            )));
+        }
         for table in &tables.named {
             let Some(own) = &own else {
                 let (schema, table) = (home.clone(), table.clone());
@@ -446,7 +470,9 @@ fn query_of(metadata: &ViewMetadata) -> Result<CheckedStatement, SqlError> {
     });
     let mut refused = None;
     for query in queries {
-        match guard::check(&query.sql) {
+        let checked = guard::check(&query.sql);
+        let same = || catalog_views::check_dialect(&query.dialect, &query.sql);
+        match checked.and_then(|checked| same().map(|()| checked)) {
             Ok(checked) if checked.is_query && checked.placeholders == 0 => return Ok(checked),
             Ok(_) => {
                 refused.get_or_insert_with(|| "its text is no query without parameters".to_owned());

@@ -294,5 +294,54 @@ async fn views_are_read_to_a_bounded_depth() {
     }
     let (status, answer) = asked(&guarded, &guarded.admin, "SELECT count(*) FROM w8").await;
     assert!(status == 400 && answer["error"].as_str().unwrap().contains("250 tables"), "{answer}");
+    // So do rows of constants, 20 to the power of the depth: nobody could walk through the last one.
+    for depth in 0..9 {
+        let below = if depth == 0 { String::new() } else { format!(" FROM c{}", depth - 1) };
+        let column = if depth == 0 { "'x' AS id" } else { "id" };
+        let query = vec![format!("SELECT {column}{below}"); 20].join(" UNION ALL ");
+        add_view(
+            &guarded,
+            "shop",
+            &view(&format!("c{depth}"), "shop", &["id"], &[("trino", &query)]),
+        )
+        .await;
+    }
+    let (status, answer) = asked(&guarded, &guarded.admin, "SELECT count(*) FROM c0").await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([[20]])), "{answer}");
+    let (status, answer) = asked(&guarded, &guarded.admin, "SELECT count(*) FROM c8").await;
+    assert!(status == 400 && answer["error"].as_str().unwrap().contains("250 tables"), "{answer}");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_reads_its_own_namespace_and_its_own_dialect() {
+    let guarded = Guarded::with_events().await;
+    let namespaces = "/catalog/v1/namespaces";
+    let create = async |path: &str, body: Value| {
+        let (status, answer) = guarded.post(&guarded.admin, path, &body).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+    };
+    let id = json!({"id": 1, "name": "id", "type": "string", "required": false});
+    let table = json!({"name": "t", "schema": {"type": "struct", "fields": [id]}});
+    create(namespaces, json!({"namespace": ["a"]})).await;
+    create(namespaces, json!({"namespace": ["a", "b"]})).await;
+    create(&format!("{namespaces}/a%1Fb/tables"), table).await;
+    let mut far = view("far", "a", &["id"], &[("trino", "SELECT id FROM t")]);
+    far["view-version"]["default-namespace"] = json!(["a", "b"]);
+    add_view(&guarded, "shop", &far).await;
+    let sql = "SELECT count(*) FROM far";
+    let (status, answer) = asked(&guarded, &guarded.admin, sql).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([[0]])), "{answer}");
+    // The same name in SQL for another namespace: its tables are not taken for those of the view.
+    create(namespaces, json!({"namespace": ["a.b"]})).await;
+    let (status, answer) = asked(&guarded, &guarded.admin, sql).await;
+    let text = answer["error"].as_str().unwrap_or_default();
+    assert!(status == 400 && text.contains("another namespace in SQL"), "{answer}");
+    // Text in Spark, a column here.
+    let queries = [("spark", "SELECT id FROM events WHERE type = \"id\"")];
+    add_view(&guarded, "shop", &view("quoted", "shop", &["id"], &queries)).await;
+    let (status, answer) = asked(&guarded, &guarded.admin, "SELECT * FROM quoted").await;
+    let text = answer["error"].as_str().unwrap_or_default();
+    assert!(status == 400 && text.contains("double quotes"), "{answer}");
     guarded.server.stop().await;
 }
