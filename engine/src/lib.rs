@@ -198,11 +198,12 @@ impl QueryEngine {
         names::resolve(&mut statement, &columns);
         let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
-        let plan = plan.and_then(described::with_type_names);
-        let mut plan = plan.map_err(|cause| failure::of(&cause))?;
+        let plan = plan.map_err(|cause| failure::of(&cause))?;
         if !view.catalog_views.is_empty() {
             catalog_views::check_size(&plan)?;
         }
+        let plan = described::with_type_names(plan);
+        let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
         plan_limits::check(&plan)?;
         if !params.is_empty() {

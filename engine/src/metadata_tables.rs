@@ -22,7 +22,7 @@ use datafusion::{
     catalog::{Session, TableProvider},
     datasource::TableType,
     error::DataFusionError,
-    execution::{SendableRecordBatchStream, TaskContext},
+    execution::{SendableRecordBatchStream, TaskContext, memory_pool::MemoryConsumer},
     logical_expr::Expr,
     physical_plan::{
         ExecutionPlan,
@@ -289,7 +289,7 @@ impl PartitionStream for MetadataScan {
         &self.schema
     }
 
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (source, schema) = (Arc::clone(&self.source), Arc::clone(&self.schema));
         let rows: MetadataRows = match self.kind {
             MetadataTable::Snapshots
@@ -297,7 +297,10 @@ impl PartitionStream for MetadataScan {
             | MetadataTable::Refs
             | MetadataTable::MetadataLogEntries => snapshots::rows(self.kind, &source, &schema),
             MetadataTable::Manifests => manifests::rows(source, schema),
-            MetadataTable::Partitions => manifests::partitions(source, schema),
+            MetadataTable::Partitions => {
+                let memory = MemoryConsumer::new("metadata table partitions");
+                manifests::partitions(source, schema, memory.register(context.memory_pool()))
+            }
             MetadataTable::Files | MetadataTable::AllFiles | MetadataTable::Entries => {
                 entries::rows(self.kind, source, schema)
             }

@@ -15,11 +15,11 @@ use arrow::{
     datatypes::{DataType, Field, Fields, Schema, SchemaRef},
     record_batch::RecordBatch,
 };
-use datafusion::error::DataFusionError;
+use datafusion::{error::DataFusionError, execution::memory_pool::MemoryReservation};
 use futures::{StreamExt, stream};
 use iceberg::spec::{
-    DataContentType, Datum, FieldSummary, ManifestContentType, ManifestFile, Struct, TableMetadata,
-    Transform,
+    DataContentType, Datum, FieldSummary, Literal, ManifestContentType, ManifestFile,
+    PrimitiveLiteral, Struct, TableMetadata, Transform,
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -208,8 +208,12 @@ impl PartitionCounts {
     }
 }
 
-/// The rows of `partitions`.
-pub(super) fn partitions(source: Arc<MetadataSource>, schema: SchemaRef) -> MetadataRows {
+/// The rows of `partitions`, which are kept in `memory`.
+pub(super) fn partitions(
+    source: Arc<MetadataSource>,
+    schema: SchemaRef,
+    memory: MemoryReservation,
+) -> MetadataRows {
     stream::once(async move {
         let Some(metadata) = source.metadata.clone() else {
             return Ok(RecordBatch::new_empty(schema));
@@ -220,13 +224,16 @@ pub(super) fn partitions(source: Arc<MetadataSource>, schema: SchemaRef) -> Meta
         while let Some(rows) = reader.next().await? {
             for row in rows {
                 let key = (row.spec_id(), row.file().partition().clone());
-                let place = *places.entry(key).or_insert(counts.len());
-                if place == counts.len() {
-                    counts.push(PartitionCounts::default());
-                }
-                if PARTITIONS_MAX < counts.len() {
-                    return Err(too_many());
-                }
+                let place = match places.get(&key) {
+                    Some(place) => *place,
+                    None if PARTITIONS_MAX <= counts.len() => return Err(too_many()),
+                    None => {
+                        memory.try_grow(bytes_of(&key.1))?;
+                        places.insert(key, counts.len());
+                        counts.push(PartitionCounts::default());
+                        counts.len() - 1
+                    }
+                };
                 counts[place].add(&row, &metadata);
             }
         }
@@ -236,6 +243,19 @@ pub(super) fn partitions(source: Arc<MetadataSource>, schema: SchemaRef) -> Meta
         partition_batch(&keys, &counts, &source.layout, &schema)
     })
     .boxed()
+}
+
+/// The memory that a partition takes until the last file was read.
+fn bytes_of(partition: &Struct) -> usize {
+    let values = partition.fields().iter().map(|value| match value {
+        Some(Literal::Primitive(PrimitiveLiteral::String(text))) => text.len(),
+        Some(Literal::Primitive(PrimitiveLiteral::Binary(bytes))) => bytes.len(),
+        _ => 0,
+    });
+    // In its key and in its row.
+    let texts = values.sum::<usize>().saturating_mul(2);
+    let fields = size_of_val(partition.fields()).saturating_mul(2);
+    texts.saturating_add(fields).saturating_add(size_of::<PartitionCounts>())
 }
 
 fn too_many() -> DataFusionError {
