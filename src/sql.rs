@@ -12,6 +12,7 @@ pub mod statement_view;
 pub mod threads;
 mod usage;
 pub mod view;
+mod view_query;
 
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;

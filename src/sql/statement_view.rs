@@ -4,20 +4,19 @@
 //! of the catalog, whose own names are looked for in the same way. Its one invariant: of a namespace that the
 //! sender may not read nothing is asked, so it answers as one that is not there.
 
-use crate::sql::view::{ResolvedNamespace, ViewSources, internal};
-use futures::{FutureExt, future::BoxFuture};
-use iceberg::{
-    NamespaceIdent, TableIdent,
-    spec::{ViewMetadata, ViewRepresentation},
+use crate::sql::{
+    view::{ResolvedNamespace, ViewSources, internal},
+    view_query,
 };
+use futures::{FutureExt, future::BoxFuture};
+use iceberg::{NamespaceIdent, TableIdent, spec::ViewMetadata};
 use icecore_catalog::{
     access::{Action, Principal},
     error::CatalogError,
 };
 use icecore_engine::{
-    catalog_views,
     error::SqlError,
-    guard::{self, CheckedStatement, RELATIONS_MAX},
+    guard::RELATIONS_MAX,
     metadata_tables::MetadataTable,
     references::{self, QualifiedName, QueryScope, StatementTables, WantedTables},
     session::CATALOG,
@@ -30,8 +29,6 @@ use icecore_schemas::{as_of::AsOf, names::Namespace};
 const VIEW_DEPTH_MAX: usize = 16;
 /// Most views that one statement reads, with those behind them.
 const VIEWS_MAX: usize = 64;
-/// Dialects of a view's query, the nearest to ours first. Others come last.
-const DIALECTS: &[&str] = &["icecore", "datafusion", "duckdb", "trino", "spark"];
 
 /// What the error of a view begins with.
 const VIEW: &str = "view `";
@@ -420,7 +417,7 @@ impl ViewDraft<'_> {
         name: &str,
         metadata: &ViewMetadata,
     ) -> Result<CatalogView, SqlError> {
-        let statement = query_of(metadata)?;
+        let statement = view_query::of(metadata)?;
         let version = metadata.current_version();
         let levels: &[String] = version.default_namespace();
         let levels = if levels.is_empty() { space.levels.as_slice() } else { levels };
@@ -458,32 +455,6 @@ impl ViewDraft<'_> {
         let (namespace, name) = (schema.to_owned(), name.to_owned());
         Ok(CatalogView { namespace, name, statement, columns, home, rewritten })
     }
-}
-
-/// The query of a view, in the nearest dialect that is read here.
-fn query_of(metadata: &ViewMetadata) -> Result<CheckedStatement, SqlError> {
-    let representations = metadata.current_version().representations().iter();
-    let mut queries: Vec<_> = representations.map(|ViewRepresentation::Sql(query)| query).collect();
-    queries.sort_by_key(|query| {
-        let known = DIALECTS.iter().position(|name| name.eq_ignore_ascii_case(&query.dialect));
-        known.unwrap_or(DIALECTS.len())
-    });
-    let mut refused = None;
-    for query in queries {
-        let checked = guard::check(&query.sql);
-        let same = || catalog_views::check_dialect(&query.dialect, &query.sql);
-        match checked.and_then(|checked| same().map(|()| checked)) {
-            Ok(checked) if checked.is_query && checked.placeholders == 0 => return Ok(checked),
-            Ok(_) => {
-                refused.get_or_insert_with(|| "its text is no query without parameters".to_owned());
-            }
-            Err(cause) => {
-                let text = || format!("its query in the dialect `{}`: {cause}", query.dialect);
-                refused.get_or_insert_with(text);
-            }
-        }
-    }
-    Err(SqlError::Invalid(refused.unwrap_or_else(|| "it has no query in SQL".to_owned())))
 }
 
 /// The error of what a view reads, for who named the view.
