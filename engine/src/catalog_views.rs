@@ -8,7 +8,7 @@ use crate::{
     error::SqlError,
     failure,
     guard::{JOINS_MAX, RELATIONS_MAX, SUBQUERY_DEPTH_MAX},
-    metadata_tables, names,
+    metadata_tables, names, plan_limits,
     session::CATALOG,
     stop::QuerySignal,
     view::CatalogView,
@@ -106,7 +106,8 @@ async fn plan(
     let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
     let plan = Box::pin(state.statement_to_plan(Statement::Statement(Box::new(statement)))).await;
     let plan = plan.map_err(|cause| refused(view, &failure::of(&cause).to_string()))?;
-    check_size(&plan).map_err(|cause| refused(view, &cause.to_string()))?;
+    let is_small = check_size(&plan).and_then(|()| plan_limits::check(&plan));
+    is_small.map_err(|cause| refused(view, &cause.to_string()))?;
     // Its mentions are numbered from 1 like those of the statement, and are not told from them.
     if is_drawn(&plan).map_err(|cause| failure::of(&cause))? {
         let reason = "it draws values, as random() and uuid() do; write its query";

@@ -193,9 +193,8 @@ impl ViewDraft<'_> {
         space: &ResolvedNamespace,
         name: &str,
     ) -> Result<bool, SqlError> {
-        let Some(table) = space.table(self.sources, name, self.reader.as_of).await? else {
-            return Ok(false);
-        };
+        let found = Box::pin(space.table(self.sources, name, self.reader.as_of)).await?;
+        let Some(table) = found else { return Ok(false) };
         self.behind_views += usize::from(!self.open.is_empty());
         if RELATIONS_MAX < self.behind_views {
             return Err(SqlError::Invalid(format!(

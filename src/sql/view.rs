@@ -57,7 +57,8 @@ impl ViewSources<'_> {
         as_of: Option<&AsOf>,
     ) -> Result<(View, LogPin), SqlError> {
         let reader = StatementReader { levels, principal: None, as_of };
-        self.of_statement(reader, &StatementTables::of(wanted.clone())).await
+        let tables = StatementTables::of(wanted.clone());
+        Box::pin(self.of_statement(reader, &tables)).await
     }
 }
 
