@@ -14,22 +14,38 @@ use datafusion::{
     },
     sql::sqlparser::{ast::Statement, dialect::GenericDialect, parser::Parser},
 };
+use icecore_schemas::names::Namespace;
 use std::sync::Arc;
 
 /// The column of `information_schema.columns` with the types.
 const TYPE_COLUMN: &str = "data_type";
 
-/// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none.
+/// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none; SHOW TABLES FROM
+/// for those of one schema.
 ///
 /// # Panics
 /// Never: the query is SQL.
 pub fn show_tables(statement: &mut Statement) {
-    if !matches!(statement, Statement::ShowTables { .. }) || statement.to_string() != "SHOW TABLES"
-    {
+    let Statement::ShowTables { show_options, .. } = &*statement else { return };
+    // What a namespace is called as, where that is all that is said.
+    let named = show_options.show_in.as_ref().and_then(|place| place.parent_name.as_ref());
+    let namespace = named.map(|name| {
+        let parts = name.0.iter().filter_map(|part| part.as_ident());
+        parts.map(|part| part.value.as_str()).collect::<Vec<_>>().join(".")
+    });
+    let written = named.map_or(String::new(), |name| format!(" FROM {name}"));
+    if statement.to_string() != format!("SHOW TABLES{written}") {
         return;
     }
+    let schema = match namespace {
+        None => "<> 'information_schema'".to_owned(),
+        Some(text) => {
+            let name = Namespace::parse(&text).map_or(text, |named| named.name().to_owned());
+            format!("= '{}'", name.replace('\'', "''"))
+        }
+    };
     let sql = format!(
-        "SELECT * FROM information_schema.tables WHERE table_schema <> 'information_schema' ORDER BY table_schema = '{}', table_name",
+        "SELECT * FROM information_schema.tables WHERE table_schema {schema} ORDER BY table_schema = '{}', table_name",
         audit::SCHEMA
     );
     let parsed = Parser::parse_sql(&GenericDialect {}, &sql).expect("it is SQL");

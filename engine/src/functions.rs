@@ -44,8 +44,8 @@ pub fn all() -> Vec<ScalarUDF> {
         Volatility::Immutable,
         Arc::new(are_valid),
     );
-    let extract = [function("json_extract", false), function("json_extract_string", true)];
-    extract.into_iter().chain([valid]).chain(members::all()).collect()
+    let of_paths = [function("json_extract", false), function("json_extract_string", true)];
+    of_paths.into_iter().chain([valid]).chain(members::all()).collect()
 }
 
 fn are_valid(arguments: &[ColumnarValue]) -> Result<ColumnarValue, DataFusionError> {

@@ -4,15 +4,14 @@
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
 use crate::{
-    clauses, described, dialect, distinct, draws, error::SqlError, labels::ColumnLabels, multisets,
-    nulls, same_names, syntax,
+    clauses, described, dialect, distinct, draws, error::SqlError, grammar, grammar::Grammar,
+    labels::ColumnLabels, layout, multisets, nulls, same_names, syntax,
 };
 use datafusion::sql::sqlparser::{
     ast::{
         Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
         Value, ValueWithSpan, Visit, Visitor,
     },
-    dialect::GenericDialect,
     parser::{Parser, ParserOptions},
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
@@ -114,7 +113,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     if SQL_BYTES_MAX < sql.len() {
         return Err(invalid(format!("the statement is longer than {SQL_BYTES_MAX} bytes")));
     }
-    let dialect = GenericDialect {};
+    let dialect = Grammar::default();
     let mut located = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|error| syntax::of_token(&error))?;
@@ -138,6 +137,8 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     })?;
     let is_query = check_statement(&statement)?;
     distinct::unmark(&mut statement);
+    grammar::select_all(&mut statement);
+    layout::rewrite(&mut statement).map_err(invalid)?;
     let params_max = check_shape(&statement)?.params_max;
     let labels = ColumnLabels::of(&statement);
     described::show_tables(&mut statement);

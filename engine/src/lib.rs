@@ -5,11 +5,13 @@
 //! asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
 //! and what stays readable meanwhile is `sql`'s.
 
+pub mod aliases;
 pub mod allowed;
 pub mod answer;
 pub mod arithmetic;
 pub mod audit;
 pub mod bounded_functions;
+pub mod change_views;
 pub mod clauses;
 pub mod collected;
 pub mod column_lists;
@@ -31,8 +33,10 @@ mod forward;
 pub mod frames;
 pub mod function_names;
 pub mod functions;
+pub mod grammar;
 pub mod guard;
 pub mod labels;
+pub mod layout;
 pub mod lengths;
 pub mod log_tail;
 pub mod multisets;
@@ -188,7 +192,10 @@ impl QueryEngine {
             let shown = audit::show(&context, controls.audit.clone());
             shown.map_err(|cause| failure::of(&cause))?;
         }
+        let shown = change_views::show(&context, &view).await;
+        shown.map_err(|cause| failure::of(&cause))?;
         column_lists::move_into_queries(&mut statement);
+        aliases::resolve(&mut statement, &self.sessions.columns_by_table(&view)?);
         names::resolve(&mut statement, &self.sessions.columns(&view)?);
         let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;

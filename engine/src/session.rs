@@ -4,9 +4,11 @@
 //! see is made for each query.
 
 use crate::{
+    aliases::{RelationColumn, TableColumns},
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
+    change_views,
     collected,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
@@ -27,7 +29,7 @@ use crate::{
 use datafusion::{
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-        MemorySchemaProvider, SchemaProvider,
+        MemorySchemaProvider, SchemaProvider, TableProvider,
     },
     error::DataFusionError,
     execution::{
@@ -43,7 +45,7 @@ use datafusion::{
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
 use icecore_lake::event::rows::UTC;
-use icecore_schemas::service_table::ServiceTables;
+use icecore_schemas::service_table::{RecordKind, ServiceTables};
 use std::{
     num::NonZeroUsize,
     sync::{Arc, atomic::AtomicU64},
@@ -146,6 +148,26 @@ impl QuerySessions {
             names.extend(provider.column_names());
         }
         Ok(names)
+    }
+
+    /// The columns of each table and view that `view` has, without fields of structs.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when a table's schema has no Arrow form.
+    pub fn columns_by_table(&self, view: &View) -> Result<TableColumns, SqlError> {
+        let views = view.change_views.iter();
+        let mut found: TableColumns =
+            views.map(|name| (name.clone(), change_views::columns(name))).collect();
+        for table in &view.tables {
+            let provider = self.table(table, &Arc::default()).map_err(|cause| broken(&cause))?;
+            let is_of_events = table.ours == Some(RecordKind::Events);
+            let schema = provider.schema();
+            let columns = schema.fields().iter();
+            let columns =
+                columns.map(|column| RelationColumn { name: column.name().clone(), is_of_events });
+            found.insert(table.name.clone(), columns.collect());
+        }
+        Ok(found)
     }
 
     /// A session that sees `view`, for a query that ends at `deadline` and whose files are counted.

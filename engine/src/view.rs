@@ -39,6 +39,8 @@ pub struct View {
     pub tables: Vec<TableView>,
     /// Tables that are there and cannot be read, with what is wrong.
     pub unreadable: Vec<(String, SqlError)>,
+    /// Names of the views of [`crate::change_views`] that were wanted, and that no table has.
+    pub change_views: Vec<String>,
     /// Whether the tables that belong to no namespace are seen: their rows are asked for page by page.
     pub has_system: bool,
 }
@@ -47,7 +49,8 @@ impl View {
     /// A view of a namespace, without tables.
     #[must_use]
     pub fn of(namespace: String) -> Self {
-        Self { namespace, tables: Vec::new(), unreadable: Vec::new(), has_system: false }
+        let (tables, unreadable, change_views) = (Vec::new(), Vec::new(), Vec::new());
+        Self { namespace, tables, unreadable, change_views, has_system: false }
     }
 
     /// The table of that name.

@@ -14,6 +14,7 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_engine::{
+    change_views,
     error::SqlError,
     references::WantedTables,
     view::{TableView, View},
@@ -26,7 +27,7 @@ use icecore_lake::{
 use icecore_schemas::{
     as_of::AsOf,
     names::Namespace,
-    service_table::{ServiceTable, ServiceTables},
+    service_table::{EVENTS_TABLE, ServiceTable, ServiceTables},
 };
 
 /// Where views are taken from.
@@ -70,6 +71,10 @@ impl ViewSources<'_> {
         };
         for name in names {
             match home.table(self, &name, as_of).await {
+                // A view of ours where no table is called so.
+                Ok(None) if change_views::is_view(&name) && home.has_events => {
+                    view.change_views.push(name);
+                }
                 Ok(Some(table)) => view.tables.push(table),
                 // Who asks what there is gets told of it; reading it is an error.
                 Err(error @ (SqlError::Unreadable(_) | SqlError::Withheld(_)))
@@ -82,6 +87,12 @@ impl ViewSources<'_> {
                 Ok(None) if *wanted == WantedTables::All => (),
                 Ok(None) => return Err(home.unknown_table(self, &name).await?),
             }
+        }
+        if !view.change_views.is_empty()
+            && view.table(EVENTS_TABLE).is_none()
+            && let Some(events) = home.table(self, EVENTS_TABLE, as_of).await?
+        {
+            view.tables.push(events);
         }
         Ok((view, pin))
     }

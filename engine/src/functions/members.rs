@@ -68,8 +68,8 @@ const FUNCTIONS: &[(&str, JsonAnswer)] = &[
 /// The functions.
 pub fn all() -> impl Iterator<Item = ScalarUDF> {
     let signature = || Signature::user_defined(Volatility::Immutable);
-    FUNCTIONS.iter().map(move |(name, answer)| {
-        ScalarUDF::from(JsonFunction { name, answer: *answer, signature: signature() })
+    FUNCTIONS.iter().map(move |&(name, answer)| {
+        ScalarUDF::from(JsonFunction { name, answer, signature: signature() })
     })
 }
 
