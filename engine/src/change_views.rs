@@ -62,7 +62,8 @@ pub async fn show(context: &SessionContext, view: &View) -> Result<(), DataFusio
             Some(collection) => deltas_of(collection),
             None => THINGS_QUERY.to_owned(),
         };
-        let plan = context.state().create_logical_plan(&sql).await?;
+        let state = context.state();
+        let plan = Box::pin(state.create_logical_plan(&sql)).await?;
         let table = Arc::new(ViewTable::new(plan, None));
         context.register_table(TableReference::bare(name.as_str()), table)?;
     }

@@ -27,16 +27,17 @@ const TYPE_COLUMN: &str = "data_type";
 /// Never: the query is SQL.
 pub fn show_tables(statement: &mut Statement) {
     let Statement::ShowTables { show_options, .. } = &*statement else { return };
-    // What a namespace is called as, where that is all that is said.
-    let named = show_options.show_in.as_ref().and_then(|place| place.parent_name.as_ref());
-    let namespace = named.map(|name| {
+    let place = show_options.show_in.as_ref();
+    let written = place.map_or_else(String::new, |place| format!(" {place}"));
+    let has_kind = place.is_some_and(|place| place.parent_type.is_some());
+    if has_kind || statement.to_string() != format!("SHOW TABLES{written}") {
+        return;
+    }
+    let name = place.and_then(|place| place.parent_name.as_ref());
+    let namespace = name.map(|name| {
         let parts = name.0.iter().filter_map(|part| part.as_ident());
         parts.map(|part| part.value.as_str()).collect::<Vec<_>>().join(".")
     });
-    let written = named.map_or(String::new(), |name| format!(" FROM {name}"));
-    if statement.to_string() != format!("SHOW TABLES{written}") {
-        return;
-    }
     let schema = match namespace {
         None => "<> 'information_schema'".to_owned(),
         Some(text) => {

@@ -110,10 +110,12 @@ impl VisitorMut for PathVisitor {
 
 /// What stands behind a call as behind a table: the query in its place has no such clauses.
 fn clauses_of(factor: &TableFactor) -> ClauseVerdict {
+    if !matches!(factor, TableFactor::Table { args: Some(_), .. }) {
+        return ControlFlow::Continue(());
+    }
     let mut table = factor.clone();
-    match &mut table {
-        TableFactor::Table { args, .. } if args.is_some() => *args = None,
-        _ => return ControlFlow::Continue(()),
+    if let TableFactor::Table { args, .. } = &mut table {
+        *args = None;
     }
     clauses::table_factor(&table)
 }
