@@ -51,6 +51,7 @@ pub mod plan_limits;
 pub mod prepare;
 pub mod provider;
 pub mod pushdown;
+pub mod read_report;
 pub mod references;
 pub mod replacement;
 pub mod rewrite;
@@ -81,7 +82,7 @@ use datafusion::{
     },
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::{ExecutionPlan, execute_stream},
-    sql::parser::Statement,
+    sql::{parser::Statement, sqlparser::ast},
 };
 use error::SqlError;
 use futures::{StreamExt, stream::BoxStream};
@@ -185,6 +186,7 @@ impl QueryEngine {
         let EngineQuery { statement: checked, params, limit, view } = query;
         let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
             checked;
+        let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
@@ -218,8 +220,12 @@ impl QueryEngine {
         let (plan, stream) = execute(state, &plan, &controls.stop).await?;
         let place = answer::place_of(self.sessions.storage().root()).filter(|_| !is_query);
         let stream = answer::shown(stream, &labels, place);
-        let (schema, read) = (stream.schema(), BytesRead::of(plan));
-        let rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
+        let (schema, read) = (stream.schema(), BytesRead::of(Arc::clone(&plan)));
+        let mut rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
+        if is_analyzed {
+            let read = BytesRead::of(plan);
+            rows = read_report::with_files(rows, Arc::clone(&schema), controls.counts, read);
+        }
         Ok(RunningQuery { schema, rows, read })
     }
 }

@@ -185,6 +185,21 @@ async fn a_path_that_is_none_of_the_layout_reads_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_analysis_tells_which_files_a_path_left_out() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest_at("/ingest?backfill=true", &sent()).await.0, 200);
+    server.commit(NS).await;
+    let sql = "EXPLAIN ANALYZE SELECT count(*) FROM read_parquet('events/2026/11/**/*.parquet') WHERE type = 'rpc.call'";
+    let rows = server.rows(NS, sql).await;
+    let last = rows.as_array().unwrap().last().unwrap();
+    let text = last[1].as_str().unwrap();
+    // A file for each of five types, and two days of one.
+    assert!(text.starts_with("files read: 1, files pruned: 5, bytes read: "), "{rows}");
+    assert!(!rows.to_string().contains(server.folder.path().to_str().unwrap()), "{rows}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_keeps_its_name_before_a_view_of_changes() {
     let server = TestServer::start().await;
     assert_eq!(server.ingest_at("/ingest?backfill=true", &sent()).await.0, 200);
