@@ -129,7 +129,7 @@ fn reader(name: &ObjectName) -> Option<&'static str> {
 /// The query that a call stands for.
 fn query_of(
     reader: &str,
-    TableFunctionArgs { args, .. }: &TableFunctionArgs,
+    TableFunctionArgs { args, settings }: &TableFunctionArgs,
 ) -> Result<Box<Query>, String> {
     let Some((path, options)) = args.split_first() else {
         return Err(format!("`{reader}` needs a path; {ACCEPTED}"));
@@ -146,6 +146,9 @@ fn query_of(
         }
         _ => return Err(format!("the path of `{reader}` is a text; {ACCEPTED}")),
     };
+    if settings.is_some() {
+        return Err(format!("SETTINGS of `{reader}` are not supported here; remove them"));
+    }
     for option in options {
         check_option(reader, option)?;
     }

@@ -1,6 +1,6 @@
 //! What users of the earlier files of events ask, as they ask it: paths, names of members, changes as tables.
 
-use crate::{access::Guarded, harness::TestServer};
+use crate::{access::Guarded, answers::same, harness::TestServer};
 use serde_json::{Value, json};
 
 const NS: &str = "startups.studio";
@@ -8,12 +8,12 @@ const NS: &str = "startups.studio";
 /// Changes of one document, calls, and one event of now.
 fn sent() -> Value {
     json!({ "events": [
-        {"id": "c1", "ns": NS, "op": "c", "ts": "2026-11-20T14:01:00Z", "collection": "users", "docId": "u-1", "doc": {"name": "Ann", "type": "Person"}, "bookmark": "b1", "actor": "User/ada"},
-        {"id": "c2", "ns": NS, "op": "u", "ts": "2026-11-20T14:02:00Z", "collection": "users", "docId": "u-1", "prev": {"name": "Ann"}, "doc": {"name": "Bea"}, "bookmark": "b2"},
-        {"id": "c3", "ns": NS, "op": "d", "ts": "2026-11-20T14:03:00Z", "collection": "users", "docId": "u-1", "prev": {"name": "Bea"}, "bookmark": "b3"},
-        {"id": "r1", "ns": NS, "type": "rpc.call", "ts": "2026-11-20T14:05:00Z", "method": "get", "durationMs": 10, "success": true, "do": {"class": "Room"}, "url": "/a", "statusCode": 200},
-        {"id": "r2", "ns": NS, "type": "rpc.call", "ts": "2026-11-20T15:05:00Z", "method": "get", "durationMs": 30, "success": false, "do": {"class": "Room"}, "url": "/a", "statusCode": 500},
-        {"id": "r3", "ns": NS, "type": "rpc.call", "ts": "2026-12-01T09:00:00Z", "method": "put", "durationMs": 20, "success": true, "do": {"class": "Hall"}, "url": "/b", "statusCode": 404},
+        {"id": "c1", "ns": NS, "op": "c", "ts": "2024-11-20T14:01:00Z", "collection": "users", "docId": "u-1", "doc": {"name": "Ann", "type": "Person"}, "bookmark": "b1", "actor": "User/ada"},
+        {"id": "c2", "ns": NS, "op": "u", "ts": "2024-11-20T14:02:00Z", "collection": "users", "docId": "u-1", "prev": {"name": "Ann"}, "doc": {"name": "Bea"}, "bookmark": "b2"},
+        {"id": "c3", "ns": NS, "op": "d", "ts": "2024-11-20T14:03:00Z", "collection": "users", "docId": "u-1", "prev": {"name": "Bea"}, "bookmark": "b3"},
+        {"id": "r1", "ns": NS, "type": "rpc.call", "ts": "2024-11-20T14:05:00Z", "method": "get", "durationMs": 10, "success": true, "do": {"class": "Room"}, "url": "/a", "statusCode": 200},
+        {"id": "r2", "ns": NS, "type": "rpc.call", "ts": "2024-11-20T15:05:00Z", "method": "get", "durationMs": 30, "success": false, "do": {"class": "Room"}, "url": "/a", "statusCode": 500},
+        {"id": "r3", "ns": NS, "type": "rpc.call", "ts": "2024-12-01T09:00:00Z", "method": "put", "durationMs": 20, "success": true, "do": {"class": "Hall"}, "url": "/b", "statusCode": 404},
         {"id": "n1", "ns": NS, "type": "Customer.created", "_meta": {"source": "shop"}},
     ]})
 }
@@ -24,7 +24,7 @@ fn statements() -> Vec<(&'static str, Option<Value>)> {
     vec![
         // The history of a document, and its changes between two bookmarks.
         (
-            "SELECT docId, doc, prev, bookmark FROM read_json_auto('r2://log/2026/**/*.jsonl') WHERE \"table\" = 'users' AND docId = 'u-1' ORDER BY timestamp ASC",
+            "SELECT docId, doc, prev, bookmark FROM read_json_auto('r2://log/2024/**/*.jsonl') WHERE \"table\" = 'users' AND docId = 'u-1' ORDER BY timestamp ASC",
             Some(json!([
                 ["u-1", ann, null, "b1"],
                 ["u-1", "{\"name\":\"Bea\"}", "{\"name\":\"Ann\"}", "b2"],
@@ -32,7 +32,7 @@ fn statements() -> Vec<(&'static str, Option<Value>)> {
             ])),
         ),
         (
-            "SELECT id FROM (SELECT * FROM read_json_auto('r2://log/2026/**/*.jsonl') WHERE bookmark > 'b1' AND bookmark <= 'b3') ORDER BY id",
+            "SELECT id FROM (SELECT * FROM read_json_auto('r2://log/2024/**/*.jsonl') WHERE bookmark > 'b1' AND bookmark <= 'b3') ORDER BY id",
             Some(json!([["c2"], ["c3"]])),
         ),
         (
@@ -55,33 +55,33 @@ fn statements() -> Vec<(&'static str, Option<Value>)> {
         ),
         // Calls.
         (
-            "SELECT method, AVG(durationMs), P95(durationMs), COUNT(*) FROM read_json_auto('r2://log/2026/11/**/*.jsonl') WHERE type = 'rpc.call' GROUP BY method",
+            "SELECT method, AVG(durationMs), P95(durationMs), COUNT(*) FROM read_json_auto('r2://log/2024/11/**/*.jsonl') WHERE type = 'rpc.call' GROUP BY method",
             Some(json!([["get", 20.0, 29.0, 2]])),
         ),
         (
-            "SELECT \"do\".class AS do_class, method, durationMs, success FROM read_parquet('r2://log/events/2026/11/**/*.parquet') WHERE type = 'rpc.call' ORDER BY ts DESC LIMIT 1000",
+            "SELECT \"do\".class AS do_class, method, durationMs, success FROM read_parquet('r2://log/events/2024/11/**/*.parquet') WHERE type = 'rpc.call' ORDER BY ts DESC LIMIT 1000",
             Some(json!([["Room", "get", 30.0, false], ["Room", "get", 10.0, true]])),
         ),
         (
-            "SELECT \"do\".class, method, COUNT(*) AS calls, PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY durationMs) AS p50, MAX(durationMs) AS most FROM read_parquet('r2://log/events/2026/**/*.parquet') WHERE type = 'rpc.call' GROUP BY \"do\".class, method ORDER BY calls DESC",
+            "SELECT \"do\".class, method, COUNT(*) AS calls, PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY durationMs) AS p50, MAX(durationMs) AS most FROM read_parquet('r2://log/events/2024/**/*.parquet') WHERE type = 'rpc.call' GROUP BY \"do\".class, method ORDER BY calls DESC",
             Some(json!([["Room", "get", 2, 20.0, 30.0], ["Hall", "put", 1, 20.0, 20.0]])),
         ),
         (
-            "SELECT url, statusCode, COUNT(*) AS errors FROM read_parquet('r2://log/events/2026/11/**/*.parquet') WHERE status_code >= 400 GROUP BY url, statusCode ORDER BY errors DESC LIMIT 20",
+            "SELECT url, statusCode, COUNT(*) AS errors FROM read_parquet('r2://log/events/2024/11/**/*.parquet') WHERE status_code >= 400 GROUP BY url, statusCode ORDER BY errors DESC LIMIT 20",
             Some(json!([["/a", 500, 1]])),
         ),
         // Volumes by hour and day, of one hour, and of both formats, which are the same rows.
         (
-            "SELECT type, COUNT(*) AS count FROM read_parquet('r2://log/events/2026/11/20/14/*.parquet') GROUP BY type ORDER BY count DESC, type",
+            "SELECT type, COUNT(*) AS count FROM read_parquet('r2://log/events/2024/11/20/14/*.parquet') GROUP BY type ORDER BY count DESC, type",
             Some(json!([["cdc.delete", 1], ["cdc.insert", 1], ["cdc.update", 1], ["rpc.call", 1]])),
         ),
         (
-            "SELECT id FROM read_parquet('events/2026/11/20/*/*.parquet', filename=true, hive_partitioning=false) UNION ALL SELECT id FROM read_json_auto('events/2026/11/20/*/*.jsonl', filename=true, hive_partitioning=false) WHERE type IN ('rpc.call') ORDER BY id DESC LIMIT 3",
+            "SELECT id FROM read_parquet('events/2024/11/20/*/*.parquet', filename=true, hive_partitioning=false) UNION ALL SELECT id FROM read_json_auto('events/2024/11/20/*/*.jsonl', filename=true, hive_partitioning=false) WHERE type IN ('rpc.call') ORDER BY id DESC LIMIT 3",
             Some(json!([["r2"], ["r2"], ["r1"]])),
         ),
         (
-            "SELECT DATE(DATE_TRUNC('day', timestamp)) AS day, type, COUNT(*) AS count FROM read_parquet('events/2026/11/20/*/*.parquet') GROUP BY day, type ORDER BY day DESC, count DESC LIMIT 1",
-            Some(json!([["2026-11-20", "rpc.call", 2]])),
+            "SELECT DATE(DATE_TRUNC('day', timestamp)) AS day, type, COUNT(*) AS count FROM read_parquet('events/2024/11/20/*/*.parquet') GROUP BY day, type ORDER BY day DESC, count DESC LIMIT 1",
+            Some(json!([["2024-11-20", "rpc.call", 2]])),
         ),
         (
             "SELECT id FROM events WHERE type = 'Customer.created' AND DATE(timestamp) = CURRENT_DATE AND ns LIKE 'startups.%'",
@@ -119,7 +119,7 @@ async fn a_token_that_may_only_read_asks_as_it_asked_the_files() {
             let (status, answer) = guarded.post(&token, &format!("/v1/{NS}/sql"), &asked).await;
             assert_eq!(status, 200, "{sql}\nover {place}: {answer}");
             if let Some(rows) = rows {
-                assert_eq!(answer["rows"], rows, "{sql}\nover {place}");
+                assert!(same(&answer["rows"], &rows), "{sql}\nover {place}: {answer}");
             }
         }
         let path = format!("/v1/{NS}/commit");
@@ -153,7 +153,7 @@ async fn an_alias_is_a_label_as_written_and_no_column_of_a_wildcard() {
     let all = names(&server, "SELECT * FROM events").await;
     assert!(all.as_array().unwrap().contains(&json!("key")), "{all}");
     assert!(!all.as_array().unwrap().contains(&json!("docId")), "{all}");
-    check("SELECT * FROM read_parquet('events/2026/**/*.parquet', filename=true)", all.clone())
+    check("SELECT * FROM read_parquet('events/2024/**/*.parquet', filename=true)", all.clone())
         .await;
     check("FROM events", all).await;
     check("SELECT * FROM cdc_users_deltas", json!(["op", "pk", "ts", "data", "prev", "bookmark"]))
@@ -170,8 +170,8 @@ async fn a_path_that_is_none_of_the_layout_reads_nothing() {
     for path in [
         "/etc/passwd",
         "file:///etc/passwd",
-        "events/../../2026/*.parquet",
-        "https://e.example/events/2026/**/*.parquet",
+        "events/../../2024/*.parquet",
+        "https://e.example/events/2024/**/*.parquet",
     ] {
         let sql = format!("SELECT * FROM read_parquet('{path}')");
         let (status, answer) = server.query(NS, &json!({ "sql": sql })).await;
@@ -189,7 +189,7 @@ async fn an_analysis_tells_which_files_a_path_left_out() {
     let server = TestServer::start().await;
     assert_eq!(server.ingest_at("/ingest?backfill=true", &sent()).await.0, 200);
     server.commit(NS).await;
-    let sql = "EXPLAIN ANALYZE SELECT count(*) FROM read_parquet('events/2026/11/**/*.parquet') WHERE type = 'rpc.call'";
+    let sql = "EXPLAIN ANALYZE SELECT count(*) FROM read_parquet('events/2024/11/**/*.parquet') WHERE type = 'rpc.call'";
     let rows = server.rows(NS, sql).await;
     let last = rows.as_array().unwrap().last().unwrap();
     let text = last[1].as_str().unwrap();
