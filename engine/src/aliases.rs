@@ -309,7 +309,7 @@ impl AliasResolver<'_> {
     /// The column that an alias means.
     fn column(&self, before: &[Ident], alias: &Ident) -> Option<Expr> {
         let column = meant(alias, ALIASES)?;
-        self.is_there(before, alias, column).then(|| named(before, column))
+        self.place_of(before, alias, column).map(|before| named(&before, column))
     }
 
     /// The column that a member of the Durable Object means.
@@ -319,23 +319,41 @@ impl AliasResolver<'_> {
             return None;
         }
         let column = meant(member, DURABLE_OBJECT_MEMBERS)?;
-        self.is_there(before, object, column).then(|| named(before, column))
+        self.place_of(before, object, column).map(|before| named(&before, column))
     }
 
-    /// Whether the nearest query that has `column` of `events` has no column that is called like the alias.
-    fn is_there(&self, before: &[Ident], alias: &Ident, column: &str) -> bool {
+    /// What stands before `column` of `events` in the nearest query that has it; none where a column there or
+    /// nearer is called like the alias.
+    fn place_of(&self, before: &[Ident], alias: &Ident, column: &str) -> Option<Vec<Ident>> {
         let table = before.last().map(folded);
+        // Whether a column of another table is called so, and would be meant or make the name ambiguous.
+        let mut is_hidden = false;
         for scope in self.scopes.iter().rev() {
             let seen = scope.iter().filter(|one| table.is_none() || one.name == table);
-            let columns: Vec<&RelationColumn> = seen.flat_map(|one| &one.columns).collect();
-            if columns.iter().any(|one| is_written(alias, &one.name)) {
-                return false;
+            let seen: Vec<&Relation> = seen.collect();
+            let mut columns = seen.iter().flat_map(|one| &one.columns);
+            if columns.any(|one| is_written(alias, &one.name)) {
+                return None;
             }
-            if columns.iter().any(|one| one.is_of_events && one.name == column) {
-                return true;
+            let (mut found, mut others) = (Vec::new(), 0);
+            for relation in seen {
+                match relation.columns.iter().find(|one| one.name == column) {
+                    Some(RelationColumn { is_of_events: true, .. }) => found.push(relation),
+                    Some(_) => others += 1,
+                    None => (),
+                }
+            }
+            is_hidden |= 0 < others;
+            match found.as_slice() {
+                [] => (),
+                [one] if is_hidden && before.is_empty() => {
+                    let name = one.name.as_ref()?;
+                    return Some(vec![Ident::with_quote('"', name.as_str())]);
+                }
+                _ => return Some(before.to_vec()),
             }
         }
-        false
+        None
     }
 }
 

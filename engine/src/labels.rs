@@ -67,7 +67,8 @@ impl ColumnLabels {
 
 /// The name of a column that is named by an alias, which inside of a statement has no capital letters.
 fn of_alias(name: &Ident) -> Option<String> {
-    aliases::is_alias(&name.value).then(|| name.value.clone())
+    let has_capitals = name.value.contains(|c: char| c.is_ascii_uppercase());
+    (has_capitals && aliases::is_alias(&name.value)).then(|| name.value.clone())
 }
 
 /// The name of a column that has none of its own.

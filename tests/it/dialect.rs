@@ -206,6 +206,7 @@ async fn a_table_keeps_its_name_before_a_view_of_changes() {
     server.commit(NS).await;
     let count = "SELECT count(*) FROM things";
     assert_eq!(server.rows(NS, count).await, json!([[3]]));
+    assert_eq!(server.rows(NS, "DESCRIBE things").await[0][0], "rowid");
     let rows = server.rows(NS, "WITH things AS (SELECT 1 AS x) SELECT x FROM things").await;
     assert_eq!(rows, json!([[1]]));
     let body = json!({ "name": "things", "schema": { "type": "struct", "fields": [{ "id": 1, "name": "x", "required": false, "type": "long" }] } });

@@ -71,6 +71,22 @@ fn an_alias_goes_through_queries_that_have_its_column() {
 }
 
 #[test]
+fn a_column_of_another_table_is_not_taken_for_the_one_that_is_meant() {
+    check(
+        "SELECT 1 FROM events e WHERE EXISTS (SELECT 1 FROM own WHERE own.id = docId)",
+        "SELECT 1 FROM events e WHERE EXISTS (SELECT 1 FROM own WHERE own.id = \"e\".key)",
+    );
+    check(
+        "SELECT 1 FROM events, own WHERE docId = own.id",
+        "SELECT 1 FROM events, own WHERE \"events\".key = own.id",
+    );
+    check(
+        "SELECT 1 FROM (SELECT * FROM events) AS a(docId), own WHERE docId = pk",
+        "SELECT 1 FROM (SELECT * FROM events) AS a(docId), own WHERE docId = pk",
+    );
+}
+
+#[test]
 fn members_of_the_durable_object_are_columns() {
     check("SELECT \"do\".class FROM events", "SELECT do_class AS class FROM events");
     check("SELECT e.\"do\".class AS c FROM events e", "SELECT e.do_class AS c FROM events e");
