@@ -2,8 +2,9 @@
 //! version of a document, and `cdc_{collection}_deltas`, as the earlier layout's files of changes were.
 
 use crate::{aliases::RelationColumn, view::View};
-use datafusion::common::TableReference;
-use datafusion::{datasource::ViewTable, error::DataFusionError, prelude::SessionContext};
+use datafusion::{
+    common::TableReference, datasource::ViewTable, error::DataFusionError, prelude::SessionContext,
+};
 use std::sync::Arc;
 
 /// The versions of documents.
