@@ -40,9 +40,12 @@ pub fn show_tables(statement: &mut Statement) {
     });
     let schema = match namespace {
         None => "<> 'information_schema'".to_owned(),
+        // The catalog's name has points between levels; of a text of events it has none.
         Some(text) => {
-            let name = Namespace::parse(&text).map_or(text, |named| named.name().to_owned());
-            format!("= '{}'", name.replace('\'', "''"))
+            let parsed = Namespace::parse(&text);
+            let of_events = parsed.map_or_else(|_| text.clone(), |own| own.name().to_owned());
+            let [text, of_events] = [text, of_events].map(|name| name.replace('\'', "''"));
+            format!("IN ('{text}', '{of_events}')")
         }
     };
     let sql = format!(

@@ -140,7 +140,8 @@ mod tests {
     use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr};
 
     fn parsed(text: &str) -> Expr {
-        let parser = Parser::new(&Grammar::default()).try_with_sql(text);
+        let grammar = Grammar::default();
+        let parser = Parser::new(&grammar).try_with_sql(text);
         parser.and_then(|mut parser| parser.parse_expr()).unwrap()
     }
 

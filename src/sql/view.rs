@@ -71,8 +71,11 @@ impl ViewSources<'_> {
         };
         for name in names {
             match home.table(self, &name, as_of).await {
-                // A view of ours where no table is called so.
+                // A view of ours where no table, and no view of the catalog, is called so.
                 Ok(None) if change_views::is_view(&name) && home.has_events => {
+                    if home.has_view(self, &name).await? {
+                        return Err(home.unknown_table(self, &name).await?);
+                    }
                     view.change_views.push(name);
                 }
                 Ok(Some(table)) => view.tables.push(table),
@@ -186,19 +189,22 @@ impl ResolvedNamespace {
         Ok(names)
     }
 
+    /// Whether the catalog has a view of this name.
+    async fn has_view(&self, sources: ViewSources<'_>, name: &str) -> Result<bool, SqlError> {
+        let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) else { return Ok(false) };
+        let view = TableIdent::new(levels, name.to_owned());
+        sources.catalog.views().has(&view).await.map_err(|cause| internal(&cause))
+    }
+
     async fn unknown_table(
         &self,
         sources: ViewSources<'_>,
         name: &str,
     ) -> Result<SqlError, SqlError> {
-        if let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) {
-            let view = TableIdent::new(levels, name.to_owned());
-            let is_view = sources.catalog.views().has(&view).await;
-            if is_view.map_err(|cause| internal(&cause))? {
-                return Ok(SqlError::Invalid(format!(
-                    "`{name}` is a view of the catalog, and these are not read by SQL here: write its query"
-                )));
-            }
+        if self.has_view(sources, name).await? {
+            return Ok(SqlError::Invalid(format!(
+                "`{name}` is a view of the catalog, and these are not read by SQL here: write its query"
+            )));
         }
         let names = self.table_names(sources).await?;
         let mut listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();

@@ -114,6 +114,41 @@ fn about_calls() -> Vec<QueryCase> {
     ]
 }
 
+/// Of whole rows, whose number is checked.
+fn about_whole_rows() -> Vec<(&'static str, usize)> {
+    vec![
+        (
+            "SELECT * FROM read_json_auto('r2://log/2024/**/*.jsonl') WHERE bookmark > 'b1' AND bookmark <= 'b3'",
+            2,
+        ),
+        (
+            "SELECT * FROM read_json_auto('r2://log/2024/**/*.jsonl') WHERE type = 'cdc.update' AND collection = 'users';",
+            1,
+        ),
+        ("SELECT * FROM things WHERE id = 'u-1' ORDER BY rowid DESC", 3),
+        (
+            "SELECT id, type, timestamp, CONCAT(ns, '/', source) AS source, CONCAT(ns, '/', \"table\") AS table_url, op, store, key, before, after,\n       actor, data, correlation_id, _meta FROM events",
+            7,
+        ),
+        (
+            "SELECT * FROM read_parquet('r2://log/events/2024/11/**/*.parquet', filename=true, hive_partitioning=false) WHERE type = 'rpc.call' ORDER BY ts DESC LIMIT 100",
+            2,
+        ),
+        (
+            "SELECT * FROM read_parquet('events/2024/11/20/*/*.parquet', filename=true, hive_partitioning=false) UNION ALL SELECT * FROM read_json_auto('events/2024/11/20/*/*.jsonl', filename=true, hive_partitioning=false) WHERE type IN ('rpc.call') ORDER BY ts DESC",
+            7,
+        ),
+        (
+            "SELECT * FROM read_parquet('r2://log/cdc/w/users/deltas/*.parquet') WHERE bookmark > 'b1' AND bookmark <= 'b2' ORDER BY ts ASC",
+            1,
+        ),
+        (
+            "SELECT DATE_TRUNC('day', ts) AS day, type, COUNT(*) AS event_count FROM read_parquet('r2://log/events/2024/**/*.parquet') GROUP BY day, type ORDER BY day DESC, event_count DESC",
+            5,
+        ),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_may_only_read_asks_as_it_asked_the_files() {
     let guarded = Guarded::start().await;
@@ -129,6 +164,12 @@ async fn a_token_that_may_only_read_asks_as_it_asked_the_files() {
             if let Some(rows) = rows {
                 assert!(same(&answer["rows"], &rows), "{sql}\nover {place}: {answer}");
             }
+        }
+        for (sql, count) in about_whole_rows() {
+            let asked = json!({ "sql": sql });
+            let (status, answer) = guarded.post(&token, &format!("/v1/{NS}/sql"), &asked).await;
+            let rows = answer["rows"].as_array().map_or(0, Vec::len);
+            assert_eq!((status, rows), (200, count), "{sql}\nover {place}: {answer}");
         }
         let path = format!("/v1/{NS}/commit");
         let (status, answer) = guarded.post(&guarded.admin, &path, &Value::Null).await;
@@ -208,7 +249,7 @@ async fn an_analysis_tells_which_files_a_path_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_keeps_its_name_before_a_view_of_changes() {
+async fn what_the_catalog_has_keeps_its_name_before_a_view_of_changes() {
     let server = TestServer::start().await;
     assert_eq!(server.ingest_at("/ingest?backfill=true", &sent()).await.0, 200);
     server.commit(NS).await;
@@ -222,5 +263,18 @@ async fn a_table_keeps_its_name_before_a_view_of_changes() {
     assert_eq!(server.post(path, "application/json", body.to_string()).await.status(), 200);
     assert_eq!(server.rows(NS, count).await, json!([[0]]));
     assert_eq!(server.rows(NS, "SELECT x FROM things").await, json!([]));
+    let schema = json!({ "type": "struct", "schema-id": 0, "fields": [{ "id": 1, "name": "x", "required": false, "type": "long" }] });
+    let version = json!({
+        "version-id": 1, "timestamp-ms": 1_700_000_000_000_i64, "schema-id": 0, "summary": {},
+        "default-namespace": ["startups_studio"],
+        "representations": [{ "type": "sql", "sql": "SELECT 1", "dialect": "duckdb" }],
+    });
+    let view = json!({ "name": "cdc_users_deltas", "schema": schema, "view-version": version, "properties": {} });
+    let path = "/catalog/v1/namespaces/startups_studio/views";
+    assert_eq!(server.post(path, "application/json", view.to_string()).await.status(), 200);
+    let asked = json!({ "sql": "SELECT * FROM cdc_users_deltas" });
+    let (status, answer) = server.query(NS, &asked).await;
+    let text = answer["error"].as_str().unwrap_or_default();
+    assert!(status == 400 && text.contains("is a view of the catalog"), "{answer}");
     server.stop().await;
 }
