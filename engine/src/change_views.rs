@@ -20,6 +20,9 @@ const THINGS_QUERY: &str = "SELECT seq AS rowid, key AS id, coalesce(\
 /// Columns of the changes of a collection.
 const DELTAS_COLUMNS: &[&str] = &["op", "pk", "ts", "data", "prev", "bookmark"];
 
+/// Columns of the views that are those of `events` unchanged, so that the aliases mean them.
+const UNCHANGED: &[&str] = &["bookmark", "collection", "op", "ts"];
+
 /// The query of the changes of a collection.
 #[must_use]
 pub fn deltas_of(collection: &str) -> String {
@@ -49,7 +52,10 @@ pub fn columns(name: &str) -> Vec<RelationColumn> {
         THINGS => THINGS_COLUMNS,
         _ => DELTAS_COLUMNS,
     };
-    let column = |name: &&str| RelationColumn { name: (*name).to_owned(), is_of_events: false };
+    let column = |name: &&str| RelationColumn {
+        name: (*name).to_owned(),
+        is_of_events: UNCHANGED.contains(name),
+    };
     names.iter().map(column).collect()
 }
 

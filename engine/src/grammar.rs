@@ -8,7 +8,7 @@
 use crate::forward::forward;
 use datafusion::sql::sqlparser::{
     ast::{
-        Select, SelectFlavor, SelectItem, Statement, VisitMut, VisitorMut,
+        Expr, Select, SelectFlavor, SelectItem, Statement, UnaryOperator, VisitMut, VisitorMut,
         WildcardAdditionalOptions,
     },
     dialect::{Dialect, GenericDialect},
@@ -37,6 +37,23 @@ impl Dialect for Grammar {
             Token::Arrow | Token::LongArrow => Some(Ok(JSON_PRECEDENCE)),
             _ => None,
         }
+    }
+
+    // To the parser a sign is the negation of all that binds closer than `*`, so of `1 ->> 'a'` in
+    // `data -> -1 ->> 'a'`, where it is the sign of the number.
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let is_index = matches!(parser.peek_nth_token_ref(0).token, Token::Minus)
+            && matches!(parser.peek_nth_token_ref(1).token, Token::Number(..))
+            && matches!(parser.peek_nth_token_ref(2).token, Token::Arrow | Token::LongArrow);
+        if !is_index {
+            return None;
+        }
+        parser.next_token();
+        let number = parser.parse_number_value();
+        Some(number.map(|number| Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr: Box::new(Expr::Value(number)),
+        }))
     }
 
     // Every method that the generic dialect has of its own.
@@ -137,7 +154,7 @@ impl VisitorMut for FromVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr};
+    use datafusion::sql::sqlparser::ast::BinaryOperator;
 
     fn parsed(text: &str) -> Expr {
         let grammar = Grammar::default();
@@ -158,6 +175,13 @@ mod tests {
         let Expr::BinaryOp { left, op, .. } = parsed("d -> 'a' ->> 0") else { panic!() };
         assert_eq!(op, BinaryOperator::LongArrow);
         assert!(matches!(*left, Expr::BinaryOp { op: BinaryOperator::Arrow, .. }));
+    }
+
+    #[test]
+    fn the_sign_of_an_index_is_part_of_it() {
+        let Expr::BinaryOp { op, right, .. } = parsed("d -> -1 ->> 'a'") else { panic!() };
+        assert_eq!(op, BinaryOperator::LongArrow);
+        assert!(matches!(*right, Expr::Value(_)));
     }
 
     #[test]

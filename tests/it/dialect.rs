@@ -47,6 +47,8 @@ fn about_changes() -> Vec<QueryCase> {
             Some(json!([["u-1", "{\"name\":\"Ann\"}"]])),
         ),
         ("SELECT count(*) FROM cdc_other_deltas", Some(json!([[0]]))),
+        ("SELECT op FROM cdc_users_deltas ORDER BY timestamp DESC LIMIT 1", Some(json!([["d"]]))),
+        ("SELECT count(*) FROM things WHERE \"table\" = 'users'", Some(json!([[3]]))),
         // Versions.
         (
             "SELECT * FROM (SELECT rowid, id, type, collection, data, op FROM things WHERE rowid = 1)",
