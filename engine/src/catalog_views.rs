@@ -4,6 +4,7 @@
 //! the stores is taken, by who asks and not by who made it.
 
 use crate::{
+    aliases::{self, TableColumns},
     column_lists,
     error::SqlError,
     failure,
@@ -66,15 +67,23 @@ pub fn check_dialect(dialect: &str, sql: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// Plans the views and puts them beside the tables of a session, until the query is over. `columns` are the
-/// names of all columns that they can mean.
+/// The columns that the names in a view can mean.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnNames<'a> {
+    /// All of them.
+    pub all: &'a [String],
+    /// Those of each table.
+    pub by_table: &'a TableColumns,
+}
+
+/// Plans the views and puts them beside the tables of a session, until the query is over.
 ///
 /// # Errors
 /// [`SqlError::Invalid`] names the view that cannot be planned, and why; [`SqlError::Limit`].
 pub async fn register(
     context: &SessionContext,
     views: &[CatalogView],
-    columns: &[String],
+    columns: ColumnNames<'_>,
     signal: &QuerySignal,
 ) -> Result<(), SqlError> {
     for view in views {
@@ -95,12 +104,13 @@ pub async fn register(
 async fn plan(
     context: &SessionContext,
     view: &CatalogView,
-    columns: &[String],
+    columns: ColumnNames<'_>,
 ) -> Result<LogicalPlan, SqlError> {
     let mut statement = view.statement.statement.clone();
     column_lists::move_into_queries(&mut statement);
     metadata_tables::rename(&mut statement, &view.rewritten);
-    names::resolve(&mut statement, columns);
+    aliases::resolve(&mut statement, &view.home, columns.by_table);
+    names::resolve(&mut statement, columns.all);
     let state = context.state();
     let config = state.config().clone().with_default_catalog_and_schema(CATALOG, &view.home);
     let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();

@@ -30,37 +30,33 @@ const TYPE_COLUMN: &str = "data_type";
 /// Never: the query is SQL.
 pub fn show_tables(statement: &mut Statement) {
     let Statement::ShowTables { show_options, .. } = &*statement else { return };
-    let of = show_options.show_in.as_ref().and_then(|place| place.parent_name.as_ref());
-    let text = statement.to_string();
-    let (condition, order) = match of {
-        None if text == "SHOW TABLES" => (
-            "table_schema <> 'information_schema'".to_owned(),
-            format!("table_schema = '{}', table_name", audit::SCHEMA),
-        ),
-        // Nothing but the namespace is given.
-        Some(of)
-            if [format!("SHOW TABLES FROM {of}"), format!("SHOW TABLES IN {of}")]
-                .contains(&text) =>
-        {
-            let Some(namespace) = namespace_of(of) else { return };
-            let text = namespace.replace('\'', "''");
-            (format!("table_schema = '{text}'"), "table_name".to_owned())
-        }
-        _ => return,
+    let place = show_options.show_in.as_ref();
+    let written = place.map_or_else(String::new, |place| format!(" {place}"));
+    let has_kind = place.is_some_and(|place| place.parent_type.is_some());
+    // Nothing but the namespace is given.
+    if has_kind || statement.to_string() != format!("SHOW TABLES{written}") {
+        return;
+    }
+    let condition = match place.and_then(|place| place.parent_name.as_ref()) {
+        None => "<> 'information_schema'".to_owned(),
+        Some(name) => format!("= '{}'", namespace_of(name).replace('\'', "''")),
     };
-    let sql = format!("SELECT * FROM information_schema.tables WHERE {condition} ORDER BY {order}");
+    let sql = format!(
+        "SELECT * FROM information_schema.tables WHERE table_schema {condition} ORDER BY table_schema = '{}', table_name",
+        audit::SCHEMA
+    );
     let parsed = Parser::parse_sql(&GenericDialect {}, &sql).expect("it is SQL");
     *statement = parsed.into_iter().next().expect("it is one statement");
 }
 
-/// The namespace that a name of one part means.
-fn namespace_of(name: &ObjectName) -> Option<String> {
-    let [part] = name.0.as_slice() else { return None };
-    let ident = part.as_ident()?;
-    Some(match ident.quote_style {
+/// The namespace that a name means: its levels with points between.
+fn namespace_of(name: &ObjectName) -> String {
+    let levels = name.0.iter().filter_map(|part| part.as_ident());
+    let levels = levels.map(|ident| match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_ascii_lowercase(),
-    })
+    });
+    levels.collect::<Vec<_>>().join(".")
 }
 
 /// The plan with types as answers call them, where it describes a table.

@@ -5,12 +5,14 @@
 //! asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
 //! and what stays readable meanwhile is `sql`'s.
 
+pub mod aliases;
 pub mod allowed;
 pub mod answer;
 pub mod arithmetic;
 pub mod audit;
 pub mod bounded_functions;
 pub mod catalog_views;
+pub mod change_views;
 pub mod clauses;
 pub mod collected;
 pub mod column_lists;
@@ -32,8 +34,10 @@ mod forward;
 pub mod frames;
 pub mod function_names;
 pub mod functions;
+pub mod grammar;
 pub mod guard;
 pub mod labels;
+pub mod layout;
 pub mod lengths;
 pub mod log_tail;
 pub mod metadata_tables;
@@ -50,6 +54,7 @@ pub mod plan_limits;
 pub mod prepare;
 pub mod provider;
 pub mod pushdown;
+pub mod read_report;
 pub mod references;
 pub mod replacement;
 pub mod rewrite;
@@ -71,6 +76,7 @@ pub mod wrapped;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use audit::AuditPages;
+use catalog_views::ColumnNames;
 use counts::{BytesRead, FileCounts};
 use datafusion::{
     execution::{
@@ -80,7 +86,7 @@ use datafusion::{
     },
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::{ExecutionPlan, execute_stream},
-    sql::parser::Statement,
+    sql::{parser::Statement, sqlparser::ast},
 };
 use error::SqlError;
 use futures::{StreamExt, stream::BoxStream};
@@ -184,6 +190,7 @@ impl QueryEngine {
         let EngineQuery { statement: checked, params, limit, view } = query;
         let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
             checked;
+        let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
@@ -193,8 +200,13 @@ impl QueryEngine {
         }
         column_lists::move_into_queries(&mut statement);
         let columns = self.sessions.columns(&view)?;
-        Box::pin(catalog_views::register(&context, &view.catalog_views, &columns, signal)).await?;
+        let by_table = self.sessions.columns_by_table(&view)?;
+        let shown = change_views::show(&context, &view.change_views).await;
+        shown.map_err(|cause| failure::of(&cause))?;
+        let names = ColumnNames { all: &columns, by_table: &by_table };
+        Box::pin(catalog_views::register(&context, &view.catalog_views, names, signal)).await?;
         metadata_tables::rename(&mut statement, &view.rewritten);
+        aliases::resolve(&mut statement, &view.namespace, &by_table);
         names::resolve(&mut statement, &columns);
         let state = between_rules(context.state(), signal);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
@@ -221,8 +233,12 @@ impl QueryEngine {
         let (plan, stream) = execute(state, &plan, &controls.stop).await?;
         let place = answer::place_of(self.sessions.storage().root()).filter(|_| !is_query);
         let stream = answer::shown(stream, &labels, place);
-        let (schema, read) = (stream.schema(), BytesRead::of(plan));
-        let rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
+        let (schema, read) = (stream.schema(), BytesRead::of(Arc::clone(&plan)));
+        let mut rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
+        if is_analyzed {
+            let read = BytesRead::of(plan);
+            rows = read_report::with_files(rows, Arc::clone(&schema), controls.counts, read);
+        }
         Ok(RunningQuery { schema, rows, read })
     }
 }

@@ -4,17 +4,18 @@
 //! see is made for each query.
 
 use crate::{
+    aliases::{RelationColumn, TableColumns},
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
-    collected,
+    change_views, collected,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
     draws,
     error::SqlError,
     functions,
-    metadata_tables::MetadataProvider,
+    metadata_tables::{MetadataProvider, MetadataTable},
     namespace_schema::NamespaceSchema,
     percentile, plain,
     provider::ViewTable,
@@ -25,11 +26,13 @@ use crate::{
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
-    view::{NamespaceView, ServiceTableView, TableView, View},
+    view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, View},
 };
+use arrow::datatypes::Schema;
 use datafusion::{
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+        TableProvider,
     },
     error::DataFusionError,
     execution::{
@@ -45,7 +48,7 @@ use datafusion::{
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
 use icecore_lake::event::rows::UTC;
-use icecore_schemas::service_table::ServiceTables;
+use icecore_schemas::service_table::{RecordKind, ServiceTables};
 use std::{
     num::NonZeroUsize,
     sync::{Arc, atomic::AtomicU64},
@@ -143,7 +146,7 @@ impl QuerySessions {
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
     pub fn columns(&self, view: &View) -> Result<Vec<String>, SqlError> {
         let mut names = Vec::new();
-        for table in view.all_tables() {
+        for (_, table) in view.all_tables() {
             let provider = self.table(table, &Arc::default()).map_err(|cause| broken(&cause))?;
             names.extend(provider.column_names());
         }
@@ -166,8 +169,7 @@ impl QuerySessions {
             let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
             schema.add(&table.name, Arc::new(provider.planned_until(deadline)));
             for kind in &table.inspected {
-                let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
-                let provider = MetadataProvider::new(*kind, table, storage, manifests, deadline);
+                let provider = self.metadata_table(*kind, table, deadline);
                 schema.add_metadata(kind.of(&table.name), Arc::new(provider));
             }
         }
@@ -175,6 +177,48 @@ impl QuerySessions {
             schema.add(name, Arc::new(UnreadableTable::new(error.clone())));
         }
         Ok(Arc::new(schema))
+    }
+
+    fn metadata_table(
+        &self,
+        kind: MetadataTable,
+        table: &TableView,
+        deadline: Instant,
+    ) -> MetadataProvider {
+        let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
+        MetadataProvider::new(kind, table, storage, manifests, deadline)
+    }
+
+    /// The columns of each table and view that `view` has, without fields of structs.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when a table's schema has no Arrow form.
+    pub fn columns_by_table(&self, view: &View) -> Result<TableColumns, SqlError> {
+        let mut found = TableColumns::new();
+        for (namespace, table) in view.all_tables() {
+            let mut add = |name: &str, schema: &Schema, is_of_events| {
+                let columns = schema.fields().iter();
+                let columns = columns
+                    .map(|column| RelationColumn { name: column.name().clone(), is_of_events });
+                found.insert((namespace.to_owned(), name.to_owned()), columns.collect());
+            };
+            for kind in &table.inspected {
+                let schema = self.metadata_table(*kind, table, Instant::now()).schema();
+                add(&kind.of(&table.name), &schema, false);
+            }
+            let provider = self.table(table, &Arc::default()).map_err(|cause| broken(&cause))?;
+            let is_of_events = table.ours == Some(RecordKind::Events);
+            add(&table.name, &provider.schema(), is_of_events);
+        }
+        for ChangeView { namespace, name } in &view.change_views {
+            found.insert((namespace.clone(), name.clone()), change_views::columns(name));
+        }
+        for CatalogView { namespace, name, columns, .. } in &view.catalog_views {
+            let column = |name: &String| RelationColumn { name: name.clone(), is_of_events: false };
+            let columns = columns.iter().map(column).collect();
+            found.insert((namespace.clone(), name.clone()), columns);
+        }
+        Ok(found)
     }
 
     /// A session that sees `view`, for a query that ends at `deadline` and whose files are counted.

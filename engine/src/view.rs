@@ -73,6 +73,15 @@ pub struct CatalogView {
     pub rewritten: Vec<RewrittenName>,
 }
 
+/// A view over the changes in a namespace's `events` that a query names, see [`crate::change_views`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// The name of its namespace, as the statement writes it.
+    pub namespace: String,
+    /// Its name, which no table and no view of the catalog has.
+    pub name: String,
+}
+
 /// The tables of a namespace as a query sees them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct View {
@@ -82,6 +91,8 @@ pub struct View {
     pub tables: Vec<TableView>,
     /// Tables that are there and cannot be read, with what is wrong.
     pub unreadable: Vec<(String, SqlError)>,
+    /// The views over changes that are read.
+    pub change_views: Vec<ChangeView>,
     /// Whether the tables that belong to no namespace are seen: their rows are asked for page by page.
     pub has_system: bool,
     /// Tables of other namespaces.
@@ -100,6 +111,7 @@ impl View {
             namespace,
             tables: Vec::new(),
             unreadable: Vec::new(),
+            change_views: Vec::new(),
             has_system: false,
             others: Vec::new(),
             rewritten: Vec::new(),
@@ -107,10 +119,13 @@ impl View {
         }
     }
 
-    /// All tables that are seen.
-    pub fn all_tables(&self) -> impl Iterator<Item = &TableView> {
-        let others = self.others.iter().flat_map(|other| other.tables.iter());
-        self.tables.iter().chain(others)
+    /// All tables that are seen, each behind the name of its namespace.
+    pub fn all_tables(&self) -> impl Iterator<Item = (&str, &TableView)> {
+        let own = self.tables.iter().map(|table| (self.namespace.as_str(), table));
+        let others = self.others.iter().flat_map(|other| {
+            other.tables.iter().map(move |table| (other.namespace.as_str(), table))
+        });
+        own.chain(others)
     }
 
     /// The tables of the namespace that is called so, and what of it cannot be read.

@@ -1,7 +1,7 @@
 //! The view of one statement: its namespace, others that its sender may read, metadata tables, views.
 //!
 //! A name is looked for where it can be: first as a table, then as a metadata table of one, then as a view
-//! of the catalog, whose own names are looked for in the same way. Its one invariant: of a namespace that the
+//! of the catalog, whose own names are looked for in the same way, then as a view over changes. Its one invariant: of a namespace that the
 //! sender may not read nothing is asked, so it answers as one that is not there.
 
 use crate::sql::{
@@ -15,15 +15,16 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_engine::{
+    change_views,
     error::SqlError,
     guard::RELATIONS_MAX,
     metadata_tables::MetadataTable,
     references::{self, QualifiedName, QueryScope, StatementTables, WantedTables},
     session::CATALOG,
-    view::{CatalogView, RewrittenName, View},
+    view::{CatalogView, ChangeView, RewrittenName, View},
 };
 use icecore_lake::wal::LogPin;
-use icecore_schemas::{as_of::AsOf, names::Namespace};
+use icecore_schemas::{as_of::AsOf, names::Namespace, service_table::EVENTS_TABLE};
 
 /// Deepest that views read one another.
 const VIEW_DEPTH_MAX: usize = 16;
@@ -181,10 +182,31 @@ impl ViewDraft<'_> {
             Some((table, kind)) => self.add_generated(schema, space, table, kind).await?,
             None => self.has(schema, name) || self.add_table(schema, space, name).await?,
         };
-        if is_there {
+        if is_there || self.add_view(schema, space, name).await? {
             return Ok(true);
         }
-        self.add_view(schema, space, name).await
+        self.add_change_view(schema, space, name).await
+    }
+
+    /// A view over the changes of a namespace that has some.
+    async fn add_change_view(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<bool, SqlError> {
+        if !change_views::is_view(name) || !space.has_events {
+            return Ok(false);
+        }
+        if !self.has(schema, EVENTS_TABLE) && !self.add_table(schema, space, EVENTS_TABLE).await? {
+            return Ok(false);
+        }
+        let (namespace, name) = (schema.to_owned(), name.to_owned());
+        let view = ChangeView { namespace, name };
+        if !self.view.change_views.contains(&view) {
+            self.view.change_views.push(view);
+        }
+        Ok(true)
     }
 
     async fn add_table(

@@ -26,7 +26,7 @@ use icecore_lake::{
 use icecore_schemas::{
     as_of::AsOf,
     names::Namespace,
-    service_table::{ServiceTable, ServiceTables},
+    service_table::{EVENTS_TABLE, ServiceTable, ServiceTables},
 };
 
 /// Where views are taken from.
@@ -69,7 +69,7 @@ pub(super) struct ResolvedNamespace {
     /// Whose events its tables have or may get; none where only other engines have tables.
     events: Option<Namespace>,
     /// Whether events came: their tables are there then, also before they are in the catalog.
-    has_events: bool,
+    pub(super) has_events: bool,
 }
 
 /// Whose events have the catalog name of this namespace, which is theirs for good, whether they are in

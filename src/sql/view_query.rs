@@ -25,16 +25,27 @@ pub(super) fn of(metadata: &ViewMetadata) -> Result<CheckedStatement, SqlError> 
     for query in queries {
         let checked = guard::check(&query.sql);
         let same = || catalog_views::check_dialect(&query.dialect, &query.sql);
-        match checked.and_then(|checked| same().map(|()| checked)) {
-            Ok(checked) if checked.is_query && checked.placeholders == 0 => return Ok(checked),
-            Ok(_) => {
-                refused.get_or_insert_with(|| "its text is no query without parameters".to_owned());
-            }
-            Err(cause) => {
-                let text = || format!("its query in the dialect `{}`: {cause}", query.dialect);
-                refused.get_or_insert_with(text);
-            }
-        }
+        let reason = match checked.and_then(|checked| same().map(|()| checked)) {
+            Ok(checked) => match unread(&checked) {
+                None => return Ok(checked),
+                Some(reason) => reason.to_owned(),
+            },
+            Err(cause) => format!("its query in the dialect `{}`: {cause}", query.dialect),
+        };
+        refused.get_or_insert(reason);
     }
     Err(SqlError::Invalid(refused.unwrap_or_else(|| "it has no query in SQL".to_owned())))
+}
+
+/// Why a statement is no query of a view, although it is valid.
+fn unread(checked: &CheckedStatement) -> Option<&'static str> {
+    if !checked.is_query || checked.placeholders != 0 {
+        return Some("its text is no query without parameters");
+    }
+    if checked.reads_paths {
+        return Some(
+            "it reads by a path of the earlier layout; write the table that the path is of",
+        );
+    }
+    None
 }

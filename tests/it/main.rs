@@ -18,6 +18,7 @@ mod conservation;
 mod contract;
 mod dead_letters;
 mod debezium;
+mod dialect;
 mod erase;
 mod event_shapes;
 mod exactly_once;
