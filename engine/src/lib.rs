@@ -38,6 +38,7 @@ pub mod log_tail;
 pub mod multisets;
 pub mod names;
 pub mod nulls;
+pub mod number_literals;
 pub mod output;
 mod parameters;
 pub mod percentile;
@@ -52,6 +53,7 @@ pub mod replacement;
 pub mod rewrite;
 pub mod same_names;
 pub mod same_type;
+pub mod seq_range;
 pub mod session;
 pub mod similar;
 pub mod stop;
@@ -63,11 +65,13 @@ pub mod time_format;
 pub mod types;
 mod unreadable;
 pub mod uuid;
+pub mod versions;
 pub mod view;
 pub mod wrapped;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use audit::AuditPages;
+use chrono::DateTime;
 use counts::{BytesRead, FileCounts};
 use datafusion::{
     execution::{
@@ -83,7 +87,7 @@ use error::SqlError;
 use futures::{StreamExt, stream::BoxStream};
 use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
-use icecore_schemas::service_table::ServiceTables;
+use icecore_schemas::{query::QueryBasis, service_table::ServiceTables};
 use serde::{Deserialize, Serialize};
 use session::QuerySessions;
 use std::sync::Arc;
@@ -104,6 +108,8 @@ pub struct EngineQuery {
     pub limit: Option<u64>,
     /// What it sees.
     pub view: View,
+    /// What `now()` is, ms since 1970.
+    pub clock_ms: i64,
 }
 
 /// What goes to and fro while a query runs.
@@ -144,6 +150,8 @@ pub struct QueryAnswer {
     pub batches: RowStream,
     /// The snapshot of `events` that was read, if there is one.
     pub snapshot: Option<i64>,
+    /// What it was made of.
+    pub basis: QueryBasis,
 }
 
 impl std::fmt::Debug for QueryAnswer {
@@ -178,7 +186,7 @@ impl QueryEngine {
         // What is tested is what another process would be sent.
         #[cfg(debug_assertions)]
         let query = query.sent()?;
-        let EngineQuery { statement: checked, params, limit, view } = query;
+        let EngineQuery { statement: checked, params, limit, view, clock_ms } = query;
         let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
             checked;
         let params = parameters::values(&params, placeholders, params_max)?;
@@ -190,7 +198,9 @@ impl QueryEngine {
         }
         column_lists::move_into_queries(&mut statement);
         names::resolve(&mut statement, &self.sessions.columns(&view)?);
-        let state = between_rules(context.state(), signal);
+        let mut state = between_rules(context.state(), signal);
+        state.execution_props_mut().query_execution_start_time =
+            DateTime::from_timestamp_millis(clock_ms);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
         let plan = plan.and_then(described::with_type_names);
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;

@@ -18,6 +18,7 @@ use crate::{
     pushdown, replacement,
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
+    seq_range::{self, TablePart},
     sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
@@ -162,11 +163,17 @@ impl QuerySessions {
         let namespace = &view.namespace;
         let schema = MemorySchemaProvider::new();
         for table in &view.tables {
-            let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
-            let provider = provider.planned_until(deadline);
-            schema
-                .register_table(table.name.clone(), Arc::new(provider))
+            let part = |table: &TableView| {
+                let provider = self.table(table, counts)?.planned_until(deadline);
+                Ok::<_, DataFusionError>(TablePart { table: provider, seqs: table.seqs })
+            };
+            let provider = part(table)
+                .and_then(|first| {
+                    let later = table.later.as_deref().map(part).transpose()?;
+                    seq_range::provider(&table.name, first, later)
+                })
                 .map_err(|cause| broken(&cause))?;
+            schema.register_table(table.name.clone(), provider).map_err(|cause| broken(&cause))?;
         }
         for (name, error) in &view.unreadable {
             let provider = UnreadableTable::new(error.clone());

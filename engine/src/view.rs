@@ -3,7 +3,7 @@
 //! It is all that a query needs of the stores, and can be sent as bytes. Of a table's metadata only
 //! what a query reads is sent: the columns, and no snapshot but the one that is read and the current.
 
-use crate::error::SqlError;
+use crate::{error::SqlError, seq_range::SeqRange};
 use iceberg::spec::TableMetadata;
 use icecore_lake::{table::evolve::SchemaFit, wal::RecordRef};
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
@@ -28,6 +28,10 @@ pub struct TableView {
     pub tail: Vec<RecordRef>,
     /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
     pub last_seq: u64,
+    /// Which of these rows count; none for all of them.
+    pub seqs: Option<SeqRange>,
+    /// A later state of the table whose rows count, too: those that the snapshot does not have.
+    pub later: Option<Box<TableView>>,
 }
 
 /// The tables of a namespace as a query sees them.
@@ -68,6 +72,8 @@ impl Serialize for TableView {
             ours: Option<RecordKind>,
             tail: &'a [RecordRef],
             last_seq: u64,
+            seqs: Option<SeqRange>,
+            later: Option<&'a TableView>,
         }
         let metadata = self.metadata.as_ref().map(|table| read_part(table, self.snapshot_id));
         TableViewForm {
@@ -78,6 +84,8 @@ impl Serialize for TableView {
             ours: self.ours,
             tail: &self.tail,
             last_seq: self.last_seq,
+            seqs: self.seqs,
+            later: self.later.as_deref(),
         }
         .serialize(to)
     }

@@ -69,6 +69,8 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
         ours: Some(RecordKind::Events),
         tail: vec![record(1), record(2)],
         last_seq: u64::MAX,
+        seqs: Some(SeqRange::up_to(7)),
+        later: None,
     };
     let mut view = View::of("shop_example".to_owned());
     view.has_system = true;
@@ -83,6 +85,7 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
     let seen = found.tables.first().unwrap();
     assert_eq!((seen.snapshot_id, seen.ours, seen.last_seq), (Some(40), table.ours, u64::MAX));
     assert!(seen.has_past_columns);
+    assert_eq!((seen.seqs, seen.later.is_none()), (table.seqs, true));
     assert_eq!(seen.tail, table.tail);
     let (before, after) = (table.metadata.unwrap(), Arc::clone(seen.metadata.as_ref().unwrap()));
     assert_eq!(after.snapshot_by_id(40), before.snapshot_by_id(40));
@@ -106,6 +109,8 @@ fn a_table_without_metadata_is_sent_too() {
         ours,
         tail: Vec::new(),
         last_seq: 0,
+        seqs: None,
+        later: None,
     };
     view.tables.push(table);
     let (found, _) = sent(&view);
