@@ -9,14 +9,18 @@ mod place;
 mod scopes;
 pub mod spelling;
 
-use crate::error::SqlError;
+use crate::{error::SqlError, time};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, UnaryOperator, Value, Visit, VisitMut, VisitorMut, visit_expressions,
+    DataType, Expr, Ident, TimezoneInfo, TypedString, UnaryOperator, Value, Visit, VisitMut,
+    VisitorMut, visit_expressions,
 };
 use serde_json::Value as Json;
 use std::{convert::Infallible, ops::ControlFlow};
 
 pub use scopes::name_tables;
+
+/// An expression of a point.
+pub type PointExpr = Expr;
 
 /// Most tables with a version in one statement: each may be looked up before the statement is planned.
 pub const VERSIONS_MAX: usize = 32;
@@ -121,6 +125,32 @@ impl VisitorMut for ParamFiller<'_> {
             Some(Json::Number(number)) => Value::Number(number.to_string(), false),
             _ => return ControlFlow::Break(name.clone()),
         };
+        ControlFlow::Continue(())
+    }
+}
+
+/// An expression whose literals are of the zone that is in their text: `TIMESTAMP '… +01:00'` is a wall clock's time
+/// elsewhere in a statement, whatever stands behind it, and a table that is an hour off is not noticed.
+#[must_use]
+pub fn with_zones(expr: &PointExpr) -> PointExpr {
+    let mut expr = expr.clone();
+    let ControlFlow::Continue(()) = VisitMut::visit(&mut expr, &mut ZonedLiterals);
+    expr
+}
+
+struct ZonedLiterals;
+
+impl VisitorMut for ZonedLiterals {
+    type Break = Infallible;
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
+        if let Expr::TypedString(TypedString { data_type, value, .. }) = expr
+            && let DataType::Timestamp(_, zone) = data_type
+            && let Value::SingleQuotedString(text) = &value.value
+            && time::without_zone(text).len() < text.len()
+        {
+            *zone = TimezoneInfo::Tz;
+        }
         ControlFlow::Continue(())
     }
 }
