@@ -384,21 +384,26 @@ fn repeated(
     snapshot: Option<i64>,
     until: Option<u64>,
 ) -> Result<TableView, SqlError> {
-    let gone = |id: i64, what: &str| {
+    let lost = |what: String| {
         SqlError::NotFound(format!(
-            "the basis cannot be repeated: table `{}` {what} snapshot {id}; ask without it, and tag what is to be read for longer",
-            now.name
+            "the basis cannot be repeated: {what}; ask without it, and tag what is to be read for longer"
         ))
     };
+    let table = &now.name;
     let has_events = now.ours == Some(RecordKind::Events);
     let committed = match (snapshot, &now.metadata) {
         (None, _) => 0,
         (Some(id), Some(metadata)) if metadata.snapshot_by_id(id).is_some() => match has_events {
-            true => seq_of(metadata, snapshot)
-                .ok_or_else(|| gone(id, "does not tell any more which events are in"))?,
+            true => seq_of(metadata, snapshot).ok_or_else(|| {
+                lost(format!(
+                    "which events snapshot {id} of table `{table}` has is not known any more"
+                ))
+            })?,
             false => 0,
         },
-        (Some(id), _) => return Err(gone(id, "has no more")),
+        (Some(id), _) => {
+            return Err(lost(format!("table `{table}` does not have snapshot {id} any more")));
+        }
     };
     let until = until.filter(|_| has_events).unwrap_or(0);
     if now.last_seq < until {
