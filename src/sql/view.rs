@@ -414,13 +414,16 @@ fn repeated(
     }
     let seqs = Some(SeqRange { first: committed + 1, last: until });
     let later = (committed < until).then(|| TableView { seqs, ..now.clone() });
+    // Of a table that ended with another one.
+    let is_cut = 0 < until && until < committed;
     Ok(match (snapshot, later) {
         (None, Some(later)) => TableView { last_seq: until, ..later },
         (snapshot, later) => TableView {
             snapshot_id: snapshot,
             has_past_columns: true,
             tail: Vec::new(),
-            last_seq: committed.max(until),
+            last_seq: if is_cut { until } else { committed.max(until) },
+            seqs: is_cut.then(|| SeqRange::up_to(until)),
             later: later.map(Box::new),
             ..now
         },
