@@ -78,7 +78,7 @@ async fn a_bookmark_is_the_state_after_its_last_event() {
         server.commit(NAMESPACE).await;
     }
     server.ingest(&json!({ "events": changes[3..] })).await;
-    let added = "SELECT n.key FROM events n LEFT JOIN events FOR BOOKMARK AS OF $1 AS old ON n.id = old.id WHERE old.id IS NULL";
+    let added = "SELECT n.\"key\" FROM events n LEFT JOIN events FOR BOOKMARK AS OF $1 AS old ON n.id = old.id WHERE old.id IS NULL";
     let (rows, _) = asked(&server, json!({ "sql": added, "params": ["it's"] })).await;
     assert_eq!(rows, json!([["4"]]));
     let (status, answer) = server
