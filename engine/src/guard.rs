@@ -145,7 +145,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     let is_query = check_statement(&statement)?;
     distinct::unmark(&mut statement);
     let params_max = check_shape(&statement)?.params_max.max(versions::params_max(&versions));
-    versions::name_tables(&mut statement, &versions).map_err(invalid)?;
+    versions::scopes::name_tables(&mut statement, &versions).map_err(invalid)?;
     let labels = ColumnLabels::of(&statement);
     described::show_tables(&mut statement);
     draws::number(&mut statement).map_err(invalid)?;

@@ -6,7 +6,7 @@
 //! statement calls its columns by. Its one invariant: one name means one table at one point.
 
 mod place;
-mod scopes;
+pub mod scopes;
 pub mod spelling;
 
 use crate::{error::SqlError, time};
@@ -16,8 +16,6 @@ use datafusion::sql::sqlparser::ast::{
 };
 use serde_json::Value as Json;
 use std::{convert::Infallible, ops::ControlFlow};
-
-pub use scopes::name_tables;
 
 /// An expression of a point.
 pub type PointExpr = Expr;

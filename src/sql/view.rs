@@ -225,11 +225,11 @@ impl ResolvedNamespace {
         points: &QueryPoints,
     ) -> Result<Option<TableView>, SqlError> {
         let (table, read) = points.of(name)?;
-        let mut found = self.state(sources, table, read).await?;
+        let mut found = Box::pin(self.state(sources, table, read)).await?;
         if found.is_none()
             && let Some((table, read)) = points.of_reference(name)?
         {
-            found = self.state(sources, table, read).await?;
+            found = Box::pin(self.state(sources, table, read)).await?;
         }
         Ok(found.map(|found| TableView { name: name.to_owned(), ..found }))
     }

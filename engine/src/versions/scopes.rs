@@ -86,7 +86,7 @@ impl VersionScopes<'_> {
             let Some(version) = self.version(table) else { continue };
             if 1 < called.iter().filter(|(other, _)| other.as_ref() == Some(name)).count() {
                 return Err(format!(
-                    "two tables of one FROM are called `{name}`; give one an alias: {} AS then",
+                    "two tables of one FROM are called `{name}`; give one an alias: {} AS old",
                     version.name.trim_end()
                 ));
             }

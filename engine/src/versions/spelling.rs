@@ -28,7 +28,7 @@ use datafusion::sql::sqlparser::{
 /// Longest text of an expression in the name that a table gets.
 const POINT_CHARS_MAX: usize = 120;
 
-const NOT_BEHIND_A_TABLE: &str = "a version stands behind the name of a table, before its alias: FROM events FOR VERSION AS OF 'nightly' AS then; a query or a table function has none";
+const NOT_BEHIND_A_TABLE: &str = "a version stands behind the name of a table, before its alias: FROM events FOR VERSION AS OF 'nightly' AS old; a query or a table function has none";
 const NO_RANGE: &str = "FOR SYSTEM_TIME takes AS OF and one time here; for the events of a range write `events BETWEEN SEQ a AND b`, or a condition on ts";
 
 /// What a version is given by.
