@@ -420,7 +420,8 @@ fn repeated(
         (None, Some(later)) => TableView { last_seq: until, ..later },
         (snapshot, later) => TableView {
             snapshot_id: snapshot,
-            has_past_columns: true,
+            // The answer had the columns of its own time, which later ones have, too.
+            has_past_columns: false,
             tail: Vec::new(),
             last_seq: if is_cut { until } else { committed.max(until) },
             seqs: is_cut.then(|| SeqRange::up_to(until)),
