@@ -48,7 +48,7 @@ pub enum VersionPoint {
     /// The events up to this `seq`.
     Seq(Expr),
     /// The events from one `seq` up to another.
-    SeqRange(Expr, Expr),
+    SeqRange(Box<Expr>, Box<Expr>),
 }
 
 impl VersionPoint {
@@ -57,7 +57,7 @@ impl VersionPoint {
             Self::Time(part) | Self::Version(part) | Self::Bookmark(part) | Self::Seq(part) => {
                 vec![part]
             }
-            Self::SeqRange(first, last) => vec![first, last],
+            Self::SeqRange(first, last) => vec![first.as_ref(), last.as_ref()],
         }
     }
 
@@ -66,7 +66,7 @@ impl VersionPoint {
             Self::Time(part) | Self::Version(part) | Self::Bookmark(part) | Self::Seq(part) => {
                 vec![part]
             }
-            Self::SeqRange(first, last) => vec![first, last],
+            Self::SeqRange(first, last) => vec![first.as_mut(), last.as_mut()],
         }
     }
 

@@ -65,6 +65,10 @@ pub(super) fn is_behind_table(tokens: &[TokenWithSpan], at: usize) -> bool {
 
 /// Whether the name that ends here stands where tables do.
 fn is_table(tokens: &[TokenWithSpan], last: usize) -> bool {
+    // A query in parentheses: `(SELECT version AS of …)` has a column.
+    if is_word(tokens, last, "select") {
+        return false;
+    }
     let mut first = last;
     while let Some(point) = before(tokens, first)
         && tokens[point].token == Token::Period

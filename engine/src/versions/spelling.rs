@@ -185,7 +185,7 @@ fn of_range(tokens: &[TokenWithSpan], start: usize) -> Option<(usize, SpelledVer
     let last_at = next(tokens, and + 1)?;
     let last = number(&tokens[last_at].token)?;
     let table = table_before(tokens, start, false)?;
-    let point = VersionPoint::SeqRange(first, last);
+    let point = VersionPoint::SeqRange(Box::new(first), Box::new(last));
     Some((table, SpelledVersion { end: last_at + 1, point }))
 }
 

@@ -108,6 +108,8 @@ fn columns_with_the_words_of_a_version_are_columns() {
         "SELECT ts AT TIME ZONE 'UTC' FROM events",
         "SELECT version, seq FROM events AS version",
         "SELECT timestamp '2026-11-20 12:00:00' AS of",
+        "SELECT q.of FROM (SELECT version AS of FROM events) q",
+        "SELECT id FROM events WHERE id IN (SELECT DISTINCT seq AS of FROM events)",
     ] {
         let checked = guard::check(sql).unwrap_or_else(|error| panic!("`{sql}`: {error}"));
         assert!(checked.versions.is_empty(), "`{sql}`");
