@@ -28,6 +28,8 @@ pub const VERSIONS_MAX: usize = 32;
 pub struct TableVersion {
     /// What the statement calls it once the version is taken out.
     pub name: String,
+    /// The namespace that is written before it.
+    pub schema: Option<String>,
     /// The table, without its namespace.
     pub table: String,
     /// The same as it is written: its columns are called by it.

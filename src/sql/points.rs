@@ -182,7 +182,14 @@ impl SqlInner {
         let mut points =
             QueryPoints { as_of, basis: request.basis.clone(), ..QueryPoints::default() };
         for version in &statement.versions {
-            let TableVersion { name, table, .. } = version;
+            let TableVersion { name, schema, table, .. } = version;
+            if let Some(schema) = schema
+                && *schema != levels.join(".")
+            {
+                return Err(invalid(format!(
+                    "`{schema}.{table}` has no versions here: only tables of the query's own namespace have some"
+                )));
+            }
             let point = version.point.with_params(&request.params)?;
             let read = match &point {
                 VersionPoint::Version(expr) => TableRead::AsOf(reference(expr)?),
@@ -191,7 +198,10 @@ impl SqlInner {
                     TableRead::AsOf(AsOf::Time(found.map_err(|cause| of_table(table, cause))?))
                 }
                 VersionPoint::Bookmark(expr) => {
-                    let found = Box::pin(self.seq_of(levels, table, expr, signal)).await?;
+                    // Later events with the same bookmark are no part of an answer that is made again.
+                    let until = request.basis.as_ref().and_then(|basis| basis.seq);
+                    let found = self.seq_of(levels, table, expr, until, signal);
+                    let found = Box::pin(found).await?;
                     TableRead::Now(Some(SeqRange::up_to(found)))
                 }
                 VersionPoint::Seq(expr) => TableRead::Now(Some(SeqRange::up_to(seq(expr)?))),
@@ -233,12 +243,13 @@ impl SqlInner {
         }
     }
 
-    /// The last event with a bookmark.
+    /// The last event with a bookmark, of those up to `until`.
     async fn seq_of(
         &self,
         levels: &[String],
         table: &str,
         bookmark: &versions::PointExpr,
+        until: Option<u64>,
         signal: &Arc<QuerySignal>,
     ) -> Result<u64, SqlError> {
         let Some(bookmark) = versions::text_of(bookmark) else {
@@ -248,8 +259,9 @@ impl SqlInner {
         let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
         // What is read stays readable while the pin lives.
         let (view, _pin) = view;
+        let bound = until.map(|seq| format!(" AND seq <= {seq}")).unwrap_or_default();
         let sql = format!(
-            "SELECT CAST(max(seq) AS BIGINT) FROM \"{}\" WHERE bookmark = '{}'",
+            "SELECT CAST(max(seq) AS BIGINT) FROM \"{}\" WHERE bookmark = '{}'{bound}",
             table.replace('"', "\"\""),
             bookmark.replace('\'', "''")
         );

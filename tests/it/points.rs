@@ -81,6 +81,13 @@ async fn a_bookmark_is_the_state_after_its_last_event() {
     let added = "SELECT n.\"key\" FROM events n LEFT JOIN events FOR BOOKMARK AS OF $1 AS old ON n.id = old.id WHERE old.id IS NULL";
     let (rows, _) = asked(&server, json!({ "sql": added, "params": ["it's"] })).await;
     assert_eq!(rows, json!([["4"]]));
+    // Another event with a bookmark of before is after the answer that is made again.
+    let mut request = json!({ "sql": "SELECT count(*) FROM events FOR BOOKMARK AS OF 'b1'" });
+    let (rows, basis) = asked(&server, request.clone()).await;
+    server.ingest(&json!({ "events": [change("5", "b1")] })).await;
+    assert_eq!(asked(&server, request.clone()).await.0, json!([[5]]));
+    request["basis"] = basis;
+    assert_eq!(asked(&server, request).await.0, rows);
     let (status, answer) = server
         .query(NAMESPACE, &json!({ "sql": "SELECT 1 FROM events FOR BOOKMARK AS OF 'none'" }))
         .await;

@@ -52,6 +52,12 @@ pub(super) fn table_before(tokens: &[TokenWithSpan], at: usize, past_alias: bool
     is_table(tokens, name).then_some(name)
 }
 
+/// The word before the name that ends here, with a point between: the schema of a table.
+pub(super) fn qualifier(tokens: &[TokenWithSpan], last: usize) -> Option<&Word> {
+    let point = before(tokens, last).filter(|at| tokens[*at].token == Token::Period)?;
+    word(tokens, before(tokens, point)?)
+}
+
 /// Whether a version was meant all the same: it stands behind a name, an alias or a query, where nothing else
 /// can have its form.
 pub(super) fn is_behind_table(tokens: &[TokenWithSpan], at: usize) -> bool {

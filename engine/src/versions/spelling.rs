@@ -15,7 +15,7 @@ use crate::{
     syntax,
     versions::{
         TableVersion, VERSIONS_MAX, VersionPoint,
-        place::{is_behind_table, is_word, next, table_before, word},
+        place::{is_behind_table, is_word, next, qualifier, table_before, word},
     },
 };
 use datafusion::sql::sqlparser::{
@@ -88,7 +88,8 @@ pub fn take_out(tokens: &mut Vec<TokenWithSpan>, sql: &str) -> Result<Vec<TableV
             )));
         }
         let Some(written) = word(tokens, table).cloned() else { continue };
-        let version = named(tokens, &versions, &written, found.point);
+        let schema = qualifier(tokens, table).map(folded);
+        let version = named(tokens, &versions, schema, &written, found.point);
         tokens.drain(start..found.end);
         tokens[table].token = Token::make_word(&version.name, Some('"'));
         if !versions.contains(&version) {
@@ -222,14 +223,14 @@ fn expression(tokens: &[TokenWithSpan], from: usize, sql: &str) -> Result<(Expr,
 fn named(
     tokens: &[TokenWithSpan],
     versions: &[TableVersion],
+    schema: Option<String>,
     written: &Word,
     point: VersionPoint,
 ) -> TableVersion {
-    let table = match written.quote_style {
-        Some(_) => written.value.clone(),
-        None => written.value.to_lowercase(),
+    let table = folded(written);
+    let same = |version: &&TableVersion| {
+        version.schema == schema && version.table == table && version.point == point
     };
-    let same = |version: &&TableVersion| version.table == table && version.point == point;
     let mut name = match versions.iter().find(same) {
         Some(known) => known.name.clone(),
         None => format!("{table} {}", shown(&point)),
@@ -245,7 +246,15 @@ fn named(
         name.push(' ');
     }
     let alias = Ident { quote_style: written.quote_style, ..Ident::new(written.value.as_str()) };
-    TableVersion { name, table, alias, point }
+    TableVersion { name, schema, table, alias, point }
+}
+
+/// A name as the planner reads it.
+fn folded(word: &Word) -> String {
+    match word.quote_style {
+        Some(_) => word.value.clone(),
+        None => word.value.to_lowercase(),
+    }
 }
 
 /// A point in one spelling.

@@ -78,10 +78,16 @@ fn a_table_may_be_there_at_several_points() {
     assert_eq!(
         found,
         "events FOR VERSION AS OF 3 | events | version 3\n\
+         events FOR VERSION AS OF 3  | events | version 3\n\
          events FOR SEQ AS OF 4 | events | seq 4\n\
          SELECT n.id FROM events n LEFT JOIN shop.\"events FOR VERSION AS OF 3\" t ON n.id = t.id, \
-         \"events FOR VERSION AS OF 3\" AS u, \"events FOR SEQ AS OF 4\" AS events"
+         \"events FOR VERSION AS OF 3 \" AS u, \"events FOR SEQ AS OF 4\" AS events"
     );
+    let sql = "SELECT a.id FROM shop.events FOR SEQ AS OF 4 a, Shop.Events FOR SEQ AS OF 4 b, \"Shop\".events FOR SEQ AS OF 4 c";
+    let versions = guard::check(sql).unwrap().versions;
+    let schemas: Vec<Option<&str>> =
+        versions.iter().map(|version| version.schema.as_deref()).collect();
+    assert_eq!(schemas, [Some("shop"), Some("Shop")]);
 }
 
 #[test]
