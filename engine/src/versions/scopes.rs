@@ -24,7 +24,7 @@ pub fn name_tables(statement: &mut Statement, versions: &[TableVersion]) -> Resu
 }
 
 /// An open query.
-struct QueryScope {
+struct NameScope {
     /// Its common table expressions.
     names: Vec<String>,
     /// How many of them are known at this place: each one knows those before it.
@@ -33,7 +33,7 @@ struct QueryScope {
 
 struct VersionScopes<'a> {
     versions: &'a [TableVersion],
-    queries: Vec<QueryScope>,
+    queries: Vec<NameScope>,
     /// Which one of its common table expressions a query is, by its address.
     inner: HashMap<usize, usize>,
 }
@@ -49,7 +49,7 @@ impl VersionScopes<'_> {
     }
 
     fn is_common(&self, name: &str) -> bool {
-        let known = |scope: &QueryScope| scope.names[..scope.known].iter().any(|it| it == name);
+        let known = |scope: &NameScope| scope.names[..scope.known].iter().any(|it| it == name);
         self.queries.iter().any(known)
     }
 
@@ -114,7 +114,7 @@ impl VisitorMut for VersionScopes<'_> {
             });
         }
         let known = names.len();
-        self.queries.push(QueryScope { names, known });
+        self.queries.push(NameScope { names, known });
         ControlFlow::Continue(())
     }
 
