@@ -16,7 +16,7 @@ pub const BASIS_HEADER: &str = "x-icecore-basis";
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QueryBasis {
-    /// The last event that it has, where it is of tables with a `seq`.
+    /// The last event that it has of the query's namespace, where it is of tables with a `seq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     /// The snapshots of its tables; null where a table had none yet. A table with a version in the statement is
