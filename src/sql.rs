@@ -6,7 +6,9 @@
 //! with ingest or the catalog.
 
 mod audit;
+mod basis;
 mod min_seq;
+pub mod points;
 pub mod slots;
 pub mod statement_view;
 pub mod threads;
@@ -33,10 +35,10 @@ use icecore_lake::{
     wal::{LogPin, Wal},
 };
 use icecore_schemas::{
-    as_of::AsOf,
-    query::SqlRequest,
+    query::{QueryBasis, SqlRequest},
     service_table::{EVENTS_TABLE, ServiceTables},
 };
+use points::RequestTime;
 use slots::{QueryOwner, QuerySize, QuerySlots, SlotsMax};
 use statement_view::StatementReader;
 use std::{sync::Arc, time::Duration};
@@ -136,7 +138,7 @@ impl Sql {
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
         let signal = QuerySignal::new(wanted.min(inner.options.timeout_max));
         // Before it takes a place from others.
-        if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
+        if let (Some(min_seq), None, None) = (request.min_seq, &request.as_of, &request.basis) {
             Box::pin(inner.wait_for(levels, min_seq, signal.deadline())).await?;
         }
         let namespace = levels.join(".");
@@ -151,7 +153,8 @@ impl Sql {
             |out| async move { inner.run(question, &signal, out).await }
         };
         let (head, batches) = self.inner.threads.run(query, signal).await?;
-        Ok(QueryAnswer { schema: head.schema, batches, snapshot: head.snapshot })
+        let ResultHeader { schema, snapshot, basis } = head;
+        Ok(QueryAnswer { schema, batches, snapshot, basis })
     }
 
     /// How many queries wait for a slot.
@@ -179,6 +182,7 @@ impl Sql {
 
 struct QueryStream {
     snapshot: Option<i64>,
+    basis: Option<QueryBasis>,
     running: RunningQuery,
     // What the query reads stays readable while this lives.
     _pin: LogPin,
@@ -195,7 +199,7 @@ impl SqlInner {
         let mut usage = QueryUsage::start(self.options.metrics.clone());
         let (audit, mut pages) = AuditPages::channel();
         let started = Box::pin(self.start(question, signal, &usage, audit)).await;
-        let QueryStream { snapshot, running, _pin } = match started {
+        let QueryStream { snapshot, basis, running, _pin } = match started {
             Ok(started) => started,
             Err(error) => {
                 usage.fail();
@@ -204,7 +208,7 @@ impl SqlInner {
         };
         let RunningQuery { schema, mut rows, read } = running;
         usage.run(read);
-        if out.head(ResultHeader { schema, snapshot }).is_err() {
+        if out.head(ResultHeader { schema, snapshot, basis }).is_err() {
             return Ok(());
         }
         while let Some(batch) = self.next(&mut rows, &mut pages).await {
@@ -277,32 +281,44 @@ impl SqlInner {
             QuerySize::Any => signal,
         };
         let stop = QueryStop::new(Arc::clone(signal), Box::new(slot));
-        let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
+        let RequestTime { as_of, clock_ms } = RequestTime::of(&request)?;
         let mut tables = references::wanted(&statement.statement, &levels.join("."), reach)?;
-        if tables.names_system && as_of.is_some() {
-            let text = "as_of does not apply to tables of `system`; filter by their time instead";
-            return Err(SqlError::Invalid(text.to_owned()));
+        if tables.names_system && (as_of.is_some() || request.basis.is_some()) {
+            let member = if as_of.is_some() { "as_of" } else { "basis" };
+            let text = "does not apply to tables of `system`; filter by their time instead";
+            return Err(SqlError::Invalid(format!("{member} {text}")));
         }
-        if request.min_seq.is_some()
+        let min_seq = request.min_seq.filter(|_| request.basis.is_none());
+        if min_seq.is_some()
             && let WantedTables::Named(names) = &mut tables.wanted
             && !names.iter().any(|name| name == EVENTS_TABLE)
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let (levels, as_of) = (levels.as_slice(), as_of.as_ref());
-        let reader = StatementReader { levels, principal: reader.as_ref(), as_of };
-        let taken = Box::pin(self.sources().of_statement(reader, &tables)).await;
-        let (view, pin) = taken?;
-        if let Some(min_seq) = request.min_seq {
+        let is_past = as_of.is_some();
+        let now_ms = clock_ms.unwrap_or_else(|| self.catalog.now_ms());
+        let points = self.points(&levels, &statement, &request, (as_of, now_ms), signal);
+        let points = Box::pin(points).await?;
+        let reader =
+            StatementReader { levels: &levels, principal: reader.as_ref(), points: &points };
+        let (view, pin) = Box::pin(self.sources().of_statement(reader, &tables)).await?;
+        if let Some(min_seq) = min_seq {
             min_seq::check(&view, min_seq)?;
         }
+        // The clock of a snapshot that a request names is when it was made.
+        let made_ms = match (is_past, clock_ms) {
+            (true, None) => basis::newest_snapshot_ms(&view, &points),
+            _ => None,
+        };
+        let clock_ms = made_ms.unwrap_or(now_ms);
+        let basis = basis::of(&view, points.basis, clock_ms)?;
         let view = View { has_system: reach == QueryScope::System, ..view };
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         let SqlRequest { params, limit, .. } = request;
-        let query = EngineQuery { statement, params, limit, view };
+        let query = EngineQuery { statement, params, limit, view, clock_ms };
         let controls = QueryControls { stop, counts: usage.files(), audit };
         let running = Box::pin(self.engine.start(query, controls)).await?;
-        Ok(QueryStream { snapshot, running, _pin: pin })
+        Ok(QueryStream { snapshot, basis, running, _pin: pin })
     }
 }
 

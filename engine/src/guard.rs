@@ -6,8 +6,12 @@
 mod tokens;
 
 use crate::{
-    clauses, described, dialect, distinct, draws, error::SqlError, grammar, grammar::Grammar,
-    labels::ColumnLabels, layout, multisets, nulls, same_names, syntax,
+    clauses, described, dialect, distinct, draws,
+    error::SqlError,
+    grammar::{self, Grammar},
+    labels::ColumnLabels,
+    layout, multisets, nulls, number_literals, same_names, syntax,
+    versions::{self, TableVersion},
 };
 use datafusion::sql::sqlparser::{
     ast::{
@@ -15,7 +19,7 @@ use datafusion::sql::sqlparser::{
         Value, ValueWithSpan, Visit, Visitor,
     },
     parser::{Parser, ParserOptions},
-    tokenizer::{Token, TokenWithSpan, Tokenizer},
+    tokenizer::{Token, Tokenizer},
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, ops::ControlFlow};
@@ -75,6 +79,8 @@ pub struct CheckedStatement {
     pub params_max: usize,
     /// Whether it reads by paths of the earlier layout.
     pub reads_paths: bool,
+    /// Its tables at points of their history, under names of their own.
+    pub versions: Vec<TableVersion>,
 }
 
 impl From<CheckedStatement> for String {
@@ -125,10 +131,11 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     if let ControlFlow::Break(reason) = tokens::check(&tokens) {
         return Err(invalid(reason));
     }
-    check_numbers(sql, &located)?;
+    number_literals::check(sql, &located)?;
     if let ControlFlow::Break(reason) = clauses::words(&tokens) {
         return Err(invalid(reason));
     }
+    let versions = versions::spelling::take_out(&mut located, sql)?;
     distinct::mark(&mut located).map_err(invalid)?;
     let statements = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
@@ -143,7 +150,8 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     distinct::unmark(&mut statement);
     grammar::select_all(&mut statement);
     let reads_paths = layout::rewrite(&mut statement).map_err(invalid)?;
-    let params_max = check_shape(&statement)?.params_max;
+    let params_max = check_shape(&statement)?.params_max.max(versions::params_max(&versions));
+    versions::scopes::name_tables(&mut statement, &versions).map_err(invalid)?;
     let labels = ColumnLabels::of(&statement);
     described::show_tables(&mut statement);
     draws::number(&mut statement).map_err(invalid)?;
@@ -162,6 +170,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         placeholders,
         params_max,
         reads_paths,
+        versions,
     })
 }
 
@@ -172,36 +181,6 @@ fn check_shape(statement: &Statement) -> Result<StatementShape, SqlError> {
         ControlFlow::Continue(()) => Ok(shape),
         ControlFlow::Break(reason) => Err(invalid(reason)),
     }
-}
-
-/// Refuses numbers with a word behind them: `0b11` is 0 under the name `b11` to the parser, and
-/// `0x1f` a text of bytes.
-fn check_numbers(sql: &str, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
-    for (token, next) in tokens.iter().zip(tokens.iter().skip(1)) {
-        if let (Token::Number(number, _), Token::Word(word)) = (&token.token, &next.token)
-            && word.quote_style.is_none()
-        {
-            return Err(invalid(format!(
-                "`{number}{word}` is not a number; write numbers in decimal digits, and a space before a name"
-            )));
-        }
-    }
-    if tokens.iter().any(|token| is_hex_number(sql, token)) {
-        return Err(invalid(
-            "write numbers in decimal digits, and bytes as x'1F': 0x… is not a number here",
-        ));
-    }
-    Ok(())
-}
-
-/// Whether a token that is bytes to the parser is written like a number.
-fn is_hex_number(sql: &str, token: &TokenWithSpan) -> bool {
-    let Token::HexStringLiteral(_) = token.token else { return false };
-    let start = token.span.start;
-    let place = |at: u64| usize::try_from(at.checked_sub(1)?).ok();
-    let line = place(start.line).and_then(|line| sql.split('\n').nth(line));
-    let column = place(start.column);
-    line.zip(column).and_then(|(line, column)| line.chars().nth(column)) == Some('0')
 }
 
 fn invalid(text: impl Into<String>) -> SqlError {

@@ -45,6 +45,7 @@ pub mod multisets;
 pub mod names;
 mod namespace_schema;
 pub mod nulls;
+pub mod number_literals;
 pub mod output;
 mod parameters;
 pub mod percentile;
@@ -60,6 +61,7 @@ pub mod replacement;
 pub mod rewrite;
 pub mod same_names;
 pub mod same_type;
+pub mod seq_range;
 pub mod session;
 pub mod similar;
 pub mod stop;
@@ -71,12 +73,14 @@ pub mod time_format;
 pub mod types;
 mod unreadable;
 pub mod uuid;
+pub mod versions;
 pub mod view;
 pub mod wrapped;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use audit::AuditPages;
 use catalog_views::ColumnNames;
+use chrono::DateTime;
 use counts::{BytesRead, FileCounts};
 use datafusion::{
     execution::{
@@ -86,17 +90,18 @@ use datafusion::{
     },
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::{ExecutionPlan, execute_stream},
+    prelude::SessionContext,
     sql::{parser::Statement, sqlparser::ast},
 };
 use error::SqlError;
 use futures::{StreamExt, stream::BoxStream};
 use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
-use icecore_schemas::service_table::ServiceTables;
+use icecore_schemas::{query::QueryBasis, service_table::ServiceTables};
 use serde::{Deserialize, Serialize};
 use session::QuerySessions;
 use std::sync::Arc;
-use stop::{QueryStop, between_rules, stopping, stopping_windows};
+use stop::{QuerySignal, QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
 
 /// The highest limit that a plan can have.
@@ -113,6 +118,8 @@ pub struct EngineQuery {
     pub limit: Option<u64>,
     /// What it sees.
     pub view: View,
+    /// What `now()` is, ms since 1970.
+    pub clock_ms: i64,
 }
 
 /// What goes to and fro while a query runs.
@@ -153,6 +160,8 @@ pub struct QueryAnswer {
     pub batches: RowStream,
     /// The snapshot of `events` that was read, if there is one.
     pub snapshot: Option<i64>,
+    /// What it was made of; none where that is of several namespaces.
+    pub basis: Option<QueryBasis>,
 }
 
 impl std::fmt::Debug for QueryAnswer {
@@ -187,7 +196,7 @@ impl QueryEngine {
         // What is tested is what another process would be sent.
         #[cfg(debug_assertions)]
         let query = query.sent()?;
-        let EngineQuery { statement: checked, params, limit, view } = query;
+        let EngineQuery { statement: checked, params, limit, view, clock_ms } = query;
         let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
             checked;
         let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
@@ -198,17 +207,10 @@ impl QueryEngine {
             let shown = audit::show(&context, controls.audit.clone());
             shown.map_err(|cause| failure::of(&cause))?;
         }
-        column_lists::move_into_queries(&mut statement);
-        let columns = self.sessions.columns(&view)?;
-        let by_table = self.sessions.columns_by_table(&view)?;
-        let shown = change_views::show(&context, &view.change_views).await;
-        shown.map_err(|cause| failure::of(&cause))?;
-        let names = ColumnNames { all: &columns, by_table: &by_table };
-        Box::pin(catalog_views::register(&context, &view.catalog_views, names, signal)).await?;
-        metadata_tables::rename(&mut statement, &view.rewritten);
-        aliases::resolve(&mut statement, &view.namespace, &by_table);
-        names::resolve(&mut statement, &columns);
-        let state = between_rules(context.state(), signal);
+        Box::pin(self.resolve(&mut statement, &view, &context, signal)).await?;
+        let mut state = between_rules(context.state(), signal);
+        state.execution_props_mut().query_execution_start_time =
+            DateTime::from_timestamp_millis(clock_ms);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
         let plan = plan.map_err(|cause| failure::of(&cause))?;
         if !view.catalog_views.is_empty() {
@@ -240,6 +242,27 @@ impl QueryEngine {
             rows = read_report::with_files(rows, Arc::clone(&schema), controls.counts, read);
         }
         Ok(RunningQuery { schema, rows, read })
+    }
+
+    /// Shows a session the views of its query, and writes names as those of the tables and columns that they mean.
+    async fn resolve(
+        &self,
+        statement: &mut ast::Statement,
+        view: &View,
+        context: &SessionContext,
+        signal: &QuerySignal,
+    ) -> Result<(), SqlError> {
+        let all = self.sessions.columns(view)?;
+        let by_table = self.sessions.columns_by_table(view)?;
+        let shown = change_views::show(context, &view.change_views).await;
+        shown.map_err(|cause| failure::of(&cause))?;
+        let names = ColumnNames { all: &all, by_table: &by_table };
+        Box::pin(catalog_views::register(context, &view.catalog_views, names, signal)).await?;
+        column_lists::move_into_queries(statement);
+        metadata_tables::rename(statement, &view.rewritten);
+        aliases::resolve(statement, &view.namespace, &by_table);
+        names::resolve(statement, &all);
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     pushdown, replacement,
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
+    seq_range::{self, TablePart},
     sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
@@ -166,8 +167,17 @@ impl QuerySessions {
     ) -> Result<Arc<NamespaceSchema>, SqlError> {
         let schema = NamespaceSchema::default();
         for table in tables {
-            let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
-            schema.add(&table.name, Arc::new(provider.planned_until(deadline)));
+            let part = |table: &TableView| {
+                let provider = self.table(table, counts)?.planned_until(deadline);
+                Ok::<_, DataFusionError>(TablePart { table: provider, seqs: table.seqs })
+            };
+            let provider = part(table)
+                .and_then(|first| {
+                    let later = table.later.as_deref().map(part).transpose()?;
+                    seq_range::provider(&table.name, first, later)
+                })
+                .map_err(|cause| broken(&cause))?;
+            schema.add(&table.name, provider);
             for kind in &table.inspected {
                 let provider = self.metadata_table(*kind, table, deadline);
                 schema.add_metadata(kind.of(&table.name), Arc::new(provider));

@@ -3,7 +3,9 @@
 //! It is all that a query needs of the stores, and can be sent as bytes. Of a table's metadata only
 //! what a query reads is sent: the columns, and no snapshot but the one that is read and the current.
 
-use crate::{error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable};
+use crate::{
+    error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable, seq_range::SeqRange,
+};
 use iceberg::spec::TableMetadata;
 use icecore_lake::{table::evolve::SchemaFit, wal::RecordRef};
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
@@ -32,6 +34,10 @@ pub struct TableView {
     pub metadata_location: Option<String>,
     /// Its metadata tables that are read: with any, all of the metadata is sent.
     pub inspected: Vec<MetadataTable>,
+    /// Which of these rows count; none for all of them.
+    pub seqs: Option<SeqRange>,
+    /// A later state of the table whose rows count, too: those that the snapshot does not have.
+    pub later: Option<Box<TableView>>,
 }
 
 /// The tables of another namespace that a query names.
@@ -167,6 +173,8 @@ impl Serialize for TableView {
             last_seq: u64,
             metadata_location: Option<&'a str>,
             inspected: &'a [MetadataTable],
+            seqs: Option<SeqRange>,
+            later: Option<&'a TableView>,
         }
         let metadata = self.metadata.as_ref().map(|table| match self.inspected.is_empty() {
             true => read_part(table, self.snapshot_id),
@@ -182,6 +190,8 @@ impl Serialize for TableView {
             last_seq: self.last_seq,
             metadata_location: self.metadata_location.as_deref(),
             inspected: &self.inspected,
+            seqs: self.seqs,
+            later: self.later.as_deref(),
         }
         .serialize(to)
     }

@@ -4,35 +4,24 @@
 //! of the catalog, whose own names are looked for in the same way, then as a view over changes. Its one invariant: of a namespace that the
 //! sender may not read nothing is asked, so it answers as one that is not there.
 
+mod catalog_views;
+
 use crate::sql::{
-    view::{ResolvedNamespace, ViewSources, internal},
-    view_query,
+    points::{QueryPoints, without_versions},
+    view::{ResolvedNamespace, ViewSources, end_together},
 };
-use futures::{FutureExt, future::BoxFuture};
-use iceberg::{NamespaceIdent, TableIdent, spec::ViewMetadata};
-use icecore_catalog::{
-    access::{Action, Principal},
-    error::CatalogError,
-};
+use icecore_catalog::access::{Action, Principal};
 use icecore_engine::{
     change_views,
     error::SqlError,
     guard::RELATIONS_MAX,
     metadata_tables::MetadataTable,
-    references::{self, QualifiedName, QueryScope, StatementTables, WantedTables},
+    references::{self, QualifiedName, StatementTables, WantedTables},
     session::CATALOG,
-    view::{CatalogView, ChangeView, RewrittenName, View},
+    view::{ChangeView, RewrittenName, View},
 };
 use icecore_lake::wal::LogPin;
-use icecore_schemas::{as_of::AsOf, names::Namespace, service_table::EVENTS_TABLE};
-
-/// Deepest that views read one another.
-const VIEW_DEPTH_MAX: usize = 16;
-/// Most views that one statement reads, with those behind them.
-const VIEWS_MAX: usize = 64;
-
-/// What the error of a view begins with.
-const VIEW: &str = "view `";
+use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
 
 /// Who asks, and from where.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +30,16 @@ pub struct StatementReader<'a> {
     pub levels: &'a [String],
     /// Whose rights decide on other namespaces; with none there are no others.
     pub principal: Option<&'a Principal>,
-    /// The past, if that is read.
-    pub as_of: Option<&'a AsOf>,
+    /// Which states are read.
+    pub points: &'a QueryPoints,
 }
 
 /// A view that is being taken.
 struct ViewDraft<'a> {
     sources: ViewSources<'a>,
     reader: StatementReader<'a>,
+    /// Which states of tables of other namespaces are read.
+    elsewhere: QueryPoints,
     view: View,
     /// Views of the catalog whose names are being looked for, by namespace and name.
     open: Vec<(String, String)>,
@@ -70,7 +61,7 @@ impl ViewSources<'_> {
     /// Takes the view of a statement, and the pin that keeps it readable.
     ///
     /// # Errors
-    /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when what `as_of` names is not there;
+    /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when a point is not there;
     /// [`SqlError::Invalid`] for a table or view that is not, or cannot be read.
     pub async fn of_statement(
         self,
@@ -81,8 +72,10 @@ impl ViewSources<'_> {
         let pin = self.wal.pin();
         let view = View::of(reader.levels.join("."));
         let schema = view.namespace.clone();
-        let mut draft =
-            ViewDraft { sources: self, reader, view, open: Vec::new(), behind_views: 0 };
+        let elsewhere =
+            QueryPoints { as_of: reader.points.as_of.clone(), ..QueryPoints::default() };
+        let open = Vec::new();
+        let mut draft = ViewDraft { sources: self, reader, elsewhere, view, open, behind_views: 0 };
         let names_own = tables.wanted != WantedTables::Named(Vec::new());
         let own = if names_own || !tables.qualified.is_empty() {
             ResolvedNamespace::find(self, reader.levels).await?
@@ -100,6 +93,10 @@ impl ViewSources<'_> {
             if let Some(space) = draft.find(namespace).await? {
                 draft.add_all(namespace, &space).await?;
             }
+        }
+        end_together(&mut draft.view.tables, reader.points);
+        for other in &mut draft.view.others {
+            end_together(&mut other.tables, &draft.elsewhere);
         }
         Ok((draft.view, pin))
     }
@@ -134,7 +131,9 @@ impl ViewDraft<'_> {
 
     /// All tables of a namespace.
     async fn add_all(&mut self, schema: &str, space: &ResolvedNamespace) -> Result<(), SqlError> {
-        for name in space.table_names(self.sources).await? {
+        let mut names = space.table_names(self.sources).await?;
+        names.extend(self.points(schema).versions.keys().cloned());
+        for name in names {
             if self.has(schema, &name) {
                 continue;
             }
@@ -149,6 +148,11 @@ impl ViewDraft<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Which states of a namespace's tables are read.
+    fn points(&self, schema: &str) -> &QueryPoints {
+        if schema == self.view.namespace { self.reader.points } else { &self.elsewhere }
     }
 
     /// Whether the view has that table, or that it cannot be read.
@@ -168,7 +172,16 @@ impl ViewDraft<'_> {
         if self.find_and_add(schema, space, name).await? {
             return Ok(());
         }
-        Err(space.unknown_table(self.sources, name).await?)
+        let (table, _) = self.points(schema).of(name)?;
+        if table != name {
+            let is_derived = MetadataTable::split(table).is_some()
+                || change_views::is_view(table)
+                || space.has_view(self.sources, table).await?;
+            if is_derived {
+                return Err(without_versions(table));
+            }
+        }
+        Err(space.unknown_table(self.sources, table).await?)
     }
 
     /// The same; false where there is nothing of this name.
@@ -215,7 +228,12 @@ impl ViewDraft<'_> {
         space: &ResolvedNamespace,
         name: &str,
     ) -> Result<bool, SqlError> {
-        let found = Box::pin(space.table(self.sources, name, self.reader.as_of)).await?;
+        let points = self.points(schema);
+        // What an earlier answer had no table for was something else to it.
+        if !points.has(name) {
+            return Ok(false);
+        }
+        let found = Box::pin(space.at_point(self.sources, name, points)).await?;
         let Some(table) = found else { return Ok(false) };
         self.behind_views += usize::from(!self.open.is_empty());
         if RELATIONS_MAX < self.behind_views {
@@ -371,120 +389,5 @@ impl ViewDraft<'_> {
             return Ok(None);
         }
         ResolvedNamespace::find(self.sources, levels).await
-    }
-
-    /// A view of the catalog with what it reads; false where there is none of this name.
-    fn add_view<'b>(
-        &'b mut self,
-        schema: &'b str,
-        space: &'b ResolvedNamespace,
-        name: &'b str,
-    ) -> BoxFuture<'b, Result<bool, SqlError>> {
-        async move {
-            let is_it = |known: &CatalogView| known.namespace == schema && known.name == name;
-            if self.view.catalog_views.iter().any(is_it) {
-                return Ok(true);
-            }
-            let Ok(levels) = NamespaceIdent::from_vec(space.levels.clone()) else {
-                return Ok(false);
-            };
-            let ident = TableIdent::new(levels, name.to_owned());
-            let metadata = match self.sources.catalog.views().load(&ident).await {
-                Ok(loaded) => loaded.metadata,
-                Err(CatalogError::NoSuchView(_)) => return Ok(false),
-                Err(cause) => return Err(internal(&cause)),
-            };
-            self.check_open(schema, name)?;
-            self.open.push((schema.to_owned(), name.to_owned()));
-            let view = self.view_of(schema, space, name, &metadata).await;
-            self.open.pop();
-            let view = view.map_err(|cause| within(schema, name, cause))?;
-            // A session has the schema of every view.
-            let _ = self.view.namespace_mut(schema);
-            self.view.catalog_views.push(view);
-            Ok(true)
-        }
-        .boxed()
-    }
-
-    /// Refuses a view that reads itself, and one too many.
-    fn check_open(&self, schema: &str, name: &str) -> Result<(), SqlError> {
-        let is_it = |(namespace, view): &(String, String)| namespace == schema && view == name;
-        if let Some(first) = self.open.iter().position(is_it) {
-            let circle: Vec<String> =
-                self.open[first..].iter().map(|(_, view)| format!("`{view}`")).collect();
-            return Err(SqlError::Invalid(format!(
-                "{VIEW}{schema}.{name}` reads itself, by way of {}; replace one of them",
-                circle.join(", ")
-            )));
-        }
-        if VIEW_DEPTH_MAX <= self.open.len() {
-            return Err(SqlError::Invalid(format!(
-                "{VIEW}{schema}.{name}` is more than {VIEW_DEPTH_MAX} levels below the view that is read; write its query instead"
-            )));
-        }
-        if VIEWS_MAX <= self.view.catalog_views.len() + self.open.len() {
-            return Err(SqlError::Invalid(format!(
-                "the statement reads more than {VIEWS_MAX} views, with those behind them"
-            )));
-        }
-        Ok(())
-    }
-
-    async fn view_of(
-        &mut self,
-        schema: &str,
-        space: &ResolvedNamespace,
-        name: &str,
-        metadata: &ViewMetadata,
-    ) -> Result<CatalogView, SqlError> {
-        let statement = view_query::of(metadata)?;
-        let version = metadata.current_version();
-        let levels: &[String] = version.default_namespace();
-        let levels = if levels.is_empty() { space.levels.as_slice() } else { levels };
-        let home = if levels == space.levels { schema.to_owned() } else { levels.join(".") };
-        let tables = references::wanted(&statement.statement, &home, QueryScope::Namespace)?;
-        if tables.wanted == WantedTables::All {
-            let text = "it reads information_schema, which tells of who asks; write its query";
-            return Err(SqlError::Invalid(text.to_owned()));
-        }
-        let own = self.readable(levels).await?;
-        if levels != space.levels
-            && let Some(other) = self.find(&home).await?
-            && other.levels != levels
-        {
-            return Err(SqlError::Invalid(format!(
-                "`{home}`, where it looks for tables, is another namespace in SQL, of {} levels; write its query",
-                other.levels.len()
-            )));
-        }
-        for table in &tables.named {
-            let Some(own) = &own else {
-                let (schema, table) = (home.clone(), table.clone());
-                let name = QualifiedName { catalog: None, schema, table };
-                return Err(references::outside(&name, &self.view.namespace));
-            };
-            self.add(&home, own, table).await?;
-        }
-        let catalog = version.default_catalog().map(String::as_str);
-        let names = NameHome { schema: &home, space: own.as_ref(), catalog };
-        let rewritten = self.add_qualified(&tables.qualified, &names).await?;
-        let columns = metadata.schema_by_id(version.schema_id());
-        let columns = columns.map_or_else(Vec::new, |schema| {
-            schema.as_struct().fields().iter().map(|field| field.name.clone()).collect()
-        });
-        let (namespace, name) = (schema.to_owned(), name.to_owned());
-        Ok(CatalogView { namespace, name, statement, columns, home, rewritten })
-    }
-}
-
-/// The error of what a view reads, for who named the view.
-fn within(schema: &str, name: &str, cause: SqlError) -> SqlError {
-    match cause {
-        // The innermost view is the one to mend.
-        SqlError::Invalid(text) if !text.starts_with(VIEW) => {
-            SqlError::Invalid(format!("{VIEW}{schema}.{name}` cannot be read: {text}"))
-        }
-        other => other,
     }
 }

@@ -1,3 +1,5 @@
+mod travel;
+
 use super::*;
 use crate::owner::LogOwnership;
 use arrow::{

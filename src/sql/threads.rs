@@ -13,6 +13,7 @@ use icecore_engine::{
     failure,
     stop::{QuerySignal, THREADS_MAX},
 };
+use icecore_schemas::query::QueryBasis;
 use std::{
     future::Future,
     mem::{self, ManuallyDrop},
@@ -50,6 +51,8 @@ pub struct ResultHeader {
     pub schema: SchemaRef,
     /// The snapshot of `events` that is read.
     pub snapshot: Option<i64>,
+    /// What the answer is made of, if it can be made again.
+    pub basis: Option<QueryBasis>,
 }
 
 /// Where a running query puts its answer.

@@ -42,6 +42,9 @@ fn unread(checked: &CheckedStatement) -> Option<&'static str> {
     if !checked.is_query || checked.placeholders != 0 {
         return Some("its text is no query without parameters");
     }
+    if !checked.versions.is_empty() {
+        return Some("it gives a table a version; write its query");
+    }
     if checked.reads_paths {
         return Some(
             "it reads by a path of the earlier layout; write the table that the path is of",

@@ -49,6 +49,7 @@ mod outages;
 mod own_tables;
 mod owner;
 mod parquet;
+mod points;
 mod postgres;
 mod process;
 mod query_failures;

@@ -71,6 +71,8 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
         last_seq: u64::MAX,
         metadata_location: None,
         inspected: Vec::new(),
+        seqs: Some(SeqRange::up_to(7)),
+        later: None,
     };
     let mut view = View::of("shop_example".to_owned());
     view.has_system = true;
@@ -85,6 +87,7 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
     let seen = found.tables.first().unwrap();
     assert_eq!((seen.snapshot_id, seen.ours, seen.last_seq), (Some(40), table.ours, u64::MAX));
     assert!(seen.has_past_columns);
+    assert_eq!((seen.seqs, seen.later.is_none()), (table.seqs, true));
     assert_eq!(seen.tail, table.tail);
     let (before, after) = (table.metadata.unwrap(), Arc::clone(seen.metadata.as_ref().unwrap()));
     assert_eq!(after.snapshot_by_id(40), before.snapshot_by_id(40));
@@ -110,6 +113,8 @@ fn a_table_without_metadata_is_sent_too() {
         last_seq: 0,
         metadata_location: None,
         inspected: Vec::new(),
+        seqs: None,
+        later: None,
     };
     view.tables.push(table);
     let (found, _) = sent(&view);
@@ -131,6 +136,8 @@ fn all_of_the_metadata_is_sent_where_a_metadata_table_is_read() {
         last_seq: 0,
         metadata_location: Some("file:///w/t/metadata/7.json".to_owned()),
         inspected: vec![MetadataTable::Snapshots],
+        seqs: None,
+        later: None,
     };
     let mut view = View::of("a".to_owned());
     view.namespace_mut("b").0.push(table.clone());
