@@ -41,6 +41,7 @@ mod maintenance_model;
 mod many_partitions;
 mod messages;
 mod metadata_tables;
+mod mixed_names;
 mod moved;
 mod namespaces;
 mod openapi;

@@ -185,7 +185,12 @@ async fn a_statement_reads_the_namespaces_that_its_token_may_read() {
     guarded.server.stop().await;
 }
 
-fn view(name: &str, namespace: &str, columns: &[&str], queries: &[(&str, &str)]) -> Value {
+pub(crate) fn view(
+    name: &str,
+    namespace: &str,
+    columns: &[&str],
+    queries: &[(&str, &str)],
+) -> Value {
     let fields = columns
         .iter()
         .enumerate()
