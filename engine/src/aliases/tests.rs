@@ -12,7 +12,7 @@ fn tables() -> TableColumns {
     HashMap::from([
         (("n".to_owned(), "events".to_owned()), events.clone()),
         (("other".to_owned(), "events".to_owned()), events),
-        (("foreign".to_owned(), "events".to_owned()), columns(&["id", "key"], false)),
+        (("theirs".to_owned(), "events".to_owned()), columns(&["id", "key"], false)),
         (("n".to_owned(), "own".to_owned()), columns(&["id", "key", "pk", "statusCode"], false)),
     ])
 }
@@ -39,6 +39,16 @@ fn an_alias_is_the_name_of_its_column_in_every_clause() {
         "SELECT count(*) FROM events a JOIN events b ON a.key = b.key",
     );
     check("SELECT 1 FROM events WHERE docId = docId", "SELECT 1 FROM events WHERE key = key");
+}
+
+#[test]
+fn a_table_is_the_one_of_its_namespace() {
+    check(
+        "SELECT events.docId FROM other.events WHERE pk = '1'",
+        "SELECT events.key AS docId FROM other.events WHERE key = '1'",
+    );
+    let same = "SELECT docId FROM theirs.events WHERE pk = '1'";
+    check(same, same);
 }
 
 #[test]
