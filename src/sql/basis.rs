@@ -4,7 +4,7 @@ use crate::sql::points::QueryPoints;
 use chrono::{DateTime, SecondsFormat};
 use icecore_engine::{
     error::SqlError,
-    view::{TableView, View},
+    view::{NamespaceView, TableView, View},
 };
 use icecore_schemas::{query::QueryBasis, service_table::RecordKind, snapshot_id::SnapshotId};
 
@@ -18,7 +18,10 @@ pub(super) fn of(
     sent: Option<QueryBasis>,
     clock_ms: i64,
 ) -> Result<Option<QueryBasis>, SqlError> {
-    match (view.others.first(), sent) {
+    // A namespace that is only looked into for a name has nothing in the answer.
+    let has_tables =
+        |other: &&NamespaceView| !other.tables.is_empty() || !other.unreadable.is_empty();
+    match (view.others.iter().find(has_tables), sent) {
         (None, Some(sent)) => Ok(Some(sent)),
         (None, None) => Ok(Some(made(view, clock_ms))),
         (Some(_), None) => Ok(None),
