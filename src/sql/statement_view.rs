@@ -1,8 +1,9 @@
 //! The view of one statement: its namespace, others that its sender may read, metadata tables, views.
 //!
 //! A name is looked for where it can be: first as a table, then as a metadata table of one, then as a view
-//! of the catalog, whose own names are looked for in the same way, then as a view over changes. Its one invariant: of a namespace that the
-//! sender may not read nothing is asked, so it answers as one that is not there.
+//! of the catalog, whose own names are looked for in the same way, then as a view over changes. Its one
+//! invariant: of a namespace that the sender may not read nothing is asked, so it answers as one that is not
+//! there.
 
 mod catalog_views;
 
