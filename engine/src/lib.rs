@@ -35,6 +35,7 @@ pub mod guard;
 pub mod labels;
 pub mod lengths;
 pub mod log_tail;
+pub mod memory;
 pub mod multisets;
 pub mod names;
 pub mod nulls;
@@ -84,8 +85,9 @@ use futures::{StreamExt, stream::BoxStream};
 use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
 use icecore_schemas::service_table::ServiceTables;
+use log_tail::TailSource;
 use serde::{Deserialize, Serialize};
-use session::QuerySessions;
+use session::{EngineResources, QuerySessions};
 use std::sync::Arc;
 use stop::{QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
@@ -115,6 +117,8 @@ pub struct QueryControls {
     pub counts: Arc<FileCounts>,
     /// Where it asks for the audit log, if it sees it.
     pub audit: AuditPages,
+    /// Where the rows of the log are read.
+    pub tail: TailSource,
 }
 
 /// The rows of a query.
@@ -162,7 +166,13 @@ impl QueryEngine {
     /// An engine whose queries share this much memory, and caches of what they read of files.
     #[must_use]
     pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
-        Self { sessions: QuerySessions::new(memory_bytes_max, storage, tables) }
+        Self::with(EngineResources::Own { memory_bytes_max }, storage, tables)
+    }
+
+    /// An engine whose queries share these resources, and caches of what they read of files.
+    #[must_use]
+    pub fn with(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
+        Self { sessions: QuerySessions::new(resources, storage, tables) }
     }
 
     /// Plans a query and starts it. Planning recurses as deep as the statement is long and does not
@@ -183,7 +193,8 @@ impl QueryEngine {
             checked;
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
-        let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
+        let (tail, counts) = (&controls.tail, &controls.counts);
+        let context = self.sessions.open(&view, tail, counts, signal.deadline())?;
         if view.has_system {
             let shown = audit::show(&context, controls.audit.clone());
             shown.map_err(|cause| failure::of(&cause))?;

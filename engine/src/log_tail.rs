@@ -1,7 +1,11 @@
 //! Rows that are acknowledged but in no snapshot yet: read from the log's files while the query
-//! runs, a few records at a time.
+//! runs, a few records at a time. A process that may not open the log asks another one for them.
 
-use crate::{floats, view::ServiceTableView};
+use crate::{
+    error::SqlError,
+    failure, floats,
+    view::{ServiceTableView, TableView},
+};
 use arrow::{
     array::{ArrayRef, RecordBatchOptions, new_null_array},
     compute::{cast, concat_batches},
@@ -16,9 +20,11 @@ use datafusion::{
 use futures::{StreamExt, stream};
 use icecore_lake::{
     event::{codec, left_out::leave_out, rows},
-    wal::RecordRef,
+    wal::{LogPosition, RecordRef},
 };
+use icecore_schemas::service_table::ServiceTables;
 use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Runs of records that are read and decoded ahead of the query.
 const READ_AHEAD: usize = 2;
@@ -26,11 +32,90 @@ const READ_AHEAD: usize = 2;
 const RUN_BYTES: u64 = 2 << 20;
 /// … or rows. Single events come as records of one row, and a batch each would be slow.
 const RUN_ROWS: u64 = 8_192;
+/// Most records of a run.
+const RUN_RECORDS_MAX: usize = 8_192;
+
+/// Where the records of the log are read.
+#[derive(Clone, Debug)]
+pub enum TailSource {
+    /// In this process, from the log's files.
+    Files,
+    /// By another process, which is asked.
+    Asked(TailRequests),
+}
+
+/// Rows of the log that are asked for.
+#[derive(Debug)]
+pub struct TailRequest {
+    /// The table.
+    pub table: String,
+    /// First and last position of records of its tail.
+    pub positions: (LogPosition, LogPosition),
+    /// The columns.
+    pub schema: SchemaRef,
+    /// Where they go.
+    pub reply: oneshot::Sender<Result<RecordBatch, SqlError>>,
+}
+
+/// Asks for rows of the log. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TailRequests(mpsc::Sender<TailRequest>);
+
+impl TailRequests {
+    /// The asking side, and the one that is asked.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<TailRequest>) {
+        let (asking, asked) = mpsc::channel(READ_AHEAD);
+        (Self(asking), asked)
+    }
+
+    async fn run(
+        &self,
+        table: String,
+        run: &[RecordRef],
+        schema: SchemaRef,
+    ) -> Result<RecordBatch, SqlError> {
+        let position = |record: Option<&RecordRef>| record.map_or(0, |record| record.position);
+        let positions = (position(run.first()), position(run.last()));
+        let (reply, rows) = oneshot::channel();
+        let request = TailRequest { table, positions, schema, reply };
+        let rows = match self.0.send(request).await {
+            Ok(()) => rows.await.ok(),
+            Err(_) => None,
+        };
+        rows.unwrap_or(Err(SqlError::Unavailable))
+    }
+}
+
+/// The rows of these records of a table's tail, as the columns of `schema`. It reads files and blocks.
+///
+/// # Errors
+/// [`SqlError::Internal`] when the log does not read, or the table has no rows there.
+pub fn rows_of(
+    view: &TableView,
+    tables: &ServiceTables,
+    (first, last): (LogPosition, LogPosition),
+    schema: &SchemaRef,
+) -> Result<RecordBatch, SqlError> {
+    let Some(ours) = ServiceTableView::of(view, tables) else {
+        return Err(SqlError::Internal("the table has no rows in the log".to_owned()));
+    };
+    let run = view.tail.iter().filter(|record| (first..=last).contains(&record.position));
+    let run: Vec<RecordRef> = run.take(RUN_RECORDS_MAX).cloned().collect();
+    let but_last = run.len().saturating_sub(1);
+    let bytes: u64 = run.iter().take(but_last).map(|record| u64::from(record.length)).sum();
+    if RUN_BYTES < bytes {
+        return Err(SqlError::Internal("more rows of the log are asked for than at once".to_owned()));
+    }
+    read_run(&ours, &run, schema).map_err(|cause| failure::of(&cause))
+}
 
 /// Records of one table after a snapshot.
 #[derive(Debug)]
 pub struct LogTail {
+    table: String,
     ours: Arc<ServiceTableView>,
+    source: TailSource,
     runs: Vec<Vec<RecordRef>>,
     schema: SchemaRef,
 }
@@ -38,11 +123,17 @@ pub struct LogTail {
 impl LogTail {
     /// These records, which hold rows of a table of ours, as the columns of `schema` by name.
     #[must_use]
-    pub fn new(ours: &ServiceTableView, records: Vec<RecordRef>, schema: SchemaRef) -> Self {
+    pub fn new(
+        (table, ours): (&str, &ServiceTableView),
+        source: TailSource,
+        records: Vec<RecordRef>,
+        schema: SchemaRef,
+    ) -> Self {
         let mut runs: Vec<Vec<RecordRef>> = Vec::new();
         let (mut bytes, mut rows) = (u64::MAX, u64::MAX);
         for record in records {
-            if RUN_BYTES <= bytes || RUN_ROWS <= rows {
+            let is_long = runs.last().is_some_and(|run| RUN_RECORDS_MAX <= run.len());
+            if RUN_BYTES <= bytes || RUN_ROWS <= rows || is_long {
                 runs.push(Vec::new());
                 (bytes, rows) = (0, 0);
             }
@@ -50,7 +141,7 @@ impl LogTail {
             rows += u64::from(record.rows);
             runs.last_mut().expect("a run was begun").push(record);
         }
-        Self { ours: Arc::new(ours.clone()), runs, schema }
+        Self { table: table.to_owned(), ours: Arc::new(ours.clone()), source, runs, schema }
     }
 }
 
@@ -61,13 +152,23 @@ impl PartitionStream for LogTail {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (ours, schema) = (Arc::clone(&self.ours), Arc::clone(&self.schema));
+        let (table, source) = (self.table.clone(), self.source.clone());
         let batches = stream::iter(self.runs.clone())
             .map(move |run| {
                 let (ours, schema) = (Arc::clone(&ours), Arc::clone(&schema));
+                let (table, source) = (table.clone(), source.clone());
                 async move {
-                    tokio::task::spawn_blocking(move || read_run(&ours, &run, &schema))
-                        .await
-                        .map_err(|stopped| DataFusionError::External(Box::new(stopped)))?
+                    match source {
+                        TailSource::Files => {
+                            tokio::task::spawn_blocking(move || read_run(&ours, &run, &schema))
+                                .await
+                                .map_err(|stopped| DataFusionError::External(Box::new(stopped)))?
+                        }
+                        TailSource::Asked(requests) => {
+                            let rows = requests.run(table, &run, schema).await;
+                            rows.map_err(|cause| DataFusionError::External(Box::new(cause)))
+                        }
+                    }
                 }
             })
             .buffered(READ_AHEAD);

@@ -6,7 +6,7 @@ use crate::{
     deletes::{self, DeletedByFile},
     field_ids::FieldIdMapper,
     file_failure::{of_scan, unreadable},
-    log_tail::LogTail,
+    log_tail::{LogTail, TailSource},
     plan::{SnapshotScan, scalar},
     view::{ServiceTableView, TableView},
 };
@@ -60,8 +60,10 @@ const FOOTERS_AT_ONCE: usize = 8;
 /// One table of a view.
 #[derive(Debug)]
 pub struct ViewTable {
+    name: String,
     snapshot: Option<SnapshotScan>,
     tail: Option<(ServiceTableView, Vec<RecordRef>)>,
+    tail_source: TailSource,
     schema: SchemaRef,
     aliases: Arc<FieldAliases>,
     storage: Storage,
@@ -122,7 +124,25 @@ impl ViewTable {
         let tail = ours.filter(|_| !view.tail.is_empty());
         let tail = tail.map(|ours| (ours, view.tail.clone()));
         let (aliases, until) = (Arc::new(aliases), Deadline::NONE);
-        Ok(Self { snapshot, tail, schema, aliases, storage, manifests, counts, until })
+        let (name, tail_source) = (view.name.clone(), TailSource::Files);
+        Ok(Self {
+            name,
+            snapshot,
+            tail,
+            tail_source,
+            schema,
+            aliases,
+            storage,
+            manifests,
+            counts,
+            until,
+        })
+    }
+
+    /// The table with the rows of the log from `source`.
+    #[must_use]
+    pub fn with_tail_from(self, source: TailSource) -> Self {
+        Self { tail_source: source, ..self }
     }
 
     /// The table of a query that ends then.
@@ -238,7 +258,9 @@ impl ViewTable {
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let schema = project_schema(&self.schema, projection)?;
         let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
-            Arc::new(LogTail::new(ours, part.to_vec(), Arc::clone(&schema)))
+            let source = self.tail_source.clone();
+            let ours = (self.name.as_str(), ours);
+            Arc::new(LogTail::new(ours, source, part.to_vec(), Arc::clone(&schema)))
                 as Arc<dyn PartitionStream>
         });
         let scan = StreamingTableExec::try_new(

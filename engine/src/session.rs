@@ -13,7 +13,10 @@ use crate::{
     counts::FileCounts,
     draws,
     error::SqlError,
-    functions, percentile, plain,
+    functions,
+    log_tail::TailSource,
+    memory::GrantedMemory,
+    percentile, plain,
     provider::ViewTable,
     pushdown, replacement,
     rewrite::BoundedFunctionRule,
@@ -33,7 +36,7 @@ use datafusion::{
     execution::{
         FunctionRegistry,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::{GreedyMemoryPool, TrackConsumersPool},
+        memory_pool::{GreedyMemoryPool, MemoryPool, TrackConsumersPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
         session_state::{SessionState, SessionStateBuilder},
     },
@@ -46,6 +49,7 @@ use icecore_lake::event::rows::UTC;
 use icecore_schemas::service_table::ServiceTables;
 use std::{
     num::NonZeroUsize,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
 };
 use tokio::time::Instant;
@@ -58,6 +62,32 @@ const TARGET_PARTITIONS: usize = 2;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
 
+/// What sessions have of the machine.
+#[derive(Debug)]
+pub enum EngineResources {
+    /// Memory of this process that all sessions share. Nothing is spilled to disk.
+    Own {
+        /// How many bytes.
+        memory_bytes_max: usize,
+    },
+    /// Memory that another process grants, and a folder for what does not fit.
+    Granted {
+        /// The memory.
+        memory: GrantedMemory,
+        /// Where operators may put what does not fit into memory, and how much; none for nowhere.
+        spill: Option<SpillFolder>,
+    },
+}
+
+/// Where operators put what does not fit into memory.
+#[derive(Clone, Debug)]
+pub struct SpillFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// Most bytes in it.
+    pub bytes_max: u64,
+}
+
 /// What sessions are made from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QuerySessions {
@@ -69,15 +99,13 @@ pub struct QuerySessions {
 }
 
 impl QuerySessions {
-    /// Sessions over the warehouse's files, which share memory and caches of file metadata. Nothing
-    /// is spilled to disk.
+    /// Sessions over the warehouse's files, which share memory and caches of file metadata.
     ///
     /// # Panics
     /// Never: the options of DataFusion's runtime are constants that it takes.
     #[must_use]
-    pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
-        let runtime =
-            runtime(memory_bytes_max, &storage).expect("the runtime's options are constants");
+    pub fn new(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
+        let runtime = runtime(resources, &storage).expect("the runtime's options are constants");
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
             .with_type_planner(Arc::new(MicrosecondTypes))
@@ -148,13 +176,15 @@ impl QuerySessions {
         Ok(names)
     }
 
-    /// A session that sees `view`, for a query that ends at `deadline` and whose files are counted.
+    /// A session that sees `view`, with rows of the log from `tail`, for a query that ends at `deadline`
+    /// and whose files are counted.
     ///
     /// # Errors
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
     pub fn open(
         &self,
         view: &View,
+        tail: &TailSource,
         counts: &Arc<FileCounts>,
         deadline: Instant,
     ) -> Result<SessionContext, SqlError> {
@@ -163,7 +193,7 @@ impl QuerySessions {
         let schema = MemorySchemaProvider::new();
         for table in &view.tables {
             let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
-            let provider = provider.planned_until(deadline);
+            let provider = provider.planned_until(deadline).with_tail_from(tail.clone());
             schema
                 .register_table(table.name.clone(), Arc::new(provider))
                 .map_err(|cause| broken(&cause))?;
@@ -220,14 +250,24 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-fn runtime(memory_bytes_max: usize, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
-    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes_max), CONSUMERS_NAMED);
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
-        .with_disk_manager_builder(
-            DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
-        )
-        .build()?;
+fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
+    let (pool, spill): (Arc<dyn MemoryPool>, _) = match resources {
+        EngineResources::Own { memory_bytes_max } => {
+            let pool = GreedyMemoryPool::new(memory_bytes_max);
+            (Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)), None)
+        }
+        EngineResources::Granted { memory, spill } => {
+            (Arc::new(TrackConsumersPool::new(memory, CONSUMERS_NAMED)), spill)
+        }
+    };
+    let disk = match spill {
+        Some(SpillFolder { path, bytes_max }) => DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![path]))
+            .with_max_temp_directory_size(bytes_max),
+        None => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+    };
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build()?;
     let (base, store) = storage.object_store();
     runtime.register_object_store(&base, store);
     Ok(runtime)

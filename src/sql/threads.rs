@@ -28,7 +28,7 @@ use tokio::{
 
 /// Stack of a thread. Only what is used takes memory: a statement at the guard's bounds uses about
 /// a quarter of it in a debug build, and far less in a release build.
-const STACK_BYTES: usize = 64 << 20;
+pub(super) const STACK_BYTES: usize = 64 << 20;
 /// Threads that run queries, at most.
 const WORKERS_MAX: usize = 1024;
 /// Threads that read local files, at most.
