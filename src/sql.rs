@@ -11,6 +11,8 @@ pub mod slots;
 pub mod threads;
 mod usage;
 pub mod view;
+pub mod worker;
+pub mod workers;
 
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
@@ -21,6 +23,7 @@ use icecore_engine::{
     audit::{AuditPages, PageRequest},
     error::SqlError,
     guard,
+    log_tail::TailSource,
     references::{self, QueryScope, WantedTables},
     stop::{QuerySignal, QueryStop},
     view::View,
@@ -41,6 +44,7 @@ use threads::{QueryThreads, ResultHeader, ResultSink};
 use tokio::sync::{Semaphore, mpsc};
 use usage::QueryUsage;
 use view::ViewSources;
+use workers::{SqlWorkers, WorkerOptions, WorkerTenant};
 
 /// Bounds of a query.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub struct SqlOptions {
     pub metrics: Metrics,
     /// The tables that records of the log are rows of.
     pub tables: ServiceTables,
+    /// How the processes are started that queries run in; none to run them in this one.
+    pub workers: Option<WorkerOptions>,
 }
 
 /// Runs queries. Cheap to clone.
@@ -73,11 +79,20 @@ struct SqlInner {
     owner: LogOwnership,
     catalog: Catalog,
     faults: Failpoints,
-    engine: QueryEngine,
+    runner: QueryRunner,
     threads: QueryThreads,
     slots: QuerySlots,
     /// Queries that wait for their `min_seq`.
     seq_waits: Semaphore,
+}
+
+/// Where queries run.
+#[derive(Debug)]
+enum QueryRunner {
+    /// In this process.
+    Engine(QueryEngine),
+    /// In processes of their own.
+    Workers(SqlWorkers),
 }
 
 /// What is asked, and by whom.
@@ -106,12 +121,18 @@ impl Sql {
         faults: Failpoints,
     ) -> Self {
         let storage = catalog.storage().clone();
-        let engine = QueryEngine::new(options.memory_bytes_max, storage, options.tables.clone());
+        let runner = match &options.workers {
+            Some(workers) => QueryRunner::Workers(SqlWorkers::new(workers.clone(), storage)),
+            None => {
+                let (memory, tables) = (options.memory_bytes_max, options.tables.clone());
+                QueryRunner::Engine(QueryEngine::new(memory, storage, tables))
+            }
+        };
         let slots = QuerySlots::new(options.concurrent);
         let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
         let seq_waits = Semaphore::new(min_seq::SEQ_WAITS_MAX);
         let inner =
-            SqlInner { options, wal, owner, catalog, faults, engine, threads, slots, seq_waits };
+            SqlInner { options, wal, owner, catalog, faults, runner, threads, slots, seq_waits };
         Self { inner: Arc::new(inner) }
     }
 
@@ -144,6 +165,27 @@ impl Sql {
         };
         let (head, batches) = self.inner.threads.run(query, signal).await?;
         Ok(QueryAnswer { schema: head.schema, batches, snapshot: head.snapshot })
+    }
+
+    /// Starts the first worker, where queries run in processes of their own.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when it does not start; queries will try again.
+    pub async fn warm(&self) -> Result<(), SqlError> {
+        let QueryRunner::Workers(workers) = &self.inner.runner else { return Ok(()) };
+        let workers = workers.clone();
+        let warmed = self.inner.threads.complete(async move { workers.warm().await }).await;
+        warmed.unwrap_or(Err(SqlError::Unavailable))
+    }
+
+    /// What this system does not enforce of the bounds of a query's process; nothing where queries run in
+    /// this one.
+    #[must_use]
+    pub fn unenforced(&self) -> &[String] {
+        match &self.inner.runner {
+            QueryRunner::Engine(_) => &[],
+            QueryRunner::Workers(workers) => workers.missing(),
+        }
     }
 
     /// How many queries wait for a slot.
@@ -290,8 +332,16 @@ impl SqlInner {
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         let SqlRequest { params, limit, .. } = request;
         let query = EngineQuery { statement, params, limit, view };
-        let controls = QueryControls { stop, counts: usage.files(), audit };
-        let running = Box::pin(self.engine.start(query, controls)).await?;
+        let (counts, tail) = (usage.files(), TailSource::Files);
+        let controls = QueryControls { stop, counts, audit, tail };
+        let running = match &self.runner {
+            QueryRunner::Engine(engine) => Box::pin(engine.start(query, controls)).await?,
+            QueryRunner::Workers(workers) => {
+                let View { namespace, has_system, .. } = &query.view;
+                let tenant = WorkerTenant { namespace: namespace.clone(), has_system: *has_system };
+                Box::pin(workers.start(tenant, query, controls)).await?
+            }
+        };
         Ok(QueryStream { snapshot, running, _pin: pin })
     }
 }

@@ -134,6 +134,15 @@ impl QueryThreads {
         Self { runtime: Some(runtime) }
     }
 
+    /// Runs `work` to its end on a thread for queries; none where it panics, or the threads are stopped.
+    pub async fn complete<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let runtime = self.runtime.as_ref().expect("it is there until it is dropped");
+        runtime.spawn(work).await.ok()
+    }
+
     /// Runs `query` until it ends, the reader drops the rows, or it is over by `signal`: then the
     /// answer ends, even if nobody reads it, or the query holds its thread for a moment longer.
     ///

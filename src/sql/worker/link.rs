@@ -74,18 +74,18 @@ impl ServerLink {
         let link = Self(Arc::new(inner));
         let (sender, tasks) = mpsc::sync_channel(TASKS_MAX);
         let reading = link.clone();
-        thread::Builder::new().name("server".to_owned()).spawn(move || {
-            let ended = reading.read_all(input, &sender);
-            if let Err(cause) = ended {
-                tracing::error!(
-                    error = &cause as &dyn std::error::Error,
-                    "the server is not heard"
-                );
-            }
-            // At once, whatever the query does: nobody reads its answer.
-            process::exit(0)
-        })?;
+        let started = thread::Builder::new().name("server".to_owned());
+        started.spawn(move || reading.read_to_end(input, &sender))?;
         Ok((link, tasks))
+    }
+
+    /// Reads until the server is gone, and ends this process then.
+    fn read_to_end(&self, input: File, tasks: &mpsc::SyncSender<WorkerTask>) {
+        if let Err(cause) = self.read_all(input, tasks) {
+            tracing::error!(error = &cause as &dyn std::error::Error, "the server is not heard");
+        }
+        // At once, whatever the query does: nobody reads its answer.
+        process::exit(0);
     }
 
     fn read_all(&self, input: File, tasks: &mpsc::SyncSender<WorkerTask>) -> io::Result<()> {

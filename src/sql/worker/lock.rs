@@ -33,6 +33,10 @@ pub struct LockReport {
 /// whether it is used or not, caches of file metadata, and what the allocator keeps.
 const OVERHEAD_BYTES: u64 = 1 << 30;
 
+/// What a file may be longer than all of them together: the engine notices its own bound after a write, and
+/// this one ends the process.
+const FILE_SLACK_BYTES: u64 = 256 << 20;
+
 /// Locks this process in for good. It has one thread at this moment: some of the parts hold for the calling
 /// thread and those that it starts later.
 #[must_use]
@@ -47,7 +51,11 @@ pub fn restrict(limits: &WorkerLimits) -> LockReport {
         resource.set(bytes, bytes).map_err(|cause| cause.to_string())
     };
     note("bound of core dumps", bound(Resource::CORE, 0));
-    note("bound of file sizes", bound(Resource::FSIZE, limits.spill_bytes_max));
+    let file = match limits.spill_bytes_max {
+        0 => 0,
+        bytes => bytes.saturating_add(FILE_SLACK_BYTES),
+    };
+    note("bound of file sizes", bound(Resource::FSIZE, file));
     let memory = limits.memory_bytes_max.saturating_add(OVERHEAD_BYTES);
     #[cfg(target_os = "linux")]
     {
