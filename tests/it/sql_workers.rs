@@ -10,6 +10,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// How often a process is looked at, and how often at most.
 const LOOK: Duration = Duration::from_millis(20);
@@ -178,13 +179,15 @@ async fn a_worker_that_is_killed_costs_its_query_alone() {
     let folder = tempfile::tempdir().unwrap();
     let server = started(&folder, &[]).await;
     let endless = "SELECT count(*) FROM events a, events b, events c, events d WHERE (a.seq + b.seq + c.seq + d.seq) % 7 = 8";
-    let asked = tokio::spawn(ask(server.url.clone(), "shop.example", endless));
+    let (mut asked, mut told) = (JoinSet::new(), None);
+    asked.spawn(ask(server.url.clone(), "shop.example", endless));
     until("an end of the query", || {
         kill_all(&workers(server.id()));
-        asked.is_finished()
+        told = asked.try_join_next();
+        told.is_some()
     })
     .await;
-    let (status, answer) = asked.await.unwrap();
+    let (status, answer) = told.unwrap().unwrap();
     assert!([422, 500].contains(&status.as_u16()), "{status} {answer}");
     until("an end of the workers", || {
         let left = workers(server.id());
@@ -242,7 +245,7 @@ fn probe(spill: &Path, calls: &[String]) -> (Vec<String>, Vec<String>) {
     let bounds = ["--memory-bytes-max=67108864", "--spill-bytes-max=1048576", spill.as_str()];
     let calls: Vec<String> = calls.iter().map(|call| format!("--probe={call}")).collect();
     let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
-    let arguments = [&["sql-worker"], &bounds[..], &calls].concat();
+    let arguments = [&["sql-worker"][..], &bounds[..], &calls[..]].concat();
     let output = process::run(&arguments, &[], b"");
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));

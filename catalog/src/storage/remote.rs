@@ -25,6 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 pub const RANGE_BYTES_MAX: u64 = 8 << 20;
 /// Parts of a range that are asked for at a time.
 const PARTS_AT_ONCE: usize = 4;
+/// Ranges of a local file with no more bytes between them are one.
+const LOCAL_GAP_BYTES: u64 = 64 << 10;
 /// Requests that wait to be taken.
 const REQUESTS_WAITING_MAX: usize = 16;
 /// Longest file that is read whole, such as a manifest.
@@ -332,7 +334,12 @@ impl ObjectStore for RemoteFiles {
             let bytes = self.requests.range(location, range).await;
             bytes.map_err(|failure| failure.of_store(location))
         };
-        coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
+        // A local disk answers sooner than the bytes between two ranges pass a pipe.
+        let gap = match &self.bucket {
+            None => LOCAL_GAP_BYTES,
+            Some(_) => OBJECT_STORE_COALESCE_DEFAULT,
+        };
+        coalesce_ranges(ranges, fetch, gap).await
     }
 
     async fn put_opts(&self, _: &Key, _: PutPayload, _: PutOptions) -> Result<PutResult> {
