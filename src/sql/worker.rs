@@ -32,7 +32,7 @@ use icecore_engine::{
     stop::{QuerySignal, QueryStop, THREADS_MAX},
 };
 use icecore_schemas::service_table::ServiceTables;
-use link::{ServerLink, Waiting, WorkerTask};
+use link::{ReplySender, ServerLink, WorkerTask};
 use lock::{LockReport, WorkerLimits};
 use std::{
     fs::File,
@@ -92,7 +92,7 @@ fn granted_memory(link: &ServerLink, bytes_max: usize) -> GrantedMemory {
     let link = link.clone();
     let ask = move |bytes: usize| {
         let (reply, answer) = sync_channel(1);
-        link.ask(Waiting::Memory(reply), |id| FromWorker::Memory { id, bytes }, &[]);
+        link.ask(ReplySender::Memory(reply), |id| FromWorker::Memory { id, bytes }, &[]);
         // Without an answer the query is over.
         answer.recv().unwrap_or(false)
     };
@@ -164,13 +164,13 @@ fn unsendable(cause: &ArrowError) -> SqlError {
 
 async fn forward_files(link: ServerLink, mut asked: mpsc::Receiver<FileRequest>) {
     while let Some(FileRequest { location, call, reply }) = asked.recv().await {
-        link.ask(Waiting::File(reply), |id| FromWorker::File { id, location, call }, &[]);
+        link.ask(ReplySender::File(reply), |id| FromWorker::File { id, location, call }, &[]);
     }
 }
 
 async fn forward_pages(link: ServerLink, mut asked: mpsc::Receiver<PageRequest>) {
     while let Some(PageRequest { range, limit, reply }) = asked.recv().await {
-        link.ask(Waiting::Page(reply), |id| FromWorker::Page { id, range, limit }, &[]);
+        link.ask(ReplySender::Page(reply), |id| FromWorker::Page { id, range, limit }, &[]);
     }
 }
 
@@ -179,7 +179,7 @@ async fn forward_tails(link: ServerLink, mut asked: mpsc::Receiver<TailRequest>)
         match frames::schema_bytes(&schema) {
             Ok(columns) => {
                 let question = |id| FromWorker::Tail { id, table, positions };
-                link.ask(Waiting::Tail(reply), question, &columns);
+                link.ask(ReplySender::Tail(reply), question, &columns);
             }
             Err(cause) => {
                 if reply.send(Err(unsendable(&cause))).is_err() {

@@ -373,3 +373,6 @@ impl ObjectStore for RemoteFiles {
         Err(read_only())
     }
 }
+
+#[cfg(test)]
+mod tests;

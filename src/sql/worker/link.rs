@@ -39,7 +39,7 @@ pub(super) enum WorkerTask {
 
 /// Who waits for an answer.
 #[derive(Debug)]
-pub(super) enum Waiting {
+pub(super) enum ReplySender {
     File(oneshot::Sender<Result<FileAnswer, FileFailure>>),
     Tail(oneshot::Sender<Result<RecordBatch, SqlError>>),
     Page(oneshot::Sender<Result<Vec<LinkedRecord>, SqlError>>),
@@ -53,7 +53,7 @@ pub(super) struct ServerLink(Arc<LinkInner>);
 #[derive(Debug)]
 struct LinkInner {
     output: Mutex<File>,
-    waiting: Mutex<HashMap<u64, Waiting>>,
+    waiting: Mutex<HashMap<u64, ReplySender>>,
     last: AtomicU64,
 }
 
@@ -115,7 +115,7 @@ impl ServerLink {
                     (None, None) => Ok(FileAnswer::Bytes(body)),
                 };
                 match self.take(id) {
-                    Some(Waiting::File(reply)) => reply.send(answer).is_err(),
+                    Some(ReplySender::File(reply)) => reply.send(answer).is_err(),
                     _ => true,
                 }
             }
@@ -125,7 +125,7 @@ impl ServerLink {
                     None => frames::batch_of(&body).map_err(|cause| unreadable(&cause)),
                 };
                 match self.take(id) {
-                    Some(Waiting::Tail(reply)) => reply.send(rows).is_err(),
+                    Some(ReplySender::Tail(reply)) => reply.send(rows).is_err(),
                     _ => true,
                 }
             }
@@ -135,12 +135,12 @@ impl ServerLink {
                     None => serde_json::from_slice(&body).map_err(|cause| unreadable(&cause)),
                 };
                 match self.take(id) {
-                    Some(Waiting::Page(reply)) => reply.send(page).is_err(),
+                    Some(ReplySender::Page(reply)) => reply.send(page).is_err(),
                     _ => true,
                 }
             }
             ToWorker::Memory { id, is_granted } => match self.take(id) {
-                Some(Waiting::Memory(reply)) => reply.send(is_granted).is_err(),
+                Some(ReplySender::Memory(reply)) => reply.send(is_granted).is_err(),
                 _ => true,
             },
         };
@@ -150,14 +150,14 @@ impl ServerLink {
     }
 
     // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
-    fn take(&self, id: u64) -> Option<Waiting> {
+    fn take(&self, id: u64) -> Option<ReplySender> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
     }
 
     /// Asks the server; `question` gets the number of the answer.
     pub(super) fn ask(
         &self,
-        waiting: Waiting,
+        waiting: ReplySender,
         question: impl FnOnce(u64) -> FromWorker,
         body: &[u8],
     ) {

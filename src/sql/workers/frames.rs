@@ -39,22 +39,22 @@ const PREFIX_BYTES: usize = 8;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::sql) struct WorkerStart {
     /// The warehouse.
-    pub root: String,
+    pub(in crate::sql) root: String,
     /// Memory of all queries together.
-    pub memory_bytes_max: usize,
+    pub(in crate::sql) memory_bytes_max: usize,
     /// How many columns `events` has beyond a release's.
-    pub trial_columns: usize,
+    pub(in crate::sql) trial_columns: usize,
     /// How many columns the table has that no release has.
-    pub trial_table: usize,
+    pub(in crate::sql) trial_table: usize,
 }
 
 /// How long a query may run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(in crate::sql) struct QueryTime {
     /// In all, as its sender is told.
-    pub timeout: Duration,
+    pub(in crate::sql) timeout: Duration,
     /// From now on.
-    pub left: Duration,
+    pub(in crate::sql) left: Duration,
 }
 
 /// What the server says.

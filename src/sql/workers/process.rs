@@ -43,12 +43,12 @@ const SIGKILL: i32 = 9;
 /// What the program says when the allocator has no more.
 const NO_MEMORY: &str = "memory allocation of ";
 
-type Frames = BoxStream<'static, io::Result<(FromWorker, Bytes)>>;
+type FrameStream = BoxStream<'static, io::Result<(FromWorker, Bytes)>>;
 
 /// A worker that runs.
 pub(super) struct WorkerProcess {
     child: Child,
-    frames: Frames,
+    frames: FrameStream,
     output: OwnedWriteHalf,
     /// What it wrote to stderr last, once it ended.
     last_words: JoinHandle<String>,

@@ -41,7 +41,7 @@ use tokio::time::Instant;
 const ANSWERS_AT_ONCE: usize = 16;
 
 /// What is said back to a worker.
-type Answer = (ToWorker, Bytes);
+type WorkerAnswer = (ToWorker, Bytes);
 
 /// What a query may ask for.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub(super) struct WorkerQuery {
     tenant: WorkerTenant,
     // Killed when this is dropped before its end, and before what was held for the query is let go.
     worker: WorkerProcess,
-    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    answers: FuturesUnordered<BoxFuture<'static, WorkerAnswer>>,
     inputs: Arc<QueryInputs>,
     memory: MemoryShare,
     bytes_read: Arc<AtomicU64>,
@@ -137,14 +137,15 @@ impl WorkerQuery {
         workers.keep_fresh();
     }
 
-    /// The query failed: its worker may have another one if it said so itself.
+    /// The query failed: its worker may have another one if it said so itself. At a limit of time or memory
+    /// parts of the query may go on for a while, so such a worker is ended.
     fn fail(self, failed: QueryFailure) -> SqlError {
         match failed {
-            QueryFailure::Told(error) => {
+            QueryFailure::Told(error) if !matches!(error, SqlError::Limit(_)) => {
                 self.finish();
                 error
             }
-            QueryFailure::Ended(error) => {
+            QueryFailure::Told(error) | QueryFailure::Ended(error) => {
                 let workers = self.workers.clone();
                 // It goes first, so that two do not run in its place.
                 drop(self);
@@ -229,7 +230,7 @@ impl QueryInputs {
         Self { storage, tables: workers.tables().clone(), view, folders, audit }
     }
 
-    async fn answer(self: Arc<Self>, question: FromWorker, body: Bytes) -> Answer {
+    async fn answer(self: Arc<Self>, question: FromWorker, body: Bytes) -> WorkerAnswer {
         match question {
             FromWorker::File { id, location, call } => match self.file(&location, call).await {
                 Ok((size, bytes)) => (ToWorker::File { id, size, failure: None }, bytes),
