@@ -442,6 +442,7 @@ fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
         spill: (0 < spill_bytes_max).then(|| config.data_dir.join(SPILL_FOLDER)),
         spill_bytes_max,
         tables: config.tables.clone(),
+        idle_max: config.sql.concurrent_max,
     });
     let concurrent = SlotsMax {
         all: config.sql.concurrent_max,

@@ -26,9 +26,12 @@ use std::{
     },
     time::Duration,
 };
+use tokio::{runtime::Handle, time::Instant};
 
-/// Workers without a query that are kept: each takes some tens of megabytes.
-const IDLE_MAX: usize = 4;
+/// Workers without a query that are kept however long: each takes some tens of megabytes.
+const IDLE_KEPT: usize = 4;
+/// How long the others are kept, so that none is started for each query of a busy time.
+const IDLE_TIME: Duration = Duration::from_secs(60);
 /// Most queries of one worker: what a process gathers over time ends with it.
 const QUERIES_MAX: usize = 1_000;
 /// Longest that the first worker may take to say how it is locked in.
@@ -47,6 +50,8 @@ pub struct WorkerOptions {
     pub spill_bytes_max: u64,
     /// The tables that records of the log are rows of.
     pub tables: ServiceTables,
+    /// Most workers that are kept without a query.
+    pub idle_max: usize,
 }
 
 /// Whom a worker serves.
@@ -80,7 +85,25 @@ struct IdleWorkers {
     /// It served nobody yet.
     fresh: Option<WorkerProcess>,
     /// The one that was used last at the end.
-    used: VecDeque<(WorkerTenant, WorkerProcess)>,
+    used: VecDeque<IdleWorker>,
+    /// Whether somebody looks after those that are kept for a time.
+    is_watched: bool,
+}
+
+#[derive(Debug)]
+struct IdleWorker {
+    tenant: WorkerTenant,
+    worker: WorkerProcess,
+    since: Instant,
+}
+
+impl IdleWorkers {
+    /// Takes out those that were kept for long enough.
+    fn take_old(&mut self) -> Vec<IdleWorker> {
+        let old = self.used.iter().take_while(|idle| IDLE_TIME <= idle.since.elapsed()).count();
+        let over = old.min(self.used.len().saturating_sub(IDLE_KEPT));
+        self.used.drain(..over).collect()
+    }
 }
 
 impl SqlWorkers {
@@ -167,24 +190,47 @@ impl SqlWorkers {
 
     fn take_kept(&self, tenant: &WorkerTenant) -> Option<WorkerProcess> {
         let mut idle = self.idle();
-        let at = idle.used.iter().rposition(|(served, _)| served == tenant);
-        let used = at.and_then(|at| idle.used.remove(at)).map(|(_, worker)| worker);
+        let at = idle.used.iter().rposition(|idle| idle.tenant == *tenant);
+        let used = at.and_then(|at| idle.used.remove(at)).map(|idle| idle.worker);
         used.or_else(|| idle.fresh.take())
     }
 
     /// Takes a worker back whose query came to its end.
     fn give_back(&self, tenant: WorkerTenant, worker: WorkerProcess) {
+        let given = IdleWorker { tenant, worker, since: Instant::now() };
         let over = {
             let mut idle = self.idle();
-            if worker.queries < QUERIES_MAX {
-                idle.used.push_back((tenant, worker));
-                if IDLE_MAX < idle.used.len() { idle.used.pop_front() } else { None }
+            if given.worker.queries < QUERIES_MAX {
+                idle.used.push_back(given);
+                let is_full = self.inner.options.idle_max.max(IDLE_KEPT) < idle.used.len();
+                if IDLE_KEPT < idle.used.len() && !idle.is_watched {
+                    idle.is_watched = true;
+                    Handle::current().spawn(self.clone().watch());
+                }
+                if is_full { idle.used.pop_front() } else { None }
             } else {
-                Some((tenant, worker))
+                Some(given)
             }
         };
         // Without the lock: to end a process takes a moment.
         drop(over);
+    }
+
+    /// Ends workers that nobody used for some time, until no more are left than are kept.
+    async fn watch(self) {
+        loop {
+            tokio::time::sleep(IDLE_TIME / 4).await;
+            let (old, is_done) = {
+                let mut idle = self.idle();
+                let old = idle.take_old();
+                idle.is_watched = IDLE_KEPT < idle.used.len();
+                (old, !idle.is_watched)
+            };
+            drop(old);
+            if is_done {
+                return;
+            }
+        }
     }
 
     /// Has one worker wait for the next tenant. Whoever needs it later is told if that fails.
