@@ -1,8 +1,8 @@
 //! The engine of SQL: a statement and a [`View`] in, a stream of rows out.
 //!
 //! All that it knows of the service's state is in the [`EngineQuery`], a value that can be sent as
-//! bytes, so it could run in another process. It reads files, of the warehouse and of the log, and
-//! asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
+//! bytes, so it runs in another process as well. It reads files, of the warehouse and of the log, or asks
+//! for them, and asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
 //! and what stays readable meanwhile is `sql`'s.
 
 pub mod allowed;

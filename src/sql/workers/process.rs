@@ -76,7 +76,8 @@ impl WorkerProcess {
         let (errors, their_errors) = Pair::pair()?;
         let spill = match &options.spill {
             Some(folder) => {
-                let folder = folder.join(number.to_string());
+                // The worker has another folder of its own.
+                let folder = std::path::absolute(folder.join(number.to_string()))?;
                 DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
                 Some(folder)
             }
