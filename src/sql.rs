@@ -337,8 +337,9 @@ impl SqlInner {
         let running = match &self.runner {
             QueryRunner::Engine(engine) => Box::pin(engine.start(query, controls)).await?,
             QueryRunner::Workers(workers) => {
-                let View { namespace, has_system, .. } = &query.view;
-                let tenant = WorkerTenant { namespace: namespace.clone(), has_system: *has_system };
+                // With points, two namespaces may have one text.
+                let namespace = levels.join("\u{1f}");
+                let tenant = WorkerTenant { namespace, has_system: query.view.has_system };
                 Box::pin(workers.start(tenant, query, controls)).await?
             }
         };

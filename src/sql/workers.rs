@@ -57,7 +57,7 @@ pub struct WorkerOptions {
 /// Whom a worker serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerTenant {
-    /// The namespace that is asked.
+    /// The namespace that is asked: its levels with U+001F between.
     pub namespace: String,
     /// Whether the tables that belong to no namespace are seen.
     pub has_system: bool,

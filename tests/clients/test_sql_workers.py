@@ -150,7 +150,7 @@ def test_a_client_that_goes_away_ends_its_query_and_no_other(server):
     going, staying = server.client(), server.client()
     endless = json.dumps({"sql": "SELECT a.id FROM events a, events b, events c"})
     staying.sql("shop.example", "SELECT count(*) FROM events")
-    connection = subprocess.Popen(["curl", "-sN", "-o", os.devnull, "-d", endless, f"{server.url}/v1/shop.example/sql"])
+    connection = subprocess.Popen(["curl", "-sN", "-o", os.devnull, "-H", "content-type: application/json", "-d", endless, f"{server.url}/v1/shop.example/sql"])
     try:
         for _ in range(5):
             assert staying.sql("shop.example", "SELECT count(*) FROM events") == [(EVENTS,)]

@@ -145,14 +145,19 @@ fn workers(server: u32) -> BTreeSet<u32> {
     processes.collect()
 }
 
-/// Whether it is one and runs: what waits to be seen by its parent does not.
 fn is_worker_of(process: u32, server: u32) -> bool {
-    let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).ok();
-    let is_worker = read("cmdline").is_some_and(|line| line.contains("sql-worker"));
-    let stat = read("stat").unwrap_or_default();
-    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let (state, parent) = (fields.next(), fields.next());
-    is_worker && state != Some("Z") && parent == Some(server.to_string().as_str())
+    let line = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    line.contains("sql-worker") && parent_of_running(process) == Some(server)
+}
+
+/// The number of a process's parent; none where it does not run, also while it waits to be seen by its
+/// parent.
+fn parent_of_running(process: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // What follows the name, which may have spaces.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
+    (!["Z", "X"].contains(&state)).then_some(parent)
 }
 
 fn kill_all(workers: &BTreeSet<u32>) {
@@ -231,7 +236,7 @@ async fn neither_workers_nor_spilled_rows_outlive_a_server_that_is_killed() {
     fs::write(spill.join("rows"), "spilled").unwrap();
     server.kill();
     until("an end of the workers", || {
-        left.iter().all(|worker| !Path::new(&format!("/proc/{worker}")).exists())
+        left.iter().all(|worker| parent_of_running(*worker).is_none())
     })
     .await;
     server.kill_and_restart().await;
