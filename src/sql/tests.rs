@@ -54,13 +54,13 @@ pub(super) struct House {
     clock: Clock,
     wal: Wal,
     writer: Mutex<WalWriter>,
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     pub(super) sql: Sql,
     pub(super) ns: Namespace,
 }
 
 impl House {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with_faults(Failpoints::default()).await
     }
 

@@ -326,3 +326,6 @@ fn told(answer: Result<Vec<u8>, SqlError>) -> (Option<SqlError>, Bytes) {
         Err(error) => (Some(error), Bytes::new()),
     }
 }
+
+#[cfg(test)]
+mod tests;

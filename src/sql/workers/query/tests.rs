@@ -1,0 +1,117 @@
+use super::QueryInputs;
+use crate::sql::{
+    tests::House,
+    workers::{
+        SqlWorkers, WorkerOptions,
+        frames::{self, FromWorker, ToWorker},
+    },
+};
+use arrow::{
+    array::AsArray,
+    datatypes::{DataType, Field, Int64Type, Schema},
+};
+use bytes::Bytes;
+use icecore_catalog::{
+    audit::AuditRange,
+    storage::remote::{FileCall, FileFailure, RANGE_BYTES_MAX},
+};
+use icecore_engine::{audit::AuditPages, references::WantedTables};
+use icecore_lake::wal::LogPin;
+use icecore_schemas::service_table::{EVENTS_TABLE, ServiceTables};
+use std::{path::PathBuf, sync::Arc};
+
+/// What a query of `events` may ask for, ten of whose rows are committed, and ten in the log.
+async fn inputs(house: &House) -> (Arc<QueryInputs>, LogPin) {
+    house.take(1..11);
+    house.commit().await;
+    house.take(11..21);
+    let wanted = WantedTables::Named(vec![EVENTS_TABLE.to_owned()]);
+    let levels = [house.ns.name().to_owned()];
+    let (view, pin) = house.sql.inner.sources().view(&levels, &wanted, None).await.unwrap();
+    let options = WorkerOptions {
+        program: PathBuf::from("/nowhere"),
+        memory_bytes_max: 1 << 20,
+        spill: None,
+        spill_bytes_max: 0,
+        tables: ServiceTables::default(),
+        idle_max: 1,
+    };
+    let workers = SqlWorkers::new(options, house.catalog.storage().clone());
+    let (audit, _) = AuditPages::channel();
+    (Arc::new(QueryInputs::of(&workers, view, audit)), pin)
+}
+
+async fn file(
+    inputs: &Arc<QueryInputs>,
+    location: &str,
+    call: FileCall,
+) -> Result<(Option<u64>, Bytes), FileFailure> {
+    let question = FromWorker::File { id: 3, location: location.to_owned(), call };
+    match Arc::clone(inputs).answer(question, Bytes::new()).await {
+        (ToWorker::File { id: 3, size, failure: None }, bytes) => Ok((size, bytes)),
+        (ToWorker::File { id: 3, failure: Some(failure), .. }, _) => Err(failure),
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_worker_gets_files_of_its_querys_tables_alone() {
+    let house = House::new().await;
+    let (inputs, _pin) = inputs(&house).await;
+    let table = inputs.view.tables[0].metadata.clone().unwrap();
+    let list = table.current_snapshot().unwrap().manifest_list().to_owned();
+    let (size, _) = file(&inputs, &list, FileCall::Size).await.unwrap();
+    let size = size.unwrap();
+    let (_, bytes) = file(&inputs, &list, FileCall::Range(0..size + 9)).await.unwrap();
+    assert_eq!(bytes, house.catalog.storage().get(&list).await.unwrap());
+    let missing = format!("{}/data/missing", table.location());
+    assert_eq!(file(&inputs, &missing, FileCall::Size).await, Err(FileFailure::Missing));
+    let root = house.catalog.storage().root();
+    for outside in [
+        "file:///etc/passwd".to_owned(),
+        "/etc/passwd".to_owned(),
+        table.location().to_owned(),
+        format!("{}2/data/x", table.location()),
+        format!("{}/../dead_letters/data/x", table.location()),
+        format!("{}/%2e%2e/dead_letters/data/x", table.location()),
+        format!("{root}/bank/events/data/x"),
+        root.to_owned(),
+    ] {
+        for call in [FileCall::Size, FileCall::Range(0..1)] {
+            let answer = file(&inputs, &outside, call).await;
+            assert_eq!(answer, Err(FileFailure::Forbidden), "{outside}");
+        }
+    }
+    let long = FileCall::Range(0..RANGE_BYTES_MAX + 1);
+    assert!(matches!(file(&inputs, &list, long).await, Err(FileFailure::Failed(_))));
+}
+
+#[tokio::test]
+async fn a_worker_gets_rows_and_records_that_its_query_sees() {
+    let house = House::new().await;
+    let (inputs, _pin) = inputs(&house).await;
+    let columns = Schema::new(vec![
+        Field::new("seq", DataType::Int64, true),
+        Field::new("type", DataType::Utf8View, true),
+        Field::new("another_engines", DataType::Float64, true),
+    ]);
+    let columns = Bytes::from(frames::schema_bytes(&columns).unwrap());
+    let ask = async |table: &str| {
+        let table = table.to_owned();
+        let question = FromWorker::Tail { id: 5, table, positions: (0, u64::MAX) };
+        match Arc::clone(&inputs).answer(question, columns.clone()).await {
+            (ToWorker::Tail { id: 5, error }, rows) => (error, rows),
+            (other, _) => panic!("{other:?}"),
+        }
+    };
+    let (error, rows) = ask(EVENTS_TABLE).await;
+    assert!(error.is_none(), "{error:?}");
+    let rows = frames::batch_of(&rows).unwrap();
+    let seqs = rows.column(0).as_primitive::<Int64Type>().values().to_vec();
+    assert_eq!(seqs, (11..21).collect::<Vec<i64>>());
+    assert_eq!(rows.column(2).null_count(), 10);
+    assert!(ask("dead_letters").await.0.is_some(), "the query does not read it");
+    let question = FromWorker::Page { id: 6, range: AuditRange::default(), limit: 10 };
+    let (answer, _) = Arc::clone(&inputs).answer(question, Bytes::new()).await;
+    assert!(matches!(answer, ToWorker::Page { id: 6, error: Some(_) }), "{answer:?}");
+}
