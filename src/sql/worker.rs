@@ -46,6 +46,8 @@ use tokio::{
     time::Instant,
 };
 
+/// Threads beside those of the query: what it asks for is passed on whatever its operators do.
+const FORWARDING_THREADS: usize = 1;
 /// Threads for what blocks: reading spilled rows, and parsing.
 const BLOCKING_THREADS_MAX: usize = 4;
 
@@ -64,7 +66,7 @@ pub fn serve(limits: &WorkerLimits, locked: LockReport) -> io::Result<()> {
     };
     // The pipes have threads that wait, so nothing here waits for a descriptor.
     let runtime = Builder::new_multi_thread()
-        .worker_threads(THREADS_MAX)
+        .worker_threads(THREADS_MAX + FORWARDING_THREADS)
         .thread_name("sql")
         .thread_stack_size(STACK_BYTES)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
