@@ -95,7 +95,12 @@ struct StorageInner {
 #[derive(Debug)]
 enum StorageBackend {
     Local(LocalDisk),
-    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options, sessions: sts::KeyCache },
+    S3 {
+        bucket: String,
+        store: Arc<dyn ObjectStore>,
+        options: S3Options,
+        sessions: sts::KeyCache,
+    },
     /// Another process has them.
     Remote(RemoteFiles),
 }

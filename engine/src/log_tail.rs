@@ -105,7 +105,9 @@ pub fn rows_of(
     let but_last = run.len().saturating_sub(1);
     let bytes: u64 = run.iter().take(but_last).map(|record| u64::from(record.length)).sum();
     if RUN_BYTES < bytes {
-        return Err(SqlError::Internal("more rows of the log are asked for than at once".to_owned()));
+        return Err(SqlError::Internal(
+            "more rows of the log are asked for than at once".to_owned(),
+        ));
     }
     read_run(&ours, &run, schema).map_err(|cause| failure::of(&cause))
 }

@@ -250,8 +250,12 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
         (libc::SYS_prlimit64, 2, other, 0),
     ];
     for (call, argument, operator, value) in cases {
-        let length = SeccompCmpArgLen::Qword;
-        let length = if call == libc::SYS_prlimit64 { length } else { SeccompCmpArgLen::Dword };
+        // Numbers have 32 bits, and addresses all of them.
+        let length = if call == libc::SYS_prlimit64 {
+            SeccompCmpArgLen::Qword
+        } else {
+            SeccompCmpArgLen::Dword
+        };
         let condition = SeccompCondition::new(argument, length, operator, value)?;
         rules.insert(call, vec![SeccompRule::new(vec![condition])?]);
     }
