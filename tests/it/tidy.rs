@@ -205,10 +205,12 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
     ("sqlx", &["metastore", "error"]),
 ];
 
-/// What `engine` may name where stores are: values that it is sent, and readers of files. So it could
+/// What `engine` may name where stores are: values that it is sent, and readers of files. So it can
 /// run in a process that has neither the log nor the metastore.
-const ENGINE_SEES: &[(&str, &[&str])] =
-    &[("icecore_catalog::", &["audit", "scan", "storage"]), ("wal::", &["LogPosition", "RecordRef"])];
+const ENGINE_SEES: &[(&str, &[&str])] = &[
+    ("icecore_catalog::", &["audit", "scan", "storage"]),
+    ("wal::", &["LogPosition", "RecordRef"]),
+];
 
 /// The folders whose files these checks read, and how they are called in a message.
 const SOURCES: &[&str] = &[
