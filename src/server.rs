@@ -443,6 +443,7 @@ fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
         spill_bytes_max,
         tables: config.tables.clone(),
         idle_max: config.sql.concurrent_max,
+        has_foreign_files: !config.catalog_options.checks_contents,
     });
     let concurrent = SlotsMax {
         all: config.sql.concurrent_max,

@@ -71,7 +71,8 @@ impl AuditPages {
     /// What the one who is asked says; [`SqlError::Unavailable`] when nobody is asked any more.
     pub async fn page(&self, range: AuditRange, limit: u32) -> Result<Vec<LinkedRecord>, SqlError> {
         let (reply, page) = oneshot::channel();
-        let request = PageRequest { range, limit, reply };
+        // Whoever passes on what another process asks for has the same bound.
+        let request = PageRequest { range, limit: limit.min(PAGE_RECORDS), reply };
         let page = match self.0.send(request).await {
             Ok(()) => page.await.ok(),
             Err(_) => None,

@@ -3,13 +3,13 @@
 
 use crate::{
     error::SqlError,
-    failure, floats,
+    failure, floats, provider,
     view::{ServiceTableView, TableView},
 };
 use arrow::{
     array::{ArrayRef, RecordBatchOptions, new_null_array},
     compute::{cast, concat_batches},
-    datatypes::SchemaRef,
+    datatypes::{FieldRef, SchemaRef},
     record_batch::RecordBatch,
 };
 use datafusion::{
@@ -90,7 +90,7 @@ impl TailRequests {
 /// The rows of these records of a table's tail, as the columns of `schema`. It reads files and blocks.
 ///
 /// # Errors
-/// [`SqlError::Internal`] when the log does not read, or the table has no rows there.
+/// [`SqlError::Internal`] when the log does not read, or the table has no such rows or columns.
 pub fn rows_of(
     view: &TableView,
     tables: &ServiceTables,
@@ -100,6 +100,16 @@ pub fn rows_of(
     let Some(ours) = ServiceTableView::of(view, tables) else {
         return Err(SqlError::Internal("the table has no rows in the log".to_owned()));
     };
+    // A value of another type may be of any width, and each row gets one.
+    let columns = provider::columns_of(view, Some(&ours)).map_err(|cause| failure::of(&cause))?.1;
+    let is_column = |field: &FieldRef| {
+        let column = columns.field_with_name(field.name());
+        column.is_ok_and(|column| column.data_type().equals_datatype(field.data_type()))
+    };
+    let fields = schema.fields();
+    if columns.fields().len() < fields.len() || !fields.iter().all(is_column) {
+        return Err(SqlError::Internal("the table has no such columns".to_owned()));
+    }
     let run = view.tail.iter().filter(|record| (first..=last).contains(&record.position));
     let run: Vec<RecordRef> = run.take(RUN_RECORDS_MAX).cloned().collect();
     let but_last = run.len().saturating_sub(1);

@@ -85,31 +85,7 @@ impl ViewTable {
         manifests: ManifestCache,
         counts: Arc<FileCounts>,
     ) -> Result<Self, DataFusionError> {
-        let columns = view.metadata.as_ref().map(|metadata| {
-            let of_snapshot = view
-                .snapshot_id
-                .filter(|_| view.has_past_columns)
-                .and_then(|id| metadata.snapshot_by_id(id))
-                // Without an id the snapshot was written before there were several schemas.
-                .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
-            match (of_snapshot, &ours) {
-                (Some(columns), _) => Ok(Arc::clone(columns)),
-                // A table that an earlier version made has the later columns all the same: rows of
-                // the log may have values there, and the table gets them with these.
-                (None, Some(ours)) => ours.fit.extended(metadata),
-                (None, None) => Ok(Arc::clone(metadata.current_schema())),
-            }
-        });
-        let columns = columns.transpose().map_err(external)?;
-        let arrow = match (&columns, &ours) {
-            (Some(columns), _) => {
-                iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?
-            }
-            (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
-            (None, None) => Schema::empty(),
-        };
-        let types = columns.as_ref().map(|columns| columns.as_struct().fields());
-        let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+        let (columns, schema) = columns_of(view, ours.as_ref())?;
         let aliases = view.metadata.as_deref().map(FieldAliases::of).transpose();
         let aliases = aliases.map_err(|cause| exec_datafusion_err!("{cause}"))?.unwrap_or_default();
         let snapshot = match (&view.metadata, view.snapshot_id, columns) {
@@ -313,6 +289,40 @@ impl TableProvider for ViewTable {
             _ => UnionExec::try_new(parts),
         }
     }
+}
+
+/// The columns of a table as `view` has it: those of Iceberg, where it has any yet, and as queries see them.
+///
+/// # Errors
+/// Its schema has a type that Arrow has not.
+pub(crate) fn columns_of(
+    view: &TableView,
+    ours: Option<&ServiceTableView>,
+) -> Result<(Option<iceberg::spec::SchemaRef>, SchemaRef), DataFusionError> {
+    let columns = view.metadata.as_ref().map(|metadata| {
+        let of_snapshot = view
+            .snapshot_id
+            .filter(|_| view.has_past_columns)
+            .and_then(|id| metadata.snapshot_by_id(id))
+            // Without an id the snapshot was written before there were several schemas.
+            .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
+        match (of_snapshot, ours) {
+            (Some(columns), _) => Ok(Arc::clone(columns)),
+            // A table that an earlier version made has the later columns all the same: rows of
+            // the log may have values there, and the table gets them with these.
+            (None, Some(ours)) => ours.fit.extended(metadata),
+            (None, None) => Ok(Arc::clone(metadata.current_schema())),
+        }
+    });
+    let columns = columns.transpose().map_err(external)?;
+    let arrow = match (&columns, ours) {
+        (Some(columns), _) => iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?,
+        (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
+        (None, None) => Schema::empty(),
+    };
+    let types = columns.as_ref().map(|columns| columns.as_struct().fields());
+    let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+    Ok((columns, schema))
 }
 
 fn external(cause: iceberg::Error) -> DataFusionError {

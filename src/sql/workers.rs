@@ -52,6 +52,8 @@ pub struct WorkerOptions {
     pub tables: ServiceTables,
     /// Most workers that are kept without a query.
     pub idle_max: usize,
+    /// Whether tables may have files anywhere in the warehouse, so that their folders are no bound.
+    pub has_foreign_files: bool,
 }
 
 /// Whom a worker serves.
@@ -171,6 +173,10 @@ impl SqlWorkers {
     /// The files that queries read.
     fn storage(&self) -> &Storage {
         &self.inner.storage
+    }
+
+    fn has_foreign_files(&self) -> bool {
+        self.inner.options.has_foreign_files
     }
 
     fn tables(&self) -> &ServiceTables {

@@ -9,7 +9,7 @@ use crate::sql::worker::lock::LockReport;
 use arrow::{
     datatypes::{Schema, SchemaRef},
     error::ArrowError,
-    ipc::{reader::StreamReader, writer::StreamWriter},
+    ipc::{reader::StreamReader, root_as_message, writer::StreamWriter},
     record_batch::RecordBatch,
 };
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub(in crate::sql) const BODY_BYTES_MAX: usize = 256 << 20;
 const PIECE_BYTES: usize = 8 << 20;
 /// The lengths of head and body.
 const PREFIX_BYTES: usize = 8;
+/// What a message of an Arrow stream begins with, before the length of its head.
+const MESSAGE_MARK: [u8; 4] = [0xff; 4];
 
 /// What a worker is made with, before its first query.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -205,11 +207,40 @@ pub(in crate::sql) fn schema_bytes(schema: &Schema) -> Result<Vec<u8>, ArrowErro
     writer.into_inner()
 }
 
+/// Looks at the messages of an Arrow stream before they are read. The reader takes as much memory as the
+/// lengths in them say, also those of compressed values, and whoever made them may have lied: the process
+/// would end.
+fn check_messages(mut bytes: &[u8]) -> Result<(), ArrowError> {
+    let broken = || ArrowError::IpcError("it is no whole Arrow stream".to_owned());
+    loop {
+        let (mark, rest) = bytes.split_first_chunk::<4>().ok_or_else(broken)?;
+        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(broken)?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        if *mark != MESSAGE_MARK {
+            return Err(broken());
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let (head, rest) = rest.split_at_checked(length).ok_or_else(broken)?;
+        let message = root_as_message(head).map_err(|_| broken())?;
+        let body = usize::try_from(message.bodyLength()).map_err(|_| broken())?;
+        let (_, rest) = rest.split_at_checked(body).ok_or_else(broken)?;
+        let of_dictionary = message.header_as_dictionary_batch().and_then(|batch| batch.data());
+        let rows = message.header_as_record_batch().or(of_dictionary);
+        if rows.is_some_and(|rows| rows.compression().is_some()) {
+            return Err(ArrowError::IpcError("it is compressed".to_owned()));
+        }
+        bytes = rest;
+    }
+}
+
 /// The columns of an Arrow stream.
 ///
 /// # Errors
 /// It is none.
 pub(in crate::sql) fn schema_of(bytes: &[u8]) -> Result<SchemaRef, ArrowError> {
+    check_messages(bytes)?;
     Ok(StreamReader::try_new(bytes, None)?.schema())
 }
 
@@ -230,6 +261,7 @@ pub(in crate::sql) fn batch_bytes(batch: &RecordBatch) -> Result<Vec<u8>, ArrowE
 /// # Errors
 /// It is none.
 pub(in crate::sql) fn batch_of(bytes: &[u8]) -> Result<RecordBatch, ArrowError> {
+    check_messages(bytes)?;
     let mut reader = StreamReader::try_new(bytes, None)?;
     reader.next().unwrap_or_else(|| Err(ArrowError::IpcError("there are no rows".to_owned())))
 }

@@ -16,7 +16,7 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::{fs::DirBuilderExt, net::UnixStream as Pair},
+        unix::{fs::DirBuilderExt, net::UnixStream as Pair, process::CommandExt},
     },
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -93,6 +93,8 @@ impl WorkerProcess {
         // No key of the server is in its environment. The allocator takes memory as it is needed, so that
         // the bound is one of what is used.
         command.env_clear().env("MIMALLOC_ARENA_EAGER_COMMIT", "0").current_dir("/");
+        // Ctrl-C is the server's, which lets its queries end.
+        command.process_group(0);
         command.stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)));
         command.stdout(Stdio::from(OwnedFd::from(theirs)));
         command.stderr(Stdio::from(OwnedFd::from(their_errors)));

@@ -33,12 +33,14 @@ use icecore_lake::wal::LogPosition;
 use icecore_schemas::service_table::ServiceTables;
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::time::Instant;
 
 /// Questions of one worker that are answered at a time; it waits with more.
 const ANSWERS_AT_ONCE: usize = 16;
+/// Longest body of a question: the columns of a table.
+const QUESTION_BYTES_MAX: usize = 1 << 20;
 
 /// What is said back to a worker.
 type WorkerAnswer = (ToWorker, Bytes);
@@ -49,9 +51,11 @@ struct QueryInputs {
     storage: Storage,
     tables: ServiceTables,
     view: View,
-    /// Those of its tables.
+    /// Those that files are read in.
     folders: Vec<Location>,
     audit: AuditPages,
+    /// Whether a question for another file is in the log: a worker may ask without end.
+    has_warned: AtomicBool,
 }
 
 /// What a worker said that is no question.
@@ -189,6 +193,8 @@ impl WorkerQuery {
                     let is_granted = self.memory.grow(bytes);
                     self.worker.tell(&ToWorker::Memory { id, is_granted }, &[]).await?;
                 }
+                // Those that are asked at once are held together.
+                _ if QUESTION_BYTES_MAX < body.len() => return Err(out_of_turn().into()),
                 question => {
                     let inputs = Arc::clone(&self.inputs);
                     self.answers.push(inputs.answer(question, body).boxed());
@@ -226,8 +232,12 @@ impl QueryInputs {
         let storage = workers.storage().clone();
         let tables = view.tables.iter().filter_map(|table| table.metadata.as_ref());
         let folders = tables.filter_map(|table| storage.normalize(table.location()).ok());
-        let folders = folders.collect();
-        Self { storage, tables: workers.tables().clone(), view, folders, audit }
+        let mut folders: Vec<Location> = folders.collect();
+        if workers.has_foreign_files() {
+            folders.extend(Location::parse(storage.root()));
+        }
+        let (tables, has_warned) = (workers.tables().clone(), AtomicBool::new(false));
+        Self { storage, tables, view, folders, audit, has_warned }
     }
 
     async fn answer(self: Arc<Self>, question: FromWorker, body: Bytes) -> WorkerAnswer {
@@ -266,7 +276,9 @@ impl QueryInputs {
         let Some(location) = self.folders.iter().find_map(|folder| folder.admit(location).ok())
         else {
             // What is left of the worker's last query may ask so as well, and nobody waits for the answer.
-            tracing::warn!(location, "a worker asks for a file of no table of its query");
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(location, "a worker asks for a file of no table of its query");
+            }
             return Err(FileFailure::Forbidden);
         };
         let location = location.as_str();

@@ -5,6 +5,10 @@ use super::{
 use arrow::{
     array::{ArrayRef, DictionaryArray, Int64Array, StringArray, StringViewArray},
     datatypes::{DataType, Field, Int32Type, Schema},
+    ipc::{
+        CompressionType, root_as_message,
+        writer::{IpcWriteOptions, StreamWriter},
+    },
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 use icecore_catalog::storage::remote::FileCall;
@@ -76,6 +80,40 @@ fn bytes_that_are_no_rows_are_an_error() {
     assert!(batch_of(&[]).is_err() && batch_of(b"no rows at all, just a text").is_err());
     assert!(batch_of(&schema_bytes(&batch().schema()).unwrap()).is_err());
     assert!(batch_of(&whole[..whole.len() / 2]).is_err());
+}
+
+/// The stream with another length of its rows than they have.
+fn with_body_length(stream: &[u8], length: i64) -> Vec<u8> {
+    let length_at = |at: usize| {
+        let bytes = stream[at..at + 4].try_into().unwrap();
+        usize::try_from(u32::from_le_bytes(bytes)).unwrap()
+    };
+    // The first message has the columns, and no body.
+    let rows = 8 + length_at(4) + 8;
+    let head = &stream[rows..rows + length_at(rows - 4)];
+    let told = root_as_message(head).unwrap().bodyLength().to_le_bytes();
+    let at = rows + head.windows(8).position(|bytes| bytes == told).unwrap();
+    [&stream[..at], &length.to_le_bytes(), &stream[at + 8..]].concat()
+}
+
+#[test]
+fn a_stream_that_lies_about_its_lengths_takes_no_memory() {
+    let n: ArrayRef = Arc::new(Int64Array::from(vec![7; 1_001]));
+    let batch = RecordBatch::try_from_iter([("n", n)]).unwrap();
+    let whole = batch_bytes(&batch).unwrap();
+    // More than any machine has, where the process would end.
+    for length in [1 << 45, i64::MAX, -1] {
+        assert!(batch_of(&with_body_length(&whole, length)).is_err(), "{length}");
+    }
+    let options = IpcWriteOptions::default();
+    let options = options.try_with_compression(Some(CompressionType::ZSTD)).unwrap();
+    let schema = batch.schema();
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    let compressed = writer.into_inner().unwrap();
+    // Its lengths are those of what comes out.
+    assert!(batch_of(&compressed).unwrap_err().to_string().contains("compressed"));
 }
 
 #[test]

@@ -18,10 +18,10 @@ use icecore_catalog::{
 use icecore_engine::{audit::AuditPages, references::WantedTables};
 use icecore_lake::wal::LogPin;
 use icecore_schemas::service_table::{EVENTS_TABLE, ServiceTables};
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// What a query of `events` may ask for, ten of whose rows are committed, and ten in the log.
-async fn inputs(house: &House) -> (Arc<QueryInputs>, LogPin) {
+async fn inputs(house: &House, has_foreign_files: bool) -> (Arc<QueryInputs>, LogPin) {
     house.take(1..11);
     house.commit().await;
     house.take(11..21);
@@ -35,6 +35,7 @@ async fn inputs(house: &House) -> (Arc<QueryInputs>, LogPin) {
         spill_bytes_max: 0,
         tables: ServiceTables::default(),
         idle_max: 1,
+        has_foreign_files,
     };
     let workers = SqlWorkers::new(options, house.catalog.storage().clone());
     let (audit, _) = AuditPages::channel();
@@ -57,7 +58,7 @@ async fn file(
 #[tokio::test]
 async fn a_worker_gets_files_of_its_querys_tables_alone() {
     let house = House::new().await;
-    let (inputs, _pin) = inputs(&house).await;
+    let (inputs, _pin) = inputs(&house, false).await;
     let table = inputs.view.tables[0].metadata.clone().unwrap();
     let list = table.current_snapshot().unwrap().manifest_list().to_owned();
     let (size, _) = file(&inputs, &list, FileCall::Size).await.unwrap();
@@ -84,33 +85,55 @@ async fn a_worker_gets_files_of_its_querys_tables_alone() {
     }
     let long = FileCall::Range(0..RANGE_BYTES_MAX + 1);
     assert!(matches!(file(&inputs, &list, long).await, Err(FileFailure::Failed(_))));
+    let turned = FileCall::Range(Range { start: 9, end: 3 });
+    assert_eq!(file(&inputs, &list, turned).await, Ok((None, Bytes::new())));
+}
+
+#[tokio::test]
+async fn where_tables_may_have_files_anywhere_a_worker_gets_those_of_the_warehouse() {
+    let house = House::new().await;
+    let (inputs, _pin) = inputs(&house, true).await;
+    let elsewhere = format!("{}/moved/x.parquet", house.catalog.storage().root());
+    house.catalog.storage().put(&elsewhere, Bytes::from_static(b"rows")).await.unwrap();
+    let read = file(&inputs, &elsewhere, FileCall::Range(0..4)).await;
+    assert_eq!(read, Ok((None, Bytes::from_static(b"rows"))));
+    let answer = file(&inputs, "file:///etc/passwd", FileCall::Size).await;
+    assert_eq!(answer, Err(FileFailure::Forbidden));
 }
 
 #[tokio::test]
 async fn a_worker_gets_rows_and_records_that_its_query_sees() {
     let house = House::new().await;
-    let (inputs, _pin) = inputs(&house).await;
+    let (inputs, _pin) = inputs(&house, false).await;
     let columns = Schema::new(vec![
         Field::new("seq", DataType::Int64, true),
         Field::new("type", DataType::Utf8View, true),
-        Field::new("another_engines", DataType::Float64, true),
     ]);
-    let columns = Bytes::from(frames::schema_bytes(&columns).unwrap());
-    let ask = async |table: &str| {
+    let ask = async |table: &str, columns: &Schema| {
         let table = table.to_owned();
         let question = FromWorker::Tail { id: 5, table, positions: (0, u64::MAX) };
-        match Arc::clone(&inputs).answer(question, columns.clone()).await {
+        let columns = Bytes::from(frames::schema_bytes(columns).unwrap());
+        match Arc::clone(&inputs).answer(question, columns).await {
             (ToWorker::Tail { id: 5, error }, rows) => (error, rows),
             (other, _) => panic!("{other:?}"),
         }
     };
-    let (error, rows) = ask(EVENTS_TABLE).await;
+    let (error, rows) = ask(EVENTS_TABLE, &columns).await;
     assert!(error.is_none(), "{error:?}");
     let rows = frames::batch_of(&rows).unwrap();
     let seqs = rows.column(0).as_primitive::<Int64Type>().values().to_vec();
     assert_eq!(seqs, (11..21).collect::<Vec<i64>>());
-    assert_eq!(rows.column(2).null_count(), 10);
-    assert!(ask("dead_letters").await.0.is_some(), "the query does not read it");
+    assert!(ask("dead_letters", &columns).await.0.is_some(), "the query does not read it");
+    // A value of these may be as wide as whoever asks likes, so that ten rows take more than there is.
+    let seq = || Field::new("seq", DataType::Int64, true);
+    for wide in [
+        vec![Field::new("another_engines", DataType::FixedSizeBinary(i32::MAX), true)],
+        vec![Field::new("seq", DataType::Utf8, true)],
+        (0..1_000).map(|_| seq()).collect(),
+    ] {
+        let (error, rows) = ask(EVENTS_TABLE, &Schema::new(wide)).await;
+        assert!(error.is_some() && rows.is_empty(), "{error:?}");
+    }
     let question = FromWorker::Page { id: 6, range: AuditRange::default(), limit: 10 };
     let (answer, _) = Arc::clone(&inputs).answer(question, Bytes::new()).await;
     assert!(matches!(answer, ToWorker::Page { id: 6, error: Some(_) }), "{answer:?}");
