@@ -251,13 +251,16 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 }
 
 fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
-    let (pool, spill): (Arc<dyn MemoryPool>, _) = match resources {
+    let pool: Arc<dyn MemoryPool>;
+    let spill = match resources {
         EngineResources::Own { memory_bytes_max } => {
-            let pool = GreedyMemoryPool::new(memory_bytes_max);
-            (Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)), None)
+            let own = GreedyMemoryPool::new(memory_bytes_max);
+            pool = Arc::new(TrackConsumersPool::new(own, CONSUMERS_NAMED));
+            None
         }
         EngineResources::Granted { memory, spill } => {
-            (Arc::new(TrackConsumersPool::new(memory, CONSUMERS_NAMED)), spill)
+            pool = Arc::new(TrackConsumersPool::new(memory, CONSUMERS_NAMED));
+            spill
         }
     };
     let disk = match spill {
