@@ -42,6 +42,9 @@ const ANSWERS_AT_ONCE: usize = 16;
 /// Longest body of a question: the columns of a table.
 const QUESTION_BYTES_MAX: usize = 1 << 20;
 
+/// Of a location that is refused, what is in the log.
+const LOCATION_CHARS_LOGGED: usize = 256;
+
 /// What is said back to a worker.
 type WorkerAnswer = (ToWorker, Bytes);
 
@@ -277,6 +280,7 @@ impl QueryInputs {
         else {
             // What is left of the worker's last query may ask so as well, and nobody waits for the answer.
             if !self.has_warned.swap(true, Ordering::Relaxed) {
+                let location: String = location.chars().take(LOCATION_CHARS_LOGGED).collect();
                 tracing::warn!(location, "a worker asks for a file of no table of its query");
             }
             return Err(FileFailure::Forbidden);
