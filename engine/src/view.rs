@@ -5,11 +5,14 @@
 
 use crate::error::SqlError;
 use iceberg::spec::TableMetadata;
-use icecore_lake::{table::evolve::SchemaFit, wal::RecordRef};
+use icecore_lake::{
+    table::evolve::SchemaFit,
+    wal::{LogPosition, RecordRef},
+};
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
-use serde::{Deserialize, Serialize, Serializer, ser::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 /// One table as a query sees it.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +28,7 @@ pub struct TableView {
     /// Which records of the log are rows of it; none for tables that only others write.
     pub ours: Option<RecordKind>,
     /// The records to read after the snapshot.
+    #[serde(deserialize_with = "tail_of")]
     pub tail: Vec<RecordRef>,
     /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
     pub last_seq: u64,
@@ -66,7 +70,7 @@ impl Serialize for TableView {
             snapshot_id: Option<i64>,
             has_past_columns: bool,
             ours: Option<RecordKind>,
-            tail: &'a [RecordRef],
+            tail: Vec<TailPart>,
             last_seq: u64,
         }
         let metadata = self.metadata.as_ref().map(|table| read_part(table, self.snapshot_id));
@@ -76,11 +80,50 @@ impl Serialize for TableView {
             snapshot_id: self.snapshot_id,
             has_past_columns: self.has_past_columns,
             ours: self.ours,
-            tail: &self.tail,
+            tail: parts_of(&self.tail),
             last_seq: self.last_seq,
         }
         .serialize(to)
     }
+}
+
+/// What records of one file of the log differ in: position, first `seq`, rows, offset, length, checksum
+/// and time.
+type RecordForm = (LogPosition, u64, u32, u64, u32, u32, i64);
+
+/// Records of one file, table and namespace, which are said once: a tail may have a million records.
+#[derive(Serialize, Deserialize)]
+struct TailPart {
+    first: RecordRef,
+    others: Vec<RecordForm>,
+}
+
+fn parts_of(tail: &[RecordRef]) -> Vec<TailPart> {
+    let parts = tail.chunk_by(|record, next| {
+        record.path == next.path && record.kind == next.kind && record.namespace == next.namespace
+    });
+    let part = |records: &[RecordRef]| {
+        let (first, others) = records.split_first()?;
+        let others = others.iter().map(|of| {
+            (of.position, of.first_seq, of.rows, of.offset, of.length, of.crc, of.durable_ms)
+        });
+        Some(TailPart { first: first.clone(), others: others.collect() })
+    };
+    parts.filter_map(part).collect()
+}
+
+fn tail_of<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RecordRef>, D::Error> {
+    let parts = Vec::<TailPart>::deserialize(from)?;
+    let records = parts.into_iter().flat_map(|TailPart { first, others }| {
+        let shared = first.clone();
+        let others = others.into_iter().map(move |form| {
+            let (position, first_seq, rows, offset, length, crc, durable_ms) = form;
+            let shared = shared.clone();
+            RecordRef { position, first_seq, rows, offset, length, crc, durable_ms, ..shared }
+        });
+        iter::once(first).chain(others)
+    });
+    Ok(records.collect())
 }
 
 /// The metadata without what no query reads, which is most of it where a table has many commits.

@@ -128,6 +128,35 @@ fn lengths(prefix: [u8; PREFIX_BYTES]) -> io::Result<(usize, usize)> {
     Ok((head, body))
 }
 
+/// A value as JSON for a body, without more memory than `bytes_max`.
+///
+/// # Errors
+/// [`ErrorKind::FileTooLarge`] when it is longer.
+pub(in crate::sql) fn json_of(value: &impl Serialize, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut body = BoundedBody { bytes: Vec::new(), bytes_max };
+    serde_json::to_writer(&mut body, value)?;
+    Ok(body.bytes)
+}
+
+struct BoundedBody {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl Write for BoundedBody {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes_max.saturating_sub(self.bytes.len()) < bytes.len() {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes a frame.
 ///
 /// # Errors

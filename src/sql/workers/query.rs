@@ -31,9 +31,12 @@ use icecore_engine::{
 };
 use icecore_lake::wal::LogPosition;
 use icecore_schemas::service_table::ServiceTables;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use tokio::time::Instant;
 
@@ -96,10 +99,8 @@ impl WorkerQuery {
         let signal = controls.stop.signal();
         let left = signal.deadline().saturating_duration_since(Instant::now());
         let time = QueryTime { timeout: signal.timeout(), left };
-        let bytes = serde_json::to_vec(&query).map_err(|cause| {
-            tracing::error!(error = &cause as &dyn std::error::Error, "a query cannot be sent");
-            SqlError::Internal("the query cannot be sent to its worker".to_owned())
-        })?;
+        let bytes = frames::json_of(&query, frames::BODY_BYTES_MAX);
+        let bytes = bytes.map_err(|cause| unsendable(&cause))?;
         let inputs = QueryInputs::of(&workers, query.view, controls.audit.clone());
         worker.tell(&ToWorker::Query(time), &bytes).await?;
         drop(bytes);
@@ -223,6 +224,16 @@ impl From<SqlError> for QueryFailure {
 
 fn out_of_turn() -> SqlError {
     SqlError::Internal("the worker of the query says what nobody asked it".to_owned())
+}
+
+/// Why a query does not go to a worker.
+fn unsendable(cause: &io::Error) -> SqlError {
+    tracing::error!(error = cause as &dyn std::error::Error, "a query cannot be sent");
+    if cause.kind() == io::ErrorKind::FileTooLarge {
+        let text = "too many records of the log wait for a commit to be listed for the query; query again after the commit, or set sql.workers to off";
+        return SqlError::Limit(text.to_owned());
+    }
+    SqlError::Internal("the query cannot be sent to its worker".to_owned())
 }
 
 fn unreadable(cause: &ArrowError) -> SqlError {

@@ -1,6 +1,7 @@
 use super::{
     BODY_BYTES_MAX, FromWorker, HEAD_BYTES_MAX, PIECE_BYTES, ToWorker, batch_bytes, batch_of,
-    bytes_of, pieces, read_frame, receive_frame, schema_bytes, schema_of, send_frame, write_frame,
+    bytes_of, json_of, pieces, read_frame, receive_frame, schema_bytes, schema_of, send_frame,
+    write_frame,
 };
 use arrow::{
     array::{ArrayRef, DictionaryArray, Int64Array, StringArray, StringViewArray},
@@ -60,6 +61,13 @@ async fn what_is_no_frame_is_refused_before_memory_is_taken_for_it() {
     assert_eq!(refused(&lengths(9, 0)).await, ErrorKind::UnexpectedEof);
     let unknown = [lengths(2, 0), b"{}".to_vec()].concat();
     assert_eq!(refused(&unknown).await, ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_value_that_is_too_long_for_a_body_is_refused() {
+    let value = ["some", "texts"];
+    assert_eq!(json_of(&value, 16).unwrap(), br#"["some","texts"]"#);
+    assert_eq!(json_of(&value, 15).unwrap_err().kind(), ErrorKind::FileTooLarge);
 }
 
 #[test]
