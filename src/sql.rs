@@ -15,6 +15,8 @@ pub mod threads;
 mod usage;
 pub mod view;
 mod view_query;
+pub mod worker;
+pub mod workers;
 
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
@@ -25,6 +27,7 @@ use icecore_engine::{
     audit::{AuditPages, PageRequest},
     error::SqlError,
     guard,
+    log_tail::TailSource,
     references::{self, QueryScope, WantedTables},
     stop::{QuerySignal, QueryStop},
     view::View,
@@ -46,6 +49,7 @@ use threads::{QueryThreads, ResultHeader, ResultSink};
 use tokio::sync::{Semaphore, mpsc};
 use usage::QueryUsage;
 use view::ViewSources;
+use workers::{SqlWorkers, WorkerOptions, WorkerTenant};
 
 /// Bounds of a query.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub struct SqlOptions {
     pub metrics: Metrics,
     /// The tables that records of the log are rows of.
     pub tables: ServiceTables,
+    /// How the processes are started that queries run in; none to run them in this one.
+    pub workers: Option<WorkerOptions>,
 }
 
 /// Runs queries. Cheap to clone.
@@ -78,11 +84,40 @@ struct SqlInner {
     owner: LogOwnership,
     catalog: Catalog,
     faults: Failpoints,
-    engine: QueryEngine,
+    runner: QueryRunner,
     threads: QueryThreads,
     slots: QuerySlots,
     /// Queries that wait for their `min_seq`.
     seq_waits: Semaphore,
+}
+
+/// Where queries run.
+#[derive(Debug)]
+enum QueryRunner {
+    /// In this process.
+    Engine(QueryEngine),
+    /// In processes of their own.
+    Workers(SqlWorkers),
+}
+
+impl QueryRunner {
+    /// Plans a query of the namespace of these levels, and starts it. The thread is one for queries.
+    async fn start(
+        &self,
+        levels: &[String],
+        query: EngineQuery,
+        controls: QueryControls,
+    ) -> Result<RunningQuery, SqlError> {
+        match self {
+            Self::Engine(engine) => Box::pin(engine.start(query, controls)).await,
+            Self::Workers(workers) => {
+                let mut namespaces = query.view.other_levels.clone();
+                namespaces.insert(levels.to_vec());
+                let tenant = WorkerTenant { namespaces, has_system: query.view.has_system };
+                Box::pin(workers.start(tenant, query, controls)).await
+            }
+        }
+    }
 }
 
 /// What is asked, and by whom.
@@ -112,12 +147,18 @@ impl Sql {
         faults: Failpoints,
     ) -> Self {
         let storage = catalog.storage().clone();
-        let engine = QueryEngine::new(options.memory_bytes_max, storage, options.tables.clone());
+        let runner = match &options.workers {
+            Some(workers) => QueryRunner::Workers(SqlWorkers::new(workers.clone(), storage)),
+            None => {
+                let (memory, tables) = (options.memory_bytes_max, options.tables.clone());
+                QueryRunner::Engine(QueryEngine::new(memory, storage, tables))
+            }
+        };
         let slots = QuerySlots::new(options.concurrent);
         let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
         let seq_waits = Semaphore::new(min_seq::SEQ_WAITS_MAX);
         let inner =
-            SqlInner { options, wal, owner, catalog, faults, engine, threads, slots, seq_waits };
+            SqlInner { options, wal, owner, catalog, faults, runner, threads, slots, seq_waits };
         Self { inner: Arc::new(inner) }
     }
 
@@ -155,6 +196,27 @@ impl Sql {
         let (head, batches) = self.inner.threads.run(query, signal).await?;
         let ResultHeader { schema, snapshot, basis } = head;
         Ok(QueryAnswer { schema, batches, snapshot, basis })
+    }
+
+    /// Starts the first worker, where queries run in processes of their own.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when it does not start; queries will try again.
+    pub async fn warm(&self) -> Result<(), SqlError> {
+        let QueryRunner::Workers(workers) = &self.inner.runner else { return Ok(()) };
+        let workers = workers.clone();
+        let warmed = self.inner.threads.complete(async move { workers.warm().await }).await;
+        warmed.unwrap_or(Err(SqlError::Unavailable))
+    }
+
+    /// What this system does not enforce of the bounds of a query's process; nothing where queries run in
+    /// this one.
+    #[must_use]
+    pub fn unenforced(&self) -> &[String] {
+        match &self.inner.runner {
+            QueryRunner::Engine(_) => &[],
+            QueryRunner::Workers(workers) => workers.missing(),
+        }
     }
 
     /// How many queries wait for a slot.
@@ -316,8 +378,9 @@ impl SqlInner {
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         let SqlRequest { params, limit, .. } = request;
         let query = EngineQuery { statement, params, limit, view, clock_ms };
-        let controls = QueryControls { stop, counts: usage.files(), audit };
-        let running = Box::pin(self.engine.start(query, controls)).await?;
+        let (counts, tail) = (usage.files(), TailSource::Files);
+        let controls = QueryControls { stop, counts, audit, tail };
+        let running = Box::pin(self.runner.start(&levels, query, controls)).await?;
         Ok(QueryStream { snapshot, basis, running, _pin: pin })
     }
 }

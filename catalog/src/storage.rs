@@ -12,6 +12,7 @@ pub(crate) mod listing;
 mod local;
 mod outage;
 pub mod probe;
+pub mod remote;
 pub mod sign;
 mod sts;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use object_store::{
     aws::AmazonS3Builder,
     path::{Path as Key, PathPart},
 };
+use remote::RemoteFiles;
 use std::{
     collections::HashSet,
     ops::Range,
@@ -93,7 +95,14 @@ struct StorageInner {
 #[derive(Debug)]
 enum StorageBackend {
     Local(LocalDisk),
-    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options, sessions: sts::KeyCache },
+    S3 {
+        bucket: String,
+        store: Arc<dyn ObjectStore>,
+        options: S3Options,
+        sessions: sts::KeyCache,
+    },
+    /// Another process has them.
+    Remote(RemoteFiles),
 }
 
 impl Storage {
@@ -210,6 +219,7 @@ impl Storage {
                 let put = store.put(&key(bucket, &location)?, bytes.into()).await;
                 put.map(|_| ()).map_err(self.failed("write", &location))
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("write", &location)),
         }
     }
 
@@ -229,6 +239,7 @@ impl Storage {
                 let got = got.map_err(self.failed("read", &location))?;
                 got.bytes().await.map_err(self.failed("read", &location))
             }
+            StorageBackend::Remote(files) => files.get(&location).await,
         }
     }
 
@@ -253,6 +264,7 @@ impl Storage {
                 let got = store.get_range(&key(bucket, &location)?, range).await;
                 got.map_err(self.failed("read", &location))
             }
+            StorageBackend::Remote(files) => files.get_range(&location, range).await,
         }
     }
 
@@ -295,6 +307,7 @@ impl Storage {
                 let head = store.head(&key(bucket, &location)?).await;
                 head.map(|object| object.size).map_err(self.failed("look at", &location))
             }
+            StorageBackend::Remote(files) => files.size(&location).await,
         }
     }
 
@@ -327,6 +340,7 @@ impl Storage {
                     deleted => deleted,
                 }
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("delete", &location)),
         }
     }
 
@@ -355,6 +369,7 @@ impl Storage {
                 files.sort();
                 Ok(files)
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("list", &folder)),
         }
     }
 
@@ -365,9 +380,7 @@ impl Storage {
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn prepare_table(&self, location: &str) -> Result<(), CatalogError> {
         let location = self.enter(location)?;
-        if let StorageBackend::S3 { .. } = self.inner.place {
-            return Ok(());
-        }
+        let StorageBackend::Local(_) = self.inner.place else { return Ok(()) };
         let make = |disk: &LocalDisk, path: &Path| {
             disk.make_folders(&[&path.join("data"), &path.join("metadata")])
         };
@@ -380,9 +393,8 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn check_links(&self, files: Vec<Location>) -> Result<(), CatalogError> {
-        if let StorageBackend::S3 { .. } = self.inner.place {
-            return Ok(());
-        }
+        // Where another process has the files, it looks whenever it reads one.
+        let StorageBackend::Local(_) = self.inner.place else { return Ok(()) };
         let check = move |disk: &LocalDisk, _: &Path| {
             let mut folders = HashSet::new();
             for file in files {
@@ -419,6 +431,7 @@ impl Storage {
             StorageBackend::S3 { bucket, store, .. } => {
                 (format!("s3://{bucket}"), Arc::clone(store))
             }
+            StorageBackend::Remote(files) => (files.base(), Arc::new(files.clone())),
         };
         (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
     }
@@ -432,6 +445,7 @@ impl Storage {
         match &self.inner.place {
             StorageBackend::Local(_) => Ok(files::object_path(&local_path(location.as_str()))),
             StorageBackend::S3 { bucket, .. } => key(bucket, location.as_str()),
+            StorageBackend::Remote(files) => files.object_path(location.as_str()),
         }
     }
 }

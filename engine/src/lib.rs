@@ -1,8 +1,8 @@
 //! The engine of SQL: a statement and a [`View`] in, a stream of rows out.
 //!
 //! All that it knows of the service's state is in the [`EngineQuery`], a value that can be sent as
-//! bytes, so it could run in another process. It reads files, of the warehouse and of the log, and
-//! asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
+//! bytes, so it runs in another process as well. It reads files, of the warehouse and of the log, or asks
+//! for them, and asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
 //! and what stays readable meanwhile is `sql`'s.
 
 pub mod aliases;
@@ -40,6 +40,7 @@ pub mod labels;
 pub mod layout;
 pub mod lengths;
 pub mod log_tail;
+pub mod memory;
 pub mod metadata_tables;
 pub mod multisets;
 pub mod names;
@@ -98,8 +99,9 @@ use futures::{StreamExt, stream::BoxStream};
 use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
 use icecore_schemas::{query::QueryBasis, service_table::ServiceTables};
+use log_tail::TailSource;
 use serde::{Deserialize, Serialize};
-use session::QuerySessions;
+use session::{EngineResources, QuerySessions};
 use std::sync::Arc;
 use stop::{QuerySignal, QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
@@ -131,6 +133,8 @@ pub struct QueryControls {
     pub counts: Arc<FileCounts>,
     /// Where it asks for the audit log, if it sees it.
     pub audit: AuditPages,
+    /// Where the rows of the log are read.
+    pub tail: TailSource,
 }
 
 /// The rows of a query.
@@ -180,7 +184,13 @@ impl QueryEngine {
     /// An engine whose queries share this much memory, and caches of what they read of files.
     #[must_use]
     pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
-        Self { sessions: QuerySessions::new(memory_bytes_max, storage, tables) }
+        Self::with(EngineResources::Own { memory_bytes_max }, storage, tables)
+    }
+
+    /// An engine whose queries share these resources, and caches of what they read of files.
+    #[must_use]
+    pub fn with(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
+        Self { sessions: QuerySessions::new(resources, storage, tables) }
     }
 
     /// Plans a query and starts it. Planning recurses as deep as the statement is long and does not
@@ -202,7 +212,8 @@ impl QueryEngine {
         let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
-        let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
+        let (tail, counts) = (&controls.tail, &controls.counts);
+        let context = self.sessions.open(&view, tail, counts, signal.deadline())?;
         if view.has_system {
             let shown = audit::show(&context, controls.audit.clone());
             shown.map_err(|cause| failure::of(&cause))?;

@@ -15,6 +15,8 @@ use crate::{
     draws,
     error::SqlError,
     functions,
+    log_tail::TailSource,
+    memory::GrantedMemory,
     metadata_tables::{MetadataProvider, MetadataTable},
     namespace_schema::NamespaceSchema,
     percentile, plain,
@@ -27,7 +29,7 @@ use crate::{
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
-    view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, View},
+    view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, TailPlace, View},
 };
 use arrow::datatypes::Schema;
 use datafusion::{
@@ -39,7 +41,7 @@ use datafusion::{
     execution::{
         FunctionRegistry,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::{GreedyMemoryPool, TrackConsumersPool},
+        memory_pool::{GreedyMemoryPool, MemoryPool, TrackConsumersPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
         session_state::{SessionState, SessionStateBuilder},
     },
@@ -52,6 +54,7 @@ use icecore_lake::event::rows::UTC;
 use icecore_schemas::service_table::{RecordKind, ServiceTables};
 use std::{
     num::NonZeroUsize,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
 };
 use tokio::time::Instant;
@@ -64,6 +67,40 @@ const TARGET_PARTITIONS: usize = 2;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
 
+/// What sessions have of the machine.
+#[derive(Debug)]
+pub enum EngineResources {
+    /// Memory of this process that all sessions share. Nothing is spilled to disk.
+    Own {
+        /// How many bytes.
+        memory_bytes_max: usize,
+    },
+    /// Memory that another process grants, and a folder for what does not fit.
+    Granted {
+        /// The memory.
+        memory: GrantedMemory,
+        /// Where operators may put what does not fit into memory, and how much; none for nowhere.
+        spill: Option<SpillFolder>,
+    },
+}
+
+/// Where operators put what does not fit into memory.
+#[derive(Clone, Debug)]
+pub struct SpillFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// Most bytes in it.
+    pub bytes_max: u64,
+}
+
+/// How the tables of one query are read.
+#[derive(Clone, Copy)]
+struct TableReads<'a> {
+    tail: &'a TailSource,
+    counts: &'a Arc<FileCounts>,
+    deadline: Instant,
+}
+
 /// What sessions are made from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QuerySessions {
@@ -75,15 +112,13 @@ pub struct QuerySessions {
 }
 
 impl QuerySessions {
-    /// Sessions over the warehouse's files, which share memory and caches of file metadata. Nothing
-    /// is spilled to disk.
+    /// Sessions over the warehouse's files, which share memory and caches of file metadata.
     ///
     /// # Panics
     /// Never: the options of DataFusion's runtime are constants that it takes.
     #[must_use]
-    pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
-        let runtime =
-            runtime(memory_bytes_max, &storage).expect("the runtime's options are constants");
+    pub fn new(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
+        let runtime = runtime(resources, &storage).expect("the runtime's options are constants");
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
             .with_type_planner(Arc::new(MicrosecondTypes))
@@ -160,20 +195,23 @@ impl QuerySessions {
     /// The tables of one namespace.
     fn schema(
         &self,
-        tables: &[TableView],
-        unreadable: &[(String, SqlError)],
-        counts: &Arc<FileCounts>,
-        deadline: Instant,
+        namespace: &str,
+        (tables, unreadable): (&[TableView], &[(String, SqlError)]),
+        TableReads { tail, counts, deadline }: TableReads<'_>,
     ) -> Result<Arc<NamespaceSchema>, SqlError> {
         let schema = NamespaceSchema::default();
         for table in tables {
-            let part = |table: &TableView| {
-                let provider = self.table(table, counts)?.planned_until(deadline);
-                Ok::<_, DataFusionError>(TablePart { table: provider, seqs: table.seqs })
+            let part = |state: &TableView, is_later: bool| {
+                let (namespace, table) = (namespace.to_owned(), table.name.clone());
+                let place = TailPlace { namespace, table, is_later };
+                let provider = self.table(state, counts)?.planned_until(deadline);
+                let provider = provider.with_tail_from(tail, place);
+                Ok::<_, DataFusionError>(TablePart { table: provider, seqs: state.seqs })
             };
-            let provider = part(table)
+            let provider = part(table, false)
                 .and_then(|first| {
-                    let later = table.later.as_deref().map(part).transpose()?;
+                    let later = table.later.as_deref();
+                    let later = later.map(|later| part(later, true)).transpose()?;
                     seq_range::provider(&table.name, first, later)
                 })
                 .map_err(|cause| broken(&cause))?;
@@ -231,23 +269,26 @@ impl QuerySessions {
         Ok(found)
     }
 
-    /// A session that sees `view`, for a query that ends at `deadline` and whose files are counted.
+    /// A session that sees `view`, with rows of the log from `tail`, for a query that ends at `deadline`
+    /// and whose files are counted.
     ///
     /// # Errors
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
     pub fn open(
         &self,
         view: &View,
+        tail: &TailSource,
         counts: &Arc<FileCounts>,
         deadline: Instant,
     ) -> Result<SessionContext, SqlError> {
         self.growth.sweep();
         let namespace = &view.namespace;
-        let own = self.schema(&view.tables, &view.unreadable, counts, deadline)?;
+        let reads = TableReads { tail, counts, deadline };
+        let own = self.schema(namespace, (&view.tables, &view.unreadable), reads)?;
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(namespace, own).map_err(|cause| broken(&cause))?;
         for NamespaceView { namespace, tables, unreadable } in &view.others {
-            let other = self.schema(tables, unreadable, counts, deadline)?;
+            let other = self.schema(namespace, (tables, unreadable), reads)?;
             catalog.register_schema(namespace, other).map_err(|cause| broken(&cause))?;
         }
         let catalogs = MemoryCatalogProviderList::new();
@@ -294,14 +335,27 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-fn runtime(memory_bytes_max: usize, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
-    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes_max), CONSUMERS_NAMED);
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
-        .with_disk_manager_builder(
-            DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
-        )
-        .build()?;
+fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
+    let pool: Arc<dyn MemoryPool>;
+    let spill = match resources {
+        EngineResources::Own { memory_bytes_max } => {
+            let own = GreedyMemoryPool::new(memory_bytes_max);
+            pool = Arc::new(TrackConsumersPool::new(own, CONSUMERS_NAMED));
+            None
+        }
+        EngineResources::Granted { memory, spill } => {
+            pool = Arc::new(TrackConsumersPool::new(memory, CONSUMERS_NAMED));
+            spill
+        }
+    };
+    let disk = match spill {
+        Some(SpillFolder { path, bytes_max }) => DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![path]))
+            .with_max_temp_directory_size(bytes_max),
+        None => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+    };
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build()?;
     let (base, store) = storage.object_store();
     runtime.register_object_store(&base, store);
     Ok(runtime)

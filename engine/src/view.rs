@@ -7,11 +7,14 @@ use crate::{
     error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable, seq_range::SeqRange,
 };
 use iceberg::spec::TableMetadata;
-use icecore_lake::{table::evolve::SchemaFit, wal::RecordRef};
+use icecore_lake::{
+    table::evolve::SchemaFit,
+    wal::{LogPosition, RecordRef},
+};
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
-use serde::{Deserialize, Serialize, Serializer, ser::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{collections::BTreeSet, iter, sync::Arc};
 
 /// One table as a query sees it.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +30,7 @@ pub struct TableView {
     /// Which records of the log are rows of it; none for tables that only others write.
     pub ours: Option<RecordKind>,
     /// The records to read after the snapshot.
+    #[serde(deserialize_with = "tail_of")]
     pub tail: Vec<RecordRef>,
     /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
     pub last_seq: u64,
@@ -38,6 +42,17 @@ pub struct TableView {
     pub seqs: Option<SeqRange>,
     /// A later state of the table whose rows count, too: those that the snapshot does not have.
     pub later: Option<Box<TableView>>,
+}
+
+/// Which table of a query's view has the rows of a tail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailPlace {
+    /// Its namespace, as the view names it.
+    pub namespace: String,
+    /// Its name in the statement, whichever table it is a state of.
+    pub table: String,
+    /// Whether it is the later state of that table.
+    pub is_later: bool,
 }
 
 /// The tables of another namespace that a query names.
@@ -103,6 +118,8 @@ pub struct View {
     pub has_system: bool,
     /// Tables of other namespaces.
     pub others: Vec<NamespaceView>,
+    /// The levels of each other namespace that was looked into, whatever the statement calls it.
+    pub other_levels: BTreeSet<Vec<String>>,
     /// Names of the statement that stand for others.
     pub rewritten: Vec<RewrittenName>,
     /// Views of the catalog, each behind those that it reads.
@@ -120,6 +137,7 @@ impl View {
             change_views: Vec::new(),
             has_system: false,
             others: Vec::new(),
+            other_levels: BTreeSet::new(),
             rewritten: Vec::new(),
             catalog_views: Vec::new(),
         }
@@ -153,6 +171,16 @@ impl View {
         (&mut other.tables, &mut other.unreadable)
     }
 
+    /// The table, or the later state of one, that has the rows of a tail.
+    #[must_use]
+    pub fn with_tail(&self, place: &TailPlace) -> Option<&TableView> {
+        let mut tables = self.all_tables();
+        let (_, table) = tables.find(|(namespace, table)| {
+            *namespace == place.namespace && table.name == place.table
+        })?;
+        if place.is_later { table.later.as_deref() } else { Some(table) }
+    }
+
     /// The table of that name.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&TableView> {
@@ -169,7 +197,7 @@ impl Serialize for TableView {
             snapshot_id: Option<i64>,
             has_past_columns: bool,
             ours: Option<RecordKind>,
-            tail: &'a [RecordRef],
+            tail: Vec<TailPart>,
             last_seq: u64,
             metadata_location: Option<&'a str>,
             inspected: &'a [MetadataTable],
@@ -186,7 +214,7 @@ impl Serialize for TableView {
             snapshot_id: self.snapshot_id,
             has_past_columns: self.has_past_columns,
             ours: self.ours,
-            tail: &self.tail,
+            tail: parts_of(&self.tail),
             last_seq: self.last_seq,
             metadata_location: self.metadata_location.as_deref(),
             inspected: &self.inspected,
@@ -195,6 +223,45 @@ impl Serialize for TableView {
         }
         .serialize(to)
     }
+}
+
+/// What records of one file of the log differ in: position, first `seq`, rows, offset, length, checksum
+/// and time.
+type RecordForm = (LogPosition, u64, u32, u64, u32, u32, i64);
+
+/// Records of one file, table and namespace, which are said once: a tail may have a million records.
+#[derive(Serialize, Deserialize)]
+struct TailPart {
+    first: RecordRef,
+    others: Vec<RecordForm>,
+}
+
+fn parts_of(tail: &[RecordRef]) -> Vec<TailPart> {
+    let parts = tail.chunk_by(|record, next| {
+        record.path == next.path && record.kind == next.kind && record.namespace == next.namespace
+    });
+    let part = |records: &[RecordRef]| {
+        let (first, others) = records.split_first()?;
+        let others = others.iter().map(|of| {
+            (of.position, of.first_seq, of.rows, of.offset, of.length, of.crc, of.durable_ms)
+        });
+        Some(TailPart { first: first.clone(), others: others.collect() })
+    };
+    parts.filter_map(part).collect()
+}
+
+fn tail_of<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RecordRef>, D::Error> {
+    let parts = Vec::<TailPart>::deserialize(from)?;
+    let records = parts.into_iter().flat_map(|TailPart { first, others }| {
+        let shared = first.clone();
+        let others = others.into_iter().map(move |form| {
+            let (position, first_seq, rows, offset, length, crc, durable_ms) = form;
+            let shared = shared.clone();
+            RecordRef { position, first_seq, rows, offset, length, crc, durable_ms, ..shared }
+        });
+        iter::once(first).chain(others)
+    });
+    Ok(records.collect())
 }
 
 /// The metadata without what no query reads, which is most of it where a table has many commits.

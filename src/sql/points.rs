@@ -17,6 +17,7 @@ use icecore_engine::{
     audit::AuditPages,
     error::SqlError,
     guard::{self, CheckedStatement},
+    log_tail::TailSource,
     metadata_tables::MetadataTable,
     references::WantedTables,
     seq_range::SeqRange,
@@ -240,7 +241,7 @@ impl SqlInner {
         let expr = versions::with_zones(expr);
         let sql = format!("SELECT CAST({expr} AS TIMESTAMP WITH TIME ZONE)");
         let view = View::of(levels.join("."));
-        let value = self.value(&sql, view, clock_ms, signal).await?;
+        let value = self.value(levels, &sql, view, clock_ms, signal).await?;
         let times = value.as_ref().and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
         match times {
             Some(times) if times.is_valid(0) => Ok(times.value(0).div_euclid(1_000)),
@@ -273,7 +274,7 @@ impl SqlInner {
             table.replace('"', "\"\""),
             bookmark.replace('\'', "''")
         );
-        let value = self.value(&sql, view, 0, signal).await;
+        let value = self.value(levels, &sql, view, 0, signal).await;
         let value = value.map_err(|cause| of_table(table, cause))?;
         let seqs = value.as_ref().and_then(|it| it.as_primitive_opt::<Int64Type>());
         let seq = seqs.filter(|seqs| seqs.is_valid(0)).map(|seqs| seqs.value(0));
@@ -282,9 +283,11 @@ impl SqlInner {
         })
     }
 
-    /// The only column of the only row of a query; none without a row.
+    /// The only column of the only row of a query; none without a row. It runs to its end before the query
+    /// around it starts.
     async fn value(
         &self,
+        levels: &[String],
         sql: &str,
         view: View,
         clock_ms: i64,
@@ -294,9 +297,10 @@ impl SqlInner {
         let (audit, _pages) = AuditPages::channel();
         // The query around it holds the slot.
         let stop = QueryStop::new(Arc::clone(signal), Box::new(()));
-        let controls = QueryControls { stop, counts: Arc::default(), audit };
+        let (counts, tail) = (Arc::default(), TailSource::Files);
+        let controls = QueryControls { stop, counts, audit, tail };
         let query = EngineQuery { statement, params: Vec::new(), limit: None, view, clock_ms };
-        let running = Box::pin(self.engine.start(query, controls)).await?;
+        let running = Box::pin(self.runner.start(levels, query, controls)).await?;
         let batches: Vec<RecordBatch> = running.rows.try_collect().await?;
         let row = batches.iter().find(|batch| batch.num_rows() != 0);
         Ok(row.and_then(|batch| batch.columns().first().cloned()))

@@ -363,7 +363,7 @@ impl ViewDraft<'_> {
     }
 
     /// The namespace that is written so, if it is there and may be read.
-    async fn find(&self, written: &str) -> Result<Option<ResolvedNamespace>, SqlError> {
+    async fn find(&mut self, written: &str) -> Result<Option<ResolvedNamespace>, SqlError> {
         let mut candidates = Vec::new();
         // What is called so has the tables of the query's own namespace.
         if written == self.view.namespace {
@@ -384,11 +384,16 @@ impl ViewDraft<'_> {
         Ok(None)
     }
 
-    async fn readable(&self, levels: &[String]) -> Result<Option<ResolvedNamespace>, SqlError> {
+    async fn readable(&mut self, levels: &[String]) -> Result<Option<ResolvedNamespace>, SqlError> {
         let may = |principal: &Principal| principal.may(Action::Read, levels);
-        if levels != self.reader.levels && !self.reader.principal.is_some_and(may) {
+        let is_own = levels == self.reader.levels;
+        if !is_own && !self.reader.principal.is_some_and(may) {
             return Ok(None);
         }
-        ResolvedNamespace::find(self.sources, levels).await
+        let found = ResolvedNamespace::find(self.sources, levels).await?;
+        if found.is_some() && !is_own {
+            self.view.other_levels.insert(levels.to_vec());
+        }
+        Ok(found)
     }
 }

@@ -59,6 +59,7 @@ mod repair;
 mod restores;
 mod retention;
 mod rights;
+mod sql_workers;
 mod starts;
 mod stopped;
 mod third_table;

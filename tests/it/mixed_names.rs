@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 const NAMESPACE: &str = "shop";
 
-fn changes(namespace: &str, numbers: std::ops::Range<u32>) -> Value {
+pub(crate) fn changes(namespace: &str, numbers: std::ops::Range<u32>) -> Value {
     let change = |number: u32| json!({ "id": format!("{namespace}-{number}"), "ns": namespace, "op": "c", "collection": "users", "docId": format!("u-{number}"), "doc": { "n": number } });
     json!({ "events": numbers.map(change).collect::<Vec<_>>() })
 }
 
 /// A server whose namespace `shop` has two changes in a first snapshot, one in a second and one in the log, and
 /// `other` has three. The answer is the first snapshot.
-async fn server() -> (TestServer, i64) {
+pub(crate) async fn server() -> (TestServer, i64) {
     let server = TestServer::start().await;
     for (namespace, numbers) in [("shop", 1..3), ("other", 1..4), ("shop", 3..4), ("shop", 4..5)] {
         let is_last = numbers.end == 5;

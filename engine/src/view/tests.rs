@@ -100,6 +100,34 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
 }
 
 #[test]
+fn a_long_tail_is_sent_in_little_and_whole() {
+    let in_file = |file: &str, position| {
+        let path = Arc::new(PathBuf::from(file));
+        RecordRef { path, ..record(position) }
+    };
+    let first = (1..1_001).map(|position| in_file("/data/wal/1.log", position));
+    let second = (1_001..1_003).map(|position| in_file("/data/wal/2.log", position));
+    let tail: Vec<RecordRef> = first.chain(second).collect();
+    let mut view = View::of("a".to_owned());
+    view.tables.push(TableView {
+        name: "events".to_owned(),
+        metadata: None,
+        snapshot_id: None,
+        has_past_columns: false,
+        ours: Some(RecordKind::Events),
+        tail: tail.clone(),
+        last_seq: 0,
+        metadata_location: None,
+        inspected: Vec::new(),
+        seqs: None,
+        later: None,
+    });
+    let (found, bytes) = sent(&view);
+    assert_eq!(found.tables[0].tail, tail);
+    assert!(bytes < 100 * tail.len(), "{bytes}");
+}
+
+#[test]
 fn a_table_without_metadata_is_sent_too() {
     let mut view = View::of("a".to_owned());
     let (name, ours) = ("events".to_owned(), Some(RecordKind::Events));
