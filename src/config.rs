@@ -191,6 +191,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The name of the build, as `main` knows it.
     pub build: Option<&'static str>,
+    /// This program, if it is one that queries can run in.
+    pub worker_program: Option<PathBuf>,
     /// The failpoint script.
     pub faults: Failpoints,
     /// The tables that the service writes.
@@ -409,6 +411,7 @@ impl SettingTexts {
             log: self.log()?,
             warnings: Vec::new(),
             build: None,
+            worker_program: None,
             faults: Failpoints::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
             tables: self.tables()?,

@@ -13,6 +13,7 @@ pub(crate) mod listing;
 mod local;
 mod outage;
 pub mod probe;
+pub mod remote;
 pub mod sign;
 mod sts;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use object_store::{
     aws::AmazonS3Builder,
     path::{Path as Key, PathPart},
 };
+use remote::RemoteFiles;
 use std::{
     collections::HashSet,
     ops::Range,
@@ -94,7 +96,14 @@ struct StorageInner {
 #[derive(Debug)]
 enum StorageBackend {
     Local(LocalDisk),
-    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options, sessions: sts::KeyCache },
+    S3 {
+        bucket: String,
+        store: Arc<dyn ObjectStore>,
+        options: S3Options,
+        sessions: sts::KeyCache,
+    },
+    /// Another process has them.
+    Remote(RemoteFiles),
 }
 
 impl Storage {
@@ -212,6 +221,7 @@ impl Storage {
                 let put = store.put(&key(bucket, &location)?, bytes.into()).await;
                 put.map(|_| usage::count_written(length)).map_err(self.failed("write", &location))
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("write", &location)),
         }
     }
 
@@ -232,6 +242,7 @@ impl Storage {
                 let got = got.bytes().await.inspect(|bytes| usage::count_read(bytes.len()));
                 got.map_err(self.failed("read", &location))
             }
+            StorageBackend::Remote(files) => files.get(&location).await,
         }
     }
 
@@ -257,6 +268,7 @@ impl Storage {
                 let got = got.inspect(|bytes| usage::count_read(bytes.len()));
                 got.map_err(self.failed("read", &location))
             }
+            StorageBackend::Remote(files) => files.get_range(&location, range).await,
         }
     }
 
@@ -299,6 +311,7 @@ impl Storage {
                 let head = store.head(&key(bucket, &location)?).await;
                 head.map(|object| object.size).map_err(self.failed("look at", &location))
             }
+            StorageBackend::Remote(files) => files.size(&location).await,
         }
     }
 
@@ -331,6 +344,7 @@ impl Storage {
                     deleted => deleted,
                 }
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("delete", &location)),
         }
     }
 
@@ -359,6 +373,7 @@ impl Storage {
                 files.sort();
                 Ok(files)
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("list", &folder)),
         }
     }
 
@@ -369,9 +384,7 @@ impl Storage {
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn prepare_table(&self, location: &str) -> Result<(), CatalogError> {
         let location = self.enter(location)?;
-        if let StorageBackend::S3 { .. } = self.inner.place {
-            return Ok(());
-        }
+        let StorageBackend::Local(_) = self.inner.place else { return Ok(()) };
         let make = |disk: &LocalDisk, path: &Path| {
             disk.make_folders(&[&path.join("data"), &path.join("metadata")])
         };
@@ -384,9 +397,8 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn check_links(&self, files: Vec<Location>) -> Result<(), CatalogError> {
-        if let StorageBackend::S3 { .. } = self.inner.place {
-            return Ok(());
-        }
+        // Where another process has the files, it looks whenever it reads one.
+        let StorageBackend::Local(_) = self.inner.place else { return Ok(()) };
         let check = move |disk: &LocalDisk, _: &Path| {
             let mut folders = HashSet::new();
             for file in files {
@@ -423,6 +435,7 @@ impl Storage {
             StorageBackend::S3 { bucket, store, .. } => {
                 (format!("s3://{bucket}"), Arc::clone(store))
             }
+            StorageBackend::Remote(files) => (files.base(), Arc::new(files.clone())),
         };
         (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
     }
@@ -436,6 +449,7 @@ impl Storage {
         match &self.inner.place {
             StorageBackend::Local(_) => Ok(files::object_path(&local_path(location.as_str()))),
             StorageBackend::S3 { bucket, .. } => key(bucket, location.as_str()),
+            StorageBackend::Remote(files) => files.object_path(location.as_str()),
         }
     }
 }

@@ -6,9 +6,9 @@ use crate::{
     deletes::{self, DeletedByFile},
     field_ids::FieldIdMapper,
     file_failure::{of_read_footer, of_scan, unreadable},
-    log_tail::LogTail,
+    log_tail::{LogTail, TailRequests, TailSource},
     plan::{SnapshotScan, scalar},
-    view::{ServiceTableView, TableView},
+    view::{ServiceTableView, TableView, TailPlace},
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -62,6 +62,8 @@ const FOOTERS_AT_ONCE: usize = 8;
 pub struct ViewTable {
     snapshot: Option<SnapshotScan>,
     tail: Option<(ServiceTableView, Vec<RecordRef>)>,
+    /// Whom the rows of the log are asked for, as those of which table; none where this process reads them.
+    asked: Option<(TailRequests, TailPlace)>,
     schema: SchemaRef,
     aliases: Arc<FieldAliases>,
     storage: Storage,
@@ -83,31 +85,7 @@ impl ViewTable {
         manifests: ManifestCache,
         counts: Arc<FileCounts>,
     ) -> Result<Self, DataFusionError> {
-        let columns = view.metadata.as_ref().map(|metadata| {
-            let of_snapshot = view
-                .snapshot_id
-                .filter(|_| view.has_past_columns)
-                .and_then(|id| metadata.snapshot_by_id(id))
-                // Without an id the snapshot was written before there were several schemas.
-                .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
-            match (of_snapshot, &ours) {
-                (Some(columns), _) => Ok(Arc::clone(columns)),
-                // A table that an earlier version made has the later columns all the same: rows of
-                // the log may have values there, and the table gets them with these.
-                (None, Some(ours)) => ours.fit.extended(metadata),
-                (None, None) => Ok(Arc::clone(metadata.current_schema())),
-            }
-        });
-        let columns = columns.transpose().map_err(external)?;
-        let arrow = match (&columns, &ours) {
-            (Some(columns), _) => {
-                iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?
-            }
-            (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
-            (None, None) => Schema::empty(),
-        };
-        let types = columns.as_ref().map(|columns| columns.as_struct().fields());
-        let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+        let (columns, schema) = columns_of(view, ours.as_ref())?;
         let aliases = view.metadata.as_deref().map(FieldAliases::of).transpose();
         let aliases = aliases.map_err(|cause| exec_datafusion_err!("{cause}"))?.unwrap_or_default();
         let snapshot = match (&view.metadata, view.snapshot_id, columns) {
@@ -122,7 +100,18 @@ impl ViewTable {
         let tail = ours.filter(|_| !view.tail.is_empty());
         let tail = tail.map(|ours| (ours, view.tail.clone()));
         let (aliases, until) = (Arc::new(aliases), Deadline::NONE);
-        Ok(Self { snapshot, tail, schema, aliases, storage, manifests, counts, until })
+        let asked = None;
+        Ok(Self { snapshot, tail, asked, schema, aliases, storage, manifests, counts, until })
+    }
+
+    /// The table with the rows of the log from `source`, where it is called `place`.
+    #[must_use]
+    pub fn with_tail_from(self, source: &TailSource, place: TailPlace) -> Self {
+        let asked = match source {
+            TailSource::Files => None,
+            TailSource::Asked(requests) => Some((requests.clone(), place)),
+        };
+        Self { asked, ..self }
     }
 
     /// The table of a query that ends then.
@@ -239,7 +228,8 @@ impl ViewTable {
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let schema = project_schema(&self.schema, projection)?;
         let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
-            Arc::new(LogTail::new(ours, part.to_vec(), Arc::clone(&schema)))
+            let asked = self.asked.clone();
+            Arc::new(LogTail::new(ours, asked, part.to_vec(), Arc::clone(&schema)))
                 as Arc<dyn PartitionStream>
         });
         let scan = StreamingTableExec::try_new(
@@ -292,6 +282,40 @@ impl TableProvider for ViewTable {
             _ => UnionExec::try_new(parts),
         }
     }
+}
+
+/// The columns of a table as `view` has it: those of Iceberg, where it has any yet, and as queries see them.
+///
+/// # Errors
+/// Its schema has a type that Arrow has not.
+pub(crate) fn columns_of(
+    view: &TableView,
+    ours: Option<&ServiceTableView>,
+) -> Result<(Option<iceberg::spec::SchemaRef>, SchemaRef), DataFusionError> {
+    let columns = view.metadata.as_ref().map(|metadata| {
+        let of_snapshot = view
+            .snapshot_id
+            .filter(|_| view.has_past_columns)
+            .and_then(|id| metadata.snapshot_by_id(id))
+            // Without an id the snapshot was written before there were several schemas.
+            .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
+        match (of_snapshot, ours) {
+            (Some(columns), _) => Ok(Arc::clone(columns)),
+            // A table that an earlier version made has the later columns all the same: rows of
+            // the log may have values there, and the table gets them with these.
+            (None, Some(ours)) => ours.fit.extended(metadata),
+            (None, None) => Ok(Arc::clone(metadata.current_schema())),
+        }
+    });
+    let columns = columns.transpose().map_err(external)?;
+    let arrow = match (&columns, ours) {
+        (Some(columns), _) => iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?,
+        (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
+        (None, None) => Schema::empty(),
+    };
+    let types = columns.as_ref().map(|columns| columns.as_struct().fields());
+    let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+    Ok((columns, schema))
 }
 
 fn external(cause: iceberg::Error) -> DataFusionError {

@@ -149,6 +149,16 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("sql.concurrent_max", "16", "concurrent queries, 1 to 256"),
     ("sql.concurrent_per_namespace", "8", "concurrent queries of one namespace"),
     ("sql.concurrent_per_token", "8", "concurrent queries of one token"),
+    (
+        "sql.workers",
+        "on",
+        "whether queries run in processes of their own, without files and network: on, off",
+    ),
+    (
+        "sql.spill_bytes_max",
+        "0B",
+        "most disk in <data_dir>/spill of one query that needs more memory than there is, with sql.workers on; 0B: none, it fails",
+    ),
     ("http.connections_max", "1024", "concurrent connections"),
     (
         "auth",

@@ -74,7 +74,7 @@ const MAY_USE: MayUse = &[
             "metrics",
         ],
     ),
-    ("cli", &["config", "server", "http", "engine", "event", "wal", "clock", "ids"]),
+    ("cli", &["config", "server", "http", "sql", "engine", "event", "wal", "clock", "ids"]),
 ];
 
 /// The same for the modules of the catalog.
@@ -209,10 +209,12 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
     ("sqlx", &["metastore", "error"]),
 ];
 
-/// What `engine` may name where stores are: values that it is sent, and readers of files. So it could
+/// What `engine` may name where stores are: values that it is sent, and readers of files. So it can
 /// run in a process that has neither the log nor the metastore.
-const ENGINE_SEES: &[(&str, &[&str])] =
-    &[("icecore_catalog::", &["audit", "scan", "storage"]), ("wal::", &["RecordRef"])];
+const ENGINE_SEES: &[(&str, &[&str])] = &[
+    ("icecore_catalog::", &["ancestors", "audit", "scan", "storage"]),
+    ("wal::", &["LogPosition", "RecordRef"]),
+];
 
 /// The folders whose files these checks read, and how they are called in a message.
 const SOURCES: &[&str] = &[

@@ -273,7 +273,7 @@ pub(super) fn has_deletes(manifest: &ManifestFile) -> bool {
     manifest.content == ManifestContentType::Deletes
 }
 
-async fn stored(storage: &Storage, location: &str) -> Result<Bytes, ScanError> {
+pub(super) async fn stored(storage: &Storage, location: &str) -> Result<Bytes, ScanError> {
     storage.get(location).await.map_err(|cause| match storage::is_missing(&cause) {
         true => {
             ScanError::Damaged { location: location.to_owned(), reason: "is not there".to_owned() }
@@ -282,7 +282,7 @@ async fn stored(storage: &Storage, location: &str) -> Result<Bytes, ScanError> {
     })
 }
 
-fn damaged(location: &str) -> impl FnOnce(iceberg::Error) -> ScanError {
+pub(super) fn damaged(location: &str) -> impl FnOnce(iceberg::Error) -> ScanError {
     move |cause| {
         let reason = format!("is damaged ({})", cause.message());
         ScanError::Damaged { location: location.to_owned(), reason }

@@ -51,7 +51,7 @@ pub(super) fn object_path(file: &Path) -> Key {
     Key::from(file.to_string_lossy().into_owned())
 }
 
-fn file_of(path: &Key) -> PathBuf {
+pub(super) fn file_of(path: &Key) -> PathBuf {
     let decoded = percent_decode_str(path.as_ref()).decode_utf8_lossy();
     PathBuf::from(format!("/{decoded}"))
 }

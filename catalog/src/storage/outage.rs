@@ -65,7 +65,7 @@ impl Storage {
             StorageBackend::Local(_) => {
                 self.on_disk("look at", self.root().to_owned(), |_, _| Ok(())).await
             }
-            StorageBackend::S3 { .. } => Ok(()),
+            StorageBackend::S3 { .. } | StorageBackend::Remote(_) => Ok(()),
         }
     }
 
@@ -123,7 +123,9 @@ impl Storage {
         let inner = Arc::clone(&self.inner);
         let done = tokio::task::spawn_blocking(usage::carried(move || match &inner.place {
             StorageBackend::Local(disk) => work(disk),
-            StorageBackend::S3 { .. } => Err(io::Error::other("not a local place")),
+            StorageBackend::S3 { .. } | StorageBackend::Remote(_) => {
+                Err(io::Error::other("not a local place"))
+            }
         }));
         // A thread that ends without an answer panicked or met the end of the process.
         let answer = done.await.unwrap_or_else(|ended| Err(io::Error::other(ended)));
