@@ -35,6 +35,7 @@ pub mod guard;
 pub mod labels;
 pub mod lengths;
 pub mod log_tail;
+pub mod lookups;
 pub mod multisets;
 pub mod names;
 pub mod nulls;
