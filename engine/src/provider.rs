@@ -178,7 +178,7 @@ impl ViewTable {
         filters: &[Expr],
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let planned = snapshot.plan(&self.manifests, &self.storage, filters, self.until).await?;
-        let (base, store) = self.storage.object_store();
+        let (base, store) = self.storage.query_store();
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let bytes_first = self.end_bytes();
         let footers = FooterSource { store: store.as_ref(), cache: &cache, bytes_first };

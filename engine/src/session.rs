@@ -235,7 +235,7 @@ fn runtime(memory_bytes_max: usize, storage: &Storage) -> Result<RuntimeEnv, Dat
         )
         .with_metadata_cache_limit(FOOTER_BYTES_MAX)
         .build()?;
-    let (base, store) = storage.object_store();
+    let (base, store) = storage.query_store();
     runtime.register_object_store(&base, store);
     Ok(runtime)
 }
