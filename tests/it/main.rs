@@ -35,6 +35,7 @@ mod hostile_sql;
 mod jobs;
 mod layout;
 mod loads;
+mod lookups;
 mod lost_ids;
 mod maintenance_model;
 mod many_partitions;
