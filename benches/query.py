@@ -178,7 +178,7 @@ def send(bench: Bench, events: int, commits: int) -> int:
     start, sent, made = datetime.now(timezone.utc), 0, 0
     step = -(-events // commits)
     while made < events:
-        size = min(PART, step, events - made)
+        size = min(PART, step - made % step, events - made)
         # Another seed is other ids. All have the same days.
         lines, truth = generate(size, start, seed=11 + made)
         lines = [OWNER.sub(f'"ns":"{NAMESPACE}"', line, count=1) for line in lines]

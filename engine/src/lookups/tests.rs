@@ -69,6 +69,7 @@ fn file(ids: &[Option<&str>], field_id: &str, with_filters: bool) -> Vec<u8> {
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(2))
         .set_bloom_filter_enabled(with_filters)
+        .set_bloom_filter_fpp(1e-6)
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).unwrap();
     writer.write(&rows).unwrap();
