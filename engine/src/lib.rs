@@ -51,6 +51,7 @@ pub mod pushdown;
 pub mod references;
 pub mod replacement;
 pub mod rewrite;
+pub mod row_counts;
 pub mod same_names;
 pub mod same_type;
 pub mod session;

@@ -9,6 +9,7 @@ use crate::{
     log_tail::LogTail,
     lookups::{BloomFilters, FooterSource, Lookup},
     plan::{QueryFiles, SnapshotScan, scalar},
+    row_counts,
     view::{ServiceTableView, TableView},
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -339,7 +340,12 @@ impl TableProvider for ViewTable {
         }
         if let Some((ours, records)) = &self.tail {
             let partitions = state.config().target_partitions();
-            parts.push(self.scan_tail(ours, records, projection, partitions)?);
+            parts.push(match projection.is_some_and(Vec::is_empty) {
+                true => {
+                    row_counts::of_records(&project_schema(&self.schema, projection)?, records)?
+                }
+                false => self.scan_tail(ours, records, projection, partitions)?,
+            });
         }
         match parts.len() {
             0 => Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?))),

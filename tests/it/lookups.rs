@@ -43,6 +43,25 @@ async fn find_all(server: &TestServer, files: f64) {
     assert_eq!(rows, json!([["e-56"], ["e-58"]]));
 }
 
+/// The rows of the commits and of the log, counted and given without a column.
+async fn count_all(server: &TestServer) {
+    for (sql, expected) in [
+        ("SELECT count(*) FROM events", json!([[210]])),
+        ("SELECT count(*), count(1) FROM events", json!([[210, 210]])),
+        ("SELECT sum(1) FROM events", json!([[210]])),
+        ("SELECT count(*) FROM events a CROSS JOIN events b", json!([[44_100]])),
+        ("SELECT count(*) FROM (SELECT 1 FROM events LIMIT 205)", json!([[205]])),
+        ("SELECT count(*) FROM events WHERE id LIKE 'e-20_'", json!([[10]])),
+        ("SELECT count(*) FROM events WHERE false", json!([[0]])),
+    ] {
+        assert_eq!(server.rows(NAMESPACE, sql).await, expected, "{sql}");
+    }
+    // Records and manifests say how many rows there are, so nothing is read for that.
+    let explain = "EXPLAIN SELECT count(*) FROM events";
+    let plan = server.rows(NAMESPACE, explain).await.to_string();
+    assert!(plan.contains("PlaceholderRowExec") && !plan.contains("DataSourceExec"), "{plan}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_found_by_its_id_in_few_of_the_files_before_and_after_compaction() {
     let settings = [("compaction.enabled", "off")];
@@ -56,6 +75,7 @@ async fn an_event_is_found_by_its_id_in_few_of_the_files_before_and_after_compac
     assert_eq!(rows.as_array().unwrap().len(), 210);
     assert!(8.0 <= files, "{files} files");
     find_all(&server, files).await;
+    count_all(&server).await;
 
     let path = format!("/admin/jobs/compact?namespace={NAMESPACE}");
     let done = server.post(&path, "application/json", "").await;
