@@ -3,17 +3,28 @@ use arrow::{
     array::{ArrayRef, RecordBatch, StringArray},
     datatypes::{DataType, Field},
 };
+use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::{
     execution::cache::DefaultFilesMetadataCache,
     logical_expr::{col, lit},
-    object_store::{ObjectStoreExt, memory::InMemory},
+    object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectStoreExt,
+        PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
+        memory::InMemory,
+    },
 };
+use futures::stream::BoxStream;
 use iceberg::spec::NestedField;
 use parquet::{
     arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY},
     file::properties::WriterProperties,
 };
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 fn columns() -> Schema {
     let kinds = [("id", PrimitiveType::String), ("n", PrimitiveType::Long)];
@@ -68,8 +79,8 @@ fn file(ids: &[Option<&str>], field_id: &str, with_filters: bool) -> Vec<u8> {
     let rows = RecordBatch::try_new(Arc::clone(&schema), vec![array]).unwrap();
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(2))
-        .set_bloom_filter_enabled(with_filters)
         .set_bloom_filter_fpp(1e-6)
+        .set_bloom_filter_enabled(with_filters)
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).unwrap();
     writer.write(&rows).unwrap();
@@ -119,4 +130,89 @@ async fn a_file_that_does_not_read_is_left_to_its_reader() {
     let cache: Arc<dyn FileMetadataCache> = Arc::new(DefaultFilesMetadataCache::new(1 << 20));
     let source = FooterSource { store: &store, cache: &cache, bytes_first: 64 };
     assert!(kept.may_have(source, &meta, &one_of(&["absent"])).await);
+}
+
+/// Counts how often it is read.
+#[derive(Debug, Default)]
+struct CountedStore {
+    files: InMemory,
+    requests: AtomicUsize,
+}
+
+impl fmt::Display for CountedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountedStore")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for CountedStore {
+    async fn get_opts(&self, path: &Key, options: GetOptions) -> StoreResult<GetResult> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.files.get_opts(path, options).await
+    }
+
+    async fn get_ranges(&self, path: &Key, ranges: &[Range<u64>]) -> StoreResult<Vec<Bytes>> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.files.get_ranges(path, ranges).await
+    }
+
+    async fn put_opts(
+        &self,
+        path: &Key,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> StoreResult<PutResult> {
+        self.files.put_opts(path, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Key,
+        options: PutMultipartOptions,
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.files.put_multipart_opts(path, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, StoreResult<Key>>,
+    ) -> BoxStream<'static, StoreResult<Key>> {
+        self.files.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.files.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Key>) -> StoreResult<ListResult> {
+        self.files.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Key, to: &Key, options: CopyOptions) -> StoreResult<()> {
+        self.files.copy_opts(from, to, options).await
+    }
+}
+
+/// Requests of a first look-up in a file, and of another one after it.
+async fn requests(bytes_first: usize) -> (usize, usize) {
+    let (store, kept) = (CountedStore::default(), BloomFilters::default());
+    let location = Key::from("t/data/x.parquet");
+    let bytes = file(&[Some("a"), None, Some("b")], "1", true);
+    store.files.put(&location, bytes.into()).await.unwrap();
+    let meta = store.files.head(&location).await.unwrap();
+    let cache: Arc<dyn FileMetadataCache> = Arc::new(DefaultFilesMetadataCache::new(1 << 20));
+    let source = FooterSource { store: &store, cache: &cache, bytes_first };
+    assert!(kept.may_have(source, &meta, &one_of(&["b"])).await);
+    let first = store.requests.load(Ordering::Relaxed);
+    assert!(!kept.may_have(source, &meta, &one_of(&["c"])).await);
+    (first, store.requests.load(Ordering::Relaxed) - first)
+}
+
+#[tokio::test]
+async fn a_cold_file_takes_a_request_for_its_end_and_one_for_its_filters() {
+    assert_eq!(requests(256 << 10).await, (2, 0));
+    // Length, footer and page index apart.
+    let (first, again) = requests(8).await;
+    assert!(3 < first && again == 0, "{first} {again}");
 }
