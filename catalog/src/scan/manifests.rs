@@ -105,7 +105,8 @@ impl PlannedFile {
             let bounds = [&column.lower, &column.upper].into_iter().flatten();
             size_of::<ColumnBounds>() + bounds.map(bytes_of_bound).sum::<usize>()
         });
-        let splits = self.split_offsets.as_ref().map_or(0, |offsets| size_of_val(offsets.as_slice()));
+        let splits =
+            self.split_offsets.as_ref().map_or(0, |offsets| size_of_val(offsets.as_slice()));
         let partition = size_of_val(self.partition.fields());
         size_of::<Self>() + self.location.len() + splits + partition + columns.sum::<usize>()
     }
