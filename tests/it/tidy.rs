@@ -98,8 +98,9 @@ const CATALOG_MAY_USE: MayUse = &[
     ("row_sum", &[]),
     ("commit", &["ancestors", "error", "metadata_file"]),
     ("columns", &["commit", "error"]),
+    ("byte_cache", &[]),
     // state: files, and rows of a database
-    ("storage", &["error", "location"]),
+    ("storage", &["byte_cache", "error", "location"]),
     (
         "metastore",
         &[
@@ -115,7 +116,18 @@ const CATALOG_MAY_USE: MayUse = &[
         ],
     ),
     // work: one commit, one scan, one move; then the tables and views of a catalog
-    ("scan", &["ancestors", "error", "location", "manifest_file", "metadata_file", "storage"]),
+    (
+        "scan",
+        &[
+            "ancestors",
+            "byte_cache",
+            "error",
+            "location",
+            "manifest_file",
+            "metadata_file",
+            "storage",
+        ],
+    ),
     (
         "snapshot",
         &[
@@ -207,8 +219,10 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
 
 /// What `engine` may name where stores are: values that it is sent, and readers of files. So it could
 /// run in a process that has neither the log nor the metastore.
-const ENGINE_SEES: &[(&str, &[&str])] =
-    &[("icecore_catalog::", &["audit", "scan", "storage"]), ("wal::", &["RecordRef"])];
+const ENGINE_SEES: &[(&str, &[&str])] = &[
+    ("icecore_catalog::", &["audit", "byte_cache", "scan", "storage"]),
+    ("wal::", &["RecordRef"]),
+];
 
 /// The folders whose files these checks read, and how they are called in a message.
 const SOURCES: &[&str] = &[
