@@ -11,6 +11,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+/// About what an entry takes beside its key and value. So there is an end to small ones, too.
+const ENTRY_BYTES: usize = 192;
+
 /// Kept values by key. Values should be cheap to clone.
 pub struct ByteCache<K, V> {
     kept: Mutex<KeptValues<K, V>>,
@@ -65,6 +68,7 @@ impl<K: Clone + Eq + Hash, V: Clone> ByteCache<K, V> {
 
     /// Keeps a value that takes about so many bytes with its key; one that alone has too many is not kept.
     pub fn insert(&self, key: K, value: V, bytes: usize) {
+        let bytes = bytes.saturating_add(ENTRY_BYTES);
         let mut guard = self.lock();
         let kept = &mut *guard;
         kept.remove(&key);
@@ -106,33 +110,47 @@ impl<K: Eq + Hash, V> KeptValues<K, V> {
 mod tests {
     use super::*;
 
+    /// What is said of a value so that its entry takes this many times what an empty one does.
+    fn times(count: usize) -> usize {
+        (count - 1) * ENTRY_BYTES
+    }
+
     #[test]
     fn what_nobody_asked_for_the_longest_goes_first() {
-        let cache: ByteCache<String, u8> = ByteCache::new(10);
+        let cache: ByteCache<String, u8> = ByteCache::new(10 * ENTRY_BYTES);
         for (key, value) in [("a", 1), ("b", 2), ("c", 3)] {
-            cache.insert(key.to_owned(), value, 3);
+            cache.insert(key.to_owned(), value, times(3));
         }
         assert_eq!(cache.get("a"), Some(1));
-        cache.insert("d".to_owned(), 4, 3);
+        cache.insert("d".to_owned(), 4, times(3));
         let kept = ["a", "b", "c", "d"].map(|key| cache.get(key));
         assert_eq!(kept, [Some(1), None, Some(3), Some(4)]);
-        assert_eq!(cache.bytes(), 9);
+        assert_eq!(cache.bytes(), 9 * ENTRY_BYTES);
         // More than one has to go.
-        cache.insert("e".to_owned(), 5, 7);
+        cache.insert("e".to_owned(), 5, times(7));
         assert_eq!(["a", "c", "d", "e"].map(|key| cache.get(key)), [None, None, Some(4), Some(5)]);
-        assert_eq!(cache.bytes(), 10);
+        assert_eq!(cache.bytes(), 10 * ENTRY_BYTES);
     }
 
     #[test]
     fn a_value_takes_the_place_of_the_last_of_its_key() {
-        let cache: ByteCache<u8, u8> = ByteCache::new(10);
-        cache.insert(1, 1, 10);
-        cache.insert(1, 2, 4);
-        assert_eq!((cache.get(&1), cache.bytes()), (Some(2), 4));
+        let cache: ByteCache<u8, u8> = ByteCache::new(10 * ENTRY_BYTES);
+        cache.insert(1, 1, times(10));
+        cache.insert(1, 2, times(4));
+        assert_eq!((cache.get(&1), cache.bytes()), (Some(2), 4 * ENTRY_BYTES));
         // What alone is too much takes nothing from the others, and is not kept.
-        cache.insert(2, 3, 11);
+        cache.insert(2, 3, times(11));
         assert_eq!((cache.get(&1), cache.get(&2)), (Some(2), None));
-        cache.insert(1, 4, 11);
+        cache.insert(1, 4, times(11));
         assert_eq!((cache.get(&1), cache.bytes()), (None, 0));
+    }
+
+    #[test]
+    fn there_is_an_end_to_values_that_take_nothing() {
+        let cache: ByteCache<u8, u8> = ByteCache::new(3 * ENTRY_BYTES);
+        for key in 0..100_u8 {
+            cache.insert(key, key, 0);
+        }
+        assert_eq!((0..100_u8).filter(|key| cache.get(key).is_some()).count(), 3);
     }
 }

@@ -25,8 +25,6 @@ use std::{ops::Range, sync::Arc};
 const KEPT_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of the bloom filters of one column of a file that are read for a look-up.
 const COLUMN_BYTES_MAX: u64 = 16 << 20;
-/// About what an entry takes beside its filters.
-const ENTRY_BYTES: usize = 256;
 /// Bytes of a block of a bloom filter, by the Parquet format.
 const BLOCK_BYTES: usize = 32;
 /// Most values that are looked up at once: with more, some file mostly has one.
@@ -167,9 +165,9 @@ fn ranges_of(footer: &ParquetMetaData, field_id: i32) -> Option<Vec<Range<u64>>>
 /// The bloom filters of a column of a file; none where it has not all of them.
 type ColumnFilters = Option<Arc<Vec<Sbbf>>>;
 
-/// Bloom filters that were read already, by file and column. Cheap to clone.
+/// Bloom filters that were read already, by file, its size and column. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct BloomFilters(Arc<ByteCache<(Key, i32), ColumnFilters>>);
+pub struct BloomFilters(Arc<ByteCache<(Key, u64, i32), ColumnFilters>>);
 
 impl Default for BloomFilters {
     fn default() -> Self {
@@ -194,20 +192,35 @@ impl BloomFilters {
         true
     }
 
+    /// Whether a file has bloom filters of one of the columns of `lookups` at least.
+    pub async fn are_in(
+        &self,
+        source: FooterSource<'_>,
+        file: &ObjectMeta,
+        lookups: &[Lookup],
+    ) -> bool {
+        for lookup in lookups {
+            if self.of_column(source, file, lookup.field_id).await.is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
     async fn of_column(
         &self,
         source: FooterSource<'_>,
         file: &ObjectMeta,
         field_id: i32,
     ) -> ColumnFilters {
-        let key = (file.location.clone(), field_id);
+        let key = (file.location.clone(), file.size, field_id);
         if let Some(kept) = self.0.get(&key) {
             return kept;
         }
         // A file that does not read is left to its reader, who says what is wrong with it.
         let filters = source.bloom_filters(file, field_id).await.ok()?.map(Arc::new);
         let blocks = filters.iter().flat_map(|all| all.iter()).map(Sbbf::num_blocks);
-        let bytes = ENTRY_BYTES + key.0.as_ref().len() + BLOCK_BYTES * blocks.sum::<usize>();
+        let bytes = key.0.as_ref().len() + BLOCK_BYTES * blocks.sum::<usize>();
         self.0.insert(key, filters.clone(), bytes);
         filters
     }

@@ -59,6 +59,10 @@ const FILE_STATISTICS_MAX: usize = 1_024;
 /// Footers that are read at a time while a query is planned.
 const FOOTERS_AT_ONCE: usize = 8;
 
+/// Files that tell whether the others are asked for bloom filters: most columns have none, and a query
+/// that needs a few rows of them should not wait for the footers of all files.
+const SAMPLED_FILES: usize = 8;
+
 /// Bytes of a file's end that are read at first: footer and page index of most files of ours.
 const END_BYTES_LOCAL: usize = 32 << 10;
 /// The same in a bucket, where a second request takes longer than more bytes.
@@ -241,16 +245,31 @@ impl ViewTable {
         if lookups.is_empty() || files.len() < 2 {
             return Ok(files);
         }
+        let sample = files.iter().step_by(files.len().div_ceil(SAMPLED_FILES));
+        let sampled = sample.map(|file| async move {
+            let meta = self.meta_in_time(file)?;
+            Ok::<_, DataFusionError>(self.bloom_filters.are_in(footers, &meta, lookups).await)
+        });
+        let sampled: Vec<_> = sampled.collect();
+        let sampled = stream::iter(sampled).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>();
+        if !sampled.await?.contains(&true) {
+            return Ok(files);
+        }
         let asked = files.into_iter().map(|file| async move {
-            let over = |cause| DataFusionError::External(Box::new(of_scan(&cause)));
-            self.until.check().map_err(over)?;
-            let meta = self.partitioned(&file)?.object_meta;
+            let meta = self.meta_in_time(&file)?;
             let may_have = self.bloom_filters.may_have(footers, &meta, lookups).await;
             Ok::<_, DataFusionError>(may_have.then_some(file))
         });
         let asked: Vec<_> = asked.collect();
         let asked = stream::iter(asked).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
         Ok(asked.into_iter().flatten().collect())
+    }
+
+    /// What the store calls a file, if there is time left to ask it.
+    fn meta_in_time(&self, file: &PlannedFile) -> Result<ObjectMeta, DataFusionError> {
+        let over = |cause| DataFusionError::External(Box::new(of_scan(&cause)));
+        self.until.check().map_err(over)?;
+        Ok(self.partitioned(file)?.object_meta)
     }
 
     fn end_bytes(&self) -> usize {

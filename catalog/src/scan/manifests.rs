@@ -204,7 +204,7 @@ impl ManifestCache {
             manifest.added_files_count != Some(0) || manifest.existing_files_count != Some(0)
         };
         let list = Arc::new(list.consume_entries().into_iter().filter(live).collect::<Vec<_>>());
-        let bytes = list.iter().map(bytes_of_manifest).sum();
+        let bytes = location.len() + list.iter().map(bytes_of_manifest).sum::<usize>();
         self.lists.insert(location.to_owned(), Arc::clone(&list), bytes);
         Ok(list)
     }

@@ -29,9 +29,7 @@ use tokio::time::Instant;
 const KEPT_BYTES_MAX: usize = 64 << 20;
 /// Longest range that is kept: footers, bloom filters, pages of a look-up.
 const RANGE_BYTES_MAX: usize = 1 << 20;
-/// About what a range takes beside its bytes and its path.
-const ENTRY_BYTES: usize = 192;
-/// How long a range is kept.
+/// How long a range is handed out; after that it is read anew, and its place is for others.
 const KEPT_TIME: Duration = Duration::from_secs(300);
 
 /// How often ranges were there, and how much there is.
@@ -74,7 +72,7 @@ impl RangeCache {
         if RANGE_BYTES_MAX < bytes.len() {
             return;
         }
-        let memory = ENTRY_BYTES + bytes.len() + path.as_ref().len();
+        let memory = bytes.len() + path.as_ref().len();
         // It may be part of more bytes, which would be kept with it.
         let bytes = Bytes::copy_from_slice(bytes);
         self.kept.insert((path.clone(), range.clone()), (bytes, Instant::now()), memory);

@@ -119,6 +119,24 @@ async fn a_file_is_left_out_by_the_bloom_filters_of_all_its_row_groups() {
 }
 
 #[tokio::test]
+async fn a_file_tells_whether_it_has_bloom_filters_of_a_column() {
+    let with = file(&[Some("a"), None, Some("b")], "1", true);
+    let (without, of_another) = (file(&[Some("a")], "1", false), file(&[Some("a")], "7", true));
+    for (bytes, expected) in [(with, true), (without, false), (of_another, false)] {
+        let (store, kept) = (InMemory::new(), BloomFilters::default());
+        let location = Key::from("t/data/x.parquet");
+        store.put(&location, bytes.into()).await.unwrap();
+        let meta = store.head(&location).await.unwrap();
+        let cache: Arc<dyn FileMetadataCache> = Arc::new(DefaultFilesMetadataCache::new(1 << 20));
+        let source = FooterSource { store: &store, cache: &cache, bytes_first: 64 };
+        assert_eq!(kept.are_in(source, &meta, &one_of(&["absent"])).await, expected);
+        let unknown = Lookup { field_id: 2, values: Vec::new() };
+        assert!(!kept.are_in(source, &meta, &[unknown]).await);
+        assert!(!kept.are_in(source, &meta, &[]).await);
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_does_not_read_is_left_to_its_reader() {
     let mut bytes = file(&[Some("a")], "1", true);
     let end = bytes.len();
