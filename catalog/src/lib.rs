@@ -9,6 +9,7 @@ pub mod audit;
 mod avro;
 mod background;
 pub mod body;
+pub mod byte_cache;
 pub mod catalog;
 pub mod clock;
 mod columns;

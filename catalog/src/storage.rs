@@ -13,6 +13,7 @@ pub(crate) mod listing;
 mod local;
 mod outage;
 pub mod probe;
+pub mod range_cache;
 pub mod remote;
 pub mod sign;
 mod sts;
@@ -84,6 +85,7 @@ struct StorageInner {
     root: Location,
     place: StorageBackend,
     calls: AtomicU64,
+    ranges: Arc<range_cache::RangeCache>,
     /// Why it cannot be used, as the last call found.
     outage: Mutex<Option<String>>,
     /// Whether a call failed since the probe was asked for, and the warehouse may be why.
@@ -140,6 +142,7 @@ impl Storage {
                 root,
                 place,
                 calls: AtomicU64::new(0),
+                ranges: Arc::default(),
                 outage: Mutex::default(),
                 is_suspect: AtomicBool::new(false),
                 #[cfg(test)]

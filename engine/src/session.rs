@@ -15,6 +15,7 @@ use crate::{
     draws,
     error::SqlError,
     functions,
+    lookups::BloomFilters,
     log_tail::TailSource,
     memory::GrantedMemory,
     metadata_tables::{MetadataProvider, MetadataTable},
@@ -64,6 +65,8 @@ pub const CATALOG: &str = "icecore";
 
 /// Parts that one scan or aggregation runs in at the same time.
 const TARGET_PARTITIONS: usize = 2;
+/// Most bytes of footers and page indexes that are kept; those not used the longest go first.
+const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
 
@@ -108,6 +111,7 @@ pub struct QuerySessions {
     growth: Arc<FunctionMemory>,
     storage: Storage,
     manifests: ManifestCache,
+    bloom_filters: BloomFilters,
     tables: ServiceTables,
 }
 
@@ -156,8 +160,8 @@ impl QuerySessions {
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         base.register_expr_planner(Arc::new(ComparisonTypes)).expect(fits);
         let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool));
-        let manifests = ManifestCache::default();
-        Self { base: Arc::new(base), growth, storage, manifests, tables }
+        let (manifests, bloom_filters) = (ManifestCache::default(), BloomFilters::default());
+        Self { base: Arc::new(base), growth, storage, manifests, bloom_filters, tables }
     }
 
     /// The warehouse.
@@ -173,7 +177,8 @@ impl QuerySessions {
     ) -> Result<ViewTable, DataFusionError> {
         let ours = ServiceTableView::of(table, &self.tables);
         let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
-        ViewTable::new(table, ours, storage, manifests, Arc::clone(counts))
+        let table = ViewTable::new(table, ours, storage, manifests, Arc::clone(counts))?;
+        Ok(table.with_bloom_filters(self.bloom_filters.clone()))
     }
 
     /// The names of all columns that `view` has, with those of fields of structs.
@@ -354,9 +359,12 @@ fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, 
             .with_max_temp_directory_size(bytes_max),
         None => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
     };
-    let runtime =
-        RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build()?;
-    let (base, store) = storage.object_store();
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(pool)
+        .with_disk_manager_builder(disk)
+        .with_metadata_cache_limit(FOOTER_BYTES_MAX)
+        .build()?;
+    let (base, store) = storage.query_store();
     runtime.register_object_store(&base, store);
     Ok(runtime)
 }

@@ -99,6 +99,12 @@ pub struct Instruments {
     pub metastore_waiting: Gauge,
     /// Files and folders of the warehouse that were synced to a local disk.
     pub warehouse_syncs: Counter,
+    /// Ranges of files in a bucket that queries found in memory.
+    pub range_cache_hits: Counter,
+    /// Those that they had to read.
+    pub range_cache_misses: Counter,
+    /// Memory that such ranges take.
+    pub range_cache_bytes: Gauge,
     /// Queries that were started.
     pub queries: Counter,
     /// Queries that wait for a slot.
@@ -298,6 +304,11 @@ impl Instruments {
                 "warehouse_syncs",
                 "Files and folders of the warehouse synced to a local disk",
             ),
+            range_cache_hits: to
+                .add("range_cache_hits", "Ranges of files in a bucket found in memory"),
+            range_cache_misses: to
+                .add("range_cache_misses", "Ranges of files in a bucket read for queries"),
+            range_cache_bytes: to.add_bytes("range_cache", "Memory of ranges of files in a bucket"),
             queries: to.add("queries", "SQL queries started"),
             queries_waiting: to.add("queries_waiting", "SQL queries waiting for a slot"),
             queries_running: to.add("queries_running", "Running SQL queries"),

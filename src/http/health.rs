@@ -131,6 +131,10 @@ pub async fn metrics(State(app): State<AppState>) -> Response {
     metrics.metastore_transactions.inner().store(metastore.transactions(), Ordering::Relaxed);
     metrics.metastore_waiting.set(whole(metastore.waiting_commits() as u64));
     metrics.warehouse_syncs.inner().store(syncs, Ordering::Relaxed);
+    let ranges = app.catalog.storage().range_counts();
+    metrics.range_cache_hits.inner().store(ranges.hits, Ordering::Relaxed);
+    metrics.range_cache_misses.inner().store(ranges.misses, Ordering::Relaxed);
+    metrics.range_cache_bytes.set(whole(ranges.bytes));
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response()
 }
 

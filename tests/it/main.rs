@@ -37,6 +37,7 @@ mod jobs;
 mod killed_jobs;
 mod layout;
 mod loads;
+mod lookups;
 mod lost_ids;
 mod maintenance_model;
 mod many_partitions;

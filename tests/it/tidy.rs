@@ -100,8 +100,9 @@ const CATALOG_MAY_USE: MayUse = &[
     ("row_sum", &[]),
     ("commit", &["ancestors", "error", "metadata_file"]),
     ("columns", &["commit", "error"]),
+    ("byte_cache", &[]),
     // state: files, and rows of a database
-    ("storage", &["error", "location", "usage"]),
+    ("storage", &["byte_cache", "error", "location", "usage"]),
     (
         "metastore",
         &[
@@ -117,7 +118,18 @@ const CATALOG_MAY_USE: MayUse = &[
         ],
     ),
     // work: one commit, one scan, one move; then the tables and views of a catalog
-    ("scan", &["ancestors", "error", "location", "manifest_file", "metadata_file", "storage"]),
+    (
+        "scan",
+        &[
+            "ancestors",
+            "byte_cache",
+            "error",
+            "location",
+            "manifest_file",
+            "metadata_file",
+            "storage",
+        ],
+    ),
     (
         "snapshot",
         &[
@@ -212,7 +224,7 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
 /// What `engine` may name where stores are: values that it is sent, and readers of files. So it can
 /// run in a process that has neither the log nor the metastore.
 const ENGINE_SEES: &[(&str, &[&str])] = &[
-    ("icecore_catalog::", &["ancestors", "audit", "scan", "storage"]),
+    ("icecore_catalog::", &["ancestors", "audit", "byte_cache", "scan", "storage"]),
     ("wal::", &["LogPosition", "RecordRef"]),
 ];
 

@@ -163,7 +163,7 @@ impl ObjectStore for LocalFiles {
     }
 }
 
-fn read_only() -> Error {
+pub(super) fn read_only() -> Error {
     let text = "the warehouse's files are written and listed by its storage";
     Error::NotSupported { source: text.into() }
 }

@@ -309,7 +309,7 @@ impl QueryInputs {
                 Ok((Some(self.storage.size(location).await.map_err(failed)?), Bytes::new()))
             }
             FileCall::Range(range) if range.end.saturating_sub(range.start) <= RANGE_BYTES_MAX => {
-                let bytes = self.storage.get_range(location, range).await;
+                let bytes = self.storage.get_query_range(location, range).await;
                 Ok((None, bytes.map_err(failed)?))
             }
             FileCall::Range(_) => {
