@@ -209,7 +209,7 @@ async fn the_first_rows_of_every_format_come_before_the_last_are_there() {
         OutputFormat::Parquet,
     ] {
         let batches = stream::iter([Ok(batch.clone())]).chain(stream::pending()).boxed();
-        let answer = QueryAnswer { schema: batch.schema(), batches, snapshot: None };
+        let answer = QueryAnswer { schema: batch.schema(), batches, snapshot: None, basis: None };
         let mut pieces = encode(answer, format, ErrorPlace::Body, || Duration::ZERO).await.unwrap();
         let Some(AnswerPiece::Bytes(bytes)) = pieces.next().await else { unreachable!() };
         assert!(1_000 < bytes.len(), "{format:?}: {} bytes", bytes.len());
