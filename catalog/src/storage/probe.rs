@@ -1,8 +1,9 @@
 //! Whether the warehouse takes and gives files, tried with one small file.
 
-use super::Storage;
+use super::{Storage, StorageBackend, is_missing, key};
 use crate::error::CatalogError;
 use bytes::Bytes;
+use object_store::ObjectStoreExt;
 use std::{error::Error, time::Duration};
 
 /// Longest a probe waits for the store. Its client would try again for minutes.
@@ -27,14 +28,7 @@ impl Storage {
     pub async fn probe(&self, name: &str) -> Result<(), ProbeFailure> {
         let location = format!("{}/{name}", self.root());
         let mut operation = "write";
-        let tried = async {
-            self.put(&location, Bytes::from_static(CONTENT)).await?;
-            operation = "read";
-            let read = self.get(&location).await?;
-            operation = "delete";
-            self.delete(&location).await?;
-            Ok(read == CONTENT)
-        };
+        let tried = self.try_file(&location, &mut operation);
         let ended = tokio::time::timeout(PATIENCE, tried).await;
         let failed = |reason: String, is_refusal| {
             Err(ProbeFailure { reason: format!("{} {reason}", self.root()), is_refusal })
@@ -57,6 +51,36 @@ impl Storage {
                     format!("does not let this server {operation} a file within {seconds} s");
                 failed(text, false)
             }
+        }
+    }
+
+    /// Writes, reads and deletes the file, and gives whether it was read as it was written. `operation` is
+    /// the one that goes on.
+    async fn try_file(
+        &self,
+        location: &str,
+        operation: &mut &'static str,
+    ) -> Result<bool, CatalogError> {
+        let StorageBackend::S3 { bucket, store, .. } = &self.inner.place else {
+            self.put(location, Bytes::from_static(CONTENT)).await?;
+            *operation = "read";
+            let read = self.get(location).await?;
+            *operation = "delete";
+            self.delete(location).await?;
+            return Ok(read == CONTENT);
+        };
+        let location = self.enter(location)?;
+        let key = key(bucket, &location)?;
+        let put = store.put(&key, CONTENT.into()).await;
+        put.map_err(self.failed_probe("write", &location))?;
+        *operation = "read";
+        let got = store.get(&key).await.map_err(self.failed_probe("read", &location))?;
+        let read = got.bytes().await.map_err(self.failed_probe("read", &location))?;
+        *operation = "delete";
+        let deleted = store.delete(&key).await;
+        match deleted.map_err(self.failed_probe("delete", &location)) {
+            Err(cause) if !is_missing(&cause) => Err(cause),
+            _ => Ok(read == CONTENT),
         }
     }
 }

@@ -128,11 +128,14 @@ async fn a_refusal_is_told_at_once_as_the_store_said_it() {
         (501, "<Error><Code>NotImplemented</Code></Error>", "501 Not Implemented NotImplemented"),
         (501, "", "501 Not Implemented"),
     ] {
-        let house = House::new(&[(status, code)]).await;
+        let house = House::new(&[(status, code); 2]).await;
         let reason = format!("s3://bucket/prefix does not let this server delete files: {told}");
         let expected = ProbeFailure { reason, is_refusal: true };
-        assert_eq!(house.storage.probe("probe").await, Err(expected));
+        assert_eq!(house.storage.probe("probe").await, Err(expected.clone()));
         assert_eq!(house.asked().len(), 1, "waiting does not mend it");
+        // So it is told where another reason is noted.
+        house.storage.note_outage(Some("it did not answer".to_owned()));
+        assert_eq!(house.storage.probe("probe").await, Err(expected));
     }
 }
 
