@@ -15,6 +15,7 @@ mod outage;
 pub mod probe;
 pub mod range_cache;
 pub mod remote;
+mod s3;
 pub mod sign;
 mod sts;
 #[cfg(test)]
@@ -28,10 +29,10 @@ use futures::TryStreamExt;
 use local::LocalDisk;
 use object_store::{
     ObjectStore, ObjectStoreExt,
-    aws::AmazonS3Builder,
     path::{Path as Key, PathPart},
 };
 use remote::RemoteFiles;
+use s3::S3Store;
 use std::{
     collections::HashSet,
     ops::Range,
@@ -122,10 +123,11 @@ impl Storage {
         })?;
         let place = if let Some(key) = root.as_str().strip_prefix("s3://") {
             let bucket = key.split('/').next().unwrap_or(key).to_owned();
-            let store = s3_store(&bucket, s3).map_err(outage::failed("open", root.as_str()))?;
+            let store = S3Store::open(&bucket, s3);
+            let store = store.map_err(outage::failed("open", root.as_str()))?;
             StorageBackend::S3 {
                 bucket,
-                store,
+                store: Arc::new(store),
                 options: s3.clone(),
                 sessions: sts::KeyCache::default(),
             }
@@ -461,31 +463,6 @@ impl Storage {
 #[must_use]
 pub fn is_missing(cause: &CatalogError) -> bool {
     matches!(cause, CatalogError::Storage { source: object_store::Error::NotFound { .. }, .. })
-}
-
-fn s3_store(
-    bucket: &str,
-    options: &S3Options,
-) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region(options.region.as_deref().unwrap_or(REGION_DEFAULT))
-        .with_virtual_hosted_style_request(false);
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder
-            .with_endpoint(endpoint.trim_end_matches('/'))
-            .with_allow_http(endpoint.starts_with("http://"));
-    }
-    if let Some(id) = &options.access_key_id {
-        builder = builder.with_access_key_id(id);
-    }
-    if let Some(secret) = &options.secret_access_key {
-        builder = builder.with_secret_access_key(secret);
-    }
-    if let Some(token) = &options.session_token {
-        builder = builder.with_token(token);
-    }
-    Ok(Arc::new(builder.build()?))
 }
 
 fn local_path(location: &str) -> PathBuf {

@@ -43,15 +43,15 @@ impl RunRequest {
         self.levels.is_some() || self.table.is_some() || self.condition.is_some()
     }
 
-    /// Looks whether the namespace is there, and the table in it, for whoever does not wait for the run's
-    /// own answer.
+    /// Looks whether the namespace is there, and a table of the name, for whoever does not wait for the
+    /// run's own answer.
     ///
     /// # Errors
     /// `NoSuchNamespace`, `NoSuchTable`; `Metastore`.
     pub async fn check_names(&self, catalog: &Catalog) -> Result<(), CatalogError> {
-        match self.levels {
-            None => Ok(()),
-            Some(_) => tables_of(catalog, self).await.map(drop),
+        match (&self.levels, &self.table) {
+            (None, None) => Ok(()),
+            _ => tables_of(catalog, self).await.map(drop),
         }
     }
 }

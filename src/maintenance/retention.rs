@@ -269,6 +269,11 @@ impl TableRetention {
                 KeptRows::Events(own.as_ref().unwrap_or(rules))
             }
         };
+        // After the table was loaded: whoever holds the namespace keeps what it had by then. It is told of a
+        // table without a rule, too: whoever asks wants to know what keeps its rows.
+        if let Some(held) = hold_of(&self.catalog, table).await? {
+            return Ok(RetentionStep::skip(held));
+        }
         let keeps_all = matches!(kept, KeptRows::Events(rules) if rules.is_empty());
         let (Some(read), false) = (metadata.current_snapshot_id(), keeps_all) else {
             return Ok(RetentionStep::default());
@@ -276,10 +281,6 @@ impl TableRetention {
         let version = metadata.format_version() as u8;
         if version != 2 {
             return Ok(RetentionStep::skip(format!("it has format version {version}")));
-        }
-        // After the table was loaded: whoever holds the namespace keeps what it had by then.
-        if let Some(held) = hold_of(&self.catalog, table).await? {
-            return Ok(RetentionStep::skip(held));
         }
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let cache = ManifestCache::default();

@@ -10,7 +10,8 @@ pub(super) const ACTOR: &str = "icecore/maintenance";
 /// The tables of a request, in all top namespaces or in one.
 ///
 /// # Errors
-/// `NoSuchNamespace` and `NoSuchTable` of those that are named; `Metastore`.
+/// `NoSuchNamespace` and `NoSuchTable` of those that are named, and `NoSuchTable` of a table named without
+/// its namespace where no namespace at all has one; `Metastore`.
 pub(super) async fn tables_of(
     catalog: &Catalog,
     request: &RunRequest,
@@ -31,6 +32,10 @@ pub(super) async fn tables_of(
         (Some(levels), Some(table)) if wanted.is_empty() => {
             Err(CatalogError::NoSuchTable(format!("{}.{table}", levels.join("."))))
         }
+        (None, Some(_)) if wanted.is_empty() => {
+            // It may be in a namespace that is not at the top, which this run is not about.
+            at_any_depth(catalog, request).await.map(|_| wanted)
+        }
         _ => Ok(wanted),
     }
 }
@@ -46,10 +51,23 @@ pub(super) async fn every_table_of(
     if request.levels.is_some() {
         return tables_of(catalog, request).await;
     }
+    at_any_depth(catalog, request).await
+}
+
+/// The tables of a request in all namespaces, whatever their depth; an error where none has the name.
+async fn at_any_depth(
+    catalog: &Catalog,
+    request: &RunRequest,
+) -> Result<Vec<TableIdent>, CatalogError> {
     let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
     let places = catalog.metastore().places().await?.into_iter();
     let wanted = places.filter(|place| place.of == PlaceKind::Table && is_wanted(&place.name));
-    Ok(wanted.filter_map(|place| foreign_ident(&place.levels, &place.name)).collect())
+    let wanted: Vec<TableIdent> =
+        wanted.filter_map(|place| foreign_ident(&place.levels, &place.name)).collect();
+    match &request.table {
+        Some(table) if wanted.is_empty() => Err(CatalogError::NoSuchTable(table.clone())),
+        _ => Ok(wanted),
+    }
 }
 
 /// Why nothing of a table may go: its namespace is held. None where it is not.

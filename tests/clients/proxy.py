@@ -48,8 +48,10 @@ class Passing(BaseHTTPRequestHandler):
         for name, value in headers:
             if name.lower() not in HOPS:
                 self.send_header(name, value)
+        # What is only looked at has a length all the same.
+        lengths = [value for name, value in headers if name.lower() == "content-length" and self.command == "HEAD"]
         if status != 204:
-            self.send_header("content-length", str(len(content)))
+            self.send_header("content-length", lengths[0] if lengths else str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -63,7 +65,7 @@ class Passing(BaseHTTPRequestHandler):
         upstream.close()
         return status, headers, content
 
-    do_GET = do_HEAD = do_POST = do_DELETE = handle_any
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
 
     def log_message(self, *arguments):
         pass

@@ -5,6 +5,7 @@ import json
 import subprocess
 
 import pytest
+from proxy import Proxy
 from server import SeaweedFS, Server, binary, plain_environment
 from test_s3 import told_by, until
 
@@ -80,6 +81,57 @@ def test_the_same_warehouse_is_fine_with_keys_that_may_write(tmp_path, store):
         assert client.sql("default", "SELECT id FROM events") == [("e",)]
     finally:
         server.stop()
+
+
+class PlainStore(Proxy):
+    """Before a store: it does not know some requests, and counts those that it passes on."""
+
+    def __init__(self, store, *unknown):
+        self.unknown, self.passed, self.refused = unknown, [], []
+        super().__init__(store.endpoint)
+
+    def answer(self, method, path, body, forward):
+        request = f"{method} ?delete" if "?delete" in path else method
+        if request in self.unknown:
+            self.refused.append(request)
+            return 501, [("content-type", "application/xml")], b"<Error><Code>NotImplemented</Code></Error>"
+        self.passed.append(request)
+        return forward()
+
+
+@pytest.fixture
+def plain(request, store):
+    proxy = PlainStore(store, *request.param)
+    yield proxy, store.environment() | {"ICECORE_S3_ENDPOINT": proxy.url}
+    proxy.close()
+
+
+@pytest.mark.parametrize("plain", [["POST ?delete"]], indirect=True)
+def test_a_store_that_deletes_one_object_a_request_is_enough(tmp_path, store, plain):
+    proxy, environment = plain
+    server = Server(tmp_path, ["--warehouse", f"s3://{store.BUCKET}/plain"], environment).start()
+    try:
+        client = server.client()
+        until(lambda: told_by(client, 200))
+        assert client.send(['{"id":"e","type":"t"}'])[0] == 200
+        client.commit("default")
+        assert client.sql("default", "SELECT id FROM events") == [("e",)]
+        assert "DELETE" in proxy.passed and not proxy.refused
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("plain", [["POST ?delete", "DELETE"]], indirect=True)
+def test_a_store_that_deletes_nothing_is_told_at_the_start(tmp_path, store, plain):
+    _, environment = plain
+    warehouse = f"s3://{store.BUCKET}/kept"
+    server = Server(tmp_path, ["--warehouse", warehouse], environment)
+    server.spawn()
+    try:
+        assert server.process.wait(timeout=30) == 1
+        assert f"{warehouse} does not let this server delete files: 501 Not Implemented NotImplemented" in server.log_tail()
+    finally:
+        server.kill()
 
 
 def test_keys_that_are_replaced_under_a_server_are_told_and_nothing_is_lost(tmp_path):

@@ -168,7 +168,7 @@ async fn a_name_that_is_not_there_is_the_answer_and_no_failure_of_the_job() {
     server.commit("shop.example").await;
     for job in ["compact", "retention", "expire", "orphans"] {
         let before = state(&server, job).await.last_run;
-        for named in ["namespace=nobody", "namespace=shop.example&table=nothing"] {
+        for named in ["namespace=nobody", "namespace=shop.example&table=nothing", "table=nothing"] {
             let path = format!("/admin/jobs/{job}?{named}");
             let answer = server.post(&path, "application/json", "").await;
             assert_eq!(answer.status(), 404, "{path}");

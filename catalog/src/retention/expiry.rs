@@ -8,7 +8,10 @@
 use super::{DAY_MS, candidates, is_managed, lease::LeasedSnapshots, thin_beyond};
 use crate::{ancestors, metadata_file::refs::SnapshotRefs};
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata};
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::IntErrorKind,
+};
 
 /// The table property for the age at which a branch's snapshots expire, in ms.
 pub const MAX_SNAPSHOT_AGE: &str = "history.expire.max-snapshot-age-ms";
@@ -63,6 +66,12 @@ fn number(metadata: &TableMetadata, key: &str) -> Result<Option<i64>, String> {
     let Some(text) = metadata.properties().get(key) else { return Ok(None) };
     match text.trim().parse::<i64>() {
         Ok(number) if 0 < number => Ok(Some(number)),
+        Err(cause) if *cause.kind() == IntErrorKind::PosOverflow => {
+            let most = i64::MAX;
+            Err(format!(
+                "its property `{key}` is larger than {most}, the most it may be: correct it"
+            ))
+        }
         Ok(_) | Err(_) => Err(format!("its property `{key}` is no positive number: correct it")),
     }
 }

@@ -144,11 +144,8 @@ impl Storage {
         location: &'a str,
     ) -> impl FnOnce(object_store::Error) -> CatalogError + 'a {
         move |source| {
-            if lacks_bucket(&source) {
-                let answer = probe::answer(&source);
-                let reason = format!("the warehouse `{}` is not there: {answer}", self.root());
-                self.note_outage(Some(reason.clone()));
-                return CatalogError::WarehouseOutage(reason);
+            if let Some(outage) = self.missing_bucket(&source) {
+                return outage;
             }
             let may_be_outage = matches!(
                 source,
@@ -164,6 +161,30 @@ impl Storage {
             }
             failed(operation, location)(source)
         }
+    }
+
+    /// The same of a call of the probe, which finds out anew what is wrong: what is noted may be over by
+    /// now, or something else.
+    pub(super) fn failed_probe<'a>(
+        &'a self,
+        operation: &'static str,
+        location: &'a str,
+    ) -> impl FnOnce(object_store::Error) -> CatalogError + 'a {
+        move |source| match self.missing_bucket(&source) {
+            Some(outage) => outage,
+            None => failed(operation, location)(source),
+        }
+    }
+
+    /// The outage that is noted where the store does not know the bucket.
+    fn missing_bucket(&self, cause: &object_store::Error) -> Option<CatalogError> {
+        if !lacks_bucket(cause) {
+            return None;
+        }
+        let answer = probe::answer(cause);
+        let reason = format!("the warehouse `{}` is not there: {answer}", self.root());
+        self.note_outage(Some(reason.clone()));
+        Some(CatalogError::WarehouseOutage(reason))
     }
 }
 

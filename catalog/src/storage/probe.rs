@@ -1,8 +1,9 @@
 //! Whether the warehouse takes and gives files, tried with one small file.
 
-use super::Storage;
+use super::{Storage, StorageBackend, is_missing, key};
 use crate::error::CatalogError;
 use bytes::Bytes;
+use object_store::ObjectStoreExt;
 use std::{error::Error, time::Duration};
 
 /// Longest a probe waits for the store. Its client would try again for minutes.
@@ -23,30 +24,63 @@ impl Storage {
     /// Writes, reads and deletes the file `name` at the root of the warehouse.
     ///
     /// # Errors
-    /// [`ProbeFailure`] of the first of the three that failed, or of a wait of ten seconds.
+    /// [`ProbeFailure`] of the first of the three that failed, or that was not done after ten seconds.
     pub async fn probe(&self, name: &str) -> Result<(), ProbeFailure> {
         let location = format!("{}/{name}", self.root());
-        let tried = async {
-            self.put(&location, Bytes::from_static(CONTENT)).await.map_err(|e| ("write", e))?;
-            let read = self.get(&location).await.map_err(|e| ("read", e))?;
-            self.delete(&location).await.map_err(|e| ("delete", e))?;
-            Ok(read == CONTENT)
-        };
+        let mut operation = "write";
+        let tried = self.try_file(&location, &mut operation);
+        let ended = tokio::time::timeout(PATIENCE, tried).await;
         let failed = |reason: String, is_refusal| {
             Err(ProbeFailure { reason: format!("{} {reason}", self.root()), is_refusal })
         };
-        match tokio::time::timeout(PATIENCE, tried).await {
+        match ended {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => failed("returned another file than was written".to_owned(), true),
             // What is noted already is not written around once more.
-            Ok(Err((_, CatalogError::WarehouseOutage(reason)))) => {
+            Ok(Err(CatalogError::WarehouseOutage(reason))) => {
                 Err(ProbeFailure { reason, is_refusal: true })
             }
-            Ok(Err((operation, cause))) => {
+            Ok(Err(cause)) => {
                 let (text, is_refusal) = explain(&cause);
                 failed(format!("does not let this server {operation} files: {text}"), is_refusal)
             }
-            Err(_) => failed(format!("does not answer within {} s", PATIENCE.as_secs()), false),
+            // The client of the store asks again for longer, and does not tell what was answered so far.
+            Err(_) => {
+                let seconds = PATIENCE.as_secs();
+                let text =
+                    format!("does not let this server {operation} a file within {seconds} s");
+                failed(text, false)
+            }
+        }
+    }
+
+    /// Writes, reads and deletes the file, and gives whether it was read as it was written. `operation` is
+    /// the one that goes on.
+    async fn try_file(
+        &self,
+        location: &str,
+        operation: &mut &'static str,
+    ) -> Result<bool, CatalogError> {
+        let StorageBackend::S3 { bucket, store, .. } = &self.inner.place else {
+            self.put(location, Bytes::from_static(CONTENT)).await?;
+            *operation = "read";
+            let read = self.get(location).await?;
+            *operation = "delete";
+            self.delete(location).await?;
+            return Ok(read == CONTENT);
+        };
+        let location = self.enter(location)?;
+        let key = key(bucket, &location)?;
+        let put = store.put(&key, CONTENT.into()).await;
+        put.map_err(self.failed_probe("write", &location))?;
+        *operation = "read";
+        let got = store.get(&key).await.map_err(self.failed_probe("read", &location))?;
+        let read = got.bytes().await.map_err(self.failed_probe("read", &location))?;
+        *operation = "delete";
+        let deleted = store.delete(&key).await;
+        match deleted.map_err(self.failed_probe("delete", &location)) {
+            Err(cause) if !is_missing(&cause) => Err(cause),
+            _ => Ok(read == CONTENT),
         }
     }
 }
@@ -91,15 +125,21 @@ fn explain(cause: &(dyn Error + 'static)) -> (String, bool) {
         text = source.to_string();
         if let Some(code) = between(&text, "<Code>", "</Code>") {
             let status = between(&text, "status code: ", ":").map_or("", str::trim);
-            let is_refusal = status.starts_with('4') && code != "SlowDown";
+            let is_refusal = refuses(status) && code != "SlowDown";
             return (format!("{status} {code}").trim().to_owned(), is_refusal);
         }
         if let Some(status) = between(&text, "status code: ", ":") {
-            return (status.trim().to_owned(), status.trim().starts_with('4'));
+            return (status.trim().to_owned(), refuses(status.trim()));
         }
         next = source.source();
     }
     (text, false)
+}
+
+/// Whether a status says that the same request is refused the next time, too. What a store has not
+/// implemented it does not learn while a server waits.
+fn refuses(status: &str) -> bool {
+    (status.starts_with('4') && !status.starts_with("429")) || status.starts_with("501")
 }
 
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
@@ -143,6 +183,14 @@ mod tests {
         check(
             "Server returned non-2xx status code: 503 Service Unavailable: ",
             ("503 Service Unavailable", false),
+        );
+        check(
+            "the store answered with status code: 501 Not Implemented: <Error><Code>NotImplemented</Code></Error>",
+            ("501 Not Implemented NotImplemented", true),
+        );
+        check(
+            "Server returned non-2xx status code: 429 Too Many Requests: ",
+            ("429 Too Many Requests", false),
         );
         check("connection refused", ("connection refused", false));
     }

@@ -100,7 +100,11 @@ async fn orphans_of_all_tables_go_in_two_runs_and_a_dry_run_changes_nothing() {
     let one = RunRequest { levels: Some(vec!["b".to_owned()]), ..all() };
     assert_eq!(told(&job.run(&one).await.unwrap()), (1, 0, 1, 0));
     let none = RunRequest { table: Some("none".to_owned()), ..all() };
-    assert_eq!(told(&job.run(&none).await.unwrap()), (0, 0, 0, 0));
+    let refused = job.run(&none).await.unwrap_err();
+    assert!(
+        matches!(&refused, OrphansError::Catalog(CatalogError::NoSuchTable(name)) if name == "none"),
+        "no namespace has such a table: {refused:?}"
+    );
     house.delete().await;
     assert_eq!(house.there().await, [true, false]);
     assert_eq!(told(&job.run(&all()).await.unwrap()), (1, 0, 1, 0));

@@ -218,7 +218,10 @@ async fn a_namespace_that_is_held_loses_nothing() {
     let by_type = house.events("*=1d");
     let day = Duration::from_secs(86_400);
     let by_age = LetterRetention::new(&house.catalog, house.ids.clone(), day, pace());
-    for report in [run(&by_type, everything()).await, run(&by_age, everything()).await] {
+    let without_rule = run(&house.events(""), everything()).await;
+    for report in
+        [run(&by_type, everything()).await, run(&by_age, everything()).await, without_rule]
+    {
         let held = report.skipped.iter().filter(|table| table.table.starts_with("a."));
         let reasons: Vec<&str> = held.map(|table| table.reason.as_str()).collect();
         assert_eq!(reasons, ["the namespace `a` is held by `case-7` (court)"]);
@@ -283,6 +286,18 @@ async fn a_run_is_about_the_namespace_and_table_that_it_names() {
     assert_eq!(run(&job, of("dead_letters")).await.tables, 0);
     assert_eq!(run(&job, of("events")).await.tables, 1);
     assert_eq!(house.data_files(&ident("a", "events")).await, FILES);
+    // Without a namespace it is enough that one has such a table, wherever it is.
+    let levels = vec!["a".to_owned(), "deep".to_owned()];
+    house.catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
+    let mut elsewhere = icecore_samples::events_table();
+    elsewhere.name = "elsewhere".to_owned();
+    house.catalog.tables().create(&levels, elsewhere).await.unwrap();
+    let any = |table: &str| RunRequest { levels: None, ..of(table) };
+    assert_eq!(run(&job, any("elsewhere")).await.tables, 0, "it is not at the top");
+    let nothing = any("nothing");
+    assert!(nothing.check_names(&house.catalog).await.is_err(), "told before the run, too");
+    let refused = job.run(&nothing).await;
+    assert!(matches!(refused, Err(RetentionError::Catalog(CatalogError::NoSuchTable(_)))));
     let nobody = RunRequest { levels: Some(vec!["nobody".to_owned()]), ..everything() };
     let refused = job.run(&nobody).await;
     assert!(matches!(refused, Err(RetentionError::Catalog(CatalogError::NoSuchNamespace(_)))));

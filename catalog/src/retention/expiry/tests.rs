@@ -106,6 +106,8 @@ fn a_table_that_forbids_it_or_says_nonsense_stays_as_it_is() {
         (GC_ENABLED, "False", "gc.enabled"),
         (MAX_SNAPSHOT_AGE, "5d", "no positive number"),
         (MIN_SNAPSHOTS, "0", "no positive number"),
+        (MAX_SNAPSHOT_AGE, "99999999999999999999", "larger than 9223372036854775807"),
+        (MAX_SNAPSHOT_AGE, "-99999999999999999999", "no positive number"),
     ] {
         let table = table(FOUR, &[(MANAGED, "true"), (key, value)]);
         let (refs, leased) = (refs::of(&table), LeasedSnapshots::default());
