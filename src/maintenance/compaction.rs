@@ -1,4 +1,4 @@
-//! Compaction of the service's tables: which table, how fast, and the commit.
+//! Compaction of the service's tables, and of others where somebody asks for it: which table, how fast, and the commit.
 //!
 //! What is worth it is [`icecore_lake::table::compaction`]'s to know. A step reads the files of some groups
 //! of one table without holding anything of it, writes them anew, and commits a `replace`, which is put on
@@ -19,6 +19,7 @@ use crate::tasks::{Job, Progress, Tasks};
 use icecore_catalog::{
     catalog::Catalog,
     error::{CatalogError, with_causes},
+    metastore::moved::PlaceKind,
     scan::ScanError,
 };
 use icecore_lake::{
@@ -132,6 +133,11 @@ impl CompactionRequest {
     fn steady() -> Self {
         let mode = CompactionMode::Steady;
         Self { mode, levels: None, table: None, dry_run: false, leaves_foreign: true }
+    }
+
+    /// Whether it is about one table, which may be another engine's then.
+    fn names_a_table(&self) -> bool {
+        self.levels.is_some() && self.table.is_some()
     }
 }
 
@@ -284,7 +290,7 @@ impl Compaction {
         answered.await.map_err(|_| CompactionError::Stopped)
     }
 
-    /// The tables of the request, those of the service alone unless one is named.
+    /// The tables of the request; a step leaves those of other engines alone that nobody asks for.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
         let metastore = self.0.catalog.metastore();
         let tables: Vec<(Vec<String>, String)> = match &request.levels {
@@ -292,7 +298,11 @@ impl Compaction {
                 let names = metastore.tables(levels).await?;
                 names.into_iter().map(|name| (levels.clone(), name)).collect()
             }
-            None => metastore.tables_at_the_top().await?,
+            None => {
+                let places = metastore.places().await?.into_iter();
+                let tables = places.filter(|place| place.of == PlaceKind::Table);
+                tables.map(|place| (place.levels, place.name)).collect()
+            }
         };
         let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
         let wanted = tables.iter().filter(|(_, name)| is_wanted(name));

@@ -1,9 +1,12 @@
 //! What a step did, or would do.
 
 use crate::maintenance::compaction::{CompactionError, step::GROUPS_MAX};
-use icecore_catalog::scan::{
-    ManifestSource,
-    manifests::{PlannedFile, PlannedFiles},
+use icecore_catalog::{
+    retention,
+    scan::{
+        ManifestSource,
+        manifests::{PlannedFile, PlannedFiles},
+    },
 };
 use icecore_lake::table::{
     compaction::{
@@ -100,7 +103,8 @@ pub(super) async fn preview(
     skipped: Vec<String>,
 ) -> Result<CompactionStep, CompactionError> {
     let mut step = CompactionStep::would_do(groups, skipped);
-    if groups.is_empty() {
+    // Files of other engines' tables are never copied.
+    if groups.is_empty() || !retention::is_managed(source.metadata) {
         return Ok(step);
     }
     let seen = &groups[..groups.len().min(GROUPS_MAX)];

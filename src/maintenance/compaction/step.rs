@@ -21,6 +21,7 @@ use icecore_lake::table::{
     compaction::{
         FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
+        foreign,
         group::GroupRewrite,
         live_files, newest_kept_ms, obstacle, planned_files,
         rewrite::{RewriteError, RewriteInput, RewrittenFiles, replacement},
@@ -109,7 +110,8 @@ impl Compaction {
         let Some(totals) = FileTotals::of(metadata) else {
             return Ok(CompactionStep::default());
         };
-        if retention::is_managed(metadata) && !request.dry_run {
+        let is_managed = retention::is_managed(metadata);
+        if is_managed && !request.dry_run {
             Box::pin(self.settle_rows(table, &loaded)).await;
         }
         let (is_steady, now_ms) =
@@ -117,9 +119,9 @@ impl Compaction {
         if is_steady && self.noted().is_as_seen(table, totals, now_ms) {
             return Ok(CompactionStep::default());
         }
-        let stays = match retention::is_managed(metadata) {
+        let stays = match is_managed {
             true => obstacle(metadata),
-            false => Some("it is not a table of the service".to_owned()),
+            false => foreign::obstacle(metadata, request.names_a_table()),
         };
         if stays.is_some() || totals.are_of_one_file() {
             // No manifest of it is read.
@@ -130,7 +132,10 @@ impl Compaction {
         let cache = ManifestCache::default();
         let storage = self.0.catalog.storage();
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
-        let mut files = live_files(source, totals.snapshot_id).await?;
+        let mut files = match is_managed {
+            true => live_files(source, totals.snapshot_id).await?,
+            false => foreign::live_files(source, totals.snapshot_id).await?,
+        };
         self.apply_notes(&mut files, since_ms, now_ms);
         if request.leaves_foreign {
             let foreign = files.iter_mut().filter(|file| file.is_foreign);
@@ -317,7 +322,10 @@ impl Compaction {
         GroupPace { pace, until, is_for_deletes }: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         self.0.faults.hit("compact.before_write").map_err(CompactionError::from)?;
-        let mut rewrite = GroupRewrite::open(input, &self.0.ids).await?;
+        let mut rewrite = match retention::is_managed(input.source.metadata) {
+            true => GroupRewrite::open(input, &self.0.ids).await?,
+            false => GroupRewrite::open_foreign(input, &self.0.ids).await?,
+        };
         if *is_for_deletes && rewrite.planned().deleted_rows == 0 {
             rewrite.abandon().await;
             return Err(GroupError::Whole);

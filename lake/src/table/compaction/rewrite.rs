@@ -13,7 +13,7 @@ use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
-            has_own_name, layout,
+            described, has_own_name, layout,
             merge::{FileRows, RowMerge},
             useless_deletes,
             z_order::{self, ZOrder, ZOrderRows},
@@ -32,10 +32,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::{
-    Error, ErrorKind,
-    spec::{DataFile, DataFileBuilder, Operation, Schema, TableMetadata},
-};
+use iceberg::spec::{DataFile, Operation, Schema, TableMetadata};
 use icecore_catalog::{
     commit::{COMPACTION, MERGED},
     row_sum::RowSum,
@@ -188,6 +185,8 @@ pub enum RewriteWay {
 pub struct RewrittenFiles {
     /// The new data files, durable.
     pub added: Vec<DataFile>,
+    /// The earlier partition spec that these have, where they are not of the default one.
+    pub spec_id: Option<i32>,
     /// The files they stand for, and delete files that are of no use without them.
     pub removed: Vec<DataFile>,
     /// How it was written.
@@ -233,10 +232,15 @@ impl RewrittenFiles {
 pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> NewSnapshot {
     let sums = groups.iter().map(|group| group.rows_sum);
     let rows = sums.reduce(|one, other| Some(one?.merge(other?))).flatten();
+    let of_specs = groups.iter().filter_map(|group| Some((group.spec_id?, &group.added)));
+    let of_specs =
+        of_specs.flat_map(|(id, added)| added.iter().map(move |file| (id, file.clone())));
+    let of_default = groups.iter().filter(|group| group.spec_id.is_none());
     NewSnapshot {
         operation: Operation::Replace,
         read: Some(read),
-        added: groups.iter().flat_map(|group| &group.added).cloned().collect(),
+        added: of_default.flat_map(|group| &group.added).cloned().collect(),
+        added_of_spec: of_specs.collect(),
         removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
         summary: BTreeMap::from([
             ("icecore.commit-id".to_owned(), commit_id),
@@ -481,20 +485,4 @@ fn held_bytes(bytes: FileBytes, is_sorted: bool) -> u64 {
         true => bytes.open,
         false => bytes.open.saturating_add(bytes.values.saturating_mul(SORT_COPIES)),
     }
-}
-
-/// A file of a manifest, as far as a commit that removes it tells of it.
-pub(crate) fn described(file: &PlannedFile) -> Result<DataFile, WriteError> {
-    let described = DataFileBuilder::default()
-        .content(file.content)
-        .file_path(file.location.clone())
-        .file_format(file.format)
-        .partition(file.partition.clone())
-        .partition_spec_id(file.spec_id)
-        .record_count(file.rows)
-        .file_size_in_bytes(file.bytes)
-        .build();
-    described.map_err(|cause| {
-        WriteError::Describe(Error::new(ErrorKind::DataInvalid, cause.to_string()))
-    })
 }
