@@ -14,6 +14,7 @@ mod pace;
 pub mod planned;
 mod row_sums;
 mod step;
+mod tables;
 
 use crate::tasks::{Job, Progress, Tasks};
 use icecore_catalog::{

@@ -7,6 +7,7 @@ use crate::maintenance::compaction::{
     Compaction, CompactionError, CompactionRequest,
     outcome::{CompactionStep, preview},
     pace::WorkPace,
+    tables,
 };
 use icecore_catalog::{
     error::CatalogError,
@@ -21,9 +22,7 @@ use icecore_lake::table::{
     compaction::{
         FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        foreign,
-        group::GroupRewrite,
-        live_files, newest_kept_ms, obstacle, planned_files,
+        newest_kept_ms, planned_files,
         rewrite::{RewriteError, RewriteInput, RewrittenFiles, replacement},
     },
     deletes::RowDeletes,
@@ -110,8 +109,7 @@ impl Compaction {
         let Some(totals) = FileTotals::of(metadata) else {
             return Ok(CompactionStep::default());
         };
-        let is_managed = retention::is_managed(metadata);
-        if is_managed && !request.dry_run {
+        if retention::is_managed(metadata) && !request.dry_run {
             Box::pin(self.settle_rows(table, &loaded)).await;
         }
         let (is_steady, now_ms) =
@@ -119,10 +117,7 @@ impl Compaction {
         if is_steady && self.noted().is_as_seen(table, totals, now_ms) {
             return Ok(CompactionStep::default());
         }
-        let stays = match is_managed {
-            true => obstacle(metadata),
-            false => foreign::obstacle(metadata, request.names_a_table()),
-        };
+        let stays = tables::obstacle_of(&loaded, request);
         if stays.is_some() || totals.are_of_one_file() {
             // No manifest of it is read.
             self.noted().see(table, totals, 1, now_ms);
@@ -132,10 +127,7 @@ impl Compaction {
         let cache = ManifestCache::default();
         let storage = self.0.catalog.storage();
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
-        let mut files = match is_managed {
-            true => live_files(source, totals.snapshot_id).await?,
-            false => foreign::live_files(source, totals.snapshot_id).await?,
-        };
+        let mut files = tables::files_of(source, totals.snapshot_id).await?;
         self.apply_notes(&mut files, since_ms, now_ms);
         if request.leaves_foreign {
             let foreign = files.iter_mut().filter(|file| file.is_foreign);
@@ -322,10 +314,7 @@ impl Compaction {
         GroupPace { pace, until, is_for_deletes }: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         self.0.faults.hit("compact.before_write").map_err(CompactionError::from)?;
-        let mut rewrite = match retention::is_managed(input.source.metadata) {
-            true => GroupRewrite::open(input, &self.0.ids).await?,
-            false => GroupRewrite::open_foreign(input, &self.0.ids).await?,
-        };
+        let mut rewrite = tables::open_group(input, &self.0.ids).await?;
         if *is_for_deletes && rewrite.planned().deleted_rows == 0 {
             rewrite.abandon().await;
             return Err(GroupError::Whole);
