@@ -430,3 +430,6 @@ fn layout_of(
         sort_order_id: first.filter(|_| files.len() == 1).and_then(|file| file.sort_order_id),
     }
 }
+
+#[cfg(test)]
+mod tests;
