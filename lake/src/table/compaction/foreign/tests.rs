@@ -189,10 +189,11 @@ fn nested_table() -> Schema {
     let key = NestedField::map_key_element(31, Type::Primitive(PrimitiveType::String));
     let value = NestedField::map_value_element(32, Type::Primitive(PrimitiveType::Long), false);
     schema([
-        NestedField::optional(1, "place", Type::Struct(place)),
-        NestedField::optional(2, "tags", Type::List(ListType::new(Arc::new(tag)))),
+        optional(1, "id", PrimitiveType::Long),
+        NestedField::optional(2, "place", Type::Struct(place)),
+        NestedField::optional(3, "tags", Type::List(ListType::new(Arc::new(tag)))),
         NestedField::optional(
-            3,
+            4,
             "numbers",
             Type::Map(MapType::new(Arc::new(key), Arc::new(value))),
         ),
@@ -218,7 +219,10 @@ fn maps(keys: ArrayRef, values: ArrayRef, lengths: [usize; 2]) -> ArrayRef {
 
 #[tokio::test]
 async fn nested_columns_are_found_by_id_at_each_depth() {
-    let mut lake = TestLake::new(nested_table(), UnboundPartitionSpec::builder().build());
+    // A new table gets ids of its own.
+    let flat = schema([optional(1, "id", PrimitiveType::Long)]);
+    let mut lake = TestLake::new(flat, UnboundPartitionSpec::builder().build());
+    lake.change(|builder| builder.add_current_schema(nested_table()));
     // The first file has another name for the street, a narrower floor, and a field that is gone.
     let floors: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None]));
     let old = of_struct(
@@ -231,14 +235,14 @@ async fn nested_columns_are_found_by_id_at_each_depth() {
     );
     let tags = lists(texts([Some("a"), None, Some("c")]), [1, 2]);
     let numbers = maps(texts([Some("k")]), longs([Some(7)]), [0, 1]);
-    let first = lake.write(&[(1, "place", old), (2, "tags", tags), (3, "numbers", numbers)]).await;
+    let first = lake.write(&[(2, "place", old), (3, "tags", tags), (4, "numbers", numbers)]).await;
     let first = first.build().unwrap();
     // The second lacks the floor and the tags.
     let street = of_struct(
         vec![field(11, "street", DataType::Utf8, true)],
         vec![texts([Some("B"), Some("C")])],
     );
-    let second = lake.write(&[(1, "place", street)]).await.build().unwrap();
+    let second = lake.write(&[(2, "place", street)]).await.build().unwrap();
     lake.commit(vec![first]).await;
     lake.commit(vec![second]).await;
     assert_eq!(obstacle(&lake.metadata, true), None);
@@ -247,16 +251,16 @@ async fn nested_columns_are_found_by_id_at_each_depth() {
     let done = rewrite(&lake, &partitions[0]).await;
     assert_eq!((done.files, done.rows), (2, 4));
     let rows = stored(&lake, &done.added[0]).await;
-    let place = rows.column(0).as_struct();
+    let place = rows.column(1).as_struct();
     assert_eq!(place.column_names(), ["street", "floor"]);
     let streets: Vec<Option<&str>> = place.column(0).as_string::<i32>().iter().collect();
     assert_eq!(streets, [Some("A"), None, Some("B"), Some("C")]);
     let floors: Vec<Option<i64>> = place.column(1).as_primitive::<Int64Type>().iter().collect();
     assert_eq!(floors, [Some(1), None, None, None]);
-    let tags = rows.column(1).as_list::<i32>();
+    let tags = rows.column(2).as_list::<i32>();
     assert_eq!((tags.value_length(0), tags.value_length(1), tags.null_count()), (1, 2, 2));
     assert_eq!(tags.value(1).as_string::<i32>().value(1), "c");
-    let numbers = rows.column(2).as_map();
+    let numbers = rows.column(3).as_map();
     assert_eq!(numbers.value(1).column(1).as_primitive::<Int64Type>().value(0), 7);
     assert_eq!(numbers.null_count(), 2);
     let street = place.fields()[0].metadata().get(FIELD_ID).cloned();
@@ -279,7 +283,7 @@ fn what_stands_in_the_way_is_told() {
     assert!(why(&lake, true).contains("is `off`"));
     set(&mut lake, "on");
     lake.change(|builder| {
-        builder.add_current_schema(schema([optional(1, "id", PrimitiveType::Uuid)]))
+        builder.add_current_schema(schema([optional(4, "key", PrimitiveType::Uuid)]))
     });
     assert!(why(&lake, true).contains("uuids"), "{}", why(&lake, true));
     lake.change(|builder| builder.upgrade_format_version(FormatVersion::V3));
