@@ -11,7 +11,7 @@ async fn other_engines(switch: Option<&str>) -> House {
     table.properties.remove("icecore.managed");
     let switch = switch.map(|value| ("icecore.compaction".to_owned(), value.to_owned()));
     table.properties.extend(switch);
-    house.catalog.tables().create(&["a".to_owned()], table).await.unwrap();
+    house.catalog.tables().create(&vec!["a".to_owned()], table).await.unwrap();
     house.table = TableIdent::from_strs(["a", "others"]).unwrap();
     house
 }
@@ -150,7 +150,7 @@ async fn random_sequences_of_another_engine_keep_every_row() {
         let mut house = other_engines(Some("on")).await;
         let mut random = StdRng::seed_from_u64(seed);
         add(&mut house, 20).await;
-        for _ in 0..16 {
+        for _ in 0..12 {
             match random.random_range(0..8) {
                 0..=3 => add(&mut house, random.random_range(1..40)).await,
                 4 => {
