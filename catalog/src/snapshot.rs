@@ -93,7 +93,8 @@ pub struct NewSnapshot {
     pub branch: Option<String>,
     /// Data files that come, already durable, of the table's default partition spec.
     pub added: Vec<DataFile>,
-    /// Data files that come, already durable, of earlier partition specs, each with the id of its spec.
+    /// Data files that come, already durable, each with the id of its partition spec, whichever is the
+    /// default one by now.
     pub added_of_spec: Vec<(i32, DataFile)>,
     /// Data files that go, and delete files that are of no use without them: each as a manifest of the
     /// table has it.

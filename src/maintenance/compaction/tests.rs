@@ -17,7 +17,7 @@ use iceberg::{
         DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, MAIN_BRANCH,
         ManifestFile, ManifestList, ManifestListWriter, ManifestWriterBuilder, NestedField,
         Operation, PrimitiveType, Snapshot, SnapshotReference, SnapshotRetention, Summary,
-        TableMetadata, Type,
+        TableMetadata, Transform, Type, UnboundPartitionSpec,
     },
 };
 use icecore_catalog::{

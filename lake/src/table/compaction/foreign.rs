@@ -246,8 +246,7 @@ impl<'a> ForeignRewrite<'a> {
         }
         let written_columns = written_columns(table, &fields, &left);
         let layout = layout_of(table, &files, &fields, &columns, &written_columns);
-        done.spec_id =
-            Some(layout.spec_id).filter(|spec_id| *spec_id != table.default_partition_spec_id());
+        done.spec_id = Some(layout.spec_id);
         let FileLayout { location: folder, file_bytes, .. } = FileLayout::of(table);
         Ok(Self {
             storage,

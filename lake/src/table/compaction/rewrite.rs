@@ -185,7 +185,7 @@ pub enum RewriteWay {
 pub struct RewrittenFiles {
     /// The new data files, durable.
     pub added: Vec<DataFile>,
-    /// The earlier partition spec that these have, where they are not of the default one.
+    /// The partition spec that these have, where the table's default one may be another by their commit.
     pub spec_id: Option<i32>,
     /// The files they stand for, and delete files that are of no use without them.
     pub removed: Vec<DataFile>,

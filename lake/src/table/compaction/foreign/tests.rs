@@ -97,7 +97,7 @@ async fn rows_stay_in_the_order_of_their_files_without_deleted_ones() {
     let ulm = partitions.iter().find(|partition| partition.contains("Ulm")).unwrap();
     let done = rewrite(&lake, ulm).await;
     assert_eq!((done.files, done.rows, done.deleted_rows), (3, 5, 2));
-    assert_eq!(done.spec_id, None, "they are of the table's spec");
+    assert_eq!(done.spec_id, Some(0), "it may not be the default one any more by the commit");
     let [added] = done.added.as_slice() else { panic!("{:?}", done.added) };
     assert_eq!(ids_of(&stored(&lake, added).await), [9, 5, 4, 8, 2]);
     assert_eq!((added.partition(), added.sort_order_id()), (&within("Ulm"), None));
