@@ -1,5 +1,6 @@
 """Tables that other engines made are merged where somebody names them: every engine reads the rows that were there, now and then."""
 import json
+import threading
 from datetime import date, datetime, timezone
 
 import pyarrow
@@ -10,6 +11,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.transforms import BucketTransform, DayTransform
 from pyiceberg.types import DateType, DecimalType, DoubleType, ListType, LongType, MapType, NestedField, StringType, StructType, TimestamptzType
 from server import Server
+from test_spark_maintenance import again
 
 NAMESPACE = "theirs"
 
@@ -141,6 +143,41 @@ def test_a_table_of_spark_with_deletes_that_are_merged_on_read(server, lake, spa
                "WHEN MATCHED THEN UPDATE SET title = s.title WHEN NOT MATCHED THEN INSERT *")
     assert len(spark.rows(f"SELECT id FROM {table} WHERE title = 'new'")) == 10
     check(server, lake, spark, "people", "id, title, city")
+
+
+def test_a_merge_of_spark_beside_compaction_loses_nothing(server, lake, spark):
+    table = spark.table(NAMESPACE, "busy")
+    spark.rows(f"CREATE TABLE {table} (id INT, title STRING) USING iceberg TBLPROPERTIES ('write.merge.mode' = 'merge-on-read')")
+    wanted = {}
+    for first in range(0, 40, 10):
+        spark.rows(f"INSERT INTO {table} SELECT CAST(id AS INT), 'old' FROM RANGE({first}, {first + 10})")
+        wanted |= {n: "old" for n in range(first, first + 10)}
+    over, merged, failures = threading.Event(), [], []
+
+    def maintain() -> None:
+        # Spark has to win in between.
+        while not over.wait(2):
+            try:
+                merged.append(compact(server, "busy")["files"]["before"])
+            except Exception as failure:  # noqa: BLE001 - raised at the end
+                failures.append(failure)
+
+    thread = threading.Thread(target=maintain, daemon=True)
+    thread.start()
+    try:
+        for step in (3, 4, 7):
+            source = f"SELECT CAST(id AS INT) AS id, 'by {step}' AS title FROM RANGE(0, 50, {step})"
+            again(lambda: spark.rows(f"MERGE INTO {table} t USING ({source}) s ON t.id = s.id "  # noqa: B023 - called at once
+                                     "WHEN MATCHED THEN UPDATE SET title = s.title WHEN NOT MATCHED THEN INSERT *"))
+            wanted |= {n: f"by {step}" for n in range(0, 50, step)}
+    finally:
+        over.set()
+        thread.join()
+    assert not failures, failures
+    merged.append(compact(server, "busy")["files"]["before"])
+    assert sum(merged) > 0
+    read = rows_of(lake, spark, "busy", "id, title")
+    assert all(rows == sorted(map(str, wanted.items())) for rows in read.values()), read
 
 
 def test_a_table_is_left_alone_unless_it_is_named_or_asks_for_it(server, lake):
