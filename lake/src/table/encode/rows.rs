@@ -24,7 +24,7 @@ use iceberg::{
 };
 use parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
-    basic::{Compression, ZstdLevel},
+    basic::{Compression, GzipLevel, ZstdLevel},
     file::{metadata::ParquetMetaData, properties::WriterProperties},
     schema::types::ColumnPath,
 };
@@ -90,6 +90,7 @@ fn compression(table: &TableMetadata) -> Compression {
     let codec = table.properties().get(CODEC).map(|text| text.to_ascii_lowercase());
     match codec.as_deref() {
         Some("snappy") => Compression::SNAPPY,
+        Some("gzip") => Compression::GZIP(GzipLevel::default()),
         Some("uncompressed" | "none") => Compression::UNCOMPRESSED,
         Some("lz4_raw") => Compression::LZ4_RAW,
         _ => Compression::ZSTD(ZstdLevel::default()),
