@@ -10,7 +10,7 @@ use crate::maintenance::compaction::{
     tables,
 };
 use icecore_catalog::{
-    error::CatalogError,
+    error::{CatalogError, with_causes},
     retention,
     scan::{
         Deadline, ManifestSource,
@@ -304,7 +304,7 @@ impl Compaction {
         };
         step.failed += noted.len() as u64;
         self.noted().fail(noted, cause.is_lasting(), self.0.clock.passed_ms());
-        step.skipped.push(cause.to_string());
+        step.skipped.push(with_causes(cause));
         Vec::new()
     }
 
