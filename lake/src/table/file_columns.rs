@@ -279,12 +279,11 @@ impl OpenFile {
         (0..leaves.num_columns()).find(|leaf| leaves.get_column_root_idx(*leaf) == root)
     }
 
-    /// Whether the file has this column.
+    /// Whether the file has this column of the table, which may be inside of structs.
     #[must_use]
-    pub(super) fn has_column(&self, field_id: i32) -> bool {
+    pub(super) fn has_column(&self, column: &NestedField) -> bool {
         let finder = FieldFinder::of(self.builder.schema(), &self.columns.aliases);
-        let column = self.columns.fields.iter().find(|column| column.id == field_id);
-        column.is_some_and(|column| finder.path(self.builder.schema().fields(), column).is_some())
+        finder.path(self.builder.schema().fields(), column).is_some()
     }
 
     /// Fails where the file lacks a column, instead of giving it a default.

@@ -230,7 +230,7 @@ impl<'a> ForeignRewrite<'a> {
         for file in &files {
             let Some(opened) = opens.next().await else { break };
             let opened = opened.map_err(ReadError::from)?;
-            check_partition_columns(table, file, &opened).map_err(ReadError::from)?;
+            check_file(table, file, &opened).map_err(ReadError::from)?;
             let deleted = deletes.of(source, file).await?;
             rows_before += file.rows;
             let last = file.rows.checked_sub(1);
@@ -362,9 +362,9 @@ impl<'a> ForeignRewrite<'a> {
     }
 }
 
-/// Refuses a file without a column whose value its partition has: there the partition tells it, and files of
-/// the service's making have to have it.
-fn check_partition_columns(
+/// Refuses a file whose values others read in another way, and one without a column whose value its partition
+/// has: there the partition tells it, and files of the service's making have to have it.
+fn check_file(
     table: &TableMetadata,
     file: &PlannedFile,
     opened: &OpenFile,
@@ -372,17 +372,19 @@ fn check_partition_columns(
     let spec = table.partition_spec_by_id(file.spec_id);
     let fields = spec.map(|spec| spec.fields()).unwrap_or_default();
     let values: &[Option<Literal>] = file.partition.fields();
+    let has_source = |id: i32| {
+        let column = table.current_schema().field_by_id(id);
+        column.is_some_and(|column| opened.has_column(column))
+    };
     let is_left_out = fields.iter().zip(values).any(|(field, value)| {
-        field.transform == Transform::Identity
-            && value.is_some()
-            && !opened.has_column(field.source_id)
+        field.transform == Transform::Identity && value.is_some() && !has_source(field.source_id)
     });
-    match is_left_out {
-        true => Err(FileError::Refused {
-            location: file.location.clone(),
-            reason: "lacks a column whose value only its partition has; rewrite it with the engine that wrote it",
-        }),
-        false => Ok(()),
+    let left_out = is_left_out.then_some(
+        "lacks a column whose value only its partition has; rewrite it with the engine that wrote it",
+    );
+    match opened.misfit().or(left_out) {
+        Some(reason) => Err(FileError::Refused { location: file.location.clone(), reason }),
+        None => Ok(()),
     }
 }
 
@@ -394,7 +396,7 @@ fn written_columns(
 ) -> Vec<usize> {
     let current = table.current_schema().as_struct().fields().len();
     let is_written = |at: &usize| {
-        *at < current || files.iter().any(|(_, opened, _)| opened.has_column(fields[*at].id))
+        *at < current || files.iter().any(|(_, opened, _)| opened.has_column(&fields[*at]))
     };
     (0..fields.len()).filter(is_written).collect()
 }

@@ -1,19 +1,81 @@
 //! Structs, lists and maps of a file as the table has them today.
 //!
 //! Its one invariant: what is inside is found by its field id, at each depth, as columns are. A field that the
-//! file lacks has its initial default, mostly null; one that the table lacks is left out.
+//! file lacks has its initial default, mostly null; one that the table lacks is left out. Whoever writes such
+//! values into another file asks [`OpenFile::misfit`] first.
 
 use crate::table::{
     field_ids::FieldFinder,
-    file_columns::{cast, default_of, repeated},
+    file_columns::{OpenFile, cast, default_of, repeated},
+    partition::field_id,
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray},
-    datatypes::{DataType, FieldRef, Fields},
+    datatypes::{DataType, FieldRef, Fields, TimeUnit},
     error::ArrowError,
 };
 use iceberg::spec::{ListType, MapType, StructType, Type};
 use std::sync::Arc;
+
+impl OpenFile {
+    /// Why the file may not go once its rows are written as they are read here: other readers find other values
+    /// in it. None where they find the same.
+    #[must_use]
+    pub(in crate::table) fn misfit(&self) -> Option<&'static str> {
+        let schema = self.builder.schema();
+        let finder = FieldFinder::of(schema, &self.columns.aliases);
+        let columns = DataType::Struct(schema.fields().clone());
+        if !finder.has_ids && !self.columns.aliases.is_given() {
+            // Iceberg's Java library goes by the order of the columns there, others by their names.
+            Some(
+                "has no field ids, and the table has no name mapping; give it one, or rewrite the file with the engine that wrote it",
+            )
+        } else if finder.has_ids && is_any_within(&columns, has_field_without_id) {
+            Some("has fields without ids beside others; rewrite it with the engine that wrote it")
+        } else if is_any_within(&columns, is_of_nanoseconds) {
+            Some(
+                "has times in nanoseconds, which its table has not; rewrite it with the engine that wrote it",
+            )
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether a type, or one inside of it, is such a one.
+fn is_any_within(kind: &DataType, is_such: fn(&DataType) -> bool) -> bool {
+    let is_inside = |field: &FieldRef| is_any_within(field.data_type(), is_such);
+    let is_of_parts = match kind {
+        DataType::Struct(fields) => fields.iter().any(is_inside),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            is_inside(item)
+        }
+        DataType::Map(entry, _) => match entry.data_type() {
+            // The struct of key and value is no field of the table.
+            DataType::Struct(fields) => fields.iter().any(is_inside),
+            _ => false,
+        },
+        DataType::Dictionary(_, values) => is_any_within(values, is_such),
+        _ => false,
+    };
+    is_of_parts || is_such(kind)
+}
+
+/// A field without an id is found in no struct whose others have some, and would be null.
+fn has_field_without_id(kind: &DataType) -> bool {
+    match kind {
+        DataType::Struct(fields) => fields.iter().any(|field| field_id(field).is_none()),
+        _ => false,
+    }
+}
+
+/// Times of Parquet's INT96 are read so as well, and those after 2262 come out wrong.
+fn is_of_nanoseconds(kind: &DataType) -> bool {
+    matches!(
+        kind,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) | DataType::Time64(TimeUnit::Nanosecond)
+    )
+}
 
 /// Values of a file's column as those of the table's.
 pub(super) fn bind(

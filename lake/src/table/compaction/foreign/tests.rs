@@ -4,19 +4,24 @@ use crate::{
     table::{
         compaction::{planned_files, rewrite::replacement},
         deletes::RowDeletes,
-        lake::{TestLake, longs, optional, schema, texts, within},
+        lake::{FileColumn, TestLake, longs, optional, schema, texts, within},
         partition::FIELD_ID,
         reader::{DeleteHandling, ReadRequest, rows},
     },
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int32Array, ListArray, MapArray, StructArray},
+    array::{
+        Array, ArrayRef, AsArray, Int32Array, ListArray, MapArray, StructArray,
+        TimestampNanosecondArray,
+    },
     buffer::OffsetBuffer,
     datatypes::{DataType, Fields, Int64Type},
 };
 use futures::TryStreamExt;
-use iceberg::spec::{Datum, ListType, MapType, Schema, StructType, UnboundPartitionSpec};
-use icecore_catalog::scan::filter::Filter;
+use iceberg::spec::{
+    DEFAULT_SCHEMA_NAME_MAPPING, Datum, ListType, MapType, Schema, StructType, UnboundPartitionSpec,
+};
+use icecore_catalog::{error::with_causes, scan::filter::Filter};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::collections::{BTreeMap, HashMap};
@@ -35,6 +40,10 @@ async fn file(lake: &mut TestLake, city: &str, ids: &[i64]) -> DataFile {
 
 /// Writes all files of a snapshot anew that are of this partition.
 async fn rewrite(lake: &TestLake, partition: &str) -> RewrittenFiles {
+    try_rewrite(lake, partition).await.unwrap()
+}
+
+async fn try_rewrite(lake: &TestLake, partition: &str) -> Result<RewrittenFiles, RewriteError> {
     let id = lake.metadata.current_snapshot_id().unwrap();
     let live = live_files(lake.source(), id).await.unwrap();
     let of_partition = live.iter().filter(|file| file.partition == partition);
@@ -44,9 +53,9 @@ async fn rewrite(lake: &TestLake, partition: &str) -> RewrittenFiles {
     let deletes = RowDeletes::read(lake.source(), deletes, &files).await.unwrap();
     let ids = IdGenerator::new(Clock::manual(1_000));
     let input = RewriteInput { source: lake.source(), files: &files, deletes: &deletes };
-    let mut rewrite = ForeignRewrite::open(input, &ids).await.unwrap();
-    while rewrite.step().await.unwrap() {}
-    rewrite.finish().await.unwrap()
+    let mut rewrite = ForeignRewrite::open(input, &ids).await?;
+    while rewrite.step().await? {}
+    rewrite.finish().await
 }
 
 /// The partitions of the live files, each once.
@@ -159,15 +168,20 @@ async fn a_dropped_column_stays_where_a_file_has_it() {
         let file = lake.write(&columns).await.build().unwrap();
         lake.commit(vec![file]).await;
     }
-    let columns = schema([optional(1, "id", PrimitiveType::Long)]);
+    // Another column has the name today.
+    let columns = schema([
+        optional(1, "id", PrimitiveType::Long),
+        optional(4, "name", PrimitiveType::String),
+    ]);
     lake.change(|builder| builder.add_current_schema(columns));
     let partitions = partitions(&lake).await;
     let done = rewrite(&lake, &partitions[0]).await;
     let rows = stored(&lake, &done.added[0]).await;
     let names: Vec<String> =
         rows.schema().fields().iter().map(|field| field.name().clone()).collect();
-    assert_eq!(names, ["id", "dropped_2"], "`city` is in no file");
-    assert_eq!(rows.column(1).as_string::<i32>().value(1), "Ann");
+    assert_eq!(names, ["id", "name", "dropped_2"], "`city` is in no file");
+    assert_eq!(rows.column(1).null_count(), 2);
+    assert_eq!(rows.column(2).as_string::<i32>().value(1), "Ann");
 }
 
 /// A field with its id.
@@ -265,6 +279,73 @@ async fn nested_columns_are_found_by_id_at_each_depth() {
     assert_eq!(numbers.null_count(), 2);
     let street = place.fields()[0].metadata().get(FIELD_ID).cloned();
     assert_eq!(street.as_deref(), Some("11"), "inner fields have their ids");
+}
+
+/// A struct with one text.
+fn struct_of(text: NestedField) -> Type {
+    Type::Struct(StructType::new(vec![Arc::new(text)]))
+}
+
+#[tokio::test]
+async fn a_file_in_which_others_find_other_values_stays() {
+    let street = struct_of(optional(2, "street", PrimitiveType::String));
+    let without_id = Field::new("street", DataType::Utf8, true);
+    let place = of_struct(vec![without_id], vec![texts([Some("A")])]);
+    let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![1_500]));
+    let cases: [(NestedField, FileColumn<'_>, &str); 3] = [
+        (optional(1, "at", PrimitiveType::Timestamp), (1, "at", nanos), "in nanoseconds"),
+        (NestedField::optional(1, "place", street), (1, "place", place), "fields without ids"),
+        (optional(1, "id", PrimitiveType::Long), (0, "id", longs([Some(1)])), "no name mapping"),
+    ];
+    for (column, values, why) in cases {
+        let mut lake = TestLake::new(schema([column]), UnboundPartitionSpec::builder().build());
+        let file = lake.write(&[values]).await.build().unwrap();
+        lake.commit(vec![file]).await;
+        let partitions = partitions(&lake).await;
+        let refusal = try_rewrite(&lake, &partitions[0]).await.unwrap_err();
+        assert!(with_causes(&refusal).contains(why), "{refusal:?}");
+        assert!(refusal.data_file().is_some(), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_ids_is_read_by_the_name_mapping() {
+    let columns = schema([optional(1, "id", PrimitiveType::Long)]);
+    let mut lake = TestLake::new(columns, UnboundPartitionSpec::builder().build());
+    let file = lake.write(&[(0, "number", longs([Some(7)]))]).await.build().unwrap();
+    lake.commit(vec![file]).await;
+    let mapping = r#"[{"field-id": 1, "names": ["id", "number"]}]"#.to_owned();
+    let properties = HashMap::from([(DEFAULT_SCHEMA_NAME_MAPPING.to_owned(), mapping)]);
+    lake.change(|builder| builder.set_properties(properties));
+    let partitions = partitions(&lake).await;
+    let done = rewrite(&lake, &partitions[0]).await;
+    assert_eq!(ids_of(&stored(&lake, &done.added[0]).await), [7]);
+}
+
+#[tokio::test]
+async fn a_file_has_the_columns_of_its_partition_also_inside_of_structs() {
+    let place = struct_of(optional(3, "city", PrimitiveType::String));
+    let columns =
+        schema([optional(1, "id", PrimitiveType::Long), NestedField::optional(2, "place", place)]);
+    let spec = UnboundPartitionSpec::builder();
+    let spec = spec.add_partition_field(3, "city", Transform::Identity).unwrap().build();
+    let mut lake = TestLake::new(columns, spec);
+    let city = || field(3, "city", DataType::Utf8, true);
+    for (id, city) in [(1, city()), (2, city())] {
+        let place = of_struct(vec![city], vec![texts([Some("Ulm")])]);
+        let mut file = lake.write(&[(1, "id", longs([Some(id)])), (2, "place", place)]).await;
+        let file = file.partition(within("Ulm")).build().unwrap();
+        lake.commit(vec![file]).await;
+    }
+    let ulm = partitions(&lake).await;
+    let done = rewrite(&lake, &ulm[0]).await;
+    assert_eq!((done.files, done.rows), (2, 2));
+    // As `add_files` finds it in the folders of Hive.
+    let mut file = lake.write(&[(1, "id", longs([Some(3)]))]).await;
+    let file = file.partition(within("Ulm")).build().unwrap();
+    lake.commit(vec![file]).await;
+    let refusal = try_rewrite(&lake, &ulm[0]).await.unwrap_err();
+    assert!(with_causes(&refusal).contains("only its partition has"), "{refusal:?}");
 }
 
 #[test]
