@@ -16,11 +16,13 @@ mod row_sums;
 mod step;
 mod tables;
 
-use crate::tasks::{Job, Progress, Tasks};
+use crate::{
+    maintenance::{planned::RunRequest, scope::every_table_of},
+    tasks::{Job, Progress, Tasks},
+};
 use icecore_catalog::{
     catalog::Catalog,
     error::{CatalogError, with_causes},
-    metastore::moved::PlaceKind,
     scan::ScanError,
 };
 use icecore_lake::{
@@ -32,7 +34,7 @@ use icecore_lake::{
             choice::{CompactionMode, CompactionRules},
             rewrite::RewriteError,
         },
-        schema::{TableIdent, foreign_ident},
+        schema::TableIdent,
     },
 };
 use icecore_schemas::jobs::JobReport;
@@ -293,21 +295,8 @@ impl Compaction {
 
     /// The tables of the request; a step leaves those of other engines alone that nobody asks for.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
-        let metastore = self.0.catalog.metastore();
-        let tables: Vec<(Vec<String>, String)> = match &request.levels {
-            Some(levels) => {
-                let names = metastore.tables(levels).await?;
-                names.into_iter().map(|name| (levels.clone(), name)).collect()
-            }
-            None => {
-                let places = metastore.places().await?.into_iter();
-                let tables = places.filter(|place| place.of == PlaceKind::Table);
-                tables.map(|place| (place.levels, place.name)).collect()
-            }
-        };
-        let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
-        let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
-        Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
+        let CompactionRequest { levels, table, dry_run, .. } = request.clone();
+        every_table_of(&self.0.catalog, &RunRequest { levels, table, dry_run }).await
     }
 
     fn pace(&self, share: f64) -> WorkPace {
