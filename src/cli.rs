@@ -27,6 +27,7 @@ pub mod repair;
 pub mod sample;
 pub mod serve;
 pub mod sql;
+pub mod sql_worker;
 pub mod token;
 pub mod wal;
 pub mod webhooks;
@@ -108,6 +109,9 @@ enum Command {
     Run(RunCommand),
     #[command(flatten)]
     About(about::AboutCommand),
+    /// Run queries of the server that starts this
+    #[command(hide = true)]
+    SqlWorker(sql_worker::SqlWorkerCommand),
 }
 
 /// What takes settings.
@@ -254,11 +258,13 @@ pub fn run(build: Option<&'static str>) -> ExitCode {
     let done = match cli.command {
         // These work where the settings do not.
         Command::About(command) => about::run(&command, line()),
+        Command::SqlWorker(command) => sql_worker::run(&command),
         Command::Run(RunCommand::Config(ConfigCommand { sample: true })) => {
             say(config::sample().trim_end())
         }
         Command::Run(command) => load(&cli.settings).and_then(|mut config| {
             config.build = build;
+            config.worker_program = this_program();
             log_to_stderr(&config);
             // They are among what doctor finds.
             if !matches!(command, RunCommand::Doctor(_)) {
@@ -290,6 +296,16 @@ pub fn run(build: Option<&'static str>) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// This program, to be started once more. On Linux it is the one that runs, also when its file was replaced
+/// by another version since.
+fn this_program() -> Option<PathBuf> {
+    if cfg!(target_os = "linux") {
+        Some(PathBuf::from("/proc/self/exe"))
+    } else {
+        std::env::current_exe().ok()
     }
 }
 

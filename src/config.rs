@@ -8,7 +8,7 @@ pub mod access;
 mod catalog;
 pub mod compaction;
 pub mod cron;
-mod environment;
+pub mod environment;
 mod file;
 pub(crate) mod folder;
 pub mod logging;
@@ -165,6 +165,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// How long an id is remembered.
     pub dedup_window: Duration,
+    /// When it is told how many ids left it; none for by hand alone.
+    pub dedup_cron: Option<cron::CronTimes>,
     /// Size of a log segment.
     pub wal_segment_bytes: u64,
     /// Most uncommitted log.
@@ -189,6 +191,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The name of the build, as `main` knows it.
     pub build: Option<&'static str>,
+    /// This program, if it is one that queries can run in.
+    pub worker_program: Option<PathBuf>,
     /// The failpoint script.
     pub faults: Failpoints,
     /// The tables that the service writes.
@@ -394,6 +398,7 @@ impl SettingTexts {
             redact: self.switch("ingest.redact")?,
             queue_bytes_max: self.size("ingest.queue_bytes_max", 1 << 20, 1 << 36)?,
             dedup_window: self.duration("dedup.window", DAY, DAY * 366)?,
+            dedup_cron: self.cron("dedup.cron")?,
             wal_segment_bytes: self.bytes("wal.segment_bytes", 1 << 16, 1 << 32)?,
             wal_bytes_max: self.bytes("wal.bytes_max", 1 << 20, 1 << 44)?,
             wal_disk_free_min: self.free_share()?,
@@ -406,6 +411,7 @@ impl SettingTexts {
             log: self.log()?,
             warnings: Vec::new(),
             build: None,
+            worker_program: None,
             faults: Failpoints::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
             tables: self.tables()?,

@@ -21,6 +21,7 @@ mod sequencer;
 mod tests;
 mod verdict;
 
+pub use dedup::IdTotals;
 use icecore_lake::{
     clock::Clock,
     event::{DecodedBody, RequestIds, dead_letter::DeadLetter},
@@ -51,6 +52,15 @@ use uuid::Uuid;
 
 /// What a waiting request costs beside its body.
 const SUBMISSION_BYTES: usize = 1024;
+
+/// What has left the dedup window, and what is in its files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdExpiry {
+    /// What went.
+    pub expired: IdTotals,
+    /// What is there.
+    pub left: IdTotals,
+}
 
 /// Bounds of the ingest path.
 #[derive(Clone, Debug)]
@@ -329,6 +339,18 @@ impl Ingest {
         shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
         // Dropped unanswered only when the thread had ended, so nothing was written.
         answer.await.unwrap_or(Err(IngestError::Stopping))
+    }
+
+    /// Forgets ids that have left the dedup window, and tells what went since this was asked last. The
+    /// ingest thread does so by itself, too; a dry run is told and told again.
+    ///
+    /// # Errors
+    /// [`IngestError::Stopping`].
+    pub async fn expire_ids(&self, is_dry: bool) -> Result<IdExpiry, IngestError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.shared.queue.send(SequencerMessage::Expire { is_dry, reply });
+        sent.map_err(|_| IngestError::Stopping)?;
+        answer.await.map_err(|_| IngestError::Stopping)
     }
 
     /// Whether the last write to the log succeeded, or none was tried yet. What needs no write

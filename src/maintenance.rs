@@ -15,9 +15,12 @@ pub mod fsck;
 pub mod names;
 pub mod obsolete;
 pub mod orphans;
+pub mod pace;
 pub mod planned;
+pub mod progress;
 mod record;
 pub mod retention;
+mod row_sums;
 mod runner;
 pub mod runs;
 mod scope;
@@ -35,6 +38,7 @@ use icecore_catalog::metastore::database::Database;
 use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobList, JobRun};
 use orphans::Orphans;
+use pace::JobPace;
 use planned::PlannedJob;
 use record::JobRecord;
 use retention::RetentionJobs;
@@ -139,6 +143,14 @@ pub const JOBS: &[JobLine] = &[
         about: "takes dead letters out that are older than they are to be kept",
     },
     JobLine {
+        name: "dedup",
+        every: Duration::ZERO,
+        cron: Some("dedup.cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "forgets ids of events that have left the dedup window, tells how many did",
+    },
+    JobLine {
         name: "expire",
         every: Duration::ZERO,
         cron: Some("expire.cron"),
@@ -226,6 +238,8 @@ pub struct TableJobs {
     pub retention: RetentionJobs,
     /// Checks them.
     pub fsck: Fsck,
+    /// How fast other work goes that reads whole tables.
+    pub pace: JobPace,
 }
 
 /// Runs jobs and knows what became of them. Cheap to clone.

@@ -30,6 +30,8 @@ use uuid::Uuid;
 
 /// What stands in the way while the metastore does not answer.
 const METASTORE: &str = "metastore";
+/// What stands in the way while its file is not the one that was opened.
+const METASTORE_FILE: &str = "metastore-file";
 /// A metastore that answers later than this counts as one that does not.
 const METASTORE_ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -210,6 +212,21 @@ impl LogOwnership {
         }
     }
 
+    /// Takes no events while the file of the metastore is gone or replaced: what is committed then is gone
+    /// with the process.
+    fn look_at_file(&self) {
+        let Some(metastore) = &self.inner.metastore else { return };
+        let is_told = self.obstacle_topics().contains(&METASTORE_FILE);
+        match metastore.database().look() {
+            Err(missing) if !is_told => self.refuse(METASTORE_FILE, missing.to_string()),
+            Ok(()) if is_told => {
+                self.clear(METASTORE_FILE);
+                info!("the file of the metastore is back");
+            }
+            Ok(()) | Err(_) => (),
+        }
+    }
+
     /// Asks the metastore.
     ///
     /// # Errors
@@ -248,7 +265,7 @@ impl LogOwnership {
     }
 }
 
-/// The job that learns of a take-over, and of a metastore that does not answer.
+/// The job that learns of a take-over, and of a metastore that does not answer or whose file is gone.
 #[derive(Debug)]
 pub struct WatchOwner(pub LogOwnership);
 
@@ -260,6 +277,7 @@ impl Job for WatchOwner {
     /// would grow: it is asked each second until it answers.
     async fn tick(&mut self) -> Result<Progress, Infallible> {
         let Self(owner) = self;
+        owner.look_at_file();
         // An outage that is told is asked about until it is over.
         if owner.check_owner().is_err() && owner.has_metastore() {
             return Ok(Progress::Idle);

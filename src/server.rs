@@ -26,7 +26,7 @@ use crate::{
         upkeep::{self, AccessUpkeep},
     },
     owner::LogOwnership,
-    sql::{Sql, SqlOptions, slots::SlotsMax},
+    sql::{Sql, SqlOptions, slots::SlotsMax, workers::WorkerOptions},
     store::{self, StoreError},
     tasks::Tasks,
     warehouse::ProbeWarehouse,
@@ -46,7 +46,7 @@ use icecore_lake::{
     ids::IdGenerator,
     metrics::Metrics,
     table::{evolve, reader::ReadError},
-    wal::WalError,
+    wal::{Wal, WalError},
 };
 use std::{
     fs::DirBuilder,
@@ -67,6 +67,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 const FINISH_PATIENCE: Duration = Duration::from_secs(1);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// What queries put on disk, below the data folder.
+const SPILL_FOLDER: &str = "spill";
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +163,7 @@ impl Server {
         let metrics = Metrics::default();
         let jobs = JobRegistry::new(tasks.clone(), clock.clone(), metrics.clone());
         let folder = claim::take(config).await?;
+        clear_spill(config);
         let metastore =
             reserve::with_room(config, &folder, async || open_metastore(config).await).await?;
         let access = open_access(config, &metastore, &clock);
@@ -184,17 +188,12 @@ impl Server {
         jobs.start_woken(job, config.commit_interval / 4, wake);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
-        let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks);
-        jobs::start(&jobs, config, upkeep, (&owner, &wal), (&catalog, &tables)).await?;
-        let erasures = erase::start(&jobs, config, &catalog, (&ids, &clock, &owner, &wal)).await?;
+        let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks, metrics.load());
+        jobs::start(&jobs, config, upkeep, (&owner, &wal, &ingest), (&catalog, &tables)).await?;
+        let erasing = (&catalog, &tables.pace);
+        let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
-        let sql = Sql::new(
-            sql_options(config, &metrics),
-            wal.clone(),
-            owner.clone(),
-            catalog.clone(),
-            config.faults.clone(),
-        );
+        let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
         let parts = AppParts {
@@ -408,8 +407,45 @@ fn limits(config: &Config) -> EventLimits {
     }
 }
 
+/// Queries, with a process for them before anybody is let in. Without one, each query says so.
+async fn open_sql(
+    config: &Config,
+    metrics: &Metrics,
+    (wal, owner): (&Wal, &LogOwnership),
+    catalog: &Catalog,
+) -> Sql {
+    let (options, faults) = (sql_options(config, metrics), config.faults.clone());
+    let sql = Sql::new(options, wal.clone(), owner.clone(), catalog.clone(), faults);
+    if let Err(cause) = sql.warm().await {
+        warn!("queries do not run for now: {cause}; see the setting sql.workers");
+    }
+    sql
+}
+
+/// Takes away what queries of an earlier life left on disk: nobody reads it.
+fn clear_spill(config: &Config) {
+    let folder = config.data_dir.join(SPILL_FOLDER);
+    match std::fs::remove_dir_all(&folder) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            let folder = folder.display();
+            warn!(error = &cause as &dyn std::error::Error, %folder, "an old folder stays");
+        }
+        _ => (),
+    }
+}
+
 fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
-    let SqlConfig { memory_bytes_max, timeout_max, rows_max, .. } = config.sql;
+    let SqlConfig { memory_bytes_max, timeout_max, rows_max, spill_bytes_max, .. } = config.sql;
+    let program = config.worker_program.clone().filter(|_| config.sql.has_workers);
+    let workers = program.map(|program| WorkerOptions {
+        program,
+        memory_bytes_max,
+        spill: (0 < spill_bytes_max).then(|| config.data_dir.join(SPILL_FOLDER)),
+        spill_bytes_max,
+        tables: config.tables.clone(),
+        idle_max: config.sql.concurrent_max,
+        has_foreign_files: !config.catalog_options.checks_contents,
+    });
     let concurrent = SlotsMax {
         all: config.sql.concurrent_max,
         namespace: config.sql.concurrent_per_namespace,
@@ -417,5 +453,5 @@ fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
     };
     let metrics = metrics.clone();
     let tables = config.tables.clone();
-    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent, metrics, tables }
+    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent, metrics, tables, workers }
 }

@@ -6,21 +6,28 @@
 //! with ingest or the catalog.
 
 mod audit;
+mod basis;
 mod min_seq;
+pub mod points;
 pub mod slots;
+pub mod statement_view;
 pub mod threads;
 mod usage;
 pub mod view;
+mod view_query;
+pub mod worker;
+pub mod workers;
 
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
-use icecore_catalog::catalog::Catalog;
+use icecore_catalog::{access::Principal, catalog::Catalog};
 use icecore_engine::{
     EngineQuery, QueryAnswer, QueryControls, QueryEngine, RowStream, RunningQuery,
     audit::{AuditPages, PageRequest},
     error::SqlError,
     guard,
+    log_tail::TailSource,
     references::{self, QueryScope, WantedTables},
     stop::{QuerySignal, QueryStop},
     view::View,
@@ -31,16 +38,18 @@ use icecore_lake::{
     wal::{LogPin, Wal},
 };
 use icecore_schemas::{
-    as_of::AsOf,
-    query::SqlRequest,
+    query::{QueryBasis, SqlRequest},
     service_table::{EVENTS_TABLE, ServiceTables},
 };
+use points::RequestTime;
 use slots::{QueryOwner, QuerySize, QuerySlots, SlotsMax};
+use statement_view::StatementReader;
 use std::{sync::Arc, time::Duration};
 use threads::{QueryThreads, ResultHeader, ResultSink};
 use tokio::sync::{Semaphore, mpsc};
 use usage::QueryUsage;
 use view::ViewSources;
+use workers::{SqlWorkers, WorkerOptions, WorkerTenant};
 
 /// Bounds of a query.
 #[derive(Clone, Debug)]
@@ -58,6 +67,8 @@ pub struct SqlOptions {
     pub metrics: Metrics,
     /// The tables that records of the log are rows of.
     pub tables: ServiceTables,
+    /// How the processes are started that queries run in; none to run them in this one.
+    pub workers: Option<WorkerOptions>,
 }
 
 /// Runs queries. Cheap to clone.
@@ -73,17 +84,47 @@ struct SqlInner {
     owner: LogOwnership,
     catalog: Catalog,
     faults: Failpoints,
-    engine: QueryEngine,
+    runner: QueryRunner,
     threads: QueryThreads,
     slots: QuerySlots,
     /// Queries that wait for their `min_seq`.
     seq_waits: Semaphore,
 }
 
+/// Where queries run.
+#[derive(Debug)]
+enum QueryRunner {
+    /// In this process.
+    Engine(QueryEngine),
+    /// In processes of their own.
+    Workers(SqlWorkers),
+}
+
+impl QueryRunner {
+    /// Plans a query of the namespace of these levels, and starts it. The thread is one for queries.
+    async fn start(
+        &self,
+        levels: &[String],
+        query: EngineQuery,
+        controls: QueryControls,
+    ) -> Result<RunningQuery, SqlError> {
+        match self {
+            Self::Engine(engine) => Box::pin(engine.start(query, controls)).await,
+            Self::Workers(workers) => {
+                let mut namespaces = query.view.other_levels.clone();
+                namespaces.insert(levels.to_vec());
+                let tenant = WorkerTenant { namespaces, has_system: query.view.has_system };
+                Box::pin(workers.start(tenant, query, controls)).await
+            }
+        }
+    }
+}
+
 /// What is asked, and by whom.
 #[derive(Debug)]
 struct QueryContext {
     asker: QueryOwner,
+    reader: Option<Principal>,
     levels: Vec<String>,
     reach: QueryScope,
     request: SqlRequest,
@@ -106,17 +147,24 @@ impl Sql {
         faults: Failpoints,
     ) -> Self {
         let storage = catalog.storage().clone();
-        let engine = QueryEngine::new(options.memory_bytes_max, storage, options.tables.clone());
+        let runner = match &options.workers {
+            Some(workers) => QueryRunner::Workers(SqlWorkers::new(workers.clone(), storage)),
+            None => {
+                let (memory, tables) = (options.memory_bytes_max, options.tables.clone());
+                QueryRunner::Engine(QueryEngine::new(memory, storage, tables))
+            }
+        };
         let slots = QuerySlots::new(options.concurrent);
         let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
         let seq_waits = Semaphore::new(min_seq::SEQ_WAITS_MAX);
         let inner =
-            SqlInner { options, wal, owner, catalog, faults, engine, threads, slots, seq_waits };
+            SqlInner { options, wal, owner, catalog, faults, runner, threads, slots, seq_waits };
         Self { inner: Arc::new(inner) }
     }
 
     /// Starts a query over the tables of a namespace, given by its levels in the catalog. Its time
-    /// runs from here to its last row. `token` is who asks, if there is access control.
+    /// runs from here to its last row. `reader` is who asks, and which other namespaces may be named; the service
+    /// itself names none.
     ///
     /// # Errors
     /// [`SqlError`]
@@ -124,26 +172,51 @@ impl Sql {
         &self,
         levels: &[String],
         reach: QueryScope,
-        token: Option<&str>,
+        reader: Option<&Principal>,
         request: SqlRequest,
     ) -> Result<QueryAnswer, SqlError> {
         let inner = Arc::clone(&self.inner);
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
         let signal = QuerySignal::new(wanted.min(inner.options.timeout_max));
         // Before it takes a place from others.
-        if let (Some(min_seq), None) = (request.min_seq, &request.as_of) {
+        if let (Some(min_seq), None, None) = (request.min_seq, &request.as_of, &request.basis) {
             Box::pin(inner.wait_for(levels, min_seq, signal.deadline())).await?;
         }
         let namespace = levels.join(".");
         let reach = reach.within(&namespace);
+        // Whoever calls while access control is off has no token.
+        let token = reader.map(Principal::id).filter(|id| *id != Principal::anonymous().id());
         let asker = QueryOwner { namespace, token: token.map(str::to_owned) };
-        let question = QueryContext { asker, levels: levels.to_vec(), reach, request };
+        let (reader, levels) = (reader.cloned(), levels.to_vec());
+        let question = QueryContext { asker, reader, levels, reach, request };
         let query = {
             let signal = Arc::clone(&signal);
             |out| async move { inner.run(question, &signal, out).await }
         };
         let (head, batches) = self.inner.threads.run(query, signal).await?;
-        Ok(QueryAnswer { schema: head.schema, batches, snapshot: head.snapshot })
+        let ResultHeader { schema, snapshot, basis } = head;
+        Ok(QueryAnswer { schema, batches, snapshot, basis })
+    }
+
+    /// Starts the first worker, where queries run in processes of their own.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when it does not start; queries will try again.
+    pub async fn warm(&self) -> Result<(), SqlError> {
+        let QueryRunner::Workers(workers) = &self.inner.runner else { return Ok(()) };
+        let workers = workers.clone();
+        let warmed = self.inner.threads.complete(async move { workers.warm().await }).await;
+        warmed.unwrap_or(Err(SqlError::Unavailable))
+    }
+
+    /// What this system does not enforce of the bounds of a query's process; nothing where queries run in
+    /// this one.
+    #[must_use]
+    pub fn unenforced(&self) -> &[String] {
+        match &self.inner.runner {
+            QueryRunner::Engine(_) => &[],
+            QueryRunner::Workers(workers) => workers.missing(),
+        }
     }
 
     /// How many queries wait for a slot.
@@ -171,6 +244,7 @@ impl Sql {
 
 struct QueryStream {
     snapshot: Option<i64>,
+    basis: Option<QueryBasis>,
     running: RunningQuery,
     // What the query reads stays readable while this lives.
     _pin: LogPin,
@@ -187,7 +261,7 @@ impl SqlInner {
         let mut usage = QueryUsage::start(self.options.metrics.clone());
         let (audit, mut pages) = AuditPages::channel();
         let started = Box::pin(self.start(question, signal, &usage, audit)).await;
-        let QueryStream { snapshot, running, _pin } = match started {
+        let QueryStream { snapshot, basis, running, _pin } = match started {
             Ok(started) => started,
             Err(error) => {
                 usage.fail();
@@ -196,7 +270,7 @@ impl SqlInner {
         };
         let RunningQuery { schema, mut rows, read } = running;
         usage.run(read);
-        if out.head(ResultHeader { schema, snapshot }).is_err() {
+        if out.head(ResultHeader { schema, snapshot, basis }).is_err() {
             return Ok(());
         }
         while let Some(batch) = self.next(&mut rows, &mut pages).await {
@@ -252,7 +326,7 @@ impl SqlInner {
 
     async fn start(
         &self,
-        QueryContext { asker, levels, reach, request }: QueryContext,
+        QueryContext { asker, reader, levels, reach, request }: QueryContext,
         signal: &Arc<QuerySignal>,
         usage: &QueryUsage,
         audit: AuditPages,
@@ -269,30 +343,45 @@ impl SqlInner {
             QuerySize::Any => signal,
         };
         let stop = QueryStop::new(Arc::clone(signal), Box::new(slot));
-        let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
-        let (mut wanted, names_system) =
-            references::wanted(&statement.statement, &levels.join("."), reach)?;
-        if names_system && as_of.is_some() {
-            let text = "as_of does not apply to tables of `system`; filter by their time instead";
-            return Err(SqlError::Invalid(text.to_owned()));
+        let RequestTime { as_of, clock_ms } = RequestTime::of(&request)?;
+        let mut tables = references::wanted(&statement.statement, &levels.join("."), reach)?;
+        if tables.names_system && (as_of.is_some() || request.basis.is_some()) {
+            let member = if as_of.is_some() { "as_of" } else { "basis" };
+            let text = "does not apply to tables of `system`; filter by their time instead";
+            return Err(SqlError::Invalid(format!("{member} {text}")));
         }
-        if request.min_seq.is_some()
-            && let WantedTables::Named(names) = &mut wanted
+        let min_seq = request.min_seq.filter(|_| request.basis.is_none());
+        if min_seq.is_some()
+            && let WantedTables::Named(names) = &mut tables.wanted
             && !names.iter().any(|name| name == EVENTS_TABLE)
         {
             names.push(EVENTS_TABLE.to_owned());
         }
-        let (view, pin) = self.sources().view(&levels, &wanted, as_of.as_ref()).await?;
-        if let Some(min_seq) = request.min_seq {
+        let is_past = as_of.is_some();
+        let now_ms = clock_ms.unwrap_or_else(|| self.catalog.now_ms());
+        let points = self.points(&levels, &statement, &request, (as_of, now_ms), signal);
+        let points = Box::pin(points).await?;
+        let reader =
+            StatementReader { levels: &levels, principal: reader.as_ref(), points: &points };
+        let (view, pin) = Box::pin(self.sources().of_statement(reader, &tables)).await?;
+        if let Some(min_seq) = min_seq {
             min_seq::check(&view, min_seq)?;
         }
+        // The clock of a snapshot that a request names is when it was made.
+        let made_ms = match (is_past, clock_ms) {
+            (true, None) => basis::newest_snapshot_ms(&view, &points),
+            _ => None,
+        };
+        let clock_ms = made_ms.unwrap_or(now_ms);
+        let basis = basis::of(&view, points.basis, clock_ms)?;
         let view = View { has_system: reach == QueryScope::System, ..view };
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         let SqlRequest { params, limit, .. } = request;
-        let query = EngineQuery { statement, params, limit, view };
-        let controls = QueryControls { stop, counts: usage.files(), audit };
-        let running = Box::pin(self.engine.start(query, controls)).await?;
-        Ok(QueryStream { snapshot, running, _pin: pin })
+        let query = EngineQuery { statement, params, limit, view, clock_ms };
+        let (counts, tail) = (usage.files(), TailSource::Files);
+        let controls = QueryControls { stop, counts, audit, tail };
+        let running = Box::pin(self.runner.start(&levels, query, controls)).await?;
+        Ok(QueryStream { snapshot, basis, running, _pin: pin })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod backups;
 mod changes;
 pub mod database;
 pub mod fence;
+mod file;
 mod group_commit;
 pub mod holds;
 mod leases;
@@ -44,6 +45,7 @@ pub use crate::{
     names::{Levels, ObjectKey},
 };
 pub use changes::{CHANGES_BYTES_MAX, ChangeSet};
+pub use file::MissingDatabase;
 pub use group_commit::{CommitPart, PointerSwap, SwapOutcome};
 pub use leases::SnapshotLease;
 pub use namespaces::{NamespaceMarks, Properties};
@@ -132,6 +134,17 @@ impl Metastore {
     #[must_use]
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Whether what was committed before is in the file that has the metastore's name. Blocks for a look at
+    /// its folder; a PostgreSQL database has none.
+    ///
+    /// # Errors
+    /// [`CatalogError::Metastore`] with [`MissingDatabase`].
+    pub fn check_file(&self) -> Result<(), CatalogError> {
+        let looked = self.database.look();
+        let failed = failed("look at the file");
+        looked.map_err(|missing| failed(sqlx::Error::Io(std::io::Error::other(missing))))
     }
 
     /// The same store, for changes of this origin.

@@ -10,9 +10,10 @@ pub mod facts;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod inspect;
 pub mod json;
 pub mod manifests;
-mod prune;
+pub mod prune;
 mod range;
 #[cfg(test)]
 mod tests;
@@ -217,12 +218,18 @@ impl ManifestSource<'_> {
     }
 
     async fn manifests(&self, snapshot_id: i64) -> Result<Arc<Vec<ManifestFile>>, ScanError> {
+        self.check_is_plain(snapshot_id)?;
+        self.cache.manifests(self.storage, self.metadata, snapshot_id).await
+    }
+
+    /// Refuses a snapshot whose manifest list is encrypted.
+    fn check_is_plain(&self, snapshot_id: i64) -> Result<(), ScanError> {
         let snapshot = self.metadata.snapshot_by_id(snapshot_id);
         if snapshot.is_some_and(|snapshot| snapshot.encryption_key_id().is_some()) {
             return Err(ScanError::Unsupported(
                 "the table is encrypted, so its manifests cannot be read here: plan the scan in the client".to_owned(),
             ));
         }
-        self.cache.manifests(self.storage, self.metadata, snapshot_id).await
+        Ok(())
     }
 }

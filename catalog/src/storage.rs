@@ -13,12 +13,14 @@ pub(crate) mod listing;
 mod local;
 mod outage;
 pub mod probe;
+pub mod range_cache;
+pub mod remote;
 pub mod sign;
 mod sts;
 #[cfg(test)]
 mod tests;
 
-use crate::{error::CatalogError, location::Location};
+use crate::{error::CatalogError, location::Location, usage};
 use access::FileAccess;
 use bytes::Bytes;
 use files::LocalFiles;
@@ -29,6 +31,7 @@ use object_store::{
     aws::AmazonS3Builder,
     path::{Path as Key, PathPart},
 };
+use remote::RemoteFiles;
 use std::{
     collections::HashSet,
     ops::Range,
@@ -82,6 +85,7 @@ struct StorageInner {
     root: Location,
     place: StorageBackend,
     calls: AtomicU64,
+    ranges: Arc<range_cache::RangeCache>,
     /// Why it cannot be used, as the last call found.
     outage: Mutex<Option<String>>,
     /// Whether a call failed since the probe was asked for, and the warehouse may be why.
@@ -94,7 +98,14 @@ struct StorageInner {
 #[derive(Debug)]
 enum StorageBackend {
     Local(LocalDisk),
-    S3 { bucket: String, store: Arc<dyn ObjectStore>, options: S3Options, sessions: sts::KeyCache },
+    S3 {
+        bucket: String,
+        store: Arc<dyn ObjectStore>,
+        options: S3Options,
+        sessions: sts::KeyCache,
+    },
+    /// Another process has them.
+    Remote(RemoteFiles),
 }
 
 impl Storage {
@@ -131,6 +142,7 @@ impl Storage {
                 root,
                 place,
                 calls: AtomicU64::new(0),
+                ranges: Arc::default(),
                 outage: Mutex::default(),
                 is_suspect: AtomicBool::new(false),
                 #[cfg(test)]
@@ -208,9 +220,11 @@ impl Storage {
                 self.on_disk("write", location, move |disk, path| disk.write(path, &bytes)).await
             }
             StorageBackend::S3 { bucket, store, .. } => {
+                let length = bytes.len();
                 let put = store.put(&key(bucket, &location)?, bytes.into()).await;
-                put.map(|_| ()).map_err(self.failed("write", &location))
+                put.map(|_| usage::count_written(length)).map_err(self.failed("write", &location))
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("write", &location)),
         }
     }
 
@@ -228,8 +242,10 @@ impl Storage {
             StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get(&key(bucket, &location)?).await;
                 let got = got.map_err(self.failed("read", &location))?;
-                got.bytes().await.map_err(self.failed("read", &location))
+                let got = got.bytes().await.inspect(|bytes| usage::count_read(bytes.len()));
+                got.map_err(self.failed("read", &location))
             }
+            StorageBackend::Remote(files) => files.get(&location).await,
         }
     }
 
@@ -252,8 +268,10 @@ impl Storage {
             }
             StorageBackend::S3 { bucket, store, .. } => {
                 let got = store.get_range(&key(bucket, &location)?, range).await;
+                let got = got.inspect(|bytes| usage::count_read(bytes.len()));
                 got.map_err(self.failed("read", &location))
             }
+            StorageBackend::Remote(files) => files.get_range(&location, range).await,
         }
     }
 
@@ -276,7 +294,7 @@ impl Storage {
             return self.on_disk("read", location, read).await;
         }
         let bytes = self.get_range(location, range).await?;
-        let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+        let parsed = tokio::task::spawn_blocking(usage::carried(move || parse(&bytes))).await;
         parsed
             .map_err(|ended| outage::local_failed("parse", location)(std::io::Error::other(ended)))
     }
@@ -296,6 +314,7 @@ impl Storage {
                 let head = store.head(&key(bucket, &location)?).await;
                 head.map(|object| object.size).map_err(self.failed("look at", &location))
             }
+            StorageBackend::Remote(files) => files.size(&location).await,
         }
     }
 
@@ -328,6 +347,7 @@ impl Storage {
                     deleted => deleted,
                 }
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("delete", &location)),
         }
     }
 
@@ -356,6 +376,7 @@ impl Storage {
                 files.sort();
                 Ok(files)
             }
+            StorageBackend::Remote(_) => Err(remote::only_reads("list", &folder)),
         }
     }
 
@@ -366,9 +387,7 @@ impl Storage {
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn prepare_table(&self, location: &str) -> Result<(), CatalogError> {
         let location = self.enter(location)?;
-        if let StorageBackend::S3 { .. } = self.inner.place {
-            return Ok(());
-        }
+        let StorageBackend::Local(_) = self.inner.place else { return Ok(()) };
         let make = |disk: &LocalDisk, path: &Path| {
             disk.make_folders(&[&path.join("data"), &path.join("metadata")])
         };
@@ -381,9 +400,8 @@ impl Storage {
     /// # Errors
     /// [`CatalogError::LocationForbidden`], [`CatalogError::Storage`].
     pub async fn check_links(&self, files: Vec<Location>) -> Result<(), CatalogError> {
-        if let StorageBackend::S3 { .. } = self.inner.place {
-            return Ok(());
-        }
+        // Where another process has the files, it looks whenever it reads one.
+        let StorageBackend::Local(_) = self.inner.place else { return Ok(()) };
         let check = move |disk: &LocalDisk, _: &Path| {
             let mut folders = HashSet::new();
             for file in files {
@@ -420,6 +438,7 @@ impl Storage {
             StorageBackend::S3 { bucket, store, .. } => {
                 (format!("s3://{bucket}"), Arc::clone(store))
             }
+            StorageBackend::Remote(files) => (files.base(), Arc::new(files.clone())),
         };
         (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
     }
@@ -433,6 +452,7 @@ impl Storage {
         match &self.inner.place {
             StorageBackend::Local(_) => Ok(files::object_path(&local_path(location.as_str()))),
             StorageBackend::S3 { bucket, .. } => key(bucket, location.as_str()),
+            StorageBackend::Remote(files) => files.object_path(location.as_str()),
         }
     }
 }

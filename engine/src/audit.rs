@@ -66,20 +66,19 @@ impl AuditPages {
     }
 
     /// A page, once it is there.
-    async fn page(
-        &self,
-        range: AuditRange,
-        limit: u32,
-    ) -> Result<Vec<LinkedRecord>, DataFusionError> {
+    ///
+    /// # Errors
+    /// What the one who is asked says; [`SqlError::Unavailable`] when nobody is asked any more.
+    pub async fn page(&self, range: AuditRange, limit: u32) -> Result<Vec<LinkedRecord>, SqlError> {
         let (reply, page) = oneshot::channel();
-        let request = PageRequest { range, limit, reply };
+        // Whoever passes on what another process asks for has the same bound.
+        let request = PageRequest { range, limit: limit.min(PAGE_RECORDS), reply };
         let page = match self.0.send(request).await {
             Ok(()) => page.await.ok(),
             Err(_) => None,
         };
         // Nobody answers a query that nobody waits for.
-        let page = page.unwrap_or(Err(SqlError::Unavailable));
-        page.map_err(|cause| DataFusionError::External(Box::new(cause)))
+        page.unwrap_or(Err(SqlError::Unavailable))
     }
 }
 
@@ -236,7 +235,8 @@ impl AuditCursor {
         if limit == 0 || self.range.numbers.1 < self.range.numbers.0 {
             return Ok(None);
         }
-        let page = self.pages.page(self.range, limit).await?;
+        let page = self.pages.page(self.range, limit).await;
+        let page = page.map_err(|cause| DataFusionError::External(Box::new(cause)))?;
         let Some(oldest) = page.last() else { return Ok(None) };
         // What is written meanwhile has higher numbers and is not seen.
         self.range.numbers.1 = oldest.record.number - 1;

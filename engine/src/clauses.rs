@@ -31,26 +31,11 @@ const LEAPING_FRAME: &str =
 const LONG_LEAD: &str =
     "IGNORE NULLS of `lead` with a distance (use `lag` over the opposite order)";
 
-/// What is refused for the table versions of all dialects.
-const TABLE_VERSION: &str =
-    "a table version cannot be given in FROM; send `as_of` with the statement instead";
-
 /// What the parser does not know, by the words that it has.
-const UNPARSED: &[(&[&[&str]], &str)] = &[
-    (
-        &[
-            &["system_time", "system_version", "timestamp", "version", "bookmark", "seq"],
-            &["as"],
-            &["of"],
-        ],
-        TABLE_VERSION,
-    ),
-    (&[&["at"], &["("], &["timestamp", "version"], &["=>"]], TABLE_VERSION),
-    (
-        &[&["exclude"], &["current", "group", "ties", "no"], &["row", ")", "others"]],
-        "EXCLUDE in a window frame is not supported here; subtract what it leaves out",
-    ),
-];
+const UNPARSED: &[(&[&[&str]], &str)] = &[(
+    &[&["exclude"], &["current", "group", "ties", "no"], &["row", ")", "others"]],
+    "EXCLUDE in a window frame is not supported here; subtract what it leaves out",
+)];
 
 /// Words that other dialects put behind a table and that change the answer there. Without `AS` they
 /// are no aliases.
@@ -79,6 +64,11 @@ pub fn words(tokens: &[Token]) -> ClauseVerdict {
         .filter(|token| !matches!(token, Token::Whitespace(_)))
         .map(|token| token.to_string().to_lowercase())
         .collect();
+    if words.first().is_some_and(|word| word == "summarize") {
+        return ControlFlow::Break(
+            "SUMMARIZE is not supported here; DESCRIBE names the columns, and count(x), min(x), max(x) and approx_distinct(x) tell of one".to_owned(),
+        );
+    }
     let has = |pattern: &[&[&str]]| {
         words.windows(pattern.len()).any(|some| {
             some.iter().zip(pattern).all(|(word, choices)| choices.contains(&word.as_str()))
@@ -307,9 +297,8 @@ pub fn table_factor(factor: &TableFactor) -> ClauseVerdict {
             only(args.is_some(), &format!("table function `{name}`"))?;
             alias(shown.as_ref())?;
             only(!with_hints.is_empty(), "a table hint (WITH …)")?;
-            if version.is_some() {
-                return ControlFlow::Break(TABLE_VERSION.to_owned());
-            }
+            // Those that are supported are taken out before the statement is parsed.
+            only(version.is_some(), "a table version of this form")?;
             only(*with_ordinality, "WITH ORDINALITY")?;
             only(!partitions.is_empty(), "PARTITION after a table")?;
             only(json_path.is_some(), "a path after a table")?;

@@ -32,19 +32,34 @@ impl FileCounts {
 
 /// Tells what a running query has read.
 #[derive(Debug)]
-pub struct BytesRead {
-    plan: Arc<dyn ExecutionPlan>,
+pub struct BytesRead(ReadSource);
+
+#[derive(Debug)]
+enum ReadSource {
+    /// A plan that runs in this process counts itself.
+    Plan(Arc<dyn ExecutionPlan>),
+    /// One that runs elsewhere is told of.
+    Told(Arc<AtomicU64>),
 }
 
 impl BytesRead {
     pub(super) fn of(plan: Arc<dyn ExecutionPlan>) -> Self {
-        Self { plan }
+        Self(ReadSource::Plan(plan))
+    }
+
+    /// What a query in another process has read, as that process says.
+    #[must_use]
+    pub fn told(bytes: Arc<AtomicU64>) -> Self {
+        Self(ReadSource::Told(bytes))
     }
 
     /// The bytes of data files until now.
     #[must_use]
     pub fn get(&self) -> u64 {
-        of_plan(self.plan.as_ref())
+        match &self.0 {
+            ReadSource::Plan(plan) => of_plan(plan.as_ref()),
+            ReadSource::Told(bytes) => bytes.load(Ordering::Relaxed),
+        }
     }
 }
 

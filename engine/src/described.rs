@@ -12,28 +12,51 @@ use datafusion::{
         ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, Volatility, col,
         create_udf, lit,
     },
-    sql::sqlparser::{ast::Statement, dialect::GenericDialect, parser::Parser},
+    sql::sqlparser::{
+        ast::{ObjectName, Statement},
+        dialect::GenericDialect,
+        parser::Parser,
+    },
 };
 use std::sync::Arc;
 
 /// The column of `information_schema.columns` with the types.
 const TYPE_COLUMN: &str = "data_type";
 
-/// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none.
+/// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none; with FROM or
+/// IN for the tables of that namespace.
 ///
 /// # Panics
 /// Never: the query is SQL.
 pub fn show_tables(statement: &mut Statement) {
-    if !matches!(statement, Statement::ShowTables { .. }) || statement.to_string() != "SHOW TABLES"
-    {
+    let Statement::ShowTables { show_options, .. } = &*statement else { return };
+    let place = show_options.show_in.as_ref();
+    let written = place.map_or_else(String::new, |place| format!(" {place}"));
+    let has_kind = place.is_some_and(|place| place.parent_type.is_some());
+    // Nothing but the namespace is given.
+    if has_kind || statement.to_string() != format!("SHOW TABLES{written}") {
         return;
     }
+    let condition = match place.and_then(|place| place.parent_name.as_ref()) {
+        None => "<> 'information_schema'".to_owned(),
+        Some(name) => format!("= '{}'", namespace_of(name).replace('\'', "''")),
+    };
     let sql = format!(
-        "SELECT * FROM information_schema.tables WHERE table_schema <> 'information_schema' ORDER BY table_schema = '{}', table_name",
+        "SELECT * FROM information_schema.tables WHERE table_schema {condition} ORDER BY table_schema = '{}', table_name",
         audit::SCHEMA
     );
     let parsed = Parser::parse_sql(&GenericDialect {}, &sql).expect("it is SQL");
     *statement = parsed.into_iter().next().expect("it is one statement");
+}
+
+/// The namespace that a name means: its levels with points between.
+fn namespace_of(name: &ObjectName) -> String {
+    let levels = name.0.iter().filter_map(|part| part.as_ident());
+    let levels = levels.map(|ident| match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_ascii_lowercase(),
+    });
+    levels.collect::<Vec<_>>().join(".")
 }
 
 /// The plan with types as answers call them, where it describes a table.

@@ -1,7 +1,10 @@
 //! Spellings of other dialects that have one meaning, as the planner knows them; and names for
 //! columns that would have none, or one that another has.
 
-use crate::{lengths, nulls, prepare::exact, replacement, similar, template::fill, time, uuid};
+use crate::{
+    functions::members, lengths, nulls, prepare::exact, replacement, similar, template::fill, time,
+    uuid,
+};
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, Ident, Select, SelectItem, SetExpr, Statement, Subscript, TimezoneInfo,
@@ -119,6 +122,7 @@ fn needs_label(expr: &Expr) -> bool {
             | Expr::AnyOp { .. }
             | Expr::AllOp { .. } => true,
             Expr::Function(call) => is_translated(call),
+            Expr::BinaryOp { op, .. } => members::of_operator(op).is_some(),
             _ => false,
         };
         if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -240,6 +244,8 @@ impl VisitorMut for DialectTranslator {
             Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
                 Some(fill("array_has_any(__x, __y)", &[("__x", left), ("__y", right)], None))
             }
+            Expr::BinaryOp { left, op, right } => members::of_operator(op)
+                .map(|call| fill(call, &[("__x", left), ("__y", right)], None)),
             Expr::SimilarTo { negated, expr, pattern, escape_char } => {
                 Some(similar_to(*negated, expr, pattern, escape_char.as_ref())?)
             }

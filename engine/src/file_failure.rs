@@ -1,6 +1,7 @@
 //! What it means for the one who asked that files of the warehouse do not read.
 
 use crate::error::SqlError;
+use datafusion::error::DataFusionError;
 use icecore_catalog::{scan::ScanError, storage::probe};
 use std::error::Error;
 
@@ -50,6 +51,7 @@ fn of_footer(text: &str) -> Option<SqlError> {
         return Some(SqlError::Outage(cause[at..].to_owned()));
     }
     Some(match cause.strip_prefix(STORE) {
+        Some(answer) if answer.contains(probe::CUT_SHORT) => damaged(path, probe::CUT_SHORT),
         Some(answer) => {
             match answer.strip_prefix(NOT_FOUND).and_then(|it| it.split_once(" not found")) {
                 Some((path, _)) => missing(path),
@@ -58,11 +60,27 @@ fn of_footer(text: &str) -> Option<SqlError> {
                 )),
             }
         }
-        None => SqlError::Unreadable(format!(
-            "file `{path}` of the table is damaged ({cause}): restore the file, or roll back to an \
-             earlier snapshot"
-        )),
+        None => damaged(path, cause),
     })
+}
+
+/// The error of a data file whose footer was read here, with the file that its reader does not name; the
+/// store names it itself.
+pub(super) fn of_read_footer(
+    path: &object_store::path::Path,
+    cause: DataFusionError,
+) -> DataFusionError {
+    match of(&cause) {
+        Some(_) => cause,
+        None => DataFusionError::External(format!("{FOOTER}{path}: {cause}").into()),
+    }
+}
+
+fn damaged(path: &str, why: &str) -> SqlError {
+    SqlError::Unreadable(format!(
+        "file `{path}` of the table is damaged ({why}): restore the file, or roll back to an \
+         earlier snapshot"
+    ))
 }
 
 fn missing(path: &str) -> SqlError {
@@ -79,6 +97,9 @@ fn of_store(cause: &object_store::Error) -> SqlError {
         object_store::Error::PermissionDenied { path, .. }
         | object_store::Error::Unauthenticated { path, .. } => SqlError::Outage(format!(
             "the warehouse does not let this server read `{path}`: {answer}"
+        )),
+        _ if answer.contains(probe::CUT_SHORT) => SqlError::Unreadable(format!(
+            "the {answer}, so it is damaged: restore the file, or roll back to an earlier snapshot"
         )),
         _ => SqlError::Outage(format!(
             "a file of the table cannot be read now, try again: the warehouse answered {answer}"

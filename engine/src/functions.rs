@@ -1,5 +1,7 @@
 //! Functions beyond DataFusion's: values out of JSON text, as DuckDB names and answers them.
 
+pub mod members;
+
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, StringViewBuilder},
     datatypes::DataType,
@@ -24,6 +26,8 @@ const SHOWN_MAX: usize = 40;
 ///
 /// - `json_valid(json)`: whether a text is JSON.
 ///
+/// - `json_get(json, key, …)` and its like: see [`members`].
+///
 /// A path is `$.member[0]."odd name"`, or one member's name alone. What is not there is null; a text that is
 /// not JSON is an error.
 #[must_use]
@@ -40,7 +44,8 @@ pub fn all() -> Vec<ScalarUDF> {
         Volatility::Immutable,
         Arc::new(are_valid),
     );
-    vec![function("json_extract", false), function("json_extract_string", true), valid]
+    let of_paths = [function("json_extract", false), function("json_extract_string", true)];
+    of_paths.into_iter().chain([valid]).chain(members::all()).collect()
 }
 
 fn are_valid(arguments: &[ColumnarValue]) -> Result<ColumnarValue, DataFusionError> {
@@ -97,6 +102,8 @@ enum PathStep {
     Key(String),
     /// An element of an array, from 0.
     Index(usize),
+    /// An element of an array, from its end: 1 is the last one.
+    FromEnd(usize),
 }
 
 fn value_at(
@@ -104,13 +111,17 @@ fn value_at(
     path: &[PathStep],
     unquote: bool,
 ) -> Result<Option<String>, DataFusionError> {
-    let whole: &RawValue = serde_json::from_str(text).map_err(|_| {
+    Ok(within(parsed(text)?, path).and_then(|found| shown(found, unquote)))
+}
+
+/// The one JSON value that a text is.
+fn parsed(text: &str) -> Result<&RawValue, DataFusionError> {
+    serde_json::from_str(text).map_err(|_| {
         let start: String = text.chars().take(SHOWN_MAX).collect();
         exec_datafusion_err!(
             "`{start}` is not JSON; CASE WHEN json_valid(x) THEN json_extract(x, path) END takes out of JSON alone"
         )
-    })?;
-    Ok(within(whole, path).and_then(|found| shown(found, unquote)))
+    })
 }
 
 /// The value at the end of the path, if it leads to one.
@@ -120,6 +131,10 @@ fn within<'a>(whole: &'a RawValue, path: &[PathStep]) -> Option<&'a RawValue> {
         match step {
             PathStep::Key(name) => json.deserialize_map(MemberSearch(name)).ok()?,
             PathStep::Index(index) => json.deserialize_seq(ElementSearch(*index)).ok()?,
+            PathStep::FromEnd(distance) => {
+                let elements: Vec<&RawValue> = serde_json::from_str(found.get()).ok()?;
+                elements.get(elements.len().checked_sub(*distance)?).copied()
+            }
         }
     })
 }

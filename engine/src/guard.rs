@@ -3,18 +3,23 @@
 //! Bounds are counted on the tokens before anything recurses over the statement, because one deep
 //! or exponential statement would otherwise end the process. What a name means is not decided here.
 
+mod tokens;
+
 use crate::{
-    clauses, described, dialect, distinct, draws, error::SqlError, labels::ColumnLabels, multisets,
-    nulls, same_names, syntax,
+    clauses, described, dialect, distinct, draws,
+    error::SqlError,
+    grammar::{self, Grammar},
+    labels::ColumnLabels,
+    layout, multisets, nulls, number_literals, same_names, syntax,
+    versions::{self, TableVersion},
 };
 use datafusion::sql::sqlparser::{
     ast::{
         Expr, Function, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
         Value, ValueWithSpan, Visit, Visitor,
     },
-    dialect::GenericDialect,
     parser::{Parser, ParserOptions},
-    tokenizer::{Token, TokenWithSpan, Tokenizer},
+    tokenizer::{Token, Tokenizer},
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, ops::ControlFlow};
@@ -72,6 +77,10 @@ pub struct CheckedStatement {
     pub placeholders: usize,
     /// The highest number of those that it names.
     pub params_max: usize,
+    /// Whether it reads by paths of the earlier layout.
+    pub reads_paths: bool,
+    /// Its tables at points of their history, under names of their own.
+    pub versions: Vec<TableVersion>,
 }
 
 impl From<CheckedStatement> for String {
@@ -114,18 +123,19 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     if SQL_BYTES_MAX < sql.len() {
         return Err(invalid(format!("the statement is longer than {SQL_BYTES_MAX} bytes")));
     }
-    let dialect = GenericDialect {};
+    let dialect = Grammar::default();
     let mut located = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|error| syntax::of_token(&error))?;
     let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
-    if let ControlFlow::Break(reason) = check_tokens(&tokens) {
+    if let ControlFlow::Break(reason) = tokens::check(&tokens) {
         return Err(invalid(reason));
     }
-    check_numbers(sql, &located)?;
+    number_literals::check(sql, &located)?;
     if let ControlFlow::Break(reason) = clauses::words(&tokens) {
         return Err(invalid(reason));
     }
+    let versions = versions::spelling::take_out(&mut located, sql)?;
     distinct::mark(&mut located).map_err(invalid)?;
     let statements = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
@@ -138,7 +148,10 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     })?;
     let is_query = check_statement(&statement)?;
     distinct::unmark(&mut statement);
-    let params_max = check_shape(&statement)?.params_max;
+    grammar::select_all(&mut statement);
+    let reads_paths = layout::rewrite(&mut statement).map_err(invalid)?;
+    let params_max = check_shape(&statement)?.params_max.max(versions::params_max(&versions));
+    versions::scopes::name_tables(&mut statement, &versions).map_err(invalid)?;
     let labels = ColumnLabels::of(&statement);
     described::show_tables(&mut statement);
     draws::number(&mut statement).map_err(invalid)?;
@@ -149,7 +162,16 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     // What is written once may now be read several times.
     let placeholders = check_shape(&statement)?.placeholders;
     let text = sql.to_owned();
-    Ok(CheckedStatement { text, statement, labels, is_query, placeholders, params_max })
+    Ok(CheckedStatement {
+        text,
+        statement,
+        labels,
+        is_query,
+        placeholders,
+        params_max,
+        reads_paths,
+        versions,
+    })
 }
 
 /// Refuses a shape that is too large.
@@ -161,116 +183,8 @@ fn check_shape(statement: &Statement) -> Result<StatementShape, SqlError> {
     }
 }
 
-/// Refuses numbers with a word behind them: `0b11` is 0 under the name `b11` to the parser, and
-/// `0x1f` a text of bytes.
-fn check_numbers(sql: &str, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
-    for (token, next) in tokens.iter().zip(tokens.iter().skip(1)) {
-        if let (Token::Number(number, _), Token::Word(word)) = (&token.token, &next.token)
-            && word.quote_style.is_none()
-        {
-            return Err(invalid(format!(
-                "`{number}{word}` is not a number; write numbers in decimal digits, and a space before a name"
-            )));
-        }
-    }
-    if tokens.iter().any(|token| is_hex_number(sql, token)) {
-        return Err(invalid(
-            "write numbers in decimal digits, and bytes as x'1F': 0x… is not a number here",
-        ));
-    }
-    Ok(())
-}
-
-/// Whether a token that is bytes to the parser is written like a number.
-fn is_hex_number(sql: &str, token: &TokenWithSpan) -> bool {
-    let Token::HexStringLiteral(_) = token.token else { return false };
-    let start = token.span.start;
-    let place = |at: u64| usize::try_from(at.checked_sub(1)?).ok();
-    let line = place(start.line).and_then(|line| sql.split('\n').nth(line));
-    let column = place(start.column);
-    line.zip(column).and_then(|(line, column)| line.chars().nth(column)) == Some('0')
-}
-
 fn invalid(text: impl Into<String>) -> SqlError {
     SqlError::Invalid(text.into())
-}
-
-/// Counts what recursion depth and plan size follow from.
-fn check_tokens(tokens: &[Token]) -> ControlFlow<String> {
-    let mut operators = 0;
-    let mut set_operations = 0;
-    let mut joins = 0;
-    let mut depth = 0_usize;
-    let mut depth_most = 0;
-    let mut prefixes = 0;
-    for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
-        let kind = kind(token);
-        match kind {
-            TokenKind::Open => depth += 1,
-            TokenKind::Close => depth = depth.saturating_sub(1),
-            TokenKind::Operator => operators += 1,
-            TokenKind::SetOperation => set_operations += 1,
-            TokenKind::Join => joins += 1,
-            TokenKind::Other => (),
-        }
-        // `NOT NOT NOT …` and `- - - …` nest without brackets.
-        prefixes = if kind == TokenKind::Operator { prefixes + 1 } else { 0 };
-        depth_most = depth_most.max(depth).max(prefixes);
-    }
-    if DEPTH_MAX < depth_most {
-        return refuse(format!("the statement is nested more than {DEPTH_MAX} levels deep"));
-    }
-    at_most(OPERATORS_MAX, operators, "operators; use IN (…) for long lists")?;
-    at_most(JOINS_MAX, joins, "JOINs")?;
-    at_most(SET_OPERATIONS_MAX, set_operations, "UNION, INTERSECT or EXCEPT")
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TokenKind {
-    Open,
-    Close,
-    Operator,
-    SetOperation,
-    Join,
-    Other,
-}
-
-fn kind(token: &Token) -> TokenKind {
-    match token {
-        Token::LParen | Token::LBracket | Token::LBrace => TokenKind::Open,
-        Token::RParen | Token::RBracket | Token::RBrace => TokenKind::Close,
-        Token::Word(word) if word.quote_style.is_none() => {
-            let text = word.value.to_ascii_uppercase();
-            match text.as_str() {
-                "CASE" => TokenKind::Open,
-                "END" => TokenKind::Close,
-                "AND" | "OR" | "XOR" | "NOT" | "LIKE" | "ILIKE" | "IS" | "BETWEEN" | "DIV"
-                | "SIMILAR" | "RLIKE" | "REGEXP" | "OVERLAPS" | "COLLATE" | "AT" => {
-                    TokenKind::Operator
-                }
-                "JOIN" => TokenKind::Join,
-                "UNION" | "INTERSECT" | "EXCEPT" | "MINUS" => TokenKind::SetOperation,
-                _ => TokenKind::Other,
-            }
-        }
-        Token::EOF
-        | Token::Word(_)
-        | Token::Number(..)
-        | Token::SingleQuotedString(_)
-        | Token::DoubleQuotedString(_)
-        | Token::Comma
-        | Token::Period
-        | Token::SemiColon
-        | Token::Placeholder(_)
-        | Token::Whitespace(_)
-        | Token::NationalStringLiteral(_)
-        | Token::EscapedStringLiteral(_)
-        | Token::UnicodeStringLiteral(_)
-        | Token::HexStringLiteral(_)
-        | Token::DollarQuotedString(_) => TokenKind::Other,
-        // Every sign that stands between or before expressions; counting one too many does no harm.
-        _ => TokenKind::Operator,
-    }
 }
 
 /// Whether the statement is a query; an error when it may not run at all.

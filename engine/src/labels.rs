@@ -3,8 +3,9 @@
 //!
 //! Only the answer has these names; inside a statement, columns are called as the planner calls them.
 
+use crate::aliases;
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SetExpr, Statement};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, SetExpr, Statement};
 use std::sync::Arc;
 
 /// Names for columns, from both ends: a wildcard between stands for any number of them.
@@ -64,10 +65,17 @@ impl ColumnLabels {
     }
 }
 
+/// The name of a column that is named by an alias, which inside of a statement has no capital letters.
+fn of_alias(name: &Ident) -> Option<String> {
+    let has_capitals = name.value.contains(|c: char| c.is_ascii_uppercase());
+    (has_capitals && aliases::is_alias(&name.value)).then(|| name.value.clone())
+}
+
 /// The name of a column that has none of its own.
 fn label(item: &SelectItem) -> Option<String> {
     match item {
-        SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_)) => None,
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => of_alias(name),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => of_alias(parts.last()?),
         SelectItem::UnnamedExpr(expr) => Some(expr.to_string()),
         _ => None,
     }

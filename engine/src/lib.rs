@@ -1,15 +1,18 @@
 //! The engine of SQL: a statement and a [`View`] in, a stream of rows out.
 //!
 //! All that it knows of the service's state is in the [`EngineQuery`], a value that can be sent as
-//! bytes, so it could run in another process. It reads files, of the warehouse and of the log, and
-//! asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
+//! bytes, so it runs in another process as well. It reads files, of the warehouse and of the log, or asks
+//! for them, and asks for pages of the audit log. Its one invariant: it has no store. Who may ask, what is there,
 //! and what stays readable meanwhile is `sql`'s.
 
+pub mod aliases;
 pub mod allowed;
 pub mod answer;
 pub mod arithmetic;
 pub mod audit;
 pub mod bounded_functions;
+pub mod catalog_views;
+pub mod change_views;
 pub mod clauses;
 pub mod collected;
 pub mod column_lists;
@@ -31,13 +34,20 @@ mod forward;
 pub mod frames;
 pub mod function_names;
 pub mod functions;
+pub mod grammar;
 pub mod guard;
 pub mod labels;
+pub mod layout;
 pub mod lengths;
 pub mod log_tail;
+pub mod lookups;
+pub mod memory;
+pub mod metadata_tables;
 pub mod multisets;
 pub mod names;
+mod namespace_schema;
 pub mod nulls;
+pub mod number_literals;
 pub mod output;
 mod parameters;
 pub mod percentile;
@@ -47,11 +57,14 @@ pub mod plan_limits;
 pub mod prepare;
 pub mod provider;
 pub mod pushdown;
+pub mod read_report;
 pub mod references;
 pub mod replacement;
 pub mod rewrite;
+pub mod row_counts;
 pub mod same_names;
 pub mod same_type;
+pub mod seq_range;
 pub mod session;
 pub mod similar;
 pub mod stop;
@@ -63,11 +76,14 @@ pub mod time_format;
 pub mod types;
 mod unreadable;
 pub mod uuid;
+pub mod versions;
 pub mod view;
 pub mod wrapped;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use audit::AuditPages;
+use catalog_views::ColumnNames;
+use chrono::DateTime;
 use counts::{BytesRead, FileCounts};
 use datafusion::{
     execution::{
@@ -77,17 +93,19 @@ use datafusion::{
     },
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::{ExecutionPlan, execute_stream},
-    sql::parser::Statement,
+    prelude::SessionContext,
+    sql::{parser::Statement, sqlparser::ast},
 };
 use error::SqlError;
 use futures::{StreamExt, stream::BoxStream};
 use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
-use icecore_schemas::service_table::ServiceTables;
+use icecore_schemas::{query::QueryBasis, service_table::ServiceTables};
+use log_tail::TailSource;
 use serde::{Deserialize, Serialize};
-use session::QuerySessions;
+use session::{EngineResources, QuerySessions};
 use std::sync::Arc;
-use stop::{QueryStop, between_rules, stopping, stopping_windows};
+use stop::{QuerySignal, QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
 
 /// The highest limit that a plan can have.
@@ -104,6 +122,8 @@ pub struct EngineQuery {
     pub limit: Option<u64>,
     /// What it sees.
     pub view: View,
+    /// What `now()` is, ms since 1970.
+    pub clock_ms: i64,
 }
 
 /// What goes to and fro while a query runs.
@@ -115,6 +135,8 @@ pub struct QueryControls {
     pub counts: Arc<FileCounts>,
     /// Where it asks for the audit log, if it sees it.
     pub audit: AuditPages,
+    /// Where the rows of the log are read.
+    pub tail: TailSource,
 }
 
 /// The rows of a query.
@@ -144,6 +166,8 @@ pub struct QueryAnswer {
     pub batches: RowStream,
     /// The snapshot of `events` that was read, if there is one.
     pub snapshot: Option<i64>,
+    /// What it was made of; none where that is of several namespaces.
+    pub basis: Option<QueryBasis>,
 }
 
 impl std::fmt::Debug for QueryAnswer {
@@ -162,7 +186,13 @@ impl QueryEngine {
     /// An engine whose queries share this much memory, and caches of what they read of files.
     #[must_use]
     pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
-        Self { sessions: QuerySessions::new(memory_bytes_max, storage, tables) }
+        Self::with(EngineResources::Own { memory_bytes_max }, storage, tables)
+    }
+
+    /// An engine whose queries share these resources, and caches of what they read of files.
+    #[must_use]
+    pub fn with(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
+        Self { sessions: QuerySessions::new(resources, storage, tables) }
     }
 
     /// Plans a query and starts it. Planning recurses as deep as the statement is long and does not
@@ -178,21 +208,28 @@ impl QueryEngine {
         // What is tested is what another process would be sent.
         #[cfg(debug_assertions)]
         let query = query.sent()?;
-        let EngineQuery { statement: checked, params, limit, view } = query;
+        let EngineQuery { statement: checked, params, limit, view, clock_ms } = query;
         let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
             checked;
+        let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
-        let context = self.sessions.open(&view, &controls.counts, signal.deadline())?;
+        let (tail, counts) = (&controls.tail, &controls.counts);
+        let context = self.sessions.open(&view, tail, counts, signal.deadline())?;
         if view.has_system {
             let shown = audit::show(&context, controls.audit.clone());
             shown.map_err(|cause| failure::of(&cause))?;
         }
-        column_lists::move_into_queries(&mut statement);
-        names::resolve(&mut statement, &self.sessions.columns(&view)?);
-        let state = between_rules(context.state(), signal);
+        Box::pin(self.resolve(&mut statement, &view, &context, signal)).await?;
+        let mut state = between_rules(context.state(), signal);
+        state.execution_props_mut().query_execution_start_time =
+            DateTime::from_timestamp_millis(clock_ms);
         let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await;
-        let plan = plan.and_then(described::with_type_names);
+        let plan = plan.map_err(|cause| failure::of(&cause))?;
+        if !view.catalog_views.is_empty() {
+            catalog_views::check_size(&plan)?;
+        }
+        let plan = described::with_type_names(plan);
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
         plan_limits::check(&plan)?;
@@ -211,9 +248,34 @@ impl QueryEngine {
         let (plan, stream) = execute(state, &plan, &controls.stop).await?;
         let place = answer::place_of(self.sessions.storage().root()).filter(|_| !is_query);
         let stream = answer::shown(stream, &labels, place);
-        let (schema, read) = (stream.schema(), BytesRead::of(plan));
-        let rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
+        let (schema, read) = (stream.schema(), BytesRead::of(Arc::clone(&plan)));
+        let mut rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
+        if is_analyzed {
+            let read = BytesRead::of(plan);
+            rows = read_report::with_files(rows, Arc::clone(&schema), controls.counts, read);
+        }
         Ok(RunningQuery { schema, rows, read })
+    }
+
+    /// Shows a session the views of its query, and writes names as those of the tables and columns that they mean.
+    async fn resolve(
+        &self,
+        statement: &mut ast::Statement,
+        view: &View,
+        context: &SessionContext,
+        signal: &QuerySignal,
+    ) -> Result<(), SqlError> {
+        let all = self.sessions.columns(view)?;
+        let by_table = self.sessions.columns_by_table(view)?;
+        let shown = change_views::show(context, &view.change_views).await;
+        shown.map_err(|cause| failure::of(&cause))?;
+        let names = ColumnNames { all: &all, by_table: &by_table };
+        Box::pin(catalog_views::register(context, &view.catalog_views, names, signal)).await?;
+        column_lists::move_into_queries(statement);
+        metadata_tables::rename(statement, &view.rewritten);
+        aliases::resolve(statement, &view.namespace, &by_table);
+        names::resolve(statement, &all);
+        Ok(())
     }
 }
 

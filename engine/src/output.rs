@@ -19,14 +19,14 @@ use futures::{
     stream::{self, BoxStream},
 };
 use icecore_lake::blocking::blocking;
-use icecore_schemas::error_code::ErrorBody;
+use icecore_schemas::{error_code::ErrorBody, query::QueryBasis};
 use parquet_file::ParquetFile;
 use std::{collections::HashSet, time::Duration};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// One object: `{"columns":[{name,type}],"rows":[[…]],"rowCount","elapsedMs","snapshot"?}`.
+    /// One object: `{"columns":[{name,type}],"rows":[[…]],"rowCount","elapsedMs","snapshot"?,"basis"?}`.
     Json,
     /// One object a row, one a line.
     Ndjson,
@@ -145,6 +145,7 @@ pub async fn encode(
         errors,
         schema: answer.schema,
         snapshot: answer.snapshot,
+        basis: answer.basis,
         rows: 0,
         ended: false,
         parquet,
@@ -183,6 +184,7 @@ struct AnswerEncoder {
     errors: ErrorPlace,
     schema: SchemaRef,
     snapshot: Option<i64>,
+    basis: Option<QueryBasis>,
     rows: u64,
     /// Nothing comes any more.
     ended: bool,
@@ -328,6 +330,10 @@ impl AnswerEncoder {
             format!("],\"rowCount\":{},\"elapsedMs\":{}", self.rows, elapsed.as_millis());
         if let Some(snapshot) = self.snapshot {
             text += &format!(",\"snapshot\":{snapshot},\"snapshot_str\":\"{snapshot}\"");
+        }
+        if let Some(basis) = &self.basis {
+            text += ",\"basis\":";
+            text += &serde_json::to_string(basis).expect("its keys are texts");
         }
         text
     }

@@ -6,9 +6,11 @@ use crate::{
     deletes::{self, DeletedByFile},
     field_ids::FieldIdMapper,
     file_failure::{of_scan, unreadable},
-    log_tail::LogTail,
-    plan::{SnapshotScan, scalar},
-    view::{ServiceTableView, TableView},
+    log_tail::{LogTail, TailRequests, TailSource},
+    lookups::{BloomFilters, FooterSource, Lookup},
+    plan::{QueryFiles, SnapshotScan, scalar},
+    row_counts,
+    view::{ServiceTableView, TableView, TailPlace},
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -22,7 +24,7 @@ use datafusion::{
         object_store::ObjectStoreUrl,
         physical_plan::{
             FileGroup, FileScanConfigBuilder, ParquetSource,
-            parquet::{CachedParquetFileReaderFactory, metadata::DFParquetMetadata},
+            parquet::CachedParquetFileReaderFactory,
         },
         source::DataSourceExec,
         table_schema::TableSchema,
@@ -42,7 +44,7 @@ use iceberg::spec::{Datum, NestedFieldRef, PrimitiveType, Type};
 use icecore_catalog::{
     scan::{
         Deadline,
-        manifests::{ManifestCache, PlannedFile},
+        manifests::{ManifestCache, PlannedFile, PlannedFiles},
     },
     storage::Storage,
 };
@@ -57,16 +59,28 @@ const FILE_STATISTICS_MAX: usize = 1_024;
 /// Footers that are read at a time while a query is planned.
 const FOOTERS_AT_ONCE: usize = 8;
 
+/// Files that tell whether the others are asked for bloom filters: most columns have none, and a query
+/// that needs a few rows of them should not wait for the footers of all files.
+const SAMPLED_FILES: usize = 8;
+
+/// Bytes of a file's end that are read at first: footer and page index of most files of ours.
+const END_BYTES_LOCAL: usize = 32 << 10;
+/// The same in a bucket, where a second request takes longer than more bytes.
+const END_BYTES_BUCKET: usize = 256 << 10;
+
 /// One table of a view.
 #[derive(Debug)]
 pub struct ViewTable {
     snapshot: Option<SnapshotScan>,
     tail: Option<(ServiceTableView, Vec<RecordRef>)>,
+    /// Whom the rows of the log are asked for, as those of which table; none where this process reads them.
+    asked: Option<(TailRequests, TailPlace)>,
     schema: SchemaRef,
     aliases: Arc<FieldAliases>,
     storage: Storage,
     manifests: ManifestCache,
     counts: Arc<FileCounts>,
+    bloom_filters: BloomFilters,
     /// When the planning of a scan has to end.
     until: Deadline,
 }
@@ -83,31 +97,7 @@ impl ViewTable {
         manifests: ManifestCache,
         counts: Arc<FileCounts>,
     ) -> Result<Self, DataFusionError> {
-        let columns = view.metadata.as_ref().map(|metadata| {
-            let of_snapshot = view
-                .snapshot_id
-                .filter(|_| view.has_past_columns)
-                .and_then(|id| metadata.snapshot_by_id(id))
-                // Without an id the snapshot was written before there were several schemas.
-                .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
-            match (of_snapshot, &ours) {
-                (Some(columns), _) => Ok(Arc::clone(columns)),
-                // A table that an earlier version made has the later columns all the same: rows of
-                // the log may have values there, and the table gets them with these.
-                (None, Some(ours)) => ours.fit.extended(metadata),
-                (None, None) => Ok(Arc::clone(metadata.current_schema())),
-            }
-        });
-        let columns = columns.transpose().map_err(external)?;
-        let arrow = match (&columns, &ours) {
-            (Some(columns), _) => {
-                iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?
-            }
-            (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
-            (None, None) => Schema::empty(),
-        };
-        let types = columns.as_ref().map(|columns| columns.as_struct().fields());
-        let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+        let (columns, schema) = columns_of(view, ours.as_ref())?;
         let aliases = view.metadata.as_deref().map(FieldAliases::of).transpose();
         let aliases = aliases.map_err(|cause| exec_datafusion_err!("{cause}"))?.unwrap_or_default();
         let snapshot = match (&view.metadata, view.snapshot_id, columns) {
@@ -122,7 +112,35 @@ impl ViewTable {
         let tail = ours.filter(|_| !view.tail.is_empty());
         let tail = tail.map(|ours| (ours, view.tail.clone()));
         let (aliases, until) = (Arc::new(aliases), Deadline::NONE);
-        Ok(Self { snapshot, tail, schema, aliases, storage, manifests, counts, until })
+        let (asked, bloom_filters) = (None, BloomFilters::default());
+        Ok(Self {
+            snapshot,
+            tail,
+            asked,
+            schema,
+            aliases,
+            storage,
+            manifests,
+            counts,
+            bloom_filters,
+            until,
+        })
+    }
+
+    /// The table with the rows of the log from `source`, where it is called `place`.
+    #[must_use]
+    pub fn with_tail_from(self, source: &TailSource, place: TailPlace) -> Self {
+        let asked = match source {
+            TailSource::Files => None,
+            TailSource::Asked(requests) => Some((requests.clone(), place)),
+        };
+        Self { asked, ..self }
+    }
+
+    /// The table with bloom filters that were read already.
+    #[must_use]
+    pub fn with_bloom_filters(self, bloom_filters: BloomFilters) -> Self {
+        Self { bloom_filters, ..self }
     }
 
     /// The table of a query that ends then.
@@ -154,13 +172,18 @@ impl ViewTable {
         filters: &[Expr],
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let planned = snapshot.plan(&self.manifests, &self.storage, filters, self.until).await?;
+        let (base, store) = self.storage.query_store();
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let bytes_first = self.end_bytes();
+        let footers = FooterSource { store: store.as_ref(), cache: &cache, bytes_first };
+        let lookups = Lookup::all(filters, &snapshot.columns, &self.schema);
+        let files = self.looked_up(planned.files, &lookups, footers).await?;
+        let planned = QueryFiles { files, deletes: planned.deletes };
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
         if planned.files.is_empty() {
             return Ok(None);
         }
-        let (base, store) = self.storage.object_store();
-        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&cache));
         // A filter that is pushed into the reader is lost for a file of another schema
         // (apache/datafusion#25268).
@@ -169,21 +192,19 @@ impl ViewTable {
             && planned.files.iter().all(|file| snapshot.is_current(file));
         let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(Arc::new(readers))
+            .with_metadata_size_hint(bytes_first)
             .with_enable_page_index(true)
             .with_bloom_filter_on_read(true)
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
-        let (store, cache, deletes) = (store.as_ref(), &cache, &planned.deletes);
+        let deletes = &planned.deletes;
         let parts = planned.files.iter().map(|file| async move {
             let part = self.partitioned(file)?;
             if let Some(deleted) = deletes.get(&file.location) {
                 let over = |cause| DataFusionError::External(Box::new(of_scan(&cause)));
                 self.until.check().map_err(over)?;
-                let footer = DFParquetMetadata::new(store, &part.object_meta)
-                    .with_file_metadata_cache(Some(Arc::clone(cache)))
-                    .fetch_metadata()
-                    .await?;
+                let footer = footers.footer(&part.object_meta).await?;
                 return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
             Ok::<_, DataFusionError>(match with_statistics {
@@ -201,6 +222,50 @@ impl ViewTable {
             .with_expr_adapter(Some(Arc::new(by_id)))
             .build();
         Ok(Some(DataSourceExec::from_data_source(scan)))
+    }
+
+    /// The files that may have a row for all `lookups`. One alone is asked by its reader.
+    async fn looked_up(
+        &self,
+        files: PlannedFiles,
+        lookups: &[Lookup],
+        footers: FooterSource<'_>,
+    ) -> Result<PlannedFiles, DataFusionError> {
+        if lookups.is_empty() || files.len() < 2 {
+            return Ok(files);
+        }
+        let sample = files.iter().step_by(files.len().div_ceil(SAMPLED_FILES));
+        let sampled = sample.map(|file| async move {
+            let meta = self.meta_in_time(file)?;
+            Ok::<_, DataFusionError>(self.bloom_filters.are_in(footers, &meta, lookups).await)
+        });
+        let sampled: Vec<_> = sampled.collect();
+        let sampled = stream::iter(sampled).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>();
+        if !sampled.await?.contains(&true) {
+            return Ok(files);
+        }
+        let asked = files.into_iter().map(|file| async move {
+            let meta = self.meta_in_time(&file)?;
+            let may_have = self.bloom_filters.may_have(footers, &meta, lookups).await;
+            Ok::<_, DataFusionError>(may_have.then_some(file))
+        });
+        let asked: Vec<_> = asked.collect();
+        let asked = stream::iter(asked).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(asked.into_iter().flatten().collect())
+    }
+
+    /// What the store calls a file, if there is time left to ask it.
+    fn meta_in_time(&self, file: &PlannedFile) -> Result<ObjectMeta, DataFusionError> {
+        let over = |cause| DataFusionError::External(Box::new(of_scan(&cause)));
+        self.until.check().map_err(over)?;
+        Ok(self.partitioned(file)?.object_meta)
+    }
+
+    fn end_bytes(&self) -> usize {
+        match self.storage.root().starts_with("s3://") {
+            true => END_BYTES_BUCKET,
+            false => END_BYTES_LOCAL,
+        }
     }
 
     /// Rows are exact where nothing is deleted, so that counting them needs no file.
@@ -238,7 +303,8 @@ impl ViewTable {
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let schema = project_schema(&self.schema, projection)?;
         let parts = records.chunks(records.len().div_ceil(partitions.max(1)).max(1)).map(|part| {
-            Arc::new(LogTail::new(ours, part.to_vec(), Arc::clone(&schema)))
+            let asked = self.asked.clone();
+            Arc::new(LogTail::new(ours, asked, part.to_vec(), Arc::clone(&schema)))
                 as Arc<dyn PartitionStream>
         });
         let scan = StreamingTableExec::try_new(
@@ -283,7 +349,12 @@ impl TableProvider for ViewTable {
         }
         if let Some((ours, records)) = &self.tail {
             let partitions = state.config().target_partitions();
-            parts.push(self.scan_tail(ours, records, projection, partitions)?);
+            parts.push(match projection.is_some_and(Vec::is_empty) {
+                true => {
+                    row_counts::of_records(&project_schema(&self.schema, projection)?, records)?
+                }
+                false => self.scan_tail(ours, records, projection, partitions)?,
+            });
         }
         match parts.len() {
             0 => Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?))),
@@ -291,6 +362,40 @@ impl TableProvider for ViewTable {
             _ => UnionExec::try_new(parts),
         }
     }
+}
+
+/// The columns of a table as `view` has it: those of Iceberg, where it has any yet, and as queries see them.
+///
+/// # Errors
+/// Its schema has a type that Arrow has not.
+pub(crate) fn columns_of(
+    view: &TableView,
+    ours: Option<&ServiceTableView>,
+) -> Result<(Option<iceberg::spec::SchemaRef>, SchemaRef), DataFusionError> {
+    let columns = view.metadata.as_ref().map(|metadata| {
+        let of_snapshot = view
+            .snapshot_id
+            .filter(|_| view.has_past_columns)
+            .and_then(|id| metadata.snapshot_by_id(id))
+            // Without an id the snapshot was written before there were several schemas.
+            .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
+        match (of_snapshot, ours) {
+            (Some(columns), _) => Ok(Arc::clone(columns)),
+            // A table that an earlier version made has the later columns all the same: rows of
+            // the log may have values there, and the table gets them with these.
+            (None, Some(ours)) => ours.fit.extended(metadata),
+            (None, None) => Ok(Arc::clone(metadata.current_schema())),
+        }
+    });
+    let columns = columns.transpose().map_err(external)?;
+    let arrow = match (&columns, ours) {
+        (Some(columns), _) => iceberg::arrow::schema_to_arrow_schema(columns).map_err(external)?,
+        (None, Some(ours)) => rows::schema_of(ours.table.columns).as_ref().clone(),
+        (None, None) => Schema::empty(),
+    };
+    let types = columns.as_ref().map(|columns| columns.as_struct().fields());
+    let schema = Arc::new(transform_schema_to_view(&shown(&arrow, types.unwrap_or_default())));
+    Ok((columns, schema))
 }
 
 fn external(cause: iceberg::Error) -> DataFusionError {

@@ -1,39 +1,48 @@
-//! A DataFusion session for one query: this namespace's tables and nothing else.
+//! A DataFusion session for one query: the tables of its view and nothing else.
 //!
 //! What costs time to set up (functions, optimizer rules) is made once and shared; what a query may
 //! see is made for each query.
 
 use crate::{
+    aliases::{RelationColumn, TableColumns},
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
-    collected,
+    change_views, collected,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
     draws,
     error::SqlError,
-    functions, percentile, plain,
+    functions,
+    lookups::BloomFilters,
+    log_tail::TailSource,
+    memory::GrantedMemory,
+    metadata_tables::{MetadataProvider, MetadataTable},
+    namespace_schema::NamespaceSchema,
+    percentile, plain,
     provider::ViewTable,
     pushdown, replacement,
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
+    seq_range::{self, TablePart},
     sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
-    view::{ServiceTableView, TableView, View},
+    view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, TailPlace, View},
 };
+use arrow::datatypes::Schema;
 use datafusion::{
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-        MemorySchemaProvider, SchemaProvider,
+        TableProvider,
     },
     error::DataFusionError,
     execution::{
         FunctionRegistry,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::{GreedyMemoryPool, TrackConsumersPool},
+        memory_pool::{GreedyMemoryPool, MemoryPool, TrackConsumersPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
         session_state::{SessionState, SessionStateBuilder},
     },
@@ -43,20 +52,57 @@ use datafusion::{
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
 use icecore_lake::event::rows::UTC;
-use icecore_schemas::service_table::ServiceTables;
+use icecore_schemas::service_table::{RecordKind, ServiceTables};
 use std::{
     num::NonZeroUsize,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
 };
 use tokio::time::Instant;
 
-/// The catalog that every query sees; its only schema is the query's namespace.
+/// The catalog that every query sees; its schemas are the query's namespace and those that it names.
 pub const CATALOG: &str = "icecore";
 
 /// Parts that one scan or aggregation runs in at the same time.
 const TARGET_PARTITIONS: usize = 2;
+/// Most bytes of footers and page indexes that are kept; those not used the longest go first.
+const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
+
+/// What sessions have of the machine.
+#[derive(Debug)]
+pub enum EngineResources {
+    /// Memory of this process that all sessions share. Nothing is spilled to disk.
+    Own {
+        /// How many bytes.
+        memory_bytes_max: usize,
+    },
+    /// Memory that another process grants, and a folder for what does not fit.
+    Granted {
+        /// The memory.
+        memory: GrantedMemory,
+        /// Where operators may put what does not fit into memory, and how much; none for nowhere.
+        spill: Option<SpillFolder>,
+    },
+}
+
+/// Where operators put what does not fit into memory.
+#[derive(Clone, Debug)]
+pub struct SpillFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// Most bytes in it.
+    pub bytes_max: u64,
+}
+
+/// How the tables of one query are read.
+#[derive(Clone, Copy)]
+struct TableReads<'a> {
+    tail: &'a TailSource,
+    counts: &'a Arc<FileCounts>,
+    deadline: Instant,
+}
 
 /// What sessions are made from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -65,19 +111,18 @@ pub struct QuerySessions {
     growth: Arc<FunctionMemory>,
     storage: Storage,
     manifests: ManifestCache,
+    bloom_filters: BloomFilters,
     tables: ServiceTables,
 }
 
 impl QuerySessions {
-    /// Sessions over the warehouse's files, which share memory and caches of file metadata. Nothing
-    /// is spilled to disk.
+    /// Sessions over the warehouse's files, which share memory and caches of file metadata.
     ///
     /// # Panics
     /// Never: the options of DataFusion's runtime are constants that it takes.
     #[must_use]
-    pub fn new(memory_bytes_max: usize, storage: Storage, tables: ServiceTables) -> Self {
-        let runtime =
-            runtime(memory_bytes_max, &storage).expect("the runtime's options are constants");
+    pub fn new(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
+        let runtime = runtime(resources, &storage).expect("the runtime's options are constants");
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
             .with_type_planner(Arc::new(MicrosecondTypes))
@@ -115,8 +160,8 @@ impl QuerySessions {
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         base.register_expr_planner(Arc::new(ComparisonTypes)).expect(fits);
         let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool));
-        let manifests = ManifestCache::default();
-        Self { base: Arc::new(base), growth, storage, manifests, tables }
+        let (manifests, bloom_filters) = (ManifestCache::default(), BloomFilters::default());
+        Self { base: Arc::new(base), growth, storage, manifests, bloom_filters, tables }
     }
 
     /// The warehouse.
@@ -132,7 +177,8 @@ impl QuerySessions {
     ) -> Result<ViewTable, DataFusionError> {
         let ours = ServiceTableView::of(table, &self.tables);
         let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
-        ViewTable::new(table, ours, storage, manifests, Arc::clone(counts))
+        let table = ViewTable::new(table, ours, storage, manifests, Arc::clone(counts))?;
+        Ok(table.with_bloom_filters(self.bloom_filters.clone()))
     }
 
     /// The names of all columns that `view` has, with those of fields of structs.
@@ -141,41 +187,115 @@ impl QuerySessions {
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
     pub fn columns(&self, view: &View) -> Result<Vec<String>, SqlError> {
         let mut names = Vec::new();
-        for table in &view.tables {
+        for (_, table) in view.all_tables() {
             let provider = self.table(table, &Arc::default()).map_err(|cause| broken(&cause))?;
             names.extend(provider.column_names());
+        }
+        for seen in &view.catalog_views {
+            names.extend(seen.columns.iter().cloned());
         }
         Ok(names)
     }
 
-    /// A session that sees `view`, for a query that ends at `deadline` and whose files are counted.
+    /// The tables of one namespace.
+    fn schema(
+        &self,
+        namespace: &str,
+        (tables, unreadable): (&[TableView], &[(String, SqlError)]),
+        TableReads { tail, counts, deadline }: TableReads<'_>,
+    ) -> Result<Arc<NamespaceSchema>, SqlError> {
+        let schema = NamespaceSchema::default();
+        for table in tables {
+            let part = |state: &TableView, is_later: bool| {
+                let (namespace, table) = (namespace.to_owned(), table.name.clone());
+                let place = TailPlace { namespace, table, is_later };
+                let provider = self.table(state, counts)?.planned_until(deadline);
+                let provider = provider.with_tail_from(tail, place);
+                Ok::<_, DataFusionError>(TablePart { table: provider, seqs: state.seqs })
+            };
+            let provider = part(table, false)
+                .and_then(|first| {
+                    let later = table.later.as_deref();
+                    let later = later.map(|later| part(later, true)).transpose()?;
+                    seq_range::provider(&table.name, first, later)
+                })
+                .map_err(|cause| broken(&cause))?;
+            schema.add(&table.name, provider);
+            for kind in &table.inspected {
+                let provider = self.metadata_table(*kind, table, deadline);
+                schema.add_metadata(kind.of(&table.name), Arc::new(provider));
+            }
+        }
+        for (name, error) in unreadable {
+            schema.add(name, Arc::new(UnreadableTable::new(error.clone())));
+        }
+        Ok(Arc::new(schema))
+    }
+
+    fn metadata_table(
+        &self,
+        kind: MetadataTable,
+        table: &TableView,
+        deadline: Instant,
+    ) -> MetadataProvider {
+        let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
+        MetadataProvider::new(kind, table, storage, manifests, deadline)
+    }
+
+    /// The columns of each table and view that `view` has, without fields of structs.
+    ///
+    /// # Errors
+    /// [`SqlError::Internal`] when a table's schema has no Arrow form.
+    pub fn columns_by_table(&self, view: &View) -> Result<TableColumns, SqlError> {
+        let mut found = TableColumns::new();
+        for (namespace, table) in view.all_tables() {
+            let mut add = |name: &str, schema: &Schema, is_of_events| {
+                let columns = schema.fields().iter();
+                let columns = columns
+                    .map(|column| RelationColumn { name: column.name().clone(), is_of_events });
+                found.insert((namespace.to_owned(), name.to_owned()), columns.collect());
+            };
+            for kind in &table.inspected {
+                let schema = self.metadata_table(*kind, table, Instant::now()).schema();
+                add(&kind.of(&table.name), &schema, false);
+            }
+            let provider = self.table(table, &Arc::default()).map_err(|cause| broken(&cause))?;
+            let is_of_events = table.ours == Some(RecordKind::Events);
+            add(&table.name, &provider.schema(), is_of_events);
+        }
+        for ChangeView { namespace, name } in &view.change_views {
+            found.insert((namespace.clone(), name.clone()), change_views::columns(name));
+        }
+        for CatalogView { namespace, name, columns, .. } in &view.catalog_views {
+            let column = |name: &String| RelationColumn { name: name.clone(), is_of_events: false };
+            let columns = columns.iter().map(column).collect();
+            found.insert((namespace.clone(), name.clone()), columns);
+        }
+        Ok(found)
+    }
+
+    /// A session that sees `view`, with rows of the log from `tail`, for a query that ends at `deadline`
+    /// and whose files are counted.
     ///
     /// # Errors
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
     pub fn open(
         &self,
         view: &View,
+        tail: &TailSource,
         counts: &Arc<FileCounts>,
         deadline: Instant,
     ) -> Result<SessionContext, SqlError> {
         self.growth.sweep();
         let namespace = &view.namespace;
-        let schema = MemorySchemaProvider::new();
-        for table in &view.tables {
-            let provider = self.table(table, counts).map_err(|cause| broken(&cause))?;
-            let provider = provider.planned_until(deadline);
-            schema
-                .register_table(table.name.clone(), Arc::new(provider))
-                .map_err(|cause| broken(&cause))?;
-        }
-        for (name, error) in &view.unreadable {
-            let provider = UnreadableTable::new(error.clone());
-            schema
-                .register_table(name.clone(), Arc::new(provider))
-                .map_err(|cause| broken(&cause))?;
-        }
+        let reads = TableReads { tail, counts, deadline };
+        let own = self.schema(namespace, (&view.tables, &view.unreadable), reads)?;
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(namespace, Arc::new(schema)).map_err(|cause| broken(&cause))?;
+        catalog.register_schema(namespace, own).map_err(|cause| broken(&cause))?;
+        for NamespaceView { namespace, tables, unreadable } in &view.others {
+            let other = self.schema(namespace, (tables, unreadable), reads)?;
+            catalog.register_schema(namespace, other).map_err(|cause| broken(&cause))?;
+        }
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut config = SessionConfig::new()
@@ -220,15 +340,31 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-fn runtime(memory_bytes_max: usize, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
-    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes_max), CONSUMERS_NAMED);
+fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
+    let pool: Arc<dyn MemoryPool>;
+    let spill = match resources {
+        EngineResources::Own { memory_bytes_max } => {
+            let own = GreedyMemoryPool::new(memory_bytes_max);
+            pool = Arc::new(TrackConsumersPool::new(own, CONSUMERS_NAMED));
+            None
+        }
+        EngineResources::Granted { memory, spill } => {
+            pool = Arc::new(TrackConsumersPool::new(memory, CONSUMERS_NAMED));
+            spill
+        }
+    };
+    let disk = match spill {
+        Some(SpillFolder { path, bytes_max }) => DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![path]))
+            .with_max_temp_directory_size(bytes_max),
+        None => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+    };
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
-        .with_disk_manager_builder(
-            DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
-        )
+        .with_memory_pool(pool)
+        .with_disk_manager_builder(disk)
+        .with_metadata_cache_limit(FOOTER_BYTES_MAX)
         .build()?;
-    let (base, store) = storage.object_store();
+    let (base, store) = storage.query_store();
     runtime.register_object_store(&base, store);
     Ok(runtime)
 }

@@ -53,6 +53,12 @@ impl QuerySignal {
         self.deadline
     }
 
+    /// How long the query may run in all, as its sender is told.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// One that is over as this one is, and after `timeout` at the latest.
     #[must_use]
     pub fn within(self: &Arc<Self>, timeout: Duration) -> Arc<Self> {

@@ -3,13 +3,18 @@
 //! It is all that a query needs of the stores, and can be sent as bytes. Of a table's metadata only
 //! what a query reads is sent: the columns, and no snapshot but the one that is read and the current.
 
-use crate::error::SqlError;
+use crate::{
+    error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable, seq_range::SeqRange,
+};
 use iceberg::spec::TableMetadata;
-use icecore_lake::{table::evolve::SchemaFit, wal::RecordRef};
+use icecore_lake::{
+    table::evolve::SchemaFit,
+    wal::{LogPosition, RecordRef},
+};
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
-use serde::{Deserialize, Serialize, Serializer, ser::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{collections::BTreeSet, iter, sync::Arc};
 
 /// One table as a query sees it.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,9 +30,77 @@ pub struct TableView {
     /// Which records of the log are rows of it; none for tables that only others write.
     pub ours: Option<RecordKind>,
     /// The records to read after the snapshot.
+    #[serde(deserialize_with = "tail_of")]
     pub tail: Vec<RecordRef>,
     /// Highest `seq` of a row in snapshot or tail; 0 where it is not known.
     pub last_seq: u64,
+    /// The file with the metadata.
+    pub metadata_location: Option<String>,
+    /// Its metadata tables that are read: with any, all of the metadata is sent.
+    pub inspected: Vec<MetadataTable>,
+    /// Which of these rows count; none for all of them.
+    pub seqs: Option<SeqRange>,
+    /// A later state of the table whose rows count, too: those that the snapshot does not have.
+    pub later: Option<Box<TableView>>,
+}
+
+/// Which table of a query's view has the rows of a tail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailPlace {
+    /// Its namespace, as the view names it.
+    pub namespace: String,
+    /// Its name in the statement, whichever table it is a state of.
+    pub table: String,
+    /// Whether it is the later state of that table.
+    pub is_later: bool,
+}
+
+/// The tables of another namespace that a query names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NamespaceView {
+    /// The name of the namespace, as the statement writes it.
+    pub namespace: String,
+    /// The tables that were wanted.
+    pub tables: Vec<TableView>,
+    /// Tables that are there and cannot be read, with what is wrong.
+    pub unreadable: Vec<(String, SqlError)>,
+}
+
+/// A name that stands for a table of another name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewrittenName {
+    /// The parts of the name as they are written.
+    pub written: Vec<String>,
+    /// The namespace of the table.
+    pub schema: String,
+    /// The table, which may be a metadata table.
+    pub table: String,
+}
+
+/// A view of the catalog that a query names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CatalogView {
+    /// The name of its namespace, as the statement writes it.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its query.
+    pub statement: CheckedStatement,
+    /// The namespace of names in it that have none.
+    pub home: String,
+    /// What its columns are called.
+    pub columns: Vec<String>,
+    /// Names in it that stand for others.
+    pub rewritten: Vec<RewrittenName>,
+}
+
+/// A view over the changes in a namespace's `events` that a query names, see [`crate::change_views`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// The name of its namespace, as the statement writes it.
+    pub namespace: String,
+    /// Its name, which no table and no view of the catalog has.
+    pub name: String,
 }
 
 /// The tables of a namespace as a query sees them.
@@ -39,15 +112,73 @@ pub struct View {
     pub tables: Vec<TableView>,
     /// Tables that are there and cannot be read, with what is wrong.
     pub unreadable: Vec<(String, SqlError)>,
+    /// The views over changes that are read.
+    pub change_views: Vec<ChangeView>,
     /// Whether the tables that belong to no namespace are seen: their rows are asked for page by page.
     pub has_system: bool,
+    /// Tables of other namespaces.
+    pub others: Vec<NamespaceView>,
+    /// The levels of each other namespace that was looked into, whatever the statement calls it.
+    pub other_levels: BTreeSet<Vec<String>>,
+    /// Names of the statement that stand for others.
+    pub rewritten: Vec<RewrittenName>,
+    /// Views of the catalog, each behind those that it reads.
+    pub catalog_views: Vec<CatalogView>,
 }
 
 impl View {
     /// A view of a namespace, without tables.
     #[must_use]
     pub fn of(namespace: String) -> Self {
-        Self { namespace, tables: Vec::new(), unreadable: Vec::new(), has_system: false }
+        Self {
+            namespace,
+            tables: Vec::new(),
+            unreadable: Vec::new(),
+            change_views: Vec::new(),
+            has_system: false,
+            others: Vec::new(),
+            other_levels: BTreeSet::new(),
+            rewritten: Vec::new(),
+            catalog_views: Vec::new(),
+        }
+    }
+
+    /// All tables that are seen, each behind the name of its namespace.
+    pub fn all_tables(&self) -> impl Iterator<Item = (&str, &TableView)> {
+        let own = self.tables.iter().map(|table| (self.namespace.as_str(), table));
+        let others = self.others.iter().flat_map(|other| {
+            other.tables.iter().map(move |table| (other.namespace.as_str(), table))
+        });
+        own.chain(others)
+    }
+
+    /// The tables of the namespace that is called so, and what of it cannot be read.
+    pub fn namespace_mut(
+        &mut self,
+        namespace: &str,
+    ) -> (&mut Vec<TableView>, &mut Vec<(String, SqlError)>) {
+        if self.namespace == namespace {
+            return (&mut self.tables, &mut self.unreadable);
+        }
+        let found = self.others.iter().position(|other| other.namespace == namespace);
+        let at = found.unwrap_or_else(|| {
+            let (tables, unreadable) = (Vec::new(), Vec::new());
+            let namespace = namespace.to_owned();
+            self.others.push(NamespaceView { namespace, tables, unreadable });
+            self.others.len() - 1
+        });
+        let other = &mut self.others[at];
+        (&mut other.tables, &mut other.unreadable)
+    }
+
+    /// The table, or the later state of one, that has the rows of a tail.
+    #[must_use]
+    pub fn with_tail(&self, place: &TailPlace) -> Option<&TableView> {
+        let mut tables = self.all_tables();
+        let (_, table) = tables.find(|(namespace, table)| {
+            *namespace == place.namespace && table.name == place.table
+        })?;
+        if place.is_later { table.later.as_deref() } else { Some(table) }
     }
 
     /// The table of that name.
@@ -66,21 +197,71 @@ impl Serialize for TableView {
             snapshot_id: Option<i64>,
             has_past_columns: bool,
             ours: Option<RecordKind>,
-            tail: &'a [RecordRef],
+            tail: Vec<TailPart>,
             last_seq: u64,
+            metadata_location: Option<&'a str>,
+            inspected: &'a [MetadataTable],
+            seqs: Option<SeqRange>,
+            later: Option<&'a TableView>,
         }
-        let metadata = self.metadata.as_ref().map(|table| read_part(table, self.snapshot_id));
+        let metadata = self.metadata.as_ref().map(|table| match self.inspected.is_empty() {
+            true => read_part(table, self.snapshot_id),
+            false => serde_json::to_value(&**table),
+        });
         TableViewForm {
             name: &self.name,
             metadata: metadata.transpose().map_err(S::Error::custom)?,
             snapshot_id: self.snapshot_id,
             has_past_columns: self.has_past_columns,
             ours: self.ours,
-            tail: &self.tail,
+            tail: parts_of(&self.tail),
             last_seq: self.last_seq,
+            metadata_location: self.metadata_location.as_deref(),
+            inspected: &self.inspected,
+            seqs: self.seqs,
+            later: self.later.as_deref(),
         }
         .serialize(to)
     }
+}
+
+/// What records of one file of the log differ in: position, first `seq`, rows, offset, length, checksum
+/// and time.
+type RecordForm = (LogPosition, u64, u32, u64, u32, u32, i64);
+
+/// Records of one file, table and namespace, which are said once: a tail may have a million records.
+#[derive(Serialize, Deserialize)]
+struct TailPart {
+    first: RecordRef,
+    others: Vec<RecordForm>,
+}
+
+fn parts_of(tail: &[RecordRef]) -> Vec<TailPart> {
+    let parts = tail.chunk_by(|record, next| {
+        record.path == next.path && record.kind == next.kind && record.namespace == next.namespace
+    });
+    let part = |records: &[RecordRef]| {
+        let (first, others) = records.split_first()?;
+        let others = others.iter().map(|of| {
+            (of.position, of.first_seq, of.rows, of.offset, of.length, of.crc, of.durable_ms)
+        });
+        Some(TailPart { first: first.clone(), others: others.collect() })
+    };
+    parts.filter_map(part).collect()
+}
+
+fn tail_of<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RecordRef>, D::Error> {
+    let parts = Vec::<TailPart>::deserialize(from)?;
+    let records = parts.into_iter().flat_map(|TailPart { first, others }| {
+        let shared = first.clone();
+        let others = others.into_iter().map(move |form| {
+            let (position, first_seq, rows, offset, length, crc, durable_ms) = form;
+            let shared = shared.clone();
+            RecordRef { position, first_seq, rows, offset, length, crc, durable_ms, ..shared }
+        });
+        iter::once(first).chain(others)
+    });
+    Ok(records.collect())
 }
 
 /// The metadata without what no query reads, which is most of it where a table has many commits.

@@ -7,6 +7,7 @@
 //! Instruments of what happens (counters, histograms) are changed where it happens. Gauges, and
 //! counters of what the catalog counts, are set when somebody asks, from what the modules know then.
 
+use crate::load::IngestLoad;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -46,6 +47,7 @@ pub struct Metrics {
 struct MetricsInner {
     registry: Registry,
     instruments: Instruments,
+    load: IngestLoad,
 }
 
 /// The instruments; `docs/operations.md` tells what each means.
@@ -97,6 +99,12 @@ pub struct Instruments {
     pub metastore_waiting: Gauge,
     /// Files and folders of the warehouse that were synced to a local disk.
     pub warehouse_syncs: Counter,
+    /// Ranges of files in a bucket that queries found in memory.
+    pub range_cache_hits: Counter,
+    /// Those that they had to read.
+    pub range_cache_misses: Counter,
+    /// Memory that such ranges take.
+    pub range_cache_bytes: Gauge,
     /// Queries that were started.
     pub queries: Counter,
     /// Queries that wait for a slot.
@@ -213,6 +221,18 @@ impl Metrics {
         text
     }
 
+    /// How busy ingest is, for work that has to yield to it.
+    #[must_use]
+    pub fn load(&self) -> &IngestLoad {
+        &self.inner.load
+    }
+
+    /// Times a submission whose events are durable.
+    pub fn count_ack(&self, took: Duration) {
+        self.ingest_ack.observe(took.as_secs_f64());
+        self.inner.load.note_ack(took);
+    }
+
     /// Counts the events of one body.
     pub fn count_events(&self, received: u64, duplicates: u64, refused: u64) {
         self.events_received.inc_by(received);
@@ -231,7 +251,7 @@ impl Default for MetricsInner {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("icecore");
         let instruments = Instruments::register(&mut MetricNames { registry: &mut registry });
-        Self { registry, instruments }
+        Self { registry, instruments, load: IngestLoad::default() }
     }
 }
 
@@ -284,6 +304,11 @@ impl Instruments {
                 "warehouse_syncs",
                 "Files and folders of the warehouse synced to a local disk",
             ),
+            range_cache_hits: to
+                .add("range_cache_hits", "Ranges of files in a bucket found in memory"),
+            range_cache_misses: to
+                .add("range_cache_misses", "Ranges of files in a bucket read for queries"),
+            range_cache_bytes: to.add_bytes("range_cache", "Memory of ranges of files in a bucket"),
             queries: to.add("queries", "SQL queries started"),
             queries_waiting: to.add("queries_waiting", "SQL queries waiting for a slot"),
             queries_running: to.add("queries_running", "Running SQL queries"),

@@ -148,6 +148,49 @@ pub const EVENTS: &[Column] = &[
     optional(54, "payload", String, Server, "The whole event as it came, when a member has no column"),
 ];
 
+/// Names that events also use for columns of [`EVENTS`]; in SQL they are names of these columns, which `*`
+/// does not show.
+pub const ALIASES: &[(&str, &str)] = &[
+    ("timestamp", "ts"),
+    ("batchId", "batch_id"),
+    ("correlationId", "correlation_id"),
+    ("table", "collection"),
+    ("docId", "key"),
+    ("doc_id", "key"),
+    ("pk", "key"),
+    ("prev", "before"),
+    ("doc", "after"),
+    ("txId", "txid"),
+    ("rpcNamespace", "rpc_namespace"),
+    ("durationMs", "duration_ms"),
+    ("connectionCount", "connection_count"),
+    ("closeCode", "close_code"),
+    ("eventType", "event_type"),
+    ("deliveryId", "delivery_id"),
+    ("scriptName", "script_name"),
+    ("statusCode", "status_code"),
+    ("userId", "user_id"),
+    ("anonymousId", "anonymous_id"),
+    ("sessionId", "session_id"),
+    ("actionId", "action_id"),
+    ("workflowId", "workflow_id"),
+    ("schemaVersion", "schema_version"),
+    ("_meta", "meta"),
+];
+
+/// The object that events may have for a Durable Object.
+pub const DURABLE_OBJECT: &str = "do";
+
+/// Members of [`DURABLE_OBJECT`], and their columns of [`EVENTS`].
+pub const DURABLE_OBJECT_MEMBERS: &[(&str, &str)] = &[
+    ("id", "do_id"),
+    ("name", "do_name"),
+    ("class", "do_class"),
+    ("colo", "do_colo"),
+    ("worker", "do_worker"),
+    ("method", "method"),
+];
+
 /// Columns of `dead_letters`.
 #[rustfmt::skip]
 pub const DEAD_LETTERS: &[Column] = &[

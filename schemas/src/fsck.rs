@@ -45,8 +45,12 @@ pub struct FsckTable {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Rows of the current snapshot by its manifests, deleted ones included.
+    /// Live rows of the current snapshot. Of a table of ours whose rows were read they are exact; of
+    /// others those that equality deletes take away are still counted.
     pub rows: u64,
+    /// Rows that are still in its files, and that delete files take away.
+    #[serde(default)]
+    pub deleted_rows: u64,
     /// How many of them other engines appended, where the snapshots that did are retained.
     pub foreign_rows: u64,
     /// What is wrong, at most 100 entries.

@@ -34,6 +34,10 @@ pub struct JobState {
     pub is_elsewhere: bool,
     /// Since when a run is going on, milliseconds since 1970; null between runs.
     pub running_since_ms: Option<i64>,
+    /// How far the run by hand is that is going on, a dry run too; null without one, and for jobs that
+    /// do not tell.
+    #[serde(default)]
+    pub progress: Option<JobProgress>,
     /// When the next run is due, milliseconds since 1970; null during a run, and where this server
     /// does not run the job.
     pub next_run_ms: Option<i64>,
@@ -46,6 +50,24 @@ pub struct JobState {
     pub recent_runs: Vec<JobRun>,
 }
 
+/// How far a run is. Groups of files and bytes are those of the tables that it has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct JobProgress {
+    /// Tables that it is done with.
+    pub tables_done: u64,
+    /// Tables that it looks at.
+    pub tables: u64,
+    /// Groups of files that it has committed.
+    pub groups_done: u64,
+    /// Groups that it found, those included.
+    pub groups: u64,
+    /// Bytes of the files of the groups that it has committed.
+    pub bytes_done: u64,
+    /// Bytes of the files of all groups that it found.
+    pub bytes: u64,
+}
+
 /// One run of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -56,13 +78,35 @@ pub struct JobRun {
     pub elapsed_ms: u64,
     /// How it ended.
     pub outcome: JobOutcome,
-    /// Why it failed, or did nothing.
+    /// Why it failed, or which tables of it did; null for a run that left things for good reasons.
     pub error: Option<String>,
+    /// Why it did nothing although there may be something to do; null where it did something, found
+    /// nothing to do, or failed.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// Why it ran; null for a run that an earlier version kept.
     pub trigger: Option<JobTrigger>,
+    /// What it cost; null for a run that an earlier version kept.
+    #[serde(default)]
+    pub usage: Option<JobUsage>,
     /// What it did, with some of what it left; null for runs of jobs that tell no more than their
     /// outcome.
     pub report: Option<JobReport>,
+}
+
+/// What a run of a job cost the server.
+///
+/// What it left to others is not in it: a commit that waited for its turn in a table's queue is carried
+/// out together with those of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct JobUsage {
+    /// Milliseconds of processor time, of all threads together.
+    pub cpu_ms: u64,
+    /// Bytes of the warehouse's files that it read.
+    pub bytes_read: u64,
+    /// Bytes of the warehouse's files that it wrote.
+    pub bytes_written: u64,
 }
 
 /// Why a run began.
@@ -110,7 +154,7 @@ pub enum JobOutcome {
     Worked,
     /// It will be tried again.
     Failed,
-    /// It did nothing; `error` has the reason.
+    /// It did nothing; `reason` says why.
     Skipped,
 }
 
@@ -136,6 +180,10 @@ pub struct JobParameters {
     pub namespace: Option<String>,
     /// Only tables of this name.
     pub table: Option<String>,
+    /// Of `compact` and `compact-day`: only partitions that may have rows which meet this condition,
+    /// such as `type = 'a' AND dt >= '2026-11-01'`.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
     /// Whether to tell what would be done, and change nothing.
     #[serde(default)]
     pub dry_run: bool,
@@ -149,6 +197,9 @@ pub struct JobParameters {
 pub struct JobReport {
     /// Which job.
     pub job: String,
+    /// Whether the run goes on, and nothing is told of it yet: the answer with `wait=false`.
+    #[serde(default)]
+    pub is_running: bool,
     /// How many tables it changed.
     pub tables: u64,
     /// Data files that it replaced, and those in their place.
@@ -159,6 +210,13 @@ pub struct JobReport {
     pub rows: u64,
     /// How many milliseconds it took.
     pub elapsed_ms: u64,
+    /// What it cost.
+    #[serde(default)]
+    pub usage: JobUsage,
+    /// How many tables failed; `skipped` has them with the reasons, among those that were left for
+    /// good ones.
+    #[serde(default)]
+    pub errors: u64,
     /// What it left as it is, and why.
     pub skipped: Vec<SkippedTable>,
     /// Of the data files that it replaced, those whose row groups were copied as they were stored.
@@ -167,6 +225,50 @@ pub struct JobReport {
     /// Why the rows of other data files were written anew instead, each reason once for each table.
     #[serde(default)]
     pub not_copied: Vec<SkippedTable>,
+    /// Of `compact` and `compact-day`: how many files were merged, and why.
+    #[serde(default)]
+    pub merged: Vec<FileReason>,
+    /// How many of the other files that may be merged were not worth it, and why; `skipped` has those
+    /// that may not be.
+    #[serde(default)]
+    pub kept: Vec<FileReason>,
+    /// What a dry run says of single partitions, at most 100 of a table and 1 000 in all, those first
+    /// that change.
+    #[serde(default)]
+    pub partitions: Vec<PartitionPreview>,
+    /// How many partitions a dry run looked at and does not list.
+    #[serde(default)]
+    pub partitions_more: u64,
+}
+
+/// Files of a table that are treated alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FileReason {
+    /// Namespace and name.
+    pub table: String,
+    /// How many files.
+    pub files: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// What would become of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PartitionPreview {
+    /// Namespace and name of the table.
+    pub table: String,
+    /// Its values, such as `type=a/dt=2026-11-01`; empty for a table without partitions.
+    pub partition: String,
+    /// Its data files that may be merged.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of them, those that would be merged, and how many files they would become.
+    pub merged: BeforeAfter,
+    /// Why files would be merged, and why others would stay.
+    pub reasons: Vec<String>,
 }
 
 /// A number before and after.

@@ -1,10 +1,30 @@
 //! The request of `POST /v1/{ns}/sql`.
 
+use crate::snapshot_id::SnapshotId;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 
 /// A request that sends this header as `trailer`, and `TE: trailers`, gets a trailer of that name
 /// which says how the query ended: `ok`, or an error body in percent-encoding.
 pub const OUTCOME_HEADER: &str = "x-icecore-outcome";
+
+/// The header of an answer with its [`QueryBasis`], where its format has no member for it.
+pub const BASIS_HEADER: &str = "x-icecore-basis";
+
+/// What an answer was made of. A request that sends it back as `basis` is answered the same again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct QueryBasis {
+    /// The last event that it has of the query's namespace, where it is of tables with a `seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// The snapshots of its tables; null where a table had none yet. A table with a version in the statement is
+    /// here by its name and that version.
+    pub snapshots: BTreeMap<String, Option<SnapshotId>>,
+    /// What `now()` was.
+    pub clock: String,
+}
 
 /// One SQL query.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -17,6 +37,9 @@ pub struct SqlRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(extend("type" = ["integer", "string"])))]
     pub as_of: Option<serde_json::Value>,
+    /// The `basis` of an earlier answer: the same state of the same tables, and the same clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<QueryBasis>,
     /// Answer only from a state that includes this `seq`. It is waited for, at most 5 s and as long as the
     /// query may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]

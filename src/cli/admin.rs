@@ -49,13 +49,7 @@ pub async fn tables(config: &Config, command: &TablesCommand) -> Result<(), CliE
     let client = ServerClient::new(config, command.url.as_deref());
     let namespaces = match &command.ns {
         Some(namespace) => vec![namespace.clone()],
-        None => {
-            let listed: NamespaceList = client.read(Method::GET, "/v1/namespaces", None).await?;
-            let name = |NamespaceEntry { ns, levels, .. }| {
-                ns.filter(|ns: &String| !ns.contains('/')).unwrap_or_else(|| typed(&levels))
-            };
-            listed.namespaces.into_iter().map(name).collect()
-        }
+        None => namespace_names(&client).await?,
     };
     let mut rows = Vec::new();
     for namespace in namespaces {
@@ -71,6 +65,18 @@ pub async fn tables(config: &Config, command: &TablesCommand) -> Result<(), CliE
         rows.iter_mut().for_each(|row| drop(row.pop()));
     }
     say(&aligned(&header, &rows))
+}
+
+/// The namespaces that the caller may see, as they can be typed.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub(super) async fn namespace_names(client: &ServerClient) -> Result<Vec<String>, CliError> {
+    let listed: NamespaceList = client.read(Method::GET, "/v1/namespaces", None).await?;
+    let name = |NamespaceEntry { ns, levels, .. }| {
+        ns.filter(|ns: &String| !ns.contains('/')).unwrap_or_else(|| typed(&levels))
+    };
+    Ok(listed.namespaces.into_iter().map(name).collect())
 }
 
 fn table_row(namespace: &str, table: &TableEntry) -> Vec<String> {

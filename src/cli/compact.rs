@@ -15,6 +15,9 @@ pub struct CompactCommand {
     /// Only tables of this name
     #[arg(long)]
     table: Option<String>,
+    /// Only partitions that may have rows which meet this, such as "type = 'a' AND dt >= '2026-11-01'"
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
     /// Only days that are over
     #[arg(long)]
     closed_days: bool,
@@ -39,6 +42,7 @@ pub async fn run(config: &Config, command: &CompactCommand) -> Result<(), CliErr
         job: if command.closed_days { "compact-day" } else { "compact" },
         ns: command.ns.as_deref(),
         table: command.table.as_deref(),
+        condition: command.condition.as_deref(),
         dry_run: command.dry_run,
         json: command.json,
     };

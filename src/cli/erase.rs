@@ -104,6 +104,12 @@ pub async fn run(config: &Config, command: &EraseCommand) -> Result<(), CliError
         true => say(&json!(report).to_string())?,
         false => show(&report)?,
     }
+    if !report.status.is_ended() && command.subject.show.is_none() && !command.json {
+        let (ns, id) = (&command.ns, &report.erasure);
+        remark(&format!(
+            "it goes on: `icecore erase --ns {ns} --show {id}` tells how far it is; --wait waits for its end"
+        ));
+    }
     if report.status == ErasureStatus::Failed {
         let why = report.error.unwrap_or_else(|| "rows of the subject are left".to_owned());
         return Err(CliError::Refused(why));

@@ -9,6 +9,9 @@ use icecore_schemas::fsck::{FsckFinding, FsckReport, FsckTable, SeqGap};
 use reqwest::Method;
 use serde_json::json;
 
+/// Most gaps of a table that are printed, and most notes, so that what is wrong is not lost among them.
+const LINES_MAX: usize = 10;
+
 /// `icecore fsck`
 #[derive(Debug, Args)]
 pub struct FsckCommand {
@@ -65,13 +68,13 @@ fn print(report: &FsckReport) -> Result<(), CliError> {
         let damage = table.damage.iter().map(|it| format!("{name}: damage: {}", told(it)));
         let gaps = table.gaps.iter().map(|gap| format!("{name}: gap: {}", told_gap(gap)));
         let notes = table.notes.iter().map(|it| format!("{name}: note: {}", told(it)));
-        for text in damage.chain(gaps).chain(notes) {
+        for text in damage.chain(gaps.take(LINES_MAX)).chain(notes.take(LINES_MAX)) {
             say(&text)?;
         }
         for (what, total, shown) in [
             ("damage", table.damage_total, table.damage.len()),
-            ("gap", table.gaps_total, table.gaps.len()),
-            ("note", table.notes_total, table.notes.len()),
+            ("gap", table.gaps_total, table.gaps.len().min(LINES_MAX)),
+            ("note", table.notes_total, table.notes.len().min(LINES_MAX)),
         ] {
             let more = total.saturating_sub(shown as u64);
             if 0 < more {
@@ -90,8 +93,12 @@ fn line(table: &FsckTable) -> String {
         0 => String::new(),
         count => format!(" ({count} of other engines)"),
     };
+    let deleted = match table.deleted_rows {
+        0 => String::new(),
+        count => format!(", {count} deleted"),
+    };
     format!(
-        "{}: {state}, {}, {}, {}, {}{foreign}",
+        "{}: {state}, {}, {}, {}, {}{foreign}{deleted}",
         table.table,
         counted(table.snapshots, "snapshot"),
         counted(table.files, "file"),

@@ -1,5 +1,7 @@
 //! `icecore jobs`: what a server does by itself, how that went, and a job run by hand.
 
+mod progress;
+
 use crate::{
     cli::{
         CliError,
@@ -10,7 +12,9 @@ use crate::{
     config::{Config, units::write_bytes},
 };
 use clap::{Args, Subcommand};
-use icecore_schemas::jobs::{JobList, JobReport, JobState, SkippedTable};
+use icecore_schemas::jobs::{
+    FileReason, JobList, JobReport, JobState, PartitionPreview, SkippedTable,
+};
 use reqwest::Method;
 use serde_json::json;
 
@@ -61,6 +65,8 @@ pub(super) struct HandRun<'a> {
     pub(super) job: &'a str,
     pub(super) ns: Option<&'a str>,
     pub(super) table: Option<&'a str>,
+    /// Of compaction alone.
+    pub(super) condition: Option<&'a str>,
     pub(super) dry_run: bool,
     pub(super) json: bool,
 }
@@ -77,6 +83,7 @@ pub async fn run(config: &Config, command: &JobsCommand) -> Result<(), CliError>
             job: &run.name,
             ns: run.ns.as_deref(),
             table: run.table.as_deref(),
+            condition: None,
             dry_run: run.dry_run,
             json: run.json || command.json,
         };
@@ -88,15 +95,15 @@ pub async fn run(config: &Config, command: &JobsCommand) -> Result<(), CliError>
         return say(&json!(list).to_string());
     }
     let header = [
-        "job", "when", "by hand", "last run", "why", "took", "outcome", "files", "bytes", "rows",
-        "failures", "next run", "about",
+        "job", "when", "by hand", "last run", "why", "took", "cpu", "outcome", "files", "bytes",
+        "rows", "failures", "next run", "about",
     ];
     let rows: Vec<Vec<String>> = list.jobs.iter().map(row).collect();
     say(&aligned(&header, &rows))?;
     for job in &list.jobs {
-        let failed = job.last_run.as_ref().and_then(|run| run.error.as_ref());
-        if let Some(error) = failed {
-            say(&format!("{}: {error}", job.name))?;
+        let Some(run) = &job.last_run else { continue };
+        for why in run.error.iter().chain(&run.reason) {
+            say(&format!("{}: {why}", job.name))?;
         }
     }
     Ok(())
@@ -123,6 +130,7 @@ fn row(job: &JobState) -> Vec<String> {
         time(last.map(|run| run.started_ms)),
         or_dash(last.and_then(|run| run.trigger).map(|why| why.name().to_owned())),
         or_dash(last.map(|run| format!("{} ms", run.elapsed_ms))),
+        or_dash(last.and_then(|run| run.usage).map(|usage| format!("{} ms", usage.cpu_ms))),
         or_dash(last.map(|run| run.outcome.name().to_owned())),
         or_dash(report.map(|it| format!("{} -> {}", it.files.before, it.files.after))),
         or_dash(report.map(|it| {
@@ -141,23 +149,30 @@ impl HandRun<'_> {
     /// # Errors
     /// [`CliError::Client`].
     pub(super) async fn run(self, client: &ServerClient) -> Result<(), CliError> {
-        let named = [("namespace", self.ns), ("table", self.table)].into_iter();
+        let named =
+            [("namespace", self.ns), ("table", self.table), ("where", self.condition)].into_iter();
         let named = named.filter_map(|(key, name)| Some(format!("&{key}={}", escape(name?))));
         let named: String = named.collect();
         let path = format!("/admin/jobs/{}?dry_run={}{named}", escape(self.job), self.dry_run);
-        let report: JobReport = client.read(Method::POST, &path, None).await?;
+        let answer = client.read(Method::POST, &path, None);
+        let report: JobReport = progress::watch(client, self.job, answer).await?;
         if self.json {
             return say(&json!(report).to_string());
         }
         let is_done = if self.dry_run { "would become" } else { "became" };
+        // Not every job looks how long the files are.
+        let bytes = match (report.bytes.before, report.bytes.after) {
+            (0, 0) => String::new(),
+            (before, after) => {
+                format!(", {} before and {} after", write_bytes(before), write_bytes(after))
+            }
+        };
         say(&format!(
-            "{} {is_done} {}, in {}: {}, {} before and {} after, {} ms",
+            "{} {is_done} {}, in {}: {}{bytes}, {} ms",
             counted(report.files.before, "file"),
             report.files.after,
             counted(report.tables, "table"),
             counted(report.rows, "row"),
-            write_bytes(report.bytes.before),
-            write_bytes(report.bytes.after),
             report.elapsed_ms,
         ))?;
         if 0 < report.copied_files {
@@ -173,6 +188,43 @@ impl HandRun<'_> {
                 say(&aligned(&[title, "because"], &rows))?;
             }
         }
+        self.tell_reasons(&report)
+    }
+
+    /// Prints which files were merged, or would be, and which were not worth it.
+    fn tell_reasons(self, report: &JobReport) -> Result<(), CliError> {
+        let merged = if self.dry_run { "would be merged" } else { "merged" };
+        for (title, files) in [(merged, &report.merged), ("not worth it", &report.kept)] {
+            if !files.is_empty() {
+                let row = |it: &FileReason| {
+                    vec![it.table.clone(), counted(it.files, "file"), it.reason.clone()]
+                };
+                let rows: Vec<Vec<String>> = files.iter().map(row).collect();
+                say(&aligned(&[title, "files", "because"], &rows))?;
+            }
+        }
+        if !report.partitions.is_empty() {
+            let rows: Vec<Vec<String>> = report.partitions.iter().map(partition_row).collect();
+            let header =
+                ["table", "partition", "files", "bytes", "merged", "into", "files, because"];
+            say(&aligned(&header, &rows))?;
+        }
+        if 0 < report.partitions_more {
+            let more = counted(report.partitions_more, "partition");
+            say(&format!("and {more} more: --table and --where choose some"))?;
+        }
         Ok(())
     }
+}
+
+fn partition_row(it: &PartitionPreview) -> Vec<String> {
+    vec![
+        it.table.clone(),
+        if it.partition.is_empty() { "-".to_owned() } else { it.partition.clone() },
+        it.files.to_string(),
+        write_bytes(it.bytes),
+        it.merged.before.to_string(),
+        it.merged.after.to_string(),
+        it.reasons.join("; "),
+    ]
 }

@@ -1,11 +1,18 @@
 //! `icecore sql`: statements from the command line, a file or a pipe, or a prompt.
 
 mod answer;
+mod box_table;
+mod completion;
+mod meta_command;
 mod pointer;
+mod prompt;
+mod rows;
+mod screen;
 mod script;
+mod text;
 
 use crate::{
-    cli::{CliError, STDOUT, client::ServerClient, say},
+    cli::{CliError, STDOUT, client::ServerClient, complain, counted, say},
     config::Config,
 };
 use answer::AnswerReader;
@@ -14,22 +21,27 @@ use arrow::{
 };
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use rustyline::{DefaultEditor, error::ReadlineError};
+use screen::ScreenStyle;
 use std::{
     fs::File,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
 };
-use tokio::time::Instant;
 
 /// `icecore sql`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct SqlCommand {
     /// Statements, separated by `;`; without statements or a pipe, a prompt opens
     sql: Option<String>,
+    /// The same, as other prompts take them
+    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with = "sql")]
+    command: Option<String>,
     /// A file of statements; `-` is stdin
-    #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["sql", "command"])]
     file: Option<PathBuf>,
+    /// Run the statements behind one that fails, too; the command then fails at its end
+    #[arg(long)]
+    keep_going: bool,
     /// The namespace
     #[arg(long, default_value = "default")]
     ns: String,
@@ -102,13 +114,13 @@ impl PrintFormat {
 /// Runs the statements in order, or a prompt until its end.
 ///
 /// # Errors
-/// [`CliError`] of the first statement that fails; those behind it are not run. At the prompt a
-/// failing statement is printed and the prompt goes on.
+/// [`CliError`] of the first statement that fails; those behind it are not run, unless they are wanted
+/// all the same. At the prompt a failing statement is printed and the prompt goes on.
 pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> {
     let client = ServerClient::new(config, command.url.as_deref());
     let Some(text) = script_of(command)? else {
         check_output(command, 0, std::io::stdout().is_terminal())?;
-        return prompt(config, &client, command).await;
+        return Box::pin(prompt::run(&client, command)).await;
     };
     let script::SqlScript { mut statements, rest } = script::split(&text);
     if !rest.is_empty() {
@@ -116,23 +128,37 @@ pub async fn run(config: &Config, command: &SqlCommand) -> Result<(), CliError> 
     }
     check_output(command, statements.len(), std::io::stdout().is_terminal())?;
     // A file or a pipe may have none.
-    if command.sql.is_some() && statements.is_empty() {
+    if command.text().is_some() && statements.is_empty() {
         return Err(CliError::Usage("there is no statement".to_owned()));
     }
+    let mut failed = 0;
     for sql in &statements {
         let answered = match &command.output {
             Some(file) => save_answer(&client, command, sql, file).await,
             None => print_answer(&client, command, sql).await,
         };
-        answered.map_err(|problem| pointer::pointed(problem, sql))?;
+        match answered.map_err(|problem| pointer::pointed(problem, sql)) {
+            Ok(()) => (),
+            // Nobody reads what further ones would print.
+            Err(problem) if !command.keep_going || matches!(problem, CliError::Io { .. }) => {
+                return Err(problem);
+            }
+            Err(problem) => {
+                complain(&problem);
+                failed += 1;
+            }
+        }
     }
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        failed => Err(CliError::Refused(format!("{} failed", counted(failed, "statement")))),
+    }
 }
 
 /// The text of the statements that the command was given, if it was given any.
 fn script_of(command: &SqlCommand) -> Result<Option<String>, CliError> {
-    let named = match (&command.sql, &command.file) {
-        (Some(sql), _) => return Ok(Some(sql.clone())),
+    let named = match (command.text(), &command.file) {
+        (Some(sql), _) => return Ok(Some(sql.to_owned())),
         (None, file) => file.as_deref().filter(|file| *file != Path::new("-")),
     };
     let (operation, text) = match named {
@@ -145,54 +171,6 @@ fn script_of(command: &SqlCommand) -> Result<Option<String>, CliError> {
     let text = text.map_err(|source| CliError::Io { operation, source })?;
     // Editors of some systems begin a file with a byte order mark.
     Ok(Some(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned)))
-}
-
-async fn prompt(
-    config: &Config,
-    client: &ServerClient,
-    command: &SqlCommand,
-) -> Result<(), CliError> {
-    let history = config.data_dir.join("sql-history");
-    let mut editor = DefaultEditor::new().map_err(terminal)?;
-    // The history is a convenience: without it the prompt works all the same.
-    let _ = editor.load_history(&history);
-    let mut typed = String::new();
-    loop {
-        // The prompt waits for a person; nothing else runs in this process.
-        let line = match editor.readline(if typed.is_empty() { "icecore> " } else { "     ...> " })
-        {
-            Ok(line) => line,
-            Err(ReadlineError::Interrupted) => {
-                typed.clear();
-                continue;
-            }
-            Err(ReadlineError::Eof) => break,
-            Err(problem) => return Err(terminal(problem)),
-        };
-        typed.push_str(&line);
-        if matches!(typed.trim().trim_end_matches(';'), "exit" | "quit" | "\\q") {
-            break;
-        }
-        let script::SqlScript { statements, rest } = script::split(&typed);
-        if !statements.is_empty() {
-            // As above: a lost line of history is no reason to stop.
-            let _ = editor.add_history_entry(typed.trim());
-        }
-        for sql in &statements {
-            let started = Instant::now();
-            match print_answer(client, command, sql).await {
-                Ok(()) => crate::cli::remark(&format!("({} ms)", started.elapsed().as_millis())),
-                Err(problem) => crate::cli::complain(&pointer::pointed(problem, sql)),
-            }
-        }
-        typed = rest;
-        if !typed.is_empty() {
-            typed.push('\n');
-        }
-    }
-    // As above.
-    let _ = editor.save_history(&history);
-    Ok(())
 }
 
 /// Refuses what would fill a terminal with bytes, or write several answers to one file.
@@ -233,6 +211,11 @@ fn check_output(
 }
 
 impl SqlCommand {
+    /// The statements of the command line.
+    fn text(&self) -> Option<&str> {
+        self.sql.as_deref().or(self.command.as_deref())
+    }
+
     fn format(&self) -> PrintFormat {
         let by_ending = || PrintFormat::of_file(self.output.as_deref()?);
         self.format.or_else(by_ending).unwrap_or(PrintFormat::Table)
@@ -245,6 +228,10 @@ async fn print_answer(
     sql: &str,
 ) -> Result<(), CliError> {
     if command.format() == PrintFormat::Table {
+        if let Some(width) = screen::width() {
+            let style = ScreenStyle::default();
+            return Box::pin(screen::show(client, command, sql, style, width)).await;
+        }
         let accept = command.format().accept();
         let bytes = ask(client, &command.ns, sql, command.as_of.as_deref(), accept).await?;
         return say(&table(&bytes)?);
@@ -366,13 +353,6 @@ pub fn table(stream: &[u8]) -> Result<String, CliError> {
         batches.push(RecordBatch::new_empty(schema));
     }
     Ok(pretty_format_batches(&batches)?.to_string())
-}
-
-fn terminal(problem: ReadlineError) -> CliError {
-    CliError::Io {
-        operation: "read from the terminal".to_owned(),
-        source: std::io::Error::other(problem),
-    }
 }
 
 #[cfg(test)]

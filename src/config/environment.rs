@@ -7,6 +7,7 @@
 //! warehouse that has no settings of its own for them.
 
 use super::{ConfigError, SETTINGS, SettingOrigin, SettingTexts, suggestion};
+use std::path::{Path, PathBuf};
 
 /// What the variables of this service begin with.
 const PREFIX: &str = "ICECORE_";
@@ -45,10 +46,27 @@ impl Environment {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// The folder of this program among those of the user, see the XDG base directory specification:
+    /// a relative path counts as one that is not set.
+    pub(super) fn user_folder(&self) -> Option<PathBuf> {
+        let absolute = |name: &str| self.get(name).map(Path::new).filter(|path| path.is_absolute());
+        let data = absolute("XDG_DATA_HOME")
+            .map(Path::to_owned)
+            .or_else(|| Some(absolute("HOME")?.join(".local/share")))?;
+        Some(data.join("icecore"))
+    }
+
     /// Whether colours are unwanted, see <https://no-color.org>.
     pub(super) fn forbids_colour(&self) -> bool {
         self.get("NO_COLOR").is_some()
     }
+}
+
+/// Where programs keep what a user of this machine left with them, such as a history of input; none
+/// for a user without a home.
+#[must_use]
+pub fn user_folder() -> Option<PathBuf> {
+    Environment::of_the_process().user_folder()
 }
 
 impl SettingTexts {

@@ -135,6 +135,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("ingest.queue_bytes_max", "256MiB", "most bytes of requests in progress; beyond it 503"),
     ("dedup.window", "7d", "how long an id is remembered, at least; 24h or more"),
+    (
+        "dedup.cron",
+        "17 * * * *",
+        "when it is told how many ids left that window: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
     ("wal.segment_bytes", "64MiB", "size of a log segment"),
     ("wal.bytes_max", "8GiB", "most uncommitted log; beyond it 503"),
     ("wal.disk_free_min", "0.05", "share of the disk that must stay free; below it 503"),
@@ -144,6 +149,16 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ("sql.concurrent_max", "16", "concurrent queries, 1 to 256"),
     ("sql.concurrent_per_namespace", "8", "concurrent queries of one namespace"),
     ("sql.concurrent_per_token", "8", "concurrent queries of one token"),
+    (
+        "sql.workers",
+        "on",
+        "whether queries run in processes of their own, without files and network: on, off",
+    ),
+    (
+        "sql.spill_bytes_max",
+        "0B",
+        "most disk in <data_dir>/spill of one query that needs more memory than there is, with sql.workers on; 0B: none, it fails",
+    ),
     ("http.connections_max", "1024", "concurrent connections"),
     (
         "auth",

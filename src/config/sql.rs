@@ -21,6 +21,10 @@ pub struct SqlConfig {
     pub concurrent_per_namespace: usize,
     /// Queries of one token at once.
     pub concurrent_per_token: usize,
+    /// Whether queries run in processes of their own.
+    pub has_workers: bool,
+    /// Most bytes that one of them may put on disk.
+    pub spill_bytes_max: u64,
 }
 
 impl SettingTexts {
@@ -37,6 +41,8 @@ impl SettingTexts {
             concurrent_max,
             concurrent_per_namespace: self.count("sql.concurrent_per_namespace")?,
             concurrent_per_token: self.count("sql.concurrent_per_token")?,
+            has_workers: self.switch("sql.workers")?,
+            spill_bytes_max: self.bytes("sql.spill_bytes_max", 0, 1 << 44)?,
         })
     }
 }

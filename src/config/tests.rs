@@ -521,3 +521,17 @@ fn the_sample_file_is_in_the_documentation_and_says_the_defaults() {
         config.effective.iter().all(|(.., origin, _)| matches!(origin, SettingOrigin::File(_)))
     );
 }
+
+#[test]
+fn the_folder_of_a_user_is_where_the_environment_says() {
+    let check = |variables: &[(&str, &str)], expected: Option<&str>| {
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let found = environment::Environment::new(variables.collect()).user_folder();
+        assert_eq!(found, expected.map(std::path::PathBuf::from));
+    };
+    check(&[("XDG_DATA_HOME", "/x"), ("HOME", "/home/u")], Some("/x/icecore"));
+    check(&[("XDG_DATA_HOME", "x"), ("HOME", "/home/u")], Some("/home/u/.local/share/icecore"));
+    check(&[("XDG_DATA_HOME", ""), ("HOME", "/home/u")], Some("/home/u/.local/share/icecore"));
+    check(&[("HOME", "")], None);
+    check(&[], None);
+}

@@ -197,6 +197,8 @@ impl TableFlush {
             }
         };
         self.faults.hit("flush.before_trim")?;
+        // What was committed to a file that is gone by now is gone with it: the log keeps the rows.
+        self.catalog.metastore().check_file()?;
         let (wal, namespace) = (self.wal.clone(), namespace.clone());
         blocking(move || wal.trim(kind, &namespace, through)).await?;
         self.metrics.flush.observe(started.elapsed().as_secs_f64());

@@ -408,6 +408,28 @@ async fn files_of_a_commit_whose_outcome_is_unknown_stay() {
 }
 
 #[tokio::test]
+async fn rows_stay_in_the_log_while_the_metastore_file_that_has_their_commit_is_gone() {
+    let mut server = Server::start_with("flush.before_trim=error").await;
+    server.append("a", &sample::events(30, 1, 1, 1));
+    server.tick().await.unwrap_err();
+    assert_eq!(server.snapshots("a").await, 1);
+    let file = server.folder.path().join("icecore.db");
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    // A connection that is open reads all the same that the table has them all.
+    let error = server.tick().await.unwrap_err();
+    let FlushError::Table { source, .. } = error else { panic!("{error:?}") };
+    let is_of_metastore = matches!(*source, FlushError::Commit(CatalogError::Metastore { .. }));
+    assert!(is_of_metastore, "{source:?}");
+    assert_eq!(server.wal.pending().len(), 1);
+    std::fs::rename(&aside, &file).unwrap();
+    server.tick().await.unwrap();
+    server.tick().await.unwrap();
+    assert!(server.wal.pending().is_empty());
+    assert_eq!(server.snapshots("a").await, 1);
+}
+
+#[tokio::test]
 async fn a_crash_between_commit_and_trim_repeats_nothing() {
     let mut server = Server::start_with("flush.before_trim=error").await;
     server.append("a", &sample::events(30, 2, 1, 1));

@@ -19,6 +19,7 @@ use icecore_catalog::{
     metastore::RowAccount,
     row_sum::RowSum,
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
+    usage::UsageCounter,
 };
 use icecore_lake::{
     blocking::blocking,
@@ -84,9 +85,11 @@ pub async fn audit(
     let busy = "another audit of rows goes on: wait until it has ended";
     let turn = app.row_audits.try_acquire();
     let _turn = turn.map_err(|_| ApiError::new(ErrorCode::TooManyRequests, busy))?;
-    let mut audited = BTreeMap::new();
+    let (counter, mut audited) = (UsageCounter::default(), BTreeMap::new());
     for ours in SERVICE_TABLES.iter().filter(|table| table.has_seq()) {
-        let found = match Box::pin(audit_table(&app, &namespace, ours)).await {
+        let audited_table = Box::pin(audit_table(&app, &namespace, ours));
+        // It rests by what it costs.
+        let found = match counter.measure(audited_table).await {
             Ok(None) => continue,
             Ok(Some(found)) => found,
             Err(cause) => {
@@ -132,7 +135,8 @@ async fn audit_table(
     let cache = ManifestCache::default();
     let storage = app.catalog.storage();
     let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
-    let found = Box::pin(conservation::check(source, keys, &account)).await?;
+    let check = Box::pin(conservation::check(source, keys, &account));
+    let found = app.tables.pace.over(check).await?;
     if let Some(checkpoint) = found.checkpoint.filter(|found| account.checkpoint != Some(*found)) {
         app.catalog.metastore().note_rows(metadata.uuid(), account.checkpoint, &checkpoint).await?;
     }

@@ -28,18 +28,20 @@ pub async fn healthz() -> &'static str {
 }
 
 /// `GET /readyz`: the log is recovered (the server listens only then), takes writes, and is the one
-/// that events are taken into, and nothing else is in the way.
+/// that events are taken into, and nothing else is in the way. It names what this system does not enforce of
+/// the bounds of queries.
 ///
 /// # Errors
 /// 503 while the warehouse does not answer or is not there, while the owner's list of what is in the
 /// way has anything (such as a metastore that does not answer), while the log has no room or its last write failed, and for a server whose log
 /// events are not taken into: its queries and its catalog go on. Who may not know of every namespace learns in a
 /// word what it is about.
-pub async fn readyz(
-    State(app): State<AppState>,
-    request: Request,
-) -> Result<&'static str, ApiError> {
-    let Err(NotReady { about, text }) = check_ready(&app) else { return Ok("ready\n") };
+pub async fn readyz(State(app): State<AppState>, request: Request) -> Result<String, ApiError> {
+    let Err(NotReady { about, text }) = check_ready(&app) else {
+        let unenforced = app.sql.unenforced().iter();
+        let notes = unenforced.map(|part| format!("queries run without a bound: {part}\n"));
+        return Ok(["ready\n".to_owned()].into_iter().chain(notes).collect());
+    };
     let (parts, _) = request.into_parts();
     // Who shows no token is nobody to be counted as unknown.
     let is_known = app.access.control().is_none() || parts.headers.contains_key(AUTHORIZATION);
@@ -129,6 +131,10 @@ pub async fn metrics(State(app): State<AppState>) -> Response {
     metrics.metastore_transactions.inner().store(metastore.transactions(), Ordering::Relaxed);
     metrics.metastore_waiting.set(whole(metastore.waiting_commits() as u64));
     metrics.warehouse_syncs.inner().store(syncs, Ordering::Relaxed);
+    let ranges = app.catalog.storage().range_counts();
+    metrics.range_cache_hits.inner().store(ranges.hits, Ordering::Relaxed);
+    metrics.range_cache_misses.inner().store(ranges.misses, Ordering::Relaxed);
+    metrics.range_cache_bytes.set(whole(ranges.bytes));
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response()
 }
 

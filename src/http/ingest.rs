@@ -115,7 +115,7 @@ pub(in crate::http) async fn answer(
     let received = submission.decoded.received as u64;
     let started = Instant::now();
     let mut receipt = compare::append(app, submission).await?;
-    app.metrics.ingest_ack.observe(started.elapsed().as_secs_f64());
+    app.metrics.count_ack(started.elapsed());
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
     let snapshot = match ack {

@@ -1,8 +1,11 @@
 //! Jobs that an operator runs by hand.
 
+pub mod dedup;
+
 use crate::{
     http::{
         AppState, error::ApiError, guard, json, parse_namespace, query_string::QueryParameters,
+        record::ChangeCaller,
     },
     maintenance::{
         JOBS,
@@ -20,21 +23,26 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
+use dedup::{DedupError, DedupExpiry};
+use icecore_lake::table::compaction::condition::PartitionCondition;
 use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
 };
 
-/// `POST /admin/jobs/{name}?namespace=&table=&dry_run=&wait=`: runs it now, and answers when it ended.
+/// `POST /admin/jobs/{name}?namespace=&table=&where=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
 /// # Errors
-/// 404 for a job that is not run by hand, and for a namespace that is not there; 429 while another run
-/// goes on; 503 on a server that takes no events.
+/// 400 for a condition that does not read or that fits no table; 404 for a job that is not run by hand, and
+/// for a namespace or its table that is not there; 429 while another run goes on; 503 on a server that takes
+/// no events.
 pub async fn run(
     State(app): State<AppState>,
+    caller: ChangeCaller,
     Path(name): Path<String>,
     QueryParameters(asked): QueryParameters<JobParameters>,
 ) -> Result<Response, ApiError> {
+    caller.call.about(&described(&name, &asked));
     match name.as_str() {
         "compact" => answer(&app, &asked, CompactNow(app.tables.compaction.clone())).await,
         "compact-day" => {
@@ -43,6 +51,11 @@ pub async fn run(
         "orphans" => answer(&app, &asked, app.tables.orphans.clone()).await,
         "retention" => answer(&app, &asked, app.tables.retention.events.clone()).await,
         "dead-letters" => answer(&app, &asked, app.tables.retention.letters.clone()).await,
+        "dedup" if asked.namespace.is_some() || asked.table.is_some() => Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "the ids of all namespaces are in the same files: run this job without `namespace` and `table`",
+        )),
+        "dedup" => answer(&app, &asked, DedupExpiry(app.ingest.clone())).await,
         "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
@@ -58,14 +71,21 @@ where
     ApiError: From<J::Error>,
 {
     app.owner.check()?;
+    let condition = condition_of::<J>(asked)?;
     let namespace = asked.namespace.as_deref().map(parse_namespace).transpose()?;
     let levels = namespace.as_ref().map(guard::levels);
-    let request = RunRequest { levels, table: asked.table.clone(), dry_run: asked.dry_run };
+    let (table, dry_run) = (asked.table.clone(), asked.dry_run);
+    let request = RunRequest { levels, table, dry_run, condition };
+    if asked.wait == Some(false) {
+        // Nobody would be told of a name that is not there.
+        request.check_names(&app.catalog).await?;
+    }
     let answered = app.jobs.run_by_hand(job, request)?;
     if asked.wait == Some(false) {
         // The list of jobs and the log tell how it ended.
         drop(answered);
-        return Ok(json(202, &JobReport { job: J::NAME.to_owned(), ..JobReport::default() }));
+        let job = J::NAME.to_owned();
+        return Ok(json(202, &JobReport { job, is_running: true, ..JobReport::default() }));
     }
     match answered.await {
         Ok(ended) => Ok(json(200, &ended?)),
@@ -75,6 +95,36 @@ where
             "the server stops before the run has ended: run it again, and it goes on",
         )),
     }
+}
+
+/// A run as its record in the audit log names it.
+fn described(name: &str, asked: &JobParameters) -> String {
+    let named =
+        [("namespace", &asked.namespace), ("table", &asked.table), ("where", &asked.condition)].into_iter();
+    let named = named.filter_map(|(key, value)| Some(format!(" {key}={}", value.as_ref()?)));
+    let dry = asked.dry_run.then(|| " dry_run=true".to_owned());
+    named.chain(dry).fold(name.to_owned(), |text, part| text + &part)
+}
+
+/// The partitions that a run is about, where it is about some of them.
+fn condition_of<J: PlannedJob>(
+    asked: &JobParameters,
+) -> Result<Option<PartitionCondition>, ApiError> {
+    let Some(condition) = &asked.condition else { return Ok(None) };
+    if ![CompactNow::NAME, CompactDays::NAME].contains(&J::NAME) {
+        let text = format!(
+            "the job `{}` takes no condition on partitions: leave out `where`; `{}` and `{}` take one",
+            J::NAME,
+            CompactNow::NAME,
+            CompactDays::NAME
+        );
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
+    let parsed = PartitionCondition::parse(condition);
+    let parsed = parsed.map_err(|cause| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("query parameter `where`: {cause}"))
+    })?;
+    Ok(Some(parsed))
 }
 
 fn not_by_hand(name: &str) -> ApiError {
@@ -101,11 +151,21 @@ impl From<OrphansError> for ApiError {
     }
 }
 
+impl From<DedupError> for ApiError {
+    fn from(cause: DedupError) -> Self {
+        Self::new(ErrorCode::Unavailable, cause.to_string())
+    }
+}
+
 impl From<CompactionError> for ApiError {
     fn from(cause: CompactionError) -> Self {
         match cause {
             CompactionError::Catalog(cause) => cause.into(),
             CompactionError::Stopped => Self::new(ErrorCode::Unavailable, cause.to_string()),
+            CompactionError::Condition { table, source } => {
+                let text = format!("query parameter `where`: table `{table}`: {source}");
+                Self::new(ErrorCode::InvalidRequest, text)
+            }
             CompactionError::Scan(_)
             | CompactionError::Rewrite { .. }
             | CompactionError::Fault(_) => Self::internal(&cause),

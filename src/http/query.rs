@@ -1,7 +1,11 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
 use crate::http::{
-    AppState, body, error::ApiError, guard::CatalogNamespace, namespaces, parse_namespace,
+    AppState, body,
+    compression::{AnswerCoding, compressed},
+    error::ApiError,
+    guard::CatalogNamespace,
+    namespaces, parse_namespace,
 };
 use axum::{
     body::Body,
@@ -24,7 +28,7 @@ use icecore_engine::{
 };
 use icecore_schemas::{
     error_code::ErrorCode,
-    query::{OUTCOME_HEADER, SqlRequest},
+    query::{BASIS_HEADER, OUTCOME_HEADER, QueryBasis, SqlRequest},
 };
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use tokio::time::Instant;
@@ -34,6 +38,11 @@ use tracing::{Span, debug, warn};
 const OUTCOME: HeaderName = HeaderName::from_static(OUTCOME_HEADER);
 /// What the trailer has encoded, beside all that is not ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// The basis of the answer, where its format has no member for it.
+const BASIS: HeaderName = HeaderName::from_static(BASIS_HEADER);
+/// Longest header with a basis. It is left out where a statement reads so many tables; JSON has it always.
+const BASIS_BYTES_MAX: usize = 8 << 10;
 
 /// Runs a query. The status is sent with the first rows, so it tells of every failure before them;
 /// [`ErrorPlace`] says where a later one is told. A client that goes away drops the stream, which
@@ -72,9 +81,8 @@ pub async fn query(
         true => QueryScope::System,
         false => QueryScope::Namespace,
     };
-    // Whoever calls while access control is off has no token.
-    let token = Some(principal.id()).filter(|id| *id != Principal::anonymous().id());
-    let answer = match app.sql.query(&levels, reach, token, request).await.map_err(refused) {
+    let asked = app.sql.query(&levels, reach, Some(&principal), request);
+    let answer = match asked.await.map_err(refused) {
         Ok(answer) => answer,
         Err(error @ SqlError::NoNamespace(_)) => {
             if let [level] = &levels[..] {
@@ -85,15 +93,48 @@ pub async fn query(
         Err(error) => return Err(error.into()),
     };
     let errors = error_place(&headers);
+    let basis = answer.basis.as_ref().filter(|_| format != OutputFormat::Json);
+    let basis = basis.and_then(basis_header);
     let pieces = encode(answer, format, errors, move || started.elapsed()).await.map_err(failed)?;
+    // A Parquet file is compressed within.
+    let coding = AnswerCoding::of(&headers).filter(|_| format != OutputFormat::Parquet);
+    let pieces = match coding {
+        Some(coding) => compressed(pieces, coding, errors.is_told(format)),
+        None => pieces,
+    };
     let frames = frames(pieces, format, errors);
     let mut response = Body::new(StreamBody::new(frames)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    if let Some(coding) = coding {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    if let Some(basis) = basis {
+        headers.insert(BASIS, basis);
+    }
     if errors == ErrorPlace::Trailer {
         headers.insert(header::TRAILER, OUTCOME.into());
     }
     Ok(response)
+}
+
+/// A basis as a header: JSON in ASCII.
+fn basis_header(basis: &QueryBasis) -> Option<HeaderValue> {
+    let text = serde_json::to_string(basis).ok()?;
+    let mut ascii = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_ascii() {
+            ascii.push(letter);
+            continue;
+        }
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            ascii += &format!("\\u{unit:04x}");
+        }
+    }
+    if BASIS_BYTES_MAX < ascii.len() {
+        return None;
+    }
+    HeaderValue::from_str(&ascii).ok()
 }
 
 /// Errors are in a trailer only for a client that says it reads that trailer: any other would take

@@ -84,6 +84,28 @@ pub(super) struct IdIndex {
     /// Number of the next file. It never falls back: a merge that ends late must not cover it.
     next: u64,
     retry_after_ms: i64,
+    /// Since somebody asked for it.
+    expired: IdTotals,
+}
+
+/// Ids in files, and these files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdTotals {
+    /// How many ids.
+    pub ids: u64,
+    /// In how many files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl IdTotals {
+    fn add(&mut self, run: &IdRun) {
+        self.ids += run.count;
+        self.files += 1;
+        // What cannot be looked at counts for nothing here.
+        self.bytes += fs::metadata(&run.path).map_or(0, |file| file.len());
+    }
 }
 
 impl IdIndex {
@@ -101,7 +123,20 @@ impl IdIndex {
             merging: None,
             closing: Arc::default(),
             retry_after_ms: i64::MIN,
+            expired: IdTotals::default(),
         })
+    }
+
+    /// What left the window since it was taken last, and what is there.
+    pub(super) fn totals(&self) -> (IdTotals, IdTotals) {
+        let mut left = IdTotals::default();
+        self.runs.iter().for_each(|run| left.add(run));
+        (self.expired, left)
+    }
+
+    /// Begins to count anew what leaves the window.
+    pub(super) fn take_expired(&mut self) {
+        self.expired = IdTotals::default();
     }
 
     /// What is known of `id`.
@@ -280,6 +315,7 @@ impl IdIndex {
         let horizon_ms = self.horizon_ms(now_ms);
         for run in self.runs.extract_if(.., |run| run.times.last < horizon_ms) {
             debug!(ids = run.count, "id index file left the window");
+            self.expired.add(&run);
             remove(&run.path);
         }
     }

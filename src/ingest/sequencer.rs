@@ -4,7 +4,7 @@
 //! the id index, the ledger or the log.
 
 use crate::ingest::{
-    IngestError, IngestOutcome, OpenQuestions, Receipt, Submission,
+    IdExpiry, IngestError, IngestOutcome, OpenQuestions, Receipt, Submission,
     admit::{AdmissionOutcome, AdmittedBatch, DedupState},
     age::IdClock,
     group::LogGroup,
@@ -76,6 +76,13 @@ impl ReplySender {
 pub(super) enum SequencerMessage {
     /// One submission, its share of the bound on what waits, and where the answer goes.
     Append(Box<Submission>, QueueShare, ReplySender),
+    /// Drop what has left the dedup window, and tell what did since the last time; a dry run only tells.
+    Expire {
+        /// Whether it is told again the next time.
+        is_dry: bool,
+        /// Where the answer goes.
+        reply: oneshot::Sender<IdExpiry>,
+    },
     /// Finish what came before.
     Stop,
 }
@@ -178,6 +185,12 @@ impl Sequencer {
         while let Some(message) = next.take() {
             match message {
                 SequencerMessage::Stop => stopping = true,
+                // Nothing of this group is decided yet.
+                SequencerMessage::Expire { is_dry, reply } => {
+                    let told = self.expire(is_dry);
+                    // Nobody may wait for it any more.
+                    drop(reply.send(told));
+                }
                 SequencerMessage::Append(submission, share, reply) => {
                     bytes += submission.bytes;
                     waiting.push((submission, share, reply));
@@ -283,6 +296,15 @@ impl Sequencer {
             self.save();
         }
         Ok(())
+    }
+
+    fn expire(&mut self, is_dry: bool) -> IdExpiry {
+        self.look_after_index();
+        let (expired, left) = self.dedup.index.totals();
+        if !is_dry {
+            self.dedup.index.take_expired();
+        }
+        IdExpiry { expired, left }
     }
 
     pub(super) fn look_after_index(&mut self) {

@@ -17,21 +17,24 @@ mod step;
 mod tables;
 
 use crate::{
-    maintenance::{planned::RunRequest, scope::every_table_of},
+    maintenance::{planned::RunRequest, progress::RunProgress, scope::every_table_of},
     tasks::{Job, Progress, Tasks},
 };
 use icecore_catalog::{
-    catalog::Catalog,
+    catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
-    scan::ScanError,
+    scan::{ScanError, filter::Filter},
+    usage::UsageCounter,
 };
 use icecore_lake::{
     clock::Clock,
     faults::Failpoints,
     ids::IdGenerator,
+    load::IngestLoad,
     table::{
         compaction::{
-            choice::{CompactionMode, CompactionRules},
+            choice::{CompactionMode, CompactionRules, reasons::ReasonCounts},
+            condition::{ConditionError, PartitionCondition},
             rewrite::RewriteError,
         },
         schema::TableIdent,
@@ -97,6 +100,15 @@ pub enum CompactionError {
         #[source]
         source: RewriteError,
     },
+    /// No table of the request has such partitions.
+    #[error("choose partitions of `{table}`")]
+    Condition {
+        /// One of the tables.
+        table: TableIdent,
+        /// Why.
+        #[source]
+        source: ConditionError,
+    },
     /// A planned fault of a test.
     #[error("compact a table")]
     Fault(#[from] io::Error),
@@ -129,13 +141,32 @@ pub struct CompactionRequest {
     pub dry_run: bool,
     /// Whether files of other engines stay as they are: they are merged by hand alone.
     pub leaves_foreign: bool,
+    /// Only these partitions.
+    pub condition: Option<PartitionCondition>,
+    /// Where it is told how far the run is.
+    pub progress: RunProgress,
 }
 
 impl CompactionRequest {
     /// What the job does.
     fn steady() -> Self {
-        let mode = CompactionMode::Steady;
-        Self { mode, levels: None, table: None, dry_run: false, leaves_foreign: true }
+        Self {
+            mode: CompactionMode::Steady,
+            levels: None,
+            table: None,
+            dry_run: false,
+            leaves_foreign: true,
+            condition: None,
+            progress: RunProgress::default(),
+        }
+    }
+
+    /// What rows of a table must meet, so that their partitions are of the request.
+    fn filter(&self, table: &TableIdent, loaded: &LoadedTable) -> Result<Filter, CompactionError> {
+        let Some(condition) = &self.condition else { return Ok(Filter::True) };
+        condition
+            .bind(&loaded.metadata)
+            .map_err(|source| CompactionError::Condition { table: table.clone(), source })
     }
 
     /// Whether it is about one table, which may be another engine's then.
@@ -164,6 +195,8 @@ struct CompactionInner {
     ids: IdGenerator,
     tasks: Tasks,
     options: CompactionOptions,
+    /// Whom it must not slow down.
+    load: IngestLoad,
     faults: Failpoints,
     running: tokio::sync::Mutex<()>,
     /// How many runs at full speed go on.
@@ -188,14 +221,14 @@ impl Drop for HandRun<'_> {
 }
 
 impl Compaction {
-    /// Compacts tables of `catalog`.
+    /// Compacts tables of `catalog`, beside this ingest.
     #[must_use]
     pub fn new(
         catalog: &Catalog,
-        clock: Clock,
-        ids: IdGenerator,
+        (clock, ids): (Clock, IdGenerator),
         tasks: Tasks,
         options: CompactionOptions,
+        load: &IngestLoad,
         faults: Failpoints,
     ) -> Self {
         let catalog = catalog.on_behalf_of(ACTOR);
@@ -205,6 +238,7 @@ impl Compaction {
             ids,
             tasks,
             options,
+            load: load.clone(),
             faults,
             running: tokio::sync::Mutex::default(),
             hand_runs: watch::Sender::new(0),
@@ -239,29 +273,47 @@ impl Compaction {
             ..JobReport::default()
         };
         let mut pace = self.pace(share);
-        for table in self.tables(request).await? {
-            let mut is_changed = false;
+        let tables = self.tables(request).await?;
+        request.progress.begin(tables.len());
+        let mut misfits = Vec::new();
+        for table in &tables {
+            let (mut is_changed, mut kept) = (false, ReasonCounts::new());
             for _ in 0..RUN_STEPS_MAX {
                 let apart = self.step_apart(table.clone(), request.clone(), since_ms, pace);
                 let (left, step) = apart.await?;
                 pace = left;
-                let step = match step {
+                let mut step = match step {
                     Err(cause) if self.ends_all(&cause) => return Err(cause),
+                    Err(cause @ CompactionError::Condition { .. }) => {
+                        let step = CompactionStep::skip(with_causes(&cause));
+                        misfits.push(cause);
+                        step
+                    }
                     Err(cause) => {
                         warn!(%table, error = &cause as &dyn Error, "a table is not compacted");
+                        report.errors += 1;
                         CompactionStep::skip(with_causes(&cause))
                     }
                     Ok(step) => step,
                 };
                 is_changed |= 0 < step.files.before;
-                step.add_to(&mut report, &table);
+                // What stays is known after the last step.
+                kept = std::mem::take(&mut step.kept);
+                step.add_to(&mut report, table);
                 // What was lost to others is chosen anew as long as something was done, and others where
                 // files were found that are left alone.
                 if request.dry_run || (step.files.before == 0 && step.failed == 0) {
                     break;
                 }
             }
+            outcome::add_reasons(&mut report.kept, table, &kept);
             report.tables += u64::from(is_changed);
+            request.progress.end_table();
+        }
+        if misfits.len() == tables.len()
+            && let Some(cause) = misfits.pop()
+        {
+            return Err(cause);
         }
         report.skipped.sort();
         report.skipped.dedup();
@@ -282,9 +334,12 @@ impl Compaction {
     ) -> Result<(WorkPace, Result<CompactionStep, CompactionError>), CompactionError> {
         let (answer, answered) = oneshot::channel();
         let compaction = self.clone();
+        // What the step costs is the run's.
+        let counter = UsageCounter::current().unwrap_or_default();
         self.0.tasks.spawn("compact-step", async move {
             let one = compaction.0.running.lock().await;
-            let step = compaction.step(&table, &request, since_ms, &mut pace).await;
+            let step = Box::pin(compaction.step(&table, &request, since_ms, &mut pace));
+            let step = counter.measure(step).await;
             drop(one);
             // Nobody waits for it where the tick was dropped.
             drop(answer.send((pace, step)));
@@ -296,11 +351,14 @@ impl Compaction {
     /// The tables of the request; a step leaves those of other engines alone that nobody asks for.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
         let CompactionRequest { levels, table, dry_run, .. } = request.clone();
-        every_table_of(&self.0.catalog, &RunRequest { levels, table, dry_run }).await
+        let request = RunRequest { levels, table, dry_run, condition: None };
+        every_table_of(&self.0.catalog, &request).await
     }
 
     fn pace(&self, share: f64) -> WorkPace {
-        WorkPace::new(share, self.0.tasks.stopping(), self.0.hand_runs.subscribe())
+        let Self(inner) = self;
+        let (stopping, waiting) = (inner.tasks.stopping(), inner.hand_runs.subscribe());
+        WorkPace::new(share, &inner.load, stopping, waiting)
     }
 
     /// Whether a failed step says that those of other tables would fail too.

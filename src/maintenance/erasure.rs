@@ -11,12 +11,14 @@
 
 mod ledger;
 mod limits;
+mod row_sums;
 mod steps;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     maintenance::{
+        pace::JobPace,
         planned::RunRequest,
         scope::{ACTOR, hold_of, tables_of},
     },
@@ -127,6 +129,8 @@ pub struct ErasureParts {
     pub owner: LogOwnership,
     /// Where a test makes it stop.
     pub faults: Failpoints,
+    /// How fast tables are looked through and written anew.
+    pub pace: JobPace,
 }
 
 /// Takes requests for erasures, and tells what became of them. Cheap to clone.
@@ -314,7 +318,7 @@ impl Erasures {
         &self,
         levels: &[String],
     ) -> Result<(Vec<(TableIdent, LoadedTable)>, Vec<String>), EraseError> {
-        let request = RunRequest { levels: Some(levels.to_vec()), table: None, dry_run: false };
+        let request = RunRequest { levels: Some(levels.to_vec()), ..RunRequest::default() };
         let catalog = &self.parts.catalog;
         let (mut own, mut others) = (Vec::new(), Vec::new());
         let names = match tables_of(catalog, &request).await {

@@ -60,6 +60,7 @@ impl SnapshotExpiry {
         &self,
         table: &TableIdent,
         request: ExpiryRequest,
+        errors: &mut u64,
     ) -> Result<(HistoryExpiry, Option<String>), ExpiryError> {
         let mut all = HistoryExpiry::default();
         for _ in 0..STEPS_MAX {
@@ -68,6 +69,7 @@ impl SnapshotExpiry {
                 // What was done before stays done.
                 Err(cause) if !is_of_all(&self.catalog, Some(&cause)) => {
                     warn!(%table, error = &cause as &dyn Error, "snapshots of a table stay");
+                    *errors += 1;
                     return Ok((all, Some(with_causes(&cause))));
                 }
                 step => step?,
@@ -98,7 +100,7 @@ impl PlannedJob for SnapshotExpiry {
         let is_named = request.table.is_some() && request.levels.is_some();
         let asked = ExpiryRequest { is_named, is_dry: request.dry_run };
         for table in every_table_of(&self.catalog, request).await? {
-            let (gone, stays) = self.expire(&table, asked).await?;
+            let (gone, stays) = self.expire(&table, asked, &mut report.errors).await?;
             if !gone.is_empty() {
                 report.tables += 1;
                 report.files.before += gone.files as u64;

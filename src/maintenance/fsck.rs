@@ -10,12 +10,16 @@
 mod index;
 mod orphans;
 
-use crate::tasks::{ShutdownSignal, Tasks};
+use crate::{
+    maintenance::pace::{JobPace, PacedWork},
+    tasks::{ShutdownSignal, Tasks},
+};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
     metastore::moved::PlaceKind,
     retention,
+    usage::UsageCounter,
 };
 use icecore_lake::table::{
     integrity::{self, CheckDepth, CheckedTable, MissingFile, TableFindings, needed::needed},
@@ -69,17 +73,19 @@ struct FsckInner {
     catalog: Catalog,
     tables: ServiceTables,
     running: Semaphore,
+    pace: JobPace,
     stopping: ShutdownSignal,
 }
 
 impl Fsck {
     /// Checks tables of `catalog`, of which the service writes `ours`, until `tasks` stop.
     #[must_use]
-    pub fn new(catalog: &Catalog, ours: ServiceTables, tasks: &Tasks) -> Self {
+    pub fn new(catalog: &Catalog, ours: ServiceTables, pace: JobPace, tasks: &Tasks) -> Self {
         Self(Arc::new(FsckInner {
             catalog: catalog.clone(),
             tables: ours,
             running: Semaphore::new(RUNS_MAX),
+            pace,
             stopping: tasks.stopping(),
         }))
     }
@@ -91,20 +97,23 @@ impl Fsck {
     pub async fn run(&self, request: &FsckRequest) -> Result<FsckReport, FsckError> {
         let Ok(_one) = self.0.running.try_acquire() else { return Err(FsckError::Busy) };
         let mut stopping = self.0.stopping.clone();
+        let counter = UsageCounter::default();
         // Cancel-safe: a check changes nothing.
         tokio::select! {
-            ended = Box::pin(self.check_tables(request)) => ended,
+            ended = counter.measure(Box::pin(self.check_tables(request))) => ended,
             () = stopping.asked() => Err(FsckError::Stopped),
         }
     }
 
     async fn check_tables(&self, request: &FsckRequest) -> Result<FsckReport, FsckError> {
         let started = Instant::now();
-        let mut tables = Vec::new();
+        let (mut tables, mut pace) = (Vec::new(), self.0.pace.begin());
         for table in self.tables(request).await? {
-            let checked = Box::pin(self.check_table(&table, request.depth)).await?;
+            let checked = self.check_table(&table, request.depth, &mut pace);
+            let checked = Box::pin(checked).await?;
             // One that was dropped meanwhile has nothing to check.
             tables.extend(checked);
+            pace.rest().await;
         }
         let whole = tables.iter().all(FsckTable::is_whole);
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -144,9 +153,10 @@ impl Fsck {
         &self,
         table: &TableIdent,
         depth: CheckDepth,
+        pace: &mut PacedWork,
     ) -> Result<Option<FsckTable>, CatalogError> {
         match self.0.catalog.tables().load_anew(table).await {
-            Ok(loaded) => Box::pin(self.check_loaded(table, &loaded, depth)).await.map(Some),
+            Ok(loaded) => Box::pin(self.check_loaded(table, &loaded, depth, pace)).await.map(Some),
             Err(CatalogError::NoSuchTable(_)) => Ok(None),
             Err(cause) => {
                 let what = self.of_table(cause).await?;
@@ -163,11 +173,12 @@ impl Fsck {
         table: &TableIdent,
         loaded: &LoadedTable,
         depth: CheckDepth,
+        pace: &mut PacedWork,
     ) -> Result<FsckTable, CatalogError> {
         let (name, storage) = (table.to_string(), self.0.catalog.storage());
         let ours = self.ours(table, loaded);
         let input = CheckedTable { storage, name: &name, table: loaded, ours, depth };
-        let found = match Box::pin(integrity::check(input)).await {
+        let found = match pace.over(Box::pin(integrity::check(input))).await {
             Ok(found) => found,
             Err(cause) => {
                 let what = self.of_table(cause).await?;

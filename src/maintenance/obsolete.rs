@@ -51,6 +51,8 @@ impl Job for DeleteObsolete {
     type Error = DeletionError;
 
     async fn tick(&mut self) -> Result<Progress, DeletionError> {
+        // The metastore that comes in place of one that is gone may need what its queue has.
+        self.catalog.metastore().check_file()?;
         let emptied = self.catalog.trash().empty(TABLES_MAX).await?;
         if 0 < emptied {
             self.faults.hit("obsolete.after_trash")?;

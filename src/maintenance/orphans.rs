@@ -9,6 +9,7 @@
 //! one goes on from there.
 
 use crate::maintenance::{
+    pace::JobPace,
     planned::{PlannedJob, RunRequest},
     scope::{ACTOR, every_table_of},
 };
@@ -42,14 +43,15 @@ pub struct Orphans {
     catalog: Catalog,
     grace: Duration,
     faults: Failpoints,
+    pace: JobPace,
 }
 
 impl Orphans {
     /// Removes orphans of the tables of `catalog` that are older than `grace`, and were seen so long ago.
     /// A grace of less than 24 hours counts as 24 hours.
     #[must_use]
-    pub fn new(catalog: &Catalog, grace: Duration, faults: Failpoints) -> Self {
-        Self { catalog: catalog.on_behalf_of(ACTOR), grace, faults }
+    pub fn new(catalog: &Catalog, grace: Duration, faults: Failpoints, pace: JobPace) -> Self {
+        Self { catalog: catalog.on_behalf_of(ACTOR), grace, faults, pace }
     }
 
     /// Looks after one table, and adds what was found to the report.
@@ -107,6 +109,7 @@ impl PlannedJob for Orphans {
     async fn run(&self, request: &RunRequest) -> Result<JobReport, OrphansError> {
         let started = Instant::now();
         let mut report = JobReport { job: Self::NAME.to_owned(), ..JobReport::default() };
+        let mut pace = self.pace.begin();
         for table in every_table_of(&self.catalog, request).await? {
             match self.sweep(&table, request.dry_run, &mut report).await {
                 // One that was dropped meanwhile is nobody's to look after.
@@ -118,9 +121,11 @@ impl PlannedJob for Orphans {
                         OrphansError::Catalog(cause) => with_causes(cause),
                         OrphansError::Fault(_) => with_causes(&cause),
                     };
+                    report.errors += 1;
                     report.skipped.push(SkippedTable { table: table.to_string(), reason });
                 }
             }
+            pace.settle().await;
         }
         if !request.dry_run {
             self.catalog.orphans().forget_old().await?;

@@ -9,8 +9,16 @@ mod runner;
 
 use crate::{
     cron::CronTimes,
-    maintenance::{JobRegistry, record},
+    maintenance::{
+        JobRegistry,
+        compaction::CompactionError,
+        progress::RunProgress,
+        record::{self, JobRecord, RunSpan},
+        scope::tables_of,
+    },
 };
+use icecore_catalog::{catalog::Catalog, error::CatalogError, usage::UsageCounter};
+use icecore_lake::table::compaction::condition::PartitionCondition;
 use icecore_schemas::jobs::{JobReport, JobTrigger};
 use runner::PlannedRunner;
 use std::{error::Error, sync::Arc, time::Duration};
@@ -26,6 +34,26 @@ pub struct RunRequest {
     pub table: Option<String>,
     /// Whether to tell what would be done, and change nothing.
     pub dry_run: bool,
+    /// Only these partitions, of a job that heeds it.
+    pub condition: Option<PartitionCondition>,
+}
+
+impl RunRequest {
+    fn names_something(&self) -> bool {
+        self.levels.is_some() || self.table.is_some() || self.condition.is_some()
+    }
+
+    /// Looks whether the namespace is there, and the table in it, for whoever does not wait for the run's
+    /// own answer.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, `NoSuchTable`; `Metastore`.
+    pub async fn check_names(&self, catalog: &Catalog) -> Result<(), CatalogError> {
+        match self.levels {
+            None => Ok(()),
+            Some(_) => tables_of(catalog, self).await.map(drop),
+        }
+    }
 }
 
 /// A job that runs at its cron times and by hand, both times through the same function.
@@ -120,17 +148,32 @@ impl JobRegistry {
         job: &J,
         request: &RunRequest,
     ) -> Result<JobReport, J::Error> {
+        let (counter, progress) = (UsageCounter::default(), RunProgress::default());
+        let with_usage =
+            |report: JobReport| JobReport { usage: record::usage_of(&counter), ..report };
+        let shown = progress.clone();
+        self.record(J::NAME, |record| record.show(shown));
+        let run = progress.told(counter.measure(job.run(request)));
         if request.dry_run {
-            return job.run(request).await;
+            let ended = run.await.map(with_usage);
+            self.record(J::NAME, JobRecord::hide);
+            return ended;
         }
         let (started_ms, began_ms) = (self.inner.clock.now_ms(), self.inner.clock.passed_ms());
         self.record(J::NAME, |record| record.begin_by_hand(started_ms));
-        let ended = job.run(request).await;
+        let ended = run.await.map(with_usage);
+        self.record(J::NAME, JobRecord::hide);
         let told = ended.as_ref().map_err(|cause| cause as &(dyn Error + 'static));
-        let trigger = JobTrigger::Hand;
+        // It is the answer to a name that was mistyped, and says nothing of the job.
+        if told.is_err_and(|cause| request.names_something() && is_of_request(cause)) {
+            self.record(J::NAME, JobRecord::leave_by_hand);
+            return ended;
+        }
+        let (trigger, usage) = (JobTrigger::Hand, record::usage_of(&counter));
         let elapsed_ms = u64::try_from(self.inner.clock.passed_ms() - began_ms).unwrap_or(0);
-        let run = record::planned_run(started_ms, elapsed_ms, trigger, told);
-        self.tell_of(J::NAME, trigger, elapsed_ms, told);
+        let span = RunSpan { started_ms, elapsed_ms, trigger, usage };
+        let run = record::planned_run(span, told);
+        self.tell_of(J::NAME, span, told);
         let took = Duration::from_millis(elapsed_ms);
         self.inner.metrics.count_job(J::NAME, run.outcome.name(), took);
         self.record(J::NAME, |record| record.end_by_hand(run));
@@ -141,17 +184,28 @@ impl JobRegistry {
     fn tell_of(
         &self,
         job: &'static str,
-        trigger: JobTrigger,
-        elapsed_ms: u64,
+        RunSpan { elapsed_ms, trigger, usage, .. }: RunSpan,
         ended: Result<&JobReport, &(dyn Error + 'static)>,
     ) {
-        let trigger = trigger.name();
+        let (trigger, cpu_ms) = (trigger.name(), usage.cpu_ms);
         match ended {
-            Ok(JobReport { tables, files, rows, skipped, .. }) => {
+            Ok(JobReport { tables, files, rows, errors, skipped, .. }) => {
                 let (before, after, skipped) = (files.before, files.after, skipped.len());
-                info!(job, trigger, elapsed_ms, tables, before, after, rows, skipped, "job ended");
+                info!(
+                    job,
+                    trigger,
+                    elapsed_ms,
+                    cpu_ms,
+                    tables,
+                    before,
+                    after,
+                    rows,
+                    errors,
+                    skipped,
+                    "job ended"
+                );
             }
-            Err(error) => warn!(job, trigger, elapsed_ms, error, "job failed"),
+            Err(error) => warn!(job, trigger, elapsed_ms, cpu_ms, error, "job failed"),
         }
     }
 
@@ -160,6 +214,19 @@ impl JobRegistry {
         let turn = self.inner.turns.get(name);
         Arc::clone(turn.expect("every job has a line in the table"))
     }
+}
+
+/// Whether a run failed because a namespace or table is not there, or has no such partitions.
+fn is_of_request(cause: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(cause), |cause| (*cause).source()).any(|cause| {
+        matches!(
+            cause.downcast_ref::<CatalogError>(),
+            Some(CatalogError::NoSuchNamespace(_) | CatalogError::NoSuchTable(_))
+        ) || matches!(
+            cause.downcast_ref::<CompactionError>(),
+            Some(CompactionError::Condition { .. })
+        )
+    })
 }
 
 #[cfg(test)]

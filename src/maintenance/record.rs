@@ -1,8 +1,16 @@
 //! What is known of one job: when it runs next, and how its last runs ended.
 
-use crate::{maintenance::JobLine, tasks::Progress};
-use icecore_catalog::error::with_causes;
-use icecore_schemas::jobs::{JobOutcome, JobReport, JobRun, JobState, JobTrigger, SkippedTable};
+use crate::{
+    maintenance::{JobLine, progress::RunProgress},
+    tasks::Progress,
+};
+use icecore_catalog::{
+    error::with_causes,
+    usage::{ResourceUsage, UsageCounter},
+};
+use icecore_schemas::jobs::{
+    JobOutcome, JobReport, JobRun, JobState, JobTrigger, JobUsage, SkippedTable,
+};
 use std::{collections::VecDeque, error::Error, time::Duration};
 
 /// How many runs that were not idle are kept of each job.
@@ -20,6 +28,8 @@ pub(super) struct JobRecord {
     running_since_ms: Option<i64>,
     /// Since when a run by hand goes on.
     hand_since_ms: Option<i64>,
+    /// How far a run by hand is, also a dry one.
+    progress: Option<RunProgress>,
     /// The times at which it runs; empty for none.
     cron: String,
     next_run_ms: Option<i64>,
@@ -40,6 +50,7 @@ impl JobRecord {
             is_elsewhere: false,
             running_since_ms: None,
             hand_since_ms: None,
+            progress: None,
             cron: String::new(),
             next_run_ms: None,
             failures_in_a_row: 0,
@@ -101,6 +112,21 @@ impl JobRecord {
         self.hand_since_ms = Some(now_ms);
     }
 
+    /// Somebody may ask how far a run by hand is.
+    pub(super) fn show(&mut self, progress: RunProgress) {
+        self.progress = Some(progress);
+    }
+
+    /// That run has ended.
+    pub(super) fn hide(&mut self) {
+        self.progress = None;
+    }
+
+    /// The run by hand was of nothing that is there, and is none.
+    pub(super) fn leave_by_hand(&mut self) {
+        self.hand_since_ms = None;
+    }
+
     pub(super) fn end_by_hand(&mut self, run: JobRun) {
         self.hand_since_ms = None;
         self.note(run);
@@ -139,6 +165,7 @@ impl JobRecord {
             is_leased: line.is_leased,
             is_elsewhere: self.is_elsewhere,
             running_since_ms: self.hand_since_ms.or(self.running_since_ms),
+            progress: self.progress.as_ref().and_then(RunProgress::read),
             next_run_ms: self.next_run_ms,
             failures_in_a_row: self.failures_in_a_row,
             last_run: self.last.clone(),
@@ -147,38 +174,64 @@ impl JobRecord {
     }
 }
 
+/// When a run was, why, and what it cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RunSpan {
+    pub(super) started_ms: i64,
+    pub(super) elapsed_ms: u64,
+    pub(super) trigger: JobTrigger,
+    pub(super) usage: JobUsage,
+}
+
+impl RunSpan {
+    fn ended(self, outcome: JobOutcome) -> JobRun {
+        let Self { started_ms, elapsed_ms, trigger, usage } = self;
+        JobRun {
+            started_ms,
+            elapsed_ms,
+            outcome,
+            error: None,
+            reason: None,
+            trigger: Some(trigger),
+            usage: Some(usage),
+            report: None,
+        }
+    }
+}
+
+/// What was counted, as it is told.
+pub(super) fn usage_of(counter: &UsageCounter) -> JobUsage {
+    let ResourceUsage { cpu, bytes_read, bytes_written } = counter.usage();
+    let cpu_ms = u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX);
+    JobUsage { cpu_ms, bytes_read, bytes_written }
+}
+
 /// A run that ended so.
-pub(super) fn run(
-    started_ms: i64,
-    elapsed_ms: u64,
-    trigger: JobTrigger,
-    ended: Result<&Progress, &dyn Error>,
-) -> JobRun {
-    let (outcome, error) = match ended {
-        Ok(Progress::Idle) => (JobOutcome::Idle, None),
-        Ok(Progress::Done | Progress::More) => (JobOutcome::Worked, None),
-        Ok(Progress::Skipped(reason)) => (JobOutcome::Skipped, Some(reason.clone())),
-        Err(cause) => (JobOutcome::Failed, Some(shortened(&with_causes(cause)))),
-    };
-    JobRun { started_ms, elapsed_ms, outcome, error, trigger: Some(trigger), report: None }
+pub(super) fn run(span: RunSpan, ended: Result<&Progress, &dyn Error>) -> JobRun {
+    match ended {
+        Ok(Progress::Idle) => span.ended(JobOutcome::Idle),
+        Ok(Progress::Done | Progress::More) => span.ended(JobOutcome::Worked),
+        Ok(Progress::Skipped(reason)) => {
+            JobRun { reason: Some(shortened(reason)), ..span.ended(JobOutcome::Skipped) }
+        }
+        Err(cause) => {
+            let error = Some(shortened(&with_causes(cause)));
+            JobRun { error, ..span.ended(JobOutcome::Failed) }
+        }
+    }
 }
 
 /// The same of a job that tells what it did. A run that did nothing and left tables was skipped.
-pub(super) fn planned_run(
-    started_ms: i64,
-    elapsed_ms: u64,
-    trigger: JobTrigger,
-    ended: Result<&JobReport, &dyn Error>,
-) -> JobRun {
+pub(super) fn planned_run(span: RunSpan, ended: Result<&JobReport, &dyn Error>) -> JobRun {
     let report = match ended {
         Ok(report) => report,
-        Err(cause) => return run(started_ms, elapsed_ms, trigger, Err(cause)),
+        Err(cause) => return run(span, Err(cause)),
     };
     let is_changed = 0 < report.tables
         || 0 < report.rows
         || report.files.before != report.files.after
         || report.bytes.before != report.bytes.after;
-    let (outcome, error) = match report.skipped.as_slice() {
+    let (outcome, reason) = match report.skipped.as_slice() {
         _ if is_changed => (JobOutcome::Worked, None),
         [] => (JobOutcome::Idle, None),
         [first, ..] => {
@@ -186,8 +239,9 @@ pub(super) fn planned_run(
             (JobOutcome::Skipped, Some(shortened(&text)))
         }
     };
-    let report = Some(kept_of(report));
-    JobRun { started_ms, elapsed_ms, outcome, error, trigger: Some(trigger), report }
+    let error = (0 < report.errors)
+        .then(|| format!("{} tables failed: `report.skipped` has the reasons", report.errors));
+    JobRun { error, reason, report: Some(kept_of(report)), ..span.ended(outcome) }
 }
 
 /// As much of a report as is kept.
@@ -204,14 +258,21 @@ fn kept_of(report: &JobReport) -> JobReport {
     }
     JobReport {
         job: report.job.clone(),
+        is_running: report.is_running,
         tables: report.tables,
         files: report.files,
         bytes: report.bytes,
         rows: report.rows,
         elapsed_ms: report.elapsed_ms,
+        usage: report.usage,
+        errors: report.errors,
         skipped,
         copied_files: report.copied_files,
         not_copied: report.not_copied.iter().take(SKIPPED_MAX).cloned().collect(),
+        merged: report.merged.iter().take(SKIPPED_MAX).cloned().collect(),
+        kept: report.kept.iter().take(SKIPPED_MAX).cloned().collect(),
+        partitions: Vec::new(),
+        partitions_more: 0,
     }
 }
 

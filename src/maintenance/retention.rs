@@ -8,6 +8,7 @@
 
 use crate::maintenance::{
     expiry::SnapshotExpiry,
+    pace::JobPace,
     planned::{PlannedJob, RunRequest},
     scope::{ACTOR, hold_of, is_of_all, tables_of},
 };
@@ -74,8 +75,8 @@ pub struct EventRetention {
 impl EventRetention {
     /// Keeps events of `catalog` as these rules say, where a table has none of its own.
     #[must_use]
-    pub fn new(catalog: &Catalog, ids: IdGenerator, rules: RetentionRules) -> Self {
-        Self { tables: TableRetention::new(catalog, ids), rules: Arc::new(rules) }
+    pub fn new(catalog: &Catalog, ids: IdGenerator, rules: RetentionRules, pace: JobPace) -> Self {
+        Self { tables: TableRetention::new(catalog, ids, pace), rules: Arc::new(rules) }
     }
 
     /// The same job, with the faults of a test.
@@ -104,9 +105,9 @@ pub struct LetterRetention {
 impl LetterRetention {
     /// Keeps dead letters of `catalog` for so long.
     #[must_use]
-    pub fn new(catalog: &Catalog, ids: IdGenerator, kept: Duration) -> Self {
+    pub fn new(catalog: &Catalog, ids: IdGenerator, kept: Duration, pace: JobPace) -> Self {
         let kept_ms = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
-        Self { tables: TableRetention::new(catalog, ids), kept_ms }
+        Self { tables: TableRetention::new(catalog, ids, pace), kept_ms }
     }
 
     /// The same job, with the faults of a test.
@@ -163,12 +164,14 @@ impl RetentionStep {
 struct TableRetention {
     catalog: Catalog,
     ids: IdGenerator,
+    pace: JobPace,
     faults: Failpoints,
 }
 
 impl TableRetention {
-    fn new(catalog: &Catalog, ids: IdGenerator) -> Self {
-        Self { catalog: catalog.on_behalf_of(ACTOR), ids, faults: Failpoints::default() }
+    fn new(catalog: &Catalog, ids: IdGenerator, pace: JobPace) -> Self {
+        let faults = Failpoints::default();
+        Self { catalog: catalog.on_behalf_of(ACTOR), ids, pace, faults }
     }
 
     /// One table after the other, so that what is in memory is of one.
@@ -188,6 +191,7 @@ impl TableRetention {
                     Err(cause) if self.ends_all(&cause) => return Err(cause),
                     Err(cause) => {
                         warn!(%table, error = &cause as &dyn Error, "old rows of a table stay");
+                        report.errors += 1;
                         RetentionStep::skip(with_causes(&cause))
                     }
                     Ok(step) => step,
@@ -282,18 +286,20 @@ impl TableRetention {
         let storage = self.catalog.storage();
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
         let now_ms = self.catalog.now_ms();
-        let survey = survey(source, read, kept, now_ms).await.map_err(RemovalError::from)?;
+        let survey = Box::pin(survey(source, read, kept, now_ms));
+        let survey = self.pace.over(survey).await.map_err(RemovalError::from)?;
         if is_dry {
             let (totals, skipped) = (survey.all, survey.skipped);
             return Ok(RetentionStep { totals, skipped, is_more: false });
         }
-        let mut old = old_files(source, read, kept, now_ms, &survey).await?;
+        let old = Box::pin(old_files(source, read, kept, now_ms, &survey));
+        let mut old = self.pace.over(old).await?;
         let (totals, mut skipped) = (old.totals, survey.skipped);
         skipped.extend(old.skipped.clone());
         if totals.files == 0 {
             return Ok(RetentionStep { skipped, ..RetentionStep::default() });
         }
-        if let Err(cause) = Box::pin(old.sum_rows(source)).await {
+        if let Err(cause) = self.pace.over(Box::pin(old.sum_rows(source))).await {
             let error = &cause as &dyn Error;
             warn!(%table, error, "rows go without their sum: the audit of the rows has to find it out");
         }

@@ -1,10 +1,14 @@
 //! Runs one job: when, under which lease, and what is noted of it.
 
 use crate::{
-    maintenance::{JOBS, JobLine, JobRegistry, record},
+    maintenance::{
+        JOBS, JobLine, JobRegistry,
+        record::{self, RunSpan},
+    },
     store::{Lease, StoreError},
     tasks::{Job, Progress},
 };
+use icecore_catalog::usage::UsageCounter;
 use icecore_schemas::jobs::JobTrigger;
 use std::{error::Error, time::Duration};
 use tracing::warn;
@@ -70,7 +74,8 @@ impl<J: Job> JobRunner<J> {
         let clock = self.jobs.inner.clock.clone();
         let (started_ms, began_ms) = (clock.now_ms(), clock.passed_ms());
         self.jobs.record(J::NAME, |record| record.begin(started_ms));
-        let ended = self.tick().await;
+        let counter = UsageCounter::default();
+        let ended = counter.measure(self.tick()).await;
         self.has_failed = ended.is_err();
         self.pause = match &ended {
             Ok(RunEnd::Ran(Progress::More)) => Duration::ZERO,
@@ -95,7 +100,8 @@ impl<J: Job> JobRunner<J> {
         };
         let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
         let told = ended.as_ref().map_err(|cause| cause.as_ref() as &dyn Error);
-        let run = record::run(started_ms, elapsed_ms, trigger, told);
+        let usage = record::usage_of(&counter);
+        let run = record::run(RunSpan { started_ms, elapsed_ms, trigger, usage }, told);
         let took = Duration::from_millis(elapsed_ms);
         self.jobs.inner.metrics.count_job(J::NAME, run.outcome.name(), took);
         self.jobs.record(J::NAME, |record| record.end(run, due_ms));

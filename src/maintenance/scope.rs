@@ -10,7 +10,7 @@ pub(super) const ACTOR: &str = "icecore/maintenance";
 /// The tables of a request, in all top namespaces or in one.
 ///
 /// # Errors
-/// `NoSuchNamespace` of one that is named; `Metastore`.
+/// `NoSuchNamespace` and `NoSuchTable` of those that are named; `Metastore`.
 pub(super) async fn tables_of(
     catalog: &Catalog,
     request: &RunRequest,
@@ -25,7 +25,14 @@ pub(super) async fn tables_of(
     };
     let is_wanted = |name: &String| request.table.as_ref().is_none_or(|wanted| wanted == name);
     let wanted = tables.iter().filter(|(_, name)| is_wanted(name));
-    Ok(wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect())
+    let wanted: Vec<TableIdent> =
+        wanted.filter_map(|(levels, name)| foreign_ident(levels, name)).collect();
+    match (&request.levels, &request.table) {
+        (Some(levels), Some(table)) if wanted.is_empty() => {
+            Err(CatalogError::NoSuchTable(format!("{}.{table}", levels.join("."))))
+        }
+        _ => Ok(wanted),
+    }
 }
 
 /// The tables of a request, in namespaces of any depth or in one; other engines' too, but no views.

@@ -1,7 +1,7 @@
 use super::{runner::BACKOFF_MAX, *};
 use crate::{store, tasks::Progress};
 use icecore_catalog::metastore::Metastore;
-use icecore_schemas::jobs::{JobOutcome, JobState, JobTrigger};
+use icecore_schemas::jobs::{JobOutcome, JobState, JobTrigger, JobUsage};
 use std::collections::{BTreeSet, VecDeque};
 
 const START_MS: i64 = 1_000_000;
@@ -65,7 +65,9 @@ async fn a_job_runs_at_its_cadence_and_at_once_while_there_is_more() {
         elapsed_ms: 5,
         outcome: JobOutcome::Worked,
         error: None,
+        reason: None,
         trigger: Some(JobTrigger::Time),
+        usage: Some(JobUsage::default()),
         report: None,
     };
     assert_eq!(state.last_run, Some(worked(START_MS + 10)));
@@ -112,7 +114,8 @@ async fn a_job_that_skips_its_runs_says_why_and_keeps_one_of_them() {
     let state = state(&jobs);
     assert_eq!((state.failures_in_a_row, state.recent_runs.len()), (0, 2));
     let last = state.last_run.unwrap();
-    assert_eq!((last.outcome, last.error.as_deref()), (JobOutcome::Skipped, Some("no room")));
+    assert_eq!((last.outcome, last.reason.as_deref()), (JobOutcome::Skipped, Some("no room")));
+    assert_eq!(last.error, None, "nothing failed");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::{
     maintenance::{
         JobRegistry,
         erasure::{ErasureParts, Erasures},
+        pace::JobPace,
     },
     owner::LogOwnership,
     server::StartError,
@@ -19,7 +20,7 @@ use std::time::Duration;
 pub(super) async fn start(
     jobs: &JobRegistry,
     config: &Config,
-    catalog: &Catalog,
+    (catalog, pace): (&Catalog, &JobPace),
     (ids, clock, owner, wal): (&IdGenerator, &Clock, &LogOwnership, &Wal),
 ) -> Result<Erasures, StartError> {
     let database = catalog.metastore().database().clone();
@@ -31,6 +32,7 @@ pub(super) async fn start(
         ids: ids.clone(),
         owner: owner.clone(),
         faults: config.faults.clone(),
+        pace: pace.clone(),
     };
     let erasures = Erasures::new(parts, &config.data_dir);
     // What else is in the way may be gone in a while, and each run looks.

@@ -7,6 +7,8 @@ use super::StartError;
 use crate::{
     config::{Config, compaction::CompactionConfig, retention::RetentionConfig},
     flush::noted::NoteMetastore,
+    http::jobs::dedup::DedupExpiry,
+    ingest::Ingest,
     maintenance::{
         JobRegistry, TableJobs,
         compaction::{CompactTables, Compaction, CompactionOptions, planned::CompactDays},
@@ -15,6 +17,7 @@ use crate::{
         names::ListNames,
         obsolete::DeleteObsolete,
         orphans::Orphans,
+        pace::JobPace,
         retention::{EventRetention, LetterRetention, RetentionJobs},
         runs::KeepRuns,
         thinning::ThinSnapshots,
@@ -26,7 +29,8 @@ use crate::{
 };
 use icecore_catalog::catalog::Catalog;
 use icecore_lake::{
-    clock::Clock, ids::IdGenerator, table::compaction::choice::CompactionRules, wal::Wal,
+    clock::Clock, ids::IdGenerator, load::IngestLoad, table::compaction::choice::CompactionRules,
+    wal::Wal,
 };
 use std::time::Duration;
 
@@ -36,19 +40,22 @@ pub(super) fn of_tables(
     catalog: &Catalog,
     (clock, ids): (&Clock, &IdGenerator),
     tasks: &Tasks,
+    load: &IngestLoad,
 ) -> TableJobs {
     let RetentionConfig { events, letters_kept, .. } = config.retention.clone();
+    let (pace, faults) = (JobPace::new(load, tasks), config.faults.clone());
     TableJobs {
-        compaction: compaction(config, catalog, (clock, ids), tasks),
-        orphans: Orphans::new(catalog, config.orphans.grace, config.faults.clone()),
+        compaction: compaction(config, catalog, (clock, ids), tasks, load),
+        orphans: Orphans::new(catalog, config.orphans.grace, faults, pace.clone()),
         retention: RetentionJobs {
-            events: EventRetention::new(catalog, ids.clone(), events)
+            events: EventRetention::new(catalog, ids.clone(), events, pace.clone())
                 .with_faults(config.faults.clone()),
-            letters: LetterRetention::new(catalog, ids.clone(), letters_kept)
+            letters: LetterRetention::new(catalog, ids.clone(), letters_kept, pace.clone())
                 .with_faults(config.faults.clone()),
             expiry: SnapshotExpiry::new(catalog).with_faults(config.faults.clone()),
         },
-        fsck: Fsck::new(catalog, config.tables.clone(), tasks),
+        fsck: Fsck::new(catalog, config.tables.clone(), pace.clone(), tasks),
+        pace,
     }
 }
 
@@ -57,6 +64,7 @@ fn compaction(
     catalog: &Catalog,
     (clock, ids): (&Clock, &IdGenerator),
     tasks: &Tasks,
+    load: &IngestLoad,
 ) -> Compaction {
     let CompactionConfig { file_bytes, file_rows, files_max, days_back, cpu_share, .. } =
         config.compaction;
@@ -64,7 +72,7 @@ fn compaction(
     let disk_free_min = config.wal_disk_free_min;
     let options = CompactionOptions { rules, cpu_share, disk_free_min };
     let (clock, ids, tasks) = (clock.clone(), ids.clone(), tasks.clone());
-    Compaction::new(catalog, clock, ids, tasks, options, config.faults.clone())
+    Compaction::new(catalog, (clock, ids), tasks, options, load, config.faults.clone())
 }
 
 /// Whether the metastore is the one that it should be, as far as is known.
@@ -78,7 +86,7 @@ pub(super) async fn start(
     jobs: &JobRegistry,
     config: &Config,
     upkeep: AccessUpkeep,
-    (owner, wal): (&LogOwnership, &Wal),
+    (owner, wal, ingest): (&LogOwnership, &Wal, &Ingest),
     (catalog, tables): (&Catalog, &TableJobs),
 ) -> Result<(), StartError> {
     jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
@@ -95,6 +103,7 @@ pub(super) async fn start(
     }
     if owner.check().is_ok() {
         start_table_jobs(jobs, config, tables);
+        jobs.start_planned(DedupExpiry(ingest.clone()), config.dedup_cron.clone());
     }
     jobs.start(NoteMetastore::new(wal, catalog));
     let mut look = MetadataWatch::new(owner, catalog);

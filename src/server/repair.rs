@@ -13,7 +13,7 @@ use crate::{
         StartError, backup,
         claim::{self, marks_path},
         is_missing, make_data_folder, open_metastore,
-        stopped::existing_catalog,
+        stopped::{existing_catalog, lacks_warehouse},
     },
 };
 use icecore_catalog::{
@@ -137,6 +137,10 @@ pub async fn rebuild_metastore(
     let unfinished = backup::restore::check_finished(&config.data_dir);
     unfinished.map_err(|cause| StartError::Unfinished(cause.to_string()))?;
     if !repair.is_dry {
+        // Before anything is made in a folder that may be a mistyped one.
+        if lacks_warehouse(config) {
+            return Err(no_warehouse(config));
+        }
         make_data_folder(config)?;
         let metastore = open_metastore(config).await?;
         let report = rebuild(config, clock, repair, &metastore).await;
@@ -178,8 +182,7 @@ async fn rebuild(
     metastore.check_is_empty().await?;
     let local = LocalLog::take(config, repair.is_dry).await?;
     let Some(catalog) = existing_catalog(config, metastore, clock).await? else {
-        let text = format!("there is no warehouse at `{}`: set --warehouse", config.warehouse);
-        return Err(CatalogError::Invalid(text).into());
+        return Err(no_warehouse(config));
     };
     let catalog = catalog.on_behalf_of(ACTOR);
     let mut noted = NotedMarks::read(&marks_path(config))?;
@@ -237,6 +240,11 @@ async fn rebuild(
     fail_at(config, "repair.after_rebuild")?;
     list_names(&catalog, found.metastores).await;
     Ok(report)
+}
+
+fn no_warehouse(config: &Config) -> StartError {
+    let text = format!("there is no warehouse at `{}`: set --warehouse", config.warehouse);
+    CatalogError::Invalid(text).into()
 }
 
 /// Has a test end a repair here.

@@ -63,10 +63,16 @@ pub(super) async fn existing_catalog(
     metastore: &Metastore,
     clock: &Clock,
 ) -> Result<Option<Catalog>, StartError> {
-    match config.warehouse.strip_prefix("file://") {
-        Some(folder) if !Path::new(folder).is_dir() => Ok(None),
-        _ => Ok(Some(open_catalog(config, metastore.clone(), clock).await?)),
+    if lacks_warehouse(config) {
+        return Ok(None);
     }
+    Ok(Some(open_catalog(config, metastore.clone(), clock).await?))
+}
+
+/// Whether the warehouse is a local folder that is not there.
+pub(super) fn lacks_warehouse(config: &Config) -> bool {
+    let folder = config.warehouse.strip_prefix("file://");
+    folder.is_some_and(|folder| !Path::new(folder).is_dir())
 }
 
 /// What would keep a server with these settings from starting, or from being ready, as it would say

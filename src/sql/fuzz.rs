@@ -79,6 +79,9 @@ const SIGNATURES: &[(&str, &str, char)] = &[
     ("digest", "tD", 'a'),
     ("json_extract", "jt", 't'),
     ("json_extract_string", "jt", 't'),
+    ("json_get", "jt", 't'),
+    ("json_get_array", "jt", 'l'),
+    ("json_length", "j", 'i'),
     ("make_array", "ttt", 'l'),
     ("make_array", "lll", 'n'),
     ("array_append", "lt", 'l'),
@@ -221,6 +224,7 @@ fn fuzz_statements_are_answered_or_refused_within_their_bounds() {
             concurrent: SlotsMax { all: CONCURRENT_MAX, namespace: CONCURRENT_MAX, token: 1 },
             metrics: Metrics::default(),
             tables: ServiceTables::default(),
+            workers: None,
         };
         let house = House::with(options).await;
         house.take(1..3_000);

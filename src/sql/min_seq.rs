@@ -1,6 +1,6 @@
 //! `min_seq`: a query that waits until it sees an event that its sender knows of.
 
-use crate::sql::SqlInner;
+use crate::sql::{SqlInner, points::QueryPoints};
 use icecore_engine::{error::SqlError, references::WantedTables, view::View};
 use icecore_schemas::service_table::EVENTS_TABLE;
 use std::time::Duration;
@@ -24,10 +24,11 @@ impl SqlInner {
     ) -> Result<(), SqlError> {
         let patience = deadline.min(Instant::now() + SEQ_WAIT_MAX);
         let wanted = WantedTables::Named(vec![EVENTS_TABLE.to_owned()]);
+        let now = QueryPoints::default();
         let (mut waits, mut step) = (None, SEQ_WAIT_STEP);
         loop {
             // The log keeps nothing for who only waits, so its pin goes at once.
-            let reached = match self.sources().view(levels, &wanted, None).await {
+            let reached = match self.sources().view(levels, &wanted, &now).await {
                 Ok((view, _pin)) => check(&view, min_seq),
                 // Its first events may be in the log of the server that takes them.
                 Err(SqlError::NoNamespace(_)) if self.owner.check_owner().is_err() => {

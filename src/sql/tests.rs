@@ -1,3 +1,5 @@
+mod travel;
+
 use super::*;
 use crate::owner::LogOwnership;
 use arrow::{
@@ -54,13 +56,13 @@ pub(super) struct House {
     clock: Clock,
     wal: Wal,
     writer: Mutex<WalWriter>,
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     pub(super) sql: Sql,
     pub(super) ns: Namespace,
 }
 
 impl House {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with_faults(Failpoints::default()).await
     }
 
@@ -72,6 +74,7 @@ impl House {
             concurrent: SlotsMax { all: 4, namespace: 4, token: 4 },
             metrics: Metrics::default(),
             tables: ServiceTables::default(),
+            workers: None,
         };
         Self::open(options, faults).await
     }
@@ -637,6 +640,7 @@ async fn a_query_over_a_limit_ends_with_an_error_and_the_next_one_runs() {
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
         metrics: Metrics::default(),
         tables: ServiceTables::default(),
+        workers: None,
     })
     .await;
     house.take(1..101);
@@ -671,6 +675,7 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
         metrics: Metrics::default(),
         tables: ServiceTables::default(),
+        workers: None,
     })
     .await;
     house.take(1..201);

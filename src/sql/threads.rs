@@ -13,6 +13,7 @@ use icecore_engine::{
     failure,
     stop::{QuerySignal, THREADS_MAX},
 };
+use icecore_schemas::query::QueryBasis;
 use std::{
     future::Future,
     mem::{self, ManuallyDrop},
@@ -28,7 +29,7 @@ use tokio::{
 
 /// Stack of a thread. Only what is used takes memory: a statement at the guard's bounds uses about
 /// a quarter of it in a debug build, and far less in a release build.
-const STACK_BYTES: usize = 64 << 20;
+pub(super) const STACK_BYTES: usize = 64 << 20;
 /// Threads that run queries, at most.
 const WORKERS_MAX: usize = 1024;
 /// Threads that read local files, at most.
@@ -50,6 +51,8 @@ pub struct ResultHeader {
     pub schema: SchemaRef,
     /// The snapshot of `events` that is read.
     pub snapshot: Option<i64>,
+    /// What the answer is made of, if it can be made again.
+    pub basis: Option<QueryBasis>,
 }
 
 /// Where a running query puts its answer.
@@ -132,6 +135,15 @@ impl QueryThreads {
             .build()
             .expect("threads can be started when the server starts");
         Self { runtime: Some(runtime) }
+    }
+
+    /// Runs `work` to its end on a thread for queries; none where it panics, or the threads are stopped.
+    pub async fn complete<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let runtime = self.runtime.as_ref().expect("it is there until it is dropped");
+        runtime.spawn(work).await.ok()
     }
 
     /// Runs `query` until it ends, the reader drops the rows, or it is over by `signal`: then the

@@ -5,8 +5,17 @@
 //! before it could be listed is in the table that is loaded later; one that was listed is told
 //! apart by the watermark. So each acknowledged row is in exactly one of the two.
 
-use crate::owner::LogOwnership;
-use iceberg::{NamespaceIdent, TableIdent, spec::TableMetadata};
+use crate::{
+    owner::LogOwnership,
+    sql::{
+        points::{QueryPoints, TableRead},
+        statement_view::StatementReader,
+    },
+};
+use iceberg::{
+    NamespaceIdent, TableIdent,
+    spec::{PrimitiveType, TableMetadata, Type},
+};
 use icecore_catalog::{
     ancestors,
     catalog::{Catalog, LoadedTable},
@@ -15,7 +24,8 @@ use icecore_catalog::{
 };
 use icecore_engine::{
     error::SqlError,
-    references::WantedTables,
+    references::{StatementTables, WantedTables},
+    seq_range::{SEQ_COLUMN, SeqRange},
     view::{TableView, View},
 };
 use icecore_lake::{
@@ -26,7 +36,7 @@ use icecore_lake::{
 use icecore_schemas::{
     as_of::AsOf,
     names::Namespace,
-    service_table::{ServiceTable, ServiceTables},
+    service_table::{RecordKind, ServiceTable, ServiceTables},
 };
 
 /// Where views are taken from.
@@ -45,55 +55,31 @@ pub struct ViewSources<'a> {
 }
 
 impl ViewSources<'_> {
-    /// Takes a view, and the pin that keeps it readable.
+    /// Takes a view of one namespace, and the pin that keeps it readable.
     ///
     /// # Errors
-    /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when what `as_of` names is not there;
+    /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when a point is not there;
     /// [`SqlError::Invalid`] for a table that is not, and for a time in the future.
     pub async fn view(
         self,
         levels: &[String],
         wanted: &WantedTables,
-        as_of: Option<&AsOf>,
+        points: &QueryPoints,
     ) -> Result<(View, LogPin), SqlError> {
-        let pin = self.wal.pin();
-        let mut view = View::of(levels.join("."));
-        if *wanted == WantedTables::Named(Vec::new()) {
-            return Ok((view, pin));
-        }
-        let Some(home) = ResolvedNamespace::find(self, levels).await? else {
-            return Err(SqlError::NoNamespace(view.namespace));
-        };
-        let names = match wanted {
-            WantedTables::All => home.table_names(self).await?,
-            WantedTables::Named(names) => names.clone(),
-        };
-        for name in names {
-            match home.table(self, &name, as_of).await {
-                Ok(Some(table)) => view.tables.push(table),
-                // Who asks what there is gets told of it; reading it is an error.
-                Err(error @ (SqlError::Unreadable(_) | SqlError::Withheld(_)))
-                    if *wanted == WantedTables::All =>
-                {
-                    view.unreadable.push((name, error));
-                }
-                Err(cause) => return Err(cause),
-                // Dropped since the names were listed, or not there yet at that time.
-                Ok(None) if *wanted == WantedTables::All => (),
-                Ok(None) => return Err(home.unknown_table(self, &name).await?),
-            }
-        }
-        Ok((view, pin))
+        let reader = StatementReader { levels, principal: None, points };
+        let tables = StatementTables::of(wanted.clone());
+        Box::pin(self.of_statement(reader, &tables)).await
     }
 }
 
 /// A namespace that is there: in the catalog, in the log, or both.
-struct ResolvedNamespace {
-    levels: Vec<String>,
+pub(super) struct ResolvedNamespace {
+    /// Its levels in the catalog.
+    pub(super) levels: Vec<String>,
     /// Whose events its tables have or may get; none where only other engines have tables.
     events: Option<Namespace>,
     /// Whether events came: their tables are there then, also before they are in the catalog.
-    has_events: bool,
+    pub(super) has_events: bool,
 }
 
 /// Whose events have the catalog name of this namespace, which is theirs for good, whether they are in
@@ -131,7 +117,8 @@ async fn claim_of(
 }
 
 impl ResolvedNamespace {
-    async fn find(
+    /// The namespace of these levels, if it is there.
+    pub(super) async fn find(
         ViewSources { wal, catalog, .. }: ViewSources<'_>,
         levels: &[String],
     ) -> Result<Option<Self>, SqlError> {
@@ -161,7 +148,10 @@ impl ResolvedNamespace {
     }
 
     /// Every table there is, ours also before they are in the catalog.
-    async fn table_names(&self, sources: ViewSources<'_>) -> Result<Vec<String>, SqlError> {
+    pub(super) async fn table_names(
+        &self,
+        sources: ViewSources<'_>,
+    ) -> Result<Vec<String>, SqlError> {
         let mut names = match sources.catalog.metastore().tables(&self.levels).await {
             Ok(names) => names,
             Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
@@ -175,20 +165,23 @@ impl ResolvedNamespace {
         Ok(names)
     }
 
-    async fn unknown_table(
+    /// Whether the catalog has a view of this name.
+    pub(super) async fn has_view(
+        &self,
+        sources: ViewSources<'_>,
+        name: &str,
+    ) -> Result<bool, SqlError> {
+        let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) else { return Ok(false) };
+        let view = TableIdent::new(levels, name.to_owned());
+        sources.catalog.views().has(&view).await.map_err(|cause| internal(&cause))
+    }
+
+    /// The error for a table that is not there.
+    pub(super) async fn unknown_table(
         &self,
         sources: ViewSources<'_>,
         name: &str,
     ) -> Result<SqlError, SqlError> {
-        if let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) {
-            let view = TableIdent::new(levels, name.to_owned());
-            let is_view = sources.catalog.views().has(&view).await;
-            if is_view.map_err(|cause| internal(&cause))? {
-                return Ok(SqlError::Invalid(format!(
-                    "`{name}` is a view of the catalog, and these are not read by SQL here: write its query"
-                )));
-            }
-        }
         let names = self.table_names(sources).await?;
         let mut listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         if listed.is_empty() {
@@ -199,6 +192,48 @@ impl ResolvedNamespace {
             self.name(),
             listed.join(", ")
         )))
+    }
+
+    /// The table that is called `name` in the statement, at its point.
+    pub(super) async fn at_point(
+        &self,
+        sources: ViewSources<'_>,
+        name: &str,
+        points: &QueryPoints,
+    ) -> Result<Option<TableView>, SqlError> {
+        let (table, read) = points.of(name)?;
+        let mut found = Box::pin(self.state(sources, table, read)).await?;
+        if found.is_none()
+            && let Some((table, read)) = points.of_reference(name)?
+        {
+            found = Box::pin(self.state(sources, table, read)).await?;
+        }
+        Ok(found.map(|found| TableView { name: name.to_owned(), ..found }))
+    }
+
+    /// One state of a table.
+    async fn state(
+        &self,
+        sources: ViewSources<'_>,
+        name: &str,
+        read: TableRead,
+    ) -> Result<Option<TableView>, SqlError> {
+        let as_of = match read {
+            TableRead::AsOf(as_of) => as_of,
+            TableRead::Now(seqs) => {
+                let Some(now) = self.table(sources, name, None).await? else { return Ok(None) };
+                return cut(now, seqs).map(Some);
+            }
+            TableRead::Basis { snapshot, until, seqs } => {
+                let Some(now) = self.table(sources, name, None).await? else { return Ok(None) };
+                return cut(repeated(now, snapshot, until)?, seqs).map(Some);
+            }
+            TableRead::Back(count) => {
+                let Some(now) = self.table(sources, name, None).await? else { return Ok(None) };
+                AsOf::Snapshot(snapshot_back(&now, count)?)
+            }
+        };
+        self.table(sources, name, Some(&as_of)).await
     }
 
     async fn table(
@@ -233,7 +268,8 @@ impl ResolvedNamespace {
                 self.name()
             )));
         }
-        let metadata = loaded.map(|loaded| loaded.metadata);
+        let (metadata, metadata_location) =
+            loaded.map(|loaded| (loaded.metadata, loaded.metadata_location)).unzip();
         let snapshot_id = match as_of {
             None => metadata.as_ref().and_then(|table| table.current_snapshot_id()),
             Some(as_of) => {
@@ -246,10 +282,24 @@ impl ResolvedNamespace {
         let last_seq = match (as_of, tail.last()) {
             (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),
             (None, None) => watermark.map_or(0, |watermark| watermark.last_seq),
-            (Some(_), None) => metadata.as_ref().map_or(0, |table| seq_of(table, snapshot_id)),
+            (Some(_), None) => {
+                metadata.as_ref().and_then(|table| seq_of(table, snapshot_id)).unwrap_or(0)
+            }
         };
         let name = name.to_owned();
-        Ok(Some(TableView { name, metadata, snapshot_id, has_past_columns, ours, tail, last_seq }))
+        Ok(Some(TableView {
+            name,
+            metadata,
+            snapshot_id,
+            has_past_columns,
+            ours,
+            tail,
+            last_seq,
+            metadata_location,
+            inspected: Vec::new(),
+            seqs: None,
+            later: None,
+        }))
     }
 
     async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
@@ -269,14 +319,129 @@ impl ResolvedNamespace {
 }
 
 /// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'
-/// snapshots tell nothing of it.
-fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> u64 {
-    ancestors::of(metadata, snapshot_id)
-        .find_map(|snapshot| snapshot.summary().additional_properties.get(LAST_SEQ)?.parse().ok())
-        .unwrap_or(0)
+/// snapshots tell nothing of it. None where the snapshots that would tell are removed.
+fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> Option<u64> {
+    let mut is_whole = true;
+    for snapshot in ancestors::of(metadata, snapshot_id) {
+        let noted = snapshot.summary().additional_properties.get(LAST_SEQ);
+        if let Some(seq) = noted.and_then(|seq| seq.parse().ok()) {
+            return Some(seq);
+        }
+        is_whole = snapshot.parent_snapshot_id().is_none();
+    }
+    is_whole.then_some(0)
 }
 
-fn internal(cause: &CatalogError) -> SqlError {
+/// The events of a table that are wanted.
+fn cut(table: TableView, seqs: Option<SeqRange>) -> Result<TableView, SqlError> {
+    let Some(seqs) = seqs else { return Ok(table) };
+    let has_seq = match &table.metadata {
+        Some(metadata) => metadata
+            .current_schema()
+            .field_by_name(SEQ_COLUMN)
+            .is_some_and(|field| *field.field_type == Type::Primitive(PrimitiveType::Long)),
+        None => table.ours == Some(RecordKind::Events),
+    };
+    if !has_seq {
+        return Err(SqlError::Invalid(format!(
+            "table `{}` has no column `seq`: write FOR TIMESTAMP AS OF or FOR VERSION AS OF",
+            table.name
+        )));
+    }
+    Ok(narrowed(table, seqs))
+}
+
+fn narrowed(table: TableView, seqs: SeqRange) -> TableView {
+    let both = Some(table.seqs.map_or(seqs, |before| before.and(seqs)));
+    let later = table.later.map(|later| Box::new(narrowed(*later, seqs)));
+    TableView { seqs: both, later, ..table }
+}
+
+/// The state that an earlier answer saw: its snapshot, and of what came after it the events up to the last one
+/// that it saw, wherever they are now.
+fn repeated(
+    now: TableView,
+    snapshot: Option<i64>,
+    until: Option<u64>,
+) -> Result<TableView, SqlError> {
+    let lost = |what: String| {
+        SqlError::NotFound(format!(
+            "the basis cannot be repeated: {what}; ask without it, and tag what is to be read for longer"
+        ))
+    };
+    let table = &now.name;
+    let has_events = now.ours == Some(RecordKind::Events);
+    let committed = match (snapshot, &now.metadata) {
+        (None, _) => 0,
+        (Some(id), Some(metadata)) if metadata.snapshot_by_id(id).is_some() => match has_events {
+            true => seq_of(metadata, snapshot).ok_or_else(|| {
+                lost(format!(
+                    "which events snapshot {id} of table `{table}` has is not known any more"
+                ))
+            })?,
+            false => 0,
+        },
+        (Some(id), _) => {
+            return Err(lost(format!("table `{table}` does not have snapshot {id} any more")));
+        }
+    };
+    let until = until.filter(|_| has_events).unwrap_or(0);
+    if now.last_seq < until {
+        return Err(SqlError::NotYet(format!(
+            "the basis has events up to {until}, and this server sees those up to {}; try again",
+            now.last_seq
+        )));
+    }
+    let seqs = Some(SeqRange { first: committed + 1, last: until });
+    let later = (committed < until).then(|| TableView { seqs, ..now.clone() });
+    // Of a table that ended with another one.
+    let is_cut = 0 < until && until < committed;
+    Ok(match (snapshot, later) {
+        (None, Some(later)) => TableView { last_seq: until, ..later },
+        (snapshot, later) => TableView {
+            snapshot_id: snapshot,
+            // The answer had the columns of its own time, which later ones have, too.
+            has_past_columns: false,
+            tail: Vec::new(),
+            last_seq: if is_cut { until } else { committed.max(until) },
+            seqs: is_cut.then(|| SeqRange::up_to(until)),
+            later: later.map(Box::new),
+            ..now
+        },
+    })
+}
+
+/// The snapshot that is so many before the current one.
+fn snapshot_back(table: &TableView, count: u32) -> Result<i64, SqlError> {
+    let steps = usize::try_from(count).unwrap_or(usize::MAX);
+    let found = table.metadata.as_ref().and_then(|metadata| {
+        let mut back = ancestors::of(metadata, metadata.current_snapshot_id());
+        back.nth(steps).map(|snapshot| snapshot.snapshot_id())
+    });
+    found.ok_or_else(|| {
+        SqlError::NotFound(format!(
+            "table `{}` has no snapshot that is {count} before its current one",
+            table.name
+        ))
+    })
+}
+
+/// Lets a table that is read twice as it is now end at the same event: its states are not taken at one moment.
+pub(super) fn end_together(tables: &mut [TableView], points: &QueryPoints) {
+    let reads_now =
+        |table: &TableView| table.ours == Some(RecordKind::Events) && points.reads_now(&table.name);
+    let end = tables.iter().filter(|table| reads_now(table)).map(|table| table.last_seq).min();
+    let Some(end) = end.filter(|end| *end != 0) else { return };
+    for table in tables {
+        if reads_now(table) && end < table.last_seq {
+            let seqs = SeqRange::up_to(end);
+            table.seqs = Some(table.seqs.map_or(seqs, |before| before.and(seqs)));
+            table.last_seq = end;
+        }
+    }
+}
+
+pub(super) fn internal(cause: &CatalogError) -> SqlError {
     tracing::error!(error = cause as &dyn std::error::Error, "cannot read a consistent view");
     match cause {
         CatalogError::WarehouseOutage(reason) => SqlError::Outage(reason.clone()),

@@ -1,7 +1,8 @@
 //! The last runs of each server's jobs, so that they are known after a restart.
 
 use super::{Store, StoreError, failed};
-use icecore_schemas::jobs::{JobOutcome, JobReport, JobRun, JobTrigger};
+use icecore_schemas::jobs::{JobOutcome, JobRun, JobTrigger};
+use serde::Serialize;
 
 pub(super) const STEP: &str = r#"
 CREATE TABLE service_job_runs (
@@ -13,6 +14,12 @@ CREATE TABLE service_job_runs (
     error TEXT,
     PRIMARY KEY (server, job, started_ms)
 );
+"#;
+
+/// What a run cost, and why it did nothing.
+pub(super) const USAGE_STEP: &str = r#"
+ALTER TABLE service_job_runs ADD COLUMN run_usage TEXT;
+ALTER TABLE service_job_runs ADD COLUMN reason TEXT;
 "#;
 
 /// Runs of one job that are kept.
@@ -30,8 +37,9 @@ impl Store {
         for (job, run) in runs {
             sqlx::query(
                 "INSERT INTO service_job_runs
-                     (server, job, started_ms, elapsed_ms, outcome, error, run_trigger, report)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                     (server, job, started_ms, elapsed_ms, outcome, error, run_trigger, report,
+                      run_usage, reason)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
                  ON CONFLICT DO NOTHING",
             )
             .bind(&*self.server)
@@ -41,7 +49,9 @@ impl Store {
             .bind(run.outcome.name())
             .bind(run.error.as_deref())
             .bind(run.trigger.map(JobTrigger::name))
-            .bind(run.report.as_ref().map(report_text))
+            .bind(run.report.as_ref().map(json_text))
+            .bind(run.usage.as_ref().map(json_text))
+            .bind(run.reason.as_deref())
             .execute(&mut *tx)
             .await
             .map_err(failed("keep a job's run"))?;
@@ -71,7 +81,8 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn runs(&self) -> Result<Vec<(String, JobRun)>, StoreError> {
         let rows: Vec<RunRow> = sqlx::query_as(
-            "SELECT job, started_ms, elapsed_ms, outcome, error, run_trigger, report
+            "SELECT job, started_ms, elapsed_ms, outcome, error, run_trigger, report, run_usage,
+                 reason
              FROM service_job_runs WHERE server = $1 ORDER BY started_ms DESC",
         )
         .bind(&*self.server)
@@ -82,11 +93,21 @@ impl Store {
     }
 }
 
-/// Job, start, milliseconds, outcome, error, trigger, report.
-type RunRow = (String, i64, i64, String, Option<String>, Option<String>, Option<String>);
+/// Job, start, milliseconds, outcome, error, trigger, report, usage, reason.
+type RunRow = (
+    String,
+    i64,
+    i64,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
 fn run_of(row: RunRow) -> (String, JobRun) {
-    let (job, started_ms, elapsed_ms, outcome, error, trigger, report) = row;
+    let (job, started_ms, elapsed_ms, outcome, error, trigger, report, usage, reason) = row;
     let outcomes = [JobOutcome::Idle, JobOutcome::Worked, JobOutcome::Skipped];
     let outcome = outcomes.into_iter().find(|known| known.name() == outcome);
     let run = JobRun {
@@ -94,13 +115,15 @@ fn run_of(row: RunRow) -> (String, JobRun) {
         elapsed_ms: elapsed_ms.cast_unsigned(),
         outcome: outcome.unwrap_or(JobOutcome::Failed),
         error,
+        reason,
         trigger: JobTrigger::ALL.into_iter().find(|known| trigger.as_deref() == Some(known.name())),
-        // One of a later version may not read here.
+        // Those of a later version may not read here.
+        usage: usage.and_then(|text| serde_json::from_str(&text).ok()),
         report: report.and_then(|text| serde_json::from_str(&text).ok()),
     };
     (job, run)
 }
 
-fn report_text(report: &JobReport) -> String {
-    serde_json::to_string(report).expect("a report has texts and numbers alone")
+fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("reports and costs have texts and numbers alone")
 }

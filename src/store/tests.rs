@@ -4,7 +4,7 @@ use super::*;
 use icecore_catalog::metastore::Metastore;
 use icecore_schemas::{
     erasure::{ErasureLog, ErasureReport, ErasureStatus, ErasureSubject},
-    jobs::{BeforeAfter, JobOutcome, JobReport, JobRun, JobTrigger, SkippedTable},
+    jobs::{BeforeAfter, JobOutcome, JobReport, JobRun, JobTrigger, JobUsage, SkippedTable},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -162,7 +162,9 @@ async fn of_many_who_ask_at_once_one_gets_the_lease() {
 fn run(started_ms: i64, error: Option<&str>) -> JobRun {
     let outcome = if error.is_some() { JobOutcome::Failed } else { JobOutcome::Worked };
     let (error, trigger) = (error.map(str::to_owned), Some(JobTrigger::Time));
-    JobRun { started_ms, elapsed_ms: 5, outcome, error, trigger, report: None }
+    let usage = Some(JobUsage { cpu_ms: 3, bytes_read: 70, bytes_written: 30 });
+    let reason = None;
+    JobRun { started_ms, elapsed_ms: 5, outcome, error, reason, trigger, usage, report: None }
 }
 
 #[tokio::test]
@@ -218,7 +220,11 @@ async fn a_run_is_kept_with_its_reason_and_its_report() {
             })
             .collect();
         servers.stores[0].keep_runs(&runs).await.unwrap();
-        let idle = JobRun { outcome: JobOutcome::Idle, ..run(1_000_100, None) };
+        let idle = JobRun {
+            outcome: JobOutcome::Idle,
+            reason: Some("no room".to_owned()),
+            ..run(1_000_100, None)
+        };
         servers.stores[0].keep_runs(&[("tags", idle.clone())]).await.unwrap();
         let mut kept = servers.stores[0].runs().await.unwrap();
         assert_eq!(kept.remove(0), ("tags".to_owned(), idle));
@@ -245,7 +251,7 @@ async fn runs_of_an_earlier_layout_stay() {
                     VALUES ('first', 'flush', 1000000, 5, 'worked', NULL)";
         sqlx::query(kept).execute(metastore.database().writer()).await.unwrap();
         let servers = Servers::on(&metastore, None).await;
-        let expected = JobRun { trigger: None, ..run(1_000_000, None) };
+        let expected = JobRun { trigger: None, usage: None, ..run(1_000_000, None) };
         assert_eq!(servers.stores[0].runs().await.unwrap(), [("flush".to_owned(), expected)]);
         assert_eq!(servers.stores[0].planned_time("tags").await.unwrap(), None);
     }

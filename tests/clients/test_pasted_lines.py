@@ -140,6 +140,8 @@ def test_readme(shell):
     assert "2" in shell.paste("echo \"SELECT count(*) FROM events; SELECT max(seq)").split()
     assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/sql -d '{"))["rowCount"] == 2
     assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/sql -d \""))["rows"] == [[2]]
+    # Without a terminal there is no prompt, and stdin has no statement.
+    assert shell.paste("icecore sql --ns shop.example") == ""
     (shell.folder / "events.ndjson").write_text(EVENT)
     assert "1 new" in shell.paste("icecore ingest FILE…", {"FILE…": "events.ndjson"})
     shell.paste("icecore doctor")

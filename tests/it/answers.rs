@@ -126,7 +126,7 @@ fn is_as_expected(expected: &str, status: u16, answer: &Value) -> bool {
 }
 
 /// Numbers are equal by value: `1` is `1.0`.
-fn same(left: &Value, right: &Value) -> bool {
+pub(crate) fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(l, r)| same(l, r))

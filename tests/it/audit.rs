@@ -356,6 +356,23 @@ async fn every_route_that_changes_something_leaves_one_record() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_by_hand_is_recorded_with_what_it_was_asked_for() {
+    let guarded = Guarded::start().await;
+    guarded.with_tables().await;
+    for (query, object) in [
+        ("", "expire"),
+        ("?dry_run=true", "expire dry_run=true"),
+        ("?namespace=shop.example&table=events", "expire namespace=shop.example table=events"),
+    ] {
+        let path = format!("/admin/jobs/expire{query}");
+        assert_eq!(guarded.post(&guarded.admin, &path, &Value::Null).await.0, 200, "{path}");
+        let (_, page) = guarded.get(&guarded.admin, "/admin/audit").await;
+        let last = page["records"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["object"], object, "{last}");
+    }
+}
+
 /// What is older than it has to be is deleted; the command line says so, and where it begins.
 #[tokio::test]
 async fn a_log_that_was_cut_verifies_on_the_command_line() {

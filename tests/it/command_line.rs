@@ -339,6 +339,28 @@ async fn an_error_in_a_statement_has_its_line_and_a_mark_under_the_place() {
     assert!(said.ends_with("\n  selec 2\n  ^\n"), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_goes_on_behind_a_failing_statement_when_it_is_told_to() {
+    let server = TestServer::start().await;
+    let script = "select 1 as a; selec 2; select 3 as b";
+    let words = ["sql", "--format", "csv", "--keep-going"];
+    let output = icecore(&server, &words, script);
+    check(&output, 1, "a\n1\nb\n3\n", "\n  selec 2\n  ^\n");
+    assert!(text(&output.stderr).ends_with("1 statement failed\n"), "{output:?}");
+    check(&icecore(&server, &words, "select 1 as a"), 0, "a\n1\n", "");
+    let words = ["sql", "--format", "csv", "-c", "select 1 as a; select 2 as b"];
+    check(&icecore(&server, &words, ""), 0, "a\n1\nb\n2\n", "");
+    check(
+        &icecore(&server, &["sql", "-c", "select 1", "select 2"], ""),
+        2,
+        "",
+        "cannot be used with",
+    );
+    // What is no terminal gets the plain table.
+    let output = icecore(&server, &["sql", "select 1 as a"], "");
+    check(&output, 0, "+---+\n| a |\n+---+\n| 1 |\n+---+\n", "");
+}
+
 /// Where the text behind an example begins: after two spaces or more.
 fn remark_column(example: &str) -> Option<usize> {
     let example = example.trim_end();

@@ -68,16 +68,56 @@ async fn files_are_merged_by_hand_and_every_snapshot_reads_as_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_condition_chooses_partitions_and_a_dry_run_says_why() {
+    let server = TestServer::start().await;
+    make_commits(&server, 0..3).await;
+    let rows = server.rows("shop", ALL).await;
+    let events = ["compact", "--ns", "shop", "--table", "events", "--where", "type = 't0'"];
+    let (is_done, text) = icecore(&server, &[events.as_slice(), &["--dry-run"]].concat());
+    assert!(is_done && text.starts_with("3 files would become 1"), "{text}");
+    assert!(text.contains("type=t0/dt=") && !text.contains("type=t1"), "{text}");
+    assert!(text.contains("would be merged") && text.contains("small files of a part"), "{text}");
+
+    let path = "/admin/jobs/compact?namespace=shop&table=events&where=type%20%3D%20%27t1%27";
+    let done = run(&server, path).await;
+    assert_eq!((done.files.before, done.files.after), (3, 1), "{done:?}");
+    assert_eq!((done.merged[0].files, done.partitions.len()), (3, 0), "{done:?}");
+    let (is_done, text) = icecore(&server, &events);
+    assert!(is_done && text.starts_with("3 files became 1"), "{text}");
+    assert!(text.contains("not worth it") && text.contains("the only small file"), "{text}");
+    assert_eq!(server.rows("shop", ALL).await, rows);
+
+    for (path, told) in [
+        ("compact?where=id%20%3D%201", "`id` is no partition column; this table's are `dt`, "),
+        ("compact?where=type%20%3D", "query parameter `where`: the condition has its end at"),
+        ("compact-day?namespace=shop&table=events&where=ts%20IS", "where NULL must be"),
+        ("orphans?where=type%3D%27a%27", "the job `orphans` takes no condition on partitions"),
+    ] {
+        let answer = server.post(&format!("/admin/jobs/{path}"), "application/json", "").await;
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        assert!(status == 400 && text.contains(told), "{path}: {status} {text}");
+    }
+    let jobs: Value = server.get("/admin/jobs").await.json().await.unwrap();
+    let jobs = jobs["jobs"].as_array().unwrap();
+    let compact = jobs.iter().find(|job| job["name"] == "compact").unwrap();
+    assert_eq!((&compact["failures_in_a_row"], &compact["progress"]), (&json!(0), &Value::Null));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_run_by_hand_is_told() {
     let server = TestServer::start().await;
     for (path, status) in [
         ("/admin/jobs/flush", 404),
         ("/admin/jobs/compact?namespace=nobody", 404),
+        ("/admin/jobs/compact?namespace=nobody&wait=false", 404),
         ("/admin/jobs/compact?tables=x", 400),
         ("/admin/jobs/compact?wait=false", 202),
     ] {
         let answer = server.post(path, "application/json", "").await;
         assert_eq!(answer.status().as_u16(), status, "{path}");
+        let told: Value = answer.json().await.unwrap();
+        assert_eq!(told["is_running"] == true, status == 202, "{path}: {told}");
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     process::run,
 };
 use flate2::{Compression, write::GzEncoder};
-use std::io::Write;
+use std::io::{Read, Write};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -165,5 +165,39 @@ async fn a_file_that_breaks_off_says_what_was_sent_before() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), said.contains("a.ndjson.gz")), (Some(1), true), "{said}");
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_compressed_as_their_readers_ask() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&events(0..1)).await.0, 200);
+    // Batches of a table may be cut in another way the next time, and then an Arrow stream has other bytes.
+    let rows: Vec<String> = (0..500).map(|n| format!("({n}, 'Order.placed')")).collect();
+    let sql = format!("SELECT * FROM (VALUES {}) AS v(n, kind) ORDER BY n", rows.join(", "));
+    let ask = async |media: &str, accepted: &str| {
+        let request = server.http.post(format!("{}/v1/shop.example/sql", server.url));
+        let request = request.header("accept", media).header("accept-encoding", accepted);
+        let answer = request.body(serde_json::json!({ "sql": sql }).to_string());
+        let answer = answer.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let coding = answer.headers().get("content-encoding").cloned();
+        let coding = coding.map(|coding| coding.to_str().unwrap().to_owned());
+        (coding, answer.bytes().await.unwrap())
+    };
+    for media in ["application/x-ndjson", "text/csv", "application/vnd.apache.arrow.stream"] {
+        let (coding, plain) = ask(media, "identity").await;
+        assert_eq!(coding, None, "{media}");
+        let (coding, bytes) = ask(media, "gzip, deflate").await;
+        assert_eq!(coding.as_deref(), Some("gzip"), "{media}");
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut unpacked).unwrap();
+        assert!(unpacked == plain && bytes.len() * 2 < plain.len(), "{media}");
+        let (coding, bytes) = ask(media, "gzip, zstd").await;
+        assert_eq!(coding.as_deref(), Some("zstd"), "{media}");
+        assert!(zstd::decode_all(&bytes[..]).unwrap() == plain, "{media}");
+    }
+    let (coding, bytes) = ask("application/vnd.apache.parquet", "gzip").await;
+    assert_eq!((coding, &bytes[..4]), (None, b"PAR1".as_slice()));
     server.stop().await;
 }

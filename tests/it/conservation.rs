@@ -75,6 +75,7 @@ async fn rows_go_from_the_log_to_the_table_and_their_sum_stays() {
 
     let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop"]);
     assert!(is_done && text.contains("acked") && text.contains("60"), "{text}");
+    assert!(text.contains("table `events` agrees") && !text.contains("begin"), "{text}");
     let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop", "--json"]);
     let told: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert!(is_done && told["tables"]["events"]["acked"] == sum, "{text}");
@@ -161,5 +162,16 @@ async fn a_file_in_the_place_of_another_is_found() {
     assert!(!agrees && events["agrees"] == false, "{events}");
     let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop"]);
     assert!(!is_done && text.contains("table `events`"), "{text}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_with_a_slash_is_audited_by_its_text() {
+    let server = TestServer::start().await;
+    let event = json!({"id": "1", "type": "t", "ns": "shop/eu"});
+    let (status, reply) = server.ingest(&json!({ "events": [event] })).await;
+    assert_eq!(status, 200, "{reply}");
+    let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop/eu"]);
+    assert!(is_done && text.contains("acked"), "{text}");
     server.stop().await;
 }

@@ -4,12 +4,21 @@ use crate::{
     admin::icecore,
     clocks::{copy_running, put_back},
     harness::{TestServer, config},
+    maintenance_model::{
+        disk::DiskReader,
+        writer::{ForeignWork, ForeignWriter},
+    },
     process::post_until_death,
 };
+use iceberg::spec::TableMetadata;
+use icecore_catalog::storage::{S3Options, Storage};
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use icecore_schemas::erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus};
 use serde_json::{Value, json};
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// 2026-09-21 14:13 UTC.
 const NOW_MS: i64 = 1_790_000_000_000;
@@ -76,7 +85,7 @@ async fn tag(server: &TestServer, name: &str, kind: &str) {
 /// How many data files a folder has, however deep.
 fn data_files(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let count = |path: std::path::PathBuf| match path.is_dir() {
+    let count = |path: PathBuf| match path.is_dir() {
         true => data_files(&path),
         false => usize::from(path.extension().is_some_and(|end| end == "parquet")),
     };
@@ -149,6 +158,9 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     let resent = json!([{"id": "e1", "type": "a", "ns": "shop", "user_id": "ann"}]);
     assert_eq!(send(&server, &resent).await["duplicates"], 1, "its id is still known");
 
+    let later = ["erase", "--ns", "shop", "--user-id", "bea", "--dry-run"];
+    let (begun, text) = icecore(&server, &later);
+    assert!(begun && text.contains("`icecore erase --ns shop --show 0"), "{text}");
     let (done, text) = icecore(&server, &["erase", "--ns", "shop", "--list"]);
     assert!(done && text.contains(&id), "{text}");
     let (done, text) = icecore(&server, &["erase", "--ns", "shop", "--show", &id]);
@@ -395,5 +407,71 @@ async fn an_erasure_that_is_applied_again_spares_who_came_back() {
     clock.advance_ms(GRACE_MS);
     reach(&server, id, ErasureStatus::Done).await;
     assert_eq!(server.rows("shop", IDS).await, left);
+    server.stop().await;
+}
+
+/// Has another engine take one of two data files out of `events`, each with a row of either user. Gives the
+/// manifest list of the snapshot before.
+async fn take_file_out(server: &TestServer) -> PathBuf {
+    let event = |id: &str, event_type: &str, user: &str| json!({"id": id, "type": event_type, "ns": "shop", "user_id": user});
+    let events = json!([
+        event("a1", "a", "ann"),
+        event("a2", "a", "bea"),
+        event("b1", "b", "ann"),
+        event("b2", "b", "bea")
+    ]);
+    send(server, &events).await;
+    server.commit("shop").await;
+    let path = "/catalog/v1/namespaces/shop/tables/events";
+    let loaded: Value = server.get(path).await.json().await.unwrap();
+    let metadata: TableMetadata = serde_json::from_value(loaded["metadata"].clone()).unwrap();
+    let warehouse = format!("file://{}/warehouse", server.folder.path().display());
+    let mut disk = DiskReader::new(Storage::open(&warehouse, &S3Options::default()).unwrap());
+    let writer = ForeignWriter { disk: &mut disk, metadata: &metadata, branch: "main" };
+    let commit = Box::pin(writer.write(ForeignWork::RemoveFile, 1)).await.unwrap();
+    let (status, answer) = server.ingest_at(path, &commit.body).await;
+    assert_eq!(status, 200, "{answer}");
+    let list = metadata.current_snapshot().unwrap().manifest_list();
+    PathBuf::from(list.strip_prefix("file://").unwrap())
+}
+
+/// Whether the audit of `events` agrees, whether its sums begin anew, and what it counts.
+async fn audited(server: &TestServer) -> (bool, bool, [i64; 3]) {
+    let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
+    let audit: Value = audit.json().await.unwrap();
+    let events = &audit["tables"]["events"];
+    let rows = ["acked", "removed", "table"].map(|of| events[of]["rows"].as_i64().unwrap());
+    (events["agrees"] == true, events["begins"] == true, rows)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_engine_removed_before_an_erasure_is_accounted_for_after_it() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    take_file_out(&server).await;
+    // The client has no lease any more.
+    clock.advance_ms(62 * 60_000);
+    let id = begin(&server, "ann").await;
+    reach(&server, &id, ErasureStatus::Files).await;
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(1), "{listed}");
+    for _ in 0..2 {
+        assert_eq!(audited(&server).await, (true, false, [4, 3, 1]));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_does_not_read_holds_up_no_erasure() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    let list = take_file_out(&server).await;
+    std::fs::remove_file(list).unwrap();
+    clock.advance_ms(62 * 60_000);
+    let id = begin(&server, "ann").await;
+    reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(server.rows("shop", "SELECT count(*) FROM events").await, json!([[1]]));
+    let (agrees, begins, _) = audited(&server).await;
+    assert!(agrees && begins, "nothing tells any more what the other engine did");
     server.stop().await;
 }

@@ -217,6 +217,28 @@ async fn a_statement_ends_when_its_client_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_amid_its_answer_gives_its_slot_back() {
+    let house =
+        House::start(&[("sql.concurrent_max", "1"), ("sql.concurrent_per_namespace", "1")]).await;
+    let sql = "SELECT a.* FROM events a, events b";
+    let body = json!({ "sql": sql, "timeout_ms": 60_000 }).to_string();
+    for (media, accepted) in [
+        ("application/json", "identity"),
+        ("text/csv", "gzip"),
+        ("application/x-ndjson", "zstd"),
+        ("application/vnd.apache.arrow.stream", "identity"),
+    ] {
+        let request = house.http.post(format!("{}/v1/shop.example/sql", house.process.url));
+        let request = request.header("accept", media).header("accept-encoding", accepted);
+        let mut answer = request.body(body.clone()).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{media}");
+        assert!(answer.chunk().await.unwrap().is_some(), "{media}");
+        drop(answer);
+        house.check_runs(0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_tenant_keeps_no_other_waiting() {
     let house = House::start(&[]).await;
     let hostile = || house.ask("shop.example", json!({ "sql": HOSTILE[1].1, "timeout_ms": 8_000 }));

@@ -3,6 +3,7 @@
 use crate::{
     admin::icecore,
     harness::{TestServer, config, events},
+    process::run,
 };
 use icecore::maintenance::JOBS;
 use icecore_lake::clock::Clock;
@@ -77,6 +78,8 @@ async fn a_run_by_hand_is_listed_with_its_report_and_outlasts_a_restart() {
     let (done, text) = icecore(&server, &named);
     let report: JobReport = serde_json::from_str(&text).unwrap();
     assert!(done && report.tables == 1, "{text}");
+    let usage = report.usage;
+    assert!(0 < usage.bytes_read && 0 < usage.bytes_written, "{usage:?}");
     let by_hand = async |server: &TestServer| {
         let runs = state(server, "compact").await.recent_runs;
         runs.into_iter().find(|run| run.trigger == Some(JobTrigger::Hand)).unwrap()
@@ -155,5 +158,52 @@ async fn what_is_turned_off_runs_by_hand_alone() {
     let server = TestServer::start_in(server.stop().await, &[("compaction.day_cron", "")]).await;
     assert_eq!(state(&server, "compact-day").await.cron.as_deref(), Some(""));
     assert!(state(&server, "compact").await.next_run_ms.is_some());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_there_is_the_answer_and_no_failure_of_the_job() {
+    let server = TestServer::start().await;
+    server.ingest(&events(0..1)).await;
+    server.commit("shop.example").await;
+    for job in ["compact", "retention", "expire", "orphans"] {
+        let before = state(&server, job).await.last_run;
+        for named in ["namespace=nobody", "namespace=shop.example&table=nothing"] {
+            let path = format!("/admin/jobs/{job}?{named}");
+            let answer = server.post(&path, "application/json", "").await;
+            assert_eq!(answer.status(), 404, "{path}");
+        }
+        let after = state(&server, job).await;
+        assert_eq!(after.failures_in_a_row, 0, "{job}");
+        assert!(after.last_run.is_none_or(|run| run.outcome != JobOutcome::Failed), "{before:?}");
+        assert!(after.recent_runs.iter().all(|run| run.trigger != Some(JobTrigger::Hand)));
+        let named = ["--ns", "shop.example", "--table", "nothing", "--url", &server.url];
+        let output = run(&[&["jobs", "run", job][..], &named].concat(), &[], b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{job}: {told}");
+        assert!(told.contains("nothing") && output.stdout.is_empty(), "{job}: {told}");
+    }
+    let (done, told) = icecore(&server, &["compact", "--ns", "shop.example", "--table", "nothing"]);
+    assert!(!done && told.contains("nothing"), "{told}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dedup_window_is_a_job_of_all_namespaces() {
+    let server = TestServer::start().await;
+    let planned = state(&server, "dedup").await;
+    assert_eq!(planned.cron.as_deref(), Some("17 * * * *"));
+    assert!(planned.next_run_ms.is_some());
+    let answer = server.post("/admin/jobs/dedup", "application/json", "").await;
+    assert_eq!(answer.status(), 200);
+    let report: JobReport = answer.json().await.unwrap();
+    assert_eq!((report.job.as_str(), report.rows, report.errors), ("dedup", 0, 0));
+    let ran = state(&server, "dedup").await.last_run.unwrap();
+    assert_eq!((ran.trigger, ran.report), (Some(JobTrigger::Hand), Some(report)));
+    let one = server.post("/admin/jobs/dedup?namespace=shop", "application/json", "").await;
+    let (status, told) = (one.status(), one.text().await.unwrap());
+    assert!(status.is_client_error() && told.contains("without `namespace`"), "{status} {told}");
+    assert_eq!(state(&server, "dedup").await.failures_in_a_row, 0);
+    assert_eq!(state(&server, "dedup").await.last_run.unwrap().outcome, JobOutcome::Idle);
     server.stop().await;
 }

@@ -5,11 +5,11 @@
 //! Its one invariant: after each step SQL shows every acknowledged row as often as it has to, every retained
 //! snapshot shows what it showed when it was made, and every file that one of them names is there.
 
-mod disk;
+pub(crate) mod disk;
 mod model;
 mod steps;
 mod world;
-mod writer;
+pub(crate) mod writer;
 
 use futures::{FutureExt, StreamExt, stream};
 use std::{

@@ -37,7 +37,7 @@ async fn a_statement_that_fails_is_told_what_to_change() {
         ),
         ("SELECT date_trunk('day', ts) FROM events", "did you mean `date_trunc`?"),
         ("SELECT xyzzy(seq) FROM events", "no function `xyzzy`; docs/sql.md lists"),
-        ("SELECT data->>'order' FROM events", "json_extract_string(data, '$.order')"),
+        ("SELECT id->>'order' FROM events", "`e-0` is not JSON"),
         ("SELECT data.amount FROM events", "json_extract_string(data, '$.order')"),
         ("SELECT * FROM events WHERE id = \"o-1\"", "a text is in single quotes: 'o-1'"),
         ("SELECT 1/0", "division by zero"),

@@ -232,3 +232,65 @@ async fn a_metastore_that_does_not_answer_is_told_until_it_is_back() {
     server.stop().await;
     databases.remove().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metastore_file_that_goes_is_noticed_and_no_event_is_taken_until_it_is_back() {
+    let (server, _, _) = house().await;
+    let file = server.folder.path().join("icecore.db");
+    let aside = server.folder.path().join("aside.db");
+    fs::rename(&file, &aside).unwrap();
+    let begun = Instant::now();
+    let told = loop {
+        let answer = server.get("/readyz").await;
+        let (status, told) = (answer.status(), answer.text().await.unwrap());
+        if status == 503 {
+            break told;
+        }
+        assert!(begun.elapsed() < BACK_MAX, "{told}");
+        tokio::task::yield_now().await;
+    };
+    assert!(told.contains("icecore.db` is gone while the server runs"), "{told}");
+    let (status, reply) = server.ingest(&events(10..20)).await;
+    assert_eq!(status, 503, "{reply}");
+    assert!(reply["error"].as_str().unwrap().contains("is gone while the server runs"), "{reply}");
+    assert!(!file.exists(), "nothing is made in its place");
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(ready(&server).await, "ready\n");
+    let (status, reply) = server.ingest(&events(10..20)).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(0)), "{reply}");
+    goes_on(&server, 20).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_file_that_was_emptied_or_is_no_parquet_is_named() {
+    for is_emptied in [true, false] {
+        let (server, warehouse, _) = house().await;
+        let mut files = Vec::new();
+        let mut folders = vec![warehouse];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "parquet") {
+                    files.push(path);
+                }
+            }
+        }
+        assert!(!files.is_empty());
+        for file in &files {
+            let length = fs::metadata(file).unwrap().len() as usize;
+            fs::write(file, vec![b'x'; if is_emptied { 0 } else { length }]).unwrap();
+        }
+        let sql = format!("/v1/{NAMESPACE}/sql");
+        let answer =
+            server.post(&sql, "application/json", json!({ "sql": READ }).to_string()).await;
+        let (status, told) = (answer.status(), answer.text().await.unwrap());
+        let is_named =
+            files.iter().any(|file| told.contains(file.file_name().unwrap().to_str().unwrap()));
+        assert!(!status.is_success() && is_named, "{status} {told}");
+        assert!(told.contains("damaged") && told.contains("restore the file"), "{told}");
+        server.stop().await;
+    }
+}

@@ -40,6 +40,11 @@ impl Process {
         Self { url, arguments, child, reader }
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most files that it may have open now.
     pub(crate) fn open_files_max(&self) -> u64 {
         open_files_max(&self.child.id().to_string()).0
@@ -132,7 +137,7 @@ pub(crate) async fn post_until_death(
 }
 
 /// The binary to test: `ICECORE_BIN`, else the one that belongs to these tests.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let built = || env!("CARGO_BIN_EXE_icecore").into();
     std::env::var_os("ICECORE_BIN").map_or_else(built, PathBuf::from)
 }

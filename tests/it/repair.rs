@@ -302,6 +302,18 @@ async fn the_log_of_another_server_is_refused() {
     assert!(text.contains("--force"), "{text}");
 }
 
+#[test]
+fn a_data_folder_that_is_mistyped_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("wrong");
+    let at = ["--data-dir", text(&wrong)];
+    for words in [&["repair", "metastore"][..], &["repair", "table", "shop.events"]] {
+        let told = refused(&[words, &at].concat());
+        assert!(told.contains(text(&wrong)), "{told}");
+        assert!(!wrong.exists(), "{words:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_on_an_older_metastore_leaves_the_list_of_names_alone() {
     let house =

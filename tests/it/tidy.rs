@@ -21,7 +21,8 @@ const MAY_USE: MayUse = &[
     ("ids", &["clock"]),
     ("tasks", &[]),
     ("faults", &[]),
-    ("metrics", &[]),
+    ("load", &[]),
+    ("metrics", &["load"]),
     // what a process knows of the metastore's one row on logs
     ("owner", &["tasks"]),
     // whether the store of the tables' files answers
@@ -49,7 +50,7 @@ const MAY_USE: MayUse = &[
         "maintenance",
         &[
             "blocking", "cron", "store", "wal", "event", "table", "clock", "ids", "faults",
-            "tasks", "metrics", "owner",
+            "tasks", "metrics", "owner", "load",
         ],
     ),
     // edge
@@ -73,7 +74,7 @@ const MAY_USE: MayUse = &[
             "metrics",
         ],
     ),
-    ("cli", &["config", "server", "http", "engine", "event", "wal", "clock", "ids"]),
+    ("cli", &["config", "server", "http", "sql", "engine", "event", "wal", "clock", "ids"]),
 ];
 
 /// The same for the modules of the catalog.
@@ -86,6 +87,7 @@ const CATALOG_MAY_USE: MayUse = &[
     ("digest", &[]),
     ("avro", &[]),
     ("body", &[]),
+    ("usage", &[]),
     ("names", &["error"]),
     ("location", &["error"]),
     ("principal", &["names"]),
@@ -98,8 +100,9 @@ const CATALOG_MAY_USE: MayUse = &[
     ("row_sum", &[]),
     ("commit", &["ancestors", "error", "metadata_file"]),
     ("columns", &["commit", "error"]),
+    ("byte_cache", &[]),
     // state: files, and rows of a database
-    ("storage", &["error", "location"]),
+    ("storage", &["byte_cache", "error", "location", "usage"]),
     (
         "metastore",
         &[
@@ -115,7 +118,18 @@ const CATALOG_MAY_USE: MayUse = &[
         ],
     ),
     // work: one commit, one scan, one move; then the tables and views of a catalog
-    ("scan", &["ancestors", "error", "location", "manifest_file", "metadata_file", "storage"]),
+    (
+        "scan",
+        &[
+            "ancestors",
+            "byte_cache",
+            "error",
+            "location",
+            "manifest_file",
+            "metadata_file",
+            "storage",
+        ],
+    ),
     (
         "snapshot",
         &[
@@ -129,6 +143,7 @@ const CATALOG_MAY_USE: MayUse = &[
             "retention",
             "row_sum",
             "storage",
+            "usage",
         ],
     ),
     ("relocate", &["avro", "error", "location", "metadata_file", "metastore", "storage"]),
@@ -152,6 +167,7 @@ const CATALOG_MAY_USE: MayUse = &[
             "row_sum",
             "snapshot",
             "storage",
+            "usage",
             "view",
         ],
     ),
@@ -205,10 +221,12 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
     ("sqlx", &["metastore", "error"]),
 ];
 
-/// What `engine` may name where stores are: values that it is sent, and readers of files. So it could
+/// What `engine` may name where stores are: values that it is sent, and readers of files. So it can
 /// run in a process that has neither the log nor the metastore.
-const ENGINE_SEES: &[(&str, &[&str])] =
-    &[("icecore_catalog::", &["audit", "scan", "storage"]), ("wal::", &["RecordRef"])];
+const ENGINE_SEES: &[(&str, &[&str])] = &[
+    ("icecore_catalog::", &["ancestors", "audit", "byte_cache", "scan", "storage"]),
+    ("wal::", &["LogPosition", "RecordRef"]),
+];
 
 /// The folders whose files these checks read, and how they are called in a message.
 const SOURCES: &[&str] = &[

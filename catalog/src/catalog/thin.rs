@@ -23,12 +23,16 @@ use crate::{
         expiry::{ExpiredHistory, GC_ENABLED, expired},
         lease::LeasedSnapshots,
     },
+    row_sum::RecordedSums,
     snapshot::{
         obsolete::reads::{HistoryReader, HistoryReads},
         thin::{SnapshotThinning, expire, thin},
     },
 };
-use iceberg::TableIdent;
+use iceberg::{
+    TableIdent,
+    spec::{SnapshotRef, TableMetadata},
+};
 use std::{
     collections::HashSet,
     iter,
@@ -175,8 +179,8 @@ impl Upkeep<'_> {
 
     /// Removes every snapshot of a table up to this sequence number that no branch or tag is at and no
     /// client's lease holds, whatever its age, and queues the files that only they need for deletion, in
-    /// one commit; gives what went. With very many files some stay for the next call. The obstacle says
-    /// what is left behind.
+    /// one commit; gives what went. One stays on which a later one was made whose rows nobody summed up.
+    /// With very many files some stay for the next call. The obstacle says what is left behind.
     ///
     /// # Errors
     /// As [`Upkeep::expire`].
@@ -264,7 +268,8 @@ impl Catalog {
             let leased = self.leased(&base).await?;
             let encoded = self.encoded_parts(&base);
             let named = encoded.refs.values().map(|reference| reference.snapshot_id);
-            let named: HashSet<i64> = named.chain(base.metadata.current_snapshot_id()).collect();
+            let named = named.chain(base.metadata.current_snapshot_id());
+            let named: HashSet<i64> = named.chain(compared_with(&base.metadata, until)).collect();
             let mut old: Vec<(i64, i64)> = base
                 .metadata
                 .snapshots()
@@ -387,6 +392,15 @@ impl Catalog {
         plan.base = now;
         Ok(holds)
     }
+}
+
+/// The snapshots on which such were made after this sequence number whose rows nobody summed up: what these
+/// did to the rows is found out by comparing the two.
+fn compared_with(metadata: &TableMetadata, until: i64) -> impl Iterator<Item = i64> {
+    let is_one = move |made: &&SnapshotRef| {
+        until < made.sequence_number() && RecordedSums::of(made).basis == Some(made.snapshot_id())
+    };
+    metadata.snapshots().filter(is_one).filter_map(|made| made.parent_snapshot_id())
 }
 
 /// Whether what a plan takes has expired of the table as it is now, too.

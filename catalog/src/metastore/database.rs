@@ -5,13 +5,21 @@
 //! there, in a [`DatabaseLayout`] of their own.
 
 use super::{Metastore, failed};
-use crate::{error::CatalogError, metastore::transaction::LostCommit};
+use crate::{
+    error::CatalogError,
+    metastore::{
+        file::{DatabaseFile, MissingDatabase},
+        transaction::LostCommit,
+    },
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Connection, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration,
+};
 
 /// Connections that read an SQLite file; a look-up takes well below a millisecond.
 const SQLITE_READERS: u32 = 4;
@@ -60,6 +68,8 @@ pub struct Database {
     pub(super) dialect: Dialect,
     pub(super) writer: AnyPool,
     pub(super) readers: AnyPool,
+    /// Of SQLite.
+    file: Option<Arc<DatabaseFile>>,
 }
 
 /// Tables, made and changed in steps that each run once.
@@ -76,14 +86,15 @@ pub struct DatabaseLayout {
 impl Database {
     /// Opens an SQLite file, which is made when missing (its folder is not).
     pub(super) async fn sqlite(path: &Path) -> Result<Self, CatalogError> {
-        let (writer, readers) = open_sqlite(path).await.map_err(name_file(path))?;
-        Ok(Self { dialect: Dialect::Sqlite, writer, readers })
+        let (writer, readers, file) = open_sqlite(path).await.map_err(name_file(path))?;
+        Ok(Self { dialect: Dialect::Sqlite, writer, readers, file: Some(file) })
     }
 
     /// Opens a PostgreSQL database.
     pub(super) async fn postgres(url: &str) -> Result<Self, CatalogError> {
         let pool = open_postgres(url).await?;
-        Ok(Self { dialect: Dialect::Postgres, writer: pool.clone(), readers: pool })
+        let (dialect, writer) = (Dialect::Postgres, pool.clone());
+        Ok(Self { dialect, writer, readers: pool, file: None })
     }
 
     /// Where a statement is run that changes something and needs no transaction.
@@ -98,11 +109,20 @@ impl Database {
         &self.readers
     }
 
+    /// Whether an SQLite file is still the one that was opened. Blocks for a look at its folder.
+    ///
+    /// # Errors
+    /// [`MissingDatabase`]; then no transaction begins that writes.
+    pub fn look(&self) -> Result<(), MissingDatabase> {
+        self.file.as_ref().map_or(Ok(()), |file| file.check())
+    }
+
     /// Begins a transaction that writes.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's, and of an SQLite file that is gone.
     pub async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.look().map_err(|missing| sqlx::Error::Io(io::Error::other(missing)))?;
         self.dialect.begin(&self.writer).await
     }
 
@@ -236,23 +256,26 @@ pub(super) enum TransactionId {
     Postgres(String),
 }
 
-/// The connection that writes, and those that read.
-async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool), CatalogError> {
+/// The connection that writes, those that read, and the file that they are of.
+async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool, Arc<DatabaseFile>), CatalogError> {
     let text = path.to_str().ok_or_else(|| {
         CatalogError::Invalid(format!("metastore `{}` is not a UTF-8 path", path.display()))
     })?;
     make_private(path).map_err(|cause| {
         CatalogError::Invalid(format!("open the metastore file `{}`: {cause}", path.display()))
     })?;
-    let options = options(&format!("sqlite:{}?mode=rwc", utf8_percent_encode(text, PATH)))?;
+    let file = DatabaseFile::of(path).map_err(|cause| not_open(path, &cause.to_string()))?;
+    let file = Arc::new(file);
+    // The file is there: no connection makes another one, should it go.
+    let options = options(&format!("sqlite:{}?mode=rw", utf8_percent_encode(text, PATH)))?;
     // A pool tries again and again, and then says no more than that its time is over.
     let mut tried = AnyConnection::connect_with(&options).await.map_err(failed("open"))?;
     check_sound(&mut tried, path).await?;
-    let writer = pool(1, SQLITE_WRITER).connect_with(options.clone()).await;
-    let readers = pool(SQLITE_READERS, SQLITE_READER).connect_lazy_with(options);
+    let writer = pool(1, SQLITE_WRITER, Some(&file)).connect_with(options.clone()).await;
+    let readers = pool(SQLITE_READERS, SQLITE_READER, Some(&file)).connect_lazy_with(options);
     // Closed only now: whoever closes a file last moves its journal.
     drop(tried.close().await);
-    Ok((writer.map_err(failed("open"))?, readers))
+    Ok((writer.map_err(failed("open"))?, readers, file))
 }
 
 /// Reads the file through, unless it is large: what is damaged is said now and not in the middle of
@@ -324,7 +347,7 @@ async fn open_postgres(url: &str) -> Result<AnyPool, CatalogError> {
         Ok(Err(cause)) => return Err(unreachable(&options, &cause.to_string())),
         Err(_) => return Err(unreachable(&options, "it does not answer")),
     }
-    let pool = pool(POSTGRES_CONNECTIONS, POSTGRES_SETTINGS).connect_with(options).await;
+    let pool = pool(POSTGRES_CONNECTIONS, POSTGRES_SETTINGS, None).connect_with(options).await;
     pool.map_err(failed("open"))
 }
 
@@ -346,12 +369,24 @@ fn options(url: &str) -> Result<AnyConnectOptions, CatalogError> {
     url.parse().map_err(failed("open"))
 }
 
-fn pool(connections: u32, settings: &'static str) -> AnyPoolOptions {
+/// Connections come and go: none is used that opened another file than `file`.
+fn pool(
+    connections: u32,
+    settings: &'static str,
+    file: Option<&Arc<DatabaseFile>>,
+) -> AnyPoolOptions {
+    let file = file.cloned();
     AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .after_connect(move |connection, _| {
-            Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(|_| ()) })
+            // Before the first statement: it would write to an empty file, and remove the journal of the
+            // one that was there.
+            let looked = file.as_ref().map_or(Ok(()), |file| file.check());
+            Box::pin(async move {
+                looked.map_err(|missing| sqlx::Error::Io(io::Error::other(missing)))?;
+                sqlx::raw_sql(settings).execute(connection).await.map(|_| ())
+            })
         })
 }
 

@@ -5,6 +5,7 @@
 
 use super::{Deadline, ScanError};
 use crate::{
+    byte_cache::ByteCache,
     location::Location,
     manifest_file,
     storage::{self, Storage},
@@ -13,17 +14,14 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileFormat, Datum, Manifest, ManifestContentType, ManifestEntry,
-    ManifestFile, ManifestStatus, Struct, TableMetadata,
+    ManifestFile, ManifestStatus, PrimitiveLiteral, Struct, TableMetadata,
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
-/// Most data files whose descriptions are kept; each takes about 5 KiB.
-const CACHED_FILES_MAX: usize = 20_000;
-/// Most manifest lists that are kept.
-const CACHED_LISTS_MAX: usize = 256;
+/// Most bytes of descriptions of files that are kept; one takes about 5 KiB.
+const FILES_BYTES_MAX: usize = 96 << 20;
+/// Most bytes of manifest lists that are kept.
+const LISTS_BYTES_MAX: usize = 8 << 20;
 /// Manifests read at the same time.
 const READS_AT_ONCE: usize = 8;
 
@@ -101,6 +99,18 @@ impl PlannedFile {
         &self.columns
     }
 
+    /// About how much memory it takes.
+    fn memory_bytes(&self) -> usize {
+        let columns = self.columns.iter().map(|column| {
+            let bounds = [&column.lower, &column.upper].into_iter().flatten();
+            size_of::<ColumnBounds>() + bounds.map(bytes_of_bound).sum::<usize>()
+        });
+        let splits =
+            self.split_offsets.as_ref().map_or(0, |offsets| size_of_val(offsets.as_slice()));
+        let partition = size_of_val(self.partition.fields());
+        size_of::<Self>() + self.location.len() + splits + partition + columns.sum::<usize>()
+    }
+
     fn new(entry: &ManifestEntry, manifest: &ManifestFile, first_row_id: Option<i64>) -> Self {
         let file = entry.data_file();
         let is_added = entry.status() == ManifestStatus::Added;
@@ -151,10 +161,19 @@ fn columns(file: &DataFile) -> Vec<ColumnBounds> {
 pub type PlannedFiles = Vec<Arc<PlannedFile>>;
 
 /// Parsed manifests by location. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ManifestCache {
-    lists: Arc<Mutex<HashMap<String, Arc<Vec<ManifestFile>>>>>,
-    files: Arc<Mutex<HashMap<String, Arc<PlannedFiles>>>>,
+    lists: Arc<ByteCache<String, Arc<Vec<ManifestFile>>>>,
+    files: Arc<ByteCache<String, Arc<PlannedFiles>>>,
+}
+
+impl Default for ManifestCache {
+    fn default() -> Self {
+        Self {
+            lists: Arc::new(ByteCache::new(LISTS_BYTES_MAX)),
+            files: Arc::new(ByteCache::new(FILES_BYTES_MAX)),
+        }
+    }
 }
 
 impl ManifestCache {
@@ -175,9 +194,8 @@ impl ManifestCache {
         let own = storage.normalize(metadata.location())?;
         let location = own.admit(snapshot.manifest_list())?;
         let location = location.as_str();
-        if let Some(list) = self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(location)
-        {
-            return Ok(Arc::clone(list));
+        if let Some(list) = self.lists.get(location) {
+            return Ok(list);
         }
         let bytes = stored(storage, location).await?;
         let list = manifest_file::parse_list(&bytes, metadata.format_version())
@@ -186,11 +204,8 @@ impl ManifestCache {
             manifest.added_files_count != Some(0) || manifest.existing_files_count != Some(0)
         };
         let list = Arc::new(list.consume_entries().into_iter().filter(live).collect::<Vec<_>>());
-        let mut cache = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        if CACHED_LISTS_MAX <= cache.len() {
-            cache.clear();
-        }
-        cache.insert(location.to_owned(), Arc::clone(&list));
+        let bytes = location.len() + list.iter().map(bytes_of_manifest).sum::<usize>();
+        self.lists.insert(location.to_owned(), Arc::clone(&list), bytes);
         Ok(list)
     }
 
@@ -223,9 +238,8 @@ impl ManifestCache {
     ) -> Result<Arc<PlannedFiles>, ScanError> {
         let location = own.admit(&manifest.manifest_path)?;
         let location = location.as_str();
-        if let Some(files) = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(location)
-        {
-            return Ok(Arc::clone(files));
+        if let Some(files) = self.files.get(location) {
+            return Ok(files);
         }
         let bytes = stored(storage, location).await?;
         // One takes a moment, and a snapshot may have thousands.
@@ -236,14 +250,28 @@ impl ManifestCache {
             own.admit(&file.location)?;
         }
         let files = Arc::new(files);
-        let mut cache = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        // A full cache starts anew: the manifests in use are back after one query each.
-        let kept: usize = cache.values().map(|files| files.len()).sum();
-        if CACHED_FILES_MAX < kept + files.len() {
-            cache.clear();
-        }
-        cache.insert(location.to_owned(), Arc::clone(&files));
+        let bytes = location.len() + files.iter().map(|file| file.memory_bytes()).sum::<usize>();
+        self.files.insert(location.to_owned(), Arc::clone(&files), bytes);
         Ok(files)
+    }
+}
+
+/// About how much memory what a list says of a manifest takes.
+fn bytes_of_manifest(manifest: &ManifestFile) -> usize {
+    let summaries = manifest.partitions.as_deref().unwrap_or_default().iter().map(|summary| {
+        let bounds = [&summary.lower_bound, &summary.upper_bound];
+        let bounds = bounds.into_iter().flatten().map(|bound| bound.len());
+        size_of_val(summary) + bounds.sum::<usize>()
+    });
+    size_of::<ManifestFile>() + manifest.manifest_path.len() + summaries.sum::<usize>()
+}
+
+/// About how much memory a bound takes beside its own place.
+fn bytes_of_bound(bound: &Datum) -> usize {
+    match bound.literal() {
+        PrimitiveLiteral::String(text) => text.len(),
+        PrimitiveLiteral::Binary(bytes) => bytes.len(),
+        _ => 0,
     }
 }
 
@@ -273,7 +301,7 @@ pub(super) fn has_deletes(manifest: &ManifestFile) -> bool {
     manifest.content == ManifestContentType::Deletes
 }
 
-async fn stored(storage: &Storage, location: &str) -> Result<Bytes, ScanError> {
+pub(super) async fn stored(storage: &Storage, location: &str) -> Result<Bytes, ScanError> {
     storage.get(location).await.map_err(|cause| match storage::is_missing(&cause) {
         true => {
             ScanError::Damaged { location: location.to_owned(), reason: "is not there".to_owned() }
@@ -282,7 +310,7 @@ async fn stored(storage: &Storage, location: &str) -> Result<Bytes, ScanError> {
     })
 }
 
-fn damaged(location: &str) -> impl FnOnce(iceberg::Error) -> ScanError {
+pub(super) fn damaged(location: &str) -> impl FnOnce(iceberg::Error) -> ScanError {
     move |cause| {
         let reason = format!("is damaged ({})", cause.message());
         ScanError::Damaged { location: location.to_owned(), reason }

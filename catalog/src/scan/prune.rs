@@ -34,6 +34,12 @@ pub(super) fn may_match(metadata: &TableMetadata, file: &PlannedFile, filter: &F
     filter.verdict(&known) != FilterVerdict::Never
 }
 
+/// Whether a file's partition may have a row that meets the filter, whatever is known of the file itself.
+#[must_use]
+pub fn partition_may_match(metadata: &TableMetadata, file: &PlannedFile, filter: &Filter) -> bool {
+    filter.verdict(&|test: &FilterTest| by_partition(metadata, file, test)) != FilterVerdict::Never
+}
+
 /// What the file's partition leaves of the filter to check on its rows.
 pub(super) fn residual(metadata: &TableMetadata, file: &PlannedFile, filter: &Filter) -> Filter {
     filter.residual(&|test| by_partition(metadata, file, test))

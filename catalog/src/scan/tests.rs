@@ -367,6 +367,26 @@ async fn planned(lake: &Lake, filter: &serde_json::Value) -> usize {
 }
 
 #[tokio::test]
+async fn what_was_planned_once_is_planned_again_without_reading() {
+    let mut random = StdRng::seed_from_u64(11);
+    let (lake, files, snapshot_id) = evolved(&mut random).await;
+    let cache = ManifestCache::default();
+    let source = ManifestSource {
+        storage: &lake.storage,
+        cache: &cache,
+        metadata: &lake.metadata,
+        until: Deadline::NONE,
+    };
+    let first = source.plan(snapshot_id, &Filter::True).await.unwrap();
+    assert_eq!(first.files.len(), files.len());
+    let calls = lake.storage.calls();
+    let again = source.plan(snapshot_id, &Filter::True).await.unwrap();
+    let same = first.files.iter().zip(&again.files).all(|(one, other)| Arc::ptr_eq(one, other));
+    assert!(same && again.files.len() == files.len());
+    assert_eq!(lake.storage.calls(), calls);
+}
+
+#[tokio::test]
 async fn manifests_and_files_are_left_out_by_every_transform() {
     use serde_json::json;
     for (source, transform, values, filter, expected) in [

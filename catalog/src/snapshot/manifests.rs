@@ -11,7 +11,7 @@ pub(super) mod merge;
 pub(super) mod restore;
 
 use super::changes::FileKey;
-use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage};
+use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage, usage};
 use bytes::Bytes;
 use futures::{StreamExt, executor::block_on, stream};
 use iceberg::{
@@ -469,7 +469,7 @@ async fn in_memory<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> iceberg::Result<T> + Send + 'static,
 ) -> Result<T, CatalogError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = tokio::task::spawn_blocking(usage::carried(work)).await;
     let ended = |cause| {
         let message = "the iceberg crate panicked, or the process ends";
         Err(iceberg::Error::new(ErrorKind::Unexpected, message).with_source(cause))

@@ -17,7 +17,7 @@ use super::{
     obsolete::{self, SnapshotHistory},
     unused_id,
 };
-use crate::{ancestors, error::CatalogError, storage::Storage};
+use crate::{ancestors, error::CatalogError, storage::Storage, usage};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use iceberg::{
@@ -298,7 +298,7 @@ async fn live_entries(
 ) -> Result<LiveEntries, CatalogError> {
     let bytes = storage.get(&manifest.manifest_path).await?;
     let file = bytes.clone();
-    let read = tokio::task::spawn_blocking(move || entries::live(&file)).await;
+    let read = tokio::task::spawn_blocking(usage::carried(move || entries::live(&file))).await;
     let read = read.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
     let files = read.map_err(|cause| CatalogError::Iceberg {
         operation: "read a manifest to rewrite",

@@ -60,7 +60,7 @@ impl Storage {
     #[must_use]
     pub fn access(&self) -> &FileAccess {
         match &self.inner.place {
-            StorageBackend::Local(_) => &FileAccess::None,
+            StorageBackend::Local(_) | StorageBackend::Remote(_) => &FileAccess::None,
             StorageBackend::S3 { options, .. } => &options.access,
         }
     }

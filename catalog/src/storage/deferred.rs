@@ -12,9 +12,9 @@ impl Storage {
     /// # Errors
     /// As [`Storage::put`].
     pub async fn put_deferred(&self, location: &str, bytes: Bytes) -> Result<(), CatalogError> {
-        if let StorageBackend::S3 { .. } = self.inner.place {
+        let StorageBackend::Local(_) = self.inner.place else {
             return self.put(location, bytes).await;
-        }
+        };
         let location = self.enter(location)?;
         self.on_disk("write", location, move |disk, path| disk.write_deferred(path, &bytes)).await
     }
@@ -25,7 +25,7 @@ impl Storage {
     pub fn syncs(&self) -> u64 {
         match &self.inner.place {
             StorageBackend::Local(disk) => disk.syncs(),
-            StorageBackend::S3 { .. } => 0,
+            StorageBackend::S3 { .. } | StorageBackend::Remote(_) => 0,
         }
     }
 

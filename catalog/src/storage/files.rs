@@ -4,7 +4,8 @@
 //! ends in `#1`. Here a path is the file's own, with every byte encoded that a path must not have.
 //! Where the warehouse is not there, that is the error, and not that its file is missing. Its one invariant: the file that is read is the one whose location was checked.
 
-use super::Storage;
+use super::{Storage, probe::CUT_SHORT};
+use crate::usage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -32,7 +33,7 @@ impl LocalFiles {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = tokio::task::spawn_blocking(usage::carried(work)).await;
         let failed = match done.map_err(|source| Error::JoinError { source })? {
             Ok(done) => return Ok(done),
             Err(failed) => failed,
@@ -50,7 +51,7 @@ pub(super) fn object_path(file: &Path) -> Key {
     Key::from(file.to_string_lossy().into_owned())
 }
 
-fn file_of(path: &Key) -> PathBuf {
+pub(super) fn file_of(path: &Key) -> PathBuf {
     let decoded = percent_decode_str(path.as_ref()).decode_utf8_lossy();
     PathBuf::from(format!("/{decoded}"))
 }
@@ -64,6 +65,10 @@ fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
         ErrorKind::PermissionDenied => {
             Error::PermissionDenied { path: path.clone(), source: cause.into() }
         }
+        ErrorKind::UnexpectedEof => {
+            let source = format!("file `{path}` {CUT_SHORT}").into();
+            Error::Generic { store: "local disk", source }
+        }
         _ => Error::Generic { store: "local disk", source: cause.into() },
     }
 }
@@ -72,6 +77,11 @@ fn read_range(file: &mut File, range: &Range<u64>) -> std::io::Result<Bytes> {
     file.seek(SeekFrom::Start(range.start))?;
     let mut bytes = Vec::new();
     file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
+    usage::count_read(bytes.len());
+    // Readers take for granted that they get what they asked for.
+    if (bytes.len() as u64) < range.end.saturating_sub(range.start) {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
     Ok(bytes.into())
 }
 
@@ -153,7 +163,7 @@ impl ObjectStore for LocalFiles {
     }
 }
 
-fn read_only() -> Error {
+pub(super) fn read_only() -> Error {
     let text = "the warehouse's files are written and listed by its storage";
     Error::NotSupported { source: text.into() }
 }

@@ -1,6 +1,6 @@
 //! Every file below a folder with its length and its time, page by page: a folder may have millions.
 
-use super::{Storage, StorageBackend, key, local, local::FolderWalk, local_path};
+use super::{Storage, StorageBackend, key, local, local::FolderWalk, local_path, remote};
 use crate::{error::CatalogError, location::Location};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::ObjectMeta;
@@ -67,6 +67,7 @@ impl Storage {
                 // An empty page comes after the last one, so it is asked once more.
                 objects: store.list(Some(&key(bucket, &folder)?)).fuse().boxed(),
             },
+            StorageBackend::Remote(_) => return Err(remote::only_reads("list", &folder)),
         };
         Ok(FileListing { storage: self.clone(), folder, rest })
     }

@@ -5,6 +5,7 @@
 //! its bytes are on the disk. A folder that took the place of the root, such as a mount point whose
 //! disk is not mounted, is not the root.
 
+use crate::usage;
 use std::{
     collections::{BTreeSet, HashSet},
     fs::{self, File},
@@ -237,7 +238,7 @@ fn sync_folders<'a>(
 
 /// A whole file; a folder is none, as in an object store.
 pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    fs::read(path).map_err(no_file)
+    fs::read(path).inspect(|bytes| usage::count_read(bytes.len())).map_err(no_file)
 }
 
 /// A part of a file; shorter than asked for where the file ends.
@@ -246,6 +247,7 @@ pub(super) fn read_range(path: &Path, range: Range<u64>) -> std::io::Result<Vec<
     file.seek(SeekFrom::Start(range.start))?;
     let mut bytes = Vec::new();
     file.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes).map_err(no_file)?;
+    usage::count_read(bytes.len());
     Ok(bytes)
 }
 
@@ -382,6 +384,7 @@ fn write_into(folder: &Path, path: &Path, bytes: &[u8], syncs: &AtomicU64) -> st
 fn write_synced(path: &Path, bytes: &[u8], syncs: &AtomicU64) -> std::io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
+    usage::count_written(bytes.len());
     sync(&file, path, syncs)
 }
 

@@ -6,7 +6,7 @@
 //! or deleted in a folder that is not the warehouse, and none of it counts as missing then.
 
 use super::{Storage, StorageBackend, key, local, local::LocalDisk, local_path, probe};
-use crate::{error::CatalogError, location::Location};
+use crate::{error::CatalogError, location::Location, usage};
 use object_store::ObjectStoreExt;
 use std::{
     io,
@@ -65,7 +65,7 @@ impl Storage {
             StorageBackend::Local(_) => {
                 self.on_disk("look at", self.root().to_owned(), |_, _| Ok(())).await
             }
-            StorageBackend::S3 { .. } => Ok(()),
+            StorageBackend::S3 { .. } | StorageBackend::Remote(_) => Ok(()),
         }
     }
 
@@ -121,10 +121,12 @@ impl Storage {
         work: impl FnOnce(&LocalDisk) -> io::Result<T> + Send + 'static,
     ) -> Result<T, CatalogError> {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || match &inner.place {
+        let done = tokio::task::spawn_blocking(usage::carried(move || match &inner.place {
             StorageBackend::Local(disk) => work(disk),
-            StorageBackend::S3 { .. } => Err(io::Error::other("not a local place")),
-        });
+            StorageBackend::S3 { .. } | StorageBackend::Remote(_) => {
+                Err(io::Error::other("not a local place"))
+            }
+        }));
         // A thread that ends without an answer panicked or met the end of the process.
         let answer = done.await.unwrap_or_else(|ended| Err(io::Error::other(ended)));
         let answer = answer.map_err(local_failed(operation, location));

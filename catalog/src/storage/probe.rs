@@ -64,6 +64,9 @@ pub fn answer_of_store(cause: &CatalogError) -> Option<String> {
     }
 }
 
+/// What is said of a local file that ends before the part of it that was to be read.
+pub const CUT_SHORT: &str = "ends before the length that its table knows";
+
 /// That the warehouse is not there or refuses, where that is why something failed.
 #[must_use]
 pub fn outage(cause: &(dyn Error + 'static)) -> Option<String> {

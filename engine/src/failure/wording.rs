@@ -87,12 +87,6 @@ pub(super) fn in_other_words(text: &str) -> Option<String> {
         };
         return Some(format!("no function `{name}`; {hint}"));
     }
-    if text.contains("Operator ->> is not") || text.contains("Operator -> is not") {
-        return Some(
-            "`->` and `->>` are not available; json_extract_string(data, '$.order') gives a member's text, json_extract(data, '$.order') its JSON"
-                .to_owned(),
-        );
-    }
     if text.contains("Dot access not supported") {
         return Some(
             "a field of an element is not read with a point here; write `list[1]['field']`"

@@ -65,7 +65,8 @@ fn answer(batches: Vec<Result<RecordBatch, SqlError>>) -> QueryAnswer {
         .iter()
         .find_map(|batch| batch.as_ref().ok().map(RecordBatch::schema))
         .unwrap_or_else(|| Arc::new(Schema::empty()));
-    QueryAnswer { schema, batches: stream::iter(batches).boxed(), snapshot: Some(42) }
+    let basis = Some(QueryBasis::default());
+    QueryAnswer { schema, batches: stream::iter(batches).boxed(), snapshot: Some(42), basis }
 }
 
 /// The body, and what the query failed with after its first rows.
@@ -101,7 +102,7 @@ async fn json_has_columns_rows_and_totals() {
     check_text(OutputFormat::Json, expect![[r#"
         {"columns":[{"name":"text","type":"varchar"},{"name":"big","type":"bigint"},{"name":"small","type":"integer"},{"name":"real","type":"double"},{"name":"yes","type":"boolean"},{"name":"ts","type":"timestamptz"},{"name":"second","type":"timestamp"},{"name":"day","type":"date"},{"name":"money","type":"decimal(10,2)"},{"name":"bin","type":"varbinary"},{"name":"list","type":"bigint[]"},{"name":"object","type":"struct"},{"name":"word","type":"varchar"}],"rows":[
         ["a,\"b\"\n",9223372036854775807,-1,0.1,true,"2023-11-14T22:13:20.123456Z","1970-01-01T00:00:00Z","1970-01-01","123.45","AP9B",[1,null,3],{"a b":"x\"y"},"w"],
-        ["",null,2,null,false,"1969-12-31T23:59:59.999999Z","1970-01-01T00:00:01Z","1969-12-31","-0.05","YQ==",null,{"a b":null},"w"]],"rowCount":2,"elapsedMs":7,"snapshot":42,"snapshot_str":"42"}
+        ["",null,2,null,false,"1969-12-31T23:59:59.999999Z","1970-01-01T00:00:01Z","1969-12-31","-0.05","YQ==",null,{"a b":null},"w"]],"rowCount":2,"elapsedMs":7,"snapshot":42,"snapshot_str":"42","basis":{"snapshots":{},"clock":""}}
     "#]]).await;
 }
 
@@ -195,6 +196,26 @@ async fn parquet_waits_for_its_first_row_group() {
     assert_eq!(error.to_string(), "too long");
 }
 
+#[tokio::test]
+async fn the_first_rows_of_every_format_come_before_the_last_are_there() {
+    // As many rows as a row group of Parquet has.
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..131_072));
+    let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+    for format in [
+        OutputFormat::Json,
+        OutputFormat::Ndjson,
+        OutputFormat::Csv,
+        OutputFormat::ArrowStream,
+        OutputFormat::Parquet,
+    ] {
+        let batches = stream::iter([Ok(batch.clone())]).chain(stream::pending()).boxed();
+        let answer = QueryAnswer { schema: batch.schema(), batches, snapshot: None };
+        let mut pieces = encode(answer, format, ErrorPlace::Body, || Duration::ZERO).await.unwrap();
+        let Some(AnswerPiece::Bytes(bytes)) = pieces.next().await else { unreachable!() };
+        assert!(1_000 < bytes.len(), "{format:?}: {} bytes", bytes.len());
+    }
+}
+
 fn read_parquet(bytes: Vec<u8>) -> ParquetRecordBatchReaderBuilder<Bytes> {
     ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap()
 }
@@ -219,7 +240,12 @@ async fn a_parquet_file_reads_back() {
     };
     assert_eq!(rows.iter().map(text).collect::<String>(), text(&expected));
     let empty = encoded(
-        QueryAnswer { schema: sample().schema(), batches: stream::empty().boxed(), snapshot: None },
+        QueryAnswer {
+            schema: sample().schema(),
+            batches: stream::empty().boxed(),
+            snapshot: None,
+            basis: Some(QueryBasis::default()),
+        },
         OutputFormat::Parquet,
     );
     assert_eq!(read_parquet(empty.await.unwrap()).metadata().file_metadata().num_rows(), 0);
@@ -292,7 +318,8 @@ async fn columns_of_one_name_are_refused_where_a_reader_would_lose_one() {
         (OutputFormat::Parquet, true),
     ] {
         let batches = stream::empty().boxed();
-        let answer = QueryAnswer { schema: Arc::clone(&schema), batches, snapshot: None };
+        let (schema, basis) = (Arc::clone(&schema), Some(QueryBasis::default()));
+        let answer = QueryAnswer { schema, batches, snapshot: None, basis };
         let answer = encoded(answer, format).await;
         assert_eq!(answer.is_err(), is_refused, "{format:?}");
         if let Err(error) = answer {

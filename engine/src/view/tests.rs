@@ -69,6 +69,10 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
         ours: Some(RecordKind::Events),
         tail: vec![record(1), record(2)],
         last_seq: u64::MAX,
+        metadata_location: None,
+        inspected: Vec::new(),
+        seqs: Some(SeqRange::up_to(7)),
+        later: None,
     };
     let mut view = View::of("shop_example".to_owned());
     view.has_system = true;
@@ -83,6 +87,7 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
     let seen = found.tables.first().unwrap();
     assert_eq!((seen.snapshot_id, seen.ours, seen.last_seq), (Some(40), table.ours, u64::MAX));
     assert!(seen.has_past_columns);
+    assert_eq!((seen.seqs, seen.later.is_none()), (table.seqs, true));
     assert_eq!(seen.tail, table.tail);
     let (before, after) = (table.metadata.unwrap(), Arc::clone(seen.metadata.as_ref().unwrap()));
     assert_eq!(after.snapshot_by_id(40), before.snapshot_by_id(40));
@@ -92,6 +97,34 @@ fn a_view_that_was_sent_is_the_same_but_for_what_no_query_reads() {
     assert_eq!(after.schema_by_id(0), before.schema_by_id(0));
     assert_eq!(after.properties(), before.properties());
     assert!(bytes < 4_000, "{bytes}");
+}
+
+#[test]
+fn a_long_tail_is_sent_in_little_and_whole() {
+    let in_file = |file: &str, position| {
+        let path = Arc::new(PathBuf::from(file));
+        RecordRef { path, ..record(position) }
+    };
+    let first = (1..1_001).map(|position| in_file("/data/wal/1.log", position));
+    let second = (1_001..1_003).map(|position| in_file("/data/wal/2.log", position));
+    let tail: Vec<RecordRef> = first.chain(second).collect();
+    let mut view = View::of("a".to_owned());
+    view.tables.push(TableView {
+        name: "events".to_owned(),
+        metadata: None,
+        snapshot_id: None,
+        has_past_columns: false,
+        ours: Some(RecordKind::Events),
+        tail: tail.clone(),
+        last_seq: 0,
+        metadata_location: None,
+        inspected: Vec::new(),
+        seqs: None,
+        later: None,
+    });
+    let (found, bytes) = sent(&view);
+    assert_eq!(found.tables[0].tail, tail);
+    assert!(bytes < 100 * tail.len(), "{bytes}");
 }
 
 #[test]
@@ -106,6 +139,10 @@ fn a_table_without_metadata_is_sent_too() {
         ours,
         tail: Vec::new(),
         last_seq: 0,
+        metadata_location: None,
+        inspected: Vec::new(),
+        seqs: None,
+        later: None,
     };
     view.tables.push(table);
     let (found, _) = sent(&view);
@@ -113,4 +150,29 @@ fn a_table_without_metadata_is_sent_too() {
         ServiceTableView::of(found.table("events").unwrap(), &ServiceTables::default()).unwrap();
     assert_eq!(ours.table.kind, SERVICE_TABLES[0].kind);
     assert!(ours.fit.missing.is_empty() && ours.fit.left_out.is_empty());
+}
+
+#[test]
+fn all_of_the_metadata_is_sent_where_a_metadata_table_is_read() {
+    let table = TableView {
+        name: "t".to_owned(),
+        metadata: Some(Arc::new(metadata())),
+        snapshot_id: Some(40),
+        has_past_columns: false,
+        ours: None,
+        tail: Vec::new(),
+        last_seq: 0,
+        metadata_location: Some("file:///w/t/metadata/7.json".to_owned()),
+        inspected: vec![MetadataTable::Snapshots],
+        seqs: None,
+        later: None,
+    };
+    let mut view = View::of("a".to_owned());
+    view.namespace_mut("b").0.push(table.clone());
+    let (found, _) = sent(&view);
+    let seen = &found.others.first().unwrap().tables[0];
+    let after = seen.metadata.as_ref().unwrap();
+    assert_eq!((after.snapshots().len(), after.history().len()), (100, 100));
+    assert_eq!(seen.metadata_location, table.metadata_location);
+    assert_eq!(seen.inspected, table.inspected);
 }

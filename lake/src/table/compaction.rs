@@ -8,6 +8,7 @@
 //! deletes, with every column that the table has or had: one that was dropped may come back.
 
 pub mod choice;
+pub mod condition;
 pub mod copy;
 pub mod foreign;
 pub mod group;
@@ -27,8 +28,8 @@ use iceberg::{
     Error, ErrorKind,
     spec::{
         DataFile, DataFileBuilder, DataFileFormat, FormatVersion, Literal, NestedField,
-        NestedFieldRef, PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, TableMetadata,
-        Transform, Type,
+        NestedFieldRef, PartitionField, PrimitiveLiteral, PrimitiveType, Schema, SchemaRef,
+        TableMetadata, Transform, Type,
     },
 };
 use icecore_catalog::{
@@ -37,13 +38,14 @@ use icecore_catalog::{
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, is_only_about, partition_key},
-        filter::Filter,
+        filter::{Filter, datum},
         manifests::{PlannedFile, PlannedFiles},
+        prune::partition_may_match,
     },
 };
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     pin::pin,
     sync::Arc,
 };
@@ -169,19 +171,33 @@ pub async fn live_files(
     source: ManifestSource<'_>,
     snapshot_id: i64,
 ) -> Result<Vec<LiveFile>, ScanError> {
-    files_as(source, snapshot_id, live_file).await
+    live_files_in(source, snapshot_id, &Filter::True).await
 }
 
-/// The live data files of a snapshot, as `describe` has each.
+/// The same of partitions alone that may have a row which meets the filter: all files of each of them.
+///
+/// # Errors
+/// [`ScanError`]
+pub async fn live_files_in(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    partitions: &Filter,
+) -> Result<Vec<LiveFile>, ScanError> {
+    files_as(source, snapshot_id, partitions, live_file).await
+}
+
+/// The live data files of these partitions of a snapshot, as `describe` has each.
 async fn files_as(
     source: ManifestSource<'_>,
     snapshot_id: i64,
+    partitions: &Filter,
     describe: fn(&TableMetadata, &PlannedFile, &DeleteIndex) -> LiveFile,
 ) -> Result<Vec<LiveFile>, ScanError> {
     let committed = committed_ms(source.metadata);
-    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let listed = source.list(snapshot_id, partitions).await?;
+    // Bounds of files must not leave out some of a partition.
     let mut plans = pin!(reader::plans(source, listed, Filter::True));
-    let mut files = Vec::new();
+    let (mut files, mut names) = (Vec::new(), HashMap::new());
     while let Some(plan) = plans.try_next().await? {
         let described = |file: &PlannedFile| {
             let mut live = describe(source.metadata, file, &plan.deletes);
@@ -190,7 +206,13 @@ async fn files_as(
             live
         };
         for some in plan.files.chunks(FILES_AT_ONCE) {
-            files.extend(some.iter().map(|file| described(file)));
+            for file in some {
+                if partition_may_match(source.metadata, file, partitions) {
+                    let mut live = described(file);
+                    live.partition_name = shared_name(&mut names, source.metadata, file, &live);
+                    files.push(live);
+                }
+            }
             // Each is held against all deletes that name several files.
             tokio::task::yield_now().await;
         }
@@ -229,6 +251,42 @@ pub async fn planned_files(
     Ok((files, deletes))
 }
 
+/// A partition as people read it, one text for all of its files.
+fn shared_name(
+    names: &mut HashMap<String, Arc<str>>,
+    table: &TableMetadata,
+    file: &PlannedFile,
+    live: &LiveFile,
+) -> Arc<str> {
+    if let Some(name) = names.get(&live.partition) {
+        return Arc::clone(name);
+    }
+    let name: Arc<str> = partition_name(table, file).into();
+    names.insert(live.partition.clone(), Arc::clone(&name));
+    name
+}
+
+/// A file's partition as paths have it: `type=a/dt=2026-11-01`; empty without partitions.
+fn partition_name(table: &TableMetadata, file: &PlannedFile) -> String {
+    let spec = table.partition_spec_by_id(file.spec_id);
+    let fields = spec.map(|spec| spec.fields()).unwrap_or_default();
+    let kind = |field: &PartitionField| {
+        let source = table.current_schema().field_by_id(field.source_id)?;
+        field.transform.result_type(&source.field_type).ok()?.as_primitive_type().cloned()
+    };
+    let text = |field: &PartitionField, value: Option<&Literal>| match value {
+        None => "null".to_owned(),
+        Some(value) => {
+            let value = value.as_primitive_literal();
+            let known = value.zip(kind(field)).and_then(|(value, kind)| datum(&value, &kind));
+            known.map_or_else(|| "?".to_owned(), |value| value.to_human_string())
+        }
+    };
+    let parts = fields.iter().zip(file.partition.iter());
+    let parts = parts.map(|(field, value)| format!("{}={}", field.name, text(field, value)));
+    parts.collect::<Vec<_>>().join("/")
+}
+
 /// By sequence number, when retained snapshots were made.
 fn committed_ms(table: &TableMetadata) -> BTreeMap<i64, i64> {
     table.snapshots().map(|made| (made.sequence_number(), made.timestamp_ms())).collect()
@@ -246,6 +304,7 @@ fn live_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -
     LiveFile {
         location: file.location.clone(),
         partition: partition_key(file).1,
+        partition_name: Arc::default(),
         day: day(table, file),
         bytes: file.bytes,
         rows: file.rows,

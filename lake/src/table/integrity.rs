@@ -29,6 +29,7 @@ use icecore_catalog::{
     error::{CatalogError, with_causes},
     location::Location,
     storage::{Storage, is_missing},
+    usage,
 };
 use icecore_schemas::{
     fsck::{FINDINGS_MAX, FindingKind, FsckFinding, FsckTable},
@@ -371,5 +372,5 @@ fn of_store(cause: FileError) -> Result<CatalogError, FileError> {
 
 /// Runs work on a thread that may be blocked; none where it panicked, as parsers of broken files may.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.ok()
+    tokio::task::spawn_blocking(usage::carried(work)).await.ok()
 }

@@ -3,7 +3,7 @@
 use crate::{
     cli::{
         CliError,
-        admin::{aligned, escape_ns},
+        admin::{aligned, escape},
         client::ServerClient,
         say,
     },
@@ -17,7 +17,7 @@ use serde_json::json;
 /// `icecore audit events`
 #[derive(Debug, Args)]
 pub struct AuditEvents {
-    /// The namespace
+    /// The namespace, as events name it
     #[arg(long, default_value = "default")]
     ns: String,
     /// Print the server's answer as JSON
@@ -34,7 +34,7 @@ pub struct AuditEvents {
 /// [`CliError::Client`]; [`CliError::Refused`] where they do not agree.
 pub(super) async fn run(config: &Config, command: &AuditEvents) -> Result<(), CliError> {
     let client = ServerClient::new(config, command.url.as_deref());
-    let path = format!("/v1/{}/audit/events", escape_ns(&command.ns));
+    let path = format!("/v1/{}/audit/events", escape(&command.ns));
     let audit: EventsAudit = client.read(Method::POST, &path, None).await?;
     if command.json {
         say(&json!(audit).to_string())?;
@@ -42,6 +42,8 @@ pub(super) async fn run(config: &Config, command: &AuditEvents) -> Result<(), Cl
         let rows: Vec<Vec<String>> =
             audit.tables.iter().flat_map(|(name, table)| rows(name, table)).collect();
         say(&aligned(&["table", "of", "rows", "sum"], &rows))?;
+        let agreeing = audit.tables.iter().filter(|(_, table)| table.agrees);
+        agreeing.map(|(name, table)| agreement(name, table)).try_for_each(|text| say(&text))?;
     }
     if audit.agrees {
         return Ok(());
@@ -64,6 +66,16 @@ fn rows(name: &str, table: &TableAudit) -> Vec<Vec<String>> {
         row("table", table),
         row("expected", expected),
     ]
+}
+
+fn agreement(name: &str, table: &TableAudit) -> String {
+    let agrees = format!("table `{name}` agrees: acked + foreign - removed = log + table");
+    match table.begins {
+        true => format!(
+            "{agrees}; its sums begin with what is there now, since nothing tells what was there before"
+        ),
+        false => agrees,
+    }
 }
 
 fn disagreement(name: &str, table: &TableAudit) -> String {

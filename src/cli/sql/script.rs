@@ -72,7 +72,12 @@ pub(super) fn split(text: &str) -> SqlScript {
         }
     }
     let is_open = matches!(within, ScriptState::Quotes(_) | ScriptState::BlockComment(_));
-    let rest = if has_words || is_open { text[start..].trim() } else { "" };
+    let rest = match (has_words, is_open) {
+        // Blanks at its end may belong to what is open.
+        (_, true) => text[start..].trim_start(),
+        (true, false) => text[start..].trim(),
+        (false, false) => "",
+    };
     SqlScript { statements, rest: rest.to_owned() }
 }
 
@@ -116,6 +121,7 @@ mod tests {
         );
         check("select $1; select $2", &["select $1"], "select $2");
         check("select 'open; x", &[], "select 'open; x");
+        check(" select 'open  \n", &[], "select 'open  \n");
         check("select 1; /* open", &["select 1"], "/* open");
         check("select 4-2; select 4/2;", &["select 4-2", "select 4/2"], "");
         check("sélect 'é;é'; ü", &["sélect 'é;é'"], "ü");

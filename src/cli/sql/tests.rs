@@ -6,7 +6,9 @@ use crate::cli::{
 fn command(sql: Option<&str>, format: PrintFormat, output: Option<&str>) -> SqlCommand {
     SqlCommand {
         sql: sql.map(str::to_owned),
+        command: None,
         file: None,
+        keep_going: false,
         ns: "default".to_owned(),
         as_of: None,
         format: Some(format),

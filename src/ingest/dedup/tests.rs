@@ -183,8 +183,13 @@ fn ids_leave_with_the_window_and_not_before() {
     persist(&mut index, DAY_MS);
     index.poll(8 * DAY_MS).unwrap();
     assert_eq!(index.get(id(1)).unwrap(), Some(seen(1)));
+    let (expired, left) = index.totals();
+    assert_eq!((expired, left.ids, left.files), (IdTotals::default(), 1, 1));
     index.poll(8 * DAY_MS + 1).unwrap();
     assert_eq!(index.get(id(1)).unwrap(), None);
+    assert_eq!(index.totals(), (left, IdTotals::default()), "all of it went");
+    index.take_expired();
+    assert_eq!(index.totals(), (IdTotals::default(), IdTotals::default()));
     assert!(files(folder.path()).is_empty());
     index.insert(id(2), seen(2));
     persist(&mut index, 8 * DAY_MS + 2);

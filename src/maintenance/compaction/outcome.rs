@@ -10,13 +10,16 @@ use icecore_catalog::{
 };
 use icecore_lake::table::{
     compaction::{
-        choice::FileGroup,
+        choice::{
+            CompactionChoice, FileGroup,
+            reasons::{DELETED, PartitionReasons, ReasonCounts, SMALL},
+        },
         copy, planned_files,
         rewrite::{RewriteWay, RewrittenFiles},
     },
     schema::TableIdent,
 };
-use icecore_schemas::jobs::{BeforeAfter, JobReport, SkippedTable};
+use icecore_schemas::jobs::{BeforeAfter, FileReason, JobReport, PartitionPreview, SkippedTable};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -25,12 +28,23 @@ use std::{
 /// Why nobody can tell before the work whether row groups are copied.
 const UNSEEN: &str = "groups beyond the first 32 are looked at when it is their turn";
 
+/// Most partitions that a report lists.
+const PARTITIONS_MAX: usize = 1_000;
+
 /// What a step did.
 #[derive(Debug, Default)]
 pub(super) struct CompactionStep {
     pub(super) files: BeforeAfter,
     pub(super) bytes: BeforeAfter,
     pub(super) rows: u64,
+    /// Groups that were committed.
+    pub(super) groups: u64,
+    /// Why files were merged.
+    pub(super) merged: ReasonCounts,
+    /// Why others that may be merged stay.
+    pub(super) kept: ReasonCounts,
+    /// What a dry run says of partitions, and how many there are beside them.
+    pub(super) partitions: (Vec<PartitionReasons>, u64),
     /// Files whose row groups were copied.
     pub(super) copied: u64,
     /// Why others were not.
@@ -62,6 +76,12 @@ impl CompactionStep {
             |reason: &str| SkippedTable { table: table.to_string(), reason: reason.to_owned() };
         report.skipped.extend(self.skipped.iter().map(|reason| because(reason)));
         report.not_copied.extend(self.not_copied.iter().map(|reason| because(reason)));
+        add_reasons(&mut report.merged, table, &self.merged);
+        let (partitions, more) = &self.partitions;
+        let room = PARTITIONS_MAX.saturating_sub(report.partitions.len());
+        let listed = partitions.iter().take(room).map(|it| preview_of(it, table));
+        report.partitions.extend(listed);
+        report.partitions_more += more + partitions.len().saturating_sub(room) as u64;
     }
 
     fn would_do(groups: &[FileGroup], skipped: Vec<String>) -> Self {
@@ -80,6 +100,9 @@ impl CompactionStep {
     }
 
     pub(super) fn add(&mut self, done: &RewrittenFiles) {
+        let reason = if done.deleted_rows == 0 { SMALL } else { DELETED };
+        self.groups += 1;
+        *self.merged.entry(reason).or_default() += done.files;
         self.files.before += done.files;
         self.files.after += done.added.len() as u64;
         self.bytes.before += done.bytes;
@@ -99,10 +122,13 @@ impl CompactionStep {
 pub(super) async fn preview(
     source: ManifestSource<'_>,
     snapshot_id: i64,
-    groups: &[FileGroup],
+    choice: CompactionChoice,
     skipped: Vec<String>,
 ) -> Result<CompactionStep, CompactionError> {
-    let mut step = CompactionStep::would_do(groups, skipped);
+    let CompactionChoice { groups, reasons, .. } = choice;
+    let mut step = CompactionStep::would_do(&groups, skipped);
+    (step.merged, step.kept) = (reasons.merged.clone(), reasons.kept.clone());
+    step.partitions = reasons.into_partitions();
     // Files of other engines' tables are never copied.
     if groups.is_empty() || !retention::is_managed(source.metadata) {
         return Ok(step);
@@ -129,4 +155,31 @@ pub(super) async fn preview(
         step.not_copied.insert(UNSEEN);
     }
     Ok(step)
+}
+
+/// Adds why files of a table were merged, or stay, to what was told of it before.
+pub(super) fn add_reasons(list: &mut Vec<FileReason>, table: &TableIdent, counts: &ReasonCounts) {
+    let table = table.to_string();
+    for (reason, files) in counts {
+        let mut of_table = list.iter_mut().rev().take_while(|told| told.table == table);
+        match of_table.find(|told| told.reason == *reason) {
+            Some(told) => told.files += files,
+            None => {
+                let (table, reason) = (table.clone(), (*reason).to_owned());
+                list.push(FileReason { table, files: *files, reason });
+            }
+        }
+    }
+}
+
+fn preview_of(partition: &PartitionReasons, table: &TableIdent) -> PartitionPreview {
+    let reason = |(reason, files): (&&str, &u64)| format!("{files}: {reason}");
+    PartitionPreview {
+        table: table.to_string(),
+        partition: partition.name.to_string(),
+        files: partition.files,
+        bytes: partition.bytes,
+        merged: BeforeAfter { before: partition.merged, after: partition.groups },
+        reasons: partition.reasons.iter().map(reason).collect(),
+    }
 }

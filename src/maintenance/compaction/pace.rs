@@ -1,6 +1,10 @@
 //! How fast work is done: pauses in proportion to it.
 
-use crate::{maintenance::compaction::CompactionError, tasks::ShutdownSignal};
+use crate::{
+    maintenance::{compaction::CompactionError, pace::share_beside},
+    tasks::ShutdownSignal,
+};
+use icecore_lake::load::{IngestLoad, WorkMark};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
@@ -9,11 +13,14 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shorter pauses are put together: a timer is no finer.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 
-/// Work that takes a share of a processor at most, and ends when the server stops.
+/// Work that takes a share of a processor at most, less while ingest suffers from it, and ends when the
+/// server stops.
 #[derive(Debug)]
 pub(super) struct WorkPace {
-    /// The pause for so much work.
-    per_work: f64,
+    share: f64,
+    load: IngestLoad,
+    /// None during a pause.
+    mark: Option<WorkMark>,
     /// What is left of earlier pauses.
     pub(super) owed: Duration,
     since: Instant,
@@ -26,17 +33,19 @@ impl WorkPace {
     /// Work of this share, above 0 and at most 1.
     pub(super) fn new(
         share: f64,
+        load: &IngestLoad,
         stopping: ShutdownSignal,
         waiting: watch::Receiver<usize>,
     ) -> Self {
-        let per_work = (1.0 - share).max(0.0) / share;
-        Self { per_work, owed: Duration::ZERO, since: Instant::now(), stopping, waiting }
+        let (owed, since, mark) = (Duration::ZERO, Instant::now(), Some(load.work()));
+        Self { share, load: load.clone(), mark, owed, since, stopping, waiting }
     }
 
     /// Notes what was done since the last pause: the next one is longer.
     pub(super) fn note(&mut self) {
         let now = Instant::now();
-        let owed = self.owed + (now - self.since).mul_f64(self.per_work);
+        let share = share_beside(self.share, self.load.reading());
+        let owed = self.owed + (now - self.since).mul_f64((1.0 - share).max(0.0) / share);
         (self.owed, self.since) = (owed.min(PAUSE_MAX), now);
     }
 
@@ -57,6 +66,7 @@ impl WorkPace {
         if is_awaited || pause < PAUSE_MIN {
             return Ok(());
         }
+        self.mark = None;
         // Cancel-safe: none of these has a state of its own.
         tokio::select! {
             () = tokio::time::sleep(pause) => (),
@@ -65,6 +75,7 @@ impl WorkPace {
         }
         self.since = Instant::now();
         self.owed = self.owed.saturating_sub(self.since - now);
+        self.mark = Some(self.load.work());
         Ok(())
     }
 }
@@ -82,12 +93,14 @@ mod tests {
     #[tokio::test]
     async fn waiting_for_others_is_no_work() {
         let (_waits, waiting) = watch::channel(0);
-        let mut pace = WorkPace::new(0.25, Tasks::default().stopping(), waiting);
+        let mut pace =
+            WorkPace::new(0.25, &IngestLoad::default(), Tasks::default().stopping(), waiting);
         pace.since = Instant::now() - Duration::from_secs(1);
         pace.note();
+        // Without ingest the share is twice as large.
         let owed = pace.owed;
-        assert!(Duration::from_secs(3) <= owed);
-        pace.since = Instant::now() - Duration::from_secs(5);
+        assert!(Duration::from_secs(1) <= owed);
+        pace.since = Instant::now() - Duration::from_secs(30);
         pace.leave_out();
         pace.note();
         assert!(pace.owed < owed + Duration::from_secs(15), "{:?}", pace.owed);
@@ -97,7 +110,8 @@ mod tests {
     #[tokio::test]
     async fn no_pause_keeps_a_step_from_its_commit_or_somebody_waiting() {
         let (waits, waiting) = watch::channel(0);
-        let mut pace = WorkPace::new(0.25, Tasks::default().stopping(), waiting);
+        let mut pace =
+            WorkPace::new(0.25, &IngestLoad::default(), Tasks::default().stopping(), waiting);
         let started = Instant::now();
         pace.owed = PAUSE_MAX;
         pace.rest(started).await.unwrap();

@@ -6,6 +6,7 @@
 use crate::maintenance::{
     compaction::{Compaction, CompactionError, CompactionRequest, RunSpeed},
     planned::{PlannedJob, RunRequest},
+    progress::RunProgress,
 };
 use icecore_lake::table::compaction::choice::CompactionMode;
 use icecore_schemas::jobs::JobReport;
@@ -55,7 +56,7 @@ impl PlannedJob for CompactDays {
 }
 
 fn asked(mode: CompactionMode, speed: RunSpeed, request: &RunRequest) -> CompactionRequest {
-    let RunRequest { levels, table, dry_run } = request.clone();
-    let leaves_foreign = speed == RunSpeed::Share;
-    CompactionRequest { mode, levels, table, dry_run, leaves_foreign }
+    let RunRequest { levels, table, dry_run, condition } = request.clone();
+    let (leaves_foreign, progress) = (speed == RunSpeed::Share, RunProgress::current());
+    CompactionRequest { mode, levels, table, dry_run, leaves_foreign, condition, progress }
 }

@@ -5,14 +5,12 @@
 //! invariant: nothing of a table changes, and a failure costs no more than a warning. A look ends after
 //! [`TIME_MAX`], so that what is too large for it holds up no other table: that is left to the audit.
 
-use crate::maintenance::compaction::Compaction;
-use icecore_catalog::{
-    catalog::LoadedTable,
-    error::CatalogError,
-    row_sum::RecordedSums,
-    scan::{Deadline, ManifestSource, manifests::ManifestCache},
+use crate::maintenance::{
+    compaction::Compaction,
+    row_sums::{self, SettleError},
 };
-use icecore_lake::table::{conservation, reader::ReadError, row_sum::RowKeys, schema::TableIdent};
+use icecore_catalog::{catalog::LoadedTable, row_sum::RecordedSums, scan::Deadline};
+use icecore_lake::table::schema::TableIdent;
 use std::{error::Error, time::Duration};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -20,13 +18,11 @@ use tracing::warn;
 /// Longest look at one table. The job rests for it as for any other work.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Why it is not known what others added and removed.
+/// Why a look came to nothing.
 #[derive(Debug, thiserror::Error)]
-enum SettleError {
-    #[error("look up what is known of the rows")]
-    Catalog(#[from] CatalogError),
-    #[error("read the files that were changed")]
-    Read(#[from] ReadError),
+enum LookError {
+    #[error(transparent)]
+    Settle(#[from] SettleError),
     #[error("the files that were changed take longer than {} s to read", TIME_MAX.as_secs())]
     TooSlow,
 }
@@ -35,21 +31,24 @@ impl Compaction {
     /// Finds out what commits of other engines did since the last time; once for each newest of them, and
     /// after a pause where that failed.
     pub(super) async fn settle_rows(&self, table: &TableIdent, loaded: &LoadedTable) {
-        let metadata = loaded.metadata.as_ref();
-        let keys = RowKeys::of(metadata.current_schema());
-        let (Some(keys), Some(head)) = (keys, metadata.current_snapshot()) else { return };
+        let Some(head) = loaded.metadata.current_snapshot() else { return };
         let Some(basis) = RecordedSums::of(head).basis else { return };
         if !self.noted().is_unsettled(table, basis, self.0.clock.passed_ms()) {
             return;
         }
         let mut stopping = self.0.tasks.stopping();
-        let looked = Box::pin(self.try_settle(keys, loaded));
+        let until = Deadline::at(Instant::now() + TIME_MAX);
+        let looked = Box::pin(row_sums::settle(&self.0.catalog, loaded, until));
         // Cancel-safe: it only reads, and what it notes is one transaction.
         let settled = tokio::select! {
             settled = timeout(TIME_MAX, looked) => settled,
             () = stopping.asked() => return,
         };
-        match settled.unwrap_or(Err(SettleError::TooSlow)) {
+        let settled = match settled {
+            Ok(settled) => settled.map_err(LookError::from),
+            Err(_) => Err(LookError::TooSlow),
+        };
+        match settled {
             Ok(()) => self.noted().settle(table, basis),
             Err(cause) => {
                 self.noted().fail_to_settle(table, self.0.clock.passed_ms());
@@ -57,19 +56,5 @@ impl Compaction {
                 warn!(%table, error, "it is not known yet what other engines did to the rows");
             }
         }
-    }
-
-    async fn try_settle(&self, keys: RowKeys, loaded: &LoadedTable) -> Result<(), SettleError> {
-        let metadata = loaded.metadata.as_ref();
-        let (storage, store) = (self.0.catalog.storage(), self.0.catalog.metastore());
-        let account = store.row_account(metadata.uuid()).await?;
-        let Some((_, account)) = account else { return Ok(()) };
-        let cache = ManifestCache::default();
-        let until = Deadline::at(Instant::now() + TIME_MAX);
-        let source = ManifestSource { storage, cache: &cache, metadata, until };
-        if let Some(found) = Box::pin(conservation::settle(source, keys, &account)).await? {
-            store.note_rows(metadata.uuid(), account.checkpoint, &found).await?;
-        }
-        Ok(())
     }
 }

@@ -75,6 +75,7 @@ impl Compaction {
         let now_ms = self.0.clock.passed_ms();
         match &stepped {
             Ok(step) if step.is_tried => {
+                request.progress.finish(step.groups, step.bytes.before);
                 let is_committed = 0 < step.files.before;
                 let mut noted = self.noted();
                 match (step.is_refused, is_committed) {
@@ -86,6 +87,8 @@ impl Compaction {
                     noted.gain(table);
                 }
             }
+            // Nothing is wrong with a table because of what somebody typed.
+            Err(CompactionError::Condition { .. }) => (),
             Err(cause) if !self.ends_all(cause) => self.noted().lose(table, now_ms),
             Ok(_) | Err(_) => (),
         }
@@ -106,6 +109,7 @@ impl Compaction {
             loaded => loaded?,
         };
         let metadata = loaded.metadata.as_ref();
+        let filter = request.filter(table, &loaded)?;
         let Some(totals) = FileTotals::of(metadata) else {
             return Ok(CompactionStep::default());
         };
@@ -124,10 +128,9 @@ impl Compaction {
             return Ok(stays.map_or_else(CompactionStep::default, |why| self.stay(table, why)));
         }
         // It is not kept: the manifests of a large table take hundreds of MiB.
-        let cache = ManifestCache::default();
-        let storage = self.0.catalog.storage();
+        let (storage, cache) = (self.0.catalog.storage(), ManifestCache::default());
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
-        let mut files = tables::files_of(source, totals.snapshot_id).await?;
+        let mut files = tables::files_of(source, totals.snapshot_id, &filter).await?;
         self.apply_notes(&mut files, since_ms, now_ms);
         if request.leaves_foreign {
             let foreign = files.iter_mut().filter(|file| file.is_foreign);
@@ -136,19 +139,20 @@ impl Compaction {
         let rules = self.rules(&FileLayout::of(metadata));
         let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);
-        let mut skipped: Vec<String> =
-            choice.skipped.iter().map(|reason| (*reason).into()).collect();
+        let mut skipped: Vec<String> = choice.skipped.iter().map(|&why| why.into()).collect();
+        request.progress.find(choice.groups.len() as u64, group_bytes(&choice.groups));
         let lack = if choice.groups.is_empty() { None } else { self.lacks_room().await? };
         if request.dry_run {
             skipped.extend(lack);
-            let preview = preview(source, totals.snapshot_id, &choice.groups, skipped);
+            let preview = preview(source, totals.snapshot_id, choice, skipped);
             return Box::pin(preview).await;
         }
+        let kept = choice.reasons.kept;
         if choice.groups.is_empty() {
             if is_steady {
                 self.noted().see(table, totals, choice.patience, now_ms);
             }
-            return Ok(CompactionStep { skipped, ..CompactionStep::default() });
+            return Ok(CompactionStep { skipped, kept, ..CompactionStep::default() });
         }
         if let Some(reason) = lack {
             return Ok(CompactionStep::skip(reason));
@@ -158,7 +162,7 @@ impl Compaction {
         let until = started + step_time(kept_ms, refused);
         let (groups, is_more) = within_bounds(choice.groups, refused);
         let mut step =
-            CompactionStep { skipped, is_more, is_tried: true, ..CompactionStep::default() };
+            CompactionStep { skipped, kept, is_more, is_tried: true, ..CompactionStep::default() };
         let work = self.rewrite(table, source, &groups, (&mut *pace, until), &mut step);
         let written = work.await?;
         // A commit mostly waits for its turn among those of others.
@@ -407,6 +411,10 @@ impl Compaction {
         let files: Vec<String> = files.map(str::to_owned).collect();
         writer::delete(self.0.catalog.storage(), files.iter().map(String::as_str)).await;
     }
+}
+
+fn group_bytes(groups: &[FileGroup]) -> u64 {
+    groups.iter().map(|group| group.bytes).sum()
 }
 
 /// How long a step may take. What it read has to be there at its end, which is not long where commits are

@@ -4,7 +4,7 @@ use crate::maintenance::compaction::CompactionRequest;
 use icecore_catalog::{
     catalog::LoadedTable,
     retention,
-    scan::{ManifestSource, ScanError},
+    scan::{ManifestSource, ScanError, filter::Filter},
 };
 use icecore_lake::{
     ids::IdGenerator,
@@ -12,7 +12,7 @@ use icecore_lake::{
         choice::LiveFile,
         foreign,
         group::GroupRewrite,
-        live_files, obstacle,
+        live_files_in, obstacle,
         rewrite::{RewriteError, RewriteInput},
     },
 };
@@ -26,14 +26,15 @@ pub(super) fn obstacle_of(table: &LoadedTable, request: &CompactionRequest) -> O
     }
 }
 
-/// The live files of a snapshot, as the choice needs them.
+/// The live files of these partitions of a snapshot, as the choice needs them.
 pub(super) async fn files_of(
     source: ManifestSource<'_>,
     snapshot_id: i64,
+    partitions: &Filter,
 ) -> Result<Vec<LiveFile>, ScanError> {
     match retention::is_managed(source.metadata) {
-        true => live_files(source, snapshot_id).await,
-        false => foreign::live_files(source, snapshot_id).await,
+        true => live_files_in(source, snapshot_id, partitions).await,
+        false => foreign::live_files(source, snapshot_id, partitions).await,
     }
 }
 

@@ -37,6 +37,7 @@ use icecore_catalog::{
 };
 use icecore_lake::{
     clock::Clock,
+    load::IngestLoad,
     metrics::Metrics,
     table::{
         conservation,
@@ -47,7 +48,7 @@ use icecore_lake::{
         writer::{self, WrittenFiles},
     },
 };
-use icecore_schemas::jobs::SkippedTable;
+use icecore_schemas::jobs::{BeforeAfter, SkippedTable};
 use parquet::arrow::ArrowWriter;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -98,9 +99,9 @@ impl House {
         catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
-        let tasks = Tasks::default();
+        let (tasks, load) = (Tasks::default(), IngestLoad::default());
         let compaction =
-            Compaction::new(&catalog, clock.clone(), ids.clone(), tasks, options, faults);
+            Compaction::new(&catalog, (clock.clone(), ids.clone()), tasks, options, &load, faults);
         let model = BTreeMap::new();
         let (seq, acked) = (0, RowSum::default());
         Self { catalog, clock, ids, table, compaction, seq, acked, model, _folder: folder }
@@ -544,8 +545,8 @@ impl House {
 }
 
 fn now() -> CompactionRequest {
-    let (mode, levels, table) = (CompactionMode::Now, None, None);
-    CompactionRequest { mode, levels, table, dry_run: false, leaves_foreign: false }
+    let mode = CompactionMode::Now;
+    CompactionRequest { mode, leaves_foreign: false, ..CompactionRequest::steady() }
 }
 
 #[tokio::test]
@@ -573,6 +574,49 @@ async fn many_small_files_become_few_and_every_snapshot_stays() {
     house.check().await;
     let again = house.compact().await;
     assert_eq!((again.files.before, again.tables), (0, 0), "nothing is worth it any more");
+}
+
+#[tokio::test]
+async fn partitions_of_a_condition_alone_are_merged_and_the_answer_says_why() {
+    let mut house = House::new().await;
+    for _ in 0..4 {
+        house.append(60, 2).await;
+    }
+    let dry = CompactionRequest { dry_run: true, ..now() };
+    let would = house.compaction.run(&dry).await.unwrap();
+    assert_eq!((would.partitions.len(), would.partitions_more), (6, 0));
+    let first = &would.partitions[0];
+    assert_eq!((first.files, first.merged), (4, BeforeAfter { before: 4, after: 1 }));
+    let (kind, day) = first.partition.split_once('/').unwrap();
+    let (kind, day) = (kind.strip_prefix("type=").unwrap(), day.strip_prefix("dt=").unwrap());
+    let of = |condition: &str, dry_run| {
+        let condition = Some(PartitionCondition::parse(condition).unwrap());
+        CompactionRequest { condition, dry_run, ..now() }
+    };
+    for (condition, files) in [
+        (format!("ts BETWEEN '{day}' AND '{day}T23:59:59'"), 8),
+        (format!("dt <> DATE '{day}'"), 16),
+        (format!("type IN ('{kind}', 'none') AND NOT dt = '{day}'"), 8),
+        ("dt IS NULL".to_owned(), 0),
+    ] {
+        let would = house.compaction.run(&of(&condition, true)).await.unwrap();
+        assert_eq!(would.files.before, files, "{condition}");
+    }
+    let condition = format!("\"TYPE\" = '{kind}' AND (dt = '{day}')");
+    let done = house.compaction.run(&of(&condition, false)).await.unwrap();
+    assert_eq!((done.files.before, done.files.after), (4, 1));
+    let [told] = done.merged.as_slice() else { panic!("{done:?}") };
+    assert_eq!((told.files, told.reason.starts_with("small files")), (4, true));
+    let [told] = done.kept.as_slice() else { panic!("{done:?}") };
+    assert_eq!((told.files, told.reason.starts_with("the only small file")), (1, true));
+    house.check().await;
+
+    let refused = house.compaction.run(&of("id = 'x'", false)).await.unwrap_err();
+    assert!(matches!(refused, CompactionError::Condition { .. }), "{refused:?}");
+    let text = with_causes(&refused);
+    assert!(text.contains("`id` is no partition column; this table's are `dt`, `ts`, `type`"));
+    let all = house.compaction.run(&now()).await.unwrap();
+    assert_eq!((all.files.before, all.files.after), (20, 5), "nothing was left out for good");
 }
 
 #[tokio::test]
@@ -615,11 +659,15 @@ async fn a_run_by_hand_goes_on_without_its_client_and_alone() {
     let version = house.load().await.version;
     // The failpoint holds a thread, so the run has one of its own.
     let compaction = house.compaction.clone();
-    let tasks = Tasks::default();
+    let jobs = JobRegistry::new(Tasks::default(), house.clock.clone(), Metrics::default());
+    let watched = jobs.clone();
+    let progress = || {
+        let listed = watched.list().jobs;
+        listed.into_iter().find(|job| job.name == CompactNow::NAME).unwrap().progress
+    };
     let run = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(async {
-            let jobs = JobRegistry::new(tasks, compaction.0.clock.clone(), Metrics::default());
             let run = || jobs.run_by_hand(CompactNow(compaction.clone()), RunRequest::default());
             drop(run().unwrap());
             assert!(matches!(run(), Err(RunRefusal::Busy)), "one goes on");
@@ -632,9 +680,13 @@ async fn a_run_by_hand_goes_on_without_its_client_and_alone() {
     };
     meet().await.unwrap();
     assert_eq!(house.load().await.version, version, "it is about to commit");
+    let told = progress().unwrap();
+    assert_eq!((told.tables_done, told.tables, told.groups_done, told.groups), (0, 1, 0, 3));
+    assert!(told.bytes_done == 0 && 0 < told.bytes, "{told:?}");
     meet().await.unwrap();
     tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap();
     assert_eq!(house.load().await.version, version + 1);
+    assert_eq!(progress(), None, "it has ended");
 }
 
 #[tokio::test]
@@ -1010,6 +1062,8 @@ async fn a_share_of_a_processor_is_enough() {
         let loaded = house.load().await;
         house.planned(&loaded.metadata, house.head().await).await.len()
     };
+    // Somebody sends events: without them the share would be all of a processor.
+    house.compaction.0.load.note_ack(std::time::Duration::from_millis(1));
     // For a run by hand it does not rest, and what it owes is left.
     let by_hand = HandRun::begin(&house.compaction.0.hand_runs);
     let (table, pace) = (house.table.clone(), house.compaction.pace(0.5));

@@ -136,7 +136,7 @@ impl Erasures {
                 let source = self.source(loaded, &cache);
                 let of_table = found.of_table(table);
                 let counted = count_rows(source, named.snapshot_id, condition, scanned, of_table);
-                if Box::pin(counted).await? && !named.is_branch {
+                if self.parts.pace.over(Box::pin(counted)).await? && !named.is_branch {
                     found.tags.insert(format!("{}:{}", table.name, named.name));
                 }
             }
@@ -192,7 +192,7 @@ impl Erasures {
             let source = self.source(loaded, &cache);
             let found =
                 matched_files(source, named.snapshot_id, condition, scanned, STEP_FILES_MAX);
-            let found = Box::pin(found).await?;
+            let found = self.parts.pace.over(Box::pin(found)).await?;
             if found.files.is_empty() {
                 continue;
             }
@@ -265,7 +265,8 @@ impl Erasures {
         let (cache, storage) = (ManifestCache::default(), catalog.storage());
         let source = self.source(loaded, &cache);
         faults.hit("erase.before_write")?;
-        let written = Box::pin(written_without(source, &files, deletes, condition, ids)).await?;
+        let written = Box::pin(written_without(source, &files, deletes, condition, ids));
+        let written = self.parts.pace.over(written).await?;
         if let Err(fault) = faults.hit("erase.before_commit") {
             delete_written(storage, &written).await;
             return Err(fault.into());
@@ -353,8 +354,10 @@ impl Erasures {
     async fn forget_history_of(
         &self,
         erasure: &mut StoredErasure,
-        (table, loaded): &(TableIdent, LoadedTable),
+        found: &(TableIdent, LoadedTable),
     ) -> Result<bool, EraseError> {
+        self.settle_rows(found).await?;
+        let (table, loaded) = found;
         let until = loaded.metadata.last_sequence_number();
         for _ in 0..REMOVALS_MAX {
             let removed = self.parts.catalog.upkeep().forget_history(table, until).await?;
@@ -419,7 +422,7 @@ impl Erasures {
                 let source = self.source(loaded, &cache);
                 let of_table = found.of_table(table);
                 let counted = count_rows(source, snapshot, condition, &mut scanned, of_table);
-                Box::pin(counted).await?;
+                self.parts.pace.over(Box::pin(counted)).await?;
             }
         }
         let left = found.files();

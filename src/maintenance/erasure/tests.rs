@@ -1,11 +1,12 @@
 use super::*;
-use crate::store::make_tables;
+use crate::{store::make_tables, tasks::Tasks};
 use icecore_catalog::{
     metastore::Metastore,
     storage::{S3Options, Storage},
 };
 use icecore_lake::{
     clock::Clock,
+    load::IngestLoad,
     metrics::Metrics,
     wal::{WalOptions, WalWriter},
 };
@@ -50,6 +51,7 @@ impl House {
             ids: IdGenerator::new(clock),
             owner: owner.clone(),
             faults: Failpoints::default(),
+            pace: JobPace::new(&IngestLoad::default(), &Tasks::default()),
         };
         let erasures = Erasures::new(parts, folder.path());
         Self { erasures, owner, _writer: writer, _folder: folder }

@@ -14,7 +14,7 @@ use icecore_catalog::{
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
-use icecore_lake::{clock::Clock, ids::IdGenerator, table::writer};
+use icecore_lake::{clock::Clock, ids::IdGenerator, load::IngestLoad, table::writer};
 use icecore_schemas::fsck::SeqGap;
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,8 @@ impl House {
         let table = TableIdent::from_strs(["a", "events"]).unwrap();
         let ids = IdGenerator::new(clock.clone());
         let tasks = Tasks::default();
-        let fsck = Fsck::new(&catalog, ServiceTables::default(), &tasks);
+        let pace = JobPace::new(&IngestLoad::default(), &tasks);
+        let fsck = Fsck::new(&catalog, ServiceTables::default(), pace, &tasks);
         Self { catalog, clock, ids, table, fsck, tasks, position: 0, folder }
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     maintenance::obsolete::DeleteObsolete,
-    tasks::{Job, Progress},
+    tasks::{Job, Progress, Tasks},
 };
 use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
 use icecore_catalog::{
@@ -9,7 +9,7 @@ use icecore_catalog::{
     metastore::Metastore,
     storage::{S3Options, Storage},
 };
-use icecore_lake::clock::Clock;
+use icecore_lake::{clock::Clock, load::IngestLoad};
 use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -21,7 +21,7 @@ struct House {
     catalog: Catalog,
     clock: Clock,
     left: Vec<String>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl House {
@@ -46,11 +46,12 @@ impl House {
             set_time(&file, NOW - 2 * DAY_MS);
             left.push(file);
         }
-        Self { catalog, clock, left, _folder: folder }
+        Self { catalog, clock, left, folder }
     }
 
     fn job(&self, script: &str) -> Orphans {
-        Orphans::new(&self.catalog, DAY, Failpoints::parse(script).unwrap())
+        let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+        Orphans::new(&self.catalog, DAY, Failpoints::parse(script).unwrap(), pace)
     }
 
     async fn there(&self) -> Vec<bool> {
@@ -106,6 +107,25 @@ async fn orphans_of_all_tables_go_in_two_runs_and_a_dry_run_changes_nothing() {
     house.delete().await;
     assert_eq!(house.there().await, [false, false]);
     assert_eq!(told(&job.run(&all()).await.unwrap()), (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_while_the_metastore_file_is_gone() {
+    let house = House::new().await;
+    let job = house.job("");
+    job.run(&all()).await.unwrap();
+    house.clock.advance_ms(DAY_MS);
+    assert_eq!(told(&job.run(&all()).await.unwrap()), (2, 0, 2, 0));
+    let file = house.folder.path().join("icecore.db");
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    house.clock.advance_ms(10 * 60 * 1000);
+    let gone = DeleteObsolete::new(house.catalog.clone()).tick().await.unwrap_err();
+    assert!(matches!(gone, CatalogError::Metastore { .. }), "{gone:?}");
+    assert_eq!(house.there().await, [true, true]);
+    std::fs::rename(&aside, &file).unwrap();
+    house.delete().await;
+    assert_eq!(house.there().await, [false, false]);
 }
 
 #[tokio::test]

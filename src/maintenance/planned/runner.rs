@@ -5,12 +5,13 @@ use crate::{
     maintenance::{
         JobRegistry,
         planned::{PlannedJob, RunRequest},
-        record,
+        record::{self, RunSpan},
         runner::{LEASE, millis, while_held},
     },
     store::{Lease, LeaseFence, Store, StoreError},
 };
-use icecore_schemas::jobs::{JobReport, JobTrigger};
+use icecore_catalog::usage::UsageCounter;
+use icecore_schemas::jobs::{JobReport, JobTrigger, JobUsage};
 use std::{error::Error, time::Duration};
 use tracing::warn;
 
@@ -94,8 +95,9 @@ impl<J: PlannedJob> PlannedRunner<J> {
             Ok(Some(due_ms)) => due_ms,
             Ok(None) => return self.rest(),
             Err(cause) => {
-                let now_ms = self.jobs.inner.clock.now_ms();
-                return self.fail((now_ms, 0), self.trigger(now_ms), &cause);
+                let started_ms = self.jobs.inner.clock.now_ms();
+                let (trigger, usage) = (self.trigger(started_ms), JobUsage::default());
+                return self.fail(RunSpan { started_ms, elapsed_ms: 0, trigger, usage }, &cause);
             }
         };
         // A run by hand ends before this one begins.
@@ -103,8 +105,11 @@ impl<J: PlannedJob> PlannedRunner<J> {
         let clock = self.jobs.inner.clock.clone();
         let (started_ms, began_ms) = (clock.now_ms(), clock.passed_ms());
         self.jobs.record(J::NAME, |record| record.begin(started_ms));
-        let ended = self.run(due_ms).await;
+        let counter = UsageCounter::default();
+        let ended = counter.measure(self.run(due_ms)).await;
         let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
+        let (trigger, usage) = (self.trigger(due_ms), record::usage_of(&counter));
+        let span = RunSpan { started_ms, elapsed_ms, trigger, usage };
         if let Ok(LookEnd::Ran(_, fence)) = &ended {
             self.note(due_ms, fence.as_ref()).await;
         }
@@ -113,9 +118,8 @@ impl<J: PlannedJob> PlannedRunner<J> {
         drop(turn);
         match ended {
             Ok(LookEnd::Ran(report, _)) => {
-                let trigger = self.trigger(due_ms);
                 (self.planned_ms, self.retry) = (Some(due_ms), None);
-                self.told((started_ms, elapsed_ms), trigger, Ok(&report));
+                self.told(span, Ok(&JobReport { usage, ..report }));
                 self.rest()
             }
             Ok(LookEnd::WasRun(planned_ms)) => {
@@ -127,10 +131,7 @@ impl<J: PlannedJob> PlannedRunner<J> {
                 self.skip(started_ms.saturating_add(millis(LOOK_MAX)));
                 LOOK_MAX
             }
-            Err(cause) => {
-                let trigger = self.trigger(due_ms);
-                self.fail((started_ms, elapsed_ms), trigger, cause.as_ref())
-            }
+            Err(cause) => self.fail(span, cause.as_ref()),
         }
     }
 
@@ -214,33 +215,23 @@ impl<J: PlannedJob> PlannedRunner<J> {
         self.jobs.record(J::NAME, |record| record.skip(next_ms));
     }
 
-    fn fail(
-        &mut self,
-        span: (i64, u64),
-        trigger: JobTrigger,
-        cause: &(dyn Error + 'static),
-    ) -> Duration {
+    fn fail(&mut self, span: RunSpan, cause: &(dyn Error + 'static)) -> Duration {
         let pause = self.retry.map_or(RETRY_MIN, |retry| (retry.pause * 2).min(RETRY_MAX));
         let clock = &self.jobs.inner.clock;
         self.retry = Some(RunRetry { pause, at_ms: clock.passed_ms() + millis(pause) });
-        self.told(span, trigger, Err(cause));
+        self.told(span, Err(cause));
         let next_ms = self.jobs.inner.clock.now_ms().saturating_add(millis(pause));
         self.jobs.record(J::NAME, |record| record.plan_next(Some(next_ms)));
         pause.min(LOOK_MAX)
     }
 
-    /// Keeps what became of a run that began then and took so many milliseconds.
-    fn told(
-        &self,
-        (started_ms, elapsed_ms): (i64, u64),
-        trigger: JobTrigger,
-        ended: Result<&JobReport, &(dyn Error + 'static)>,
-    ) {
-        let run = record::planned_run(started_ms, elapsed_ms, trigger, ended);
-        self.jobs.tell_of(J::NAME, trigger, elapsed_ms, ended);
-        let took = Duration::from_millis(elapsed_ms);
+    /// Keeps what became of a run.
+    fn told(&self, span: RunSpan, ended: Result<&JobReport, &(dyn Error + 'static)>) {
+        let run = record::planned_run(span, ended);
+        self.jobs.tell_of(J::NAME, span, ended);
+        let took = Duration::from_millis(span.elapsed_ms);
         self.jobs.inner.metrics.count_job(J::NAME, run.outcome.name(), took);
-        self.jobs.record(J::NAME, |record| record.end(run, started_ms));
+        self.jobs.record(J::NAME, |record| record.end(run, span.started_ms));
     }
 }
 

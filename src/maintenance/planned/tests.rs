@@ -5,7 +5,7 @@ use super::{
 use crate::{store, tasks::Tasks};
 use icecore_catalog::metastore::Metastore;
 use icecore_lake::{clock::Clock, metrics::Metrics};
-use icecore_schemas::jobs::{JobOutcome, JobRun, JobState, SkippedTable};
+use icecore_schemas::jobs::{JobOutcome, JobRun, JobState, JobUsage, SkippedTable};
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
@@ -138,7 +138,9 @@ async fn a_job_runs_once_at_each_of_its_times() {
         elapsed_ms: 0,
         outcome: JobOutcome::Idle,
         error: None,
+        reason: None,
         trigger: Some(JobTrigger::Time),
+        usage: Some(JobUsage::default()),
         report: Some(report(0)),
     };
     assert_eq!(ran.recent_runs, [run], "a run that found nothing to do is kept, too");
@@ -397,22 +399,27 @@ async fn a_run_tells_what_it_did_and_some_of_what_it_left() {
     let many: Vec<SkippedTable> = (0..50).map(left).collect();
     let ends = vec![
         Ok(JobReport { skipped: many.clone(), ..report(0) }),
-        Ok(JobReport { skipped: many, ..report(3) }),
+        Ok(JobReport { skipped: many.clone(), ..report(3) }),
+        Ok(JobReport { skipped: many, errors: 2, ..report(0) }),
     ];
     let (jobs, job) = (alone(&clock), ScriptedRuns::ending(ends));
     let told = jobs.run_by_hand(job.clone(), RunRequest::default()).unwrap().await;
     assert_eq!(told.unwrap().unwrap().skipped.len(), 50, "the answer has all of them");
     let skipped = state(&jobs).last_run.unwrap();
     assert_eq!(
-        (skipped.outcome, skipped.error.as_deref()),
-        (JobOutcome::Skipped, Some("t0: no room"))
+        (skipped.outcome, skipped.reason.as_deref(), skipped.error),
+        (JobOutcome::Skipped, Some("t0: no room"), None)
     );
-    drop(jobs.run_by_hand(job, RunRequest::default()).unwrap().await);
+    drop(jobs.run_by_hand(job.clone(), RunRequest::default()).unwrap().await);
     let worked = state(&jobs).last_run.unwrap();
     assert_eq!((worked.outcome, worked.error), (JobOutcome::Worked, None));
     let kept = worked.report.unwrap();
     assert_eq!((kept.tables, kept.skipped.len()), (3, 21));
     assert_eq!(kept.skipped[20].reason, "30 more were left; a run by hand tells all of them");
+    drop(jobs.run_by_hand(job, RunRequest::default()).unwrap().await);
+    let failed = state(&jobs).last_run.unwrap();
+    let error = "2 tables failed: `report.skipped` has the reasons";
+    assert_eq!((failed.outcome, failed.error.as_deref()), (JobOutcome::Skipped, Some(error)));
 }
 
 #[tokio::test]

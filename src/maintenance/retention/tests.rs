@@ -1,4 +1,5 @@
 use super::*;
+use crate::tasks::Tasks;
 use arrow::array::{RecordBatch, new_null_array};
 use iceberg::TableUpdate;
 use icecore_catalog::{
@@ -11,6 +12,7 @@ use icecore_catalog::{
 };
 use icecore_lake::{
     clock::Clock,
+    load::IngestLoad,
     table::{
         retention::{REASON, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ, REMOVED_ROWS},
         schema::foreign_ident,
@@ -94,7 +96,7 @@ impl House {
     }
 
     fn events(&self, rules: &str) -> EventRetention {
-        EventRetention::new(&self.catalog, self.ids.clone(), rules.parse().unwrap())
+        EventRetention::new(&self.catalog, self.ids.clone(), rules.parse().unwrap(), pace())
     }
 
     async fn set(&self, table: &TableIdent, key: &str, value: &str) {
@@ -107,6 +109,10 @@ impl House {
         };
         Box::pin(self.catalog.commit(change)).await.unwrap();
     }
+}
+
+fn pace() -> JobPace {
+    JobPace::new(&IngestLoad::default(), &Tasks::default())
 }
 
 async fn run<J: PlannedJob>(job: &J, request: RunRequest) -> JobReport {
@@ -210,8 +216,8 @@ async fn a_namespace_that_is_held_loses_nothing() {
     };
     house.catalog.metastore().set_hold(&hold).await.unwrap();
     let by_type = house.events("*=1d");
-    let by_age =
-        LetterRetention::new(&house.catalog, house.ids.clone(), Duration::from_secs(86_400));
+    let day = Duration::from_secs(86_400);
+    let by_age = LetterRetention::new(&house.catalog, house.ids.clone(), day, pace());
     for report in [run(&by_type, everything()).await, run(&by_age, everything()).await] {
         let held = report.skipped.iter().filter(|table| table.table.starts_with("a."));
         let reasons: Vec<&str> = held.map(|table| table.reason.as_str()).collect();
@@ -272,7 +278,7 @@ async fn a_run_is_about_the_namespace_and_table_that_it_names() {
     let of = |table: &str| RunRequest {
         levels: Some(vec!["b".to_owned()]),
         table: Some(table.to_owned()),
-        dry_run: false,
+        ..everything()
     };
     assert_eq!(run(&job, of("dead_letters")).await.tables, 0);
     assert_eq!(run(&job, of("events")).await.tables, 1);

@@ -10,6 +10,7 @@ use crate::{
     location::{self, Location},
     snapshot::entries::{self, LastSchema},
     storage::Storage,
+    usage,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::TableMetadata;
@@ -83,11 +84,11 @@ impl ReachableFiles {
         self.read_manifests(storage, own, manifests, &mut keys).await?;
         let mut all = std::mem::take(&mut self.keys);
         all.extend(keys);
-        let sorted = tokio::task::spawn_blocking(move || {
+        let sorted = tokio::task::spawn_blocking(usage::carried(move || {
             all.sort_unstable();
             all.dedup();
             all
-        });
+        }));
         let stopped = |_| CatalogError::Busy("the process is about to end".to_owned());
         self.keys = sorted.await.map_err(stopped)?;
         Ok(())

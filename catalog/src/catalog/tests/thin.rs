@@ -9,6 +9,7 @@ use crate::{
         expiry::{GC_ENABLED, MAX_REF_AGE, MAX_SNAPSHOT_AGE},
         lease::LeasedSnapshots,
     },
+    row_sum::RowSum,
     snapshot::{MarkMove, NewSnapshot, PLANNER_GRACE_MS},
 };
 use std::time::Duration;
@@ -40,6 +41,7 @@ async fn append(catalog: &Catalog, position: u64) {
             watermark: Watermark { epoch: 1, position, last_seq: position },
             since: 1,
         }),
+        rows_added: Some(RowSum::default()),
         ..NewSnapshot::default()
     };
     catalog.add_snapshot(&ident(TABLE), append).await.unwrap();
@@ -289,6 +291,27 @@ async fn history_is_forgotten_but_for_heads_and_tags_and_its_files_go_early() {
     house.clock.fetch_add(2_000, Ordering::SeqCst);
     let deleted = catalog.upkeep().delete_obsolete(100).await.unwrap();
     assert!(removed.files <= deleted, "{removed:?} {deleted}");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_a_later_one_is_compared_with_outlasts_the_history() {
+    let house = overgrown(4).await;
+    let (catalog, table) = (&house.catalog, ident(TABLE));
+    // As one of another engine: nobody summed up its rows.
+    catalog.add_snapshot(&table, NewSnapshot::default()).await.unwrap();
+    append(catalog, 6).await;
+    let left = async || {
+        let loaded = catalog.tables().load(&table).await.unwrap();
+        let numbers = loaded.metadata.snapshots().map(|made| made.sequence_number());
+        let mut numbers: Vec<i64> = numbers.collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    // It came after the look at the table of which the history goes.
+    assert_eq!(catalog.upkeep().forget_history(&table, 4).await.unwrap().snapshots, 3);
+    assert_eq!(left().await, [4, 5, 6]);
+    assert_eq!(catalog.upkeep().forget_history(&table, 6).await.unwrap().snapshots, 2);
+    assert_eq!(left().await, [6]);
 }
 
 /// Longer than a lease is, with what it is longer for the loads of its time.

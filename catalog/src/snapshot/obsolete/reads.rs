@@ -8,6 +8,7 @@ use crate::{
     location::Location,
     snapshot::{changes::FileKey, entries, manifests},
     storage::Storage,
+    usage,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
@@ -145,11 +146,11 @@ async fn live(
     manifest: String,
 ) -> Result<LiveFiles, CatalogError> {
     let bytes = storage.get(own.admit(&manifest)?.as_str()).await?;
-    let read = tokio::task::spawn_blocking(move || {
+    let read = tokio::task::spawn_blocking(usage::carried(move || {
         let normal = |path: &str| Some(own.admit(path).ok()?.to_string());
         let files = entries::live(&bytes)?;
         Ok::<Vec<String>, String>(files.iter().filter_map(|file| normal(&file.path)).collect())
-    })
+    }))
     .await;
     let files = read.unwrap_or_else(|_| Err("it cannot be read".to_owned()));
     let files = files.map_err(|cause| CatalogError::Iceberg {

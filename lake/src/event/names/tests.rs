@@ -32,6 +32,13 @@ fn every_name_is_found_and_no_other() {
 }
 
 #[test]
+fn names_of_columns_in_sql_are_those_that_events_use() {
+    for (alias, of) in icecore_schemas::columns::ALIASES {
+        assert_eq!(find(alias).map(|known| known.slot), Some(column(of)), "{alias}");
+    }
+}
+
+#[test]
 fn look_ups_are_short() {
     let longest_run = SLOT_OF_NAME.split(|number| *number == 0).map(<[u16]>::len).max().unwrap();
     assert!(longest_run <= 8, "{longest_run}");

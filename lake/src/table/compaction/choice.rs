@@ -22,7 +22,10 @@
 //!
 //! Files of other engines are for an operator alone.
 
-use std::collections::BTreeMap;
+pub mod reasons;
+
+use reasons::{ChoiceReasons, OPEN_DAY};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Smaller files count as this.
 const WEIGHT_MIN: u64 = 64 << 10;
@@ -59,6 +62,8 @@ pub struct LiveFile {
     pub location: String,
     /// Its partition as one text.
     pub partition: String,
+    /// The same for people.
+    pub partition_name: Arc<str>,
     /// The day of its rows, since 1970, where the partition has one.
     pub day: Option<i32>,
     /// Its size.
@@ -124,6 +129,8 @@ pub struct CompactionChoice {
     pub groups: Vec<FileGroup>,
     /// Why files stay that are small or have deleted rows, each reason once.
     pub skipped: Vec<&'static str>,
+    /// What becomes of the other files, and why; only where somebody asks.
+    pub reasons: ChoiceReasons,
     /// As long as no partition but of closed days gets so many files more, their number makes hardly
     /// anything worth it that was not.
     pub patience: usize,
@@ -143,6 +150,7 @@ pub fn choose(
     for file in files {
         let is_closed = file.day.is_some_and(|day| day < today);
         if mode == CompactionMode::ClosedDays && !is_closed {
+            choice.reasons.keep(OPEN_DAY);
             continue;
         }
         let unsorted = (!file.is_sorted && UNSORTED_BYTES_MAX < file.bytes)
@@ -181,6 +189,9 @@ pub fn choose(
         }
         let whole = files.iter().filter(|file| !is_small(file, rules));
         choice.groups.extend(whole.filter(|file| is_due(file)).map(|file| for_deletes(&[file])));
+        if mode != CompactionMode::Steady {
+            choice.reasons.add(&files, &choice.groups[before..], rules);
+        }
         // Closed days become quiet, whatever comes to them.
         if files[0].day.is_none_or(|day| today <= day) {
             let gave_none = choice.groups.len() == before;

@@ -49,6 +49,7 @@ use icecore_catalog::{
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, partition_key},
+        filter::Filter,
         manifests::PlannedFile,
     },
     storage::Storage,
@@ -130,15 +131,17 @@ fn columns(table: &TableMetadata) -> Vec<NestedFieldRef> {
     fields
 }
 
-/// What the choice needs of the live data files of a snapshot.
+/// What the choice needs of the live data files of a snapshot, of partitions alone that may have a row which meets
+/// the filter.
 ///
 /// # Errors
 /// [`ScanError`]
 pub async fn live_files(
     source: ManifestSource<'_>,
     snapshot_id: i64,
+    partitions: &Filter,
 ) -> Result<Vec<LiveFile>, ScanError> {
-    files_as(source, snapshot_id, foreign_file).await
+    files_as(source, snapshot_id, partitions, foreign_file).await
 }
 
 fn foreign_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex) -> LiveFile {

@@ -16,7 +16,7 @@ pub(super) struct ManifestSums {
     pub(super) rows: u64,
     bytes: u64,
     deletes: u64,
-    positions: u64,
+    pub(super) positions: u64,
     equalities: u64,
 }
 

@@ -64,6 +64,8 @@ struct NumberPass {
     foreign: u64,
     /// Rows with a number in other files of another engine: its own, or ours written anew.
     others: u64,
+    /// Rows that delete files take away.
+    deleted: u64,
 }
 
 impl NumberPass {
@@ -79,6 +81,7 @@ impl NumberPass {
             strays: 0,
             foreign: 0,
             others: 0,
+            deleted: 0,
         }
     }
 
@@ -90,6 +93,10 @@ impl NumberPass {
         deleted: Option<&DeletedRows>,
         origin: FileOrigin,
     ) {
+        if let Some(deleted) = deleted {
+            let places = start..start + batch.num_rows() as u64;
+            self.deleted += places.filter(|place| deleted.contains(*place)).count() as u64;
+        }
         if origin == FileOrigin::Foreign {
             self.foreign += batch.num_rows() as u64;
             return;
@@ -366,7 +373,11 @@ async fn take_file(
 }
 
 fn tell_of_rows(check: &mut TableCheck<'_>, pass: &NumberPass, ledger: &CommitLedger) {
-    check.found.report.foreign_rows = pass.foreign;
+    let report = &mut check.found.report;
+    report.foreign_rows = pass.foreign;
+    // Manifests know how many rows delete files name, and not whether each of them is there.
+    report.rows = (report.rows + report.deleted_rows).saturating_sub(pass.deleted);
+    report.deleted_rows = pass.deleted;
     let mark = pass.mark;
     if 0 < pass.strays {
         let text = format!("{} rows have a number that their commit does not have", pass.strays);

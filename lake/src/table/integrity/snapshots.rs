@@ -41,7 +41,9 @@ pub(super) async fn check(
     }
     if let Some(sums) = sums {
         if check.is_current(id) {
-            check.found.report.rows = sums.rows;
+            let deleted = sums.positions.min(sums.rows);
+            check.found.report.rows = sums.rows - deleted;
+            check.found.report.deleted_rows = deleted;
         }
         check.sums.insert(id, sums);
         check_additions(check, snapshot, Additions::of(&listed, id));

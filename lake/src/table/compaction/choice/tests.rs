@@ -139,6 +139,36 @@ fn what_cannot_be_written_anew_is_told() {
     assert_eq!(choice.skipped.len(), 2, "{:?}", choice.skipped);
 }
 
+#[test]
+fn whoever_asks_is_told_why_files_are_merged_or_stay() {
+    use reasons::{ALONE, DELETED, LARGE, LONG, PARTITIONS_MAX, ReasonCounts, SMALL};
+    let told = |files: &[LiveFile], mode| choose(files, &RULES, mode, NOW_MS).reasons;
+    let check = |files: &[LiveFile], merged: &[(&'static str, u64)], kept: &[_]| {
+        let told = told(files, CompactionMode::Now);
+        assert_eq!(told.merged, ReasonCounts::from_iter(merged.iter().copied()));
+        assert_eq!(told.kept, ReasonCounts::from_iter(kept.iter().copied()));
+    };
+    check(&files(TODAY, &[MB; 16]), &[(SMALL, 16)], &[]);
+    check(&files(TODAY, &[MB, 60 * MB, 70 * MB]), &[], &[(ALONE, 1), (LARGE, 2)]);
+    check(&files(TODAY, &[MB, MB, 40 * MB]), &[(SMALL, 2)], &[(LONG, 1)]);
+    let mut deleted = files(TODAY, &[60 * MB, 70 * MB]);
+    deleted[1].delete_files = 1;
+    check(&deleted, &[(DELETED, 1)], &[(LARGE, 1)]);
+
+    let open = told(&files(TODAY, &[MB; 3]), CompactionMode::ClosedDays);
+    assert_eq!((open.merged.len(), open.kept[OPEN_DAY]), (0, 3));
+    let steady = told(&files(TODAY, &[MB; 17]), CompactionMode::Steady);
+    assert_eq!(steady, ChoiceReasons::default(), "nobody asks");
+
+    // Of very many partitions those are told first that change.
+    let days = 0..2 * PARTITIONS_MAX as i32;
+    let sizes = |day: i32| vec![MB; if day % 4 == 0 { 2 } else { 1 }];
+    let many: Vec<LiveFile> = days.flat_map(|day| files(TODAY - day, &sizes(day))).collect();
+    let (partitions, more) = told(&many, CompactionMode::Now).into_partitions();
+    assert_eq!((partitions.len(), more), (PARTITIONS_MAX, PARTITIONS_MAX as u64));
+    assert_eq!(partitions.iter().take_while(|it| 0 < it.groups).count(), PARTITIONS_MAX / 2);
+}
+
 /// Whatever comes: the number of small files and of rewrites of a row stay within what the rules promise.
 #[test]
 fn files_and_rewrites_of_a_row_are_bounded() {

@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use iceberg::spec::{
     DEFAULT_SCHEMA_NAME_MAPPING, Datum, ListType, MapType, Schema, StructType, UnboundPartitionSpec,
 };
-use icecore_catalog::{error::with_causes, scan::filter::Filter};
+use icecore_catalog::error::with_causes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::collections::{BTreeMap, HashMap};
@@ -45,7 +45,7 @@ async fn rewrite(lake: &TestLake, partition: &str) -> RewrittenFiles {
 
 async fn try_rewrite(lake: &TestLake, partition: &str) -> Result<RewrittenFiles, RewriteError> {
     let id = lake.metadata.current_snapshot_id().unwrap();
-    let live = live_files(lake.source(), id).await.unwrap();
+    let live = live_files(lake.source(), id, &Filter::True).await.unwrap();
     let of_partition = live.iter().filter(|file| file.partition == partition);
     let locations: HashSet<&str> = of_partition.map(|file| file.location.as_str()).collect();
     assert!(!locations.is_empty(), "{partition} of {live:?}");
@@ -61,7 +61,7 @@ async fn try_rewrite(lake: &TestLake, partition: &str) -> Result<RewrittenFiles,
 /// The partitions of the live files, each once.
 async fn partitions(lake: &TestLake) -> Vec<String> {
     let id = lake.metadata.current_snapshot_id().unwrap();
-    let live = live_files(lake.source(), id).await.unwrap();
+    let live = live_files(lake.source(), id, &Filter::True).await.unwrap();
     let mut partitions: Vec<String> = live.into_iter().map(|file| file.partition).collect();
     partitions.sort();
     partitions.dedup();

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Measures what many quiet namespaces cost a release binary and prints a Markdown report. `benches/README.md` says how to read it.
+
+    benches/namespaces.py --bin target/release/icecore [--dir FOLDER] [--namespaces 1000] [--seconds 420] [--loads 10]
+
+Each namespace gets one event a second, all of them spread evenly over the second, over a few connections.
+"""
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "clients"), str(ROOT / "benches")]
+
+from icecore import BROKEN, catalog_name  # noqa: E402
+from ingest import cpu_seconds, machine, percentile  # noqa: E402
+from server import Server  # noqa: E402
+
+# Threads of the sender; a request takes a millisecond or two.
+SENDERS = 4
+# A sender that is so far behind has lost the rate, and the run says nothing.
+BEHIND_MAX = 5.0
+
+
+class Load:
+    """One event a second for each namespace, and a client that loads tables now and then."""
+
+    def __init__(self, server: Server, namespaces: list[str], loads: float):
+        self.server, self.namespaces, self.loads = server, namespaces, loads
+        self.took, self.failures, self.loaded = [], [], 0
+        self.ends = threading.Event()
+
+    def send(self, part: int, seconds: float) -> None:
+        client, own = self.server.client(), self.namespaces[part::SENDERS]
+        began = time.perf_counter()
+        for beat in range(int(seconds)):
+            for at, namespace in enumerate(own):
+                due = began + beat + at / len(own)
+                pause = due - time.perf_counter()
+                if pause > 0:
+                    time.sleep(pause)
+                elif pause < -BEHIND_MAX:
+                    self.failures.append(f"the sender is {-pause:.1f} s behind")
+                    return
+                event = {"id": f"{part}-{beat}-{at}", "type": "beat", "data": {"beat": beat}}
+                started = time.perf_counter()
+                try:
+                    status, answer = client.send([json.dumps(event)], namespace)
+                except BROKEN as cause:
+                    status, answer = 0, cause
+                self.took.append(time.perf_counter() - started)
+                if status != 200:
+                    self.failures.append(f"{status} {answer}")
+                    return
+
+    def load(self) -> None:
+        """Loads tables in turn, so many a second, until the run ends."""
+        client, at = self.server.client(), 0
+        while self.loads and not self.ends.wait(1 / self.loads):
+            namespace = catalog_name(self.namespaces[at % len(self.namespaces)])
+            status, _, raw = client.request("GET", f"/catalog/v1/namespaces/{namespace}/tables/events")
+            # Its first rows may not be committed yet.
+            if status not in (200, 404):
+                self.failures.append(f"load: {status} {raw[:200]!r}")
+                return
+            at, self.loaded = at + 1, self.loaded + 1
+
+    def run(self, seconds: float) -> tuple[float, float]:
+        """CPU seconds of the server, and seconds, of the whole run."""
+        threads = [threading.Thread(target=self.send, args=(part, seconds)) for part in range(SENDERS)]
+        loader = threading.Thread(target=self.load)
+        before, started = cpu_seconds(self.server.process.pid), time.perf_counter()
+        for thread in (*threads, loader):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wall, cpu = time.perf_counter() - started, cpu_seconds(self.server.process.pid) - before
+        self.ends.set()
+        loader.join()
+        assert not self.failures, self.failures[:3]
+        return cpu, wall
+
+
+def commits(server: Server) -> float:
+    """Snapshots that were committed so far."""
+    _, _, raw = server.client().request("GET", "/metrics")
+    lines = [line for line in raw.decode().splitlines() if line.startswith("icecore_flush_commit_seconds_count")]
+    return float(lines[0].split()[-1]) if lines else 0.0
+
+
+def measure(folder: Path, given, loads: float) -> dict:
+    server = Server(folder).start()
+    namespaces = [f"device-{n}" for n in range(given.namespaces)]
+    # Tables are made once, with the first rows; that is another figure.
+    client = server.client()
+    for namespace in namespaces:
+        status, answer = client.send([json.dumps({"id": "first", "type": "beat", "data": {}})], namespace, "?ack=committed")
+        assert status == 200, answer
+    time.sleep(5)
+    before, began = cpu_seconds(server.process.pid), time.perf_counter()
+    time.sleep(20)
+    idle = (cpu_seconds(server.process.pid) - before) / (time.perf_counter() - began)
+    made, load = commits(server), Load(server, namespaces, loads)
+    cpu, wall = load.run(given.seconds)
+    made = commits(server) - made
+    jobs = json.loads(client.request("GET", "/admin/jobs")[2])["jobs"]
+    runs = {job["name"]: (job["last_run"] or {}).get("usage") or {} for job in jobs}
+    server.stop()
+    return {"idle": idle, "share": cpu / wall, "per_event": cpu / len(load.took), "p50": percentile(load.took, 0.5), "p99": percentile(load.took, 0.99),
+            "events": len(load.took), "commits": made, "loads": load.loaded, "runs": runs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--dir", type=Path, help="where the data folders go; the disk to measure (default: a temporary folder)")
+    parser.add_argument("--namespaces", type=int, default=1_000)
+    parser.add_argument("--seconds", type=int, default=420, help="of each of the two runs; tables that nobody reads are committed every five minutes")
+    parser.add_argument("--loads", type=float, default=10, help="loadTable calls a second in the second run")
+    given = parser.parse_args()
+    os.environ["ICECORE_BIN"] = str(Path(given.bin).resolve())
+    folder = Path(tempfile.mkdtemp(prefix="icecore-bench-", dir=given.dir))
+    try:
+        print(f"Machine: {machine(folder)}. The sender shares it.\n")
+        alone = measure(folder / "alone", given, 0)
+        loaded = measure(folder / "loaded", given, given.loads)
+    finally:
+        shutil.rmtree(folder)
+    print(f"{given.namespaces:,} namespaces with one event a second each, {given.seconds} s.\n")
+    print(f"| | nobody reads | {given.loads:g} loads a second |")
+    print("|---|---|---|")
+    rows = [
+        ("share of a core", lambda run: f"{run['share'] * 100:.1f} %"),
+        ("the same with these tables there and no event", lambda run: f"{run['idle'] * 100:.1f} %"),
+        ("CPU per event", lambda run: f"{run['per_event'] * 1e6:,.0f} µs"),
+        ("events", lambda run: f"{run['events']:,}"),
+        ("commits", lambda run: f"{run['commits']:,.0f}"),
+        ("loads", lambda run: f"{run['loads']:,}"),
+        ("ack p50", lambda run: f"{run['p50'] * 1e3:.2f} ms"),
+        ("ack p99", lambda run: f"{run['p99'] * 1e3:.2f} ms"),
+    ]
+    for name, told in rows:
+        print(f"| {name} | {told(alone)} | {told(loaded)} |")
+    print("\n| last run of a job: CPU | nobody reads | with loads |")
+    print("|---|---|---|")
+    for name, usage in alone["runs"].items():
+        print(f"| {name} | {usage.get('cpu_ms', 0)} ms | {loaded['runs'].get(name, {}).get('cpu_ms', 0)} ms |")
+
+
+if __name__ == "__main__":
+    main()

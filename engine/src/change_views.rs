@@ -1,0 +1,97 @@
+//! Views over the changes in `events`, which every namespace has where no table is called so: `things`, one row a
+//! version of a document, and `cdc_{collection}_deltas`, as the earlier layout's files of changes were.
+
+use crate::{aliases::RelationColumn, session::CATALOG, view::ChangeView};
+use datafusion::{
+    common::TableReference, datasource::ViewTable, error::DataFusionError,
+    execution::session_state::SessionStateBuilder, prelude::SessionContext,
+};
+use std::sync::Arc;
+
+/// The versions of documents.
+const THINGS: &str = "things";
+/// Its columns, and its query. A document may have a type of its own; that of a deleted one is its last.
+const THINGS_COLUMNS: &[&str] = &["rowid", "id", "type", "collection", "data", "op", "ts"];
+const THINGS_QUERY: &str = "SELECT seq AS rowid, key AS id, coalesce(\
+     CASE WHEN json_valid(after) THEN json_extract_string(after, '$.type') END, \
+     CASE WHEN json_valid(before) THEN json_extract_string(before, '$.type') END, \
+     collection) AS type, collection, after AS data, op, ts \
+     FROM events WHERE op IS NOT NULL AND collection IS NOT NULL AND key IS NOT NULL";
+
+/// Columns of the changes of a collection.
+const DELTAS_COLUMNS: &[&str] = &["op", "pk", "ts", "data", "prev", "bookmark"];
+
+/// Columns of the views that are those of `events` unchanged, so that the aliases mean them.
+const UNCHANGED: &[&str] = &["bookmark", "collection", "op", "ts"];
+
+/// The query of the changes of a collection.
+#[must_use]
+pub fn deltas_of(collection: &str) -> String {
+    let collection = collection.replace('\'', "''");
+    format!(
+        "SELECT op, key AS pk, ts, after AS data, before AS prev, bookmark FROM events \
+         WHERE op IS NOT NULL AND collection = '{collection}'"
+    )
+}
+
+/// The collection whose changes a name stands for.
+fn collection_of(name: &str) -> Option<&str> {
+    let collection = name.strip_prefix("cdc_")?.strip_suffix("_deltas")?;
+    Some(collection).filter(|collection| !collection.is_empty())
+}
+
+/// Whether a name is one of such a view.
+#[must_use]
+pub fn is_view(name: &str) -> bool {
+    name == THINGS || collection_of(name).is_some()
+}
+
+/// The columns of a view.
+#[must_use]
+pub fn columns(name: &str) -> Vec<RelationColumn> {
+    let names = match name {
+        THINGS => THINGS_COLUMNS,
+        _ => DELTAS_COLUMNS,
+    };
+    let column = |name: &&str| RelationColumn {
+        name: (*name).to_owned(),
+        is_of_events: UNCHANGED.contains(name),
+    };
+    names.iter().map(column).collect()
+}
+
+/// Shows a session the views that its query names.
+///
+/// # Errors
+/// The table `events` of the namespace lacks columns that they read.
+pub async fn show(context: &SessionContext, views: &[ChangeView]) -> Result<(), DataFusionError> {
+    for ChangeView { namespace, name } in views {
+        let sql = match collection_of(name) {
+            Some(collection) => deltas_of(collection),
+            None => THINGS_QUERY.to_owned(),
+        };
+        let state = context.state();
+        let config = state.config().clone().with_default_catalog_and_schema(CATALOG, namespace);
+        let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        let plan = Box::pin(state.create_logical_plan(&sql)).await?;
+        let table = Arc::new(ViewTable::new(plan, None));
+        let place = TableReference::full(CATALOG, namespace.as_str(), name.as_str());
+        context.register_table(place, table)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_whose_changes_it_stands_for() {
+        assert!(is_view("things") && is_view("cdc_users_deltas") && is_view("cdc_a_b_deltas"));
+        assert_eq!(collection_of("cdc_a_b_deltas"), Some("a_b"));
+        for name in ["Things", "cdc_users", "cdc__deltas", "cdc_deltas", "events", "users_deltas"] {
+            assert!(!is_view(name), "{name}");
+        }
+        assert!(deltas_of("o'x").ends_with("collection = 'o''x'"));
+    }
+}

@@ -1,0 +1,325 @@
+//! Functions that take a value out of JSON text by keys, as `datafusion-functions-json` names them, and what
+//! the operators `->` and `->>` are planned as.
+//!
+//! A key is the name of a member or, of a list, a number: from 0, and from the end where it is negative.
+//! A text that begins with `$.` or `$[` is a path. What is not there, or is of another type than the function
+//! gives, is null.
+
+use crate::functions::{PathStep, parse_path, parsed, returned, shown, within};
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListBuilder,
+        StringBuilder, StringViewArray,
+    },
+    datatypes::{DataType, Field, Int64Type},
+};
+use datafusion::{
+    common::{exec_datafusion_err, plan_err},
+    error::DataFusionError,
+    logical_expr::{
+        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
+    sql::sqlparser::ast::BinaryOperator,
+};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::{fmt, sync::Arc};
+
+/// What a function gives of the value that it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum JsonAnswer {
+    /// Its text: of a string without quotes, of null nothing.
+    Text,
+    /// Its JSON text.
+    Json,
+    /// A string.
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Float,
+    /// True or false.
+    Boolean,
+    /// The JSON texts of a list's elements.
+    Elements,
+    /// Whether it is there.
+    Presence,
+    /// How many elements or members it has.
+    Length,
+    /// The names of its members.
+    Names,
+}
+
+/// Every function of this module, and what it gives.
+const FUNCTIONS: &[(&str, JsonAnswer)] = &[
+    ("json_get", JsonAnswer::Text),
+    ("json_as_text", JsonAnswer::Text),
+    ("json_get_json", JsonAnswer::Json),
+    ("json_get_str", JsonAnswer::String),
+    ("json_get_int", JsonAnswer::Integer),
+    ("json_get_float", JsonAnswer::Float),
+    ("json_get_bool", JsonAnswer::Boolean),
+    ("json_get_array", JsonAnswer::Elements),
+    ("json_contains", JsonAnswer::Presence),
+    ("json_length", JsonAnswer::Length),
+    ("json_object_keys", JsonAnswer::Names),
+];
+
+/// The functions.
+pub fn all() -> impl Iterator<Item = ScalarUDF> {
+    let signature = || Signature::user_defined(Volatility::Immutable);
+    FUNCTIONS.iter().map(move |&(name, answer)| {
+        ScalarUDF::from(JsonFunction { name, answer, signature: signature() })
+    })
+}
+
+/// The call that an operator of JSON stands for, of `__x` and `__y`.
+#[must_use]
+pub fn of_operator(operator: &BinaryOperator) -> Option<&'static str> {
+    match operator {
+        BinaryOperator::Arrow => Some("json_get_json(__x, __y)"),
+        BinaryOperator::LongArrow => Some("json_get(__x, __y)"),
+        _ => None,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct JsonFunction {
+    name: &'static str,
+    answer: JsonAnswer,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for JsonFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType, DataFusionError> {
+        Ok(match self.answer {
+            JsonAnswer::Text | JsonAnswer::Json | JsonAnswer::String => DataType::Utf8View,
+            JsonAnswer::Integer | JsonAnswer::Length => DataType::Int64,
+            JsonAnswer::Float => DataType::Float64,
+            JsonAnswer::Boolean | JsonAnswer::Presence => DataType::Boolean,
+            JsonAnswer::Elements | JsonAnswer::Names => {
+                DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
+            }
+        })
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
+        let Some((_, keys)) = types.split_first() else {
+            return plan_err!("`{}` needs a JSON text", self.name);
+        };
+        let keys = keys.iter().map(|kind| match kind {
+            kind if kind.is_integer() => DataType::Int64,
+            _ => DataType::Utf8View,
+        });
+        Ok([DataType::Utf8View].into_iter().chain(keys).collect())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let texts = arrays[0].as_string_view();
+        let keys = &arrays[1..];
+        // The keys are the same for all rows nearly always.
+        let are_constant = args.args[1..].iter().all(|key| matches!(key, ColumnarValue::Scalar(_)));
+        let mut path = None;
+        let mut found = Vec::with_capacity(texts.len());
+        for (row, text) in texts.iter().enumerate() {
+            if row == 0 || !are_constant {
+                path = path_of(keys, row)?;
+            }
+            found.push(match (text, &path) {
+                (Some(text), Some(path)) => within(parsed(text)?, path),
+                _ => None,
+            });
+        }
+        returned(&args.args, self.answer.of(texts, &found))
+    }
+}
+
+impl JsonAnswer {
+    /// The answers for what was found in these texts.
+    fn of(self, texts: &StringViewArray, found: &[Option<&RawValue>]) -> ArrayRef {
+        let values = found.iter().copied();
+        let text = |unquote| move |value: &RawValue| shown(value, unquote);
+        match self {
+            Self::Text => Arc::new(of_texts(values, text(true))),
+            Self::Json => Arc::new(of_texts(values, text(false))),
+            Self::String => Arc::new(of_texts(values, |value| {
+                value.get().starts_with('"').then(|| shown(value, true)).flatten()
+            })),
+            Self::Integer => {
+                let numbers = values.map(|value| value?.get().parse::<i64>().ok());
+                Arc::new(numbers.collect::<Int64Array>())
+            }
+            Self::Float => {
+                let numbers = values.map(|value| value?.get().parse::<f64>().ok());
+                Arc::new(numbers.collect::<Float64Array>())
+            }
+            Self::Boolean => {
+                let truths = values.map(|value| value?.get().parse::<bool>().ok());
+                Arc::new(truths.collect::<BooleanArray>())
+            }
+            Self::Elements => of_lists(values, |value| {
+                let elements = serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?;
+                Some(elements.into_iter().map(|element| element.get().to_owned()).collect())
+            }),
+            Self::Presence => {
+                let is_known = |(row, value): (usize, Option<&RawValue>)| {
+                    texts.is_valid(row).then_some(value.is_some())
+                };
+                Arc::new(values.enumerate().map(is_known).collect::<BooleanArray>())
+            }
+            Self::Length => Arc::new(values.map(|value| length(value?)).collect::<Int64Array>()),
+            Self::Names => of_lists(values, member_names),
+        }
+    }
+}
+
+fn of_texts<'a>(
+    values: impl Iterator<Item = Option<&'a RawValue>>,
+    text: impl Fn(&'a RawValue) -> Option<String>,
+) -> StringViewArray {
+    values.map(|value| text(value?)).collect()
+}
+
+fn of_lists<'a>(
+    values: impl Iterator<Item = Option<&'a RawValue>>,
+    list: impl Fn(&'a RawValue) -> Option<Vec<String>>,
+) -> ArrayRef {
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    for value in values {
+        match value.and_then(&list) {
+            Some(texts) => lists.append_value(texts.into_iter().map(Some)),
+            None => lists.append_null(),
+        }
+    }
+    Arc::new(lists.finish())
+}
+
+fn length(value: &RawValue) -> Option<i64> {
+    let count = match serde_json::from_str::<Vec<IgnoredAny>>(value.get()) {
+        Ok(elements) => elements.len(),
+        Err(_) => member_names(value)?.len(),
+    };
+    i64::try_from(count).ok()
+}
+
+/// The names of an object's members, in their order.
+fn member_names(value: &RawValue) -> Option<Vec<String>> {
+    serde_json::Deserializer::from_str(value.get()).deserialize_map(NameList).ok()
+}
+
+struct NameList;
+
+impl<'de> Visitor<'de> for NameList {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while let Some((name, _)) = members.next_entry::<String, IgnoredAny>()? {
+            names.push(name);
+        }
+        Ok(names)
+    }
+}
+
+/// The steps that the keys of a row are; none where one of them is null.
+fn path_of(keys: &[ArrayRef], row: usize) -> Result<Option<Vec<PathStep>>, DataFusionError> {
+    let mut path = Vec::with_capacity(keys.len());
+    for key in keys {
+        if key.is_null(row) {
+            return Ok(None);
+        }
+        match key.as_primitive_opt::<Int64Type>() {
+            Some(numbers) => path.push(place(numbers.value(row))),
+            None => path.extend(steps(key.as_string_view().value(row))?),
+        }
+    }
+    Ok(Some(path))
+}
+
+/// The element of this number. One that no list has is where none is.
+fn place(number: i64) -> PathStep {
+    let distance = usize::try_from(number.unsigned_abs()).unwrap_or(usize::MAX);
+    if number < 0 { PathStep::FromEnd(distance) } else { PathStep::Index(distance) }
+}
+
+fn steps(key: &str) -> Result<Vec<PathStep>, DataFusionError> {
+    if key != "$" && !key.starts_with("$.") && !key.starts_with("$[") {
+        return Ok(vec![PathStep::Key(key.to_owned())]);
+    }
+    parse_path(key).ok_or_else(|| {
+        exec_datafusion_err!(
+            "`{key}` is not a JSON path here; write $.member[0].\"odd name\", or a member's name"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        r#"{"s":"x\"y","n":null,"i":7,"f":2.50,"b":true,"l":[1,"z",null],"$x":{"o":{}},"":0}"#;
+
+    fn check(answer: JsonAnswer, key: &str, expected: &str) {
+        let found = within(parsed(TEXT).unwrap(), &steps(key).unwrap());
+        let array = answer.of(&StringViewArray::from(vec![TEXT]), &[found]);
+        let shown = match array.is_null(0) {
+            true => "NULL".to_owned(),
+            false => arrow::util::display::array_value_to_string(&array, 0).unwrap(),
+        };
+        assert_eq!(shown, expected, "{answer:?} of {key}");
+    }
+
+    #[test]
+    fn a_value_is_given_as_the_type_of_the_function() {
+        check(JsonAnswer::Text, "s", "x\"y");
+        check(JsonAnswer::Json, "s", r#""x\"y""#);
+        check(JsonAnswer::Text, "n", "NULL");
+        check(JsonAnswer::Json, "n", "null");
+        check(JsonAnswer::Text, "f", "2.50");
+        check(JsonAnswer::String, "i", "NULL");
+        check(JsonAnswer::String, "s", "x\"y");
+        check(JsonAnswer::Integer, "i", "7");
+        check(JsonAnswer::Integer, "f", "NULL");
+        check(JsonAnswer::Float, "i", "7.0");
+        check(JsonAnswer::Float, "s", "NULL");
+        check(JsonAnswer::Boolean, "b", "true");
+        check(JsonAnswer::Boolean, "s", "NULL");
+        check(JsonAnswer::Presence, "n", "true");
+        check(JsonAnswer::Presence, "none", "false");
+        check(JsonAnswer::Length, "l", "3");
+        check(JsonAnswer::Length, "$", "8");
+        check(JsonAnswer::Length, "s", "NULL");
+        check(JsonAnswer::Elements, "l", r#"[1, "z", null]"#);
+        check(JsonAnswer::Names, "$x", "[o]");
+        check(JsonAnswer::Names, "l", "NULL");
+    }
+
+    #[test]
+    fn a_key_is_a_name_a_number_or_a_path() {
+        check(JsonAnswer::Text, "$.l[1]", "z");
+        check(JsonAnswer::Json, "$x", r#"{"o":{}}"#);
+        check(JsonAnswer::Text, "", "0");
+        check(JsonAnswer::Text, "s.t", "NULL");
+        assert!(steps("$.*").is_err());
+        let list = parsed("[1,2,3]").unwrap();
+        for (number, expected) in [(0, Some("1")), (-1, Some("3")), (3, None), (-4, None)] {
+            let found = within(list, &[place(number)]);
+            assert_eq!(found.map(RawValue::get), expected, "{number}");
+        }
+        assert!(within(parsed(TEXT).unwrap(), &[place(0)]).is_none());
+    }
+}

@@ -1,0 +1,348 @@
+//! Which state of each table a query reads: now, a point of its own, the `as_of` of the request, or the basis
+//! of an earlier answer.
+//!
+//! What a statement says of a point is an expression, so it is worked out before the view is taken: times by the
+//! engine, bookmarks by a look into the table.
+
+use crate::sql::SqlInner;
+use arrow::{
+    array::{Array, ArrayRef, AsArray},
+    datatypes::{Int64Type, TimestampMicrosecondType},
+    record_batch::RecordBatch,
+};
+use chrono::DateTime;
+use futures::TryStreamExt;
+use icecore_engine::{
+    EngineQuery, QueryControls,
+    audit::AuditPages,
+    error::SqlError,
+    guard::{self, CheckedStatement},
+    log_tail::TailSource,
+    metadata_tables::MetadataTable,
+    references::WantedTables,
+    seq_range::SeqRange,
+    stop::{QuerySignal, QueryStop},
+    versions::{self, TableVersion, VersionPoint},
+    view::View,
+};
+use icecore_schemas::{
+    as_of::AsOf,
+    query::{QueryBasis, SqlRequest},
+    service_table::EVENTS_TABLE,
+    snapshot_id::SnapshotId,
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// Which state of a table is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableRead {
+    /// What is acknowledged, or those events of it.
+    Now(Option<SeqRange>),
+    /// A snapshot.
+    AsOf(AsOf),
+    /// The snapshot so many before the current one.
+    Back(u32),
+    /// What an earlier answer saw.
+    Basis {
+        /// Its snapshot, if there was one.
+        snapshot: Option<i64>,
+        /// The last event that it saw.
+        until: Option<u64>,
+        /// Those that the statement wants of it; none for all.
+        seqs: Option<SeqRange>,
+    },
+}
+
+/// Which state of each table a query reads.
+#[derive(Clone, Debug, Default)]
+pub struct QueryPoints {
+    /// That of tables without a point of their own.
+    pub as_of: Option<AsOf>,
+    /// Tables with one, by the names that the statement has for them.
+    pub versions: HashMap<String, (String, TableRead)>,
+    /// What the answer is to be made of.
+    pub basis: Option<QueryBasis>,
+}
+
+impl QueryPoints {
+    /// The table that is called so in the statement, and what is read of it.
+    ///
+    /// # Errors
+    /// [`SqlError::Invalid`] for a table that the basis does not have.
+    pub fn of<'a>(&'a self, name: &'a str) -> Result<(&'a str, TableRead), SqlError> {
+        let (table, read) = match (self.versions.get(name), &self.as_of) {
+            (Some((table, read)), _) => (table.as_str(), read.clone()),
+            (None, Some(as_of)) => (name, TableRead::AsOf(as_of.clone())),
+            (None, None) => (name, TableRead::Now(None)),
+        };
+        Ok((table, self.repeated(name, read)?))
+    }
+
+    /// The same for `events@nightly`, where no table has this name; none for a name without a point.
+    ///
+    /// # Errors
+    /// [`SqlError::Invalid`] for a table that the basis does not have.
+    pub fn of_reference<'a>(
+        &self,
+        name: &'a str,
+    ) -> Result<Option<(&'a str, TableRead)>, SqlError> {
+        // `events@nightly$files` is a metadata table of `events@nightly`.
+        if MetadataTable::split(name).is_some() {
+            return Ok(None);
+        }
+        let parts = name.rsplit_once('@').filter(|(table, _)| !table.is_empty());
+        let Some((table, point)) = parts else { return Ok(None) };
+        let back = point.strip_prefix('~').and_then(|number| number.parse().ok());
+        let read = match back {
+            Some(back) => TableRead::Back(back),
+            None => TableRead::AsOf(point.parse()?),
+        };
+        Ok(Some((table, self.repeated(name, read)?)))
+    }
+
+    /// Whether this is `events` in its state of now.
+    #[must_use]
+    pub fn reads_now(&self, name: &str) -> bool {
+        let is_now = match self.versions.get(name) {
+            Some((_, read)) => matches!(read, TableRead::Now(_)),
+            None => self.as_of.is_none() && name == EVENTS_TABLE,
+        };
+        is_now && self.basis.is_none()
+    }
+
+    /// Whether an answer that is repeated had a table of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.basis.as_ref().is_none_or(|basis| basis.snapshots.contains_key(name))
+    }
+
+    fn repeated(&self, name: &str, read: TableRead) -> Result<TableRead, SqlError> {
+        let Some(basis) = &self.basis else { return Ok(read) };
+        let Some(snapshot) = basis.snapshots.get(name) else {
+            return Err(invalid(format!(
+                "the basis has no snapshot of table `{name}`; send it with the statement whose answer had it"
+            )));
+        };
+        let snapshot = snapshot.map(|SnapshotId(id)| id);
+        Ok(match (read, snapshot) {
+            (TableRead::Now(seqs), snapshot) => {
+                TableRead::Basis { snapshot, until: basis.seq, seqs }
+            }
+            (_, Some(id)) => TableRead::AsOf(AsOf::Snapshot(id)),
+            (read, None) => read,
+        })
+    }
+}
+
+/// What a request says of time, before the stores are asked.
+pub(super) struct RequestTime {
+    /// The point of tables without one of their own.
+    pub(super) as_of: Option<AsOf>,
+    /// What `now()` is, ms since 1970, as far as the request tells.
+    pub(super) clock_ms: Option<i64>,
+}
+
+impl RequestTime {
+    /// Reads the request.
+    ///
+    /// # Errors
+    /// [`SqlError::Invalid`] for members that are not valid, or not together.
+    pub(super) fn of(request: &SqlRequest) -> Result<Self, SqlError> {
+        let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
+        let Some(basis) = &request.basis else {
+            let clock_ms = match as_of {
+                Some(AsOf::Time(ms)) => Some(ms),
+                Some(AsOf::Snapshot(_) | AsOf::Reference(_)) | None => None,
+            };
+            return Ok(Self { as_of, clock_ms });
+        };
+        if as_of.is_some() {
+            return Err(invalid(
+                "send either as_of or basis: the basis says for each table which snapshot it is",
+            ));
+        }
+        if let (Some(min_seq), Some(seq)) = (request.min_seq, basis.seq)
+            && seq < min_seq
+        {
+            return Err(invalid(format!(
+                "min_seq {min_seq} is beyond the basis, which has events up to {seq}; send one of them"
+            )));
+        }
+        let clock = DateTime::parse_from_rfc3339(&basis.clock).map_err(|_| {
+            invalid("basis.clock is no RFC 3339 time; send the basis as the answer has it")
+        })?;
+        Ok(Self { as_of, clock_ms: Some(clock.timestamp_millis()) })
+    }
+}
+
+impl SqlInner {
+    /// Works out the points of a statement. `clock_ms` is what `now()` is in them.
+    pub(super) async fn points(
+        &self,
+        levels: &[String],
+        statement: &CheckedStatement,
+        request: &SqlRequest,
+        (as_of, clock_ms): (Option<AsOf>, i64),
+        signal: &Arc<QuerySignal>,
+    ) -> Result<QueryPoints, SqlError> {
+        let mut points =
+            QueryPoints { as_of, basis: request.basis.clone(), ..QueryPoints::default() };
+        for version in &statement.versions {
+            let TableVersion { name, schema, table, .. } = version;
+            if let Some(schema) = schema
+                && *schema != levels.join(".")
+            {
+                return Err(invalid(format!(
+                    "`{schema}.{table}` has no versions here: only tables of the query's own namespace have some; `as_of` of the request applies to all"
+                )));
+            }
+            let point = version.point.with_params(&request.params)?;
+            let read = match &point {
+                VersionPoint::Version(expr) => TableRead::AsOf(reference(expr)?),
+                VersionPoint::Time(expr) => {
+                    let found = Box::pin(self.instant(levels, expr, clock_ms, signal)).await;
+                    TableRead::AsOf(AsOf::Time(found.map_err(|cause| of_table(table, cause))?))
+                }
+                VersionPoint::Bookmark(expr) => {
+                    // Later events with the same bookmark are no part of an answer that is made again.
+                    let until = request.basis.as_ref().and_then(|basis| basis.seq);
+                    let found = self.seq_of(levels, table, expr, until, signal);
+                    let found = Box::pin(found).await?;
+                    TableRead::Now(Some(SeqRange::up_to(found)))
+                }
+                VersionPoint::Seq(expr) => TableRead::Now(Some(SeqRange::up_to(seq(expr)?))),
+                VersionPoint::SeqRange(first, last) => {
+                    TableRead::Now(Some(SeqRange { first: seq(first)?, last: seq(last)? }))
+                }
+            };
+            points.versions.insert(name.clone(), (table.clone(), read));
+        }
+        Ok(points)
+    }
+
+    /// The time that an expression is, ms since 1970.
+    async fn instant(
+        &self,
+        levels: &[String],
+        expr: &versions::PointExpr,
+        clock_ms: i64,
+        signal: &Arc<QuerySignal>,
+    ) -> Result<i64, SqlError> {
+        if let Some(time) =
+            versions::text_of(expr).and_then(|text| DateTime::parse_from_rfc3339(text).ok())
+        {
+            return Ok(time.timestamp_millis());
+        }
+        if versions::is_of_rows(expr) {
+            return Err(invalid(
+                "the time of a table is made of constants and now(), without columns and queries",
+            ));
+        }
+        let expr = versions::with_zones(expr);
+        let sql = format!("SELECT CAST({expr} AS TIMESTAMP WITH TIME ZONE)");
+        let view = View::of(levels.join("."));
+        let value = self.value(levels, &sql, view, clock_ms, signal).await?;
+        let times = value.as_ref().and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
+        match times {
+            Some(times) if times.is_valid(0) => Ok(times.value(0).div_euclid(1_000)),
+            _ => Err(invalid(format!("{expr} is no time"))),
+        }
+    }
+
+    /// The last event with a bookmark, of those up to `until`.
+    async fn seq_of(
+        &self,
+        levels: &[String],
+        table: &str,
+        bookmark: &versions::PointExpr,
+        until: Option<u64>,
+        signal: &Arc<QuerySignal>,
+    ) -> Result<u64, SqlError> {
+        let Some(bookmark) = versions::text_of(bookmark) else {
+            return Err(invalid("BOOKMARK AS OF takes a bookmark in single quotes"));
+        };
+        let wanted = WantedTables::Named(vec![table.to_owned()]);
+        let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
+        // What is read stays readable while the pin lives.
+        let (view, _pin) = view;
+        if view.table(table).is_none() {
+            return Err(without_versions(table));
+        }
+        let bound = until.map(|seq| format!(" AND seq <= {seq}")).unwrap_or_default();
+        let sql = format!(
+            "SELECT CAST(max(seq) AS BIGINT) FROM \"{}\" WHERE bookmark = '{}'{bound}",
+            table.replace('"', "\"\""),
+            bookmark.replace('\'', "''")
+        );
+        let value = self.value(levels, &sql, view, 0, signal).await;
+        let value = value.map_err(|cause| of_table(table, cause))?;
+        let seqs = value.as_ref().and_then(|it| it.as_primitive_opt::<Int64Type>());
+        let seq = seqs.filter(|seqs| seqs.is_valid(0)).map(|seqs| seqs.value(0));
+        seq.and_then(|seq| u64::try_from(seq).ok()).ok_or_else(|| {
+            SqlError::NotFound(format!("no event of table `{table}` has bookmark `{bookmark}`"))
+        })
+    }
+
+    /// The only column of the only row of a query; none without a row. It runs to its end before the query
+    /// around it starts.
+    async fn value(
+        &self,
+        levels: &[String],
+        sql: &str,
+        view: View,
+        clock_ms: i64,
+        signal: &Arc<QuerySignal>,
+    ) -> Result<Option<ArrayRef>, SqlError> {
+        let statement = guard::check(sql)?;
+        let (audit, _pages) = AuditPages::channel();
+        // The query around it holds the slot.
+        let stop = QueryStop::new(Arc::clone(signal), Box::new(()));
+        let (counts, tail) = (Arc::default(), TailSource::Files);
+        let controls = QueryControls { stop, counts, audit, tail };
+        let query = EngineQuery { statement, params: Vec::new(), limit: None, view, clock_ms };
+        let running = Box::pin(self.runner.start(levels, query, controls)).await?;
+        let batches: Vec<RecordBatch> = running.rows.try_collect().await?;
+        let row = batches.iter().find(|batch| batch.num_rows() != 0);
+        Ok(row.and_then(|batch| batch.columns().first().cloned()))
+    }
+}
+
+/// The snapshot, tag or branch that VERSION AS OF names.
+fn reference(expr: &versions::PointExpr) -> Result<AsOf, SqlError> {
+    if let Some(id) = versions::whole_number_of(expr) {
+        return Ok(AsOf::Snapshot(id));
+    }
+    match versions::text_of(expr) {
+        Some(text) => Ok(match text.parse() {
+            Ok(id) => AsOf::Snapshot(id),
+            Err(_) => AsOf::Reference(text.to_owned()),
+        }),
+        None => Err(invalid(format!(
+            "VERSION AS OF takes the id of a snapshot, or a tag or branch in single quotes, not {expr}"
+        ))),
+    }
+}
+
+fn seq(expr: &versions::PointExpr) -> Result<u64, SqlError> {
+    let seq = versions::whole_number_of(expr).and_then(|seq| u64::try_from(seq).ok());
+    seq.ok_or_else(|| invalid(format!("a seq is a whole number, not {expr}")))
+}
+
+/// The error for a version of something that is made of tables.
+pub(super) fn without_versions(name: &str) -> SqlError {
+    invalid(format!(
+        "`{name}` has no versions: it is a view or a metadata table; send `as_of` with the statement, or write `\"events@nightly\".files` for the files of a version"
+    ))
+}
+
+/// An error of a point, with the table that it is of.
+fn of_table(table: &str, cause: SqlError) -> SqlError {
+    match cause {
+        SqlError::Invalid(text) => invalid(format!("the version of table `{table}`: {text}")),
+        other => other,
+    }
+}
+
+fn invalid(text: impl Into<String>) -> SqlError {
+    SqlError::Invalid(text.into())
+}

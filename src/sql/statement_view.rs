@@ -1,0 +1,399 @@
+//! The view of one statement: its namespace, others that its sender may read, metadata tables, views.
+//!
+//! A name is looked for where it can be: first as a table, then as a metadata table of one, then as a view
+//! of the catalog, whose own names are looked for in the same way, then as a view over changes. Its one
+//! invariant: of a namespace that the sender may not read nothing is asked, so it answers as one that is not
+//! there.
+
+mod catalog_views;
+
+use crate::sql::{
+    points::{QueryPoints, without_versions},
+    view::{ResolvedNamespace, ViewSources, end_together},
+};
+use icecore_catalog::access::{Action, Principal};
+use icecore_engine::{
+    change_views,
+    error::SqlError,
+    guard::RELATIONS_MAX,
+    metadata_tables::MetadataTable,
+    references::{self, QualifiedName, StatementTables, WantedTables},
+    session::CATALOG,
+    view::{ChangeView, RewrittenName, View},
+};
+use icecore_lake::wal::LogPin;
+use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
+
+/// Who asks, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct StatementReader<'a> {
+    /// The levels of the query's namespace.
+    pub levels: &'a [String],
+    /// Whose rights decide on other namespaces; with none there are no others.
+    pub principal: Option<&'a Principal>,
+    /// Which states are read.
+    pub points: &'a QueryPoints,
+}
+
+/// A view that is being taken.
+struct ViewDraft<'a> {
+    sources: ViewSources<'a>,
+    reader: StatementReader<'a>,
+    /// Which states of tables of other namespaces are read.
+    elsewhere: QueryPoints,
+    view: View,
+    /// Views of the catalog whose names are being looked for, by namespace and name.
+    open: Vec<(String, String)>,
+    /// Tables that were taken for views.
+    behind_views: usize,
+}
+
+/// Where names without a namespace are looked for.
+struct NameHome<'a> {
+    /// What its tables are called by.
+    schema: &'a str,
+    /// None where it is not there, or may not be read.
+    space: Option<&'a ResolvedNamespace>,
+    /// Another name of our catalog, in a view that an engine made.
+    catalog: Option<&'a str>,
+}
+
+impl ViewSources<'_> {
+    /// Takes the view of a statement, and the pin that keeps it readable.
+    ///
+    /// # Errors
+    /// [`SqlError::NoNamespace`]; [`SqlError::NotFound`] when a point is not there;
+    /// [`SqlError::Invalid`] for a table or view that is not, or cannot be read.
+    pub async fn of_statement(
+        self,
+        reader: StatementReader<'_>,
+        tables: &StatementTables,
+    ) -> Result<(View, LogPin), SqlError> {
+        // Before anything is asked of the catalog, see `view`.
+        let pin = self.wal.pin();
+        let view = View::of(reader.levels.join("."));
+        let schema = view.namespace.clone();
+        let elsewhere =
+            QueryPoints { as_of: reader.points.as_of.clone(), ..QueryPoints::default() };
+        let open = Vec::new();
+        let mut draft = ViewDraft { sources: self, reader, elsewhere, view, open, behind_views: 0 };
+        let names_own = tables.wanted != WantedTables::Named(Vec::new());
+        let own = if names_own || !tables.qualified.is_empty() {
+            ResolvedNamespace::find(self, reader.levels).await?
+        } else {
+            None
+        };
+        match (&own, names_own) {
+            (None, true) => return Err(SqlError::NoNamespace(schema)),
+            (Some(own), true) => draft.add_own(&schema, own, tables).await?,
+            (_, false) => (),
+        }
+        let home = NameHome { schema: &schema, space: own.as_ref(), catalog: None };
+        draft.view.rewritten = draft.add_qualified(&tables.qualified, &home).await?;
+        for namespace in &tables.listed {
+            if let Some(space) = draft.find(namespace).await? {
+                draft.add_all(namespace, &space).await?;
+            }
+        }
+        end_together(&mut draft.view.tables, reader.points);
+        for other in &mut draft.view.others {
+            end_together(&mut other.tables, &draft.elsewhere);
+        }
+        Ok((draft.view, pin))
+    }
+}
+
+impl ViewDraft<'_> {
+    /// What a statement names of its own namespace.
+    async fn add_own(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        tables: &StatementTables,
+    ) -> Result<(), SqlError> {
+        match &tables.wanted {
+            WantedTables::Named(names) => {
+                for name in names {
+                    self.add(schema, space, name).await?;
+                }
+            }
+            WantedTables::All => {
+                self.add_all(schema, space).await?;
+                for name in &tables.named {
+                    // What is not there is found out when the statement is planned.
+                    if !self.has(schema, name) {
+                        self.find_and_add(schema, space, name).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All tables of a namespace.
+    async fn add_all(&mut self, schema: &str, space: &ResolvedNamespace) -> Result<(), SqlError> {
+        let mut names = space.table_names(self.sources).await?;
+        names.extend(self.points(schema).versions.keys().cloned());
+        for name in names {
+            if self.has(schema, &name) {
+                continue;
+            }
+            match self.add_table(schema, space, &name).await {
+                // Dropped since the names were listed, or not there yet at that time.
+                Ok(_) => (),
+                // Who asks what there is gets told of it; reading it is an error.
+                Err(error @ (SqlError::Unreadable(_) | SqlError::Withheld(_))) => {
+                    self.view.namespace_mut(schema).1.push((name, error));
+                }
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(())
+    }
+
+    /// Which states of a namespace's tables are read.
+    fn points(&self, schema: &str) -> &QueryPoints {
+        if schema == self.view.namespace { self.reader.points } else { &self.elsewhere }
+    }
+
+    /// Whether the view has that table, or that it cannot be read.
+    fn has(&mut self, schema: &str, name: &str) -> bool {
+        let (tables, unreadable) = self.view.namespace_mut(schema);
+        tables.iter().any(|table| table.name == name)
+            || unreadable.iter().any(|(unreadable, _)| unreadable == name)
+    }
+
+    /// A table, a metadata table or a view of this name.
+    async fn add(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<(), SqlError> {
+        if self.find_and_add(schema, space, name).await? {
+            return Ok(());
+        }
+        let (table, _) = self.points(schema).of(name)?;
+        if table != name {
+            let is_derived = MetadataTable::split(table).is_some()
+                || change_views::is_view(table)
+                || space.has_view(self.sources, table).await?;
+            if is_derived {
+                return Err(without_versions(table));
+            }
+        }
+        Err(space.unknown_table(self.sources, table).await?)
+    }
+
+    /// The same; false where there is nothing of this name.
+    async fn find_and_add(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<bool, SqlError> {
+        let is_there = match MetadataTable::split(name) {
+            Some((table, kind)) => self.add_generated(schema, space, table, kind).await?,
+            None => self.has(schema, name) || self.add_table(schema, space, name).await?,
+        };
+        if is_there || self.add_view(schema, space, name).await? {
+            return Ok(true);
+        }
+        self.add_change_view(schema, space, name).await
+    }
+
+    /// A view over the changes of a namespace that has some.
+    async fn add_change_view(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<bool, SqlError> {
+        if !change_views::is_view(name) || !space.has_events {
+            return Ok(false);
+        }
+        if !self.has(schema, EVENTS_TABLE) && !self.add_table(schema, space, EVENTS_TABLE).await? {
+            return Ok(false);
+        }
+        let (namespace, name) = (schema.to_owned(), name.to_owned());
+        let view = ChangeView { namespace, name };
+        if !self.view.change_views.contains(&view) {
+            self.view.change_views.push(view);
+        }
+        Ok(true)
+    }
+
+    async fn add_table(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<bool, SqlError> {
+        let points = self.points(schema);
+        // What an earlier answer had no table for was something else to it.
+        if !points.has(name) {
+            return Ok(false);
+        }
+        let found = Box::pin(space.at_point(self.sources, name, points)).await?;
+        let Some(table) = found else { return Ok(false) };
+        self.behind_views += usize::from(!self.open.is_empty());
+        if RELATIONS_MAX < self.behind_views {
+            return Err(SqlError::Invalid(format!(
+                "the views of the statement read more than {RELATIONS_MAX} tables"
+            )));
+        }
+        self.view.namespace_mut(schema).0.push(table);
+        Ok(true)
+    }
+
+    async fn add_metadata(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        table: &str,
+        kind: MetadataTable,
+    ) -> Result<bool, SqlError> {
+        if !self.has(schema, table) && !self.add_table(schema, space, table).await? {
+            return Ok(false);
+        }
+        let (tables, _) = self.view.namespace_mut(schema);
+        let Some(table) = tables.iter_mut().find(|known| known.name == table) else {
+            return Ok(false);
+        };
+        if !table.inspected.contains(&kind) {
+            table.inspected.push(kind);
+        }
+        Ok(true)
+    }
+
+    /// What the name of a metadata table stands for: a table of that name, if there is one.
+    async fn add_generated(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        table: &str,
+        kind: MetadataTable,
+    ) -> Result<bool, SqlError> {
+        let name = kind.of(table);
+        Ok(self.has(schema, &name)
+            || self.add_table(schema, space, &name).await?
+            || self.add_metadata(schema, space, table, kind).await?)
+    }
+
+    /// What names of several parts mean, and the names that do not say so by themselves.
+    async fn add_qualified(
+        &mut self,
+        names: &[QualifiedName],
+        home: &NameHome<'_>,
+    ) -> Result<Vec<RewrittenName>, SqlError> {
+        let mut rewritten = Vec::new();
+        for name in names {
+            let meant = match name.catalog.as_deref() {
+                None => self.add_partial(name, home).await?,
+                Some(CATALOG) => {
+                    self.add_foreign(name, &name.schema, &name.table, home).await?;
+                    None
+                }
+                Some(catalog) if Some(catalog) == home.catalog => {
+                    self.add_foreign(name, &name.schema, &name.table, home).await?;
+                    Some((name.schema.clone(), name.table.clone()))
+                }
+                // `namespace.table.snapshots`.
+                Some(namespace) => {
+                    let kind = MetadataTable::parse(&name.table);
+                    let kind = kind.ok_or_else(|| references::outside(name, home.schema))?;
+                    let table = kind.of(&name.schema);
+                    self.add_foreign(name, namespace, &table, home).await?;
+                    Some((namespace.to_owned(), table))
+                }
+            };
+            if let Some((schema, table)) = meant {
+                rewritten.push(RewrittenName { written: name.parts(), schema, table });
+            }
+        }
+        Ok(rewritten)
+    }
+
+    /// A table of another namespace, or a metadata table of one of this: `bank.events`, `events.snapshots`.
+    async fn add_partial(
+        &mut self,
+        name: &QualifiedName,
+        home: &NameHome<'_>,
+    ) -> Result<Option<(String, String)>, SqlError> {
+        let QualifiedName { schema, table, .. } = name;
+        let mut of_home = None;
+        if let (Some(kind), Some(space)) = (MetadataTable::parse(table), home.space)
+            && self.add_generated(home.schema, space, schema, kind).await?
+        {
+            of_home = Some(kind.of(schema));
+        }
+        let other = self.find(schema).await?;
+        let is_there = match &other {
+            Some(space) => self.find_and_add(schema, space, table).await?,
+            None => false,
+        };
+        match (of_home, is_there, other) {
+            (Some(metadata), false, _) => Ok(Some((home.schema.to_owned(), metadata))),
+            (None, true, _) => Ok(None),
+            (Some(metadata), true, _) => Err(SqlError::Invalid(format!(
+                "`{name}` means two tables: write `\"{metadata}\"` for the metadata table of `{schema}`, or `{CATALOG}.{name}` for the table of namespace `{schema}`"
+            ))),
+            (None, false, Some(space)) => Err(space.unknown_table(self.sources, table).await?),
+            (None, false, None) => Err(references::outside(name, home.schema)),
+        }
+    }
+
+    /// A table of a namespace that is named.
+    async fn add_foreign(
+        &mut self,
+        name: &QualifiedName,
+        schema: &str,
+        table: &str,
+        home: &NameHome<'_>,
+    ) -> Result<(), SqlError> {
+        if schema == home.schema
+            && let Some(space) = home.space
+        {
+            return self.add(schema, space, table).await;
+        }
+        match self.find(schema).await? {
+            Some(space) => self.add(schema, &space, table).await,
+            None => Err(references::outside(name, home.schema)),
+        }
+    }
+
+    /// The namespace that is written so, if it is there and may be read.
+    async fn find(&mut self, written: &str) -> Result<Option<ResolvedNamespace>, SqlError> {
+        let mut candidates = Vec::new();
+        // What is called so has the tables of the query's own namespace.
+        if written == self.view.namespace {
+            candidates.push(self.reader.levels.to_vec());
+        }
+        candidates.push(vec![written.to_owned()]);
+        // As events carry it, and as several levels.
+        if let Ok(carried) = Namespace::parse(written) {
+            candidates.push(vec![carried.name().to_owned()]);
+        }
+        candidates.push(written.split('.').map(str::to_owned).collect());
+        candidates.dedup();
+        for levels in candidates {
+            if let Some(found) = self.readable(&levels).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn readable(&mut self, levels: &[String]) -> Result<Option<ResolvedNamespace>, SqlError> {
+        let may = |principal: &Principal| principal.may(Action::Read, levels);
+        let is_own = levels == self.reader.levels;
+        if !is_own && !self.reader.principal.is_some_and(may) {
+            return Ok(None);
+        }
+        let found = ResolvedNamespace::find(self.sources, levels).await?;
+        if found.is_some() && !is_own {
+            self.view.other_levels.insert(levels.to_vec());
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,140 @@
+//! Views of the catalog that a statement names: their queries, with the names in them looked for in the same way.
+
+use crate::sql::{
+    statement_view::{NameHome, ViewDraft},
+    view::{ResolvedNamespace, internal},
+    view_query,
+};
+use futures::{FutureExt, future::BoxFuture};
+use iceberg::{NamespaceIdent, TableIdent, spec::ViewMetadata};
+use icecore_catalog::error::CatalogError;
+use icecore_engine::{
+    error::SqlError,
+    references::{self, QualifiedName, QueryScope, WantedTables},
+    view::CatalogView,
+};
+
+/// Deepest that views read one another.
+const VIEW_DEPTH_MAX: usize = 16;
+/// Most views that one statement reads, with those behind them.
+const VIEWS_MAX: usize = 64;
+
+/// What the error of a view begins with.
+const VIEW: &str = "view `";
+
+impl ViewDraft<'_> {
+    /// A view of the catalog with what it reads; false where there is none of this name.
+    pub(super) fn add_view<'b>(
+        &'b mut self,
+        schema: &'b str,
+        space: &'b ResolvedNamespace,
+        name: &'b str,
+    ) -> BoxFuture<'b, Result<bool, SqlError>> {
+        async move {
+            let is_it = |known: &CatalogView| known.namespace == schema && known.name == name;
+            if self.view.catalog_views.iter().any(is_it) {
+                return Ok(true);
+            }
+            let Ok(levels) = NamespaceIdent::from_vec(space.levels.clone()) else {
+                return Ok(false);
+            };
+            let ident = TableIdent::new(levels, name.to_owned());
+            let metadata = match self.sources.catalog.views().load(&ident).await {
+                Ok(loaded) => loaded.metadata,
+                Err(CatalogError::NoSuchView(_)) => return Ok(false),
+                Err(cause) => return Err(internal(&cause)),
+            };
+            self.check_open(schema, name)?;
+            self.open.push((schema.to_owned(), name.to_owned()));
+            let view = self.view_of(schema, space, name, &metadata).await;
+            self.open.pop();
+            let view = view.map_err(|cause| within(schema, name, cause))?;
+            // A session has the schema of every view.
+            let _ = self.view.namespace_mut(schema);
+            self.view.catalog_views.push(view);
+            Ok(true)
+        }
+        .boxed()
+    }
+
+    /// Refuses a view that reads itself, and one too many.
+    fn check_open(&self, schema: &str, name: &str) -> Result<(), SqlError> {
+        let is_it = |(namespace, view): &(String, String)| namespace == schema && view == name;
+        if let Some(first) = self.open.iter().position(is_it) {
+            let circle: Vec<String> =
+                self.open[first..].iter().map(|(_, view)| format!("`{view}`")).collect();
+            return Err(SqlError::Invalid(format!(
+                "{VIEW}{schema}.{name}` reads itself, by way of {}; replace one of them",
+                circle.join(", ")
+            )));
+        }
+        if VIEW_DEPTH_MAX <= self.open.len() {
+            return Err(SqlError::Invalid(format!(
+                "{VIEW}{schema}.{name}` is more than {VIEW_DEPTH_MAX} levels below the view that is read; write its query instead"
+            )));
+        }
+        if VIEWS_MAX <= self.view.catalog_views.len() + self.open.len() {
+            return Err(SqlError::Invalid(format!(
+                "the statement reads more than {VIEWS_MAX} views, with those behind them"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn view_of(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        name: &str,
+        metadata: &ViewMetadata,
+    ) -> Result<CatalogView, SqlError> {
+        let statement = view_query::of(metadata)?;
+        let version = metadata.current_version();
+        let levels: &[String] = version.default_namespace();
+        let levels = if levels.is_empty() { space.levels.as_slice() } else { levels };
+        let home = if levels == space.levels { schema.to_owned() } else { levels.join(".") };
+        let tables = references::wanted(&statement.statement, &home, QueryScope::Namespace)?;
+        if tables.wanted == WantedTables::All {
+            let text = "it reads information_schema, which tells of who asks; write its query";
+            return Err(SqlError::Invalid(text.to_owned()));
+        }
+        let own = self.readable(levels).await?;
+        if levels != space.levels
+            && let Some(other) = self.find(&home).await?
+            && other.levels != levels
+        {
+            return Err(SqlError::Invalid(format!(
+                "`{home}`, where it looks for tables, is another namespace in SQL, of {} levels; write its query",
+                other.levels.len()
+            )));
+        }
+        for table in &tables.named {
+            let Some(own) = &own else {
+                let (schema, table) = (home.clone(), table.clone());
+                let name = QualifiedName { catalog: None, schema, table };
+                return Err(references::outside(&name, &self.view.namespace));
+            };
+            self.add(&home, own, table).await?;
+        }
+        let catalog = version.default_catalog().map(String::as_str);
+        let names = NameHome { schema: &home, space: own.as_ref(), catalog };
+        let rewritten = self.add_qualified(&tables.qualified, &names).await?;
+        let columns = metadata.schema_by_id(version.schema_id());
+        let columns = columns.map_or_else(Vec::new, |schema| {
+            schema.as_struct().fields().iter().map(|field| field.name.clone()).collect()
+        });
+        let (namespace, name) = (schema.to_owned(), name.to_owned());
+        Ok(CatalogView { namespace, name, statement, columns, home, rewritten })
+    }
+}
+
+/// The error of what a view reads, for who named the view.
+fn within(schema: &str, name: &str, cause: SqlError) -> SqlError {
+    match cause {
+        // The innermost view is the one to mend.
+        SqlError::Invalid(text) if !text.starts_with(VIEW) => {
+            SqlError::Invalid(format!("{VIEW}{schema}.{name}` cannot be read: {text}"))
+        }
+        other => other,
+    }
+}

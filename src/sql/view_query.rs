@@ -1,0 +1,54 @@
+//! Which of the queries of a catalog's view is read: one view may have one for each dialect.
+
+use iceberg::spec::{ViewMetadata, ViewRepresentation};
+use icecore_engine::{
+    catalog_views,
+    error::SqlError,
+    guard::{self, CheckedStatement},
+};
+
+/// Dialects of a view's query, the nearest to ours first. Others come last.
+const DIALECTS: &[&str] = &["icecore", "datafusion", "duckdb", "trino", "spark"];
+
+/// The query of a view, in the nearest dialect that is read here.
+///
+/// # Errors
+/// [`SqlError::Invalid`] says why the nearest is not.
+pub(super) fn of(metadata: &ViewMetadata) -> Result<CheckedStatement, SqlError> {
+    let representations = metadata.current_version().representations().iter();
+    let mut queries: Vec<_> = representations.map(|ViewRepresentation::Sql(query)| query).collect();
+    queries.sort_by_key(|query| {
+        let known = DIALECTS.iter().position(|name| name.eq_ignore_ascii_case(&query.dialect));
+        known.unwrap_or(DIALECTS.len())
+    });
+    let mut refused = None;
+    for query in queries {
+        let checked = guard::check(&query.sql);
+        let same = || catalog_views::check_dialect(&query.dialect, &query.sql);
+        let reason = match checked.and_then(|checked| same().map(|()| checked)) {
+            Ok(checked) => match unread(&checked) {
+                None => return Ok(checked),
+                Some(reason) => reason.to_owned(),
+            },
+            Err(cause) => format!("its query in the dialect `{}`: {cause}", query.dialect),
+        };
+        refused.get_or_insert(reason);
+    }
+    Err(SqlError::Invalid(refused.unwrap_or_else(|| "it has no query in SQL".to_owned())))
+}
+
+/// Why a statement is no query of a view, although it is valid.
+fn unread(checked: &CheckedStatement) -> Option<&'static str> {
+    if !checked.is_query || checked.placeholders != 0 {
+        return Some("its text is no query without parameters");
+    }
+    if !checked.versions.is_empty() {
+        return Some("it gives a table a version; write its query");
+    }
+    if checked.reads_paths {
+        return Some(
+            "it reads by a path of the earlier layout; write the table that the path is of",
+        );
+    }
+    None
+}

@@ -1,0 +1,92 @@
+//! Look-ups of single events: bloom filters leave files out, and no event with them.
+
+use crate::harness::{TestServer, events};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "shop.example";
+
+/// The files that queries read until now.
+async fn files_read(server: &TestServer) -> f64 {
+    let text = server.get("/metrics").await.text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("icecore_query_files_total "));
+    line.unwrap_or_else(|| panic!("no such metric in {text}")).trim().parse().unwrap()
+}
+
+/// The ids that a condition finds, and how many files were read for them.
+async fn found(server: &TestServer, condition: &str) -> (Value, f64) {
+    let before = files_read(server).await;
+    let sql = format!("SELECT id FROM events WHERE {condition} ORDER BY seq");
+    let rows = server.rows(NAMESPACE, &sql).await;
+    (rows, files_read(server).await - before)
+}
+
+/// Finds events of every commit and of the log, one by one and together.
+async fn find_all(server: &TestServer, files: f64) {
+    for id in ["e-0", "e-57", "e-133", "e-199", "e-205"] {
+        // The second time the filters are in memory.
+        for _ in 0..2 {
+            let (rows, read) = found(server, &format!("id = '{id}'")).await;
+            assert_eq!(rows, json!([[id]]));
+            assert!(read < files, "{read} of {files} files for {id}");
+        }
+    }
+    let (rows, _) = found(server, "id IN ('e-133', 'e-57', 'e-205', 'nobody')").await;
+    assert_eq!(rows, json!([["e-57"], ["e-133"], ["e-205"]]));
+    let (rows, _) = found(server, "id = 'e-57' OR id = 'e-0' OR seq = 10").await;
+    assert_eq!(rows, json!([["e-0"], ["e-9"], ["e-57"]]));
+    let (rows, _) = found(server, "id = 'e-57' AND type = 'order.placed'").await;
+    assert_eq!(rows, json!([]));
+    let (rows, read) = found(server, "id = 'nobody'").await;
+    assert_eq!(rows, json!([]));
+    assert!(read < files, "{read} of {files} files for nobody");
+    let (rows, _) = found(server, "id <> 'e-57' AND seq BETWEEN 57 AND 59").await;
+    assert_eq!(rows, json!([["e-56"], ["e-58"]]));
+}
+
+/// The rows of the commits and of the log, counted and given without a column.
+async fn count_all(server: &TestServer) {
+    for (sql, expected) in [
+        ("SELECT count(*) FROM events", json!([[210]])),
+        ("SELECT count(*), count(1) FROM events", json!([[210, 210]])),
+        ("SELECT sum(1) FROM events", json!([[210]])),
+        ("SELECT count(*) FROM events a CROSS JOIN events b", json!([[44_100]])),
+        ("SELECT count(*) FROM (SELECT 1 FROM events LIMIT 205)", json!([[205]])),
+        ("SELECT count(*) FROM events WHERE id LIKE 'e-20_'", json!([[10]])),
+        ("SELECT count(*) FROM events WHERE false", json!([[0]])),
+    ] {
+        assert_eq!(server.rows(NAMESPACE, sql).await, expected, "{sql}");
+    }
+    // Records and manifests say how many rows there are, so nothing is read for that.
+    let explain = "EXPLAIN SELECT count(*) FROM events";
+    let plan = server.rows(NAMESPACE, explain).await.to_string();
+    assert!(plan.contains("PlaceholderRowExec") && !plan.contains("DataSourceExec"), "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_found_by_its_id_in_few_of_the_files_before_and_after_compaction() {
+    let settings = [("compaction.enabled", "off")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    for part in 0..4 {
+        server.ingest(&events(50 * part..50 * (part + 1))).await;
+        server.commit(NAMESPACE).await;
+    }
+    server.ingest(&events(200..210)).await;
+    let (rows, files) = found(&server, "true").await;
+    assert_eq!(rows.as_array().unwrap().len(), 210);
+    assert!(8.0 <= files, "{files} files");
+    find_all(&server, files).await;
+    count_all(&server).await;
+
+    let path = format!("/admin/jobs/compact?namespace={NAMESPACE}");
+    let done = server.post(&path, "application/json", "").await;
+    assert_eq!(done.status(), 200);
+    let (rows, merged) = found(&server, "true").await;
+    assert_eq!(rows.as_array().unwrap().len(), 210);
+    assert!(merged < files, "{merged} files");
+    find_all(&server, merged).await;
+
+    // A commit that came after the filters were read.
+    server.commit(NAMESPACE).await;
+    assert_eq!(found(&server, "id = 'e-205'").await.0, json!([["e-205"]]));
+    server.stop().await;
+}

@@ -1,0 +1,154 @@
+//! Statements in which names mean several things at once: versions of tables, tables of other namespaces,
+//! metadata tables, names of members, views.
+
+use crate::{harness::TestServer, metadata_tables::view};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "shop";
+
+pub(crate) fn changes(namespace: &str, numbers: std::ops::Range<u32>) -> Value {
+    let change = |number: u32| json!({ "id": format!("{namespace}-{number}"), "ns": namespace, "op": "c", "collection": "users", "docId": format!("u-{number}"), "doc": { "n": number } });
+    json!({ "events": numbers.map(change).collect::<Vec<_>>() })
+}
+
+/// A server whose namespace `shop` has two changes in a first snapshot, one in a second and one in the log, and
+/// `other` has three. The answer is the first snapshot.
+pub(crate) async fn server() -> (TestServer, i64) {
+    let server = TestServer::start().await;
+    for (namespace, numbers) in [("shop", 1..3), ("other", 1..4), ("shop", 3..4), ("shop", 4..5)] {
+        let is_last = numbers.end == 5;
+        let (status, answer) = server.ingest(&changes(namespace, numbers)).await;
+        assert_eq!(status, 200, "{answer}");
+        if !is_last {
+            server.commit(namespace).await;
+        }
+    }
+    let sql = "SELECT min_by(snapshot_id, committed_at) FROM events.snapshots";
+    let first = server.rows(NAMESPACE, sql).await[0][0].as_i64().unwrap();
+    (server, first)
+}
+
+async fn asked(server: &TestServer, request: &Value) -> Value {
+    let (status, answer) = server.query(NAMESPACE, request).await;
+    assert_eq!(status, 200, "{request}: {answer}");
+    answer
+}
+
+async fn refused(server: &TestServer, request: &Value) -> String {
+    let (status, answer) = server.query(NAMESPACE, request).await;
+    assert_eq!(status, 400, "{request}: {answer}");
+    answer["error"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_statement_reads_versions_namespaces_and_metadata() {
+    let (server, first) = server().await;
+    let versions = format!(
+        "FROM events LEFT JOIN events FOR VERSION AS OF {first} AS old ON events.docId = old.docId"
+    );
+    let mixed = format!(
+        "SELECT count(*), count(old.id), count(o.id), min(s.n) {versions} \
+         LEFT JOIN other.events AS o ON o.docId = events.docId \
+         CROSS JOIN (SELECT count(*) AS n FROM events.snapshots) AS s"
+    );
+    let answer = asked(&server, &json!({ "sql": mixed })).await;
+    assert_eq!(answer["rows"], json!([[4, 2, 3, 2]]));
+    // `seq` counts in each namespace, so there is nothing to make it again from.
+    assert!(answer["basis"].is_null(), "{answer}");
+    let own = format!("SELECT count(*), (SELECT count(*) FROM events.snapshots) {versions}");
+    let answer = asked(&server, &json!({ "sql": own })).await;
+    assert_eq!((&answer["rows"], &answer["basis"]["seq"]), (&json!([[4, 2]]), &json!(4)));
+    let basis = &answer["basis"];
+    assert_eq!(server.ingest(&changes("shop", 5..6)).await.0, 200);
+    let again = asked(&server, &json!({ "sql": own, "basis": basis })).await;
+    assert_eq!((&again["rows"], &again["basis"]), (&answer["rows"], basis));
+    let text = refused(&server, &json!({ "sql": mixed, "basis": basis })).await;
+    assert!(text.contains("reads namespace `other`"), "{text}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_members_are_those_of_versions_and_other_namespaces_too() {
+    let (server, first) = server().await;
+    for (sql, rows) in [
+        (
+            "SELECT docId, old.doc FROM events FOR SEQ AS OF 1 AS old".to_owned(),
+            json!([["u-1", "{\"n\":1}"]]),
+        ),
+        (
+            format!("SELECT pk FROM \"events@{first}\" ORDER BY docId"),
+            json!([["u-1"], ["u-2"]]),
+        ),
+        ("SELECT docId FROM other.events WHERE events.pk = 'u-3'".to_owned(), json!([["u-3"]])),
+        (
+            "SELECT count(DISTINCT docId) FROM other.events, events.metadata_log_entries m WHERE m.timestamp IS NOT NULL".to_owned(),
+            json!([[3]]),
+        ),
+    ] {
+        assert_eq!(server.rows(NAMESPACE, &sql).await, rows, "{sql}");
+    }
+    let answer = asked(&server, &json!({ "sql": "SELECT docId FROM other.events" })).await;
+    assert_eq!(answer["columns"][0]["name"], "docId", "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_of_tables_is_read_as_they_are() {
+    let (server, first) = server().await;
+    let count = "SELECT count(*) FROM things";
+    let past = asked(&server, &json!({ "sql": count, "as_of": first })).await;
+    assert_eq!(past["rows"], json!([[2]]));
+    let now = asked(&server, &json!({ "sql": count })).await;
+    assert_eq!(now["rows"], json!([[4]]));
+    assert_eq!(server.ingest(&changes("shop", 5..6)).await.0, 200);
+    let again = asked(&server, &json!({ "sql": count, "basis": now["basis"] })).await;
+    assert_eq!(again["rows"], json!([[4]]));
+    for (sql, rows) in [
+        (count.to_owned(), json!([[5]])),
+        ("SELECT count(*) FROM other.things".to_owned(), json!([[3]])),
+        ("SELECT max(pk) FROM other.cdc_users_deltas".to_owned(), json!([["u-3"]])),
+        (format!("SELECT sum(record_count) FROM \"events@{first}\".files"), json!([[2]])),
+        (format!("SELECT sum(record_count) FROM \"events@{first}$files\""), json!([[2]])),
+    ] {
+        assert_eq!(server.rows(NAMESPACE, &sql).await, rows, "{sql}");
+    }
+    for table in [
+        "things VERSION AS OF 3",
+        "things FOR BOOKMARK AS OF 'b'",
+        "\"events$snapshots\" VERSION AS OF 3",
+        "events.files FOR VERSION AS OF 3",
+        "other.events FOR VERSION AS OF 3",
+    ] {
+        let text = refused(&server, &json!({ "sql": format!("SELECT 1 FROM {table}") })).await;
+        assert!(text.contains("has no versions"), "{table}: {text}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
+    let (server, _) = server().await;
+    for (name, column, query) in [
+        ("users", "id", "SELECT id FROM things WHERE \"table\" = 'users'"),
+        ("theirs", "pk", "SELECT docId FROM other.events"),
+        ("filed", "id", "SELECT id FROM read_parquet('events/2026/**/*.parquet')"),
+        ("past", "id", "SELECT id FROM events VERSION AS OF 1"),
+    ] {
+        let body = view(name, NAMESPACE, &[column], &[("duckdb", query)]).to_string();
+        let path = "/catalog/v1/namespaces/shop/views";
+        assert_eq!(server.post(path, "application/json", body).await.status(), 200, "{name}");
+    }
+    let sql = "SELECT count(*), max(id) FROM users";
+    assert_eq!(server.rows(NAMESPACE, sql).await, json!([[4, "u-4"]]));
+    assert_eq!(server.rows(NAMESPACE, "SELECT max(pk) FROM theirs").await, json!([["u-3"]]));
+    for (name, reason) in [
+        ("filed", "view `shop.filed` cannot be read: it reads by a path"),
+        ("past", "view `shop.past` cannot be read: it gives a table a version"),
+    ] {
+        let text = refused(&server, &json!({ "sql": format!("SELECT * FROM {name}") })).await;
+        assert!(text.contains(reason), "{text}");
+    }
+    let past = json!({ "sql": "SELECT * FROM users VERSION AS OF 3" });
+    assert!(refused(&server, &past).await.contains("`users` has no versions"));
+    server.stop().await;
+}

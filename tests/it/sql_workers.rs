@@ -1,0 +1,422 @@
+//! Queries in processes of their own: the same answers, a lock that the system keeps, and an end of one
+//! that costs its query alone.
+
+use crate::{
+    harness::{TestServer, config, events},
+    metadata_tables::view,
+    mixed_names::{self, changes},
+    process::{self, Process},
+};
+use icecore_lake::clock::Clock;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+/// How often a process is looked at, and how often at most.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS_MAX: usize = 1_500;
+
+/// Statements whose answers are compared: rows of a snapshot and of the log, every kind of type, errors.
+const STATEMENTS: &[&str] = &[
+    "SELECT 1",
+    "SELECT 1 WHERE false",
+    "SELECT count(*) FROM events",
+    "SELECT * FROM events ORDER BY seq LIMIT 5",
+    "SELECT id, type, ts, data FROM events WHERE seq BETWEEN 180 AND 230 ORDER BY seq",
+    "SELECT type, count(*) AS n, min(seq), max(seq), avg(duration_ms) FROM events GROUP BY type ORDER BY type",
+    "SELECT type, p50(duration_ms), p99(duration_ms) FROM events GROUP BY type ORDER BY 1",
+    "SELECT a.id, b.id FROM events a JOIN events b ON a.seq = b.seq + 1 ORDER BY a.seq LIMIT 20",
+    "SELECT id, row_number() OVER (PARTITION BY type ORDER BY seq) AS n FROM events ORDER BY seq",
+    "SELECT array_agg(seq ORDER BY seq) AS l, min(ts) AS t FROM events WHERE seq < 10",
+    "SELECT sum(CAST(seq AS decimal(20, 3))) AS d, CAST('2024-01-02' AS date) AS day FROM events",
+    "SELECT json_extract_string(data, '$.n') AS n FROM events ORDER BY seq DESC LIMIT 3",
+    "SELECT NULL AS nothing, true AS yes, 'é' AS text, interval '1 day' AS i",
+    "SELECT id FROM events WHERE id = 'e-7' OR id = 'e-307'",
+    "SELECT count(*) FROM dead_letters",
+    "SELECT DISTINCT type FROM events ORDER BY type",
+    "WITH t AS (SELECT seq % 7 AS g FROM events) SELECT g, count(*) FROM t GROUP BY g ORDER BY g",
+    "SELECT a.seq + b.seq AS n FROM events a, events b WHERE a.seq < 100 AND b.seq < 100 ORDER BY n, a.seq LIMIT 9000",
+    "SHOW TABLES",
+    "DESCRIBE events",
+    "SELECT count(*) > 0 FROM system.audit",
+    "EXPLAIN SELECT type FROM events WHERE seq = 3",
+    "SELECT 5/0",
+    "SELECT 1/(seq - 40) FROM events",
+    "SELECT CAST(type AS int) FROM events",
+    "SELECT nothing FROM events",
+    "SELECT * FROM nowhere",
+    "SELEC 1",
+    "DROP TABLE events",
+];
+
+fn workers_of(config: &mut icecore::config::Config) {
+    config.worker_program = Some(process::binary());
+}
+
+/// The answer to a request, without what differs from time to time.
+async fn answer(server: &TestServer, namespace: &str, request: &Value) -> (u16, Value) {
+    let (status, mut answer) = server.query(namespace, request).await;
+    let members = answer.as_object_mut().unwrap();
+    for changing in ["elapsedMs", "requestId"] {
+        members.remove(changing);
+    }
+    if let Some(basis) = members.get_mut("basis").and_then(Value::as_object_mut) {
+        basis.remove("clock");
+    }
+    (status, answer)
+}
+
+/// The answers to all statements.
+async fn answers(server: &TestServer) -> Vec<(String, u16, Value)> {
+    let mut answers = Vec::new();
+    for sql in STATEMENTS {
+        let (status, answer) = answer(server, "shop.example", &json!({ "sql": sql })).await;
+        answers.push(((*sql).to_owned(), status, answer));
+    }
+    let request = json!({ "sql": "SELECT id FROM events WHERE seq = $1", "params": [220] });
+    let (status, answer) = server.query("shop.example", &request).await;
+    answers.push(("$1".to_owned(), status, answer["rows"].clone()));
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_answer_as_the_server_itself_does() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&events(0..200)).await.0, 200);
+    server.commit("shop.example").await;
+    assert_eq!(server.ingest(&events(200..320)).await.0, 200);
+    let own = answers(&server).await;
+    let folder = server.stop().await;
+    let mut config = config(&folder, &[]);
+    workers_of(&mut config);
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    assert_eq!(server.get("/readyz").await.status(), 200);
+    for (own, workers) in own.iter().zip(answers(&server).await) {
+        assert_eq!(*own, workers);
+    }
+    // Every event that is acknowledged is seen by the next query.
+    for n in 320..330 {
+        assert_eq!(server.ingest(&events(n..n + 1)).await.0, 200);
+        let count = server.rows("shop.example", "SELECT count(*) FROM events").await;
+        assert_eq!(count, json!([[n + 1]]));
+    }
+    server.stop().await;
+}
+
+/// Requests of statements that read more than the tables of a namespace as they are now. `first` is a snapshot.
+fn mixed_requests(first: i64) -> Vec<(&'static str, Value)> {
+    let versions = format!(
+        "SELECT count(*), count(old.id) FROM events LEFT JOIN events FOR VERSION AS OF {first} AS old ON events.docId = old.docId"
+    );
+    let statements = [
+        versions.as_str(),
+        "SELECT docId, doc FROM events FOR SEQ AS OF 4 ORDER BY docId",
+        "SELECT count(*) FROM events AT (TIMESTAMP => now())",
+        "SELECT count(*), max(o.docId) FROM events AS e JOIN other.events AS o ON o.docId = e.docId",
+        "SELECT count(*), sum(record_count) FROM events.files",
+        "SELECT count(*), (SELECT count(*) FROM other.events.snapshots) FROM events.snapshots",
+        "SELECT id, op FROM things ORDER BY rowid",
+        "SELECT max(pk) FROM other.cdc_users_deltas",
+        "SELECT pk FROM theirs ORDER BY pk",
+        "SELECT count(*) FROM nowhere.events",
+    ];
+    statements.map(|sql| ("shop", json!({ "sql": sql }))).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_read_versions_namespaces_and_what_is_made_of_tables() {
+    let (server, first) = mixed_names::server().await;
+    // Of the last namespace there is only the log.
+    for (namespace, numbers) in [("other", 4..6), ("fresh", 1..4)] {
+        assert_eq!(server.ingest(&changes(namespace, numbers)).await.0, 200);
+    }
+    let query = "SELECT docId FROM other.events";
+    let body = view("theirs", "shop", &["pk"], &[("duckdb", query)]).to_string();
+    let path = "/catalog/v1/namespaces/shop/views";
+    assert_eq!(server.post(path, "application/json", body).await.status(), 200);
+    let mut requests = mixed_requests(first);
+    let every = "SELECT count(*), max(seq), max(docId) FROM events";
+    let cut = "SELECT count(*), max(seq), max(docId) FROM events FOR SEQ AS OF 4";
+    let repeated = [
+        ("shop", every, json!([[4, 4, "u-4"]])),
+        ("shop", cut, json!([[4, 4, "u-4"]])),
+        ("fresh", every, json!([[3, 3, "u-3"]])),
+    ];
+    for (namespace, sql, rows) in &repeated {
+        let (status, answer) = server.query(namespace, &json!({ "sql": sql })).await;
+        assert_eq!((status, &answer["rows"]), (200, rows), "{answer}");
+        requests.push((*namespace, json!({ "sql": sql, "basis": answer["basis"] })));
+    }
+    // What comes later is in no answer that is repeated.
+    for (namespace, numbers) in [("shop", 5..6), ("fresh", 4..5)] {
+        assert_eq!(server.ingest(&changes(namespace, numbers)).await.0, 200);
+    }
+    let mut own = Vec::new();
+    for (namespace, request) in &requests {
+        own.push(answer(&server, namespace, request).await);
+    }
+    for (answer, (_, _, rows)) in own.iter().rev().zip(repeated.iter().rev()) {
+        assert_eq!((answer.0, &answer.1["rows"]), (200, rows), "{}", answer.1);
+    }
+    assert_eq!(own[3].1["rows"], json!([[5, "u-5"]]), "{}", own[3].1);
+    let folder = server.stop().await;
+    let mut config = config(&folder, &[]);
+    workers_of(&mut config);
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    for ((namespace, request), own) in requests.iter().zip(own) {
+        assert_eq!(answer(&server, namespace, request).await, own, "{request}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_needs_too_much_is_refused_and_the_next_one_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[("sql.memory_bytes_max", "24MiB")]);
+    workers_of(&mut config);
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    assert_eq!(server.ingest(&events(0..400)).await.0, 200);
+    let wide = "SELECT a.id, b.id AS other, a.data, b.data AS more, a.type, b.type AS kind FROM events a, events b ORDER BY b.data, a.data";
+    let endless = "SELECT count(*) FROM events a, events b, events c, events d WHERE (a.seq + b.seq + c.seq + d.seq) % 7 = 8";
+    for (request, text) in [
+        (json!({ "sql": wide }), "needs more memory"),
+        (json!({ "sql": endless, "timeout_ms": 300 }), "longer than 300 ms"),
+    ] {
+        let (status, answer) = server.query("shop.example", &request).await;
+        let told = answer["error"].as_str().unwrap_or_default();
+        assert!(status == 422 && told.contains(text), "{request}: {status} {answer}");
+        let count = server.rows("shop.example", "SELECT count(DISTINCT id) FROM events").await;
+        assert_eq!(count, json!([[400]]));
+    }
+    server.stop().await;
+}
+
+/// A server that is a process, with some events.
+async fn started(folder: &TempDir, settings: &[(&str, &str)]) -> Process {
+    let folder = ("data_dir", folder.path().to_str().unwrap());
+    let settings = [settings, &[folder]].concat();
+    let settings: Vec<_> =
+        settings.into_iter().map(|(key, value)| (key, value.to_owned())).collect();
+    let server = Process::start(&settings).await;
+    let url = format!("{}/ingest", server.url);
+    let sent = Client::new().post(url).header("content-type", "application/json");
+    let sent = sent.body(events(0..400).to_string()).send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    server
+}
+
+async fn ask(url: String, namespace: &'static str, sql: &'static str) -> (StatusCode, Value) {
+    let url = format!("{url}/v1/{namespace}/sql");
+    let request = Client::new().post(url).header("content-type", "application/json");
+    let answer = request.body(json!({ "sql": sql }).to_string()).send().await.unwrap();
+    (answer.status(), answer.json().await.unwrap())
+}
+
+/// The workers of a server.
+fn workers(server: u32) -> BTreeSet<u32> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let number: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        is_worker_of(number, server).then_some(number)
+    });
+    processes.collect()
+}
+
+fn is_worker_of(process: u32, server: u32) -> bool {
+    let line = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    line.contains("sql-worker") && parent_of_running(process) == Some(server)
+}
+
+/// The number of a process's parent; none where it does not run, also while it waits to be seen by its
+/// parent.
+fn parent_of_running(process: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // What follows the name, which may have spaces.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
+    (!["Z", "X"].contains(&state)).then_some(parent)
+}
+
+fn kill_all(workers: &BTreeSet<u32>) {
+    let mut kill = Command::new("kill");
+    kill.arg("-9").args(workers.iter().map(u32::to_string));
+    // One may have ended by itself.
+    let _told = kill.output().unwrap();
+}
+
+/// Looks until it is so.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let mut looks = tokio::time::interval(LOOK);
+    for _ in 0..LOOKS_MAX {
+        looks.tick().await;
+        if is_so() {
+            return;
+        }
+    }
+    panic!("it never comes: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_costs_its_query_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = started(&folder, &[]).await;
+    let endless = "SELECT count(*) FROM events a, events b, events c, events d WHERE (a.seq + b.seq + c.seq + d.seq) % 7 = 8";
+    let (mut asked, mut told) = (JoinSet::new(), None);
+    asked.spawn(ask(server.url.clone(), "shop.example", endless));
+    until("an end of the query", || {
+        kill_all(&workers(server.id()));
+        told = asked.try_join_next();
+        told.is_some()
+    })
+    .await;
+    let (status, answer) = told.unwrap().unwrap();
+    assert!([422, 500].contains(&status.as_u16()), "{status} {answer}");
+    until("an end of the workers", || {
+        let left = workers(server.id());
+        kill_all(&left);
+        left.is_empty()
+    })
+    .await;
+    let count = "SELECT count(*) FROM events";
+    let (status, answer) = ask(server.url.clone(), "shop.example", count).await;
+    assert_eq!((status.as_u16(), &answer["rows"]), (200, &json!([[400]])), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_serves_one_namespace_and_is_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = started(&folder, &[]).await;
+    let count = "SELECT count(*) FROM events";
+    let ask = async |namespace| ask(server.url.clone(), namespace, count).await.0;
+    assert_eq!(ask("shop.example").await, 200);
+    let one = workers(server.id());
+    assert_eq!(one.len(), 2, "one that served, and one for the next");
+    assert_eq!(ask("shop.example").await, 200);
+    assert_eq!(workers(server.id()), one);
+    // Nothing is known of another namespace, which a worker of its own finds out or nobody does.
+    let sql = "SELECT 1";
+    assert_eq!(self::ask(server.url.clone(), "other.example", sql).await.0, 200);
+    let both = workers(server.id());
+    assert!(one.is_subset(&both) && both.len() == 3, "{one:?} {both:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_read_two_namespaces_serves_none_of_them_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = started(&folder, &[]).await;
+    let url = format!("{}/ingest", server.url);
+    let sent = Client::new().post(url).header("content-type", "application/json");
+    let sent = sent.body(changes("bank", 1..3).to_string()).send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    let mut known = BTreeSet::new();
+    let count = "SELECT count(*) FROM events";
+    for (namespace, sql, rows, added) in [
+        ("shop.example", "SELECT count(*) FROM events, bank.events AS b", 800, 2),
+        ("shop.example", count, 400, 1),
+        ("bank", count, 2, 1),
+        ("shop.example", count, 400, 0),
+        ("bank", "SELECT count(*) FROM events, shop_example.events AS s", 800, 0),
+    ] {
+        let (status, answer) = ask(server.url.clone(), namespace, sql).await;
+        assert_eq!((status.as_u16(), &answer["rows"]), (200, &json!([[rows]])), "{answer}");
+        let now = workers(server.id());
+        let is_more = known.is_subset(&now) && now.len() == known.len() + added;
+        assert!(is_more, "{namespace}: {sql}: {known:?} {now:?}");
+        known = now;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_workers_nor_spilled_rows_outlive_a_server_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = started(&folder, &[("sql.spill_bytes_max", "64MiB")]).await;
+    let count = "SELECT count(*) FROM events";
+    assert_eq!(ask(server.url.clone(), "shop.example", count).await.0, 200);
+    let before = server.id();
+    let left = workers(before);
+    let spill = folder.path().join("spill");
+    assert!(!left.is_empty() && spill.exists());
+    fs::write(spill.join("rows"), "spilled").unwrap();
+    server.kill();
+    until("an end of the workers", || {
+        left.iter().all(|worker| parent_of_running(*worker).is_none())
+    })
+    .await;
+    server.kill_and_restart().await;
+    assert!(!spill.join("rows").exists());
+    assert_eq!(ask(server.url.clone(), "shop.example", count).await.0, 200);
+}
+
+/// What came of each call of a worker that is locked in, and what this system does not enforce.
+fn probe(spill: &Path, calls: &[String]) -> (Vec<String>, Vec<String>) {
+    let spill = format!("--spill={}", spill.display());
+    let bounds = ["--memory-bytes-max=67108864", "--spill-bytes-max=1048576", spill.as_str()];
+    let calls: Vec<String> = calls.iter().map(|call| format!("--probe={call}")).collect();
+    let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
+    let arguments = [&["sql-worker"][..], &bounds[..], &calls[..]].concat();
+    let output = process::run(&arguments, &[], b"");
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    let lines = told.lines().map(|line| line.split_once('\t').unwrap());
+    let (missing, outcomes): (Vec<_>, Vec<_>) = lines.partition(|(call, _)| *call == "missing");
+    let texts =
+        |lines: Vec<(&str, &str)>| lines.iter().map(|(_, text)| (*text).to_owned()).collect();
+    (texts(missing), texts(outcomes))
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is told")]
+fn the_system_refuses_what_a_worker_does_not_need() {
+    let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let outside = folder.path().join("file");
+    fs::write(&outside, "another's").unwrap();
+    fs::write(spill.path().join("rights"), "").unwrap();
+    let (outside, new) = (outside.display(), folder.path().join("new"));
+    let (new, inside, old) =
+        (new.display(), spill.path().join("rows"), spill.path().join("rights"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let refused = [
+        format!("read:{outside}"),
+        "read:/etc/passwd".to_owned(),
+        "read:/proc/self/environ".to_owned(),
+        format!("memory-of:{}", std::process::id()),
+        format!("list:{}", folder.path().display()),
+        format!("write:{outside}"),
+        format!("write:{new}"),
+        format!("remove:{outside}"),
+        format!("rename:{outside}"),
+        format!("link:{outside}"),
+        format!("folder:{new}"),
+        format!("rights:{outside}"),
+        format!("rights:{}", old.display()),
+        format!("tcp-connect:{address}"),
+        "tcp-listen:127.0.0.1:0".to_owned(),
+        "udp:127.0.0.1:0".to_owned(),
+        format!("unix:{}", folder.path().join("socket").display()),
+        "program:/bin/true".to_owned(),
+    ];
+    let (missing, outcomes) = probe(spill.path(), &refused);
+    if !missing.is_empty() {
+        eprintln!("not tested, this system does not lock processes in: {missing:?}");
+        return;
+    }
+    assert_eq!(outcomes.len(), refused.len());
+    for (call, outcome) in refused.iter().zip(&outcomes) {
+        let is_refused = ["Permission denied", "Operation not permitted"];
+        assert!(is_refused.iter().any(|text| outcome.contains(text)), "{call}: {outcome}");
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "another's");
+    let allowed = [
+        "thread".to_owned(),
+        "memory:1000000".to_owned(),
+        format!("write:{}", inside.display()),
+        format!("read:{}", inside.display()),
+        format!("list:{}", spill.path().display()),
+        format!("remove:{}", inside.display()),
+    ];
+    assert_eq!(probe(spill.path(), &allowed).1, vec!["done"; allowed.len()]);
+    let (_, outcomes) = probe(spill.path(), &["memory:9000000000".to_owned()]);
+    assert_ne!(outcomes, ["done"], "more than its bound");
+}
