@@ -296,16 +296,17 @@ impl Compaction {
         step: &mut CompactionStep,
     ) -> Vec<PlannedFiles> {
         let location = |file: &Arc<PlannedFile>| file.location.clone();
-        let known = cause.data_file().filter(|path| files.iter().any(|it| it.location == *path));
+        let known = cause.data_files();
+        let is_known = |path: &String| known.contains(&path.as_str());
+        let mut noted: Vec<String> = files.iter().map(location).filter(is_known).collect();
         // A half of one file would become the file that it is.
-        if known.is_none() && cause.may_be_of_one_file() && HALVED_MIN <= files.len() {
+        if noted.is_empty() && cause.may_be_of_one_file() && HALVED_MIN <= files.len() {
             let (one, other) = files.split_at(files.len() / 2);
             return vec![one.to_vec(), other.to_vec()];
         }
-        let noted: Vec<String> = match known {
-            Some(path) => vec![path.to_owned()],
-            None => files.iter().map(location).collect(),
-        };
+        if noted.is_empty() {
+            noted.extend(files.iter().map(location));
+        }
         step.failed += noted.len() as u64;
         self.noted().fail(noted, cause.is_lasting(), self.0.clock.passed_ms());
         step.skipped.push(with_causes(cause));

@@ -226,14 +226,24 @@ impl<'a> ForeignRewrite<'a> {
         let columns = FileColumns::new(fields.clone(), is_nested, aliases);
         let columns = columns.map_err(ReadError::Unsupported)?;
         let mut done = RewrittenFiles::default();
-        let (mut left, mut rows_before) = (VecDeque::new(), 0);
+        let (mut left, mut rows_before, mut refused) = (VecDeque::new(), 0, Vec::new());
         let opens: Vec<_> =
             files.iter().map(|file| OpenFile::new(storage, file, &columns)).collect();
         let mut opens = pin!(stream::iter(opens).buffered(OPENS_AT_ONCE));
         for file in &files {
             let Some(opened) = opens.next().await else { break };
-            let opened = opened.map_err(ReadError::from)?;
-            check_file(table, file, &opened).map_err(ReadError::from)?;
+            let opened =
+                opened.and_then(|opened| check_file(table, file, &opened).map(|()| opened));
+            let opened = match opened {
+                Ok(opened) if refused.is_empty() => opened,
+                // The group is not written.
+                Ok(_) => continue,
+                Err(cause @ FileError::Refused { .. }) => {
+                    refused.push(cause);
+                    continue;
+                }
+                Err(cause) => return Err(ReadError::from(cause).into()),
+            };
             let deleted = deletes.of(source, file).await?;
             rows_before += file.rows;
             let last = file.rows.checked_sub(1);
@@ -243,6 +253,9 @@ impl<'a> ForeignRewrite<'a> {
             done.bytes += file.bytes;
             done.removed.push(described(file)?);
             left.push_back((Arc::clone(file), opened, deleted));
+        }
+        if let Some(cause) = refusal(refused) {
+            return Err(cause);
         }
         for delete in &useless_deletes(&files, deletes.index()) {
             done.removed.push(described(delete)?);
@@ -389,6 +402,16 @@ fn check_file(
         Some(reason) => Err(FileError::Refused { location: file.location.clone(), reason }),
         None => Ok(()),
     }
+}
+
+/// Why a group is not written that has such files: all are named, so that the next try is without them.
+fn refusal(refused: Vec<FileError>) -> Option<RewriteError> {
+    let locations: Vec<String> = refused.iter().map(|cause| cause.location().to_owned()).collect();
+    let source = refused.into_iter().next()?;
+    Some(match locations.len() {
+        1 => ReadError::from(source).into(),
+        _ => RewriteError::Refused { locations, source },
+    })
 }
 
 /// The places of the table's columns, and of those that were dropped and that a file has.

@@ -20,7 +20,7 @@ use crate::{
         },
         deletes::{DeletesError, RowDeletes},
         erasure::condition::{RowCondition, TableCondition},
-        file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
+        file_columns::{BATCH_BYTES, FileBytes, FileColumns, FileError, OpenFile},
         reader::{self, ReadError},
         row_sum::{self, RowKeys},
         schema::file_order,
@@ -75,6 +75,14 @@ pub enum RewriteError {
     /// The new files could not be written.
     #[error("write files anew")]
     Write(#[from] WriteError),
+    /// Several files cannot be read, or not as other engines read them.
+    #[error("leave {} files as they are", .locations.len())]
+    Refused {
+        /// All of them.
+        locations: Vec<String>,
+        /// What is in the way of the first.
+        source: FileError,
+    },
     /// A file's rows are not in the order that its manifest says.
     #[error("the rows of `{location}` are not in the order that its manifest says")]
     Unsorted {
@@ -116,18 +124,19 @@ pub enum RewriteError {
 }
 
 impl RewriteError {
-    /// The data file that is in the way, where it is one and is known.
+    /// The data files that are in the way, where they are known.
     #[must_use]
-    pub fn data_file(&self) -> Option<&str> {
+    pub fn data_files(&self) -> Vec<&str> {
         match self {
-            Self::Read(ReadError::File(cause)) => Some(cause.location()),
-            Self::Unsorted { location } | Self::TooLarge { location } => Some(location),
+            Self::Read(ReadError::File(cause)) => vec![cause.location()],
+            Self::Refused { locations, .. } => locations.iter().map(String::as_str).collect(),
+            Self::Unsorted { location } | Self::TooLarge { location } => vec![location],
             Self::Plan(_)
             | Self::Read(_)
             | Self::Deletes(_)
             | Self::Write(_)
             | Self::Miscounted { .. }
-            | Self::RowsDiffer { .. } => None,
+            | Self::RowsDiffer { .. } => Vec::new(),
         }
     }
 
@@ -141,13 +150,13 @@ impl RewriteError {
     /// Whether another try fails as well: the file is as it is.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Unsorted { .. }
-            | Self::TooLarge { .. }
-            | Self::Miscounted { .. }
-            | Self::RowsDiffer { .. } => true,
-            Self::Plan(_) | Self::Read(_) | Self::Deletes(_) | Self::Write(_) => false,
-        }
+                | Self::TooLarge { .. }
+                | Self::Miscounted { .. }
+                | Self::RowsDiffer { .. }
+        )
     }
 
     /// Whether the store takes no file: it takes none of others then.

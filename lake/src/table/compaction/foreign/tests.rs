@@ -304,8 +304,23 @@ async fn a_file_in_which_others_find_other_values_stays() {
         let partitions = partitions(&lake).await;
         let refusal = try_rewrite(&lake, &partitions[0]).await.unwrap_err();
         assert!(with_causes(&refusal).contains(why), "{refusal:?}");
-        assert!(refusal.data_file().is_some(), "{refusal:?}");
+        assert_eq!(refusal.data_files().len(), 1, "{refusal:?}");
     }
+}
+
+#[tokio::test]
+async fn all_files_that_stay_are_named_at_once() {
+    let columns = schema([optional(1, "id", PrimitiveType::Long)]);
+    let mut lake = TestLake::new(columns, UnboundPartitionSpec::builder().build());
+    for (field_id, id) in [(0, 1), (1, 2), (0, 3)] {
+        let file = lake.write(&[(field_id, "id", longs([Some(id)]))]).await.build().unwrap();
+        lake.commit(vec![file]).await;
+    }
+    let partitions = partitions(&lake).await;
+    let refusal = try_rewrite(&lake, &partitions[0]).await.unwrap_err();
+    assert_eq!(refusal.data_files().len(), 2, "{refusal:?}");
+    let told = with_causes(&refusal);
+    assert!(told.contains("2 files") && told.contains("no name mapping"), "{told}");
 }
 
 #[tokio::test]
