@@ -93,6 +93,9 @@ pub struct NewSnapshot {
     pub branch: Option<String>,
     /// Data files that come, already durable, of the table's default partition spec.
     pub added: Vec<DataFile>,
+    /// Data files that come, already durable, each with the id of its partition spec, whichever is the
+    /// default one by now.
+    pub added_of_spec: Vec<(i32, DataFile)>,
     /// Data files that go, and delete files that are of no use without them: each as a manifest of the
     /// table has it.
     pub removed: Vec<DataFile>,
@@ -121,7 +124,8 @@ impl NewSnapshot {
         let keeps_rows = self.removed.is_empty() && self.deletes.is_empty();
         let nothing = |is_none: bool| is_none.then(RowSum::default);
         let is_told = self.rows_added.is_some() || self.rows_removed.is_some();
-        let added = self.rows_added.or(nothing(self.added.is_empty()))?;
+        let adds_none = self.added.is_empty() && self.added_of_spec.is_empty();
+        let added = self.rows_added.or(nothing(adds_none))?;
         let removed = self.rows_removed.or(nothing(keeps_rows))?;
         is_told.then_some(RowChange { added, removed })
     }
@@ -209,6 +213,7 @@ async fn write(
     let removal::RewrittenManifests { rewritten, kept, unused } =
         removal::rewrite(writer, listed, new, read).await?;
     let mut added = Vec::from_iter(writer.add(&new.added, number).await?);
+    added.extend(writer.add_of_specs(&new.added_of_spec, number).await?);
     added.extend(writer.add_deletes(&new.deletes).await?);
     let merged = writer.merge(kept).await?;
     let counts = summary::ManifestCounts {
@@ -216,7 +221,7 @@ async fn write(
         kept: merged.kept.len(),
         replaced: rewritten.len() + merged.replaced,
     };
-    let deletes = new.deletes.iter().map(|(_, file)| file);
+    let deletes = new.deletes.iter().chain(&new.added_of_spec).map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
     let before = parent.map(|p| p.summary());
     let mut own = summary::own(before, &new.operation, &new.summary);
@@ -272,14 +277,18 @@ fn check_readable(base: &TableMetadata, new: &NewSnapshot) -> Result<(), Catalog
         // Entries of version 3 have row ids that the iceberg crate does not carry over.
         return refuse("cannot rewrite files of a table that is not of format version 2");
     }
-    let columns = base.default_partition_type().fields().len();
-    for file in &new.added {
+    let default = base.default_partition_spec_id();
+    let of_default = new.added.iter().map(|file| (default, file));
+    let of_specs = new.added_of_spec.iter().map(|(spec_id, file)| (*spec_id, file));
+    for (spec_id, file) in of_default.chain(of_specs) {
         let path = file.file_path();
         if file.content_type() != DataContentType::Data {
             return refuse(&format!("`{path}` is not a data file"));
         }
-        if file.partition().fields().len() != columns {
-            return refuse(&format!("`{path}` is not of the table's default partition spec"));
+        let columns = base.partition_spec_by_id(spec_id).map(|spec| spec.fields().len());
+        if columns != Some(file.partition().fields().len()) {
+            let whose = if spec_id == default { "default partition spec" } else { "spec" };
+            return refuse(&format!("`{path}` is not of the table's {whose}"));
         }
     }
     let is_about_one = |file: &DataFile| {

@@ -9,8 +9,8 @@ use clap::Args;
 /// `icecore compact`
 #[derive(Debug, Args)]
 pub struct CompactCommand {
-    /// Only tables of this namespace
-    #[arg(long)]
+    /// Only tables of this namespace; with --table that table, also one of another engine
+    #[arg(long, visible_alias = "namespace")]
     ns: Option<String>,
     /// Only tables of this name
     #[arg(long)]

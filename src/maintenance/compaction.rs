@@ -1,4 +1,4 @@
-//! Compaction of the service's tables: which table, how fast, and the commit.
+//! Compaction of the service's tables, and of others where somebody asks for it: which table, how fast, and the commit.
 //!
 //! What is worth it is [`icecore_lake::table::compaction`]'s to know. A step reads the files of some groups
 //! of one table without holding anything of it, writes them anew, and commits a `replace`, which is put on
@@ -14,9 +14,10 @@ mod pace;
 pub mod planned;
 mod row_sums;
 mod step;
+mod tables;
 
 use crate::{
-    maintenance::{planned::RunRequest, progress::RunProgress, scope::tables_of},
+    maintenance::{planned::RunRequest, progress::RunProgress, scope::every_table_of},
     tasks::{Job, Progress, Tasks},
 };
 use icecore_catalog::{
@@ -166,6 +167,11 @@ impl CompactionRequest {
         condition
             .bind(&loaded.metadata)
             .map_err(|source| CompactionError::Condition { table: table.clone(), source })
+    }
+
+    /// Whether it is about one table, which may be another engine's then.
+    fn names_a_table(&self) -> bool {
+        self.levels.is_some() && self.table.is_some()
     }
 }
 
@@ -342,10 +348,11 @@ impl Compaction {
         answered.await.map_err(|_| CompactionError::Stopped)
     }
 
-    /// The tables of the request, those of the service alone unless one is named.
+    /// The tables of the request; a step leaves those of other engines alone that nobody asks for.
     async fn tables(&self, request: &CompactionRequest) -> Result<Vec<TableIdent>, CatalogError> {
         let CompactionRequest { levels, table, dry_run, .. } = request.clone();
-        tables_of(&self.0.catalog, &RunRequest { levels, table, dry_run, condition: None }).await
+        let request = RunRequest { levels, table, dry_run, condition: None };
+        every_table_of(&self.0.catalog, &request).await
     }
 
     fn pace(&self, share: f64) -> WorkPace {

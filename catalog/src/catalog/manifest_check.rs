@@ -221,7 +221,8 @@ impl Catalog {
         read: &ReadManifests,
     ) -> Result<(), CatalogError> {
         let own = self.inner.storage.normalize(table.location())?;
-        let files = new.added.iter().chain(new.deletes.iter().map(|(_, file)| file));
+        let of_specs = new.deletes.iter().chain(&new.added_of_spec).map(|(_, file)| file);
+        let files = new.added.iter().chain(of_specs);
         let mut written: Vec<String> = files.map(|file| file.file_path().to_owned()).collect();
         written.extend_from_slice(&read.written);
         self.check_not_queued(&own, &written).await

@@ -116,19 +116,37 @@ impl<'a> SnapshotWriter<'a> {
         self.add_files(draft, files, number).await
     }
 
+    /// Writes a manifest with the added data files of each partition spec, with the sequence number as
+    /// [`Self::add`] has it.
+    pub(super) async fn add_of_specs(
+        &mut self,
+        files: &[(i32, DataFile)],
+        number: Option<i64>,
+    ) -> Result<Vec<ManifestFile>, CatalogError> {
+        self.add_by_spec(("s", ManifestContentType::Data), files, number).await
+    }
+
     /// Writes a manifest with the added delete files of each partition spec.
     pub(super) async fn add_deletes(
         &mut self,
         files: &[(i32, DataFile)],
+    ) -> Result<Vec<ManifestFile>, CatalogError> {
+        self.add_by_spec(("d", ManifestContentType::Deletes), files, None).await
+    }
+
+    async fn add_by_spec(
+        &mut self,
+        (prefix, content): (&str, ManifestContentType),
+        files: &[(i32, DataFile)],
+        number: Option<i64>,
     ) -> Result<Vec<ManifestFile>, CatalogError> {
         let specs: BTreeSet<i32> = files.iter().map(|(spec_id, _)| *spec_id).collect();
         let mut manifests = Vec::new();
         for spec_id in specs {
             let of_spec = files.iter().filter(|(of, _)| *of == spec_id);
             let of_spec: Vec<DataFile> = of_spec.map(|(_, file)| file.clone()).collect();
-            let draft =
-                self.draft(&format!("d{spec_id}"), spec_id, ManifestContentType::Deletes)?;
-            manifests.extend(self.add_files(draft, &of_spec, None).await?);
+            let draft = self.draft(&format!("{prefix}{spec_id}"), spec_id, content)?;
+            manifests.extend(self.add_files(draft, &of_spec, number).await?);
         }
         Ok(manifests)
     }

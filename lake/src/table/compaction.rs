@@ -1,8 +1,8 @@
 //! Compaction: few larger data files in the place of many small ones, and of such with deleted rows.
 //!
 //! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew, and [`copy`] puts
-//! them one behind the other where that is enough, which [`group`] decides. Here is what all need of a
-//! snapshot. The commit is left to whoever runs it.
+//! them one behind the other where that is enough, which [`group`] decides. Tables of other engines are
+//! [`foreign`]'s. Here is what all need of a snapshot. The commit is left to whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
 //! deletes, with every column that the table has or had: one that was dropped may come back.
@@ -10,6 +10,7 @@
 pub mod choice;
 pub mod condition;
 pub mod copy;
+pub mod foreign;
 pub mod group;
 mod merge;
 pub mod rewrite;
@@ -19,13 +20,17 @@ mod z_order;
 
 use crate::table::{
     compaction::{choice::LiveFile, rewrite::RewriteError, z_order::ZOrder},
-    layout::FileLayout,
+    layout::{FileLayout, WriteError},
     reader, schema,
 };
 use futures::TryStreamExt;
-use iceberg::spec::{
-    DataFileFormat, FormatVersion, Literal, NestedField, NestedFieldRef, PartitionField,
-    PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, TableMetadata, Transform, Type,
+use iceberg::{
+    Error, ErrorKind,
+    spec::{
+        DataFile, DataFileBuilder, DataFileFormat, FormatVersion, Literal, NestedField,
+        NestedFieldRef, PartitionField, PrimitiveLiteral, PrimitiveType, Schema, SchemaRef,
+        TableMetadata, Transform, Type,
+    },
 };
 use icecore_catalog::{
     names::is_own_file,
@@ -51,19 +56,24 @@ const FILES_AT_ONCE: usize = 256;
 /// Rows take as much of a `fixed` column, null or not; a table with a wider one is left alone.
 const FIXED_BYTES_MAX: u64 = 64 << 10;
 
-/// The table property that, set to `off`, leaves a table alone.
+/// The table property that, set to `off`, leaves a table alone, and set to `on` has one of another engine merged.
 const SWITCH: &str = "icecore.compaction";
 
 /// Why no file of a table is rewritten; none when they may be.
 #[must_use]
 pub fn obstacle(table: &TableMetadata) -> Option<String> {
-    if table.properties().get(SWITCH).is_some_and(|value| value.eq_ignore_ascii_case("off")) {
+    if is_set(table, "off") {
         return Some(format!("its property `{SWITCH}` is `off`"));
     }
     if table.format_version() != FormatVersion::V2 {
         return Some(format!("it has format version {}", table.format_version()));
     }
     layout(table).and_then(|_| ZOrder::of(table)).err()
+}
+
+/// Whether the property of compaction has this value.
+fn is_set(table: &TableMetadata, value: &str) -> bool {
+    table.properties().get(SWITCH).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))
 }
 
 /// How merged files are laid out: with the columns of the current schema, and behind them those with single
@@ -173,14 +183,24 @@ pub async fn live_files_in(
     snapshot_id: i64,
     partitions: &Filter,
 ) -> Result<Vec<LiveFile>, ScanError> {
+    files_as(source, snapshot_id, partitions, live_file).await
+}
+
+/// The live data files of these partitions of a snapshot, as `describe` has each.
+async fn files_as(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    partitions: &Filter,
+    describe: fn(&TableMetadata, &PlannedFile, &DeleteIndex) -> LiveFile,
+) -> Result<Vec<LiveFile>, ScanError> {
     let committed = committed_ms(source.metadata);
     let listed = source.list(snapshot_id, partitions).await?;
     // Bounds of files must not leave out some of a partition.
     let mut plans = pin!(reader::plans(source, listed, Filter::True));
     let (mut files, mut names) = (Vec::new(), HashMap::new());
     while let Some(plan) = plans.try_next().await? {
-        let describe = |file: &PlannedFile| {
-            let mut live = live_file(source.metadata, file, &plan.deletes);
+        let described = |file: &PlannedFile| {
+            let mut live = describe(source.metadata, file, &plan.deletes);
             live.committed_ms =
                 committed.range(file.sequence..).next().map_or(i64::MAX, |(_, ms)| *ms);
             live
@@ -188,7 +208,7 @@ pub async fn live_files_in(
         for some in plan.files.chunks(FILES_AT_ONCE) {
             for file in some {
                 if partition_may_match(source.metadata, file, partitions) {
-                    let mut live = describe(file);
+                    let mut live = described(file);
                     live.partition_name = shared_name(&mut names, source.metadata, file, &live);
                     files.push(live);
                 }
@@ -356,4 +376,20 @@ fn useless_deletes(files: &[Arc<PlannedFile>], deletes: &DeleteIndex) -> Planned
     useless.sort_by(|one, other| one.location.cmp(&other.location));
     useless.dedup_by(|one, other| one.location == other.location);
     useless
+}
+
+/// A file of a manifest, as far as a commit that removes it tells of it.
+pub(crate) fn described(file: &PlannedFile) -> Result<DataFile, WriteError> {
+    let described = DataFileBuilder::default()
+        .content(file.content)
+        .file_path(file.location.clone())
+        .file_format(file.format)
+        .partition(file.partition.clone())
+        .partition_spec_id(file.spec_id)
+        .record_count(file.rows)
+        .file_size_in_bytes(file.bytes)
+        .build();
+    described.map_err(|cause| {
+        WriteError::Describe(Error::new(ErrorKind::DataInvalid, cause.to_string()))
+    })
 }

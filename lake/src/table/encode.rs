@@ -6,6 +6,7 @@
 //! written, and every reader of Iceberg takes a column that a file lacks as null.
 
 pub(super) mod copied;
+pub(super) mod rows;
 
 use crate::table::{
     layout::{FileLayout, WriteError},

@@ -1,4 +1,4 @@
-//! Columns of single values, read from a Parquet file of the warehouse in batches of rows.
+//! Columns of a table, mostly of single values, read from a Parquet file of the warehouse in batches of rows.
 //!
 //! A column is found by its field id and comes in the type that it has today. Where the file lacks it,
 //! each row has the column's initial default, mostly null. Rows come in the file's order, all of them or
@@ -8,6 +8,7 @@
 //! a batch has so few rows that they take no more than [`sizes::BATCH_BYTES_MOST`] whatever they are. A file
 //! that is missing or damaged is an error that names it, never an empty one.
 
+mod nested;
 mod sizes;
 
 use crate::table::{
@@ -100,7 +101,7 @@ impl FileError {
 pub struct FileColumns {
     fields: Vec<NestedFieldRef>,
     schema: SchemaRef,
-    /// Whether one of them is inside of a struct.
+    /// Whether one of them is inside of a struct, or has no single values.
     is_nested: bool,
     aliases: Arc<FieldAliases>,
 }
@@ -170,7 +171,9 @@ impl FileColumns {
         let columns = self.fields.iter().zip(self.schema.fields()).map(|(column, target)| {
             let target = target.data_type();
             match finder.path(of_file.fields(), column) {
-                Some(path) => cast(&value_at(rows, &path)?, target),
+                Some(path) => {
+                    nested::bind(&value_at(rows, &path)?, &column.field_type, target, finder)
+                }
                 None => repeated(&default_of(column, target)?, rows.num_rows()),
             }
         });
@@ -274,6 +277,13 @@ impl OpenFile {
         let root = finder.find(self.builder.schema().fields(), column)?;
         let leaves = self.builder.parquet_schema();
         (0..leaves.num_columns()).find(|leaf| leaves.get_column_root_idx(*leaf) == root)
+    }
+
+    /// Whether the file has this column of the table, which may be inside of structs.
+    #[must_use]
+    pub(super) fn has_column(&self, column: &NestedField) -> bool {
+        let finder = FieldFinder::of(self.builder.schema(), &self.columns.aliases);
+        finder.path(self.builder.schema().fields(), column).is_some()
     }
 
     /// Fails where the file lacks a column, instead of giving it a default.

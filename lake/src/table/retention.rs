@@ -13,7 +13,7 @@
 mod tests;
 
 use crate::table::{
-    compaction::{self, rewrite::described},
+    compaction::{self, described},
     conservation,
     layout::WriteError,
     reader::{self, ReadError},

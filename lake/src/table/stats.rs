@@ -4,6 +4,8 @@
 //! that make them no bounds. Its one invariant: every value that is neither null nor NaN lies
 //! between the lower and the upper bound; where that cannot be said in short, there is no bound.
 
+pub mod foreign;
+
 use arrow::{
     array::{Array, AsArray},
     compute::{max, max_boolean, max_string, min, min_boolean, min_string},
@@ -76,8 +78,8 @@ pub fn of_column(column: &dyn Array, bounded: bool) -> ColumnStats {
             let array = column.as_string::<i32>();
             let (low, high) = (min_string(array), max_string(array));
             ColumnStats {
-                lower: low.map(|text| Datum::string(truncate_down(text))),
-                upper: high.and_then(truncate_up).map(Datum::string),
+                lower: low.map(|text| Datum::string(truncate_down(text, BOUND_CHARS_MAX))),
+                upper: high.and_then(|text| truncate_up(text, BOUND_CHARS_MAX)).map(Datum::string),
                 ..counts
             }
         }
@@ -130,17 +132,17 @@ fn double_bounds(column: &dyn Array) -> (Option<f64>, Option<f64>) {
     (low, high)
 }
 
-/// The first [`BOUND_CHARS_MAX`] characters: a prefix is never above its text.
-fn truncate_down(text: &str) -> &str {
-    text.char_indices().nth(BOUND_CHARS_MAX).map_or(text, |(end, _)| &text[..end])
+/// The first so many characters: a prefix is never above its text.
+fn truncate_down(text: &str, chars: usize) -> &str {
+    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
 
 /// A short text that is not below `text`; none when every character of the prefix is the last one.
 ///
 /// UTF-8 sorts as its code points do, so raising the last character of the prefix that can be
 /// raised, and dropping what follows it, passes everything that starts with the prefix.
-fn truncate_up(text: &str) -> Option<String> {
-    let prefix = truncate_down(text);
+fn truncate_up(text: &str, chars: usize) -> Option<String> {
+    let prefix = truncate_down(text, chars);
     if prefix.len() == text.len() {
         return Some(text.to_owned());
     }

@@ -1,9 +1,12 @@
 //! What a step did, or would do.
 
 use crate::maintenance::compaction::{CompactionError, step::GROUPS_MAX};
-use icecore_catalog::scan::{
-    ManifestSource,
-    manifests::{PlannedFile, PlannedFiles},
+use icecore_catalog::{
+    retention,
+    scan::{
+        ManifestSource,
+        manifests::{PlannedFile, PlannedFiles},
+    },
 };
 use icecore_lake::table::{
     compaction::{
@@ -126,7 +129,8 @@ pub(super) async fn preview(
     let mut step = CompactionStep::would_do(&groups, skipped);
     (step.merged, step.kept) = (reasons.merged.clone(), reasons.kept.clone());
     step.partitions = reasons.into_partitions();
-    if groups.is_empty() {
+    // Files of other engines' tables are never copied.
+    if groups.is_empty() || !retention::is_managed(source.metadata) {
         return Ok(step);
     }
     let seen = &groups[..groups.len().min(GROUPS_MAX)];

@@ -7,9 +7,10 @@ use crate::maintenance::compaction::{
     Compaction, CompactionError, CompactionRequest,
     outcome::{CompactionStep, preview},
     pace::WorkPace,
+    tables,
 };
 use icecore_catalog::{
-    error::CatalogError,
+    error::{CatalogError, with_causes},
     retention,
     scan::{
         Deadline, ManifestSource,
@@ -21,8 +22,7 @@ use icecore_lake::table::{
     compaction::{
         FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        group::GroupRewrite,
-        live_files_in, newest_kept_ms, obstacle, planned_files,
+        newest_kept_ms, planned_files,
         rewrite::{RewriteError, RewriteInput, RewrittenFiles, replacement},
     },
     deletes::RowDeletes,
@@ -121,10 +121,7 @@ impl Compaction {
         if is_steady && self.noted().is_as_seen(table, totals, now_ms) {
             return Ok(CompactionStep::default());
         }
-        let stays = match retention::is_managed(metadata) {
-            true => obstacle(metadata),
-            false => Some("it is not a table of the service".to_owned()),
-        };
+        let stays = tables::obstacle_of(&loaded, request);
         if stays.is_some() || totals.are_of_one_file() {
             // No manifest of it is read.
             self.noted().see(table, totals, 1, now_ms);
@@ -133,7 +130,7 @@ impl Compaction {
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let (storage, cache) = (self.0.catalog.storage(), ManifestCache::default());
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
-        let mut files = live_files_in(source, totals.snapshot_id, &filter).await?;
+        let mut files = tables::files_of(source, totals.snapshot_id, &filter).await?;
         self.apply_notes(&mut files, since_ms, now_ms);
         if request.leaves_foreign {
             let foreign = files.iter_mut().filter(|file| file.is_foreign);
@@ -299,19 +296,20 @@ impl Compaction {
         step: &mut CompactionStep,
     ) -> Vec<PlannedFiles> {
         let location = |file: &Arc<PlannedFile>| file.location.clone();
-        let known = cause.data_file().filter(|path| files.iter().any(|it| it.location == *path));
+        let known = cause.data_files();
+        let is_known = |path: &String| known.contains(&path.as_str());
+        let mut noted: Vec<String> = files.iter().map(location).filter(is_known).collect();
         // A half of one file would become the file that it is.
-        if known.is_none() && cause.may_be_of_one_file() && HALVED_MIN <= files.len() {
+        if noted.is_empty() && cause.may_be_of_one_file() && HALVED_MIN <= files.len() {
             let (one, other) = files.split_at(files.len() / 2);
             return vec![one.to_vec(), other.to_vec()];
         }
-        let noted: Vec<String> = match known {
-            Some(path) => vec![path.to_owned()],
-            None => files.iter().map(location).collect(),
-        };
+        if noted.is_empty() {
+            noted.extend(files.iter().map(location));
+        }
         step.failed += noted.len() as u64;
         self.noted().fail(noted, cause.is_lasting(), self.0.clock.passed_ms());
-        step.skipped.push(cause.to_string());
+        step.skipped.push(with_causes(cause));
         Vec::new()
     }
 
@@ -321,7 +319,7 @@ impl Compaction {
         GroupPace { pace, until, is_for_deletes }: &mut GroupPace<'_>,
     ) -> Result<RewrittenFiles, GroupError> {
         self.0.faults.hit("compact.before_write").map_err(CompactionError::from)?;
-        let mut rewrite = GroupRewrite::open(input, &self.0.ids).await?;
+        let mut rewrite = tables::open_group(input, &self.0.ids).await?;
         if *is_for_deletes && rewrite.planned().deleted_rows == 0 {
             rewrite.abandon().await;
             return Err(GroupError::Whole);

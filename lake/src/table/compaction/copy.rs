@@ -15,9 +15,9 @@ use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
-            has_own_name, layout,
+            described, has_own_name, layout,
             merge::{SortKey, keys},
-            rewrite::{RewriteError, RewriteInput, RewriteWay, RewrittenFiles, described},
+            rewrite::{RewriteError, RewriteInput, RewriteWay, RewrittenFiles},
             z_order::ZOrder,
         },
         encode::{

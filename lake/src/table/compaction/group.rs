@@ -4,6 +4,7 @@ use crate::{
     ids::IdGenerator,
     table::compaction::{
         copy::FileCopy,
+        foreign::ForeignRewrite,
         rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles},
     },
 };
@@ -15,6 +16,8 @@ pub enum GroupRewrite<'a> {
     Copied(Box<FileCopy<'a>>),
     /// Rows are decoded, merged and encoded.
     Merged(Box<FileRewrite<'a>>),
+    /// Rows of another engine's files are written one file after the other.
+    Foreign(Box<ForeignRewrite<'a>>),
 }
 
 impl<'a> GroupRewrite<'a> {
@@ -31,12 +34,24 @@ impl<'a> GroupRewrite<'a> {
         Ok(Self::Merged(Box::new(rewrite.not_copied(reason))))
     }
 
+    /// The same of files of another engine's table.
+    ///
+    /// # Errors
+    /// [`RewriteError`]
+    pub async fn open_foreign(
+        input: RewriteInput<'a>,
+        ids: &'a IdGenerator,
+    ) -> Result<Self, RewriteError> {
+        Ok(Self::Foreign(Box::new(Box::pin(ForeignRewrite::open(input, ids)).await?)))
+    }
+
     /// The files that it takes, and what is left of them; nothing is written yet.
     #[must_use]
     pub fn planned(&self) -> &RewrittenFiles {
         match self {
             Self::Copied(copy) => copy.planned(),
             Self::Merged(rewrite) => rewrite.planned(),
+            Self::Foreign(rewrite) => rewrite.planned(),
         }
     }
 
@@ -49,6 +64,7 @@ impl<'a> GroupRewrite<'a> {
         match self {
             Self::Copied(copy) => copy.step().await,
             Self::Merged(rewrite) => rewrite.step().await,
+            Self::Foreign(rewrite) => rewrite.step().await,
         }
     }
 
@@ -60,6 +76,7 @@ impl<'a> GroupRewrite<'a> {
         match self {
             Self::Copied(copy) => copy.finish().await,
             Self::Merged(rewrite) => rewrite.finish().await,
+            Self::Foreign(rewrite) => rewrite.finish().await,
         }
     }
 
@@ -68,6 +85,7 @@ impl<'a> GroupRewrite<'a> {
         match self {
             Self::Copied(_) => (),
             Self::Merged(rewrite) => rewrite.abandon().await,
+            Self::Foreign(rewrite) => rewrite.abandon().await,
         }
     }
 }

@@ -13,14 +13,14 @@ use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
-            has_own_name, layout,
+            described, has_own_name, layout,
             merge::{FileRows, RowMerge},
             useless_deletes,
             z_order::{self, ZOrder, ZOrderRows},
         },
         deletes::{DeletesError, RowDeletes},
         erasure::condition::{RowCondition, TableCondition},
-        file_columns::{BATCH_BYTES, FileBytes, FileColumns, OpenFile},
+        file_columns::{BATCH_BYTES, FileBytes, FileColumns, FileError, OpenFile},
         reader::{self, ReadError},
         row_sum::{self, RowKeys},
         schema::file_order,
@@ -32,10 +32,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::{
-    Error, ErrorKind,
-    spec::{DataFile, DataFileBuilder, Operation, Schema, TableMetadata},
-};
+use iceberg::spec::{DataFile, Operation, Schema, TableMetadata};
 use icecore_catalog::{
     commit::{COMPACTION, MERGED},
     row_sum::RowSum,
@@ -78,6 +75,14 @@ pub enum RewriteError {
     /// The new files could not be written.
     #[error("write files anew")]
     Write(#[from] WriteError),
+    /// Several files cannot be read, or not as other engines read them.
+    #[error("leave {} files as they are", .locations.len())]
+    Refused {
+        /// All of them.
+        locations: Vec<String>,
+        /// What is in the way of the first.
+        source: FileError,
+    },
     /// A file's rows are not in the order that its manifest says.
     #[error("the rows of `{location}` are not in the order that its manifest says")]
     Unsorted {
@@ -119,18 +124,19 @@ pub enum RewriteError {
 }
 
 impl RewriteError {
-    /// The data file that is in the way, where it is one and is known.
+    /// The data files that are in the way, where they are known.
     #[must_use]
-    pub fn data_file(&self) -> Option<&str> {
+    pub fn data_files(&self) -> Vec<&str> {
         match self {
-            Self::Read(ReadError::File(cause)) => Some(cause.location()),
-            Self::Unsorted { location } | Self::TooLarge { location } => Some(location),
+            Self::Read(ReadError::File(cause)) => vec![cause.location()],
+            Self::Refused { locations, .. } => locations.iter().map(String::as_str).collect(),
+            Self::Unsorted { location } | Self::TooLarge { location } => vec![location],
             Self::Plan(_)
             | Self::Read(_)
             | Self::Deletes(_)
             | Self::Write(_)
             | Self::Miscounted { .. }
-            | Self::RowsDiffer { .. } => None,
+            | Self::RowsDiffer { .. } => Vec::new(),
         }
     }
 
@@ -144,13 +150,13 @@ impl RewriteError {
     /// Whether another try fails as well: the file is as it is.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Unsorted { .. }
-            | Self::TooLarge { .. }
-            | Self::Miscounted { .. }
-            | Self::RowsDiffer { .. } => true,
-            Self::Plan(_) | Self::Read(_) | Self::Deletes(_) | Self::Write(_) => false,
-        }
+                | Self::TooLarge { .. }
+                | Self::Miscounted { .. }
+                | Self::RowsDiffer { .. }
+        )
     }
 
     /// Whether the store takes no file: it takes none of others then.
@@ -188,6 +194,8 @@ pub enum RewriteWay {
 pub struct RewrittenFiles {
     /// The new data files, durable.
     pub added: Vec<DataFile>,
+    /// The partition spec that these have, where the table's default one may be another by their commit.
+    pub spec_id: Option<i32>,
     /// The files they stand for, and delete files that are of no use without them.
     pub removed: Vec<DataFile>,
     /// How it was written.
@@ -233,10 +241,15 @@ impl RewrittenFiles {
 pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> NewSnapshot {
     let sums = groups.iter().map(|group| group.rows_sum);
     let rows = sums.reduce(|one, other| Some(one?.merge(other?))).flatten();
+    let of_specs = groups.iter().filter_map(|group| Some((group.spec_id?, &group.added)));
+    let of_specs =
+        of_specs.flat_map(|(id, added)| added.iter().map(move |file| (id, file.clone())));
+    let of_default = groups.iter().filter(|group| group.spec_id.is_none());
     NewSnapshot {
         operation: Operation::Replace,
         read: Some(read),
-        added: groups.iter().flat_map(|group| &group.added).cloned().collect(),
+        added: of_default.flat_map(|group| &group.added).cloned().collect(),
+        added_of_spec: of_specs.collect(),
         removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
         summary: BTreeMap::from([
             ("icecore.commit-id".to_owned(), commit_id),
@@ -481,20 +494,4 @@ fn held_bytes(bytes: FileBytes, is_sorted: bool) -> u64 {
         true => bytes.open,
         false => bytes.open.saturating_add(bytes.values.saturating_mul(SORT_COPIES)),
     }
-}
-
-/// A file of a manifest, as far as a commit that removes it tells of it.
-pub(crate) fn described(file: &PlannedFile) -> Result<DataFile, WriteError> {
-    let described = DataFileBuilder::default()
-        .content(file.content)
-        .file_path(file.location.clone())
-        .file_format(file.format)
-        .partition(file.partition.clone())
-        .partition_spec_id(file.spec_id)
-        .record_count(file.rows)
-        .file_size_in_bytes(file.bytes)
-        .build();
-    described.map_err(|cause| {
-        WriteError::Describe(Error::new(ErrorKind::DataInvalid, cause.to_string()))
-    })
 }

@@ -51,6 +51,11 @@ impl GroupBytes {
         let plain = count(column.uncompressed_size());
         self.stored = self.stored.saturating_add(count(column.compressed_size()));
         self.plain = self.plain.saturating_add(plain);
+        if 0 < column.column_descr().max_rep_level() {
+            // A row may have many of them, where the width of its column tells of one.
+            let values = count(column.num_values()).saturating_mul(VALUE_BYTES);
+            self.values = self.values.saturating_add(values);
+        }
         if column.column_type() != PhysicalType::BYTE_ARRAY {
             return;
         }

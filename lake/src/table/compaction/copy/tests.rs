@@ -251,7 +251,7 @@ async fn a_damaged_file_is_named_and_nothing_is_written() {
     house.lake.storage.put(damaged.file_path(), bytes.into()).await.unwrap();
     let refused = house.compact().await;
     let Err(cause) = refused else { panic!("{refused:?}") };
-    assert_eq!(cause.data_file(), Some(damaged.file_path()), "{cause:?}");
+    assert_eq!(cause.data_files(), [damaged.file_path()], "{cause:?}");
     let data = format!("{}/data", house.lake.metadata.location());
     assert_eq!(house.lake.storage.list(&data).await.unwrap().len(), 2);
 }

@@ -1,0 +1,50 @@
+//! What differs between tables of the service and those of other engines.
+
+use crate::maintenance::compaction::CompactionRequest;
+use icecore_catalog::{
+    catalog::LoadedTable,
+    retention,
+    scan::{ManifestSource, ScanError, filter::Filter},
+};
+use icecore_lake::{
+    ids::IdGenerator,
+    table::compaction::{
+        choice::LiveFile,
+        foreign,
+        group::GroupRewrite,
+        live_files_in, obstacle,
+        rewrite::{RewriteError, RewriteInput},
+    },
+};
+
+/// Why no file of a table is written anew; none when they may be.
+pub(super) fn obstacle_of(table: &LoadedTable, request: &CompactionRequest) -> Option<String> {
+    let metadata = table.metadata.as_ref();
+    match retention::is_managed(metadata) {
+        true => obstacle(metadata),
+        false => foreign::obstacle(metadata, request.names_a_table()),
+    }
+}
+
+/// The live files of these partitions of a snapshot, as the choice needs them.
+pub(super) async fn files_of(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    partitions: &Filter,
+) -> Result<Vec<LiveFile>, ScanError> {
+    match retention::is_managed(source.metadata) {
+        true => live_files_in(source, snapshot_id, partitions).await,
+        false => foreign::live_files(source, snapshot_id, partitions).await,
+    }
+}
+
+/// Opens a group in the way that is right for its table.
+pub(super) async fn open_group<'a>(
+    input: RewriteInput<'a>,
+    ids: &'a IdGenerator,
+) -> Result<GroupRewrite<'a>, RewriteError> {
+    match retention::is_managed(input.source.metadata) {
+        true => GroupRewrite::open(input, ids).await,
+        false => GroupRewrite::open_foreign(input, ids).await,
+    }
+}
