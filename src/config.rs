@@ -19,6 +19,7 @@ mod sample;
 mod settings;
 pub mod sql;
 mod storage;
+mod suggestion;
 pub mod units;
 mod webhooks;
 
@@ -263,7 +264,7 @@ impl SettingTexts {
     fn set(&mut self, key: &str, value: String, origin: SettingOrigin) -> Result<(), ConfigError> {
         let Some((key, ..)) = SETTINGS.iter().find(|(known, ..)| *known == key) else {
             let key = beginning_of_key(key);
-            let meant = suggestion(&key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
+            let meant = suggestion::suggestion(&key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
             let hint = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
             return Err(ConfigError::Unknown { key, origin: origin.to_string(), hint });
         };
@@ -486,16 +487,6 @@ impl SettingTexts {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// How alike a suggestion is at least, of 1.0; below it suggestions of words with a common start
-/// are guesses.
-const SIMILAR_MIN: f64 = 0.9;
-
-/// The known name that is nearest to a mistyped one, if one is near.
-fn suggestion(typed: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let near = |name: &String| strsim::jaro_winkler(&typed.to_lowercase(), &name.to_lowercase());
-    let scored = known.map(|name| (near(&name), name)).filter(|(score, _)| SIMILAR_MIN <= *score);
-    scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name)
-}
 
 #[cfg(test)]
 mod tests;

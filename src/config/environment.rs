@@ -6,7 +6,7 @@
 //! the form of Kubernetes' own. The credentials and the endpoint of AWS' tools count for an S3
 //! warehouse that has no settings of its own for them.
 
-use super::{ConfigError, SETTINGS, SettingOrigin, SettingTexts, suggestion};
+use super::{ConfigError, SETTINGS, SettingOrigin, SettingTexts, suggestion::suggestion};
 use std::path::{Path, PathBuf};
 
 /// What the variables of this service begin with.

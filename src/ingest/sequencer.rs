@@ -188,8 +188,9 @@ impl Sequencer {
                 // Nothing of this group is decided yet.
                 SequencerMessage::Expire { is_dry, reply } => {
                     let told = self.expire(is_dry);
-                    // Nobody may wait for it any more.
-                    drop(reply.send(told));
+                    if reply.send(told).is_err() {
+                        tracing::debug!("nobody waits for the expiry of ids any more");
+                    }
                 }
                 SequencerMessage::Append(submission, share, reply) => {
                     bytes += submission.bytes;

@@ -152,7 +152,8 @@ impl House {
     }
 
     async fn check_as(&self, loaded: &LoadedTable) -> FsckTable {
-        self.fsck.check_loaded(&self.table, loaded, CheckDepth::Rows).await.unwrap()
+        let mut pace = self.fsck.pace.begin();
+        self.fsck.check_loaded(&self.table, loaded, CheckDepth::Rows, &mut pace).await.unwrap()
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    maintenance::obsolete::DeleteObsolete,
+    maintenance::obsolete::{DeleteObsolete, DeletionError},
     tasks::{Job, Progress, Tasks},
 };
 use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
@@ -125,7 +125,7 @@ async fn nothing_is_deleted_while_the_metastore_file_is_gone() {
     std::fs::rename(&file, &aside).unwrap();
     house.clock.advance_ms(10 * 60 * 1000);
     let gone = DeleteObsolete::new(house.catalog.clone()).tick().await.unwrap_err();
-    assert!(matches!(gone, CatalogError::Metastore { .. }), "{gone:?}");
+    assert!(matches!(gone, DeletionError::Catalog(CatalogError::Metastore { .. })), "{gone:?}");
     assert_eq!(house.there().await, [true, true]);
     std::fs::rename(&aside, &file).unwrap();
     house.delete().await;
