@@ -264,7 +264,10 @@ impl SettingTexts {
     fn set(&mut self, key: &str, value: String, origin: SettingOrigin) -> Result<(), ConfigError> {
         let Some((key, ..)) = SETTINGS.iter().find(|(known, ..)| *known == key) else {
             let key = beginning_of_key(key);
-            let meant = suggestion::suggestion(&key, SETTINGS.iter().map(|(known, ..)| (*known).to_owned()));
+            let meant = suggestion::suggestion(
+                &key,
+                SETTINGS.iter().map(|(known, ..)| (*known).to_owned()),
+            );
             let hint = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
             return Err(ConfigError::Unknown { key, origin: origin.to_string(), hint });
         };

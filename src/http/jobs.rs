@@ -100,7 +100,8 @@ where
 /// A run as its record in the audit log names it.
 fn described(name: &str, asked: &JobParameters) -> String {
     let named =
-        [("namespace", &asked.namespace), ("table", &asked.table), ("where", &asked.condition)].into_iter();
+        [("namespace", &asked.namespace), ("table", &asked.table), ("where", &asked.condition)]
+            .into_iter();
     let named = named.filter_map(|(key, value)| Some(format!(" {key}={}", value.as_ref()?)));
     let dry = asked.dry_run.then(|| " dry_run=true".to_owned());
     named.chain(dry).fold(name.to_owned(), |text, part| text + &part)

@@ -152,7 +152,7 @@ impl House {
     }
 
     async fn check_as(&self, loaded: &LoadedTable) -> FsckTable {
-        let mut pace = self.fsck.pace.begin();
+        let mut pace = self.fsck.0.pace.begin();
         self.fsck.check_loaded(&self.table, loaded, CheckDepth::Rows, &mut pace).await.unwrap()
     }
 }
