@@ -115,7 +115,7 @@ async fn failures_say_what_they_are() {
         assert!(is_missing(&remote.get(&missing).await.unwrap_err()));
         let (_, store) = remote.object_store();
         let path = remote.object_path(&missing).unwrap();
-        let read = store.get_ranges(&path, &[0..1]).await;
+        let read = store.get_ranges(&path, std::slice::from_ref(&(0..1))).await;
         assert!(matches!(read, Err(object_store::Error::NotFound { .. })), "{read:?}");
         let outside = remote.get("file:///etc/passwd").await;
         assert!(matches!(outside, Err(CatalogError::LocationForbidden(_))), "{outside:?}");
@@ -148,7 +148,7 @@ async fn an_outage_and_a_refusal_are_told_apart() {
         let path = remote.object_path("s3://bucket/lake/t/a=b.parquet").unwrap();
         let (base, store) = remote.object_store();
         assert_eq!(base.as_str(), "s3://bucket");
-        let (read, ()) = tokio::join!(store.get_ranges(&path, &[0..4]), answer);
+        let (read, ()) = tokio::join!(store.get_ranges(&path, std::slice::from_ref(&(0..4))), answer);
         let read = read.unwrap_err();
         assert_eq!(probe::outage(&read).is_some(), is_outage, "{read:?}");
     }
