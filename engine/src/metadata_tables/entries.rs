@@ -327,7 +327,7 @@ fn file_array(
             texts(files.map(|file| Some(file.file_format().to_string().to_uppercase())))
         }
         "spec_id" => integers(rows.iter().map(|row| Some(row.spec_id()))),
-        "partition" => layout.partitions(rows.iter().map(EntryRow::partition))?,
+        "partition" => layout.partitions(&rows.iter().map(EntryRow::partition))?,
         "record_count" => longs(files.map(|file| Some(long(file.record_count())))),
         "file_size_in_bytes" => longs(files.map(|file| Some(long(file.file_size_in_bytes())))),
         "column_sizes" => counts(DataFile::column_sizes)?,

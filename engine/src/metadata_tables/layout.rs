@@ -102,7 +102,7 @@ impl TableLayout {
     /// Partitions of files, each with the spec of its file.
     pub(super) fn partitions<'a>(
         &self,
-        rows: impl Iterator<Item = (i32, &'a Struct)> + Clone,
+        rows: &(impl Iterator<Item = (i32, &'a Struct)> + Clone),
     ) -> Result<ArrayRef, DataFusionError> {
         let mut arrays = Vec::with_capacity(self.partition.len());
         for (at, field) in self.partition.iter().enumerate() {

@@ -273,7 +273,7 @@ fn partition_batch(
     batch(schema, counts.len(), |field| {
         let rows = counts.iter();
         Ok(match field.name().as_str() {
-            "partition" => layout.partitions(keys.iter().map(|(spec, one)| (*spec, one)))?,
+            "partition" => layout.partitions(&keys.iter().map(|(spec, one)| (*spec, one)))?,
             "spec_id" => integers(keys.iter().map(|(spec, _)| Some(*spec))),
             "record_count" => longs(rows.map(|one| Some(one.rows))),
             "file_count" => integers(rows.map(|one| Some(one.files))),

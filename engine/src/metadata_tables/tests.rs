@@ -74,7 +74,7 @@ fn partitions_of_all_specs_are_one_struct() {
     let number = Struct::from_iter([Some(Literal::long(7))]);
     let both = Struct::from_iter([None, Some(Literal::date(4))]);
     let rows = [(0, &day), (1, &number), (2, &both), (9, &both)];
-    let array = layout.partitions(rows.into_iter()).unwrap();
+    let array = layout.partitions(&rows.into_iter()).unwrap();
     let column = arrow::util::pretty::pretty_format_columns("partition", &[array]).unwrap();
     expect_test::expect![[r"
         +------------------------------+
