@@ -13,9 +13,11 @@ from server import Server
 from test_access import Guarded, open_spark
 
 TYPES, BATCH, RETRIES = 3, 30, 20
+# Between two rounds of our jobs.
+MAINTENANCE_PAUSE_S = 15
 # Longer than Spark leaves files alone that nothing names.
 OLD_S = 10 * 24 * 3600
-LOST = ("CommitFailed", "Cannot commit", "conflicting", "changed", "Found new conflicting", "stale", "Missing required files", "is not live")
+LOST = ("CommitFailed", "Cannot commit", "conflicting", "changed", "Found new conflicting", "stale", "Missing required files", "missing data files", "is not live")
 
 
 def lines(numbers) -> list[str]:
@@ -72,8 +74,8 @@ class Background:
 
     def maintain(self) -> None:
         client = self.server.client()
-        # Spark has to win in between.
-        while not self.over.wait(2):
+        # Spark's client refuses a statement by itself when files that it read are merged before it commits: it has to win in between.
+        while not self.over.wait(MAINTENANCE_PAUSE_S):
             for job in ("compact", "expire", "orphans", "retention"):
                 answer = post(client, f"/admin/jobs/{job}?namespace={self.namespace}")
                 self.merged += answer["files"]["before"] if job == "compact" and "files" in answer else 0
