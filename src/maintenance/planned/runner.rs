@@ -56,7 +56,7 @@ struct RunRetry {
 /// How a look at a time that is due ended.
 enum LookEnd {
     /// It was run, under this fence.
-    Ran(JobReport, Option<LeaseFence>),
+    Ran(Box<JobReport>, Option<LeaseFence>),
     /// Another server runs it.
     Elsewhere,
     /// Another server ran it for this time.
@@ -119,7 +119,7 @@ impl<J: PlannedJob> PlannedRunner<J> {
         match ended {
             Ok(LookEnd::Ran(report, _)) => {
                 (self.planned_ms, self.retry) = (Some(due_ms), None);
-                self.told(span, Ok(&JobReport { usage, ..report }));
+                self.told(span, Ok(&JobReport { usage, ..*report }));
                 self.rest()
             }
             Ok(LookEnd::WasRun(planned_ms)) => {
@@ -167,7 +167,7 @@ impl<J: PlannedJob> PlannedRunner<J> {
     async fn run(&mut self, due_ms: i64) -> Result<LookEnd, RunError> {
         let request = RunRequest::default();
         let Some(SharedPlan { store, lease }) = &mut self.shared else {
-            return Ok(LookEnd::Ran(self.job.run(&request).await?, None));
+            return Ok(LookEnd::Ran(Box::new(self.job.run(&request).await?), None));
         };
         if lease.hold().await?.is_none() {
             return Ok(LookEnd::Elsewhere);
@@ -181,7 +181,7 @@ impl<J: PlannedJob> PlannedRunner<J> {
             return Ok(LookEnd::WasRun(planned_ms));
         }
         let report = while_held(lease, self.job.run(&request)).await??;
-        Ok(LookEnd::Ran(report, lease.fence()))
+        Ok(LookEnd::Ran(Box::new(report), lease.fence()))
     }
 
     /// Tells other servers, and later lives of this one, that it was run for this time. Where that fails
