@@ -148,7 +148,8 @@ async fn an_outage_and_a_refusal_are_told_apart() {
         let path = remote.object_path("s3://bucket/lake/t/a=b.parquet").unwrap();
         let (base, store) = remote.object_store();
         assert_eq!(base.as_str(), "s3://bucket");
-        let (read, ()) = tokio::join!(store.get_ranges(&path, std::slice::from_ref(&(0..4))), answer);
+        let (read, ()) =
+            tokio::join!(store.get_ranges(&path, std::slice::from_ref(&(0..4))), answer);
         let read = read.unwrap_err();
         assert_eq!(probe::outage(&read).is_some(), is_outage, "{read:?}");
     }
