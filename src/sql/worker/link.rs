@@ -81,11 +81,10 @@ impl ServerLink {
 
     /// Reads until the server is gone, and ends this process then.
     fn read_to_end(&self, input: File, tasks: &mpsc::SyncSender<WorkerTask>) {
+        let _end = ProcessEnd;
         if let Err(cause) = self.read_all(input, tasks) {
             tracing::error!(error = &cause as &dyn std::error::Error, "the server is not heard");
         }
-        // At once, whatever the query does: nobody reads its answer.
-        process::exit(0);
     }
 
     fn read_all(&self, input: File, tasks: &mpsc::SyncSender<WorkerTask>) -> io::Result<()> {
@@ -178,6 +177,17 @@ impl ServerLink {
     /// Forgets who waited: their query is over.
     pub(super) fn forget(&self) {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Ends this process once nobody reads what the server says, also after a panic: whoever waits for an
+/// answer would wait for ever.
+struct ProcessEnd;
+
+impl Drop for ProcessEnd {
+    fn drop(&mut self) {
+        // At once, whatever the query does: nobody reads its answer.
+        process::exit(0);
     }
 }
 
