@@ -44,7 +44,7 @@ const STATEMENTS: &[&str] = &[
     "EXPLAIN SELECT type FROM events WHERE seq = 3",
     "SELECT 5/0",
     "SELECT 1/(seq - 40) FROM events",
-    "SELECT CAST(type AS int) FROM events",
+    "SELECT CAST(type AS int) FROM events WHERE type = 'rpc.call'",
     "SELECT nothing FROM events",
     "SELECT * FROM nowhere",
     "SELEC 1",
@@ -179,7 +179,7 @@ async fn a_query_that_needs_too_much_is_refused_and_the_next_one_runs() {
     let server = TestServer::start_with(folder, &config, Clock::system()).await;
     assert_eq!(server.ingest(&events(0..400)).await.0, 200);
     let wide = "SELECT a.id, b.id AS other, a.data, b.data AS more, a.type, b.type AS kind FROM events a, events b ORDER BY b.data, a.data";
-    let endless = "SELECT count(*) FROM events a, events b, events c, events d WHERE (a.seq + b.seq + c.seq + d.seq) % 7 = 8";
+    let endless = "SELECT count(*) FROM events a, events b, events c WHERE a.seq::text || b.seq::text || c.seq::text LIKE '%x%'";
     for (request, text) in [
         (json!({ "sql": wide }), "needs more memory"),
         (json!({ "sql": endless, "timeout_ms": 300 }), "longer than 300 ms"),
