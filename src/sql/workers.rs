@@ -2,8 +2,8 @@
 //!
 //! A worker serves the same namespaces for its life, as a rule one: what it has in its memory is of those.
 //! Some are kept when they have no query, and one that served nobody yet waits for the next. Its one
-//! invariant: a worker whose query did not come to its end, by whatever cause, is killed and never used
-//! again.
+//! invariant: a worker whose query did not come to its end, by whatever cause, or left parts that run, is
+//! killed and never used again.
 
 pub(in crate::sql) mod frames;
 
