@@ -173,11 +173,20 @@ pub struct BloomFilters(Arc<ByteCache<(Key, u64, i32), ColumnFilters>>);
 
 impl Default for BloomFilters {
     fn default() -> Self {
-        Self(Arc::new(ByteCache::new(KEPT_BYTES_MAX)))
+        Self::with_share(1)
     }
 }
 
 impl BloomFilters {
+    /// A cache of the usual bytes divided by `share`.
+    ///
+    /// # Panics
+    /// `share` is zero.
+    #[must_use]
+    pub fn with_share(share: usize) -> Self {
+        Self(Arc::new(ByteCache::new(KEPT_BYTES_MAX / share)))
+    }
+
     /// Whether a file may have a row for all of `lookups`.
     pub async fn may_have(
         &self,

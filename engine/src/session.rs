@@ -67,6 +67,9 @@ pub const CATALOG: &str = "icecore";
 const TARGET_PARTITIONS: usize = 2;
 /// Most bytes of footers and page indexes that are kept; those not used the longest go first.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
+/// What the bounds of caches are divided by where several processes run queries: each has its own caches,
+/// and keeps them while it waits.
+const WORKER_CACHE_SHARE: usize = 4;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
 
@@ -85,6 +88,16 @@ pub enum EngineResources {
         /// Where operators may put what does not fit into memory, and how much; none for nowhere.
         spill: Option<SpillFolder>,
     },
+}
+
+impl EngineResources {
+    /// What the bounds of caches are divided by.
+    fn cache_share(&self) -> usize {
+        match self {
+            Self::Own { .. } => 1,
+            Self::Granted { .. } => WORKER_CACHE_SHARE,
+        }
+    }
 }
 
 /// Where operators put what does not fit into memory.
@@ -122,6 +135,7 @@ impl QuerySessions {
     /// Never: the options of DataFusion's runtime are constants that it takes.
     #[must_use]
     pub fn new(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
+        let share = resources.cache_share();
         let runtime = runtime(resources, &storage).expect("the runtime's options are constants");
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
@@ -160,7 +174,8 @@ impl QuerySessions {
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         base.register_expr_planner(Arc::new(ComparisonTypes)).expect(fits);
         let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool));
-        let (manifests, bloom_filters) = (ManifestCache::default(), BloomFilters::default());
+        let manifests = ManifestCache::with_share(share);
+        let bloom_filters = BloomFilters::with_share(share);
         Self { base: Arc::new(base), growth, storage, manifests, bloom_filters, tables }
     }
 
@@ -341,6 +356,7 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 }
 
 fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
+    let footer_bytes_max = FOOTER_BYTES_MAX / resources.cache_share();
     let pool: Arc<dyn MemoryPool>;
     let spill = match resources {
         EngineResources::Own { memory_bytes_max } => {
@@ -362,7 +378,7 @@ fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, 
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(pool)
         .with_disk_manager_builder(disk)
-        .with_metadata_cache_limit(FOOTER_BYTES_MAX)
+        .with_metadata_cache_limit(footer_bytes_max)
         .build()?;
     let (base, store) = storage.query_store();
     runtime.register_object_store(&base, store);

@@ -52,9 +52,9 @@ pub fn run(command: &SqlWorkerCommand) -> Result<(), CliError> {
             say(&format!("{call}\t{outcome}"))
         });
     }
-    // The server gives each line a time.
     let log = tracing_subscriber::fmt().with_env_filter(LOGGED).with_writer(std::io::stderr);
-    log.with_ansi(false).without_time().init();
+    // The server gives each line a time. Where it does not read, a second try would panic.
+    log.with_ansi(false).without_time().log_internal_errors(false).init();
     worker::serve(&limits, locked)
         .map_err(|source| CliError::Io { operation: "answer queries".to_owned(), source })
 }

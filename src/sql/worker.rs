@@ -39,6 +39,7 @@ use std::{
     io,
     os::fd::AsFd,
     sync::{Arc, mpsc::sync_channel},
+    time::Duration,
 };
 use tokio::{
     runtime::{Builder, Handle},
@@ -50,6 +51,8 @@ use tokio::{
 const FORWARDING_THREADS: usize = 1;
 /// Threads for what blocks: reading spilled rows, and parsing.
 const BLOCKING_THREADS_MAX: usize = 4;
+/// How long the end of an answer waits for parts of its query that still run, as after a LIMIT.
+const PARTS_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Answers queries of the server that started this process, until it ends or closes the pipe. `locked` is
 /// how this process is locked in, which came first.
@@ -81,11 +84,13 @@ pub fn serve(limits: &WorkerLimits, locked: LockReport) -> io::Result<()> {
         memory.give_back();
         // On a thread with a large stack.
         let answered = runtime.spawn(answer(engine.clone(), link.clone(), time, query));
-        let outcome = runtime.block_on(answered).unwrap_or_else(|_| Err(failure::of_panic()));
+        let outcome = runtime.block_on(answered);
         link.forget();
-        if let Err(error) = outcome {
-            link.say(&FromWorker::Failed(error), &[]);
-        }
+        let end = outcome.unwrap_or_else(|_| {
+            let error = failure::of_panic();
+            FromWorker::Failed { error, is_idle: false }
+        });
+        link.say(&end, &[]);
     }
     Ok(())
 }
@@ -116,20 +121,40 @@ fn engine(
     Ok(QueryEngine::with(EngineResources::Granted { memory, spill }, storage, tables))
 }
 
-/// Runs a query and tells its rows.
+/// Runs a query and tells its rows. Gives its end, which is to be told.
 async fn answer(
     engine: QueryEngine,
     link: ServerLink,
     QueryTime { timeout, left }: QueryTime,
     query: Bytes,
-) -> Result<(), SqlError> {
+) -> FromWorker {
+    let now = Instant::now();
+    let start = now.checked_sub(timeout.saturating_sub(left)).unwrap_or(now);
+    let signal = QuerySignal::since(start, timeout);
+    let (held, mut parts) = mpsc::channel::<()>(1);
+    let stop = QueryStop::new(Arc::clone(&signal), Box::new(held));
+    let told = Box::pin(run(engine, &link, query, stop)).await;
+    // Where the answer ended early, by a LIMIT or an error, parts of the query know it only now. Their
+    // memory would count as the next query's.
+    signal.leave();
+    let is_idle = tokio::time::timeout(PARTS_PATIENCE, parts.recv()).await.is_ok();
+    match told {
+        Ok(bytes_read) => FromWorker::End { bytes_read, is_idle },
+        Err(error) => FromWorker::Failed { error, is_idle },
+    }
+}
+
+/// The bytes that the query read.
+async fn run(
+    engine: QueryEngine,
+    link: &ServerLink,
+    query: Bytes,
+    stop: Arc<QueryStop>,
+) -> Result<u64, SqlError> {
     let query: EngineQuery = serde_json::from_slice(&query).map_err(|cause| {
         tracing::error!(error = &cause as &dyn std::error::Error, "a query does not read");
         SqlError::Internal("the query cannot be sent to its worker".to_owned())
     })?;
-    let now = Instant::now();
-    let start = now.checked_sub(timeout.saturating_sub(left)).unwrap_or(now);
-    let stop = QueryStop::new(QuerySignal::since(start, timeout), Box::new(()));
     let counts: Arc<FileCounts> = Arc::default();
     let (audit, pages) = AuditPages::channel();
     let (tail, tails) = TailRequests::channel();
@@ -155,8 +180,7 @@ async fn answer(
             link.say(&FromWorker::Batch { bytes_read: read.get() }, &bytes);
         }
     }
-    link.say(&FromWorker::End { bytes_read: read.get() }, &[]);
-    Ok(())
+    Ok(read.get())
 }
 
 fn unsendable(cause: &ArrowError) -> SqlError {

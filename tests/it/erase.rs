@@ -384,6 +384,34 @@ async fn an_erasure_waits_for_snapshots_that_clients_loaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn snapshots_that_are_made_while_an_erasure_waits_stay() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    assert_eq!(server.get("/catalog/v1/namespaces/shop/tables/events").await.status(), 200);
+    let id = begin(&server, "ann").await;
+    while report(&server, &id).await.waits.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let mut made = Vec::new();
+    for event in ["e7", "e8"] {
+        clock.advance_ms(1_000);
+        let event = json!([{"id": event, "type": "a", "ns": "shop", "user_id": "bea"}]);
+        send(&server, &event).await;
+        server.commit("shop").await;
+        let listed = server.get("/v1/shop/tables/events/snapshots").await;
+        let listed: Value = listed.json().await.unwrap();
+        made.push(listed["snapshots"][0].clone());
+    }
+    clock.advance_ms(62 * 60_000);
+    reach(&server, &id, ErasureStatus::Files).await;
+    let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
+    let left = listed["snapshots"].as_array().unwrap();
+    assert!(made.iter().all(|made| left.contains(made)), "{made:?} {listed}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_that_is_applied_again_spares_who_came_back() {
     let clock = Clock::manual(NOW_MS);
     let server = start(&clock, &[]).await;

@@ -169,14 +169,23 @@ pub struct ManifestCache {
 
 impl Default for ManifestCache {
     fn default() -> Self {
-        Self {
-            lists: Arc::new(ByteCache::new(LISTS_BYTES_MAX)),
-            files: Arc::new(ByteCache::new(FILES_BYTES_MAX)),
-        }
+        Self::with_share(1)
     }
 }
 
 impl ManifestCache {
+    /// A cache of the usual bytes divided by `share`.
+    ///
+    /// # Panics
+    /// `share` is zero.
+    #[must_use]
+    pub fn with_share(share: usize) -> Self {
+        Self {
+            lists: Arc::new(ByteCache::new(LISTS_BYTES_MAX / share)),
+            files: Arc::new(ByteCache::new(FILES_BYTES_MAX / share)),
+        }
+    }
+
     /// The manifests of a snapshot that have live files.
     ///
     /// # Errors

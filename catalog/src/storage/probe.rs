@@ -98,7 +98,7 @@ pub fn answer_of_store(cause: &CatalogError) -> Option<String> {
     }
 }
 
-/// What is said of a local file that ends before the part of it that was to be read.
+/// What is said of a file that ends before the part of it that was to be read.
 pub const CUT_SHORT: &str = "ends before the length that its table knows";
 
 /// That the warehouse is not there or refuses, where that is why something failed.

@@ -4,7 +4,10 @@
 //! process that has the warehouse answers. Its one invariant: nothing is written, listed or deleted
 //! here, and every byte comes by an answer.
 
-use super::{Storage, StorageBackend, files, is_missing, key, local_path, probe};
+use super::{
+    Storage, StorageBackend, files, is_missing, key, local_path,
+    probe::{self, CUT_SHORT},
+};
 use crate::{error::CatalogError, location::Location};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,7 +16,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use object_store::{
-    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
     MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result, coalesce_ranges, path::Path as Key,
 };
@@ -84,8 +87,7 @@ impl FileFailure {
     }
 
     fn of_store(self, location: &str) -> Error {
-        // As the store of a local disk names its files.
-        let path = location.strip_prefix("file://").unwrap_or(location).to_owned();
+        let path = path_in_errors(location).to_owned();
         match self {
             Self::Missing => Error::NotFound { path, source: "it is not there".into() },
             Self::Refused(answer) => Error::PermissionDenied { path, source: answer.into() },
@@ -189,7 +191,9 @@ impl FileRequests {
         });
         let parts: Vec<_> = parts.collect();
         let mut parts = stream::iter(parts).buffered(PARTS_AT_ONCE);
-        let mut whole = BytesMut::new();
+        // The footer of a damaged file may name any length.
+        let length = (range.end - range.start).min(WHOLE_BYTES_MAX);
+        let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
         while let Some(part) = parts.try_next().await? {
             whole.extend_from_slice(&part);
         }
@@ -214,6 +218,11 @@ impl FileRequests {
     }
 }
 
+/// As the store of a local disk names its files.
+fn path_in_errors(location: &str) -> &str {
+    location.strip_prefix("file://").unwrap_or(location)
+}
+
 fn unfit() -> FileFailure {
     FileFailure::Failed("the answer does not fit the question".to_owned())
 }
@@ -232,6 +241,18 @@ impl RemoteFiles {
             None => format!("file://{}", files::file_of(path).display()),
             Some(bucket) => format!("s3://{bucket}/{path}"),
         }
+    }
+
+    /// All bytes of a range: readers take for granted that they get what they asked for.
+    async fn whole_range(&self, location: &str, range: Range<u64>) -> Result<Bytes> {
+        let length = range.end.saturating_sub(range.start);
+        let bytes = self.requests.range(location, range).await;
+        let bytes = bytes.map_err(|failure| failure.of_store(location))?;
+        if (bytes.len() as u64) < length {
+            let source = format!("file `{}` {CUT_SHORT}", path_in_errors(location)).into();
+            return Err(Error::Generic { store: STORE, source });
+        }
+        Ok(bytes)
     }
 
     /// What a store calls a file.
@@ -306,12 +327,19 @@ impl fmt::Display for RemoteFiles {
 impl ObjectStore for RemoteFiles {
     async fn get_opts(&self, path: &Key, options: GetOptions) -> Result<GetResult> {
         let location = self.location(path);
-        let size = self.requests.size(&location).await;
+        let size = match &options.range {
+            // The file has these bytes, or reading them fails: its length is not asked for.
+            Some(GetRange::Bounded(range)) if !options.head => range.end,
+            _ => {
+                let size = self.requests.size(&location).await;
+                size.map_err(|failure| failure.of_store(&location))?
+            }
+        };
         let meta = ObjectMeta {
             location: path.clone(),
             // Data files never change.
             last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
-            size: size.map_err(|failure| failure.of_store(&location))?,
+            size,
             e_tag: None,
             version: None,
         };
@@ -325,8 +353,7 @@ impl ObjectStore for RemoteFiles {
         let bytes = if options.head || range.is_empty() {
             Bytes::new()
         } else {
-            let bytes = self.requests.range(&location, range.clone()).await;
-            bytes.map_err(|failure| failure.of_store(&location))?
+            self.whole_range(&location, range.clone()).await?
         };
         let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
         Ok(GetResult { payload, attributes: Attributes::default(), range, meta })
@@ -334,10 +361,7 @@ impl ObjectStore for RemoteFiles {
 
     async fn get_ranges(&self, path: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let location = &self.location(path);
-        let fetch = |range: Range<u64>| async move {
-            let bytes = self.requests.range(location, range).await;
-            bytes.map_err(|failure| failure.of_store(location))
-        };
+        let fetch = |range: Range<u64>| self.whole_range(location, range);
         // A local disk answers sooner than the bytes between two ranges pass a pipe.
         let gap = match &self.bucket {
             None => LOCAL_GAP_BYTES,

@@ -294,8 +294,8 @@ impl Erasures {
         }
     }
 
-    /// Removes every snapshot that is not the head of a branch or at a tag: those before the rows were
-    /// erased have them. Those that clients loaded are waited for; the ones that clients load from now on
+    /// Removes every snapshot of before that is not the head of a branch or at a tag: those before the rows
+    /// were erased have them. Those that clients loaded are waited for; the ones that clients load from now on
     /// are of another time. Their files go as soon as running readers have had their time. A table that is
     /// in the way holds up no other.
     async fn forget_history(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
@@ -358,7 +358,10 @@ impl Erasures {
     ) -> Result<bool, EraseError> {
         self.settle_rows(found).await?;
         let (table, loaded) = found;
-        let until = loaded.metadata.last_sequence_number();
+        // The proof looks at those made since. A compaction builds on them while clients are waited for.
+        let snapshots = loaded.metadata.snapshots();
+        let before = snapshots.filter(|made| made.timestamp_ms() < erasure.until_ms);
+        let until = before.map(|made| made.sequence_number()).max().unwrap_or(0);
         for _ in 0..REMOVALS_MAX {
             let removed = self.parts.catalog.upkeep().forget_history(table, until).await?;
             let is_clean = removed.is_empty();

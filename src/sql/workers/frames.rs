@@ -92,10 +92,10 @@ pub(in crate::sql) enum FromWorker {
     Head { files: u64, pruned: u64 },
     /// The body has rows.
     Batch { bytes_read: u64 },
-    /// There are no more.
-    End { bytes_read: u64 },
+    /// There are no more. Where it is not idle, parts of the query still run.
+    End { bytes_read: u64, is_idle: bool },
     /// The query failed.
-    Failed(SqlError),
+    Failed { error: SqlError, is_idle: bool },
 }
 
 fn invalid(text: &str) -> io::Error {

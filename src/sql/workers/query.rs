@@ -71,7 +71,7 @@ struct QueryInputs {
 enum QueryEvent {
     Head(SchemaRef),
     Batch(RecordBatch),
-    End,
+    End { is_idle: bool },
 }
 
 /// A query that runs in a worker.
@@ -120,7 +120,7 @@ impl WorkerQuery {
         };
         let schema = match running.event().await {
             Ok(QueryEvent::Head(schema)) => schema,
-            Ok(QueryEvent::Batch(_) | QueryEvent::End) => return Err(out_of_turn()),
+            Ok(QueryEvent::Batch(_) | QueryEvent::End { .. }) => return Err(out_of_turn()),
             Err(failed) => return Err(running.fail(failed)),
         };
         let rows = stream::unfold(Some(running), Self::next).boxed();
@@ -132,8 +132,12 @@ impl WorkerQuery {
         let mut running = running?;
         match running.event().await {
             Ok(QueryEvent::Batch(batch)) => Some((Ok(batch), Some(running))),
-            Ok(QueryEvent::End) => {
-                running.finish();
+            Ok(QueryEvent::End { is_idle }) => {
+                if is_idle {
+                    running.finish();
+                } else {
+                    running.end_worker();
+                }
                 None
             }
             Ok(QueryEvent::Head(_)) => Some((Err(out_of_turn()), None)),
@@ -148,19 +152,24 @@ impl WorkerQuery {
         workers.keep_fresh();
     }
 
-    /// The query failed: its worker may have another one if it said so itself. At a limit of time or memory
-    /// parts of the query may go on for a while, so such a worker is ended.
+    /// The worker is not used any more.
+    fn end_worker(self) {
+        let workers = self.workers.clone();
+        // It goes first, so that two do not run in its place.
+        drop(self);
+        workers.keep_fresh();
+    }
+
+    /// The query failed: its worker may have another one if it said so itself and is idle. One whose query
+    /// came to a limit of time or memory is ended: it may hold much.
     fn fail(self, failed: QueryFailure) -> SqlError {
         match failed {
-            QueryFailure::Told(error) if !matches!(error, SqlError::Limit(_)) => {
+            QueryFailure::Told { error, is_idle: true } if !matches!(error, SqlError::Limit(_)) => {
                 self.finish();
                 error
             }
-            QueryFailure::Told(error) | QueryFailure::Ended(error) => {
-                let workers = self.workers.clone();
-                // It goes first, so that two do not run in its place.
-                drop(self);
-                workers.keep_fresh();
+            QueryFailure::Told { error, .. } | QueryFailure::Ended(error) => {
+                self.end_worker();
                 error
             }
         }
@@ -190,11 +199,13 @@ impl WorkerQuery {
                     let batch = frames::batch_of(&body).map_err(|cause| unreadable(&cause))?;
                     return Ok(QueryEvent::Batch(batch));
                 }
-                FromWorker::End { bytes_read } => {
+                FromWorker::End { bytes_read, is_idle } => {
                     self.bytes_read.store(bytes_read, Ordering::Relaxed);
-                    return Ok(QueryEvent::End);
+                    return Ok(QueryEvent::End { is_idle });
                 }
-                FromWorker::Failed(error) => return Err(QueryFailure::Told(error)),
+                FromWorker::Failed { error, is_idle } => {
+                    return Err(QueryFailure::Told { error, is_idle });
+                }
                 FromWorker::Hello(_) => return Err(out_of_turn().into()),
                 FromWorker::Memory { id, bytes } => {
                     let is_granted = self.memory.grow(bytes);
@@ -213,8 +224,8 @@ impl WorkerQuery {
 
 /// Why a query failed.
 enum QueryFailure {
-    /// Its worker said so, and waits for the next one.
-    Told(SqlError),
+    /// Its worker said so, and waits for the next one if it is idle.
+    Told { error: SqlError, is_idle: bool },
     /// Its worker ended, or is not to be used any more.
     Ended(SqlError),
 }
@@ -283,7 +294,7 @@ impl QueryInputs {
             | FromWorker::Head { .. }
             | FromWorker::Batch { .. }
             | FromWorker::End { .. }
-            | FromWorker::Failed(_) => (ToWorker::Memory { id: 0, is_granted: false }, body),
+            | FromWorker::Failed { .. } => (ToWorker::Memory { id: 0, is_granted: false }, body),
         }
     }
 
@@ -295,7 +306,6 @@ impl QueryInputs {
     ) -> Result<(Option<u64>, Bytes), FileFailure> {
         let Some(location) = self.folders.iter().find_map(|folder| folder.admit(location).ok())
         else {
-            // What is left of the worker's last query may ask so as well, and nobody waits for the answer.
             if !self.has_warned.swap(true, Ordering::Relaxed) {
                 let location: String = location.chars().take(LOCATION_CHARS_LOGGED).collect();
                 tracing::warn!(location, "a worker asks for a file of no table of its query");

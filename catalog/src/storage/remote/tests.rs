@@ -106,6 +106,30 @@ async fn files_are_read_as_where_they_are() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_cut_short_is_named_and_a_range_needs_no_length() {
+    let house = House::new();
+    let location = house.location("short");
+    house.storage.put(&location, bytes(10)).await.unwrap();
+    let (remote, asked) = house.remote();
+    let path = remote.object_path(&location).unwrap();
+    let (_, store) = remote.object_store();
+    let options = |range| GetOptions { range: Some(range), ..GetOptions::default() };
+    let work = async {
+        let read = store.get_opts(&path, options(GetRange::Bounded(3..10))).await.unwrap();
+        assert_eq!(read.bytes().await.unwrap(), bytes(10).slice(3..));
+        for cut in [
+            store.get_opts(&path, options(GetRange::Bounded(3..11))).await.map(drop),
+            store.get_ranges(&path, &[0..1, 3..11]).await.map(drop),
+        ] {
+            let cut = cut.unwrap_err().to_string();
+            assert!(cut.contains(probe::CUT_SHORT) && cut.contains("/t/data/short`"), "{cut}");
+        }
+    };
+    house.answer(asked, work).await;
+    assert!(!house.take_asked().contains(&FileCall::Size));
+}
+
+#[tokio::test]
 async fn failures_say_what_they_are() {
     let house = House::new();
     let (remote, asked) = house.remote();

@@ -32,13 +32,14 @@ async fn both_ways_of_writing_are_read_both_ways() {
     let head = FromWorker::File { id: 7, location: "file:///w/t/é.parquet".to_owned(), call };
     let mut bytes = Vec::new();
     write_frame(&mut bytes, &head, b"body").unwrap();
-    send_frame(&mut bytes, &FromWorker::End { bytes_read: 1 }, b"").await.unwrap();
+    let end = FromWorker::End { bytes_read: 1, is_idle: true };
+    send_frame(&mut bytes, &end, b"").await.unwrap();
 
     let mut from = bytes.as_slice();
     let (first, body) = read_frame::<FromWorker>(&mut from).unwrap().unwrap();
     assert_eq!((format!("{first:?}"), body.as_ref()), (format!("{head:?}"), b"body".as_slice()));
     let (second, body) = receive_frame::<FromWorker>(&mut from).await.unwrap().unwrap();
-    assert!(matches!(second, FromWorker::End { bytes_read: 1 }) && body.is_empty());
+    assert!(matches!(second, FromWorker::End { bytes_read: 1, is_idle: true }) && body.is_empty());
     assert!(read_frame::<FromWorker>(&mut from).unwrap().is_none());
     assert!(receive_frame::<FromWorker>(&mut from).await.unwrap().is_none());
 }
