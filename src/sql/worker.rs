@@ -52,7 +52,7 @@ const FORWARDING_THREADS: usize = 1;
 /// Threads for what blocks: reading spilled rows, and parsing.
 const BLOCKING_THREADS_MAX: usize = 4;
 /// How long the end of an answer waits for parts of its query that still run, as after a LIMIT.
-const PARTS_PATIENCE: Duration = Duration::from_millis(50);
+const PARTS_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Answers queries of the server that started this process, until it ends or closes the pipe. `locked` is
 /// how this process is locked in, which came first.

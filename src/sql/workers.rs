@@ -12,6 +12,7 @@ mod process;
 mod query;
 
 use budget::MemoryBudget;
+use frames::QueryTime;
 use icecore_catalog::storage::Storage;
 use icecore_engine::{EngineQuery, QueryControls, RunningQuery, error::SqlError};
 use icecore_schemas::service_table::ServiceTables;
@@ -164,11 +165,17 @@ impl SqlWorkers {
         query: EngineQuery,
         controls: QueryControls,
     ) -> Result<RunningQuery, SqlError> {
+        // Before a worker is started: where the machine is busy, that takes longer than a small statement has.
+        // The time of the whole query ends in any case.
+        let signal = controls.stop.signal();
+        let left = signal.deadline().saturating_duration_since(Instant::now());
+        let time = QueryTime { timeout: signal.timeout(), left };
         let mut worker = self.take(&tenant)?;
         worker.queries += 1;
         worker.lock().await?;
         let memory = self.inner.memory.share();
-        let running = WorkerQuery::start(self.clone(), (tenant, worker), memory, query, controls);
+        let worker = (tenant, worker);
+        let running = WorkerQuery::start(self.clone(), worker, memory, (time, query), controls);
         Box::pin(running).await
     }
 

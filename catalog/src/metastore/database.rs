@@ -264,13 +264,14 @@ async fn open_sqlite(path: &Path) -> Result<(AnyPool, AnyPool, Arc<DatabaseFile>
     make_private(path).map_err(|cause| {
         CatalogError::Invalid(format!("open the metastore file `{}`: {cause}", path.display()))
     })?;
-    let file = DatabaseFile::of(path).map_err(|cause| not_open(path, &cause.to_string()))?;
-    let file = Arc::new(file);
     // The file is there: no connection makes another one, should it go.
     let options = options(&format!("sqlite:{}?mode=rw", utf8_percent_encode(text, PATH)))?;
     // A pool tries again and again, and then says no more than that its time is over.
     let mut tried = AnyConnection::connect_with(&options).await.map_err(failed("open"))?;
     check_sound(&mut tried, path).await?;
+    // Not before: an overlay of folders gives a file another inode when it is first opened to be written.
+    let file = DatabaseFile::of(path).map_err(|cause| not_open(path, &cause.to_string()))?;
+    let file = Arc::new(file);
     let writer = pool(1, SQLITE_WRITER, Some(&file)).connect_with(options.clone()).await;
     let readers = pool(SQLITE_READERS, SQLITE_READER, Some(&file)).connect_lazy_with(options);
     // Closed only now: whoever closes a file last moves its journal.

@@ -6,6 +6,7 @@
 
 use super::{REGION_DEFAULT, S3Options, sign};
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use http::{Method, StatusCode, Uri};
 use object_store::{
@@ -29,6 +30,8 @@ const DELETES_AT_ONCE: usize = 20;
 const TRIES_MAX: u32 = 6;
 /// The pause after the first try; each one after it is twice as long, 3.1 s in all.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// What a store itself says of an object or a bucket that is not there.
+const NO_SUCH: &str = "<Code>NoSuch";
 /// Longest answer that is kept of a deletion that failed.
 const ANSWER_BYTES_MAX: usize = 4 << 10;
 /// What is not written as it is in the path of an object: the signature is of the same bytes.
@@ -109,11 +112,16 @@ impl S3Store {
         AwsAuthorizer::new(credential, "s3", &self.region).authorize(&mut request, None);
         let answer = self.client.execute(request).await?;
         let status = answer.status();
-        if status.is_success() {
+        if status == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        let body = answer.into_body().bytes().await;
+        // A page of whatever is between here and the store is a success with a body.
+        if status.is_success() && body.as_ref().is_ok_and(Bytes::is_empty) {
             return Ok(());
         }
         // The status counts, even where the rest of the answer is lost.
-        let body = answer.into_body().bytes().await.unwrap_or_default();
+        let body = body.unwrap_or_default();
         let text = String::from_utf8_lossy(&body[..body.len().min(ANSWER_BYTES_MAX)]).into_owned();
         Err(DeleteFailure::Answer { status, text })
     }
@@ -131,12 +139,14 @@ enum DeleteFailure {
 }
 
 impl DeleteFailure {
-    /// Whether the same request may be answered otherwise in a moment. A store that does not know the
-    /// request never will.
+    /// Whether the same request may be answered otherwise in a moment, also where it was not the store that
+    /// answered. A store that does not know the request never will.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Answer { status, .. } => {
+            Self::Answer { status, text } => {
                 (status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED)
+                    || status.is_success()
+                    || (*status == StatusCode::NOT_FOUND && !text.contains(NO_SUCH))
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
@@ -150,6 +160,8 @@ impl DeleteFailure {
     /// The same in the words of the client of the store.
     fn of_object(self, object: &Key) -> Error {
         let status = match &self {
+            // A proxy may say so, too, and the object is there.
+            Self::Answer { status: StatusCode::NOT_FOUND, text } if !text.contains(NO_SUCH) => None,
             Self::Answer { status, .. } => Some(*status),
             Self::Http(_) => None,
         };

@@ -41,7 +41,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tokio::time::Instant;
 
 /// Questions of one worker that are answered at a time; it waits with more.
 const ANSWERS_AT_ONCE: usize = 16;
@@ -96,12 +95,9 @@ impl WorkerQuery {
         workers: SqlWorkers,
         (tenant, mut worker): (WorkerTenant, WorkerProcess),
         memory: MemoryShare,
-        query: EngineQuery,
+        (time, query): (QueryTime, EngineQuery),
         controls: QueryControls,
     ) -> Result<RunningQuery, SqlError> {
-        let signal = controls.stop.signal();
-        let left = signal.deadline().saturating_duration_since(Instant::now());
-        let time = QueryTime { timeout: signal.timeout(), left };
         let bytes = frames::json_of(&query, frames::BODY_BYTES_MAX);
         let bytes = bytes.map_err(|cause| unsendable(&cause))?;
         let inputs = QueryInputs::of(&workers, query.view, controls.audit.clone());

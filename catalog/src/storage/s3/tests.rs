@@ -149,6 +149,29 @@ async fn what_may_pass_is_asked_again_and_a_missing_object_is_gone() {
 }
 
 #[tokio::test]
+async fn what_the_store_did_not_answer_itself_deletes_nothing() {
+    let page = "<html>Sign in</html>";
+    for (status, text) in [(200, page), (202, page), (404, page), (404, "")] {
+        let house = House::new(&[(status, text)]).await;
+        let location = "s3://bucket/prefix/a";
+        house.storage.put(location, Bytes::from_static(b"x")).await.unwrap();
+        house.storage.delete(location).await.unwrap();
+        assert_eq!(house.asked().len(), 2, "{status}: it is asked again");
+        assert!(house.is_empty());
+    }
+    let house = House::new(&[(200, "")]).await;
+    house.storage.delete("s3://bucket/prefix/a").await.unwrap();
+    assert_eq!(house.asked().len(), 1);
+    // It comes every time, and without the address that it should have.
+    for (status, text, tries) in [(404, page, 6), (302, "", 1)] {
+        let house = House::new(&[(status, text); 6]).await;
+        let failed = house.storage.delete("s3://bucket/prefix/a").await;
+        assert!(matches!(failed, Err(CatalogError::Storage { .. })), "{failed:?}");
+        assert_eq!(house.asked().len(), tries);
+    }
+}
+
+#[tokio::test]
 async fn a_bucket_that_is_not_there_is_an_outage_and_no_missing_object() {
     let house = House::new(&[(404, "<Error><Code>NoSuchBucket</Code></Error>")]).await;
     let refused = house.storage.delete("s3://bucket/prefix/a").await;
