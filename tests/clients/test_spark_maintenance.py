@@ -17,7 +17,7 @@ TYPES, BATCH, RETRIES = 3, 30, 20
 MAINTENANCE_PAUSE_S = 15
 # Longer than Spark leaves files alone that nothing names.
 OLD_S = 10 * 24 * 3600
-LOST = ("CommitFailed", "Cannot commit", "conflicting", "changed", "Found new conflicting", "stale", "Missing required files", "missing data files", "is not live")
+LOST = ("CommitFailed", "Cannot commit", "conflicting", "changed", "Found new conflicting", "stale", "Missing required files", "missing data files", "concurrently modified", "is not live")
 
 
 def lines(numbers) -> list[str]:
