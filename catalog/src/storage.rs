@@ -14,6 +14,7 @@ mod local;
 mod outage;
 pub mod probe;
 pub mod range_cache;
+mod read_only;
 pub mod remote;
 mod s3;
 pub mod sign;
@@ -31,6 +32,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt,
     path::{Path as Key, PathPart},
 };
+use read_only::ReadOnlyStore;
 use remote::RemoteFiles;
 use s3::S3Store;
 use std::{
@@ -436,11 +438,14 @@ impl Storage {
     #[must_use]
     pub fn object_store(&self) -> (url::Url, Arc<dyn ObjectStore>) {
         let (base, store): (String, Arc<dyn ObjectStore>) = match &self.inner.place {
-            StorageBackend::Local(_) => ("file:///".to_owned(), Arc::new(LocalFiles(self.clone()))),
+            StorageBackend::Local(_) => {
+                let files = LocalFiles(self.clone());
+                ("file:///".to_owned(), Arc::new(ReadOnlyStore(files)))
+            }
             StorageBackend::S3 { bucket, store, .. } => {
                 (format!("s3://{bucket}"), Arc::clone(store))
             }
-            StorageBackend::Remote(files) => (files.base(), Arc::new(files.clone())),
+            StorageBackend::Remote(files) => (files.base(), Arc::new(ReadOnlyStore(files.clone()))),
         };
         (url::Url::parse(&base).expect("the bucket was accepted when the storage opened"), store)
     }

@@ -2,17 +2,16 @@
 //!
 //! The store of the `object_store` crate goes by URLs: it drops tabs from a name and refuses one that
 //! ends in `#1`. Here a path is the file's own, with every byte encoded that a path must not have.
-//! Where the warehouse is not there, that is the error, and not that its file is missing. Its one invariant: the file that is read is the one whose location was checked.
+//! Where the warehouse is not there, that is the error, and not that its file is missing. Its one
+//! invariant: the file that is read is the one whose location was checked.
 
-use super::{Storage, probe::CUT_SHORT};
+use super::{Storage, probe::CUT_SHORT, read_only::FileReader};
 use crate::usage;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
 use object_store::{
-    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result, path::Path as Key,
+    Attributes, Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, Result,
+    path::Path as Key,
 };
 use percent_encoding::percent_decode_str;
 use std::{
@@ -92,7 +91,7 @@ impl fmt::Display for LocalFiles {
 }
 
 #[async_trait]
-impl ObjectStore for LocalFiles {
+impl FileReader for LocalFiles {
     async fn get_opts(&self, location: &Key, options: GetOptions) -> Result<GetResult> {
         let location = location.clone();
         self.read(move || {
@@ -130,40 +129,4 @@ impl ObjectStore for LocalFiles {
         })
         .await
     }
-
-    async fn put_opts(&self, _: &Key, _: PutPayload, _: PutOptions) -> Result<PutResult> {
-        Err(read_only())
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        _: &Key,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        Err(read_only())
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Key>>,
-    ) -> BoxStream<'static, Result<Key>> {
-        locations.map(|_| Err(read_only())).boxed()
-    }
-
-    fn list(&self, _: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
-        stream::once(async { Err(read_only()) }).boxed()
-    }
-
-    async fn list_with_delimiter(&self, _: Option<&Key>) -> Result<ListResult> {
-        Err(read_only())
-    }
-
-    async fn copy_opts(&self, _: &Key, _: &Key, _: CopyOptions) -> Result<()> {
-        Err(read_only())
-    }
-}
-
-pub(super) fn read_only() -> Error {
-    let text = "the warehouse's files are written and listed by its storage";
-    Error::NotSupported { source: text.into() }
 }

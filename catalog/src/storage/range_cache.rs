@@ -5,15 +5,14 @@
 //! anew after [`KEPT_TIME`]. Only queries read by it: who checks, copies or erases files has to see what is
 //! stored. Its one invariant: what is handed out is what the store answered for that range of that file.
 
-use super::{Storage, StorageBackend, files::read_only, key};
+use super::{
+    Storage, StorageBackend, key,
+    read_only::{FileReader, ReadOnlyStore},
+};
 use crate::{byte_cache::ByteCache, error::CatalogError};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path as Key,
-};
+use object_store::{Error, GetOptions, GetResult, ObjectStore, Result, path::Path as Key};
 use std::{
     fmt,
     ops::Range,
@@ -87,7 +86,7 @@ impl Storage {
         let (base, store) = self.object_store();
         if let StorageBackend::S3 { .. } = self.inner.place {
             let ranges = Arc::clone(&self.inner.ranges);
-            return (base, Arc::new(KeptRanges { store, ranges }));
+            return (base, Arc::new(ReadOnlyStore(KeptRanges { store, ranges })));
         }
         (base, store)
     }
@@ -137,7 +136,7 @@ impl fmt::Display for KeptRanges {
 }
 
 #[async_trait]
-impl ObjectStore for KeptRanges {
+impl FileReader for KeptRanges {
     async fn get_opts(&self, path: &Key, options: GetOptions) -> Result<GetResult> {
         self.store.get_opts(path, options).await
     }
@@ -163,37 +162,6 @@ impl ObjectStore for KeptRanges {
             store: "bucket",
             source: "it answered fewer ranges than were asked for".into(),
         })
-    }
-
-    async fn put_opts(&self, _: &Key, _: PutPayload, _: PutOptions) -> Result<PutResult> {
-        Err(read_only())
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        _: &Key,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        Err(read_only())
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Key>>,
-    ) -> BoxStream<'static, Result<Key>> {
-        locations.map(|_| Err(read_only())).boxed()
-    }
-
-    fn list(&self, _: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
-        stream::once(async { Err(read_only()) }).boxed()
-    }
-
-    async fn list_with_delimiter(&self, _: Option<&Key>) -> Result<ListResult> {
-        Err(read_only())
-    }
-
-    async fn copy_opts(&self, _: &Key, _: &Key, _: CopyOptions) -> Result<()> {
-        Err(read_only())
     }
 }
 

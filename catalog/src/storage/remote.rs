@@ -7,18 +7,15 @@
 use super::{
     Storage, StorageBackend, files, is_missing, key, local_path,
     probe::{self, CUT_SHORT},
+    read_only::{self, FileReader},
 };
 use crate::{error::CatalogError, location::Location};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::{
-    StreamExt, TryStreamExt,
-    stream::{self, BoxStream},
-};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, coalesce_ranges, path::Path as Key,
+    Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload,
+    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, Result, coalesce_ranges, path::Path as Key,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Range};
@@ -308,13 +305,8 @@ impl Storage {
 
 /// What a call to a [`RemoteFiles`] fails with that is not to read a file.
 pub(super) fn only_reads(operation: &'static str, location: &str) -> CatalogError {
-    let source = read_only();
+    let source = read_only::refusal::<RemoteFiles>();
     CatalogError::Storage { operation, location: location.to_owned(), source }
-}
-
-fn read_only() -> Error {
-    let text = "another process has the warehouse; here its files are read alone";
-    Error::NotSupported { source: text.into() }
 }
 
 impl fmt::Display for RemoteFiles {
@@ -324,7 +316,10 @@ impl fmt::Display for RemoteFiles {
 }
 
 #[async_trait]
-impl ObjectStore for RemoteFiles {
+impl FileReader for RemoteFiles {
+    const REFUSAL: &'static str =
+        "another process has the warehouse; here its files are read alone";
+
     async fn get_opts(&self, path: &Key, options: GetOptions) -> Result<GetResult> {
         let location = self.location(path);
         let size = match &options.range {
@@ -368,37 +363,6 @@ impl ObjectStore for RemoteFiles {
             Some(_) => OBJECT_STORE_COALESCE_DEFAULT,
         };
         coalesce_ranges(ranges, fetch, gap).await
-    }
-
-    async fn put_opts(&self, _: &Key, _: PutPayload, _: PutOptions) -> Result<PutResult> {
-        Err(read_only())
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        _: &Key,
-        _: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        Err(read_only())
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Key>>,
-    ) -> BoxStream<'static, Result<Key>> {
-        locations.map(|_| Err(read_only())).boxed()
-    }
-
-    fn list(&self, _: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
-        stream::once(async { Err(read_only()) }).boxed()
-    }
-
-    async fn list_with_delimiter(&self, _: Option<&Key>) -> Result<ListResult> {
-        Err(read_only())
-    }
-
-    async fn copy_opts(&self, _: &Key, _: &Key, _: CopyOptions) -> Result<()> {
-        Err(read_only())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use arrow::{
     array::{
-        ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, MapBuilder, MapFieldNames,
-        StringBuilder, new_null_array,
+        ArrayBuilder, ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, MapBuilder,
+        MapFieldNames, StringBuilder, new_null_array,
     },
     datatypes::{DataType, Field, Fields, SchemaRef, TimeUnit},
     record_batch::{RecordBatch, RecordBatchOptions},
@@ -71,30 +71,28 @@ pub(super) fn text_maps<'a>(
 pub(super) fn number_maps(
     rows: impl Iterator<Item = Vec<(i32, i64)>>,
 ) -> Result<ArrayRef, DataFusionError> {
-    let mut maps = MapBuilder::new(names(), Int32Builder::new(), Int64Builder::new());
-    for mut row in rows {
-        row.sort_unstable();
-        let is_there = !row.is_empty();
-        for (key, value) in row {
-            maps.keys().append_value(key);
-            maps.values().append_value(value);
-        }
-        maps.append(is_there)?;
-    }
-    Ok(Arc::new(maps.finish()))
+    field_maps(Int64Builder::new(), rows, |values, value| values.append_value(value))
 }
 
 /// Maps of bytes by field id, null where there is nothing.
 pub(super) fn byte_maps(
     rows: impl Iterator<Item = Vec<(i32, Vec<u8>)>>,
 ) -> Result<ArrayRef, DataFusionError> {
-    let mut maps = MapBuilder::new(names(), Int32Builder::new(), BinaryBuilder::new());
+    field_maps(BinaryBuilder::new(), rows, |values, value| values.append_value(value))
+}
+
+fn field_maps<T: Ord, B: ArrayBuilder>(
+    values: B,
+    rows: impl Iterator<Item = Vec<(i32, T)>>,
+    append: impl Fn(&mut B, T),
+) -> Result<ArrayRef, DataFusionError> {
+    let mut maps = MapBuilder::new(names(), Int32Builder::new(), values);
     for mut row in rows {
         row.sort_unstable();
         let is_there = !row.is_empty();
         for (key, value) in row {
             maps.keys().append_value(key);
-            maps.values().append_value(value);
+            append(maps.values(), value);
         }
         maps.append(is_there)?;
     }

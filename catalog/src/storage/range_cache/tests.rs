@@ -44,10 +44,12 @@ async fn a_file_that_was_restored_is_read_anew_once_its_ranges_are_old() {
     let path = Key::from("t/data/x.parquet");
     for (kept_time, expected) in [(KEPT_TIME, b"dama"), (Duration::ZERO, b"rest")] {
         let ranges = Arc::new(RangeCache { kept_time, ..RangeCache::default() });
-        let store = KeptRanges { store: Arc::new(InMemory::new()), ranges };
-        store.store.put(&path, "damaged".into()).await.unwrap();
+        let bucket: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let store = Arc::clone(&bucket);
+        let store = ReadOnlyStore(KeptRanges { store, ranges });
+        bucket.put(&path, "damaged".into()).await.unwrap();
         assert_eq!(read(&store, &path, 0..4).await, b"dama"[..]);
-        store.store.put(&path, "restored".into()).await.unwrap();
+        bucket.put(&path, "restored".into()).await.unwrap();
         assert_eq!(read(&store, &path, 0..4).await, expected[..]);
     }
 }
