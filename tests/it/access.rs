@@ -1,6 +1,6 @@
 //! Who is let in, over HTTP and on the command line.
 
-use crate::harness::{TestServer, config};
+use crate::harness::{TestServer, config, files_below};
 use icecore::{
     http::{
         guard::RouteNeed,
@@ -15,12 +15,7 @@ use icecore_catalog::{
 use icecore_lake::clock::Clock;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use std::{
-    fs::Permissions,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -136,20 +131,6 @@ async fn without_a_token_only_health_is_answered() {
     guarded.server.stop().await;
 }
 
-/// The metadata files below a folder.
-fn metadata_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(metadata_files(&path));
-        } else if path.to_string_lossy().ends_with(".metadata.json") {
-            found.push(path);
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn why_a_server_is_not_ready_is_told_to_who_may_know_of_every_namespace() {
     let guarded = Guarded::start().await;
@@ -161,7 +142,7 @@ async fn why_a_server_is_not_ready_is_told_to_who_may_know_of_every_namespace() 
     let other = guarded.token(&other).await;
     let Guarded { server, admin } = guarded;
     let folder = server.stop().await;
-    for file in metadata_files(&folder.path().join("warehouse")) {
+    for file in files_below(&folder.path().join("warehouse"), ".metadata.json") {
         std::fs::rename(&file, file.with_extension("aside")).unwrap();
     }
     let server = TestServer::start_in(folder, &[("auth", "on")]).await;

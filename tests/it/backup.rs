@@ -1,6 +1,6 @@
 //! Backups: made under load, restored, exact; a broken one is refused.
 
-use crate::harness::{TestServer, events};
+use crate::harness::{TestServer, duplicates, events};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -48,12 +48,6 @@ async fn restored(backup: &Path) -> (TestServer, TempDir) {
     let holder = tempfile::tempdir().unwrap();
     let data_dir = [("data_dir", text(folder.path()))];
     (TestServer::start_in(holder, &data_dir).await, folder)
-}
-
-pub(crate) async fn duplicates(server: &TestServer, range: std::ops::Range<u32>) -> u64 {
-    let (status, reply) = server.ingest(&events(range)).await;
-    assert_eq!(status, 200, "{reply}");
-    reply["duplicates"].as_u64().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,8 @@
 //! Backups of a metastore in PostgreSQL: made under load, restored to either database, exact.
 
 use crate::{
-    backup::{COUNT, duplicates, json_of, refused, text},
-    harness::{TestServer, events},
+    backup::{COUNT, json_of, refused, text},
+    harness::{TestServer, duplicates, events},
     postgres::Databases,
 };
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 //! forgotten.
 
 use crate::{
-    harness::{TestServer, config, events},
+    harness::{TestServer, config, events, rfc3339},
     restores::copy,
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
@@ -49,11 +49,6 @@ async fn jumps(by_ms: i64) {
     let late = "SELECT count(*) FROM events WHERE ingested_at > TIMESTAMP '2026-09-22T00:00:00Z'";
     assert_eq!(server.rows("shop.example", late).await, json!([[0]]), "after {by_ms} ms");
     server.stop().await;
-}
-
-fn rfc3339(ms: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap();
-    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,12 @@
 //! Every acknowledged row is in the log or in its table, once: what the audit of a namespace tells.
 
-use crate::{admin::icecore, harness::TestServer, process::post_and_die};
-use serde_json::{Value, json};
-use std::{
-    fs,
-    path::{Path, PathBuf},
+use crate::{
+    admin::icecore,
+    harness::{TestServer, files_below},
+    process::post_and_die,
 };
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf};
 
 const AUDIT: &str = "/v1/shop/audit/events";
 
@@ -128,31 +129,16 @@ async fn a_server_that_dies_in_a_flush_counts_each_row_once() {
     }
 }
 
-/// The data files below a folder.
-fn data_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(data_files(&path));
-        } else if path.extension().is_some_and(|end| end == "parquet") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_in_the_place_of_another_is_found() {
     let server = TestServer::start().await;
     send(&server, "a").await;
     server.commit("shop").await;
-    let first = data_files(&server.folder.path().join("warehouse"));
+    let first = files_below(&server.folder.path().join("warehouse"), ".parquet");
     send(&server, "b").await;
     server.commit("shop").await;
     assert_eq!(counts(&server).await, [20, 0, 20]);
-    let all = data_files(&server.folder.path().join("warehouse"));
+    let all = files_below(&server.folder.path().join("warehouse"), ".parquet");
     let later: Vec<&PathBuf> = all.iter().filter(|path| !first.contains(path)).collect();
     // Rows that are there twice, and others nowhere.
     for (path, other) in later.iter().zip(&first) {

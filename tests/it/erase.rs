@@ -3,7 +3,7 @@
 use crate::{
     admin::icecore,
     clocks::{copy_running, put_back},
-    harness::{TestServer, config},
+    harness::{TestServer, config, files_below},
     maintenance_model::{
         disk::DiskReader,
         writer::{ForeignWork, ForeignWriter},
@@ -15,10 +15,7 @@ use icecore_catalog::storage::{S3Options, Storage};
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use icecore_schemas::erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus};
 use serde_json::{Value, json};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 /// 2026-09-21 14:13 UTC.
 const NOW_MS: i64 = 1_790_000_000_000;
@@ -80,16 +77,6 @@ async fn tag(server: &TestServer, name: &str, kind: &str) {
     let body = json!({"name": name, "type": kind}).to_string();
     let path = "/v1/shop/tables/events/refs";
     assert_eq!(server.post(path, "application/json", body).await.status(), 200);
-}
-
-/// How many data files a folder has, however deep.
-fn data_files(folder: &Path) -> usize {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let count = |path: PathBuf| match path.is_dir() {
-        true => data_files(&path),
-        false => usize::from(path.extension().is_some_and(|end| end == "parquet")),
-    };
-    entries.map(count).sum()
 }
 
 /// One commit without the user `ann`, tagged `clean`; one with, tagged `old` and the branch `b`; more in
@@ -154,7 +141,7 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     assert_eq!(audit["agrees"], true, "{audit}");
     let warehouse = server.folder.path().join("warehouse");
     // Of `main` three, of `b` one more, and one of dead letters.
-    assert_eq!(data_files(&warehouse), 5);
+    assert_eq!(files_below(&warehouse, ".parquet").len(), 5);
     let resent = json!([{"id": "e1", "type": "a", "ns": "shop", "user_id": "ann"}]);
     assert_eq!(send(&server, &resent).await["duplicates"], 1, "its id is still known");
 

@@ -1,7 +1,7 @@
 //! What today's emitters send becomes rows: members of other types, bodies in every usual form,
 //! times as texts, analytics batches. And what must not be kept is not kept.
 
-use crate::harness::TestServer;
+use crate::harness::{TestServer, files_below};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -522,20 +522,12 @@ async fn events_that_are_no_traces_are_stored_as_they_came() {
 
 /// Files below `folder` with `text` in them.
 fn files_with(folder: &std::path::Path, text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_with(&path, text));
-        } else if std::fs::read(&path)
-            .unwrap()
-            .windows(text.len())
-            .any(|part| part == text.as_bytes())
-        {
-            found.push(path.display().to_string());
-        }
-    }
-    found
+    let files = files_below(folder, "").into_iter();
+    let with_text = files.filter(|path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    });
+    with_text.map(|path| path.display().to_string()).collect()
 }
 
 #[test]

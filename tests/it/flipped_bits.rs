@@ -1,28 +1,11 @@
 //! A bit that flips in a data file fails the query that reads it; it is never another value.
 
-use crate::harness::{TestServer, events};
+use crate::harness::{TestServer, events, files_below};
 use serde_json::{Value, json};
-use std::{
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{fs, ops::Range};
 
 const EVERYTHING: &str = "SELECT * FROM events ORDER BY seq";
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
-fn data_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(data_files(&path));
-        } else if path.extension().is_some_and(|end| end == "parquet") {
-            found.push(path);
-        }
-    }
-    found
-}
 
 /// The compressed pages of a file.
 fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
@@ -54,7 +37,7 @@ async fn a_query_over_a_flipped_bit_fails() {
     }
     server.commit("shop.example").await;
     let whole = server.rows("shop.example", EVERYTHING).await;
-    let files = data_files(&server.folder.path().join("warehouse"));
+    let files = files_below(&server.folder.path().join("warehouse"), ".parquet");
     assert_eq!(files.len(), 2, "{files:?}");
 
     assert!(answer(&server).await.is_some());

@@ -2,7 +2,7 @@
 
 use crate::{
     admin::icecore,
-    harness::{TestServer, events},
+    harness::{TestServer, events, files_below},
     postgres::Databases,
 };
 use icecore_schemas::fsck::{FindingKind, FsckReport};
@@ -32,22 +32,8 @@ async fn damage(server: &TestServer, query: &str) -> Vec<&'static str> {
     kinds
 }
 
-fn files_in(folder: &Path, is_it: impl Fn(&str) -> bool + Copy) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_in(&path, is_it));
-        } else if is_it(path.file_name().unwrap().to_str().unwrap()) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
 fn data_files(server: &TestServer) -> Vec<PathBuf> {
-    files_in(&server.folder.path().join("warehouse"), |name| name.ends_with(".parquet"))
+    files_below(&server.folder.path().join("warehouse"), ".parquet")
 }
 
 /// Commits, a compaction, dead letters, a view, a table of somebody else.
@@ -211,10 +197,10 @@ async fn metadata_that_is_not_as_it_was_is_found() {
     server.ingest(&events(0..20)).await;
     server.commit(NAMESPACE).await;
     let warehouse = server.folder.path().join("warehouse");
-    let lists = files_in(&warehouse, |name| name.starts_with("snap-"));
-    let manifests =
-        files_in(&warehouse, |name| name.ends_with(".avro") && !name.starts_with("snap-"));
-    let metadata = files_in(&warehouse, |name| name.ends_with(".metadata.json"));
+    let is_list = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("snap-");
+    let avro = files_below(&warehouse, ".avro").into_iter();
+    let (lists, manifests): (Vec<PathBuf>, Vec<PathBuf>) = avro.partition(is_list);
+    let metadata = files_below(&warehouse, ".metadata.json");
     assert!(!lists.is_empty() && !manifests.is_empty() && !metadata.is_empty());
     for (file, gone, torn) in [
         (&lists[0], "missing", "manifest-list"),

@@ -4,6 +4,10 @@ use icecore::{config::Config, server::Server};
 use icecore_lake::clock::Clock;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 use tempfile::TempDir;
 
 /// A running server. Its folder outlives it, so that it can be started again.
@@ -88,6 +92,19 @@ impl TestServer {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
+    /// Status and body of an answer to a request with a body of JSON; null for a body that is not JSON.
+    pub(crate) async fn call(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: &Value,
+    ) -> (u16, Value) {
+        let request = self.http.request(method, format!("{}{path}", self.url)).json(body);
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+    }
+
     /// Rows of a query that must succeed.
     pub(crate) async fn rows(&self, namespace: &str, sql: &str) -> Value {
         let (status, answer) = self.query(namespace, &json!({ "sql": sql })).await;
@@ -116,4 +133,35 @@ pub(crate) fn events(range: std::ops::Range<u32>) -> Value {
         .map(|n| json!({ "id": format!("e-{n}"), "type": if n % 2 == 0 { "order.placed" } else { "rpc.call" }, "ns": "shop.example", "data": { "n": n, "durationMs": f64::from(n) } }))
         .collect();
     json!({ "events": list })
+}
+
+/// Sends these events, and gives how many of them were known.
+pub(crate) async fn duplicates(server: &TestServer, range: std::ops::Range<u32>) -> u64 {
+    let (status, reply) = server.ingest(&events(range)).await;
+    assert_eq!(status, 200, "{reply}");
+    reply["duplicates"].as_u64().unwrap()
+}
+
+/// The files below a folder, however deep, whose paths end so, in order.
+pub(crate) fn files_below(folder: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_str().unwrap().ends_with(end) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A time as events and queries write it.
+pub(crate) fn rfc3339(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }

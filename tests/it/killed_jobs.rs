@@ -3,7 +3,7 @@
 
 use crate::{
     clocks::{copy_running, put_back},
-    harness::{TestServer, config},
+    harness::{TestServer, config, files_below},
     process::post_and_die,
 };
 use icecore::{
@@ -173,13 +173,6 @@ fn failing(point: &str) -> Failpoints {
     Failpoints::parse(&format!("{point}=error")).unwrap()
 }
 
-/// How many files there are below a folder.
-fn files(folder: &Path) -> usize {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let count = |path: std::path::PathBuf| if path.is_dir() { files(&path) } else { 1 };
-    entries.map(count).sum()
-}
-
 /// A table of another engine, which is dropped with its files.
 async fn drop_foreign(server: &TestServer) {
     let column = json!({"id": 1, "name": "a", "required": false, "type": "long"});
@@ -204,7 +197,7 @@ async fn a_run_that_ends_while_obsolete_files_go_is_gone_on_with() {
     let expired = Box::pin(expiry.run(&RunRequest::default())).await.unwrap();
     assert_eq!(expired.tables, 1, "{expired:?}");
     catalog.metastore().clone().close().await;
-    let before = files(&folder.path().join("warehouse"));
+    let before = files_below(&folder.path().join("warehouse"), "").len();
     // Two days later those have had their time that only expired snapshots needed.
     for (days, point) in [(0, "obsolete.after_trash"), (2, "obsolete.after_deletion")] {
         clock.advance_ms(days * DAY_MS);
@@ -218,7 +211,7 @@ async fn a_run_that_ends_while_obsolete_files_go_is_gone_on_with() {
     let mut job = DeleteObsolete::new(catalog.clone());
     while job.tick().await.unwrap() != Progress::Idle {}
     catalog.metastore().clone().close().await;
-    assert!(files(&folder.path().join("warehouse")) < before);
+    assert!(files_below(&folder.path().join("warehouse"), "").len() < before);
     let server = TestServer::start_at(folder, SETTINGS, clock).await;
     check(&server, &[ids(3, &["order", "webhook"])], "obsolete files").await;
     server.stop().await;

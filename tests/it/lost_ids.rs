@@ -1,6 +1,6 @@
 //! The id index is lost: an id that is in a table or in the log is still taken once.
 
-use crate::harness::{TestServer, events};
+use crate::harness::{TestServer, duplicates};
 use icecore::server::Server;
 use icecore_lake::clock::Clock;
 use serde_json::json;
@@ -23,12 +23,6 @@ fn lose_ids_and_log(folder: &TempDir) {
     for name in ["ids", "wal"] {
         fs::remove_dir_all(folder.path().join(name)).unwrap();
     }
-}
-
-async fn duplicates(server: &TestServer, range: std::ops::Range<u32>) -> u64 {
-    let (status, reply) = server.ingest(&events(range)).await;
-    assert_eq!(status, 200, "{reply}");
-    reply["duplicates"].as_u64().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,7 @@
 //! One commit with rows of very many partitions.
 
-use crate::harness::TestServer;
+use crate::harness::{TestServer, files_below};
 use serde_json::{Value, json};
-use std::{fs, path::Path};
 use tokio::time::Instant;
 
 const NAMESPACE: &str = "shop.example";
@@ -16,17 +15,6 @@ fn day(day: u32) -> Value {
     let date = date.format("%Y-%m-%dT12:00:00Z").to_string();
     let event = |n| json!({ "id": format!("{day}-{n}"), "type": format!("type.{n}"), "ns": NAMESPACE, "ts": date });
     (0..TYPES).map(event).collect()
-}
-
-/// How many files below a folder have a name that ends so.
-fn files(folder: &Path, end: &str) -> u32 {
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    paths
-        .map(|path| match path.is_dir() {
-            true => files(&path, end),
-            false => u32::from(path.to_str().unwrap().ends_with(end)),
-        })
-        .sum()
 }
 
 /// A commit of 300 partitions, and of 9 000 with `LARGE=1`, which then prints the time that it takes:
@@ -51,7 +39,8 @@ async fn one_commit_has_rows_of_very_many_partitions() {
         (&json!(1), &json!(partitions)),
         "{snapshots}"
     );
-    assert_eq!(files(&server.folder.path().join("warehouse"), ".parquet"), partitions);
+    let files = files_below(&server.folder.path().join("warehouse"), ".parquet");
+    assert_eq!(files.len(), partitions as usize);
     let count = "SELECT count(*), count(DISTINCT id), count(DISTINCT type) FROM events";
     let start = Instant::now();
     let rows = server.rows(NAMESPACE, count).await;

@@ -1,6 +1,6 @@
 //! A data folder that was moved: the start says so, and `icecore catalog relocate` mends it.
 
-use crate::harness::{TestServer, config, events};
+use crate::harness::{TestServer, config, events, files_below};
 use icecore::server::Server;
 use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
@@ -34,20 +34,8 @@ fn relocated(folder: &Path, arguments: &[&str]) -> Value {
 
 /// Every file below a folder with its bytes, in order.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.push((path.display().to_string(), fs::read(&path).unwrap()));
-            }
-        }
-    }
-    found.sort();
-    found
+    let files = files_below(folder, "").into_iter();
+    files.map(|path| (path.display().to_string(), fs::read(&path).unwrap())).collect()
 }
 
 /// Three snapshots, a dropped table, a view, and events that are in the log alone.

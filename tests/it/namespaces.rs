@@ -5,14 +5,6 @@ use icecore_catalog::metastore::{Metastore, Properties};
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 
-/// Status and body of an answer to a request without a token.
-async fn call(server: &TestServer, method: Method, path: &str, body: &Value) -> (u16, Value) {
-    let request = server.http.request(method, format!("{}{path}", server.url)).json(body);
-    let response = request.send().await.unwrap();
-    let status = response.status().as_u16();
-    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
-}
-
 async fn send(server: &TestServer, namespace: &str, ids: std::ops::Range<u32>) -> (u16, Value) {
     let events: Vec<Value> = ids.map(|n| json!({"id": format!("e{n}"), "type": "t"})).collect();
     let request = server.http.post(format!("{}/ingest", server.url));
@@ -26,7 +18,7 @@ async fn check_reads(server: &TestServer, rows: u32, tables: &[&str]) {
         let found = server.rows(name, "SELECT count(*), min(ns) FROM events").await;
         assert_eq!(found, json!([[rows, "acme.example"]]), "{name}");
         let (status, listed) =
-            call(server, Method::GET, &format!("/v1/{name}/tables"), &json!({})).await;
+            server.call(Method::GET, &format!("/v1/{name}/tables"), &json!({})).await;
         assert_eq!(status, 200, "{name}: {listed}");
         let listed = listed["tables"].as_array().unwrap();
         assert_eq!(
@@ -35,7 +27,7 @@ async fn check_reads(server: &TestServer, rows: u32, tables: &[&str]) {
             "{name}"
         );
         let path = format!("/v1/{name}/tables/events/snapshots");
-        let (status, snapshots) = call(server, Method::GET, &path, &json!({})).await;
+        let (status, snapshots) = server.call(Method::GET, &path, &json!({})).await;
         assert_eq!(status, 200, "{name}: {snapshots}");
     }
 }
@@ -43,10 +35,10 @@ async fn check_reads(server: &TestServer, rows: u32, tables: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
     let server = TestServer::start().await;
-    assert_eq!(call(&server, Method::GET, "/v1/acme_example/tables", &json!({})).await.0, 404);
+    assert_eq!(server.call(Method::GET, "/v1/acme_example/tables", &json!({})).await.0, 404);
     assert_eq!(send(&server, "acme.example", 0..3).await.0, 200);
     check_reads(&server, 3, &["events"]).await;
-    let (_, listed) = call(&server, Method::GET, "/v1/namespaces", &json!({})).await;
+    let (_, listed) = server.call(Method::GET, "/v1/namespaces", &json!({})).await;
     let entry = json!({"name": "acme_example", "levels": ["acme_example"], "ns": "acme.example"});
     assert_eq!(listed, json!({ "namespaces": [entry] }));
     for (method, path, missing) in [
@@ -58,7 +50,7 @@ async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
         ),
         (Method::POST, "/v1/acme/commit", "Namespace does not exist: acme; there is: acme.example"),
     ] {
-        let (status, answer) = call(&server, method, path, &json!({})).await;
+        let (status, answer) = server.call(method, path, &json!({})).await;
         assert_eq!(status, 404, "{path}: {answer}");
         assert!(answer["error"].as_str().unwrap().starts_with(missing), "{path}: {answer}");
     }
@@ -68,12 +60,12 @@ async fn both_names_of_a_namespace_mean_it_before_and_after_its_first_commit() {
     assert_eq!(answer["seq"], json!({"first": 4, "last": 5}));
     check_reads(&server, 5, &["events"]).await;
 
-    let (status, answer) = call(&server, Method::POST, "/v1/acme_example/commit", &json!({})).await;
+    let (status, answer) = server.call(Method::POST, "/v1/acme_example/commit", &json!({})).await;
     assert_eq!((status, &answer["seq"]), (200, &json!(5)), "{answer}");
     assert!(answer["snapshots"]["events"].is_i64(), "{answer}");
     check_reads(&server, 5, &["events"]).await;
     assert_eq!(send(&server, "acme_example", 0..6).await.1["duplicates"], json!(5));
-    let (_, answer) = call(&server, Method::POST, "/v1/acme.example/commit", &json!({})).await;
+    let (_, answer) = server.call(Method::POST, "/v1/acme.example/commit", &json!({})).await;
     assert_eq!(answer["seq"], json!(6), "{answer}");
 
     let server = server.restart().await;
@@ -96,7 +88,7 @@ async fn names_that_sql_needs_are_no_new_namespaces() {
         assert!(refused["reason"].as_str().unwrap().contains("reserved"), "{answer}");
         assert!(refused["deadLetter"].is_string(), "{answer}");
         let body = json!({"namespace": [name]});
-        let (status, answer) = call(&server, Method::POST, namespaces, &body).await;
+        let (status, answer) = server.call(Method::POST, namespaces, &body).await;
         assert_eq!(status, 400, "{answer}");
         assert!(answer["error"]["message"].as_str().unwrap().contains("reserved"), "{answer}");
     }
@@ -105,11 +97,11 @@ async fn names_that_sql_needs_are_no_new_namespaces() {
     // Below another one it is a name as any other.
     for levels in [json!(["other"]), json!(["other", "system"])] {
         let body = json!({"namespace": levels});
-        assert_eq!(call(&server, Method::POST, namespaces, &body).await.0, 200);
+        assert_eq!(server.call(Method::POST, namespaces, &body).await.0, 200);
     }
     // Those whose first events wait for their commit stand where they will stand after it.
     assert_eq!(send(&server, "not.yet", 0..1).await.0, 200);
-    let (_, listed) = call(&server, Method::GET, "/v1/namespaces", &json!({})).await;
+    let (_, listed) = server.call(Method::GET, "/v1/namespaces", &json!({})).await;
     let listed = listed["namespaces"].as_array().unwrap();
     let names: Vec<&str> = listed.iter().map(|entry| entry["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["default", "not_yet", "other", "other.system"]);
@@ -155,13 +147,13 @@ async fn a_namespace_is_utf_8_in_the_header_as_in_the_path() {
 /// Makes a table of another engine with one column.
 async fn create_table(server: &TestServer, levels: &[&str], column: &str) {
     let body = json!({"namespace": levels});
-    let made = call(server, Method::POST, "/catalog/v1/namespaces", &body).await;
+    let made = server.call(Method::POST, "/catalog/v1/namespaces", &body).await;
     assert_eq!(made.0, 200, "{made:?}");
     let path = levels.join("%1F").replace(' ', "%20");
     let field = json!({"id": 1, "name": column, "type": "long", "required": false});
     let body = json!({"name": "t", "schema": {"type": "struct", "fields": [field]}});
     let made =
-        call(server, Method::POST, &format!("/catalog/v1/namespaces/{path}/tables"), &body).await;
+        server.call(Method::POST, &format!("/catalog/v1/namespaces/{path}/tables"), &body).await;
     assert_eq!(made.0, 200, "{made:?}");
 }
 

@@ -2,16 +2,12 @@
 //! it is back.
 
 use crate::{
-    harness::{TestServer, events},
+    harness::{TestServer, events, files_below},
     postgres::{DatabaseRoute, Databases},
     restores::copy,
 };
 use serde_json::json;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
 const NAMESPACE: &str = "shop.example";
@@ -142,23 +138,10 @@ async fn an_older_copy_in_the_place_of_the_warehouse_is_not_it() {
     server.stop().await;
 }
 
-fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path, end));
-        } else if path.to_str().unwrap().ends_with(end) {
-            found.push(path);
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_data_file_is_named() {
     let (server, warehouse, away) = house().await;
-    for file in files(&warehouse, ".parquet") {
+    for file in files_below(&warehouse, ".parquet") {
         fs::rename(&file, &away).unwrap();
         let (status, answer) = server.query(NAMESPACE, &json!({ "sql": READ })).await;
         let name = file.file_name().unwrap().to_str().unwrap();
@@ -266,18 +249,7 @@ async fn a_metastore_file_that_goes_is_noticed_and_no_event_is_taken_until_it_is
 async fn a_data_file_that_was_emptied_or_is_no_parquet_is_named() {
     for is_emptied in [true, false] {
         let (server, warehouse, _) = house().await;
-        let mut files = Vec::new();
-        let mut folders = vec![warehouse];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|end| end == "parquet") {
-                    files.push(path);
-                }
-            }
-        }
+        let files = files_below(&warehouse, ".parquet");
         assert!(!files.is_empty());
         for file in &files {
             let length = fs::metadata(file).unwrap().len() as usize;

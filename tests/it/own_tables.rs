@@ -21,13 +21,6 @@ fn rows_of(namespace: &str, ids: std::ops::Range<u32>, filler: usize) -> Value {
     json!({ "events": list })
 }
 
-async fn call(server: &TestServer, method: Method, path: &str, body: &Value) -> (u16, Value) {
-    let request = server.http.request(method, format!("{}{path}", server.url)).json(body);
-    let response = request.send().await.unwrap();
-    let status = response.status().as_u16();
-    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_claims_the_rows_of_another_namespace() {
     let guarded = Guarded::start().await;
@@ -66,24 +59,24 @@ async fn nobody_claims_the_rows_of_another_namespace() {
 async fn a_client_may_have_a_table_called_events_and_it_stays_the_clients() {
     let server = TestServer::start().await;
     let at = "/catalog/v1/namespaces";
-    assert_eq!(call(&server, Method::POST, at, &json!({"namespace": ["a"]})).await.0, 200);
+    assert_eq!(server.call(Method::POST, at, &json!({"namespace": ["a"]})).await.0, 200);
     let who = json!({"id": 1, "name": "who", "type": "string", "required": false});
     let table = json!({"name": "events", "schema": {"type": "struct", "fields": [who]}});
-    let (status, made) = call(&server, Method::POST, &format!("{at}/a/tables"), &table).await;
+    let (status, made) = server.call(Method::POST, &format!("{at}/a/tables"), &table).await;
     assert_eq!(status, 200, "{made}");
     let count = json!({ "sql": "SELECT count(*) FROM events" });
     assert_eq!(server.query("a", &count).await.1["rows"], json!([[0]]));
     // Acknowledged is in the log; the reason why it goes no further is told, and no answer lacks it.
     assert_eq!(server.ingest(&rows_of("a", 0..3, 1)).await.0, 200);
     for (path, body) in [("/v1/a/commit", json!({})), ("/v1/a/sql", count)] {
-        let (status, answer) = call(&server, Method::POST, path, &body).await;
+        let (status, answer) = server.call(Method::POST, path, &body).await;
         let text = answer["error"].as_str().unwrap();
         assert_eq!((status, &answer["code"]), (503, &json!("UNAVAILABLE")), "{path}: {answer}");
         assert!(text.contains("`a.events`") && text.contains("rename it"), "{path}: {answer}");
     }
     let tables = server.rows("a", "SHOW TABLES").await;
     assert!(tables.to_string().contains("events"), "{tables}");
-    let (_, now) = call(&server, Method::GET, &format!("{at}/a/tables/events"), &json!({})).await;
+    let (_, now) = server.call(Method::GET, &format!("{at}/a/tables/events"), &json!({})).await;
     assert_eq!(now["metadata-location"], made["metadata-location"]);
     server.stop().await;
 }
@@ -96,10 +89,10 @@ async fn an_operator_does_not_take_the_services_tables_away() {
         server.commit(name).await;
     }
     let path = "/v1/one/tables/events";
-    let (status, answer) = call(&server, Method::DELETE, path, &json!({})).await;
+    let (status, answer) = server.call(Method::DELETE, path, &json!({})).await;
     assert_eq!(status, 400, "{answer}");
     let target = json!({"ns": "two", "name": "mine"});
-    let (status, answer) = call(&server, Method::POST, &format!("{path}/rename"), &target).await;
+    let (status, answer) = server.call(Method::POST, &format!("{path}/rename"), &target).await;
     assert_eq!(status, 400, "{answer}");
     assert_eq!(server.rows("one", "SELECT count(*) FROM events").await, json!([[3]]));
     server.stop().await;
@@ -111,17 +104,17 @@ async fn a_table_that_takes_no_rows_leaves_the_log_to_the_others() {
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     // A table of somebody else.
     let at = "/catalog/v1/namespaces";
-    assert_eq!(call(&server, Method::POST, at, &json!({"namespace": ["stuck"]})).await.0, 200);
+    assert_eq!(server.call(Method::POST, at, &json!({"namespace": ["stuck"]})).await.0, 200);
     let who = json!({"id": 1, "name": "who", "type": "string", "required": false});
     let table = json!({"name": "t", "schema": {"type": "struct", "fields": [who]}});
-    assert_eq!(call(&server, Method::POST, &format!("{at}/stuck/tables"), &table).await.0, 200);
+    assert_eq!(server.call(Method::POST, &format!("{at}/stuck/tables"), &table).await.0, 200);
     let (store, levels) = (metastore(&server.folder).await, vec!["stuck".to_owned()]);
     store
         .rename_table(ObjectKey::new(&levels, "t"), ObjectKey::new(&levels, "events"))
         .await
         .unwrap();
     assert_eq!(server.ingest(&rows_of("stuck", 0..1, 1)).await.0, 200);
-    let (status, answer) = call(&server, Method::POST, "/v1/stuck/commit", &json!({})).await;
+    let (status, answer) = server.call(Method::POST, "/v1/stuck/commit", &json!({})).await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer["error"].as_str().unwrap().contains("stuck.events"), "{answer}");
 
@@ -281,7 +274,7 @@ async fn no_view_takes_the_name_of_a_table_of_the_service() {
     let server = TestServer::start().await;
     let at = "/catalog/v1/namespaces";
     for levels in [json!(["a"]), json!(["a", "b"])] {
-        let made = call(&server, Method::POST, at, &json!({ "namespace": levels })).await;
+        let made = server.call(Method::POST, at, &json!({ "namespace": levels })).await;
         assert_eq!(made.0, 200);
     }
     let view = |name: &str| {
@@ -292,7 +285,7 @@ async fn no_view_takes_the_name_of_a_table_of_the_service() {
                 "representations": [{"type": "sql", "sql": "select 1", "dialect": "spark"}]}})
     };
     let views = format!("{at}/a/views");
-    let (status, made) = call(&server, Method::POST, &views, &view("v")).await;
+    let (status, made) = server.call(Method::POST, &views, &view("v")).await;
     assert_eq!(status, 200, "{made}");
     for name in ["events", "dead_letters"] {
         let ident = |name: &str| json!({"namespace": ["a"], "name": name});
@@ -303,14 +296,14 @@ async fn no_view_takes_the_name_of_a_table_of_the_service() {
             ("/catalog/v1/namespaces/a/register-view", register),
             ("/catalog/v1/views/rename", rename),
         ] {
-            let (status, answer) = call(&server, Method::POST, path, &body).await;
+            let (status, answer) = server.call(Method::POST, path, &body).await;
             assert_eq!(status, 400, "{path}: {answer}");
             let message = answer["error"]["message"].as_str().unwrap();
             assert!(message.contains("give the view another name"), "{path}: {message}");
         }
         // No events have a namespace of several levels.
         let (status, answer) =
-            call(&server, Method::POST, &format!("{at}/a%1Fb/views"), &view(name)).await;
+            server.call(Method::POST, &format!("{at}/a%1Fb/views"), &view(name)).await;
         assert_eq!(status, 200, "{answer}");
     }
     assert_eq!(server.ingest(&rows_of("a", 0..3, 1)).await.0, 200);

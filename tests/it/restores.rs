@@ -3,7 +3,7 @@
 //! do.
 
 use crate::{
-    harness::{TestServer, config},
+    harness::{TestServer, config, files_below},
     postgres::Databases,
     process::Process,
 };
@@ -203,15 +203,6 @@ fn put(from: &Path, to: &Path, store: &str) {
     }
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
-
 /// Cuts each file of a store in half; of the log, what was written last.
 fn cut(folder: &Path, store: &str) {
     let all: Vec<PathBuf> = match store {
@@ -219,19 +210,15 @@ fn cut(folder: &Path, store: &str) {
             fs::remove_file(folder.join("icecore.db-wal")).unwrap();
             vec![folder.join("icecore.db")]
         }
-        "ids" => {
-            let is_index = |path: &PathBuf| path.extension().is_some_and(|end| end == "ids");
-            files(&folder.join(store)).into_iter().filter(is_index).collect()
-        }
+        "ids" => files_below(&folder.join(store), ".ids"),
         "wal" => {
-            let mut segments = files(&folder.join(store));
-            segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+            let mut segments = files_below(&folder.join(store), ".seg");
             let last = segments.pop().unwrap();
             let bytes = fs::read(&last).unwrap();
             let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
             return fs::write(&last, &bytes[..used.saturating_sub(16)]).unwrap();
         }
-        _ => files(&folder.join(store)),
+        _ => files_below(&folder.join(store), ""),
     };
     for path in all {
         let bytes = fs::read(&path).unwrap();
@@ -567,8 +554,7 @@ async fn a_damaged_or_missing_manifest_is_named() {
     server.commit(NAMESPACE).await;
     let mut folder = server.stop().await;
     let warehouse = folder.path().join("warehouse");
-    let is_manifest = |path: &PathBuf| path.extension().is_some_and(|end| end == "avro");
-    let manifests: Vec<PathBuf> = files(&warehouse).into_iter().filter(is_manifest).collect();
+    let manifests = files_below(&warehouse, ".avro");
     assert_eq!(manifests.len(), 2, "a manifest and a list");
     for (path, is_gone) in manifests.iter().flat_map(|path| [(path, false), (path, true)]) {
         let bytes = fs::read(path).unwrap();

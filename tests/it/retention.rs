@@ -1,7 +1,7 @@
 //! Rows and snapshots that go for their age, run by hand: what queries, earlier snapshots, the ids and the
 //! dead letters show then, and the legal holds that forbid it.
 
-use crate::harness::TestServer;
+use crate::harness::{TestServer, rfc3339};
 use icecore_lake::clock::Clock;
 use icecore_schemas::{
     holds::{HoldEntry, HoldList},
@@ -31,11 +31,6 @@ async fn run(server: &TestServer, path: &str) -> JobReport {
     let text = answer.text().await.unwrap();
     assert_eq!(status, 200, "{path}: {text}");
     serde_json::from_str(&text).unwrap()
-}
-
-fn rfc3339(ms: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap();
-    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 /// Sends events of these ids, types and ages in days; gives how many are duplicates.

@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use crate::{
-    harness::{TestServer, config, events},
+    harness::{TestServer, config, events, files_below},
     process::run,
     restores::copy,
 };
@@ -39,21 +39,16 @@ fn remove(folder: &Path, names: &[&str]) {
 /// Every file with its bytes, but for SQLite's, which moves its journal when a reader ends, and the
 /// lock, which has the number of the last process.
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if !["icecore.db", "wal/lock"]
-            .iter()
-            .any(|name| path.to_str().unwrap().contains(name))
-        {
-            let bytes = fs::read(&path).unwrap();
-            found.push((path, bytes));
-        }
-    }
-    found.sort();
-    found
+    let mut files = files_below(folder, "");
+    files.retain(|path| {
+        let path = path.to_str().unwrap();
+        !["icecore.db", "wal/lock"].iter().any(|name| path.contains(name))
+    });
+    let with_bytes = files.into_iter().map(|path| {
+        let bytes = fs::read(&path).unwrap();
+        (path, bytes)
+    });
+    with_bytes.collect()
 }
 
 /// What doctor finds in the way, check by check.
