@@ -5,7 +5,10 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 /// Runs `work` under a name, which its lines in the log carry.
-#[expect(clippy::disallowed_methods, reason = "this is the one place of the catalog that spawns")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the catalog knows no service whose `tasks` could stop what ends by itself"
+)]
 pub(crate) fn run<T: Send + 'static>(
     name: &'static str,
     work: impl Future<Output = T> + Send + 'static,

@@ -105,7 +105,7 @@ pub(crate) fn count_written(bytes: usize) {
 }
 
 fn count(bytes: usize, of: impl FnOnce(&UsageCounts) -> &AtomicU64) {
-    // Nobody may measure what goes on here.
+    // Outside of measured work there is no counter, and nothing to count.
     let _ = CURRENT
         .try_with(|counter| of(counter.0.as_ref()).fetch_add(bytes as u64, Ordering::Relaxed));
 }

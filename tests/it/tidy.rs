@@ -240,6 +240,11 @@ const SOURCES: &[&str] = &[
     "samples/src",
 ];
 
+/// The files that start tasks. Those of the service are named, watched and stopped. The catalog, which
+/// knows no service, starts only what was asked for and ends by itself, so that a client that goes away
+/// does not break it off: a kill at any line of it is safe, and nothing waits for it at a stop.
+const STARTS_TASKS: &[&str] = &["src/tasks.rs", "catalog/src/background.rs"];
+
 /// The documents whose paths and links are checked; a folder stands for the files in it.
 const DOCUMENTS: &[&str] =
     &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "benches/README.md", "docs", "docs/adr"];
@@ -368,6 +373,33 @@ fn paths_are_written_from_the_crate() {
         }
         faults
     });
+}
+
+#[test]
+fn tasks_are_started_in_two_places() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    check(SOURCES, |file| {
+        let is_allowed = STARTS_TASKS.iter().any(|name| file.path == root.join(name));
+        let has_spawn =
+            ["tokio::spawn(", "task::spawn("].iter().any(|call| file.code.contains(call));
+        if has_spawn == is_allowed {
+            return Vec::new();
+        }
+        vec!["tasks are started in `tasks` and in the catalog's `background`".to_owned()]
+    });
+}
+
+#[test]
+fn the_architecture_names_every_module() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text =
+        prose(&fs::read_to_string(root.join("ARCHITECTURE.md")).expect("a readable document"));
+    let named = code_spans(&text);
+    for (_, table) in TABLES {
+        for (module, _) in *table {
+            assert!(named.contains(module), "no row of ARCHITECTURE.md has `{module}`");
+        }
+    }
 }
 
 #[test]
