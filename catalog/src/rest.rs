@@ -9,6 +9,7 @@ mod change_context;
 mod commit;
 mod config;
 mod error;
+mod etag;
 mod events;
 mod guard;
 mod idempotency;
@@ -41,7 +42,7 @@ pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 struct RestState {
     catalog: Catalog,
     access: AccessControl,
-    answers: Arc<tables::AnswerCache>,
+    answers: Arc<etag::AnswerCache>,
     manifests: ManifestCache,
     planning: plan::limits::PlanningLimits,
 }

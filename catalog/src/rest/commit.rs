@@ -7,10 +7,10 @@ use super::{
     access::{self, TableCaller},
     change_context::ChangeContext,
     error::RestError,
+    etag::etag,
     ordered::{self, OrderedMetadata, SnapshotMode},
     places,
     request::{JsonBody, ObjectName, TablePath},
-    tables,
 };
 use crate::{
     access::Action,
@@ -73,7 +73,7 @@ pub(super) async fn table(
     let table = asked.catalog(RecordedAnswer::Commit).commit(change).await?;
     // The name of what a load would answer now.
     let tag = access::tag(asked.rest(), &caller, &ident);
-    let etag = tables::etag(&table, &tag, SnapshotMode::All);
+    let etag = etag(&table, &tag, SnapshotMode::All);
     Ok(([(header::ETAG, etag)], CommitAnswer::new(asked.rest(), table)).into_response())
 }
 

@@ -6,6 +6,7 @@ use super::{
     change_context::ChangeContext,
     commit::CommitAnswer,
     error::RestError,
+    etag::{etag, has_etag},
     lists::{self, NamesAnswer, PageParameters},
     ordered::{self, OrderedMetadata, SnapshotMode},
     places,
@@ -21,7 +22,7 @@ use crate::{
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -30,13 +31,7 @@ use iceberg::{
     spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
-
-/// Most bytes of answers that are kept for clients that load a table again.
-const ANSWERS_BYTES_MAX: usize = 16 << 20;
+use std::{collections::HashMap, sync::Arc};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -296,68 +291,4 @@ fn encode(
     let DelegatedAccess { config, storage_credentials, .. } = access;
     let answer = TableAnswer { metadata_location, metadata, config, storage_credentials };
     ordered::encode(&answer, metadata)
-}
-
-/// Names the answer. The file's name is in it because a repeated request is answered with the file
-/// it made, whatever the version is now, and the version because a file may be registered twice.
-pub(super) fn etag(table: &LoadedTable, tag: &str, snapshots: SnapshotMode) -> String {
-    let (uuid, version) = (table.metadata.uuid().simple(), table.version);
-    let file = xxhash_rust::xxh3::xxh3_64(table.metadata_location.as_bytes());
-    let mode = match snapshots {
-        SnapshotMode::All => "all",
-        SnapshotMode::Refs => "refs",
-    };
-    format!("\"{uuid}-{version}-{file:016x}-{mode}{tag}\"")
-}
-
-/// Whether the client already has the answer of this name.
-fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
-}
-
-/// Answers as they were sent last: a client loads a table for every statement, and its metadata is
-/// long.
-#[derive(Debug, Default)]
-pub(super) struct AnswerCache {
-    kept: Mutex<CachedAnswers>,
-}
-
-#[derive(Debug, Default)]
-struct CachedAnswers {
-    by_etag: HashMap<String, Bytes>,
-    /// The same names, newest last.
-    order: VecDeque<String>,
-    bytes: usize,
-}
-
-impl AnswerCache {
-    pub(super) fn get_or_encode(&self, etag: &str, encode: impl FnOnce() -> Bytes) -> Bytes {
-        if let Some(body) = self.lock().by_etag.get(etag) {
-            return body.clone();
-        }
-        // Two requests may encode the same table; the lock is not held for that long.
-        let body = encode();
-        let mut kept = self.lock();
-        if kept.by_etag.insert(etag.to_owned(), body.clone()).is_none() {
-            kept.order.push_back(etag.to_owned());
-            kept.bytes += body.len();
-        }
-        while ANSWERS_BYTES_MAX < kept.bytes {
-            let oldest = kept.order.pop_front();
-            let dropped = oldest.and_then(|oldest| kept.by_etag.remove(&oldest));
-            kept.bytes -= dropped.map_or(kept.bytes, |body| body.len());
-        }
-        body
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, CachedAnswers> {
-        // Nothing between the steps of a change can panic.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

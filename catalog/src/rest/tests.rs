@@ -839,7 +839,7 @@ async fn errors_of_the_server_tell_nothing_of_its_inside() {
 
 #[test]
 fn remembered_answers_are_bounded_and_the_last_ones_stay() {
-    let answers = tables::AnswerCache::default();
+    let answers = etag::AnswerCache::default();
     let body = |n: usize| Bytes::from(vec![n as u8; 3 << 20]);
     for n in 0..7 {
         let fresh = answers.get_or_encode(&n.to_string(), || body(n));

@@ -20,6 +20,7 @@
 //!    deletes of `H` do not reach its rows, and its own deletes reach the rows of `H`.
 
 mod guard;
+mod manifest_reads;
 mod row_delta;
 mod take_back;
 mod work;
@@ -279,7 +280,7 @@ async fn holders(
     let manifests = listed.iter().filter(may_hold).cloned().collect();
     let own = &storage.normalize(base.location())?;
     let (mut holders, mut found) = (HashSet::new(), HashSet::new());
-    for (entry, manifest) in row_delta::live_entries(storage, own, manifests).await? {
+    for (entry, manifest) in manifest_reads::live_entries(storage, own, manifests).await? {
         if work.removed.contains_key(&entry.path) {
             holders.insert(manifest.manifest_path.clone());
             found.insert(entry.path);

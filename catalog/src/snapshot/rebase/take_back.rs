@@ -17,7 +17,8 @@ mod history;
 use self::history::{CompactedGroup, CompactionHistory};
 use super::{
     ClientWork, LateCommit, guard,
-    row_delta::{self, missing_from},
+    manifest_reads::{live_entries, missing_from},
+    row_delta,
     work::NamedFiles,
 };
 use crate::{
@@ -218,7 +219,7 @@ impl RevertPlan {
     ) -> Result<(), CatalogError> {
         for listed in self.history.lists() {
             let gone = missing_from(listed, &table.now, ManifestContentType::Deletes);
-            for (entry, _) in row_delta::live_entries(table.storage, &table.own, gone).await? {
+            for (entry, _) in live_entries(table.storage, &table.own, gone).await? {
                 let is_there = live.contains(&entry.path) || self.deletes.contains(&entry.path);
                 let is_merged =
                     |path: &str| self.inputs.contains(path) || self.outputs.contains(path);
@@ -369,6 +370,6 @@ impl TableHead<'_> {
         content: ManifestContentType,
     ) -> Result<Vec<(FileEntry, Arc<ManifestFile>)>, CatalogError> {
         let new = missing_from(&self.now, &self.before, content);
-        row_delta::live_entries(self.storage, &self.own, new).await
+        live_entries(self.storage, &self.own, new).await
     }
 }

@@ -3,7 +3,7 @@
 //! Its one invariant: what is found is all that the snapshot does. One that does more, such as taking
 //! files out without saying so, or adding files under a number of their own, is not put on top of others.
 
-use super::{INHERITED, LateCommit, conflict, row_delta};
+use super::{INHERITED, LateCommit, conflict, manifest_reads};
 use crate::{
     error::CatalogError,
     snapshot::{
@@ -107,7 +107,7 @@ impl ClientWork {
             let kinds = [ManifestContentType::Data, ManifestContentType::Deletes];
             kinds
                 .into_iter()
-                .flat_map(|kind| row_delta::missing_from(these, others, kind))
+                .flat_map(|kind| manifest_reads::missing_from(these, others, kind))
                 .collect()
         };
         let (new, dropped) = (both(listed, before), both(before, listed));
@@ -120,7 +120,7 @@ impl ClientWork {
         let mut work = Self::default();
         let (mut existing, mut gone) = (HashSet::new(), HashSet::new());
         for manifest in new {
-            let found = row_delta::all_entries(storage, own, vec![manifest.clone()]).await?;
+            let found = manifest_reads::all_entries(storage, own, vec![manifest.clone()]).await?;
             let is_new = |entry: &FileEntry| entry.is_live() && entry.is_added();
             if !found.iter().any(|(entry, _)| is_new(entry)) {
                 for (entry, _) in found {
@@ -146,7 +146,7 @@ impl ClientWork {
             work.added.push(manifest);
         }
         work.added.iter_mut().for_each(renumber);
-        for (entry, manifest) in row_delta::live_entries(storage, own, dropped).await? {
+        for (entry, manifest) in manifest_reads::live_entries(storage, own, dropped).await? {
             let key = FileKey::of(&entry.path);
             work.dropped.insert(manifest.manifest_path.clone());
             if existing.remove(&key) {

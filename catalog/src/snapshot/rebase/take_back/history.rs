@@ -14,7 +14,7 @@ use crate::{
         manifests,
         rebase::{
             guard,
-            row_delta::{self, missing_from},
+            manifest_reads::{all_entries, missing_from},
         },
     },
 };
@@ -92,7 +92,7 @@ impl CompactionHistory {
             let kind = compaction.summary().additional_properties.get(COMPACTION);
             if kind.is_some_and(|kind| kind == TAKEN_BACK) {
                 let own = own_manifests(compaction, &before, &listed, ManifestContentType::Data);
-                let read = row_delta::all_entries(table.storage, &table.own, own).await?;
+                let read = all_entries(table.storage, &table.own, own).await?;
                 let (live, gone): (Vec<_>, Vec<_>) =
                     read.into_iter().map(|(entry, _)| entry).partition(FileEntry::is_live);
                 let paths = |entries: Vec<FileEntry>| -> HashSet<String> {
@@ -199,7 +199,7 @@ impl ReadFiles {
             }
         }
         let deletes = own_manifests(compaction, before, listed, ManifestContentType::Deletes);
-        for (entry, _) in row_delta::all_entries(storage, own, deletes).await? {
+        for (entry, _) in all_entries(storage, own, deletes).await? {
             let is_removed = !entry.is_live() && entry.snapshot_id == Some(id);
             if let Some(about) = entry.about().filter(|_| is_removed) {
                 read.deletes.insert(entry.path.clone(), about.to_owned());
