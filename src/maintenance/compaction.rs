@@ -17,7 +17,11 @@ mod step;
 mod tables;
 
 use crate::{
-    maintenance::{planned::RunRequest, progress::RunProgress, scope::every_table_of},
+    maintenance::{
+        planned::RunRequest,
+        progress::RunProgress,
+        scope::{ACTOR, every_table_of},
+    },
     tasks::{Job, Progress, Tasks},
 };
 use icecore_catalog::{
@@ -55,8 +59,6 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// Who the catalog's feed says it was that wrote files anew.
-const ACTOR: &str = "icecore/maintenance";
 /// Most steps of one tick, each with one commit.
 const TICK_STEPS_MAX: usize = 4;
 /// Most tables that a tick looks at; the round goes on with the next tick.

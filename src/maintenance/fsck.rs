@@ -22,7 +22,9 @@ use icecore_catalog::{
     usage::UsageCounter,
 };
 use icecore_lake::table::{
-    integrity::{self, CheckDepth, CheckedTable, MissingFile, TableFindings, needed::needed},
+    integrity::{
+        self, CheckDepth, CheckedTable, MissingFile, PROBE, TableFindings, needed::needed,
+    },
     schema::{TableIdent, foreign_ident},
 };
 use icecore_schemas::{
@@ -36,8 +38,6 @@ use tokio::{sync::Semaphore, time::Instant};
 const RUNS_MAX: usize = 1;
 /// How often a table that goes on is asked anew whether it needs a file that is not there.
 const ROUNDS_MAX: usize = 5;
-/// A name at the root of the warehouse that a store is asked for, to see whether it answers.
-const PROBE: &str = ".icecore-fsck";
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]

@@ -3,14 +3,15 @@
 //!
 //! Which tables have too many snapshots, and which of these go, is the catalog's to know.
 
-use crate::tasks::{Job, Progress};
+use crate::{
+    maintenance::scope::ACTOR,
+    tasks::{Job, Progress},
+};
 use icecore_catalog::{catalog::Catalog, error::CatalogError};
 use icecore_lake::faults::Failpoints;
 use std::{io, sync::Arc};
 use tokio::sync::Notify;
 
-/// Who the catalog's feed says it was that removed snapshots.
-const ACTOR: &str = "icecore/maintenance";
 /// Most tables of one tick.
 const TABLES_MAX: usize = 10;
 

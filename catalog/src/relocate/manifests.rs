@@ -10,7 +10,7 @@ const FILE_PATH_IDS: [i64; 2] = [2_147_483_546, 2_147_483_646];
 /// A data file's `content` that says position deletes.
 const POSITION_DELETES: i64 = 1;
 /// An entry's `status` that says its file was deleted.
-const DELETED: i64 = 2;
+pub(super) const DELETED: i64 = 2;
 
 /// A position-delete file at its new place.
 struct RewrittenDeletes {

@@ -1,16 +1,13 @@
 //! Which files a table needs: for a copy of it.
 
 use super::{
-    manifests::ListedManifests,
+    manifests::{DELETED, ListedManifests},
     metadata::{parsed, texts},
     unreadable,
 };
 use crate::{avro, error::CatalogError, metastore::moved::TablePlace, storage, storage::Storage};
 use serde_json::Value;
 use std::collections::BTreeSet;
-
-/// An entry's `status` that says its file was deleted.
-const DELETED: i64 = 2;
 
 /// The files of all retained snapshots of a table or view: metadata, older metadata files that are
 /// still there, manifest lists, manifests, data, delete and statistics files.

@@ -33,7 +33,7 @@ use uuid::Uuid;
 const READS_AT_ONCE: usize = 8;
 
 /// No sequence number of its own: an added file takes its snapshot's.
-const INHERITED: i64 = -1;
+pub(super) const INHERITED: i64 = -1;
 
 /// The manifests of a snapshot.
 pub(crate) async fn read_list(

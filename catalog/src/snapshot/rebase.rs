@@ -38,8 +38,6 @@ use std::collections::{HashMap, HashSet};
 pub(crate) use take_back::{RevertedCompaction, revert};
 pub(crate) use work::{ClientWork, work_of};
 
-/// The number of an entry that takes its snapshot's.
-const INHERITED: i64 = -1;
 /// Most snapshots of one commit.
 const SNAPSHOTS_MAX: usize = 8;
 

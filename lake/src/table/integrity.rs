@@ -46,7 +46,7 @@ use xxhash_rust::xxh3::xxh3_128;
 /// Most missing files of a table that are looked for again; more count as damage at once.
 const MISSING_MAX: usize = 10_000;
 /// A name at the root of the warehouse that a store is asked for, to see whether it answers.
-const PROBE: &str = ".icecore-fsck";
+pub const PROBE: &str = ".icecore-fsck";
 
 /// How thoroughly files are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

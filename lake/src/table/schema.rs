@@ -30,7 +30,7 @@ pub const UNBOUNDED: &[&str] =
 pub const BLOOM_FILTERS: &[&str] = &["id", "key", "bookmark"];
 
 /// The property, before a column's name, that asks writers for them.
-const BLOOM_FILTER: &str = "write.parquet.bloom-filter-enabled.column.";
+pub(super) const BLOOM_FILTER: &str = "write.parquet.bloom-filter-enabled.column.";
 
 /// The property that marks a table as written by our own log.
 pub const MANAGED: &str = retention::MANAGED;

@@ -3,13 +3,13 @@
 //! Its one invariant: what is found is all that the snapshot does. One that does more, such as taking
 //! files out without saying so, or adding files under a number of their own, is not put on top of others.
 
-use super::{INHERITED, LateCommit, conflict, manifest_reads};
+use super::{LateCommit, conflict, manifest_reads};
 use crate::{
     error::CatalogError,
     snapshot::{
         changes::{DeleteFile, FileKey, OnlyAdds},
         entries::FileEntry,
-        manifests,
+        manifests::{self, INHERITED},
     },
     storage::Storage,
 };

@@ -8,6 +8,7 @@
 use crate::table::{
     encode::{EncodedFile, row_group_offset},
     layout::WriteError,
+    schema::BLOOM_FILTER,
     stats::{
         ColumnStats,
         foreign::{self, MetricsMode},
@@ -36,8 +37,6 @@ const GROUP_ROWS_MAX: usize = 1 << 20;
 const GROUP_BYTES_MAX: usize = 64 << 20;
 /// The property that names the codec.
 const CODEC: &str = "write.parquet.compression-codec";
-/// The property, before a column's name, that asks for a bloom filter.
-const BLOOM_FILTER: &str = "write.parquet.bloom-filter-enabled.column.";
 
 /// A column of which the manifest tells something.
 #[derive(Clone, Debug)]
