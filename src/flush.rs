@@ -9,7 +9,7 @@ mod columns;
 mod commit;
 mod due;
 mod loads;
-pub mod noted;
+pub mod metastore_mark;
 mod requests;
 
 use crate::{
@@ -346,7 +346,7 @@ impl FlushJob {
     /// After a commit: a start with a copy of the metastore from before it is to be noticed.
     async fn note_metastore(&self, has_committed: bool) {
         if has_committed
-            && let Err(cause) = noted::note(&self.tables.wal, &self.tables.catalog).await
+            && let Err(cause) = metastore_mark::note(&self.tables.wal, &self.tables.catalog).await
         {
             // The commits stand; it is noted later.
             warn!(

@@ -8,7 +8,7 @@ use crate::{
     server::{
         StartError,
         claim::{self, marks_path, remove_ids},
-        look, make_data_folder, open_metastore,
+        make_data_folder, metadata_watch, open_metastore,
         stopped::{StoppedStores, existing_catalog},
         stores::{CatalogState, LogTrouble, MetastoreTrouble, MissingRows, StoreFindings},
     },
@@ -74,7 +74,7 @@ pub async fn accept_loss(
     let (log, records) = (folder.log(), folder.records()?);
     let StoppedStores { mut noted, known, findings, .. } =
         StoppedStores::compare(config, log, &records, &metastore, catalog.as_ref()).await?;
-    let warehouse = look::lacking(&metastore, catalog.as_ref()).await?;
+    let warehouse = metadata_watch::lacking(&metastore, catalog.as_ref()).await?;
     metastore.close().await;
     let mut accepted = LossReport { warehouse, ..choose(&findings, given) };
     let is_foreign = matches!(findings.log, Some(LogTrouble::Foreign(_)));

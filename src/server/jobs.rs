@@ -6,7 +6,7 @@
 use super::StartError;
 use crate::{
     config::{Config, compaction::CompactionConfig, retention::RetentionConfig},
-    flush::noted::NoteMetastore,
+    flush::metastore_mark::NoteMetastore,
     http::jobs::dedup::DedupExpiry,
     ingest::Ingest,
     maintenance::{
@@ -24,7 +24,7 @@ use crate::{
         upkeep::AccessUpkeep,
     },
     owner::{LogOwnership, WatchOwner},
-    server::look::MetadataWatch,
+    server::metadata_watch::MetadataWatch,
     tasks::Tasks,
 };
 use icecore_catalog::catalog::Catalog;

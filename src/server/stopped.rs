@@ -6,7 +6,7 @@ use crate::{
     server::{
         StartError, backup,
         claim::{self, is_alone, marks_path},
-        look, open_catalog, open_metastore,
+        metadata_watch, open_catalog, open_metastore,
         stores::{self, CatalogState, MetastoreTrouble, StoreComparison, StoreFindings},
     },
 };
@@ -133,7 +133,7 @@ async fn of_stores(
         }
         None => (),
     }
-    obstacles.extend(look::lacking(metastore, catalog).await?);
+    obstacles.extend(metadata_watch::lacking(metastore, catalog).await?);
     metastore.clone().close().await;
     Ok(obstacles)
 }

@@ -19,7 +19,7 @@
 use super::{
     Catalog, LoadedTable,
     commit_queue::QueuedCommit,
-    examined::{CommitWork, ExaminedChange},
+    commit_work::{CommitWork, ExaminedChange},
     managed_table_rules,
     write::{CHANGED_BYTES_MAX, TableWrite, check_length, deposed, encode, lost_every_race},
 };

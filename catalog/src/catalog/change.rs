@@ -3,7 +3,7 @@
 use super::{
     Catalog, LoadedTable, TableChange,
     batch_commit::{TableDraft, is_replay},
-    examined::{ChangeContents, CommitWork, ExaminedChange},
+    commit_work::{ChangeContents, CommitWork, ExaminedChange},
     location_rules,
     write::{TableWrite, is_made, lost_every_race},
 };

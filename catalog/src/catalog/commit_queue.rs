@@ -4,7 +4,7 @@
 //! client that sent it is gone. The queues only save work: what keeps commits apart is the
 //! metastore's swap.
 
-use super::{Catalog, LoadedTable, examined::CommitWork};
+use super::{Catalog, LoadedTable, commit_work::CommitWork};
 use crate::{background, error::CatalogError, metastore::ChangeOrigin};
 use iceberg::TableIdent;
 use std::{

@@ -6,7 +6,7 @@
 
 use super::{
     Catalog,
-    examined::{ChangeContents, ExaminedChange},
+    commit_work::{ChangeContents, ExaminedChange},
     location_rules,
 };
 use crate::{
