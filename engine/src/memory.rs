@@ -17,7 +17,7 @@ use std::{
 const GRANT_BYTES: usize = 4 << 20;
 
 /// Asks for more bytes, and says whether they were granted. It may wait for the answer.
-pub type AskForMemory = Box<dyn Fn(usize) -> bool + Send + Sync>;
+pub type MemoryRequest = Box<dyn Fn(usize) -> bool + Send + Sync>;
 
 /// A pool that asks another process before it grows. Cheap to clone.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub struct GrantedMemory {
 }
 
 struct GrantedInner {
-    ask: AskForMemory,
+    ask: MemoryRequest,
     bytes_max: usize,
     state: Mutex<GrantState>,
 }
@@ -47,7 +47,7 @@ impl fmt::Debug for GrantedMemory {
 impl GrantedMemory {
     /// A pool without any memory yet; no more than `bytes_max` is asked for.
     #[must_use]
-    pub fn new(bytes_max: usize, ask: AskForMemory) -> Self {
+    pub fn new(bytes_max: usize, ask: MemoryRequest) -> Self {
         Self { inner: Arc::new(GrantedInner { ask, bytes_max, state: Mutex::default() }) }
     }
 

@@ -129,8 +129,9 @@ impl VisitorMut for ParamFiller<'_> {
     }
 }
 
-/// An expression whose literals are of the zone that is in their text: `TIMESTAMP '… +01:00'` is a wall clock's time
-/// elsewhere in a statement, whatever stands behind it, and a table that is an hour off is not noticed.
+/// An expression whose literals are of the zone that is in their text: `TIMESTAMP '… +01:00'` is a wall
+/// clock's time elsewhere in a statement, whatever stands behind it, and a table that is an hour off is
+/// not noticed.
 #[must_use]
 pub fn with_zones(expr: &PointExpr) -> PointExpr {
     let mut expr = expr.clone();

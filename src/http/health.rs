@@ -33,9 +33,9 @@ pub async fn healthz() -> &'static str {
 ///
 /// # Errors
 /// 503 while the warehouse does not answer or is not there, while the owner's list of what is in the
-/// way has anything (such as a metastore that does not answer), while the log has no room or its last write failed, and for a server whose log
-/// events are not taken into: its queries and its catalog go on. Who may not know of every namespace learns in a
-/// word what it is about.
+/// way has anything (such as a metastore that does not answer), while the log has no room or its last
+/// write failed, and for a server whose log events are not taken into: its queries and its catalog go
+/// on. Who may not know of every namespace learns in a word what it is about.
 pub async fn readyz(State(app): State<AppState>, request: Request) -> Result<String, ApiError> {
     let Err(NotReady { about, text }) = check_ready(&app) else {
         let unenforced = app.sql.unenforced().iter();

@@ -59,7 +59,8 @@ pub(super) async fn check(
     )))
 }
 
-/// How many tables other than `but`, dropped ones that can be restored included, lie at a location, above it or below it.
+/// How many tables other than `but` lie at a location, above it or below it. Dropped ones that can be
+/// restored are among them.
 pub(super) async fn overlapping(
     connection: &mut AnyConnection,
     but: Uuid,

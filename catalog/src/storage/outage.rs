@@ -2,8 +2,10 @@
 //!
 //! A local folder is gone when it is not there, or another folder is in its place; a store is when
 //! it does not know the bucket, or the probe fails. A call that is refused or not answered is a reason
-//! to probe and no more: stores refuse single objects, and some refuse missing ones. Its one invariant: no file is read, written
-//! or deleted in a folder that is not the warehouse, and none of it counts as missing then.
+//! to probe and no more: stores refuse single objects, and some refuse missing ones.
+//!
+//! Its one invariant: no file is read, written or deleted in a folder that is not the warehouse, and none
+//! of it counts as missing then.
 
 use super::{Storage, StorageBackend, key, local, local::LocalDisk, local_path, probe};
 use crate::{error::CatalogError, location::Location, usage};

@@ -1,4 +1,4 @@
-//! Stores of the warehouse's files for readers that speak `object_store`, and nothing but read.
+//! Stores by which readers that speak `object_store` read the warehouse's files, and do nothing else.
 //!
 //! Whoever can read files implements [`FileReader`], and [`ReadOnlyStore`] makes a store of it. Its one
 //! invariant: nothing is written, listed or deleted through it.

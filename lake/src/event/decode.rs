@@ -32,9 +32,9 @@ use take::EventText;
 /// `{"events":[…],"batchId"}`.
 ///
 /// In JSON, an object with an array `events` and without a member of an event, such as `type` or `op`,
-/// is a batch; any other object is one event. An event with a member `specversion` is a CloudEvent in every format. With
-/// [`RequestContext::cloud_event`] the body is the `data` of one CloudEvent whatever the format
-/// says.
+/// is a batch; any other object is one event. An event with a member `specversion` is a CloudEvent in
+/// every format. With [`RequestContext::cloud_event`] the body is the `data` of one CloudEvent whatever
+/// the format says.
 ///
 /// # Errors
 /// [`BodyError`] when there are no events to be found: broken JSON around them, a wrong Avro
