@@ -3,6 +3,7 @@
     ICECORE_JARS=<cache>/jars <cache>/venv/bin/python -m pytest tests/clients [-k NAME] [--kills 200]
 """
 import pytest
+from icecore import Client
 from server import SeaweedFS, Server
 
 
@@ -45,6 +46,21 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def catalog_uri(server):
     return server.url + "/catalog"
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return Client(server.url)
+
+
+@pytest.fixture(scope="module")
+def catalog(request, catalog_uri):
+    """The catalog of PyIceberg, with the namespace that a file's tests call `NAMESPACE`."""
+    from engines import PyIceberg
+
+    catalog = PyIceberg(catalog_uri).catalog
+    catalog.create_namespace(request.module.NAMESPACE)
+    return catalog
 
 
 @pytest.fixture(scope="module")

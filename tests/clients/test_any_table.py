@@ -1,26 +1,12 @@
 """SQL reads the tables of other writers: format version 1, partitions that change, nested columns that change below them."""
 import pyarrow
 import pytest
-from engines import PyIceberg
-from icecore import Client
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import BucketTransform, IdentityTransform
 from pyiceberg.types import DoubleType, FloatType, IntegerType, ListType, LongType, NestedField, StringType, StructType
 
 NAMESPACE = "any"
-
-
-@pytest.fixture(scope="module")
-def catalog(catalog_uri):
-    catalog = PyIceberg(catalog_uri).catalog
-    catalog.create_namespace(NAMESPACE)
-    return catalog
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    return Client(server.url)
 
 
 def create(catalog, name, version, *, partitioned):

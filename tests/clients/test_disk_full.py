@@ -148,15 +148,10 @@ def fill_and_recover(folder: Path) -> None:
             assert sender.client.send(lines, NAMESPACE)[1]["duplicates"] == len(lines)
         drain(sender)
         check_reads(sender)
-        for engine in (DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog")):
-            ids = engine.ids(TABLE, "events")
-            assert len(ids) == len(set(ids)), f"{engine.name}: an event is there twice"
-            assert set(ids) == sender.ids(), f"{engine.name}: an acknowledged event is lost"
+        check_engines(server, sender)
         assert server.stop() == 0
     except BaseException:
-        print(shutil.disk_usage(disk), len(sender.batches), "batches")
-        subprocess.run(["find", str(disk), "-type", "f", "-size", "+100k", "-printf", "%s %p\n"])
-        print(server.log_tail()[-6000:])
+        tell(disk, server, sender)
         raise
     finally:
         server.kill()
@@ -182,15 +177,10 @@ def drain_without_room(folder: Path) -> None:
         for _ in range(20):
             assert sender.send(sender.batch())[0] == 200
         drain(sender)
-        for engine in (DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog")):
-            ids = engine.ids(TABLE, "events")
-            assert len(ids) == len(set(ids)), f"{engine.name}: an event is there twice"
-            assert set(ids) == sender.ids(), f"{engine.name}: an acknowledged event is lost"
+        check_engines(server, sender)
         assert server.stop() == 0
     except BaseException:
-        print(shutil.disk_usage(disk), len(sender.batches), "batches")
-        subprocess.run(["find", str(disk), "-type", "f", "-size", "+100k", "-printf", "%s %p\n"])
-        print(server.log_tail()[-6000:])
+        tell(disk, server, sender)
         raise
     finally:
         server.kill()
@@ -226,6 +216,21 @@ def start_without_room(folder: Path) -> None:
         raise
     finally:
         server.kill()
+
+
+def check_engines(server: Server, sender: Sender) -> None:
+    """Each acknowledged event is there once for engines that read the catalog."""
+    for engine in (DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog")):
+        ids = engine.ids(TABLE, "events")
+        assert len(ids) == len(set(ids)), f"{engine.name}: an event is there twice"
+        assert set(ids) == sender.ids(), f"{engine.name}: an acknowledged event is lost"
+
+
+def tell(disk: Path, server: Server, sender: Sender) -> None:
+    """How things were when a test failed."""
+    print(shutil.disk_usage(disk), len(sender.batches), "batches")
+    subprocess.run(["find", str(disk), "-type", "f", "-size", "+100k", "-printf", "%s %p\n"])
+    print(server.log_tail()[-6000:])
 
 
 def log_bytes(disk: Path) -> int:

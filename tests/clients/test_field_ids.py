@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from engines import DuckDB, PyIceberg
-from icecore import BROKEN, Client, Refused
+from engines import DuckDB
+from icecore import BROKEN, Refused
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
@@ -19,18 +19,6 @@ from pyiceberg.types import (
 )
 
 NAMESPACE = "lake"
-
-
-@pytest.fixture(scope="module")
-def catalog(catalog_uri):
-    catalog = PyIceberg(catalog_uri).catalog
-    catalog.create_namespace(NAMESPACE)
-    return catalog
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    return Client(server.url)
 
 
 def create(catalog, name, *fields, namespace=NAMESPACE, spec=PartitionSpec(), properties=None):

@@ -4,8 +4,7 @@ from datetime import datetime
 
 import pyarrow
 import pytest
-from engines import PyIceberg, connect_duckdb
-from icecore import Client
+from engines import connect_duckdb
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import BucketTransform, IdentityTransform
@@ -15,15 +14,8 @@ NAMESPACE, TABLE = "lake", "t"
 
 
 @pytest.fixture(scope="module")
-def client(server):
-    return Client(server.url)
-
-
-@pytest.fixture(scope="module")
-def table(catalog_uri):
+def table(catalog):
     """Three appends, a deletion and a tag; its partitions changed after the second append."""
-    catalog = PyIceberg(catalog_uri).catalog
-    catalog.create_namespace(NAMESPACE)
     schema = Schema(NestedField(1, "id", LongType(), required=False), NestedField(2, "kind", StringType(), required=False))
     spec = PartitionSpec(PartitionField(source_id=2, field_id=1000, transform=IdentityTransform(), name="kind"))
     table = catalog.create_table(f"{NAMESPACE}.{TABLE}", schema, partition_spec=spec)

@@ -2,8 +2,7 @@
 from decimal import Decimal
 
 import pytest
-from engines import PyIceberg
-from icecore import BROKEN, Client, Refused
+from icecore import BROKEN, Refused
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.transforms import BucketTransform, IdentityTransform
 from pyiceberg.types import BinaryType, DecimalType, ListType, LongType, MapType, NestedField, StringType, StructType
@@ -27,18 +26,6 @@ CONDITIONS = {
 # In test_field_ids.py.
 DONE = {("string", "none"), ("long", "none")}
 TRANSFORMS = {"none": None, "identity": IdentityTransform(), "bucket": BucketTransform(4)}
-
-
-@pytest.fixture(scope="module")
-def catalog(catalog_uri):
-    catalog = PyIceberg(catalog_uri).catalog
-    catalog.create_namespace(NAMESPACE)
-    return catalog
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    return Client(server.url)
 
 
 def quoted(name: str) -> str:
