@@ -79,3 +79,6 @@ impl<R: FileReader> ObjectStore for ReadOnlyStore<R> {
         Err(refusal::<R>())
     }
 }
+
+#[cfg(test)]
+mod tests;
