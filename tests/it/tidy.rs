@@ -245,6 +245,9 @@ const SOURCES: &[&str] = &[
 /// does not break it off: a kill at any line of it is safe, and nothing waits for it at a stop.
 const STARTS_TASKS: &[&str] = &["src/tasks.rs", "catalog/src/background.rs"];
 
+/// The lines in front of a result that is thrown away, one of which says why.
+const REASON_LINES: usize = 3;
+
 /// The documents whose paths and links are checked; a folder stands for the files in it.
 const DOCUMENTS: &[&str] =
     &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "benches/README.md", "docs", "docs/adr"];
@@ -386,6 +389,19 @@ fn tasks_are_started_in_two_places() {
             return Vec::new();
         }
         vec!["tasks are started in `tasks` and in the catalog's `background`".to_owned()]
+    });
+}
+
+#[test]
+fn results_that_are_thrown_away_have_a_reason() {
+    check(SOURCES, |file| {
+        let lines: Vec<&str> = file.text.lines().collect();
+        let thrown = (0..lines.len()).filter(|at| without_comments(lines[*at]).contains("let _ ="));
+        let bare = thrown.filter(|at| {
+            let before = &lines[at.saturating_sub(REASON_LINES)..*at];
+            !before.iter().any(|line| line.contains("//"))
+        });
+        bare.map(|at| format!("line {}: a comment has to say why", at + 1)).collect()
     });
 }
 
