@@ -59,7 +59,6 @@ impl ReplySender {
         match self {
             Self::Decided(_) => unreachable!("it was not asked for"),
             Self::Open(reply) => {
-                // A caller that has gone away needs no answer.
                 drop(reply.send(Ok(IngestOutcome::Undecided(submission, questions))))
             }
         }
