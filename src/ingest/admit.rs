@@ -386,7 +386,7 @@ impl AdmittedBatch {
             notes.iter().for_each(|(key, id)| letters::note(&mut dedup.index, *key, *id));
             let kind = RecordKind::DeadLetters;
             let first = dedup.ledger.entry(&namespace).give(kind, new.len());
-            let rows = rows::dead_letters(&new, request, now_us, first_id);
+            let rows = dead_letter::rejected_rows(&new, request, now_us, first_id);
             let keys = notes.iter().map(|(key, _)| *key).collect();
             self.counted.push(CountedRows { kind, namespace, first, rows, keys });
             let named = new.into_iter().zip(notes);

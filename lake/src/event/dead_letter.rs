@@ -185,6 +185,19 @@ pub fn keep_body(bytes: &[u8], reason: String, limits: &EventLimits) -> (String,
     }
 }
 
+/// Rejected events as rows of [`rows::dead_letter_schema`]: row `n` has the ULID `first_id + n`.
+#[must_use]
+pub fn rejected_rows(
+    rejected: &[RejectedEvent],
+    request: &RequestIds,
+    now_us: i64,
+    first_id: ulid::Ulid,
+) -> RecordBatch {
+    let ids = (0_u128..).map(|n| ulid::Ulid(first_id.0.wrapping_add(n)).to_string());
+    let letters = rejected.iter().zip(ids).map(|(one, id)| DeadLetter::new(one, id, request));
+    letter_rows(&letters.collect::<Vec<_>>(), now_us)
+}
+
 /// Rows of [`rows::dead_letter_schema`] that are written at this time.
 #[must_use]
 pub fn letter_rows(letters: &[DeadLetter], now_us: i64) -> RecordBatch {
@@ -213,3 +226,6 @@ pub fn letter_rows(letters: &[DeadLetter], now_us: i64) -> RecordBatch {
     RecordBatch::try_new(rows::dead_letter_schema(), columns)
         .expect("the columns are those of the schema, in its order")
 }
+
+#[cfg(test)]
+mod tests;

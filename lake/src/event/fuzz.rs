@@ -3,7 +3,8 @@
 //! `icecore-fuzz`.
 
 use crate::event::{
-    BodyFormat, DecodedBody, EventLimits, RequestContext, RequestIds, codec, decode::decode, rows,
+    BodyFormat, DecodedBody, EventLimits, RequestContext, RequestIds, codec, dead_letter,
+    decode::decode, rows,
 };
 use apache_avro::{Codec, DeflateSettings, Schema, Writer, ZstandardSettings, types::Value};
 use icecore_fuzz::{Rng, StdRng, mutate_bytes, mutate_json, pick, run};
@@ -142,7 +143,7 @@ fn check_decoded(decoded: &DecodedBody, case: &Case, limits: &EventLimits) {
     };
     assert!(kept <= most, "{kept} bytes of dead letters");
     assert!(decoded.rejected.iter().all(|event| event.reason.len() < 1_000));
-    let letters = rows::dead_letters(
+    let letters = dead_letter::rejected_rows(
         &decoded.rejected,
         &RequestIds::default(),
         NOW_US,

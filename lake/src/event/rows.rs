@@ -1,10 +1,5 @@
-//! Arrow schemas of the tables' rows, rows with other columns than those, and dead letters as
-//! rows.
+//! Arrow schemas of the tables' rows, and rows with other columns than those.
 
-use crate::event::{
-    RejectedEvent, RequestIds,
-    dead_letter::{DeadLetter, letter_rows},
-};
 use arrow::{
     array::{Array, ArrayRef, new_null_array},
     compute,
@@ -164,19 +159,6 @@ pub fn copies(table: &ServiceTable, events: &RecordBatch) -> Option<RecordBatch>
         compute::filter_record_batch(&rows, &compute::is_not_null(values.as_ref())?)
     });
     Some(copied.expect("the columns are the events' own, and there is one flag a row"))
-}
-
-/// Rejected events as rows of [`dead_letter_schema`]: row `n` has the ULID `first_id + n`.
-#[must_use]
-pub fn dead_letters(
-    rejected: &[RejectedEvent],
-    request: &RequestIds,
-    now_us: i64,
-    first_id: ulid::Ulid,
-) -> RecordBatch {
-    let ids = (0_u128..).map(|n| ulid::Ulid(first_id.0.wrapping_add(n)).to_string());
-    let letters = rejected.iter().zip(ids).map(|(one, id)| DeadLetter::new(one, id, request));
-    letter_rows(&letters.collect::<Vec<_>>(), now_us)
 }
 
 #[cfg(test)]
