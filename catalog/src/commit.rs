@@ -41,6 +41,8 @@ pub(crate) const MOVED_FROM: &str = "icecore.moved-from";
 const AHEAD_MS: i64 = 10 * 60_000;
 /// Metadata from elsewhere has used fewer sequence numbers than this, which leaves half of them.
 const ADOPTED_NUMBER_MAX: i64 = i64::MAX / 2;
+/// Snapshot summary of the service: the id of the commit.
+pub const COMMIT_ID: &str = "icecore.commit-id";
 /// Snapshot summary: the first `seq` of the rows that a snapshot adds.
 pub const FIRST_SEQ: &str = "icecore.first-seq";
 /// Snapshot summary: the last one; one that changes no row has that of the snapshot before it.

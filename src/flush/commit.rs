@@ -11,7 +11,7 @@ use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use iceberg::{TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     catalog::{Catalog, FirstAppend, LoadedTable},
-    commit::{FIRST_SEQ, LAST_SEQ, VALID_THROUGH},
+    commit::{COMMIT_ID, FIRST_SEQ, LAST_SEQ, VALID_THROUGH},
     error::CatalogError,
     metastore::{Levels, Properties, Watermark},
     row_sum::RowSum,
@@ -281,7 +281,7 @@ impl TableFlush {
                 (FIRST_SEQ, first_seq.to_string()),
                 (LAST_SEQ, last_seq.to_string()),
                 (VALID_THROUGH, taken.valid_through_ms.to_string()),
-                ("icecore.commit-id", self.ids.mint().to_string()),
+                (COMMIT_ID, self.ids.mint().to_string()),
                 ("icecore.wal-position", taken.through.to_string()),
             ]
             .map(|(key, value)| (key.to_owned(), value)),

@@ -24,6 +24,7 @@ use condition::{RowCondition, TableCondition};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, TableMetadata};
 use icecore_catalog::{
+    commit::COMMIT_ID,
     metadata_file::refs,
     row_sum::RowSum,
     scan::{
@@ -350,7 +351,7 @@ pub fn erasure_snapshot(
         added,
         removed: unique_removed(groups),
         summary: BTreeMap::from([
-            ("icecore.commit-id".to_owned(), commit_id),
+            (COMMIT_ID.to_owned(), commit_id),
             (REASON.to_owned(), REASON_ERASE.to_owned()),
             (ERASURE.to_owned(), erasure.to_owned()),
             (REMOVED_ROWS.to_owned(), rows.to_string()),

@@ -16,6 +16,7 @@ pub mod needed;
 mod numbers;
 mod rows;
 mod snapshots;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -233,7 +234,7 @@ impl<'a> TableCheck<'a> {
     /// the snapshot is gone the totals decide.
     fn tell(&mut self, snapshot: i64, finding: FsckFinding) {
         match self.table().snapshot_by_id(snapshot) {
-            Some(made) if self.is_ours() && history::is_own(made) => self.damage(finding),
+            Some(made) if self.is_ours() && summary::is_own(made) => self.damage(finding),
             None if self.is_ours() && self.of_unknown.len() < FINDINGS_MAX => {
                 self.of_unknown.push(finding);
             }

@@ -24,6 +24,7 @@ use iceberg::spec::{
     DataFile, DataFileFormat, Literal, Operation, PrimitiveLiteral, TableMetadata, Transform,
 };
 use icecore_catalog::{
+    commit::COMMIT_ID,
     row_sum::RowSum,
     scan::{
         ManifestSource, ScanError,
@@ -241,7 +242,7 @@ impl OldFiles {
     #[must_use]
     pub fn removal(self, read: i64, commit_id: String) -> NewSnapshot {
         let mut summary = BTreeMap::from([
-            ("icecore.commit-id".to_owned(), commit_id),
+            (COMMIT_ID.to_owned(), commit_id),
             (REASON.to_owned(), REASON_RETENTION.to_owned()),
             (REMOVED_ROWS.to_owned(), self.totals.rows.to_string()),
         ]);

@@ -34,7 +34,7 @@ use arrow::{
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{DataFile, Operation, Schema, TableMetadata};
 use icecore_catalog::{
-    commit::{COMPACTION, MERGED},
+    commit::{COMMIT_ID, COMPACTION, MERGED},
     row_sum::RowSum,
     scan::{ManifestSource, ScanError, manifests::PlannedFile},
     snapshot::NewSnapshot,
@@ -252,7 +252,7 @@ pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> N
         added_of_spec: of_specs.collect(),
         removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
         summary: BTreeMap::from([
-            ("icecore.commit-id".to_owned(), commit_id),
+            (COMMIT_ID.to_owned(), commit_id),
             (COMPACTION.to_owned(), MERGED.to_owned()),
         ]),
         rows_added: rows,

@@ -10,32 +10,19 @@
 
 use crate::table::integrity::{
     TableCheck,
-    snapshots::{is_total_off, number},
+    snapshots::is_total_off,
+    summary::{is_own, is_taken_back, number},
 };
 use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 use icecore_catalog::{
     ancestors,
-    commit::{COMPACTION, FIRST_SEQ, LAST_SEQ, TAKEN_BACK},
+    commit::{FIRST_SEQ, LAST_SEQ},
 };
 use icecore_schemas::fsck::{FindingKind, FsckFinding};
 use std::collections::{HashMap, HashSet};
 
-/// What every snapshot has that the service makes, but for those that take compaction back.
-const COMMIT_ID: &str = "icecore.commit-id";
-
 /// Numbers from the first to the last.
 pub(super) type SeqRange = (u64, u64);
-
-/// Whether the service made a snapshot.
-pub(super) fn is_own(snapshot: &SnapshotRef) -> bool {
-    snapshot.summary().additional_properties.contains_key(COMMIT_ID) || is_taken_back(snapshot)
-}
-
-/// Whether a snapshot has files live again that compaction had replaced.
-pub(super) fn is_taken_back(snapshot: &SnapshotRef) -> bool {
-    let kind = snapshot.summary().additional_properties.get(COMPACTION);
-    kind.is_some_and(|kind| kind == TAKEN_BACK)
-}
 
 /// Who added a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

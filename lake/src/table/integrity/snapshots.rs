@@ -2,8 +2,8 @@
 
 use crate::table::integrity::{
     TableCheck, apart,
-    history::{is_own, is_taken_back},
     manifests::{self, ManifestSums},
+    summary::{is_own, is_taken_back, number},
 };
 use iceberg::spec::{ManifestContentType, ManifestFile, SnapshotRef};
 use icecore_catalog::{error::CatalogError, manifest_file};
@@ -102,11 +102,6 @@ impl Additions {
         }
         Some(adds)
     }
-}
-
-/// A number of a summary; none where it has none.
-pub(super) fn number(snapshot: &SnapshotRef, key: &str) -> Option<u64> {
-    snapshot.summary().additional_properties.get(key)?.parse().ok()
 }
 
 /// Holds what a summary says of its own snapshot against the manifests.
