@@ -28,6 +28,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What is noted of losses that an operator accepted, by this and other commands.
+const LOSSES: &str = "accepted-losses.ndjson";
+
 /// Which rows are given up.
 #[derive(Clone, Debug)]
 pub enum LossScope {
@@ -135,16 +138,17 @@ fn give_up(noted: &mut NotedMarks, known: &CatalogState, accepted: &LossReport, 
     }
 }
 
-/// Adds what is given up to a file that nobody but people reads.
+/// Notes what is given up, in a file that nobody but people reads.
 fn write_down(folder: &Path, clock: &Clock, accepted: &LossReport) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(folder.join("accepted-losses.ndjson"))?;
     let mut line = serde_json::to_value(LossAnswer::of(accepted)).map_err(io::Error::from)?;
     line["at_ms"] = json!(clock.now_ms());
+    note_loss(folder, &line)
+}
+
+/// Adds a line to the file of losses. It is on the disk on return.
+pub(super) fn note_loss(folder: &Path, line: &serde_json::Value) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.append(true).create(true).mode(0o600).open(folder.join(LOSSES))?;
     writeln!(file, "{line}")?;
     file.sync_all()
 }

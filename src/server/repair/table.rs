@@ -8,7 +8,9 @@ use crate::{
     config::Config,
     owner::LogOwner,
     server::{
-        StartError, backup,
+        StartError,
+        accept::note_loss,
+        backup,
         claim::{marks_path, remove_ids},
         is_missing, open_metastore,
         repair::{ACTOR, LocalLog, fail_at, last_of},
@@ -39,15 +41,8 @@ use icecore_schemas::{
 };
 use serde::Serialize;
 use serde_json::json;
-use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{io, path::Path};
 
-/// What is noted of losses that an operator accepted, by this and other commands.
-const LOSSES: &str = "accepted-losses.ndjson";
 /// Snapshot summary: how many rows the table has.
 const ROWS: &str = "total-records";
 
@@ -287,7 +282,7 @@ async fn note_back(config: &Config, loss: &SeqLoss, mark: Watermark) -> Result<(
     Ok(blocking(move || noted.write(&path)).await?)
 }
 
-/// Adds what is lost to a file that nobody but people reads.
+/// Notes what is lost beside what operators gave up.
 fn write_down(
     folder: &Path,
     clock: &Clock,
@@ -295,15 +290,12 @@ fn write_down(
     snapshot: i64,
     (first, last): (u64, u64),
 ) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.append(true).create(true).mode(0o600).open(folder.join(LOSSES))?;
     let line = json!({
         "at_ms": clock.now_ms(),
         "moved_back": {"table": table.to_string(), "snapshot": snapshot},
         "lost": {"first": first, "last": last},
     });
-    writeln!(file, "{line}")?;
-    file.sync_all()
+    note_loss(folder, &line)
 }
 
 impl TableReport {
