@@ -239,7 +239,7 @@ impl Server {
             warn!("the metastore does not answer: pending audit records are lost");
         }
         if let Some(catalog) = &self.named {
-            // What is not listed in time, the job lists after the next start.
+            // The job lists the rest after the next start.
             drop(tokio::time::timeout(FINISH_PATIENCE, names::finish(catalog)).await);
         }
         if tokio::time::timeout(FINISH_PATIENCE, self.metastore.close()).await.is_err() {

@@ -4,7 +4,7 @@ use crate::maintenance::planned::RunRequest;
 use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::moved::PlaceKind};
 use icecore_lake::table::schema::{TableIdent, foreign_ident};
 
-/// Who the catalog's feed says it was that a job's change is by.
+/// Who made a change, in the catalog's feed, when a job made it.
 pub(super) const ACTOR: &str = "icecore/maintenance";
 
 /// The tables of a request, in all top namespaces or in one.

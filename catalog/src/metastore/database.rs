@@ -344,7 +344,7 @@ async fn open_postgres(url: &str) -> Result<AnyPool, CatalogError> {
     // A pool tries again and again, and then says no more than that its time is over.
     let tried = AnyConnection::connect_with(&options);
     match tokio::time::timeout(ACQUIRE_TIMEOUT, tried).await {
-        // It was opened to be tried alone.
+        // It was opened only to see whether the database answers.
         Ok(Ok(connection)) => drop(connection.close().await),
         Ok(Err(cause)) => return Err(unreachable(&options, &cause.to_string())),
         Err(_) => return Err(unreachable(&options, "it does not answer")),
