@@ -18,6 +18,7 @@ pub mod orphans;
 pub mod pace;
 pub mod planned;
 pub mod progress;
+mod read_lease;
 mod record;
 pub mod retention;
 mod row_sums;
