@@ -1,8 +1,9 @@
 //! Writes records of calls that changed nothing, and what is left to do for the log.
 //!
 //! The record of a change is in the change's own transaction; see [`crate::audit`]. Whoever comes
-//! first here writes for all who wait. Runs of jobs are recorded here, too. Its one invariant: a call whose record might not fit is
-//! refused before it does anything, and what was taken on is kept until it is written.
+//! first here writes for all who wait. Runs of jobs are recorded here, too. Its one invariant: a call
+//! whose record might not fit is refused before it does anything, and what was taken on is kept until
+//! it is written.
 
 use super::{lock, refusals::RefusalCounter};
 use crate::{
