@@ -438,3 +438,45 @@ async fn what_a_long_run_reads_stays_until_its_commit_and_no_longer() {
     assert!(0 < house.catalog.upkeep().thin(&table).await.unwrap());
     assert!(house.load(&table).await.metadata.snapshot_by_id(read).is_none());
 }
+
+#[tokio::test]
+async fn files_of_a_branch_that_was_fast_forwarded_outlive_the_expiry_of_where_it_was() {
+    let house = House::new().await;
+    let (table, catalog) = (ident("a", "events"), &house.catalog);
+    let (refs, branch) = (catalog.refs(), Some(RefKind::Branch));
+    let first = house.append(&table, plain_events(13)).await;
+    refs.create(&table, "b", RefKind::Branch, None).await.unwrap();
+    let second = house.append(&table, plain_events(14)).await;
+    refs.create(&table, "c", RefKind::Branch, None).await.unwrap();
+    // On `main` the first files go, and only branches have them.
+    let delete = NewSnapshot {
+        operation: Operation::Delete,
+        read: house.load(&table).await.metadata.current_snapshot_id(),
+        removed: first.clone(),
+        ..NewSnapshot::default()
+    };
+    Box::pin(catalog.add_snapshot(&table, delete)).await.unwrap();
+    refs.fast_forward(&table, "b", "c").await.unwrap();
+    refs.drop(&table, "c", branch).await.unwrap();
+    let job = SnapshotExpiry::new(catalog);
+    let expire = async || {
+        house.clock.advance_ms(100 * DAY_MS);
+        let expired = run(&job, everything()).await;
+        house.clock.advance_ms(2 * DAY_MS);
+        while 0 < catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
+        expired
+    };
+    let there = async |files: &[DataFile]| {
+        let mut count = 0;
+        for file in files {
+            count += usize::from(catalog.storage().exists(file.file_path()).await.unwrap());
+        }
+        count
+    };
+    assert_eq!(expire().await.tables, 1);
+    assert_eq!(house.load(&table).await.metadata.snapshots().len(), 2, "the heads of both");
+    assert_eq!((there(&first).await, there(&second).await), (first.len(), second.len()));
+    refs.drop(&table, "b", branch).await.unwrap();
+    expire().await;
+    assert_eq!((there(&first).await, there(&second).await), (0, second.len()));
+}
