@@ -368,17 +368,17 @@ async fn a_file_that_others_replace_is_left_out_and_goes_with_the_next_commit() 
     let files = house.append(&table, plain_events(10)).await;
     let (faults, barrier) = Failpoints::meeting("retention.before_commit");
     // The first day, a file of each type.
-    let run = run_apart(house.events("type.*=2d").with_faults(faults));
+    let running = run_apart(house.events("type.*=2d").with_faults(faults));
     meet(&barrier).await;
-    let dry = house.events("type.*=2d").run(&RunRequest { dry_run: true, ..everything() });
-    let dry = Box::pin(dry).await.unwrap();
+    let asked = RunRequest { dry_run: true, ..everything() };
+    let dry = run(&house.events("type.*=2d"), asked).await;
     assert_eq!(dry.files.before, 2);
     let first_day =
         files.iter().map(|file| &file.partition()[1]).min_by_key(|day| format!("{day:?}"));
     let hot = files.iter().find(|file| Some(&file.partition()[1]) == first_day).unwrap();
     house.replace(&table, hot, plain_events(10)).await;
     meet(&barrier).await;
-    let done = end_of(run).await;
+    let done = end_of(running).await;
     assert_eq!((done.files.before, done.rows, done.errors), (2, dry.rows, 0), "{done:?}");
     assert_eq!(house.data_files(&table).await, FILES - 2);
     assert_eq!(house.removals(&table).await, 2, "the other one was not looked for again");
@@ -424,14 +424,14 @@ async fn what_a_long_run_reads_stays_until_its_commit_and_no_longer() {
     let pace = pace().leasing_after(Duration::ZERO);
     let rules = "type.*=2d".parse().unwrap();
     let job = EventRetention::new(&house.catalog, house.ids.clone(), rules, pace);
-    let run = run_apart(job.with_faults(faults));
+    let running = run_apart(job.with_faults(faults));
     meet(&barrier).await;
     for _ in 0..=SNAPSHOTS_MAX + SNAPSHOTS_SLACK {
         house.append_files(&table, Vec::new()).await;
     }
     assert_eq!(house.catalog.upkeep().thin(&table).await.unwrap(), 0);
     meet(&barrier).await;
-    let done = end_of(run).await;
+    let done = end_of(running).await;
     assert_eq!((done.files.before, done.errors), (2, 0), "{done:?}");
     assert_eq!(house.removals(&table).await, 1);
     house.clock.advance_ms(120_000);
