@@ -348,7 +348,9 @@ impl TableRetention {
                 Err(CatalogError::CommitFailed(refused)) => refused,
                 Err(cause) => return Err(cause.into()),
             };
-            if left_out == LEFT_OUT_MAX || !old.leave_named(kept, &refused)? {
+            // One that was held meanwhile is looked at anew, and told.
+            let is_held = hold_of(&self.catalog, table).await?.is_some();
+            if is_held || left_out == LEFT_OUT_MAX || !old.leave_named(kept, &refused)? {
                 return Err(CatalogError::CommitFailed(refused).into());
             }
             left_out += 1;
