@@ -2,7 +2,8 @@
 //!
 //! Thinning takes snapshots of a busy table minutes after they were made, and what was read of one can be
 //! committed only while it is there. Work that takes longer than [`LEASE_AFTER`] leases its snapshot in the
-//! metastore, as a load of a client does, and again while it goes on. Short work needs none.
+//! metastore, as a load of a client does, and again while it goes on. Short work needs none. Leases end by
+//! the catalog's clock, so how long the work takes is measured by it, too.
 //!
 //! Its one invariant: work that was killed, or that has ended, holds nothing for longer than [`LEASE`].
 //! Work whose lease cannot be written goes on without: its commit is refused at worst.
@@ -37,32 +38,44 @@ pub(super) struct ReadLease<'a> {
 impl ReadLease<'_> {
     /// Does `work`, beside which the lease is written.
     pub(super) async fn over<F: Future>(self, work: F) -> F::Output {
-        if self.after.is_zero() {
+        let mut first = self.after;
+        if first.is_zero() {
             self.write().await;
+            first = LEASE_EVERY;
         }
         let mut work = pin!(work);
-        // Cancel-safe: the work is polled where it stopped, and a lease that is written half is none.
+        // Cancel-safe: the work is polled where it stopped, and a write that has begun goes on by itself.
         tokio::select! {
             done = &mut work => return done,
-            () = self.renew() => (),
+            () = self.renew(first) => (),
         }
         work.await
     }
 
-    async fn renew(self) {
-        tokio::time::sleep(self.after).await;
+    /// Leases the snapshot after `first`, and again and again.
+    async fn renew(self, first: Duration) {
+        let (began_ms, least_ms) = (self.catalog.now_ms(), whole_ms(first / 2));
+        tokio::time::sleep(first).await;
         for _ in 0..LEASES_MAX {
-            self.write().await;
+            // By a clock that stands still no lease would end.
+            if least_ms <= self.catalog.now_ms().saturating_sub(began_ms) {
+                self.write().await;
+            }
             tokio::time::sleep(LEASE_EVERY).await;
         }
     }
 
     async fn write(self) {
         let Self { catalog, table, snapshot_id, .. } = self;
-        let for_ms = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
-        if let Err(cause) = catalog.upkeep().lease_snapshot(table, snapshot_id, for_ms).await {
+        if let Err(cause) =
+            catalog.upkeep().lease_snapshot(table, snapshot_id, whole_ms(LEASE)).await
+        {
             let error = &cause as &dyn Error;
             warn!(snapshot_id, error, "a snapshot that is read is not leased");
         }
     }
+}
+
+fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -224,7 +224,7 @@ impl Upkeep<'_> {
     /// return. What came after it on `main` stays as well. A lease that ends later stays as it is.
     ///
     /// # Errors
-    /// `Metastore`.
+    /// `Metastore`; `CommitStateUnknown`.
     pub async fn lease_snapshot(
         self,
         table: &LoadedTable,
@@ -233,7 +233,10 @@ impl Upkeep<'_> {
     ) -> Result<(), CatalogError> {
         let until_ms = self.0.now_ms().saturating_add(for_ms);
         let lease = SnapshotLease { snapshot_id, until_ms, line_until_ms: until_ms };
-        self.0.metastore().lease_snapshots(table.metadata.uuid(), &[lease]).await
+        // Apart from the work, which may keep what is polled beside it waiting: all commits would wait for it.
+        let (catalog, uuid) = (self.0.clone(), table.metadata.uuid());
+        let write = async move { catalog.metastore().lease_snapshots(uuid, &[lease]).await };
+        self.0.to_the_end(write).await
     }
 
     /// Until when leases hold snapshots of a table that are dated before `before_ms`, beside those that

@@ -796,7 +796,7 @@ async fn what_others_commit_meanwhile_is_kept() {
                 told.parse::<usize>().unwrap()
             });
             let replaced: Vec<usize> = replaced.collect();
-            assert_eq!(replaced.len(), 2, "{replaced:?}");
+            assert!(2 <= replaced.len(), "{replaced:?}");
             assert_eq!(replaced.iter().sum::<usize>(), small.len(), "{replaced:?}");
         }
         house.check().await;

@@ -241,6 +241,8 @@ impl Erasures {
         written: &[RewrittenFiles],
     ) -> Result<(), EraseError> {
         self.parts.faults.hit("erase.before_commit")?;
+        // Writing took a while, and so do tries that are refused.
+        self.check_hold(&erasure.levels).await?;
         let (id, commit_id) = (&erasure.report.erasure, self.parts.ids.mint().to_string());
         let at = (branch.name.as_str(), branch.snapshot_id);
         let new = erasure_snapshot(at, written, id, commit_id);

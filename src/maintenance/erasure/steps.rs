@@ -180,7 +180,8 @@ impl Erasures {
         if let Some(until_ms) = self.leased_until(&tables, erasure.until_ms).await? {
             let until = rfc3339(until_ms);
             erasure.report.waits = Some(format!(
-                "clients of the catalog loaded snapshots of before, which stay for them until {until}"
+                "clients of the catalog, or long work of a server, read snapshots of before, which stay \
+                 for them until {until}"
             ));
             return Ok(StepEnd::Waits);
         }

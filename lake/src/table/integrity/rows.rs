@@ -142,7 +142,10 @@ impl FileRows {
     pub(super) fn take_footer(&mut self, opened: &OpenFile) {
         let groups = opened.footer().row_groups();
         for column in &mut self.columns {
-            let Some(leaf) = opened.leaf(column.id) else { continue };
+            let Some(leaf) = flat_leaf(opened, column.id) else {
+                column.seen_nulls = None;
+                continue;
+            };
             for group in groups {
                 if let Some(range) = exact_range(group.column(leaf), column.is_time) {
                     column.take(&range);
@@ -151,7 +154,7 @@ impl FileRows {
             column.seen_nulls = groups.iter().map(|group| nulls(group.column(leaf))).sum();
         }
         for field in &mut self.partition {
-            let Some(leaf) = opened.leaf(field.id) else { continue };
+            let Some(leaf) = flat_leaf(opened, field.id) else { continue };
             for group in groups {
                 let chunk = group.column(leaf);
                 let Some(nulls) = nulls(chunk) else { continue };
@@ -280,6 +283,13 @@ pub(super) fn id_faults(table: &TableMetadata, opened: &OpenFile) -> Vec<String>
         }
     }
     faults
+}
+
+/// The leaf of a column that is no list, map or struct: the statistics of these count what is inside.
+fn flat_leaf(opened: &OpenFile, id: i32) -> Option<usize> {
+    let leaf = opened.leaf(id)?;
+    let column = opened.footer().file_metadata().schema_descr().column(leaf);
+    (column.max_rep_level() == 0 && column.path().parts().len() == 1).then_some(leaf)
 }
 
 /// How many rows of a chunk have no value, where its statistics tell.
