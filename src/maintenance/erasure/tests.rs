@@ -3,7 +3,7 @@ use crate::{store::make_tables, tasks::Tasks};
 use arrow::array::{RecordBatch, StringArray};
 use iceberg::spec::{DataFile, Operation};
 use icecore_catalog::{
-    metastore::{Metastore, Watermark},
+    metastore::{Metastore, Watermark, holds::LegalHold},
     retention::{SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
@@ -16,7 +16,7 @@ use icecore_lake::{
     wal::{WalOptions, WalWriter},
 };
 use icecore_schemas::erasure::ErasureSubject;
-use std::time::Duration;
+use std::{sync::Barrier, thread::JoinHandle, time::Duration};
 
 const NOW_MS: i64 = 1_790_000_000_000;
 
@@ -159,6 +159,60 @@ async fn who_does_not_take_the_events_erases_nothing_and_a_namespace_may_be_gone
     assert_eq!((ended.status, ended.error), (ErasureStatus::Done, None));
 }
 
+/// Carries out the erasure of `shop` in a thread of its own, which may stand at a failpoint, until rows are
+/// rewritten or something is in the way; the reports after each tick.
+fn run_apart(house: &House) -> JoinHandle<Vec<ErasureReport>> {
+    let (erasures, levels) = (house.erasures.clone(), vec!["shop".to_owned()]);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (mut job, _wake) = erasures.job();
+            let mut reports = Vec::new();
+            loop {
+                Box::pin(job.tick()).await.unwrap();
+                let report = erasures.show(&levels, "e1").await.unwrap();
+                let is_last = report.error.is_some() || report.status == ErasureStatus::History;
+                reports.push(report);
+                if is_last {
+                    return reports;
+                }
+            }
+        })
+    })
+}
+
+async fn meet(barrier: &Arc<Barrier>) {
+    let barrier = Arc::clone(barrier);
+    tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hold_that_comes_while_files_are_written_anew_keeps_their_rows() {
+    let (faults, barrier) = Failpoints::meeting("erase.before_commit");
+    let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+    let house = House::with(faults, pace).await;
+    let table = house.create("shop").await;
+    let files = house.write(&table).await;
+    house.append(&table, files).await;
+    house.add_to("shop", 0).await;
+    let version = house.load(&table).await.version;
+    let running = run_apart(&house);
+    meet(&barrier).await;
+    let hold = LegalHold {
+        levels: vec!["shop".to_owned()],
+        name: "case-7".to_owned(),
+        reason: None,
+        since_ms: 0,
+    };
+    house.erasures.parts.catalog.metastore().set_hold(&hold).await.unwrap();
+    meet(&barrier).await;
+    let reports = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    let last = reports.last().unwrap();
+    assert_eq!(last.status, ErasureStatus::Rewrite);
+    assert!(last.error.as_ref().unwrap().contains("is held by `case-7`"), "{last:?}");
+    assert_eq!(house.load(&table).await.version, version);
+}
+
 #[tokio::test]
 async fn a_long_rewrite_keeps_what_it_reads_and_commits_all_but_what_others_changed() {
     let (faults, barrier) = Failpoints::meeting("erase.before_commit");
@@ -169,29 +223,8 @@ async fn a_long_rewrite_keeps_what_it_reads_and_commits_all_but_what_others_chan
     assert_eq!(files.len(), 6);
     house.append(&table, files.clone()).await;
     house.add_to("shop", 0).await;
-    let (erasures, levels) = (house.erasures.clone(), vec!["shop".to_owned()]);
-    // It stands at the failpoint in a thread of its own.
-    let running = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
-            let (mut job, _wake) = erasures.job();
-            let mut told = Vec::new();
-            loop {
-                Box::pin(job.tick()).await.unwrap();
-                let report = erasures.show(&levels, "e1").await.unwrap();
-                assert_eq!(report.error, None);
-                told.extend(report.waits);
-                if report.status == ErasureStatus::History {
-                    return told;
-                }
-            }
-        })
-    });
-    let meet = async || {
-        let barrier = Arc::clone(&barrier);
-        tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
-    };
-    meet().await;
+    let running = run_apart(&house);
+    meet(&barrier).await;
     let hot = &files[3];
     house.replace(&table, hot).await;
     for _ in 0..=SNAPSHOTS_MAX + SNAPSHOTS_SLACK {
@@ -199,8 +232,10 @@ async fn a_long_rewrite_keeps_what_it_reads_and_commits_all_but_what_others_chan
     }
     let thinned = house.erasures.parts.catalog.upkeep().thin(&table).await.unwrap();
     assert_eq!(thinned, 0, "what is read stays");
-    meet().await;
-    let told = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    meet(&barrier).await;
+    let reports = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    assert!(reports.iter().all(|report| report.error.is_none()), "{reports:?}");
+    let told: Vec<&str> = reports.iter().filter_map(|report| report.waits.as_deref()).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains(&format!("`{}`", hot.file_path())), "{told:?}");
     let loaded = house.load(&table).await;
