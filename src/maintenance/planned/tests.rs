@@ -441,7 +441,8 @@ async fn a_run_at_its_time_that_changed_something_is_in_the_audit_log_and_no_oth
     let house = House::new().await;
     let (jobs, metastore) = (house.server("first").await, house.open().await);
     let clock = house.clock.clone();
-    jobs.record_by(&AccessControl::recorded(metastore.clone(), Arc::new(move || clock.now_ms())));
+    let access = AccessControl::recorded(metastore.clone(), Arc::new(move || clock.now_ms()));
+    jobs.record_by(&access);
     let failed = Err(NoRoom(std::fmt::Error));
     let job = ScriptedRuns::ending(vec![Ok(report(2)), Ok(report(0)), failed, Ok(report(1))]);
     let mut runner = planned(&jobs, &job, "0 0 * * *");
@@ -454,6 +455,8 @@ async fn a_run_at_its_time_that_changed_something_is_in_the_audit_log_and_no_oth
     let by_hand = RunRequest::default();
     let again = ScriptedRuns::ending(vec![Ok(report(3))]);
     jobs.run_by_hand(again, by_hand).unwrap().await.unwrap().unwrap();
+    // What took too long to be written is written now.
+    access.tick().await.unwrap();
     let records = metastore.audit(0, 10).await.unwrap();
     let told = |record: &ChainRecord| {
         let entry = &record.entry;
