@@ -18,6 +18,7 @@ pub mod orphans;
 pub mod pace;
 pub mod planned;
 pub mod progress;
+mod read_lease;
 mod record;
 pub mod retention;
 mod row_sums;
@@ -34,7 +35,7 @@ use crate::{
 use compaction::Compaction;
 use compaction::planned::CompactNow;
 use fsck::Fsck;
-use icecore_catalog::metastore::database::Database;
+use icecore_catalog::{access::AccessControl, metastore::database::Database};
 use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobList, JobRun};
 use orphans::Orphans;
@@ -255,6 +256,8 @@ struct JobsInner {
     metrics: Metrics,
     /// Has the leases and earlier runs, once it is open.
     store: OnceLock<Store>,
+    /// Has the audit log, once it is open.
+    access: OnceLock<AccessControl>,
     /// One for each line of the table.
     records: Mutex<HashMap<&'static str, JobRecord>>,
     /// One for each line, too: a planned run takes it, and one by hand.
@@ -266,9 +269,10 @@ impl JobRegistry {
     #[must_use]
     pub fn new(tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
         let records = JOBS.iter().map(|line| (line.name, JobRecord::new(line.every))).collect();
-        let (store, records) = (OnceLock::new(), Mutex::new(records));
+        let (store, access) = (OnceLock::new(), OnceLock::new());
+        let records = Mutex::new(records);
         let turns = JOBS.iter().map(|line| (line.name, Arc::new(Semaphore::new(1)))).collect();
-        Self { inner: Arc::new(JobsInner { tasks, clock, metrics, store, records, turns }) }
+        Self { inner: Arc::new(JobsInner { tasks, clock, metrics, store, access, records, turns }) }
     }
 
     /// Has the leases of jobs that start later, and earlier runs of this server's, in `database`.

@@ -186,6 +186,7 @@ impl Server {
             config.faults.clone(),
         );
         jobs.start_woken(job, config.commit_interval / 4, wake);
+        jobs.record_by(&access);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
         let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks, metrics.load());

@@ -14,7 +14,8 @@ use crate::digest::sha256;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-/// The outcome of a call that changed something: this record and the change are one transaction.
+/// The outcome of a call that changed something: this record and the change are one transaction. And that of
+/// a job's run, which is recorded at its end.
 pub const DONE: &str = "done";
 /// The action of a record that tells of older ones being deleted; its details are the last one's
 /// hash.

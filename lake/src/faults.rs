@@ -107,9 +107,15 @@ impl Failpoints {
     /// come to, twice: what is done in between happens while the step stands at `point`.
     #[must_use]
     pub fn meeting(point: &'static str) -> (Self, Arc<Barrier>) {
+        Self::meetings(point, 1)
+    }
+
+    /// The same at the first `times` visits of `point`, with two comings to the barrier for each.
+    #[must_use]
+    pub fn meetings(point: &'static str, times: u32) -> (Self, Arc<Barrier>) {
         let barrier = Arc::new(Barrier::new(2));
-        let planned =
-            PlannedFault { skip: 0, times: 1, fault: FailpointAction::Meet(Arc::clone(&barrier)) };
+        let fault = FailpointAction::Meet(Arc::clone(&barrier));
+        let planned = PlannedFault { skip: 0, times, fault };
         let script = HashMap::from([(point.to_owned(), planned)]);
         (Self(Some(Arc::new(Mutex::new(script)))), barrier)
     }

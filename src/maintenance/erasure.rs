@@ -11,6 +11,7 @@
 
 mod ledger;
 mod limits;
+mod rewrite;
 mod row_sums;
 mod steps;
 #[cfg(test)]

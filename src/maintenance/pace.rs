@@ -5,8 +5,14 @@
 //! Its one invariant: work goes on, however busy ingest is, and what rests holds no lock and no
 //! transaction.
 
-use crate::tasks::{ShutdownSignal, Tasks};
-use icecore_catalog::usage::{ResourceUsage, UsageCounter};
+use crate::{
+    maintenance::read_lease::{LEASE_AFTER, ReadLease},
+    tasks::{ShutdownSignal, Tasks},
+};
+use icecore_catalog::{
+    catalog::{Catalog, LoadedTable},
+    usage::{ResourceUsage, UsageCounter},
+};
 use icecore_lake::load::{IngestLoad, LoadReading, WorkMark};
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 use tokio::time::Instant;
@@ -51,13 +57,32 @@ pub fn share_beside(wanted: f64, LoadReading { is_idle, quiet, beside }: LoadRea
 pub struct JobPace {
     load: IngestLoad,
     stopping: ShutdownSignal,
+    /// Work that takes longer leases what it reads.
+    lease_after: Duration,
 }
 
 impl JobPace {
     /// Work beside this ingest, which rests no more once `tasks` stop.
     #[must_use]
     pub fn new(load: &IngestLoad, tasks: &Tasks) -> Self {
-        Self { load: load.clone(), stopping: tasks.stopping() }
+        Self { load: load.clone(), stopping: tasks.stopping(), lease_after: LEASE_AFTER }
+    }
+
+    /// The same, where work leases what it reads once it took so long; from its start with
+    /// [`Duration::ZERO`].
+    #[must_use]
+    pub fn leasing_after(self, lease_after: Duration) -> Self {
+        Self { lease_after, ..self }
+    }
+
+    /// The lease of a snapshot that work reads, which may take long at this pace.
+    pub(super) fn lease<'a>(
+        &self,
+        catalog: &'a Catalog,
+        table: &'a LoadedTable,
+        snapshot_id: i64,
+    ) -> ReadLease<'a> {
+        ReadLease { catalog, table, snapshot_id, after: self.lease_after }
     }
 
     /// Work that begins now. It rests where what goes on here is measured; nobody knows what it costs

@@ -14,16 +14,22 @@ use crate::{
         compaction::CompactionError,
         progress::RunProgress,
         record::{self, JobRecord, RunSpan},
-        scope::tables_of,
+        scope::{ACTOR, tables_of},
     },
 };
-use icecore_catalog::{catalog::Catalog, error::CatalogError, usage::UsageCounter};
+use icecore_catalog::{
+    access::AccessControl, audit::AuditEntry, catalog::Catalog, error::CatalogError,
+    usage::UsageCounter,
+};
 use icecore_lake::table::compaction::condition::PartitionCondition;
 use icecore_schemas::jobs::{JobReport, JobTrigger};
 use runner::PlannedRunner;
 use std::{error::Error, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::{info, warn};
+
+/// The action of an audit record of a run at its time. A run by hand has the record of its call.
+const RUN: &str = "run a job at its time";
 
 /// What a run of a planned job is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,6 +184,29 @@ impl JobRegistry {
         self.inner.metrics.count_job(J::NAME, run.outcome.name(), took);
         self.record(J::NAME, |record| record.end_by_hand(run));
         ended
+    }
+
+    /// Has runs at their times recorded in the audit log from now on, where there is one.
+    pub fn record_by(&self, access: &AccessControl) {
+        self.inner.access.get_or_init(|| access.clone());
+    }
+
+    /// Records a run at its time, if it changed something.
+    async fn record_run(&self, job: &'static str, trigger: JobTrigger, report: &JobReport) {
+        let recorder = self.inner.access.get().and_then(AccessControl::recorder);
+        let (Some(recorder), true) = (recorder, record::is_changed(report)) else { return };
+        let JobReport { tables, files, rows, errors, .. } = report;
+        let (before, after, trigger) = (files.before, files.after, trigger.name());
+        let object = format!(
+            "{job} trigger={trigger} tables={tables} files={before}/{after} rows={rows} errors={errors}"
+        );
+        let entry = AuditEntry {
+            principal: ACTOR.to_owned(),
+            action: RUN.to_owned(),
+            object,
+            ..AuditEntry::default()
+        };
+        recorder.record_done(entry).await;
     }
 
     /// Logs how a run ended.

@@ -227,10 +227,7 @@ pub(super) fn planned_run(span: RunSpan, ended: Result<&JobReport, &dyn Error>) 
         Ok(report) => report,
         Err(cause) => return run(span, Err(cause)),
     };
-    let is_changed = 0 < report.tables
-        || 0 < report.rows
-        || report.files.before != report.files.after
-        || report.bytes.before != report.bytes.after;
+    let is_changed = is_changed(report);
     let (outcome, reason) = match report.skipped.as_slice() {
         _ if is_changed => (JobOutcome::Worked, None),
         [] => (JobOutcome::Idle, None),
@@ -242,6 +239,14 @@ pub(super) fn planned_run(span: RunSpan, ended: Result<&JobReport, &dyn Error>) 
     let error = (0 < report.errors)
         .then(|| format!("{} tables failed: `report.skipped` has the reasons", report.errors));
     JobRun { error, reason, report: Some(kept_of(report)), ..span.ended(outcome) }
+}
+
+/// Whether a run changed something.
+pub(super) fn is_changed(report: &JobReport) -> bool {
+    0 < report.tables
+        || 0 < report.rows
+        || report.files.before != report.files.after
+        || report.bytes.before != report.bytes.after
 }
 
 /// As much of a report as is kept.

@@ -22,7 +22,7 @@ use icecore_lake::{
     faults::Failpoints,
     ids::IdGenerator,
     table::{
-        retention::{KeptRows, RemovalError, RemovalTotals, old_files, survey},
+        retention::{KeptRows, OldFiles, RemovalError, RemovalTotals, old_files, survey},
         schema::TableIdent,
     },
 };
@@ -37,8 +37,10 @@ use tracing::{info, warn};
 
 /// Most commits of a run for one table.
 const STEPS_MAX: usize = 1_000;
-/// How often a commit is made anew after others changed the files that it is about.
+/// How often files are looked for anew after others changed those that a commit is about.
 const RACES_MAX: usize = 3;
+/// Most files that a commit leaves out because others changed them, one at each try.
+const LEFT_OUT_MAX: usize = 64;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +153,8 @@ struct RetentionStep {
     skipped: Vec<String>,
     /// Whether there is more to do at once.
     is_more: bool,
+    /// Whether files stay because others changed them again and again.
+    is_lost: bool,
 }
 
 impl RetentionStep {
@@ -196,6 +200,7 @@ impl TableRetention {
                     }
                     Ok(step) => step,
                 };
+                report.errors += u64::from(step.is_lost);
                 files += step.totals.files;
                 report.files.before += step.totals.files;
                 report.bytes.before += step.totals.bytes;
@@ -239,12 +244,22 @@ impl TableRetention {
                 Err(CatalogError::NoSuchTable(_)) => return Ok(RetentionStep::default()),
                 loaded => loaded?,
             };
-            match Box::pin(self.remove_old(table, &loaded, bound, is_dry)).await {
+            let removed = Box::pin(self.remove_old(table, &loaded, bound, is_dry));
+            let removed = match loaded.metadata.current_snapshot_id() {
+                Some(read) => {
+                    let lease = self.pace.lease(&self.catalog, &loaded, read);
+                    Box::pin(lease.over(removed)).await
+                }
+                None => removed.await,
+            };
+            match removed {
                 Err(RetentionError::Catalog(CatalogError::CommitFailed(why))) => lost = why,
                 ended => return ended,
             }
         }
-        Ok(RetentionStep::skip(lost))
+        warn!(%table, lost, "others change files with old rows again and again");
+        let told = format!("{RACES_MAX} times others changed its files meanwhile: {lost}");
+        Ok(RetentionStep { is_lost: true, ..RetentionStep::skip(told) })
     }
 
     async fn remove_old(
@@ -291,13 +306,13 @@ impl TableRetention {
         let survey = self.pace.over(survey).await.map_err(RemovalError::from)?;
         if is_dry {
             let (totals, skipped) = (survey.all, survey.skipped);
-            return Ok(RetentionStep { totals, skipped, is_more: false });
+            return Ok(RetentionStep { totals, skipped, ..RetentionStep::default() });
         }
         let old = Box::pin(old_files(source, read, kept, now_ms, &survey));
         let mut old = self.pace.over(old).await?;
-        let (totals, mut skipped) = (old.totals, survey.skipped);
+        let mut skipped = survey.skipped;
         skipped.extend(old.skipped.clone());
-        if totals.files == 0 {
+        if old.totals.files == 0 {
             return Ok(RetentionStep { skipped, ..RetentionStep::default() });
         }
         if let Err(cause) = self.pace.over(Box::pin(old.sum_rows(source))).await {
@@ -308,13 +323,40 @@ impl TableRetention {
         if let Some(held) = hold_of(&self.catalog, table).await? {
             return Ok(RetentionStep::skip(held));
         }
-        let removal = old.removal(read, self.ids.mint().to_string());
-        self.faults.hit("retention.before_commit")?;
-        self.catalog.add_snapshot(table, removal).await?;
-        self.faults.hit("retention.after_commit")?;
-        let RemovalTotals { files, rows, .. } = totals;
+        let is_all = Box::pin(self.commit(table, read, kept, &mut old)).await?;
+        let RemovalTotals { files, rows, .. } = old.totals;
         info!(%table, files, rows, "rows that were too old are taken out of a table");
-        Ok(RetentionStep { totals, skipped, is_more: survey.is_more })
+        let is_more = survey.is_more || !is_all;
+        Ok(RetentionStep { totals: old.totals, skipped, is_more, is_lost: false })
+    }
+
+    /// Commits the snapshot without these files. Those that others changed meanwhile are left out, and found
+    /// again by the next step; whether there were none.
+    async fn commit(
+        &self,
+        table: &TableIdent,
+        read: i64,
+        kept: KeptRows<'_>,
+        old: &mut OldFiles,
+    ) -> Result<bool, RetentionError> {
+        let mut left_out = 0;
+        loop {
+            self.faults.hit("retention.before_commit")?;
+            let removal = old.removal(read, self.ids.mint().to_string());
+            let refused = match self.catalog.add_snapshot(table, removal).await {
+                Ok(_) => break,
+                Err(CatalogError::CommitFailed(refused)) => refused,
+                Err(cause) => return Err(cause.into()),
+            };
+            // One that was held meanwhile is looked at anew, and told.
+            let is_held = hold_of(&self.catalog, table).await?.is_some();
+            if is_held || left_out == LEFT_OUT_MAX || !old.leave_named(kept, &refused)? {
+                return Err(CatalogError::CommitFailed(refused).into());
+            }
+            left_out += 1;
+        }
+        self.faults.hit("retention.after_commit")?;
+        Ok(left_out == 0)
     }
 }
 

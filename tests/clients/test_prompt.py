@@ -21,19 +21,20 @@ ENDLESS = "SELECT count(*) FROM events a, events b, events c WHERE a.seq + b.seq
 
 
 class Terminal:
-    """A prompt, and all that it has shown."""
+    """A prompt, or another command, and all that it has shown."""
 
-    def __init__(self, server, home):
+    def __init__(self, server, home, arguments=None, columns=COLUMNS):
         self.shown, self.read_to = "", 0
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environment = plain_environment() | {"TERM": "xterm", "HOME": str(home), "XDG_DATA_HOME": str(home / "data")}
-        command = [binary(), "sql", "--ns", NAMESPACE, "--url", server.url]
+        command = [binary(), *(arguments or ["sql", "--ns", NAMESPACE]), "--url", server.url]
         # Ctrl-C is a signal only for processes whose terminal it is.
         own = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         self.process = subprocess.Popen(command, env=environment, cwd=home, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=own)
         os.close(slave)
-        self.wait(rf"{re.escape(NAMESPACE)}> ")
+        if arguments is None:
+            self.wait(rf"{re.escape(NAMESPACE)}> ")
 
     def wait(self, pattern: str) -> str:
         """Reads until the pattern is in what was not waited for yet; gives all of that."""

@@ -218,6 +218,7 @@ const CATALOG_SEAMS: &[(&str, &[&str])] = &[
     ("datafusion", &[]),
     ("icecore", &[]),
     ("icecore_schemas", &[]),
+    ("reqwest", &["storage"]),
     ("sqlx", &["metastore", "error"]),
 ];
 

@@ -1,12 +1,13 @@
 //! Writes records of calls that changed nothing, and what is left to do for the log.
 //!
 //! The record of a change is in the change's own transaction; see [`crate::audit`]. Whoever comes
-//! first here writes for all who wait. Its one invariant: a call whose record might not fit is
-//! refused before it does anything, and what was taken on is kept until it is written.
+//! first here writes for all who wait. Runs of jobs are recorded here, too. Its one invariant: a call
+//! whose record might not fit is refused before it does anything, and what was taken on is kept until
+//! it is written.
 
 use super::{lock, refusals::RefusalCounter};
 use crate::{
-    audit::{AuditEntry, AuditedCall},
+    audit::{AuditEntry, AuditedCall, DONE},
     clock::NowMs,
     error::CatalogError,
     metastore::{Metastore, audit::AuditWrite},
@@ -76,6 +77,21 @@ impl AuditRecorder {
         let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
         let call = AuditedCall::new(entry, Arc::clone(&self.now));
         Some(CallRecording { recorder: self, call, room: Some(room) })
+    }
+
+    /// Records what the service has done by itself. Waits a bounded time for room and until the record is
+    /// written; without room it is lost, and the log of the server says so.
+    pub async fn record_done(&self, entry: AuditEntry) {
+        let room = Arc::clone(&self.room).acquire_owned();
+        match tokio::time::timeout(PATIENCE, room).await {
+            Ok(Ok(room)) => {
+                self.push(&AuditedCall::new(entry, Arc::clone(&self.now)), DONE, room);
+                self.write_soon().await;
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::error!(?entry, "the audit log is behind: a record is lost");
+            }
+        }
     }
 
     /// Counts a call without a valid token: of these there is a record a minute for each of a

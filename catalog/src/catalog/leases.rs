@@ -220,6 +220,25 @@ impl Catalog {
 }
 
 impl Upkeep<'_> {
+    /// Leases a snapshot of a table for work of this process that reads it, for so long from now, durable on
+    /// return. What came after it on `main` stays as well. A lease that ends later stays as it is.
+    ///
+    /// # Errors
+    /// `Metastore`; `CommitStateUnknown`.
+    pub async fn lease_snapshot(
+        self,
+        table: &LoadedTable,
+        snapshot_id: i64,
+        for_ms: i64,
+    ) -> Result<(), CatalogError> {
+        let until_ms = self.0.now_ms().saturating_add(for_ms);
+        let lease = SnapshotLease { snapshot_id, until_ms, line_until_ms: until_ms };
+        // Apart from the work, which may keep what is polled beside it waiting: all commits would wait for it.
+        let (catalog, uuid) = (self.0.clone(), table.metadata.uuid());
+        let write = async move { catalog.metastore().lease_snapshots(uuid, &[lease]).await };
+        self.0.to_the_end(write).await
+    }
+
     /// Until when leases hold snapshots of a table that are dated before `before_ms`, beside those that
     /// a branch or tag is at; none where they hold no such snapshot.
     ///

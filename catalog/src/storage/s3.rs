@@ -8,18 +8,16 @@ use super::{REGION_DEFAULT, S3Options, sign};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use http::{Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri, header::LOCATION};
 use object_store::{
-    ClientOptions, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
     aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential},
-    client::{
-        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
-        ReqwestConnector,
-    },
+    client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody},
     path::Path as Key,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::redirect::Policy;
 use std::{fmt, sync::Arc, time::Duration};
 
 /// What errors call it.
@@ -34,6 +32,11 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const NO_SUCH: &str = "<Code>NoSuch";
 /// Longest answer that is kept of a deletion that failed.
 const ANSWER_BYTES_MAX: usize = 4 << 10;
+/// Longest address of a redirect that is told.
+const REDIRECT_CHARS_MAX: usize = 500;
+/// Longest time for a connection, and for a whole deletion: those of the client of the store.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// What is not written as it is in the path of an object: the signature is of the same bytes.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -57,12 +60,11 @@ impl S3Store {
             .with_bucket_name(bucket)
             .with_region(region)
             .with_virtual_hosted_style_request(false);
-        let mut client = ClientOptions::new();
+        let mut is_plain = false;
         if let Some(endpoint) = &options.endpoint {
-            let is_plain = endpoint.starts_with("http://");
+            is_plain = endpoint.starts_with("http://");
             builder =
                 builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(is_plain);
-            client = client.with_allow_http(is_plain);
         }
         if let Some(id) = &options.access_key_id {
             builder = builder.with_access_key_id(id);
@@ -76,7 +78,7 @@ impl S3Store {
         let endpoint = sign::endpoint(options);
         Ok(Self {
             store: builder.build()?,
-            client: ReqwestConnector::default().connect(&client)?,
+            client: client(is_plain)?,
             bucket_url: format!("{}/{bucket}", endpoint.trim_end_matches('/')).into(),
             region: region.into(),
         })
@@ -115,6 +117,10 @@ impl S3Store {
         if status == StatusCode::NO_CONTENT {
             return Ok(());
         }
+        if status.is_redirection() {
+            let to = redirect_of(answer.headers());
+            return Err(DeleteFailure::Redirect { status, to });
+        }
         let body = answer.into_body().bytes().await;
         // A page of whatever is between here and the store is a success with a body.
         if status.is_success() && body.as_ref().is_ok_and(Bytes::is_empty) {
@@ -127,12 +133,41 @@ impl S3Store {
     }
 }
 
+/// The client for deletions. It follows no redirect: a `DELETE` would become a `GET`, whose success deletes
+/// nothing, or would delete an object of another place.
+fn client(is_plain: bool) -> Result<HttpClient> {
+    let client = reqwest::Client::builder()
+        .redirect(Policy::none())
+        .https_only(!is_plain)
+        .http1_only()
+        .connect_timeout(CONNECT_MAX)
+        .timeout(REQUEST_MAX)
+        .build();
+    let client =
+        client.map_err(|cause| Error::Generic { store: STORE, source: Box::new(cause) })?;
+    Ok(HttpClient::new(client))
+}
+
+/// Where an answer sends its client.
+fn redirect_of(headers: &HeaderMap) -> String {
+    let Some(to) = headers.get(LOCATION) else { return "no address".to_owned() };
+    let to: String =
+        String::from_utf8_lossy(to.as_bytes()).chars().take(REDIRECT_CHARS_MAX).collect();
+    format!("`{to}`")
+}
+
 /// Why an object was not deleted.
 #[derive(Debug, thiserror::Error)]
 enum DeleteFailure {
     /// The store says so. Its status and code are read out of this text.
     #[error("the store answered with status code: {status}: {text}")]
     Answer { status: StatusCode, text: String },
+    /// It, or what is in front of it, names another place.
+    #[error(
+        "the store redirects deletions ({status}) to {to}, and none is sent there: set `s3.endpoint` and \
+         `s3.region` to those of the bucket"
+    )]
+    Redirect { status: StatusCode, to: String },
     /// The store says nothing.
     #[error("the store did not answer")]
     Http(#[from] HttpError),
@@ -150,6 +185,8 @@ impl DeleteFailure {
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
+            // Settings mend it, and no repeat.
+            Self::Redirect { .. } => false,
             // It was not sent, or the connection was closed before an answer.
             Self::Http(cause) => {
                 matches!(cause.kind(), HttpErrorKind::Connect | HttpErrorKind::Request)
@@ -163,7 +200,7 @@ impl DeleteFailure {
             // A proxy may say so, too, and the object is there.
             Self::Answer { status: StatusCode::NOT_FOUND, text } if !text.contains(NO_SUCH) => None,
             Self::Answer { status, .. } => Some(*status),
-            Self::Http(_) => None,
+            Self::Redirect { .. } | Self::Http(_) => None,
         };
         let (path, source) = (object.to_string(), Box::new(self));
         match status {

@@ -354,12 +354,13 @@ async fn of_others(
         if !known.is_empty() {
             files.retain(|file| !known.contains(&state_of(file, &deletes)));
         }
-        sum = sum.merge(of_files(source, &columns, &files, deletes).await?);
+        let sums = of_files(source, &columns, &files, deletes).await?;
+        sum = sums.into_iter().fold(sum, RowSum::merge);
     }
     Ok(sum)
 }
 
-/// The sum of the rows of these files of a snapshot that its deletes leave.
+/// The sums of the rows of these files of a snapshot that its deletes leave, in their order.
 ///
 /// # Errors
 /// [`ReadError`]
@@ -368,7 +369,7 @@ pub(super) async fn of_planned(
     keys: RowKeys,
     files: &[Arc<PlannedFile>],
     deletes: DeleteIndex,
-) -> Result<RowSum, ReadError> {
+) -> Result<Vec<RowSum>, ReadError> {
     let columns = FileColumns::of(source.metadata, &keys.columns());
     let columns = columns.map_err(ReadError::Unsupported)?;
     of_files(source, &columns, files, deletes).await
@@ -380,8 +381,8 @@ async fn of_files(
     columns: &FileColumns,
     files: &[Arc<PlannedFile>],
     deletes: DeleteIndex,
-) -> Result<RowSum, ReadError> {
-    let mut sum = RowSum::default();
+) -> Result<Vec<RowSum>, ReadError> {
+    let mut sums = Vec::new();
     let deletes = RowDeletes::read(source, deletes, files).await?;
     for file in files {
         if file.format != DataFileFormat::Parquet {
@@ -392,12 +393,13 @@ async fn of_files(
         let deleted = deletes.of(source, file).await?;
         let (_, rows) =
             reader::rows_of_file(source.storage, file, columns, deleted.as_ref()).await?;
-        let mut rows = Box::pin(rows);
+        let (mut rows, mut sum) = (Box::pin(rows), RowSum::default());
         while let Some(rows) = rows.try_next().await? {
             sum = sum.merge(sum_of(&rows));
         }
+        sums.push(sum);
     }
-    Ok(sum)
+    Ok(sums)
 }
 
 #[cfg(test)]

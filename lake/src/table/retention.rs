@@ -141,8 +141,12 @@ pub struct OldFiles {
     /// The data files, and all deletes of the snapshot.
     files: PlannedFiles,
     deletes: DeleteIndex,
-    /// The sum of their rows, once it is read.
-    rows_sum: Option<RowSum>,
+    /// Partitions of which other files stay.
+    kept_partitions: HashSet<(i32, String)>,
+    /// The id of the column `seq`.
+    seq_id: Option<i32>,
+    /// The sums of the rows of each file, once they are read.
+    row_sums: Option<Vec<RowSum>>,
 }
 
 /// Looks through a snapshot for what is old at `now_ms`.
@@ -211,19 +215,48 @@ pub async fn old_files(
             return Ok(found);
         }
     }
-    for file in &old {
-        found.totals += RemovalTotals::of(file);
-        found.removed.push(described(file)?);
-    }
-    found.seq = ages.seq_of(&old);
-    for delete in useless_deletes(&old, &deletes, &kept_partitions) {
-        found.removed.push(described(&delete)?);
-    }
     (found.files, found.deletes) = (old, deletes);
+    (found.kept_partitions, found.seq_id) = (kept_partitions, ages.seq);
+    found.describe()?;
     Ok(found)
 }
 
 impl OldFiles {
+    /// Works out what goes with the files.
+    fn describe(&mut self) -> Result<(), RemovalError> {
+        (self.totals, self.removed) = (RemovalTotals::default(), Vec::new());
+        for file in &self.files {
+            self.totals += RemovalTotals::of(file);
+            self.removed.push(described(file)?);
+        }
+        self.seq = self.seq_id.and_then(|id| seq_of(id, &self.files));
+        for delete in useless_deletes(&self.files, &self.deletes, &self.kept_partitions) {
+            self.removed.push(described(&delete)?);
+        }
+        Ok(())
+    }
+
+    /// Leaves the data file out which a refusal of the commit names, since others changed it: what was read of
+    /// the other files holds. False where it names none, or none would be left, and for dead letters, of
+    /// which a file that stays keeps those that are newer: then all are looked for again.
+    ///
+    /// # Errors
+    /// [`RemovalError::Describe`]
+    pub fn leave_named(&mut self, kept: KeptRows<'_>, refusal: &str) -> Result<bool, RemovalError> {
+        let is_named = |file: &Arc<PlannedFile>| refusal.contains(&format!("`{}`", file.location));
+        let named = self.files.iter().position(is_named);
+        let (Some(at), KeptRows::Events(_), true) = (named, kept, 1 < self.files.len()) else {
+            return Ok(false);
+        };
+        let file = self.files.remove(at);
+        self.kept_partitions.insert(partition_key(&file));
+        if let Some(sums) = &mut self.row_sums {
+            sums.remove(at);
+        }
+        self.describe()?;
+        Ok(true)
+    }
+
     /// Reads the sum of the rows that go, for the snapshot to tell it: an audit of the rows would have to find
     /// it out while the files are there. A table without ids and numbers has no sum.
     ///
@@ -232,15 +265,16 @@ impl OldFiles {
     pub async fn sum_rows(&mut self, source: ManifestSource<'_>) -> Result<(), ReadError> {
         let Some(keys) = RowKeys::of(source.metadata.current_schema()) else { return Ok(()) };
         let deletes = self.deletes.clone();
-        let sum = conservation::of_planned(source, keys, &self.files, deletes).await?;
-        self.rows_sum = Some(sum);
+        let sums = conservation::of_planned(source, keys, &self.files, deletes).await?;
+        self.row_sums = Some(sums);
         Ok(())
     }
 
     /// The snapshot without them, which were read of snapshot `read`. No row comes with it, so it moves no
     /// mark.
     #[must_use]
-    pub fn removal(self, read: i64, commit_id: String) -> NewSnapshot {
+    pub fn removal(&self, read: i64, commit_id: String) -> NewSnapshot {
+        let sums = self.row_sums.as_ref();
         let mut summary = BTreeMap::from([
             (COMMIT_ID.to_owned(), commit_id),
             (REASON.to_owned(), REASON_RETENTION.to_owned()),
@@ -253,8 +287,9 @@ impl OldFiles {
         NewSnapshot {
             operation: Operation::Delete,
             read: Some(read),
-            removed: self.removed,
-            rows_removed: self.rows_sum,
+            removed: self.removed.clone(),
+            rows_removed: sums
+                .map(|sums| sums.iter().copied().fold(RowSum::default(), RowSum::merge)),
             summary,
             ..NewSnapshot::default()
         }
@@ -322,19 +357,18 @@ impl<'a> RowAges<'a> {
         }
         FileAge::Old(day)
     }
+}
 
-    /// The lowest and the highest number of files, if all tell theirs.
-    fn seq_of(&self, files: &[Arc<PlannedFile>]) -> Option<(i64, i64)> {
-        let id = self.seq?;
-        let bounds = |file: &Arc<PlannedFile>| {
-            let column = file.column(id)?;
-            let first = long(column.lower.as_ref()?.literal())?;
-            Some((first, long(column.upper.as_ref()?.literal())?))
-        };
-        let bounds: Vec<(i64, i64)> = files.iter().map(bounds).collect::<Option<_>>()?;
-        let first = bounds.iter().map(|(first, _)| *first).min()?;
-        Some((first, bounds.iter().map(|(_, last)| *last).max()?))
-    }
+/// The lowest and the highest number of files, by the column of this id, if all tell theirs.
+fn seq_of(id: i32, files: &[Arc<PlannedFile>]) -> Option<(i64, i64)> {
+    let bounds = |file: &Arc<PlannedFile>| {
+        let column = file.column(id)?;
+        let first = long(column.lower.as_ref()?.literal())?;
+        Some((first, long(column.upper.as_ref()?.literal())?))
+    };
+    let bounds: Vec<(i64, i64)> = files.iter().map(bounds).collect::<Option<_>>()?;
+    let first = bounds.iter().map(|(first, _)| *first).min()?;
+    Some((first, bounds.iter().map(|(_, last)| *last).max()?))
 }
 
 /// The type of a file's events, where the partition spec has it.

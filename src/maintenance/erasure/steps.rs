@@ -1,23 +1,24 @@
 //! The steps of an erasure, in their order: log, count, rewrite, history, files, proof.
 
 use crate::{
-    maintenance::erasure::{EraseError, ErasureParts, Erasures, condition_of, limits, rfc3339},
+    maintenance::{
+        erasure::{EraseError, Erasures, condition_of, limits, rfc3339},
+        read_lease::ReadLease,
+    },
     store::StoredErasure,
 };
 use icecore_catalog::{
-    catalog::{LoadedTable, RefKind},
-    error::CatalogError,
+    catalog::LoadedTable,
     location::Location,
-    scan::{Deadline, ManifestSource, deletes::DeleteIndex, manifests::ManifestCache},
+    scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::OBSOLETE_GRACE_MS,
 };
 use icecore_lake::{
     event::subject::Subject,
     table::{
         erasure::{
-            MatchedFile, MatchedFiles, MatchedRows, NamedSnapshot, ScannedFiles,
-            condition::RowCondition, count_rows, delete_written, erasure_snapshot, matched_files,
-            named_snapshots, obstacle, planned, retained_snapshots, written_without,
+            MatchedRows, ScannedFiles, condition::RowCondition, count_rows, named_snapshots,
+            retained_snapshots,
         },
         schema::TableIdent,
     },
@@ -29,12 +30,6 @@ use icecore_schemas::{
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::info;
 
-/// Most data files of one commit.
-const FILES_MAX: usize = 32;
-/// No file is added to a commit once it has so many bytes.
-const BYTES_MAX: u64 = 128 << 20;
-/// Most data files of one step, which looks through the manifests once for all of its commits.
-const STEP_FILES_MAX: usize = 16 * FILES_MAX;
 /// Most commits of one step that remove snapshots of a table; the next step goes on.
 const REMOVALS_MAX: usize = 20;
 /// How long files with erased rows are left for readers that began with them, after which they are
@@ -136,7 +131,9 @@ impl Erasures {
                 let source = self.source(loaded, &cache);
                 let of_table = found.of_table(table);
                 let counted = count_rows(source, named.snapshot_id, condition, scanned, of_table);
-                if self.parts.pace.over(Box::pin(counted)).await? && !named.is_branch {
+                let counted = self.parts.pace.over(Box::pin(counted));
+                let lease = self.lease(loaded, named.snapshot_id);
+                if Box::pin(lease.over(counted)).await? && !named.is_branch {
                     found.tags.insert(format!("{}:{}", table.name, named.name));
                 }
             }
@@ -152,146 +149,6 @@ impl Erasures {
             erasure.report.status = ErasureStatus::Rewrite;
         }
         Ok(StepEnd::More)
-    }
-
-    /// Some commits of one branch, until no branch and no tag has such a row. A table that is in the way
-    /// holds up no other.
-    async fn rewrite(
-        &self,
-        erasure: &mut StoredErasure,
-        condition: &RowCondition,
-        scanned: &mut ScannedFiles,
-    ) -> Result<StepEnd, EraseError> {
-        let (tables, _) = self.tables(&erasure.levels).await?;
-        let mut failure = None;
-        for table in &tables {
-            match Box::pin(self.rewrite_table(erasure, table, condition, scanned)).await {
-                Ok(None) => (),
-                Ok(Some(end)) => return Ok(end),
-                Err(cause) => failure = failure.or(Some(cause)),
-            }
-        }
-        if let Some(cause) = failure {
-            return Err(cause);
-        }
-        // The next step notes when it begins.
-        (erasure.report.status, erasure.until_ms) = (ErasureStatus::History, 0);
-        Ok(StepEnd::More)
-    }
-
-    /// Some commits of one branch of a table; none where no branch and no tag has such a row.
-    async fn rewrite_table(
-        &self,
-        erasure: &mut StoredErasure,
-        (table, loaded): &(TableIdent, LoadedTable),
-        condition: &RowCondition,
-        scanned: &mut ScannedFiles,
-    ) -> Result<Option<StepEnd>, EraseError> {
-        let cache = ManifestCache::default();
-        for named in named_snapshots(&loaded.metadata) {
-            let source = self.source(loaded, &cache);
-            let found =
-                matched_files(source, named.snapshot_id, condition, scanned, STEP_FILES_MAX);
-            let found = self.parts.pace.over(Box::pin(found)).await?;
-            if found.files.is_empty() {
-                continue;
-            }
-            self.check_hold(&erasure.levels).await?;
-            if named.is_branch {
-                let at = (table, loaded, &named);
-                return Box::pin(self.replace(erasure, at, &found, condition)).await.map(Some);
-            }
-            self.drop_tag(table, &named).await?;
-            let told = format!("{}:{}", table.name, named.name);
-            if !erasure.report.refs.contains(&told) {
-                erasure.report.refs.push(told);
-            }
-        }
-        Ok(None)
-    }
-
-    /// A tag stays at its snapshot, so one that has such rows goes.
-    async fn drop_tag(&self, table: &TableIdent, tag: &NamedSnapshot) -> Result<(), EraseError> {
-        match self.parts.catalog.refs().drop(table, &tag.name, Some(RefKind::Tag)).await {
-            Ok(()) => info!(%table, tag = tag.name, "a tag with erased rows is removed"),
-            // Somebody else did.
-            Err(CatalogError::NoSuchReference(_)) => (),
-            Err(cause) => return Err(cause.into()),
-        }
-        Ok(())
-    }
-
-    /// Writes files of a branch anew, in commits of some of them. What others changed meanwhile is looked
-    /// at again by the next step.
-    async fn replace(
-        &self,
-        erasure: &StoredErasure,
-        at: (&TableIdent, &LoadedTable, &NamedSnapshot),
-        found: &MatchedFiles,
-        condition: &RowCondition,
-    ) -> Result<StepEnd, EraseError> {
-        let (table, loaded, _) = at;
-        if let Some(reason) = obstacle(&loaded.metadata) {
-            let reason = format!("its files are not written anew: {reason}");
-            return Err(EraseError::Table { table: table.to_string(), reason });
-        }
-        let (mut left, mut failure) = (found.files.as_slice(), None);
-        while !left.is_empty() {
-            self.check_hold(&erasure.levels).await?;
-            let (files, later) = left.split_at(count_within_bounds(left));
-            let replaced = self.replace_some(erasure, at, (files, &found.deletes), condition);
-            match Box::pin(replaced).await {
-                Ok(StepEnd::More) => (),
-                Ok(StepEnd::Waits) => return Ok(StepEnd::Waits),
-                // A file that cannot be written anew holds up those of its commit alone.
-                Err(cause @ EraseError::Scan(_)) => failure = failure.or(Some(cause)),
-                Err(cause) => return Err(cause),
-            }
-            left = later;
-        }
-        failure.map_or(Ok(StepEnd::More), Err)
-    }
-
-    /// Writes some files of a branch anew and commits them.
-    async fn replace_some(
-        &self,
-        erasure: &StoredErasure,
-        (table, loaded, branch): (&TableIdent, &LoadedTable, &NamedSnapshot),
-        (found, deletes): (&[MatchedFile], &DeleteIndex),
-        condition: &RowCondition,
-    ) -> Result<StepEnd, EraseError> {
-        let ErasureParts { catalog, ids, faults, .. } = &self.parts;
-        let files = planned(found);
-        let (cache, storage) = (ManifestCache::default(), catalog.storage());
-        let source = self.source(loaded, &cache);
-        faults.hit("erase.before_write")?;
-        let written = Box::pin(written_without(source, &files, deletes, condition, ids));
-        let written = self.parts.pace.over(written).await?;
-        if let Err(fault) = faults.hit("erase.before_commit") {
-            delete_written(storage, &written).await;
-            return Err(fault.into());
-        }
-        let id = &erasure.report.erasure;
-        let at = (branch.name.as_str(), branch.snapshot_id);
-        let new = erasure_snapshot(at, &written, id, ids.mint().to_string());
-        let rows: u64 = written.iter().map(|done| done.erased_rows).sum();
-        match catalog.add_snapshot(table, new).await {
-            Ok(_) => {
-                faults.hit("erase.after_commit")?;
-                let branch = &branch.name;
-                info!(%table, branch, rows, files = files.len(), "rows of a table are erased");
-                Ok(StepEnd::More)
-            }
-            // It may have been made: then its files are the table's.
-            Err(cause @ CatalogError::CommitStateUnknown(_)) => Err(cause.into()),
-            Err(cause) => {
-                delete_written(storage, &written).await;
-                match cause {
-                    CatalogError::CommitFailed(_) => Ok(StepEnd::Waits),
-                    cause => Err(cause.into()),
-                }
-            }
-        }
     }
 
     /// Removes every snapshot of before that is not the head of a branch or at a tag: those before the rows
@@ -323,7 +180,8 @@ impl Erasures {
         if let Some(until_ms) = self.leased_until(&tables, erasure.until_ms).await? {
             let until = rfc3339(until_ms);
             erasure.report.waits = Some(format!(
-                "clients of the catalog loaded snapshots of before, which stay for them until {until}"
+                "clients of the catalog, or long work of a server, read snapshots of before, which stay \
+                 for them until {until}"
             ));
             return Ok(StepEnd::Waits);
         }
@@ -425,7 +283,8 @@ impl Erasures {
                 let source = self.source(loaded, &cache);
                 let of_table = found.of_table(table);
                 let counted = count_rows(source, snapshot, condition, &mut scanned, of_table);
-                self.parts.pace.over(Box::pin(counted)).await?;
+                let counted = self.parts.pace.over(Box::pin(counted));
+                Box::pin(self.lease(loaded, snapshot).over(counted)).await?;
             }
         }
         let left = found.files();
@@ -452,15 +311,20 @@ impl Erasures {
         Ok(StepEnd::More)
     }
 
-    async fn check_hold(&self, levels: &[String]) -> Result<(), EraseError> {
+    pub(super) async fn check_hold(&self, levels: &[String]) -> Result<(), EraseError> {
         match self.held(levels).await? {
             Some(held) => Err(EraseError::Held(held)),
             None => Ok(()),
         }
     }
 
+    /// The lease of a snapshot that a step reads.
+    pub(super) fn lease<'a>(&'a self, loaded: &'a LoadedTable, snapshot_id: i64) -> ReadLease<'a> {
+        self.parts.pace.lease(&self.parts.catalog, loaded, snapshot_id)
+    }
+
     /// Where the manifests of a table come from.
-    fn source<'a>(
+    pub(super) fn source<'a>(
         &'a self,
         loaded: &'a LoadedTable,
         cache: &'a ManifestCache,
@@ -482,15 +346,4 @@ impl Erasures {
             reason: "its location is not one of the warehouse".to_owned(),
         })
     }
-}
-
-/// How many of the first files one commit takes.
-fn count_within_bounds(found: &[MatchedFile]) -> usize {
-    let mut bytes = 0;
-    let fits = |it: &&MatchedFile| {
-        let fits = bytes < BYTES_MAX;
-        bytes += it.file.bytes;
-        fits
-    };
-    found.iter().take(FILES_MAX).take_while(fits).count()
 }

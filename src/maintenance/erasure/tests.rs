@@ -1,16 +1,22 @@
 use super::*;
 use crate::{store::make_tables, tasks::Tasks};
+use arrow::array::{RecordBatch, StringArray};
+use iceberg::spec::{DataFile, Operation};
 use icecore_catalog::{
-    metastore::Metastore,
+    metastore::{Metastore, Watermark, holds::LegalHold},
+    retention::{SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
+    snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
 use icecore_lake::{
     clock::Clock,
     load::IngestLoad,
     metrics::Metrics,
+    table::{erasure::ERASURE, writer},
     wal::{WalOptions, WalWriter},
 };
 use icecore_schemas::erasure::ErasureSubject;
+use std::{sync::Barrier, thread::JoinHandle, time::Duration};
 
 const NOW_MS: i64 = 1_790_000_000_000;
 
@@ -22,8 +28,23 @@ struct House {
     _folder: tempfile::TempDir,
 }
 
+/// Rows of two types and three days, every other one of which is the user's.
+fn rows_of_ann() -> RecordBatch {
+    let rows = icecore_samples::events(300, 2, 1, 7);
+    let at = rows.schema().index_of("user_id").unwrap();
+    let users = (0..rows.num_rows()).map(|row| if row % 2 == 0 { "ann" } else { "bea" });
+    let mut columns = rows.columns().to_vec();
+    columns[at] = Arc::new(StringArray::from_iter_values(users));
+    RecordBatch::try_new(rows.schema(), columns).unwrap()
+}
+
 impl House {
     async fn new() -> Self {
+        let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+        Self::with(Failpoints::default(), pace).await
+    }
+
+    async fn with(faults: Failpoints, pace: JobPace) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = format!("file://{}/warehouse", folder.path().display());
         let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
@@ -50,8 +71,8 @@ impl House {
             catalog,
             ids: IdGenerator::new(clock),
             owner: owner.clone(),
-            faults: Failpoints::default(),
-            pace: JobPace::new(&IngestLoad::default(), &Tasks::default()),
+            faults,
+            pace,
         };
         let erasures = Erasures::new(parts, folder.path());
         Self { erasures, owner, _writer: writer, _folder: folder }
@@ -59,10 +80,55 @@ impl House {
 
     /// Writes down an erasure of a namespace that is gone, asked for at this position of the log.
     async fn add(&self, through: u64) {
+        self.add_to("gone", through).await;
+    }
+
+    async fn add_to(&self, namespace: &str, through: u64) {
         let subject = ErasureSubject { user_id: Some("ann".to_owned()), ..Default::default() };
-        let (erasure, levels) = ("e1".to_owned(), vec!["gone".to_owned()]);
+        let (erasure, levels) = ("e1".to_owned(), vec![namespace.to_owned()]);
         let entry = LedgerEntry { erasure, levels, subject, requested_ms: NOW_MS, seq: None };
         self.erasures.parts.store.add_erasure(&entry.into_stored(through, false)).await.unwrap();
+    }
+
+    /// Makes a table of events.
+    async fn create(&self, namespace: &str) -> TableIdent {
+        let (levels, catalog) = (vec![namespace.to_owned()], &self.erasures.parts.catalog);
+        catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
+        catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
+        foreign_ident(&levels, "events").unwrap()
+    }
+
+    async fn load(&self, table: &TableIdent) -> LoadedTable {
+        self.erasures.parts.catalog.tables().load(table).await.unwrap()
+    }
+
+    async fn write(&self, table: &TableIdent) -> Vec<DataFile> {
+        let ErasureParts { catalog, ids, .. } = &self.erasures.parts;
+        let metadata = self.load(table).await.metadata;
+        writer::write(catalog.storage(), &metadata, vec![rows_of_ann()], ids).await.unwrap()
+    }
+
+    async fn append(&self, table: &TableIdent, added: Vec<DataFile>) {
+        let position = self.load(table).await.version.cast_unsigned();
+        let watermark = Watermark { epoch: 1, position, last_seq: 300 };
+        let mark = Some(MarkMove { watermark, since: 1 });
+        let append = NewSnapshot { added, mark, ..NewSnapshot::default() };
+        Box::pin(self.erasures.parts.catalog.add_snapshot(table, append)).await.unwrap();
+    }
+
+    /// Puts another file with the same rows in the place of one, as a compaction does.
+    async fn replace(&self, table: &TableIdent, old: &DataFile) {
+        let read = self.load(table).await.metadata.current_snapshot_id();
+        let mut added = self.write(table).await;
+        added.retain(|file| file.partition() == old.partition());
+        let replacement = NewSnapshot {
+            operation: Operation::Replace,
+            read,
+            added,
+            removed: vec![old.clone()],
+            ..NewSnapshot::default()
+        };
+        Box::pin(self.erasures.parts.catalog.add_snapshot(table, replacement)).await.unwrap();
     }
 
     async fn report(&self) -> ErasureReport {
@@ -91,4 +157,95 @@ async fn who_does_not_take_the_events_erases_nothing_and_a_namespace_may_be_gone
     while matches!(job.tick().await.unwrap(), Progress::More) {}
     let ended = house.report().await;
     assert_eq!((ended.status, ended.error), (ErasureStatus::Done, None));
+}
+
+/// Carries out the erasure of `shop` in a thread of its own, which may stand at a failpoint, until rows are
+/// rewritten or something is in the way; the reports after each tick.
+fn run_apart(house: &House) -> JoinHandle<Vec<ErasureReport>> {
+    let (erasures, levels) = (house.erasures.clone(), vec!["shop".to_owned()]);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (mut job, _wake) = erasures.job();
+            let mut reports = Vec::new();
+            loop {
+                Box::pin(job.tick()).await.unwrap();
+                let report = erasures.show(&levels, "e1").await.unwrap();
+                let is_last = report.error.is_some() || report.status == ErasureStatus::History;
+                reports.push(report);
+                if is_last {
+                    return reports;
+                }
+            }
+        })
+    })
+}
+
+async fn meet(barrier: &Arc<Barrier>) {
+    let barrier = Arc::clone(barrier);
+    tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hold_that_comes_while_files_are_written_anew_keeps_their_rows() {
+    let (faults, barrier) = Failpoints::meeting("erase.before_commit");
+    let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+    let house = House::with(faults, pace).await;
+    let table = house.create("shop").await;
+    let files = house.write(&table).await;
+    house.append(&table, files).await;
+    house.add_to("shop", 0).await;
+    let version = house.load(&table).await.version;
+    let running = run_apart(&house);
+    meet(&barrier).await;
+    let hold = LegalHold {
+        levels: vec!["shop".to_owned()],
+        name: "case-7".to_owned(),
+        reason: None,
+        since_ms: 0,
+    };
+    house.erasures.parts.catalog.metastore().set_hold(&hold).await.unwrap();
+    meet(&barrier).await;
+    let reports = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    let last = reports.last().unwrap();
+    assert_eq!(last.status, ErasureStatus::Rewrite);
+    assert!(last.error.as_ref().unwrap().contains("is held by `case-7`"), "{last:?}");
+    assert_eq!(house.load(&table).await.version, version);
+}
+
+#[tokio::test]
+async fn a_long_rewrite_keeps_what_it_reads_and_commits_all_but_what_others_changed() {
+    let (faults, barrier) = Failpoints::meeting("erase.before_commit");
+    let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+    let house = House::with(faults, pace.leasing_after(Duration::ZERO)).await;
+    let table = house.create("shop").await;
+    let files = house.write(&table).await;
+    assert_eq!(files.len(), 6);
+    house.append(&table, files.clone()).await;
+    house.add_to("shop", 0).await;
+    let running = run_apart(&house);
+    meet(&barrier).await;
+    let hot = &files[3];
+    house.replace(&table, hot).await;
+    for _ in 0..=SNAPSHOTS_MAX + SNAPSHOTS_SLACK {
+        house.append(&table, Vec::new()).await;
+    }
+    let thinned = house.erasures.parts.catalog.upkeep().thin(&table).await.unwrap();
+    assert_eq!(thinned, 0, "what is read stays");
+    meet(&barrier).await;
+    let reports = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    assert!(reports.iter().all(|report| report.error.is_none()), "{reports:?}");
+    let told: Vec<&str> = reports.iter().filter_map(|report| report.waits.as_deref()).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(&format!("`{}`", hot.file_path())), "{told:?}");
+    let loaded = house.load(&table).await;
+    let summaries = loaded.metadata.snapshots().map(|made| &made.summary().additional_properties);
+    let mut replaced: Vec<&str> = summaries
+        .filter(|entries| entries.contains_key(ERASURE))
+        .map(|entries| entries["deleted-data-files"].as_str())
+        .collect();
+    replaced.sort_unstable();
+    assert_eq!(replaced, ["1", "5"]);
+    let rows = house.erasures.parts.catalog.tables().stats(&table).await.unwrap().data_rows;
+    assert_eq!(rows, 150);
 }

@@ -3,7 +3,7 @@ use super::{
     *,
 };
 use crate::{store, tasks::Tasks};
-use icecore_catalog::metastore::Metastore;
+use icecore_catalog::{audit::ChainRecord, metastore::Metastore};
 use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobOutcome, JobRun, JobState, JobUsage, SkippedTable};
 use std::{
@@ -434,4 +434,39 @@ async fn a_job_without_times_runs_by_hand_alone_and_tasks_that_stop_end_a_run() 
     let by_hand = jobs.run_by_hand(job.clone(), RunRequest::default()).unwrap();
     tasks.stop(Duration::from_secs(60)).await;
     assert!(by_hand.await.is_err(), "there is no answer");
+}
+
+#[tokio::test]
+async fn a_run_at_its_time_that_changed_something_is_in_the_audit_log_and_no_other() {
+    let house = House::new().await;
+    let (jobs, metastore) = (house.server("first").await, house.open().await);
+    let clock = house.clock.clone();
+    let access = AccessControl::recorded(metastore.clone(), Arc::new(move || clock.now_ms()));
+    jobs.record_by(&access);
+    let failed = Err(NoRoom(std::fmt::Error));
+    let job = ScriptedRuns::ending(vec![Ok(report(2)), Ok(report(0)), failed, Ok(report(1))]);
+    let mut runner = planned(&jobs, &job, "0 0 * * *");
+    runner.look().await;
+    for _ in 0..5 {
+        house.clock.advance_ms(DAY_MS);
+        runner.look().await;
+    }
+    assert_eq!(job.count(), 5);
+    let by_hand = RunRequest::default();
+    let again = ScriptedRuns::ending(vec![Ok(report(3))]);
+    jobs.run_by_hand(again, by_hand).unwrap().await.unwrap().unwrap();
+    // What took too long to be written is written now.
+    access.tick().await.unwrap();
+    let records = metastore.audit(0, 10).await.unwrap();
+    let told = |record: &ChainRecord| {
+        let entry = &record.entry;
+        assert_eq!((entry.principal.as_str(), entry.action.as_str()), (ACTOR, RUN));
+        assert_eq!(entry.outcome, "done");
+        entry.object.clone()
+    };
+    let told: Vec<String> = records.iter().map(told).collect();
+    let object = |trigger: &str, tables: u64| {
+        format!("compact-day trigger={trigger} tables={tables} files=0/0 rows=0 errors=0")
+    };
+    assert_eq!(told, [object("time", 2), object("retry", 1)]);
 }

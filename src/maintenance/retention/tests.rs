@@ -1,11 +1,15 @@
 use super::*;
 use crate::tasks::Tasks;
 use arrow::array::{RecordBatch, new_null_array};
-use iceberg::TableUpdate;
+use iceberg::{
+    TableUpdate,
+    spec::{DataFile, Operation},
+};
 use icecore_catalog::{
     catalog::{RefKind, TableChange},
     commit::{FIRST_SEQ, LAST_SEQ},
     metastore::{Metastore, Watermark, holds::LegalHold},
+    retention::{SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
     row_sum::{REMOVED_ROWS_SUM, RowSum},
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
@@ -19,7 +23,11 @@ use icecore_lake::{
         writer,
     },
 };
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Barrier,
+    thread::JoinHandle,
+};
 
 const DAY_MS: i64 = 86_400_000;
 const START_MS: i64 = icecore_samples::START_US / 1_000;
@@ -70,10 +78,20 @@ impl House {
     }
 
     /// Commits rows of the log, as a flush does.
-    async fn append(&self, table: &TableIdent, rows: RecordBatch) {
+    async fn append(&self, table: &TableIdent, rows: RecordBatch) -> Vec<DataFile> {
+        let files = self.write(table, rows).await;
+        self.append_files(table, files.clone()).await;
+        self.clock.advance_ms(1_000);
+        files
+    }
+
+    async fn write(&self, table: &TableIdent, rows: RecordBatch) -> Vec<DataFile> {
+        let (loaded, storage) = (self.load(table).await, self.catalog.storage());
+        writer::write(storage, &loaded.metadata, vec![rows], &self.ids).await.unwrap()
+    }
+
+    async fn append_files(&self, table: &TableIdent, files: Vec<DataFile>) {
         let loaded = self.load(table).await;
-        let storage = self.catalog.storage();
-        let files = writer::write(storage, &loaded.metadata, vec![rows], &self.ids).await.unwrap();
         let position = loaded.version.cast_unsigned();
         let watermark = Watermark { epoch: 1, position, last_seq: ROWS };
         let summary = [(FIRST_SEQ, 1), (LAST_SEQ, ROWS)];
@@ -84,7 +102,30 @@ impl House {
             ..NewSnapshot::default()
         };
         Box::pin(self.catalog.add_snapshot(table, append)).await.unwrap();
-        self.clock.advance_ms(1_000);
+    }
+
+    /// Puts another file with the same rows in the place of one, as a compaction does.
+    async fn replace(&self, table: &TableIdent, old: &DataFile, rows: RecordBatch) -> DataFile {
+        let read = self.load(table).await.metadata.current_snapshot_id();
+        let mut files = self.write(table, rows).await;
+        files.retain(|file| file.partition() == old.partition());
+        let replacement = NewSnapshot {
+            operation: Operation::Replace,
+            read,
+            added: files.clone(),
+            removed: vec![old.clone()],
+            ..NewSnapshot::default()
+        };
+        Box::pin(self.catalog.add_snapshot(table, replacement)).await.unwrap();
+        files.swap_remove(0)
+    }
+
+    /// The snapshots of a table by which rows went.
+    async fn removals(&self, table: &TableIdent) -> usize {
+        let loaded = self.load(table).await;
+        let removes = |operation: &Operation| *operation == Operation::Delete;
+        let snapshots = loaded.metadata.snapshots();
+        snapshots.filter(|made| removes(&made.summary().operation)).count()
     }
 
     async fn load(&self, table: &TableIdent) -> LoadedTable {
@@ -117,6 +158,23 @@ fn pace() -> JobPace {
 
 async fn run<J: PlannedJob>(job: &J, request: RunRequest) -> JobReport {
     Box::pin(job.run(&request)).await.unwrap()
+}
+
+/// Runs a job in a thread of its own, which may stand at a failpoint.
+fn run_apart(job: EventRetention) -> JoinHandle<JobReport> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(run(&job, everything()))
+    })
+}
+
+async fn meet(barrier: &Arc<Barrier>) {
+    let barrier = Arc::clone(barrier);
+    tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
+}
+
+async fn end_of(run: JoinHandle<JobReport>) -> JobReport {
+    tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap()
 }
 
 fn everything() -> RunRequest {
@@ -301,4 +359,124 @@ async fn a_run_is_about_the_namespace_and_table_that_it_names() {
     let nobody = RunRequest { levels: Some(vec!["nobody".to_owned()]), ..everything() };
     let refused = job.run(&nobody).await;
     assert!(matches!(refused, Err(RetentionError::Catalog(CatalogError::NoSuchNamespace(_)))));
+}
+
+#[tokio::test]
+async fn a_file_that_others_replace_is_left_out_and_goes_with_the_next_commit() {
+    let house = House::new().await;
+    let table = ident("a", "events");
+    let files = house.append(&table, plain_events(10)).await;
+    let (faults, barrier) = Failpoints::meeting("retention.before_commit");
+    // The first day, a file of each type.
+    let running = run_apart(house.events("type.*=2d").with_faults(faults));
+    meet(&barrier).await;
+    let asked = RunRequest { dry_run: true, ..everything() };
+    let dry = run(&house.events("type.*=2d"), asked).await;
+    assert_eq!(dry.files.before, 2);
+    let first_day =
+        files.iter().map(|file| &file.partition()[1]).min_by_key(|day| format!("{day:?}"));
+    let hot = files.iter().find(|file| Some(&file.partition()[1]) == first_day).unwrap();
+    house.replace(&table, hot, plain_events(10)).await;
+    meet(&barrier).await;
+    let done = end_of(running).await;
+    assert_eq!((done.files.before, done.rows, done.errors), (2, dry.rows, 0), "{done:?}");
+    assert_eq!(house.data_files(&table).await, FILES - 2);
+    assert_eq!(house.removals(&table).await, 2, "the other one was not looked for again");
+    let loaded = house.load(&table).await;
+    let told = loaded.metadata.snapshots().filter_map(|made| {
+        made.summary().additional_properties.get(REMOVED_ROWS_SUM)?.parse::<RowSum>().ok()
+    });
+    let removed: i64 = told.map(RowSum::rows).sum();
+    assert_eq!(removed.cast_unsigned(), dry.rows, "each row once");
+}
+
+#[tokio::test]
+async fn a_file_that_others_replace_again_and_again_is_told_as_an_error() {
+    let house = House::new().await;
+    let table = ident("a", "events");
+    let files = house.append(&table, plain_events(11)).await;
+    let tries = u32::try_from(RACES_MAX).unwrap();
+    let (faults, barrier) = Failpoints::meetings("retention.before_commit", tries);
+    let job = house.events("type.0=2d");
+    let running = run_apart(job.clone().with_faults(faults));
+    let days = files.iter().filter(|file| format!("{:?}", file.partition()[0]).contains("type.0"));
+    let first = days.min_by_key(|file| format!("{:?}", file.partition()[1]));
+    let mut hot = first.unwrap().clone();
+    for _ in 0..tries {
+        meet(&barrier).await;
+        hot = house.replace(&table, &hot, plain_events(11)).await;
+        meet(&barrier).await;
+    }
+    let report = end_of(running).await;
+    assert_eq!((report.errors, report.tables, report.skipped.len()), (1, 0, 1), "{report:?}");
+    assert!(report.skipped[0].reason.contains("is not live any more"), "{report:?}");
+    assert_eq!(house.data_files(&table).await, FILES);
+    assert_eq!(run(&job, everything()).await.files.before, 1, "the next run takes it");
+}
+
+#[tokio::test]
+async fn what_a_long_run_reads_stays_until_its_commit_and_no_longer() {
+    let house = House::new().await;
+    let table = ident("a", "events");
+    house.append(&table, plain_events(12)).await;
+    let read = house.load(&table).await.metadata.current_snapshot_id().unwrap();
+    let (faults, barrier) = Failpoints::meeting("retention.before_commit");
+    let pace = pace().leasing_after(Duration::ZERO);
+    let rules = "type.*=2d".parse().unwrap();
+    let job = EventRetention::new(&house.catalog, house.ids.clone(), rules, pace);
+    let running = run_apart(job.with_faults(faults));
+    meet(&barrier).await;
+    for _ in 0..=SNAPSHOTS_MAX + SNAPSHOTS_SLACK {
+        house.append_files(&table, Vec::new()).await;
+    }
+    assert_eq!(house.catalog.upkeep().thin(&table).await.unwrap(), 0);
+    meet(&barrier).await;
+    let done = end_of(running).await;
+    assert_eq!((done.files.before, done.errors), (2, 0), "{done:?}");
+    assert_eq!(house.removals(&table).await, 1);
+    house.clock.advance_ms(120_000);
+    assert!(0 < house.catalog.upkeep().thin(&table).await.unwrap());
+    assert!(house.load(&table).await.metadata.snapshot_by_id(read).is_none());
+}
+
+#[tokio::test]
+async fn files_of_a_branch_that_was_fast_forwarded_outlive_the_expiry_of_where_it_was() {
+    let house = House::new().await;
+    let (table, catalog) = (ident("a", "events"), &house.catalog);
+    let (refs, branch) = (catalog.refs(), Some(RefKind::Branch));
+    let first = house.append(&table, plain_events(13)).await;
+    refs.create(&table, "b", RefKind::Branch, None).await.unwrap();
+    let second = house.append(&table, plain_events(14)).await;
+    refs.create(&table, "c", RefKind::Branch, None).await.unwrap();
+    // On `main` the first files go, and only branches have them.
+    let delete = NewSnapshot {
+        operation: Operation::Delete,
+        read: house.load(&table).await.metadata.current_snapshot_id(),
+        removed: first.clone(),
+        ..NewSnapshot::default()
+    };
+    Box::pin(catalog.add_snapshot(&table, delete)).await.unwrap();
+    refs.fast_forward(&table, "b", "c").await.unwrap();
+    refs.drop(&table, "c", branch).await.unwrap();
+    let job = SnapshotExpiry::new(catalog);
+    let expire = async || {
+        house.clock.advance_ms(100 * DAY_MS);
+        let expired = run(&job, everything()).await;
+        house.clock.advance_ms(2 * DAY_MS);
+        while 0 < catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
+        expired
+    };
+    let there = async |files: &[DataFile]| {
+        let mut count = 0;
+        for file in files {
+            count += usize::from(catalog.storage().exists(file.file_path()).await.unwrap());
+        }
+        count
+    };
+    assert_eq!(expire().await.tables, 1);
+    assert_eq!(house.load(&table).await.metadata.snapshots().len(), 2, "the heads of both");
+    assert_eq!((there(&first).await, there(&second).await), (first.len(), second.len()));
+    refs.drop(&table, "b", branch).await.unwrap();
+    expire().await;
+    assert_eq!((there(&first).await, there(&second).await), (0, second.len()));
 }

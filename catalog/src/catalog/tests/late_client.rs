@@ -23,10 +23,15 @@ pub(super) struct Work<'a> {
     pub(super) lists: &'a [&'a str],
 }
 
+/// A data file of this name in the folder `data`, or as a whole location has it.
 pub(super) fn rows_of(table: &LoadedTable, name: &str, rows: u64) -> DataFile {
+    let path = match name.contains(":/") {
+        true => name.to_owned(),
+        false => format!("{}/data/{name}", table.metadata.location()),
+    };
     DataFileBuilder::default()
         .content(DataContentType::Data)
-        .file_path(format!("{}/data/{name}", table.metadata.location()))
+        .file_path(path)
         .file_format(DataFileFormat::Parquet)
         .record_count(rows)
         .file_size_in_bytes(10)

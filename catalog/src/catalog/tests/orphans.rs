@@ -328,6 +328,25 @@ async fn a_file_is_the_same_whether_its_name_is_encoded_or_not() {
 }
 
 #[tokio::test]
+async fn a_file_is_the_same_whatever_scheme_and_slashes_its_name_has() {
+    let house = house().await;
+    let (catalog, table) = one_file(&house).await;
+    let folder = table.metadata.location();
+    let left = leave(&catalog, &table, "data/left.parquet", NOW - 3 * DAY_MS).await;
+    for (id, file, named) in [
+        (2, "one", format!("{}/data/one", folder.replacen("file:///", "file:/", 1))),
+        (3, "two", format!("{folder}//data//two")),
+    ] {
+        let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+        let data = leave(&catalog, &head, &format!("data/{file}"), NOW - 3 * DAY_MS).await;
+        let work = [(named.as_str(), 10)];
+        catalog.commit(put(&catalog, &head, id, append(&work)).await).await.unwrap();
+        let found = sweep(&catalog, "a.t").await.0;
+        assert!(!found.contains(&data) && found.contains(&left), "{named}: {found:?}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_an_orphan_where_tables_may_have_files_in_others_folders() {
     let house = house().await;
     let (_, table) = one_file(&house).await;

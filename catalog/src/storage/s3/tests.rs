@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 struct PlainStore {
     /// By the path of the request, encoded as it came.
     objects: HashMap<String, Bytes>,
-    /// What it answers to `DELETE` in the place of doing it, the last one first.
+    /// What it answers to `DELETE` in the place of doing it, the last one first; the text of a redirect is
+    /// where it goes.
     refusals: Vec<(u16, &'static str)>,
     /// Requests to delete something.
     asked: Vec<String>,
@@ -46,6 +47,10 @@ impl PlainStore {
             "DELETE" => {
                 self.asked.push(format!("DELETE {path}"));
                 if let Some((status, text)) = self.refusals.pop() {
+                    if (300..400).contains(&status) && !text.is_empty() {
+                        let to = [(header::LOCATION, text)];
+                        return (StatusCode::from_u16(status).unwrap(), to).into_response();
+                    }
                     return (StatusCode::from_u16(status).unwrap(), text).into_response();
                 }
                 self.objects.remove(&path);
@@ -168,6 +173,24 @@ async fn what_the_store_did_not_answer_itself_deletes_nothing() {
         let failed = house.storage.delete("s3://bucket/prefix/a").await;
         assert!(matches!(failed, Err(CatalogError::Storage { .. })), "{failed:?}");
         assert_eq!(house.asked().len(), tries);
+    }
+}
+
+#[tokio::test]
+async fn no_redirect_is_followed_and_the_error_names_it() {
+    for status in [301, 302, 303, 307, 308] {
+        let house = House::new(&[(status, "/bucket/prefix/other")]).await;
+        for name in ["a", "other"] {
+            let location = format!("s3://bucket/prefix/{name}");
+            house.storage.put(&location, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let failed = house.storage.delete("s3://bucket/prefix/a").await.unwrap_err();
+        assert!(matches!(failed, CatalogError::Storage { .. }), "{failed:?}");
+        let told = crate::error::with_causes(&failed);
+        assert!(told.contains(&format!("({status} ")), "{told}");
+        assert!(told.contains("to `/bucket/prefix/other`"), "{told}");
+        assert_eq!(house.asked(), ["DELETE /bucket/prefix/a"]);
+        assert_eq!(house.store.lock().unwrap().objects.len(), 2, "{status}");
     }
 }
 

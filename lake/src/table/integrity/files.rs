@@ -2,7 +2,10 @@
 
 use crate::table::{
     file_columns::{FileColumns, FileError, OpenFile},
-    integrity::{CheckDepth, KnownFile, TableCheck, apart, key, rows::FileRows},
+    integrity::{
+        CheckDepth, KnownFile, TableCheck, apart, key,
+        rows::{FileRows, id_faults},
+    },
 };
 use futures::StreamExt;
 use iceberg::spec::{DataContentType, DataFileFormat};
@@ -127,6 +130,12 @@ async fn check_parquet(
         check.is_current_torn |= check.is_current(snapshot);
         let text = format!("{what} has {rows} rows, and its manifest says {}", file.rows);
         check.damage(finding(FindingKind::Counts, text).of_file(&file.location));
+    }
+    if file.content == DataContentType::Data {
+        for text in id_faults(check.table(), &opened) {
+            let text = format!("the footer of {what}: {text}");
+            check.fault(finding(FindingKind::Footer, text).of_file(&file.location));
+        }
     }
     let mut read = FileRows::of(check.table(), file, columns, &opened);
     match check.input.depth {

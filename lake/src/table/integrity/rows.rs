@@ -17,10 +17,16 @@ use arrow::{
 use iceberg::spec::{DataContentType, Literal, PrimitiveLiteral, TableMetadata, Transform};
 use icecore_catalog::scan::manifests::PlannedFile;
 use icecore_schemas::fsck::FindingKind;
-use parquet::{basic::ConvertedType, file::statistics::Statistics};
-use std::cmp::Ordering;
+use parquet::{
+    basic::ConvertedType,
+    data_type::ByteArray,
+    file::{metadata::ColumnChunkMetaData, statistics::Statistics},
+};
+use std::{cmp::Ordering, collections::HashMap};
 
 const DAY_US: i64 = 86_400_000_000;
+/// Ids from here on are those of columns that the format itself has, such as the ids of rows.
+const RESERVED_IDS_MIN: i32 = i32::MAX - 200;
 
 /// The lowest and the highest value of some rows.
 type ValueRange = (PrimitiveLiteral, PrimitiveLiteral);
@@ -43,17 +49,32 @@ struct ColumnValues {
     lower: Option<PrimitiveLiteral>,
     upper: Option<PrimitiveLiteral>,
     nulls: Option<u64>,
-    seen_nulls: u64,
+    /// None where the footer does not tell.
+    seen_nulls: Option<u64>,
     /// Whether its values are times.
     is_time: bool,
     is_outside: bool,
+}
+
+/// A column that is read of a data file.
+#[derive(Debug)]
+struct PlacedColumn {
+    /// Its place in a batch.
+    at: usize,
+    id: i32,
+    name: String,
+    /// Whether its values are times.
+    is_time: bool,
 }
 
 /// A partition field with the value that its manifest has.
 #[derive(Debug)]
 struct PartitionValues {
     at: usize,
+    id: i32,
     name: String,
+    /// Whether the values of its column are times.
+    is_time: bool,
     is_day: bool,
     value: Option<PrimitiveLiteral>,
     is_wrong: bool,
@@ -71,26 +92,24 @@ impl FileRows {
         let is_data = file.content == DataContentType::Data;
         // A delete file's bounds are of the rows that it names, and it may be of any partition.
         let with_ids = fields.filter_map(|(at, field)| {
-            let id = field_id(field)?;
-            is_data.then(|| (at, id, field.name().clone()))
+            let (id, name) = (field_id(field)?, field.name().clone());
+            let is_time = matches!(field.data_type(), DataType::Timestamp(_, _));
+            is_data.then_some(PlacedColumn { at, id, name, is_time })
         });
-        let placed: Vec<(usize, i32, String)> = with_ids.collect();
-        let column = |(at, id, name): &(usize, i32, String)| {
-            let known = file.column(*id)?;
+        let placed: Vec<PlacedColumn> = with_ids.collect();
+        let column = |placed: &PlacedColumn| {
+            let known = file.column(placed.id)?;
             // Rows of a file that lacks the column have its default, of which no manifest tells.
-            opened.leaf(*id)?;
+            opened.leaf(placed.id)?;
             Some(ColumnValues {
-                at: *at,
-                id: *id,
-                name: name.clone(),
+                at: placed.at,
+                id: placed.id,
+                name: placed.name.clone(),
                 lower: known.lower.as_ref().map(|bound| bound.literal().clone()),
                 upper: known.upper.as_ref().map(|bound| bound.literal().clone()),
                 nulls: known.nulls,
-                seen_nulls: 0,
-                is_time: matches!(
-                    columns.schema().field(*at).data_type(),
-                    DataType::Timestamp(_, _)
-                ),
+                seen_nulls: Some(0),
+                is_time: placed.is_time,
                 is_outside: false,
             })
         };
@@ -106,7 +125,9 @@ impl FileRows {
         self.rows += batch.num_rows() as u64;
         for column in &mut self.columns {
             let values = batch.column(column.at);
-            column.seen_nulls += values.null_count() as u64;
+            if let Some(nulls) = &mut column.seen_nulls {
+                *nulls += values.null_count() as u64;
+            }
             if let Some(range) = range(values.as_ref()) {
                 column.take(&range);
             }
@@ -117,22 +138,29 @@ impl FileRows {
         }
     }
 
-    /// Takes the statistics of whole numbers and times into account, which are exact.
+    /// Takes the statistics of the footer into account, where they are exact.
     pub(super) fn take_footer(&mut self, opened: &OpenFile) {
+        let groups = opened.footer().row_groups();
         for column in &mut self.columns {
-            let Some(leaf) = opened.leaf(column.id) else { continue };
-            for group in opened.footer().row_groups() {
-                let chunk = group.column(leaf);
-                let Some(Statistics::Int64(known)) = chunk.statistics() else { continue };
-                // Other engines may write times in another unit.
-                let unit = chunk.column_descr().converted_type();
-                if column.is_time && unit != ConvertedType::TIMESTAMP_MICROS {
-                    continue;
-                }
-                if let (Some(lowest), Some(highest)) = (known.min_opt(), known.max_opt()) {
-                    let range = (PrimitiveLiteral::Long(*lowest), PrimitiveLiteral::Long(*highest));
+            let Some(leaf) = flat_leaf(opened, column.id) else {
+                column.seen_nulls = None;
+                continue;
+            };
+            for group in groups {
+                if let Some(range) = exact_range(group.column(leaf), column.is_time) {
                     column.take(&range);
                 }
+            }
+            column.seen_nulls = groups.iter().map(|group| nulls(group.column(leaf))).sum();
+        }
+        for field in &mut self.partition {
+            let Some(leaf) = flat_leaf(opened, field.id) else { continue };
+            for group in groups {
+                let chunk = group.column(leaf);
+                let Some(nulls) = nulls(chunk) else { continue };
+                let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+                let range = exact_range(chunk, field.is_time);
+                field.take(range.as_ref(), nulls as usize, rows as usize);
             }
         }
     }
@@ -154,11 +182,12 @@ impl FileRows {
                 let text = format!("values of `{}` are outside of its bounds", column.name);
                 faults.push((FindingKind::Bounds, text));
             }
-            if let Some(nulls) = column.nulls.filter(|nulls| is_read && *nulls != column.seen_nulls)
+            if let (Some(nulls), Some(seen)) = (column.nulls, column.seen_nulls)
+                && nulls != seen
             {
                 let text = format!(
-                    "`{}` has no value in {} rows, and its manifest says {nulls}",
-                    column.name, column.seen_nulls
+                    "`{}` has no value in {seen} rows, and its manifest says {nulls}",
+                    column.name
                 );
                 faults.push((FindingKind::Counts, text));
             }
@@ -210,7 +239,7 @@ impl PartitionValues {
 fn partition(
     table: &TableMetadata,
     file: &PlannedFile,
-    columns: &[(usize, i32, String)],
+    columns: &[PlacedColumn],
     opened: &OpenFile,
 ) -> Vec<PartitionValues> {
     let Some(spec) = table.partition_spec_by_id(file.spec_id) else { return Vec::new() };
@@ -221,16 +250,84 @@ fn partition(
             Transform::Day => true,
             _ => return None,
         };
-        let (at, _, _) = columns.iter().find(|(_, id, _)| *id == field.source_id)?;
+        let PlacedColumn { at, id, is_time, .. } =
+            columns.iter().find(|column| column.id == field.source_id)?;
         opened.leaf(field.source_id)?;
         let value = match value {
             Some(Literal::Primitive(value)) => Some(value.clone()),
             Some(_) => return None,
             None => None,
         };
-        Some(PartitionValues { at: *at, name: field.name.clone(), is_day, value, is_wrong: false })
+        let (at, id, is_time, name) = (*at, *id, *is_time, field.name.clone());
+        Some(PartitionValues { at, id, name, is_time, is_day, value, is_wrong: false })
     });
     compared.collect()
+}
+
+/// What is wrong with the ids of a data file's columns: a reader takes one for another column by them.
+pub(super) fn id_faults(table: &TableMetadata, opened: &OpenFile) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut names: HashMap<i32, &str> = HashMap::new();
+    let file = opened.footer().file_metadata();
+    for column in file.schema_descr().root_schema().get_fields() {
+        let (info, name) = (column.get_basic_info(), column.name());
+        if !info.has_id() {
+            continue;
+        }
+        let id = info.id();
+        if table.last_column_id() < id && id < RESERVED_IDS_MIN {
+            faults.push(format!("its column `{name}` has the id {id}, which the table never gave"));
+        }
+        if let Some(other) = names.insert(id, name) {
+            faults.push(format!("its columns `{other}` and `{name}` have the same id {id}"));
+        }
+    }
+    faults
+}
+
+/// The leaf of a column that is no list, map or struct: the statistics of these count what is inside.
+fn flat_leaf(opened: &OpenFile, id: i32) -> Option<usize> {
+    let leaf = opened.leaf(id)?;
+    let column = opened.footer().file_metadata().schema_descr().column(leaf);
+    (column.max_rep_level() == 0 && column.path().parts().len() == 1).then_some(leaf)
+}
+
+/// How many rows of a chunk have no value, where its statistics tell.
+fn nulls(chunk: &ColumnChunkMetaData) -> Option<u64> {
+    chunk.statistics()?.null_count_opt()
+}
+
+/// The lowest and highest value of a chunk, where its statistics have them as they are: of whole numbers, days,
+/// times and texts.
+fn exact_range(chunk: &ColumnChunkMetaData, is_time: bool) -> Option<ValueRange> {
+    let statistics = chunk.statistics()?;
+    match statistics {
+        Statistics::Int64(known) => {
+            // Other engines may write times in another unit.
+            let unit = chunk.column_descr().converted_type();
+            if is_time && unit != ConvertedType::TIMESTAMP_MICROS {
+                return None;
+            }
+            let long = |value: &i64| PrimitiveLiteral::Long(*value);
+            Some((long(known.min_opt()?), long(known.max_opt()?)))
+        }
+        Statistics::Int32(known) => {
+            let int = |value: &i32| PrimitiveLiteral::Int(*value);
+            Some((int(known.min_opt()?), int(known.max_opt()?)))
+        }
+        Statistics::ByteArray(known) => {
+            // Long ones may be cut, and old ones are in the order of signed bytes.
+            let is_exact = known.min_is_exact() && known.max_is_exact();
+            if !is_exact || statistics.is_min_max_deprecated() {
+                return None;
+            }
+            let text = |value: &ByteArray| {
+                Some(PrimitiveLiteral::String(value.as_utf8().ok()?.to_owned()))
+            };
+            Some((text(known.min_opt()?)?, text(known.max_opt()?)?))
+        }
+        _ => None,
+    }
 }
 
 /// The lowest and highest value; none where there is none, and for types that are not compared.

@@ -16,24 +16,35 @@ async fn people(lake: &mut TestLake) -> DataFileBuilder {
 }
 
 async fn checked(lake: &TestLake) -> TableFindings {
+    checked_at(lake, CheckDepth::Rows).await
+}
+
+async fn checked_at(lake: &TestLake, depth: CheckDepth) -> TableFindings {
     let table = LoadedTable {
         metadata: Arc::new(lake.metadata.clone()),
         metadata_location: "file:///none".to_owned(),
         version: 1,
         watermark: None,
     };
-    let (storage, depth) = (&lake.storage, CheckDepth::Rows);
+    let storage = &lake.storage;
     let input = CheckedTable { storage, name: "a.people", table: &table, ours: None, depth };
     check(input).await.unwrap()
 }
 
 /// What is found where the manifest says this of a file.
 async fn found(change: impl FnOnce(&mut DataFileBuilder)) -> Vec<FindingKind> {
+    found_at(CheckDepth::Rows, change).await
+}
+
+async fn found_at(
+    depth: CheckDepth,
+    change: impl FnOnce(&mut DataFileBuilder),
+) -> Vec<FindingKind> {
     let mut lake = TestLake::of_people(true);
     let mut file = people(&mut lake).await;
     change(&mut file);
     lake.commit(vec![file.build().unwrap()]).await;
-    let found = checked(&lake).await;
+    let found = checked_at(&lake, depth).await;
     assert!(found.missing.is_empty(), "{found:?}");
     found.report.damage.iter().map(|finding| finding.kind).collect()
 }
@@ -159,4 +170,56 @@ async fn a_missing_file_is_needed_as_long_as_a_snapshot_names_it() {
     let files = HashSet::from([file.file_path().to_owned(), "file:///elsewhere".to_owned()]);
     let needed = needed::needed(&lake.storage, &table, &files).await.unwrap();
     assert_eq!(needed, HashSet::from([file.file_path().to_owned()]));
+}
+
+#[tokio::test]
+async fn footers_alone_tell_counts_bounds_and_partitions() {
+    let whole: [FindingKind; 0] = [];
+    let footers = CheckDepth::Footers;
+    assert_eq!(found_at(footers, |_| ()).await, whole);
+    for nulls in [1_u64, 2] {
+        let kinds = found_at(footers, |file| {
+            file.null_value_counts(HashMap::from([(2, nulls)]));
+        });
+        assert_eq!(kinds.await.len(), usize::from(nulls != 1));
+    }
+    let oslo = found_at(footers, |file| {
+        file.partition(within("Oslo"));
+    });
+    assert_eq!(oslo.await, [FindingKind::Partition]);
+    for (id, bound) in [(1, Datum::long(2)), (2, Datum::string("B"))] {
+        let lower = found_at(footers, |file| {
+            file.lower_bounds(HashMap::from([(id, bound.clone())]));
+        });
+        assert_eq!(lower.await, [FindingKind::Bounds]);
+        let upper = found_at(footers, |file| {
+            file.upper_bounds(HashMap::from([(id, bound)]));
+        });
+        assert_eq!(upper.await, [FindingKind::Bounds]);
+    }
+}
+
+#[tokio::test]
+async fn ids_of_columns_that_no_reader_can_go_by_are_told() {
+    for depth in [CheckDepth::Footers, CheckDepth::Rows] {
+        let mut lake = TestLake::of_people(false);
+        let columns = [
+            (1, "id", longs([Some(1)])),
+            (99, "later", longs([Some(1)])),
+            (99, "again", longs([Some(1)])),
+        ];
+        let file = lake.write(&columns).await.build().unwrap();
+        lake.commit(vec![file]).await;
+        let report = checked_at(&lake, depth).await.report;
+        let told: Vec<&str> = report.notes.iter().map(|note| note.what.as_str()).collect();
+        assert_eq!(
+            told,
+            [
+                "the footer of the data file: its column `later` has the id 99, which the table never gave",
+                "the footer of the data file: its column `again` has the id 99, which the table never gave",
+                "the footer of the data file: its columns `later` and `again` have the same id 99",
+            ]
+        );
+        assert!(report.is_whole(), "others may have wanted it so: {report:?}");
+    }
 }

@@ -100,6 +100,12 @@ async fn orphans_in_a_bucket_are_found_by_the_times_of_the_store() {
     let made = create(&catalog, "a.t").await;
     let sent = put(&catalog, &made, 1, append(&[("live.parquet", 10)])).await;
     storage.put(&in_table(&made, "data/live.parquet"), Bytes::from_static(b"x")).await.unwrap();
+    let head = catalog.commit(sent).await.unwrap();
+    // Hadoop calls the same bucket so.
+    let of_hadoop = in_table(&made, "data/hadoop.parquet").replacen("s3://", "s3a://", 1);
+    let work = [(of_hadoop.as_str(), 10)];
+    let sent = put(&catalog, &head, 2, append(&work)).await;
+    storage.put(&of_hadoop, Bytes::from_static(b"x")).await.unwrap();
     catalog.commit(sent).await.unwrap();
     let left = in_table(&made, "data/left.parquet");
     storage.put(&left, Bytes::from_static(b"x")).await.unwrap();
@@ -116,4 +122,5 @@ async fn orphans_in_a_bucket_are_found_by_the_times_of_the_store() {
     while catalog.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
     assert!(!storage.exists(&left).await.unwrap());
     assert!(storage.exists(&in_table(&made, "data/live.parquet")).await.unwrap());
+    assert!(storage.exists(&in_table(&made, "data/hadoop.parquet")).await.unwrap());
 }
