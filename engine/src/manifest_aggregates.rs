@@ -327,9 +327,8 @@ impl AggregateQuestion {
 }
 
 fn measure(function: &AggregateFunctionExpr) -> Option<(MeasureKind, Arc<dyn PhysicalExpr>)> {
-    let is_plain = !function.is_distinct()
-        && !function.ignore_nulls()
-        && function.order_bys().is_empty();
+    let is_plain =
+        !function.is_distinct() && !function.ignore_nulls() && function.order_bys().is_empty();
     let kind = match function.fun().name() {
         "count" => MeasureKind::Count,
         "min" => MeasureKind::Least,
@@ -367,9 +366,7 @@ fn in_terms_of(
         };
         match columns.get(column.index()) {
             // What is put in has columns of the input, which are none of these.
-            Some(made) => {
-                Ok(Transformed::new(Arc::clone(made), true, TreeNodeRecursion::Jump))
-            }
+            Some(made) => Ok(Transformed::new(Arc::clone(made), true, TreeNodeRecursion::Jump)),
             None => exec_err!("a column is not in the input of its step"),
         }
     };

@@ -9,8 +9,8 @@ use crate::{
     plan::{SnapshotScan, scalar},
 };
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
-use iceberg::spec::{Literal, NestedFieldRef, PrimitiveLiteral, Transform};
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, stats::Precision};
+use iceberg::spec::{Datum, Literal, NestedFieldRef, PrimitiveLiteral, Transform};
 use icecore_catalog::scan::manifests::PlannedFile;
 use std::{cmp::Ordering, sync::Arc};
 
@@ -66,7 +66,9 @@ impl ScannedFile {
     #[must_use]
     pub fn nulls(&self, column: &str) -> Option<u64> {
         let field = self.field(column)?;
-        let known = self.file.column(field.id).filter(|_| field.field_type.is_primitive())?;
+        // A file without the column reads as its default, whatever its manifest counts.
+        let is_plain = field.field_type.is_primitive() && field.initial_default.is_none();
+        let known = self.file.column(field.id).filter(|_| is_plain)?;
         // A count of values that is not the one of rows is of something else.
         let is_of_rows = known.values.is_none_or(|values| values == self.file.rows);
         known.nulls.filter(|nulls| is_of_rows && *nulls <= self.file.rows)
@@ -119,5 +121,38 @@ impl ScannedFile {
             Some(Literal::Primitive(value)) => Some(value),
             _ => None,
         }
+    }
+}
+
+/// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns
+/// have any.
+#[must_use]
+pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
+    let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
+    let fields = snapshot.schema.fields().iter();
+    let column_statistics = fields.map(|field| {
+        let mut statistics = ColumnStatistics::new_unknown();
+        let id = snapshot.columns.field_by_name(field.name()).map(|column| column.id);
+        let Some(known) = id.and_then(|id| file.column(id)) else { return statistics };
+        if let Some(nulls) = known.nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
+            statistics.null_count = Precision::Exact(nulls);
+        }
+        let is_fixed = matches!(
+            field.data_type(),
+            DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..)
+        );
+        if is_fixed {
+            let bound = |value: &Option<Datum>| {
+                scalar(value.as_ref()?.literal(), field.data_type()).map(Precision::Exact)
+            };
+            statistics.min_value = bound(&known.lower).unwrap_or_default();
+            statistics.max_value = bound(&known.upper).unwrap_or_default();
+        }
+        statistics
+    });
+    Statistics {
+        num_rows: Precision::Exact(rows),
+        total_byte_size: Precision::Absent,
+        column_statistics: column_statistics.collect(),
     }
 }

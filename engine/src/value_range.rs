@@ -63,11 +63,7 @@ fn place_of_time(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<usize>
 }
 
 /// What `expr` is where the argument at `place` is `value`.
-fn value_at(
-    expr: &Arc<dyn PhysicalExpr>,
-    place: usize,
-    value: ScalarValue,
-) -> Option<ScalarValue> {
+fn value_at(expr: &Arc<dyn PhysicalExpr>, place: usize, value: ScalarValue) -> Option<ScalarValue> {
     let mut children: Vec<Arc<dyn PhysicalExpr>> =
         expr.children().into_iter().map(Arc::clone).collect();
     *children.get_mut(place)? = Arc::new(Literal::new(value));
