@@ -132,7 +132,7 @@ pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
     let fields = snapshot.schema.fields().iter();
     let column_statistics = fields.map(|field| {
         let mut statistics = ColumnStatistics::new_unknown();
-        let id = snapshot.columns.field_by_name(field.name()).map(|column| column.id);
+        let id = snapshot.columns.as_struct().field_by_name(field.name()).map(|column| column.id);
         let Some(known) = id.and_then(|id| file.column(id)) else { return statistics };
         if let Some(nulls) = known.nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
             statistics.null_count = Precision::Exact(nulls);
