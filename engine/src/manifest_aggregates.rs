@@ -47,6 +47,10 @@ use datafusion::{
 };
 use std::{cmp::Ordering, collections::HashMap, sync::Arc, vec::IntoIter};
 
+/// Most parts of the expressions of an aggregation that are looked at: steps below it may write them out again and again.
+const PARTS_MAX: usize = 4_096;
+/// Most parts that are looked at for all files together; with more, the last files are read.
+const LOOKS_MAX: usize = 1 << 20;
 /// Most states of a batch.
 const BATCH_ROWS: usize = 8_192;
 
@@ -153,6 +157,11 @@ struct FileAnswer {
     values: Vec<ValueRange>,
 }
 
+/// The values that groups are certain to reach, one for each measure.
+struct ReachedValues<'a> {
+    by_key: HashMap<&'a [ScalarValue], Vec<Option<&'a ScalarValue>>>,
+}
+
 impl AggregateQuestion {
     /// The question of a first step; none if it asks for what manifests never tell.
     fn of(aggregate: &AggregateExec) -> Option<Self> {
@@ -173,12 +182,15 @@ impl AggregateQuestion {
     fn ask(&self, node: &Arc<dyn ExecutionPlan>, found: &mut Vec<Option<FileAnswer>>) {
         if let Some(scan) = scan_of(node) {
             let schema = node.schema();
-            let is_whole = is_whole(scan);
-            let files = scan.file_groups.iter().flat_map(FileGroup::iter);
-            found.extend(files.map(|file| {
-                let file = file.extension::<ScannedFile>().filter(|_| is_whole)?;
-                self.answer(file, &schema)
-            }));
+            let asked_max = match self.parts() {
+                Some(parts) if is_whole(scan) => LOOKS_MAX / parts.max(1),
+                _ => 0,
+            };
+            for file in scan.file_groups.iter().flat_map(FileGroup::iter) {
+                let file = file.extension::<ScannedFile>();
+                let file = file.filter(|_| found.len() < asked_max);
+                found.push(file.and_then(|file| self.answer(file, &schema)));
+            }
         } else if let Some(below) = self.below(node) {
             for child in node.children() {
                 below.ask(child, found);
@@ -221,11 +233,20 @@ impl AggregateQuestion {
         };
         let measures = self.measures.iter();
         let measures = measures.map(|(kind, expr)| Some((*kind, in_terms_of(expr, columns)?)));
-        Some(Self {
+        let made = Self {
             keys: all(&self.keys)?,
             measures: measures.collect::<Option<Vec<_>>>()?,
             conditions: all(&self.conditions)?,
-        })
+        };
+        made.parts().map(|_| made)
+    }
+
+    /// How many parts its expressions have; none if they are too many.
+    fn parts(&self) -> Option<usize> {
+        let mut left = PARTS_MAX;
+        let measures = self.measures.iter().map(|(_, argument)| argument);
+        let mut exprs = self.keys.iter().chain(&self.conditions).chain(measures);
+        exprs.all(|expr| fits(expr, &mut left)).then(|| PARTS_MAX - left)
     }
 
     /// What a file answers that is read with `schema`: none if only its rows can tell.
@@ -247,9 +268,9 @@ impl AggregateQuestion {
     /// Which files need not be read. A file with the value that a group is certain to reach is never behind it, so one
     /// that has the answer is read, or its state has it.
     fn settled(&self, found: &[Option<FileAnswer>]) -> Vec<bool> {
-        let mut reached: HashMap<&[ScalarValue], Vec<Option<&ScalarValue>>> = HashMap::new();
+        let mut reached = ReachedValues { by_key: HashMap::new() };
         for answer in found.iter().flatten() {
-            let group = reached.entry(answer.key.as_slice());
+            let group = reached.by_key.entry(answer.key.as_slice());
             let group = group.or_insert_with(|| vec![None; self.measures.len()]);
             for ((best, (kind, _)), range) in
                 group.iter_mut().zip(&self.measures).zip(&answer.values)
@@ -261,7 +282,7 @@ impl AggregateQuestion {
             }
         }
         let is_settled = |answer: &FileAnswer| {
-            let Some(group) = reached.get(answer.key.as_slice()) else { return false };
+            let Some(group) = reached.by_key.get(answer.key.as_slice()) else { return false };
             let mut measures = self.measures.iter().zip(&answer.values).zip(group);
             measures.all(|(((kind, _), range), best)| {
                 range.only().is_some() || best.is_some_and(|best| kind.is_behind(range, best))
@@ -353,6 +374,13 @@ fn count(
     };
     let values = i64::try_from(file.rows().checked_sub(nulls)?).ok()?;
     Some(ScalarValue::Int64(Some(values)))
+}
+
+/// Whether `expr` has no more than `left` parts, which are taken from it.
+fn fits(expr: &Arc<dyn PhysicalExpr>, left: &mut usize) -> bool {
+    let Some(others) = left.checked_sub(1) else { return false };
+    *left = others;
+    expr.children().into_iter().all(|part| fits(part, left))
 }
 
 /// `expr` with these expressions in the place of its columns.
