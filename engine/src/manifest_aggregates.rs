@@ -47,7 +47,7 @@ use datafusion::{
 };
 use std::{cmp::Ordering, collections::HashMap, sync::Arc, vec::IntoIter};
 
-/// Most parts of the expressions of an aggregation that are looked at: steps below it may write them out again and again.
+/// Most parts of the expressions of an aggregation: steps below it may write them out again and again.
 const PARTS_MAX: usize = 4_096;
 /// Most parts that are looked at for all files together; with more, the last files are read.
 const LOOKS_MAX: usize = 1 << 20;
