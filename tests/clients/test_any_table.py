@@ -78,7 +78,7 @@ def test_columns_that_change_inside_of_lists(catalog, client, version):
 def test_aggregates_are_the_same_whether_manifests_have_them_or_rows(catalog, client):
     schema = Schema(
         NestedField(1, "id", IntegerType(), required=False), NestedField(2, "kind", StringType(), required=False),
-        NestedField(3, "at", TimestamptzType(), required=False), NestedField(4, "score", DoubleType(), required=False),
+        NestedField(3, "moment", TimestamptzType(), required=False), NestedField(4, "score", DoubleType(), required=False),
     )
     spec = PartitionSpec(PartitionField(source_id=2, field_id=1000, transform=IdentityTransform(), name="kind"))
     table = catalog.create_table(f"{NAMESPACE}.aggregates", schema, partition_spec=spec)
@@ -87,7 +87,7 @@ def test_aggregates_are_the_same_whether_manifests_have_them_or_rows(catalog, cl
 
     def rows(numbers, kind="kind"):
         return [
-            {"id": None if n % 11 == 0 else n, kind: [None, "", "a", "b" * 40][n % 4], "at": start + timedelta(hours=n) if n % 13 else None, "score": scores[n % 7]}
+            {"id": None if n % 11 == 0 else n, kind: [None, "", "a", "b" * 40][n % 4], "moment": start + timedelta(hours=n) if n % 13 else None, "score": scores[n % 7]}
             for n in numbers
         ]
 
@@ -101,11 +101,11 @@ def test_aggregates_are_the_same_whether_manifests_have_them_or_rows(catalog, cl
     with table.update_spec() as update:
         update.remove_field("kind")
     append(table, rows(range(60, 70), "sort"))
-    groups = ["", '"sort"', "extra", "date_trunc('day', at)", "CAST(at AS DATE)", "id"]
-    measures = ["count(*), count(id), count(score)", "min(id), max(id)", "min(at), max(at), count(*)", "min(score), max(score)", 'min("sort"), max("sort"), count(extra)']
+    groups = ["", '"sort"', "extra", "date_trunc('day', moment)", "CAST(moment AS DATE)", "id"]
+    measures = ["count(*), count(id), count(score)", "min(id), max(id)", "min(moment), max(moment), count(*)", "min(score), max(score)", 'min("sort"), max("sort"), count(extra)']
     conditions = [
         "true", "\"sort\" = 'a'", "\"sort\" IS NULL", "extra IS NULL", "id > 0", "id BETWEEN 30 AND 35", "id >= 36 AND \"sort\" <> 'a'", "score > 0", "score <= 0 OR id < 1000",
-        "at >= '2026-03-02' AND at < '2026-03-03'", "at IS NOT NULL AND id IS NOT NULL",
+        "moment >= '2026-03-02' AND moment < '2026-03-03'", "moment IS NOT NULL AND id IS NOT NULL",
     ]
     for group, measure, condition in itertools.product(groups, measures, conditions):
         columns = f"{group} AS grouped, {measure}" if group else measure
