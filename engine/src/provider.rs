@@ -212,7 +212,7 @@ impl ViewTable {
                 let footer = footers.footer(&part.object_meta).await?;
                 return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
-            // By another writer's names a column may be in a file without its manifest's word on it.
+            // With a name mapping, a file may have a column that its manifest does not tell of.
             let part = match self.aliases.is_given() {
                 true => part,
                 false => part.with_extension(self.scanned(scanned, file)),

@@ -11,12 +11,12 @@ use datafusion::{
     },
     datasource::source::DataSourceExec,
     error::DataFusionError,
-    physical_expr::PhysicalSortExpr,
+    physical_expr::{PhysicalExpr, PhysicalSortExpr, expressions::Column},
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
         ExecutionPlan, SortOrderPushdownResult, coalesce_partitions::CoalescePartitionsExec,
-        coop::CooperativeExec, filter::FilterExec, repartition::RepartitionExec,
-        sorts::sort::SortExec, union::UnionExec,
+        coop::CooperativeExec, filter::FilterExec, projection::ProjectionExec,
+        repartition::RepartitionExec, sorts::sort::SortExec, union::UnionExec,
     },
 };
 use std::sync::Arc;
@@ -64,6 +64,10 @@ fn in_order(
     node: &Arc<dyn ExecutionPlan>,
     order: &[PhysicalSortExpr],
 ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    // A step that ends early would hand on other rows.
+    if node.fetch().is_some() {
+        return Ok(None);
+    }
     if node.is::<DataSourceExec>() {
         return Ok(match node.try_pushdown_sort(order)? {
             SortOrderPushdownResult::Exact { inner }
@@ -71,13 +75,14 @@ fn in_order(
             SortOrderPushdownResult::Unsupported => None,
         });
     }
-    if !keeps_columns(node) {
+    let below = order_below(node, order);
+    if below.is_empty() {
         return Ok(None);
     }
     let mut is_told = false;
     let mut children = Vec::new();
     for child in node.children() {
-        let told = in_order(child, order)?;
+        let told = in_order(child, &below)?;
         is_told |= told.is_some();
         children.push(told.unwrap_or_else(|| Arc::clone(child)));
     }
@@ -87,14 +92,40 @@ fn in_order(
     Arc::clone(node).with_new_children(children).map(Some)
 }
 
-/// Whether a step hands on rows with the columns that they have, in any order.
-fn keeps_columns(step: &Arc<dyn ExecutionPlan>) -> bool {
-    let is_filter = step
-        .downcast_ref::<FilterExec>()
-        .is_some_and(|filter| filter.projection().is_none() && filter.fetch().is_none());
-    is_filter
-        || step.is::<UnionExec>()
+/// The order in columns of the inputs of a step, as far as it hands them on as they are; nothing for a step whose
+/// rows are not those of its inputs.
+fn order_below(step: &Arc<dyn ExecutionPlan>, order: &[PhysicalSortExpr]) -> Vec<PhysicalSortExpr> {
+    if let Some(projection) = step.downcast_ref::<ProjectionExec>() {
+        return order_of(order, |at| {
+            let made = &projection.expr().get(at)?.expr;
+            made.is::<Column>().then(|| Arc::clone(made))
+        });
+    }
+    if let Some(filter) = step.downcast_ref::<FilterExec>()
+        && let Some(kept) = filter.projection()
+    {
+        let schema = filter.input().schema();
+        return order_of(order, |at| {
+            let at = *kept.get(at)?;
+            Some(Arc::new(Column::new(schema.field(at).name(), at)))
+        });
+    }
+    let keeps_rows = step.is::<UnionExec>()
+        || step.is::<FilterExec>()
         || step.is::<CooperativeExec>()
-        || step.is::<CoalescePartitionsExec>() && step.fetch().is_none()
-        || step.is::<RepartitionExec>() && !step.maintains_input_order().contains(&true)
+        || step.is::<CoalescePartitionsExec>()
+        || step.is::<RepartitionExec>();
+    if keeps_rows { order.to_vec() } else { Vec::new() }
+}
+
+/// The order by what columns come from, up to the first that comes from none.
+fn order_of(
+    order: &[PhysicalSortExpr],
+    source: impl Fn(usize) -> Option<Arc<dyn PhysicalExpr>>,
+) -> Vec<PhysicalSortExpr> {
+    let below = order.iter().map_while(|by| {
+        let column = by.expr.downcast_ref::<Column>()?;
+        Some(PhysicalSortExpr { expr: source(column.index())?, options: by.options })
+    });
+    below.collect()
 }

@@ -68,16 +68,16 @@ async fn files_whose_manifest_has_the_answer_are_not_read() {
         assert_eq!(house.files(sql).await, files, "{sql}");
     }
     expect_test::expect![[r#"
-        +-------+----------+-----+-----+
-        | type  | count(*) | low | top |
-        +-------+----------+-----+-----+
-        | call  | 30       | 1   | 59  |
-        | order | 29       | 2   | 58  |
-        +-------+----------+-----+-----+"#]]
+        +-------+----------+--------+---------+
+        | type  | count(*) | lowest | highest |
+        +-------+----------+--------+---------+
+        | call  | 30       | 1      | 59      |
+        | order | 29       | 2      | 58      |
+        +-------+----------+--------+---------+"#]]
     .assert_eq(
         &house
             .shown(
-                "SELECT type, count(*), min(seq) AS low, max(seq) AS top FROM events GROUP BY type ORDER BY type",
+                "SELECT type, count(*), min(seq) AS lowest, max(seq) AS highest FROM events GROUP BY type ORDER BY type",
             )
             .await,
     );
@@ -87,7 +87,7 @@ async fn files_whose_manifest_has_the_answer_are_not_read() {
 async fn rows_of_the_log_are_added_to_what_manifests_count() {
     let house = committed().await;
     house.take(60..65);
-    let counts = "SELECT type, count(*), max(seq) AS top FROM events GROUP BY type";
+    let counts = "SELECT type, count(*), max(seq) AS highest FROM events GROUP BY type";
     assert_eq!(sorted_rows(&house, counts, 3).await, ["call|32|63", "order|32|64"]);
     assert_eq!(house.files("SELECT type, count(*) FROM events GROUP BY type").await, 0);
     assert_eq!(house.count("SELECT count(*) FROM events WHERE type = 'call'").await, 32);
@@ -100,7 +100,7 @@ async fn a_file_with_deleted_rows_is_read() {
     let two = file_of(&house, 2).await;
     let deletes = position_deletes(&[(two.file_path(), 0)]);
     commit_deletes(&house, &[], vec![(two.partition().clone(), deletes)]).await;
-    let counts = "SELECT type, count(*), min(seq) AS low FROM events GROUP BY type";
+    let counts = "SELECT type, count(*), min(seq) AS lowest FROM events GROUP BY type";
     assert_eq!(sorted_rows(&house, counts, 3).await, ["call|30|1", "order|28|4"]);
     assert_eq!(house.files("SELECT type, count(*) FROM events GROUP BY type").await, 1);
     assert_eq!(house.count("SELECT count(*) FROM events WHERE type = 'order'").await, 28);
@@ -188,6 +188,7 @@ async fn a_limit_reads_the_files_with_the_first_rows_first() {
         ("SELECT seq FROM events ORDER BY seq DESC LIMIT 3", [64, 63, 62]),
         ("SELECT seq FROM events WHERE type = 'call' ORDER BY ts DESC, seq LIMIT 3", [63, 61, 59]),
         ("SELECT seq FROM events WHERE key LIKE 'k%' ORDER BY ts DESC LIMIT 3", [64, 63, 62]),
+        ("SELECT seq + 0 FROM events ORDER BY ts DESC LIMIT 3", [64, 63, 62]),
     ] {
         let plan = house.shown(&format!("EXPLAIN {sql}")).await;
         assert!(plan.contains("reverse_row_groups=true"), "{sql}: {plan}");
