@@ -2,7 +2,8 @@
 //! in them leaves out the others.
 //!
 //! DataFusion 54 tells a scan the order of a sort above it, but not through a filter or a union, and a table with rows
-//! in the log is a union. The sort stays, so the order of reading changes no answer.
+//! in the log is a union. The sort stays, so the order of reading changes no answer but that of a statement which
+//! leaves it open.
 
 use datafusion::{
     common::{
