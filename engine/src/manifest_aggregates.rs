@@ -299,7 +299,8 @@ impl AggregateQuestion {
         schema: &SchemaRef,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let fields = schema.fields();
-        if settled.is_empty() || fields.len() != self.keys.len() + self.measures.len() {
+        let has_all = fields.len() == self.keys.len() + self.measures.len();
+        if settled.is_empty() || fields.is_empty() || !has_all {
             return Ok(None);
         }
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.len());
@@ -309,8 +310,12 @@ impl AggregateQuestion {
                 None => answer.key[at].clone(),
                 Some(at) => answer.values[at].only().unwrap_or(&none).clone(),
             };
+            // Values of a type that the step does not hand on would fail the query, and reading the files does not.
+            if settled.iter().any(|answer| value(answer).data_type() != *field.data_type()) {
+                return Ok(None);
+            }
             let values = ScalarValue::iter_to_array(settled.iter().map(value))?;
-            if values.data_type() != field.data_type() {
+            if !field.is_nullable() && 0 < values.null_count() {
                 return Ok(None);
             }
             columns.push(values);

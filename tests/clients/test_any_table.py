@@ -1,5 +1,6 @@
 """SQL reads the tables of other writers: format version 1, partitions that change, nested columns that change below them."""
 import itertools
+import random
 from datetime import datetime, timedelta, timezone
 
 import pyarrow
@@ -107,7 +108,8 @@ def test_aggregates_are_the_same_whether_manifests_have_them_or_rows(catalog, cl
         "true", "\"sort\" = 'a'", "\"sort\" IS NULL", "extra IS NULL", "id > 0", "id BETWEEN 30 AND 35", "id >= 36 AND \"sort\" <> 'a'", "score > 0", "score <= 0 OR id < 1000",
         "moment >= '2026-03-02' AND moment < '2026-03-03'", "moment IS NOT NULL AND id IS NOT NULL",
     ]
-    for group, measure, condition in itertools.product(groups, measures, conditions):
+    cases = list(itertools.product(groups, measures, conditions))
+    for group, measure, condition in random.Random(68).sample(cases, 150):
         columns = f"{group} AS grouped, {measure}" if group else measure
         behind = f"FROM aggregates WHERE {condition}" + (" GROUP BY grouped" if group else "")
         # A sum over an expression needs the rows.

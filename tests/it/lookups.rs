@@ -120,15 +120,18 @@ async fn a_column_that_is_not_asked_for_is_not_read() {
     server.commit(NAMESPACE).await;
     let all = bytes_read(&server, "SELECT max(length(data)) FROM events").await;
     assert!(150_000 < all, "{all} bytes with the documents");
+    // As small as the other columns are, they take some bytes.
+    let some = all / 2;
     for (sql, bytes_max) in [
         ("SELECT count(*) FROM events", 0),
         ("SELECT type, count(*), count(data) FROM events GROUP BY type", 0),
-        ("SELECT sum(seq), count(DISTINCT id) FROM events", 100_000),
-        ("SELECT id FROM events WHERE seq % 2 = 0 ORDER BY ts DESC LIMIT 5", 100_000),
-        ("SELECT data FROM events WHERE id = 'nobody'", 100_000),
+        ("SELECT sum(seq), count(DISTINCT id) FROM events", some),
+        ("SELECT id FROM events WHERE seq % 2 = 0 ORDER BY ts DESC LIMIT 5", some),
+        // The reader has the condition, and no row meets it.
+        ("SELECT data FROM events WHERE id LIKE '%nobody'", some),
     ] {
         let bytes = bytes_read(&server, sql).await;
-        assert!(bytes <= bytes_max, "{bytes} bytes for {sql}");
+        assert!(bytes <= bytes_max, "{bytes} of {all} bytes for {sql}");
     }
     server.stop().await;
 }
