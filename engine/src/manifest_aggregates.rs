@@ -204,7 +204,15 @@ impl AggregateQuestion {
             return None;
         }
         if step.is::<UnionExec>() {
-            return Some(self.clone());
+            // A union has the names of its first input, and rules look columns up by their names. So the others must
+            // have them, too, for the case that the first one is not needed.
+            let schema = step.schema();
+            let has_names = |input: &Arc<dyn ExecutionPlan>| {
+                let own = input.schema();
+                let mut pairs = own.fields().iter().zip(schema.fields());
+                pairs.all(|(own, field)| own.name() == field.name())
+            };
+            return step.children().into_iter().all(has_names).then(|| self.clone());
         }
         if let Some(filter) = step.downcast_ref::<FilterExec>() {
             let mut below = match filter.projection() {

@@ -106,6 +106,22 @@ async fn a_file_with_deleted_rows_is_read() {
     assert_eq!(house.count("SELECT count(*) FROM events WHERE type = 'order'").await, 28);
 }
 
+#[tokio::test]
+async fn a_part_of_a_union_is_read_where_the_other_is_known() {
+    let house = committed().await;
+    let both = "SELECT type FROM events UNION ALL SELECT key AS kind FROM events";
+    let counts = format!("SELECT type, count(*) FROM ({both}) WHERE type <> 'k3' GROUP BY type");
+    assert_eq!(
+        sorted_rows(&house, &counts, 2).await,
+        [
+            "call|30", "k0|5", "k1|6", "k2|6", "k4|6", "k5|6", "k6|6", "k7|6", "k8|6", "k9|6",
+            "order|29",
+        ],
+    );
+    let counts = format!("SELECT count(*), min(type), max(type) FROM ({both})");
+    assert_eq!(sorted_rows(&house, &counts, 3).await, ["118|call|order"]);
+}
+
 const KEYS: [&[&str]; 8] = [
     &[],
     &["type"],
