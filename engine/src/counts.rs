@@ -23,6 +23,12 @@ impl FileCounts {
         self.pruned.fetch_add(pruned, Ordering::Relaxed);
     }
 
+    /// One of the files that were to be read is not.
+    pub fn leave_out(&self) {
+        self.read.fetch_sub(1, Ordering::Relaxed);
+        self.pruned.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Files that are read, and those that are left out.
     #[must_use]
     pub fn get(&self) -> (u64, u64) {

@@ -6,17 +6,19 @@ use crate::{
     deletes::{self, DeletedByFile},
     field_ids::FieldIdMapper,
     file_failure::{of_scan, unreadable},
+    filter_cost::pays_in_reader,
     log_tail::{LogTail, TailRequests, TailSource},
     lookups::{BloomFilters, FooterSource, Lookup},
-    plan::{QueryFiles, SnapshotScan, scalar},
+    plan::{QueryFiles, SnapshotScan},
     row_counts,
+    scanned_file::{self, ScannedFile},
     view::{ServiceTableView, TableView, TailPlace},
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{ColumnStatistics, Statistics, exec_datafusion_err, project_schema, stats::Precision},
+    common::{Statistics, exec_datafusion_err, project_schema, stats::Precision},
     datasource::{
         TableType,
         file_format::parquet::transform_schema_to_view,
@@ -40,7 +42,7 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::spec::{Datum, NestedFieldRef, PrimitiveType, Type};
+use iceberg::spec::{NestedFieldRef, PrimitiveType, Type};
 use icecore_catalog::{
     scan::{
         Deadline,
@@ -185,11 +187,13 @@ impl ViewTable {
             return Ok(None);
         }
         let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&cache));
-        // A filter that is pushed into the reader is lost for a file of another schema
-        // (apache/datafusion#25268).
-        let pushes = !self.aliases.is_given()
-            && !snapshot.has_changed_columns()
-            && planned.files.iter().all(|file| snapshot.is_current(file));
+        let pushes = self.may_filter_in_reader(snapshot, &planned.files)
+            && pays_in_reader(
+                &planned.files,
+                (&snapshot.columns, &self.schema),
+                projection,
+                filters,
+            );
         let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_metadata_size_hint(bytes_first)
@@ -199,6 +203,7 @@ impl ViewTable {
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
         let deletes = &planned.deletes;
+        let scanned = &Arc::new(snapshot.clone());
         let parts = planned.files.iter().map(|file| async move {
             let part = self.partitioned(file)?;
             if let Some(deleted) = deletes.get(&file.location) {
@@ -207,8 +212,13 @@ impl ViewTable {
                 let footer = footers.footer(&part.object_meta).await?;
                 return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
+            // With a name mapping, a file may have a column that its manifest does not tell of.
+            let part = match self.aliases.is_given() {
+                true => part,
+                false => part.with_extension(self.scanned(scanned, file)),
+            };
             Ok::<_, DataFusionError>(match with_statistics {
-                true => part.with_statistics(Arc::new(file_statistics(snapshot, file))),
+                true => part.with_statistics(Arc::new(scanned_file::statistics(snapshot, file))),
                 false => part,
             })
         });
@@ -222,6 +232,17 @@ impl ViewTable {
             .with_expr_adapter(Some(Arc::new(by_id)))
             .build();
         Ok(Some(DataSourceExec::from_data_source(scan)))
+    }
+
+    /// A filter that is pushed into the reader is lost for a file of another schema (apache/datafusion#25268).
+    fn may_filter_in_reader(&self, snapshot: &SnapshotScan, files: &PlannedFiles) -> bool {
+        !self.aliases.is_given()
+            && !snapshot.has_changed_columns()
+            && files.iter().all(|file| snapshot.is_current(file))
+    }
+
+    fn scanned(&self, snapshot: &Arc<SnapshotScan>, file: &Arc<PlannedFile>) -> ScannedFile {
+        ScannedFile::new(Arc::clone(snapshot), Arc::clone(file), Arc::clone(&self.counts))
     }
 
     /// The files that may have a row for all `lookups`. One alone is asked by its reader.
@@ -437,38 +458,6 @@ fn shown_field(field: &Field, column: Option<&Type>) -> Field {
         (other, _) => other.clone(),
     };
     Field::new(field.name(), shown, field.is_nullable())
-}
-
-/// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns
-/// have any.
-fn file_statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
-    let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
-    let fields = snapshot.schema.fields().iter();
-    let column_statistics = fields.map(|field| {
-        let mut statistics = ColumnStatistics::new_unknown();
-        let id = snapshot.columns.field_by_name(field.name()).map(|column| column.id);
-        let Some(known) = id.and_then(|id| file.column(id)) else { return statistics };
-        if let Some(nulls) = known.nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
-            statistics.null_count = Precision::Exact(nulls);
-        }
-        let is_fixed = matches!(
-            field.data_type(),
-            DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..)
-        );
-        if is_fixed {
-            let bound = |value: &Option<Datum>| {
-                scalar(value.as_ref()?.literal(), field.data_type()).map(Precision::Exact)
-            };
-            statistics.min_value = bound(&known.lower).unwrap_or_default();
-            statistics.max_value = bound(&known.upper).unwrap_or_default();
-        }
-        statistics
-    });
-    Statistics {
-        num_rows: Precision::Exact(rows),
-        total_byte_size: Precision::Absent,
-        column_statistics: column_statistics.collect(),
-    }
 }
 
 /// The files in as many groups as partitions, each with about the same bytes.

@@ -17,12 +17,15 @@ use crate::{
     functions,
     log_tail::TailSource,
     lookups::BloomFilters,
+    manifest_aggregates::ManifestAggregates,
     memory::GrantedMemory,
     metadata_tables::{MetadataProvider, MetadataTable},
     namespace_schema::NamespaceSchema,
     percentile, plain,
     provider::ViewTable,
-    pushdown, replacement,
+    pushdown,
+    read_order::ReadOrderRule,
+    replacement,
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
     seq_range::{self, TablePart},
@@ -47,7 +50,7 @@ use datafusion::{
         session_state::{SessionState, SessionStateBuilder},
     },
     optimizer::{Optimizer, OptimizerRule},
-    physical_optimizer::optimizer::PhysicalOptimizer,
+    physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
     prelude::{SessionConfig, SessionContext},
 };
 use icecore_catalog::{scan::manifests::ManifestCache, storage::Storage};
@@ -72,6 +75,10 @@ const FOOTER_BYTES_MAX: usize = 64 << 20;
 const WORKER_CACHE_SHARE: usize = 4;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
+/// DataFusion's rule that answers aggregates of a whole table by its statistics.
+const AGGREGATE_STATISTICS: &str = "aggregate_statistics";
+/// DataFusion's rule that tells scans the order of sorts.
+const PUSHDOWN_SORT: &str = "PushdownSort";
 
 /// What sessions have of the machine.
 #[derive(Debug)]
@@ -142,9 +149,7 @@ impl QuerySessions {
             .with_type_planner(Arc::new(MicrosecondTypes))
             .with_relation_planners(vec![Arc::new(ListPlanner)])
             .with_optimizer_rules(optimizer_rules())
-            .with_physical_optimizer_rules(
-                PhysicalOptimizer::new().rules.iter().map(pushdown::by_unique_names).collect(),
-            )
+            .with_physical_optimizer_rules(physical_rules())
             .build();
         allowed::keep_only(&mut base);
         // Those of ours take the place of others, with their aliases: under one of them the other would
@@ -352,6 +357,20 @@ impl QuerySessions {
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
     rules.retain(|rule| rule.name() != "eliminate_group_by_constant");
+    rules
+}
+
+/// DataFusion's rules and ours, each behind the one that it goes on from.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
+    for rule in &PhysicalOptimizer::new().rules {
+        rules.push(pushdown::by_unique_names(rule));
+        match rule.name() {
+            AGGREGATE_STATISTICS => rules.push(Arc::new(ManifestAggregates)),
+            PUSHDOWN_SORT => rules.push(Arc::new(ReadOrderRule)),
+            _ => (),
+        }
+    }
     rules
 }
 

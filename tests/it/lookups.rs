@@ -90,3 +90,48 @@ async fn an_event_is_found_by_its_id_in_few_of_the_files_before_and_after_compac
     assert_eq!(found(&server, "id = 'e-205'").await.0, json!([["e-205"]]));
     server.stop().await;
 }
+
+/// The bytes of data files that a query reads, as its analysis tells.
+async fn bytes_read(server: &TestServer, sql: &str) -> u64 {
+    let rows = server.rows(NAMESPACE, &format!("EXPLAIN ANALYZE {sql}")).await;
+    let report = rows.as_array().unwrap().last().unwrap()[1].as_str().unwrap().to_owned();
+    let (_, bytes) = report.split_once("bytes read: ").unwrap_or_else(|| panic!("{rows}"));
+    bytes.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_not_asked_for_is_not_read() {
+    let server = TestServer::start().await;
+    // Text that no compression makes short.
+    let mut state = 68_u64;
+    let mut noise = || {
+        let words = (0..250).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            format!("{:08x}", state >> 32)
+        });
+        words.collect::<String>()
+    };
+    let events: Vec<Value> = (0..200)
+        .map(|n| {
+            json!({ "id": format!("e-{n}"), "type": "order.placed", "ns": NAMESPACE, "data": { "text": noise() } })
+        })
+        .collect();
+    server.ingest(&json!(events)).await;
+    server.commit(NAMESPACE).await;
+    let all = bytes_read(&server, "SELECT max(length(data)) FROM events").await;
+    assert!(150_000 < all, "{all} bytes with the documents");
+    // As small as the other columns are, they take some bytes.
+    let some = all / 2;
+    for (sql, bytes_max) in [
+        ("SELECT count(*) FROM events", 0),
+        ("SELECT type, count(*), count(data) FROM events GROUP BY type", 0),
+        ("SELECT sum(seq), count(DISTINCT id) FROM events", some),
+        ("SELECT id FROM events WHERE seq % 2 = 0 ORDER BY ts DESC LIMIT 5", some),
+        // The reader has the condition, and no row meets it.
+        ("SELECT data FROM events WHERE id LIKE '%nobody'", some),
+    ] {
+        let bytes = bytes_read(&server, sql).await;
+        assert!(bytes <= bytes_max, "{bytes} of {all} bytes for {sql}");
+    }
+    server.stop().await;
+}

@@ -1,0 +1,158 @@
+//! What a manifest says of a data file that a scan reads, kept beside the file for rules that see only the plan.
+//!
+//! Its one invariant: the value of every row lies in the range of its column. So a file with deleted rows has
+//! no such entry, a text has a range only as the partition's own value, since bounds of texts may be cut, and floats
+//! have none, since no bound covers NaN.
+
+use crate::{
+    counts::FileCounts,
+    plan::{SnapshotScan, scalar},
+};
+use arrow::datatypes::DataType;
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, stats::Precision};
+use iceberg::spec::{Datum, Literal, NestedFieldRef, PrimitiveLiteral, Transform};
+use icecore_catalog::scan::manifests::PlannedFile;
+use std::{cmp::Ordering, sync::Arc};
+
+/// Values from the lowest to the highest, both included. Neither is null.
+#[derive(Clone, Debug)]
+pub struct ValueRange {
+    /// Not above any value.
+    pub lowest: ScalarValue,
+    /// Not below any value.
+    pub highest: ScalarValue,
+}
+
+impl ValueRange {
+    /// One value.
+    #[must_use]
+    pub fn at(value: ScalarValue) -> Self {
+        Self { lowest: value.clone(), highest: value }
+    }
+
+    /// The value, where it is only one.
+    #[must_use]
+    pub fn only(&self) -> Option<&ScalarValue> {
+        (self.lowest == self.highest).then_some(&self.lowest)
+    }
+}
+
+/// A data file of a scan, none of whose rows is deleted.
+#[derive(Clone, Debug)]
+pub struct ScannedFile {
+    snapshot: Arc<SnapshotScan>,
+    file: Arc<PlannedFile>,
+    counts: Arc<FileCounts>,
+}
+
+impl ScannedFile {
+    /// The file of a snapshot; `counts` has it as one that is read.
+    #[must_use]
+    pub fn new(
+        snapshot: Arc<SnapshotScan>,
+        file: Arc<PlannedFile>,
+        counts: Arc<FileCounts>,
+    ) -> Self {
+        Self { snapshot, file, counts }
+    }
+
+    /// How many rows it has.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.file.rows
+    }
+
+    /// How many rows have no value in a column; none where the manifest does not say it.
+    #[must_use]
+    pub fn nulls(&self, column: &str) -> Option<u64> {
+        let field = self.field(column)?;
+        // A file without the column reads as its default, whatever its manifest counts.
+        let is_plain = field.field_type.is_primitive() && field.initial_default.is_none();
+        let known = self.file.column(field.id).filter(|_| is_plain)?;
+        // A count of values that is not the one of rows is of something else.
+        let is_of_rows = known.values.is_none_or(|values| values == self.file.rows);
+        known.nulls.filter(|nulls| is_of_rows && *nulls <= self.file.rows)
+    }
+
+    /// Where the values of a column are, which reads as `data_type`; none where a row may have no value.
+    #[must_use]
+    pub fn range(&self, column: &str, data_type: &DataType) -> Option<ValueRange> {
+        let field = self.field(column)?;
+        if self.nulls(column)? != 0 || self.file.rows == 0 || data_type.is_floating() {
+            return None;
+        }
+        let is_fixed = matches!(
+            data_type,
+            DataType::Boolean
+                | DataType::Int32
+                | DataType::Int64
+                | DataType::Date32
+                | DataType::Timestamp(..)
+        );
+        if !is_fixed {
+            let value = scalar(self.partition_value(field.id)?, data_type)?;
+            return (!value.is_null()).then(|| ValueRange::at(value));
+        }
+        let known = self.file.column(field.id)?;
+        let lowest = scalar(known.lower.as_ref()?.literal(), data_type)?;
+        let highest = scalar(known.upper.as_ref()?.literal(), data_type)?;
+        let order = lowest.partial_cmp(&highest);
+        let is_range = matches!(order, Some(Ordering::Less | Ordering::Equal));
+        is_range.then_some(ValueRange { lowest, highest })
+    }
+
+    /// The file is not read after all.
+    pub fn leave_out(&self) {
+        self.counts.leave_out();
+    }
+
+    fn field(&self, column: &str) -> Option<&NestedFieldRef> {
+        // A name with a dot is not a path here.
+        self.snapshot.columns.as_struct().field_by_name(column)
+    }
+
+    /// The value that all rows have in a column, where the file's partition is by it.
+    fn partition_value(&self, field_id: i32) -> Option<&PrimitiveLiteral> {
+        let fields = self.snapshot.metadata.partition_spec_by_id(self.file.spec_id)?.fields();
+        let at = fields.iter().position(|field| {
+            field.source_id == field_id && field.transform == Transform::Identity
+        })?;
+        match self.file.partition.fields().get(at)? {
+            Some(Literal::Primitive(value)) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns
+/// have any.
+#[must_use]
+pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
+    let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
+    let fields = snapshot.schema.fields().iter();
+    let column_statistics = fields.map(|field| {
+        let mut statistics = ColumnStatistics::new_unknown();
+        let id = snapshot.columns.as_struct().field_by_name(field.name()).map(|column| column.id);
+        let Some(known) = id.and_then(|id| file.column(id)) else { return statistics };
+        if let Some(nulls) = known.nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
+            statistics.null_count = Precision::Exact(nulls);
+        }
+        let is_fixed = matches!(
+            field.data_type(),
+            DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..)
+        );
+        if is_fixed {
+            let bound = |value: &Option<Datum>| {
+                scalar(value.as_ref()?.literal(), field.data_type()).map(Precision::Exact)
+            };
+            statistics.min_value = bound(&known.lower).unwrap_or_default();
+            statistics.max_value = bound(&known.upper).unwrap_or_default();
+        }
+        statistics
+    });
+    Statistics {
+        num_rows: Precision::Exact(rows),
+        total_byte_size: Precision::Absent,
+        column_statistics: column_statistics.collect(),
+    }
+}
