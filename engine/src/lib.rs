@@ -78,6 +78,7 @@ mod unreadable;
 pub mod uuid;
 pub mod versions;
 pub mod view;
+pub mod visibility;
 pub mod wrapped;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
@@ -212,6 +213,7 @@ impl QueryEngine {
         let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
             checked;
         let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
+        visibility::check_statement(&statement, &view)?;
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let (tail, counts) = (&controls.tail, &controls.counts);
