@@ -11,6 +11,7 @@ mod min_seq;
 pub mod points;
 pub mod slots;
 pub mod statement_view;
+pub mod stored_views;
 pub mod threads;
 mod usage;
 pub mod view;

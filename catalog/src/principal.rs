@@ -94,9 +94,11 @@ impl FromStr for Action {
     fn from_str(text: &str) -> Result<Self, InvalidScope> {
         let all = [Self::Ingest, Self::Read, Self::Write, Self::Admin];
         let rows = RowVisibility::ALL.map(Self::ReadRows);
-        all.into_iter().chain(rows).find(|action| action.name() == text).ok_or_else(|| InvalidScope {
-            scope: text.to_owned(),
-            problem: "does not begin with ingest, read, write or admin",
+        all.into_iter().chain(rows).find(|action| action.name() == text).ok_or_else(|| {
+            InvalidScope {
+                scope: text.to_owned(),
+                problem: "does not begin with ingest, read, write or admin",
+            }
         })
     }
 }

@@ -78,6 +78,7 @@ mod unreadable;
 pub mod uuid;
 pub mod versions;
 pub mod view;
+pub mod view_definition;
 pub mod visibility;
 pub mod wrapped;
 

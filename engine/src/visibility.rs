@@ -71,7 +71,10 @@ pub fn visible_rows(
     let values = visible.iter().find(|rows| rows.namespace == namespace).map(|rows| &rows.values);
     let at = table.schema().fields().iter().position(|field| {
         field.name() == VISIBILITY_COLUMN
-            && matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+            && matches!(
+                field.data_type(),
+                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+            )
     });
     match (values, at) {
         (Some(values), Some(at)) => {
