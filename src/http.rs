@@ -28,6 +28,7 @@ pub mod routes;
 pub mod serve;
 pub mod table_admin;
 pub mod tables;
+pub mod views;
 pub mod webhooks;
 
 use crate::{

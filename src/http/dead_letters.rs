@@ -29,6 +29,7 @@ use icecore_schemas::{
     dead_letters::{self as bodies, DiscardLetters, DiscardReply, LetterList, LetterPage},
     error_code::ErrorCode,
     names::Namespace,
+    service_table::DEAD_LETTERS_TABLE,
 };
 pub(super) use retry::retry;
 use rows::{LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payload};

@@ -24,7 +24,10 @@ use icecore_engine::{
 };
 use icecore_schemas::query::SqlRequest;
 use serde_json::json;
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// The dialect of views that are made here.
 pub const DIALECT: &str = "icecore";
@@ -116,7 +119,7 @@ impl Sql {
                     version: version(catalog, view, schema.schema_id())?,
                     schema,
                     location: None,
-                    properties: std::collections::HashMap::new(),
+                    properties: HashMap::new(),
                 };
                 Box::pin(catalog.views().create(view.levels, new)).await?
             }
