@@ -117,7 +117,7 @@ pub async fn query(
 }
 
 /// Starts a query, whose errors say which namespaces there are where it names one that is not there.
-async fn ask(
+pub(super) async fn ask(
     app: &AppState,
     principal: &Principal,
     levels: &[String],
