@@ -18,6 +18,7 @@ use icecore_catalog::{
     view::ViewRequirement,
 };
 use icecore_engine::{
+    draws,
     error::SqlError,
     guard,
     references::{self, QueryScope, WantedTables},
@@ -168,6 +169,9 @@ fn check_query(view: NewStoredView<'_>) -> Result<(), SqlError> {
     let checked = guard::check(sql)?;
     if let Some(reason) = view_query::unread(&checked) {
         return Err(refused(reason));
+    }
+    if draws::is_drawn(&checked.statement) {
+        return Err(refused("it draws values, as random() and uuid() do"));
     }
     let home = levels.join(".");
     let tables = references::wanted(&checked.statement, &home, QueryScope::Namespace)?;

@@ -56,14 +56,11 @@ async fn rows_are_seen_by_the_visibility_that_a_scope_names() {
     for (scopes, expected) in cases {
         readers.push((guarded.reader(&scopes).await, expected));
     }
-    let view = json!({ "sql": "CREATE VIEW mine AS SELECT id FROM events" });
-    assert_eq!(guarded.post(&guarded.admin, "/v1/shop/sql", &view).await.0, 200);
     for round in ["from the log", "from the table"] {
         for (token, expected) in &readers {
             for sql in [
                 "SELECT id FROM events ORDER BY id",
                 "SELECT id FROM shop.events ORDER BY id",
-                "SELECT id FROM mine ORDER BY id",
                 "SELECT id FROM things ORDER BY id",
                 "SELECT pk FROM cdc_users_deltas ORDER BY pk",
                 "SELECT id FROM events_global ORDER BY id",
@@ -82,10 +79,13 @@ async fn rows_are_seen_by_the_visibility_that_a_scope_names() {
         }
         assert_eq!(guarded.post(&guarded.admin, "/v1/shop/commit", &Value::Null).await.0, 200);
     }
+    let view = json!({ "sql": "CREATE VIEW mine AS SELECT id FROM events" });
+    assert_eq!(guarded.post(&guarded.admin, "/v1/shop/sql", &view).await.0, 200);
     let past = json!({ "sql": "SELECT id FROM events ORDER BY id", "as_of": "main" });
     for (token, expected) in &readers {
         let (_, answer) = guarded.post(token, "/v1/shop/sql", &past).await;
         assert_eq!(answer["rows"], *expected, "{answer}");
+        assert_eq!(guarded.seen(token, "SELECT id FROM mine ORDER BY id").await, *expected);
     }
     guarded.server.stop().await;
 }
@@ -105,12 +105,12 @@ async fn nothing_else_tells_of_rows_that_are_not_seen() {
         guarded.seen(&reader, &format!("SELECT count(*) FROM {table}")).await;
     }
     for sql in [
-        "SELECT * FROM events.files",
-        "SELECT * FROM events.all_files",
-        "SELECT * FROM events.manifests",
-        "SELECT * FROM \"events$partitions\"",
-        "SELECT * FROM events.entries",
-        "SELECT * FROM dead_letters",
+        "SELECT count(*) FROM events.files",
+        "SELECT count(*) FROM events.all_files",
+        "SELECT count(*) FROM events.manifests",
+        "SELECT count(*) FROM \"events$partitions\"",
+        "SELECT count(*) FROM events.entries",
+        "SELECT count(*) FROM dead_letters",
         "EXPLAIN SELECT * FROM events WHERE id = 'of-team'",
         "EXPLAIN ANALYZE SELECT * FROM events WHERE id = 'of-team'",
     ] {
