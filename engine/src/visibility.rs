@@ -7,7 +7,7 @@
 
 use crate::{error::SqlError, view::View};
 use arrow::{
-    array::{Array, AsArray, BooleanArray, RecordBatch},
+    array::{AsArray, BooleanArray, RecordBatch},
     compute::{cast, filter_record_batch},
     datatypes::{DataType, SchemaRef},
 };
@@ -266,7 +266,7 @@ fn visible(
         value.is_none_or(|value| values.iter().any(|seen| seen.as_str() == value))
     };
     let mask: BooleanArray = column.iter().map(|value| Some(is_seen(value))).collect();
-    if mask.true_count() == mask.len() {
+    if mask.true_count() == batch.num_rows() {
         return Ok(batch.clone());
     }
     Ok(filter_record_batch(batch, &mask)?)
@@ -291,7 +291,7 @@ mod tests {
             Arc::clone(&schema),
             vec![
                 Arc::new(Int64Array::from_iter_values(0..5)),
-                Arc::new(StringArray::from_iter(values)),
+                Arc::new(StringArray::from(values.to_vec())),
             ],
         );
         Arc::new(MemTable::try_new(schema, vec![vec![batch.unwrap()]]).unwrap())

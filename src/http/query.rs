@@ -86,7 +86,7 @@ pub async fn query(
             let (principal, levels) = (&principal, &levels);
             let (parts, body, request) = (&parts, &body.bytes[..], &request);
             let asked = CreateStatement { principal, levels, parts, body, request };
-            Box::pin(views::create(&app, asked, view)).await?
+            Box::pin(views::create(&app, &asked, &view)).await?
         }
         None => ask(&app, &principal, &levels, request).await?,
     };

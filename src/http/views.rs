@@ -66,10 +66,10 @@ pub(super) struct CreateStatement<'a> {
 /// wait.
 pub(super) async fn create(
     app: &AppState,
-    asked: CreateStatement<'_>,
-    view: ViewDefinition,
+    asked: &CreateStatement<'_>,
+    view: &ViewDefinition,
 ) -> Result<QueryAnswer, ApiError> {
-    let CreateStatement { principal, levels, parts, body, .. } = asked;
+    let &CreateStatement { principal, levels, parts, body, .. } = asked;
     let entry = AuditEntry {
         action: CREATE_VIEW.to_owned(),
         object: format!("{}.{}", levels.join("."), view.name),
@@ -84,7 +84,7 @@ pub(super) async fn create(
         Some(recording) => app.catalog.for_call(recording.call()),
         None => app.catalog.clone(),
     };
-    let stored = Box::pin(create_in(app, &catalog, &asked, &view)).await;
+    let stored = Box::pin(create_in(app, &catalog, asked, view)).await;
     if let Some(recording) = recording {
         let status = stored.as_ref().map_or_else(|error| error.code().status(), |_| 200);
         recording.end(status).await;
