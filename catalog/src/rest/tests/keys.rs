@@ -3,7 +3,6 @@
 use super::*;
 use crate::{
     access::{AccessControl, TokenRequest, make_token},
-    clock::NowMs,
     metastore::Metastore,
 };
 
@@ -20,9 +19,10 @@ impl KeyServer {
         let storage = Storage::bucket_in_memory("s3://bucket/warehouse");
         let root = storage.root().to_owned();
         let options = CatalogOptions { hides_rows: true, ..CatalogOptions::default() };
-        let now: NowMs = Arc::new(|| NOW_MS);
-        let access = AccessControl::on(store.clone(), Arc::clone(&now), None);
-        let catalog = Catalog::with_options("icecore", storage, store.clone(), now, options);
+        let now = || NOW_MS;
+        let access = AccessControl::on(store.clone(), Arc::new(now), None);
+        let catalog =
+            Catalog::with_options("icecore", storage, store.clone(), Arc::new(now), options);
         let router = router_for(catalog.clone(), access);
         Self { server: Server { router, catalog, root, folder }, store }
     }
