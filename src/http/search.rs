@@ -299,8 +299,9 @@ fn invalid(text: String) -> ApiError {
 fn thing_at(batch: &RecordBatch, row: usize) -> Option<(FoundThing, usize)> {
     let data = text_at(batch, "data", row)?;
     let length = data.len();
-    let ts = i64::try_from(number_at(batch, "ts_us", row)?).ok()?;
-    let ts = DateTime::from_timestamp_micros(ts)?.to_rfc3339_opts(SecondsFormat::Micros, true);
+    // It may lie before 1970.
+    let ts = DateTime::from_timestamp_micros(integer_at(batch, "ts_us", row)?)?;
+    let ts = ts.to_rfc3339_opts(SecondsFormat::Micros, true);
     let thing = FoundThing {
         id: text_at(batch, "id", row)?,
         collection: text_at(batch, "collection", row)?,
@@ -319,9 +320,13 @@ fn text_at(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
 }
 
 fn number_at(batch: &RecordBatch, name: &str, row: usize) -> Option<u64> {
+    u64::try_from(integer_at(batch, name, row)?).ok()
+}
+
+fn integer_at(batch: &RecordBatch, name: &str, row: usize) -> Option<i64> {
     let column = cast(&batch.column_by_name(name)?.slice(row, 1), &DataType::Int64).ok()?;
     let column = column.as_primitive_opt::<Int64Type>()?;
-    column.is_valid(0).then(|| column.value(0)).and_then(|number| u64::try_from(number).ok())
+    column.is_valid(0).then(|| column.value(0))
 }
 
 #[cfg(test)]
