@@ -97,7 +97,7 @@ impl FromStr for Action {
         all.into_iter().chain(rows).find(|action| action.name() == text).ok_or_else(|| {
             InvalidScope {
                 scope: text.to_owned(),
-                problem: "does not begin with ingest, read, write or admin",
+                problem: "does not begin with ingest, read, read.user, read.org, read.team, write or admin",
             }
         })
     }
