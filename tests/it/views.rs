@@ -71,6 +71,29 @@ async fn a_view_is_stored_replaced_shown_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_view_loses_queries_in_other_dialects_only_where_it_allows_that() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&sent()).await.0, 200);
+    server.commit(NS).await;
+    for (name, allowed, expected, value) in [("kept", "false", 400, 1), ("given", "true", 200, 2)] {
+        let fields = json!([{"id": 1, "name": "a", "type": "long", "required": true}]);
+        let version = json!({"version-id": 1, "timestamp-ms": 1, "schema-id": 0, "summary": {}, "default-namespace": ["shop_example"], "representations": [{"type": "sql", "sql": "SELECT 1 AS a", "dialect": "spark"}]});
+        let made = json!({"name": name, "schema": {"type": "struct", "schema-id": 0, "fields": fields}, "view-version": version, "properties": {"replace.drop-dialect.allowed": allowed}});
+        let path = "/catalog/v1/namespaces/shop_example/views";
+        let (status, answer) = call(&server, Method::POST, path, &made).await;
+        assert_eq!(status, 200, "{answer}");
+        let replaced = json!({ "sql": format!("CREATE OR REPLACE VIEW {name} AS SELECT 2 AS a") });
+        let (status, answer) = server.query(NS, &replaced).await;
+        assert_eq!(status, expected, "{answer}");
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert_eq!(error.contains("replace.drop-dialect.allowed"), expected == 400, "{answer}");
+        let read = server.rows(NS, &format!("SELECT a FROM {name}")).await;
+        assert_eq!(read, json!([[value]]), "{name}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_could_not_be_read_is_not_stored() {
     let server = TestServer::start().await;
     assert_eq!(server.ingest(&sent()).await.0, 200);
