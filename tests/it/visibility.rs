@@ -72,6 +72,14 @@ async fn rows_are_seen_by_the_visibility_that_a_scope_names() {
             for sql in ["SELECT count(*) FROM events", "SELECT count(url) FROM events"] {
                 assert_eq!(guarded.seen(token, sql).await, json!([[count]]), "{round}: {sql}");
             }
+            // Hidden rows have the last ids of all, which metadata would tell.
+            let ids = expected.as_array().unwrap();
+            let extremes = json!([[ids[0][0], ids[count - 1][0]]]);
+            let sql = "SELECT min(id), max(id) FROM events";
+            assert_eq!(guarded.seen(token, sql).await, extremes, "{round}");
+            let sql = "SELECT type, count(*) FROM events GROUP BY type";
+            let groups = json!([["cdc.insert", count]]);
+            assert_eq!(guarded.seen(token, sql).await, groups, "{round}");
             let (_, page) = guarded.get(token, "/v1/shop/search").await;
             assert_eq!(page["things"].as_array().unwrap().len(), count, "{round}: {page}");
             let (_, facets) = guarded.get(token, "/v1/shop/facets").await;
