@@ -279,7 +279,7 @@ mod tests {
         array::{Int64Array, StringArray},
         datatypes::{Field, Schema},
     };
-    use datafusion::{datasource::MemTable, prelude::SessionContext};
+    use datafusion::{common::stats::Precision, datasource::MemTable, prelude::SessionContext};
 
     fn table() -> Arc<dyn TableProvider> {
         let schema = Arc::new(Schema::new(vec![
@@ -318,6 +318,16 @@ mod tests {
         let sql = "SELECT n FROM t WHERE 1 / (n - 2) < 10";
         assert_eq!(rows(&["public"], sql).await.unwrap(), 2);
         assert!(rows(&["public", "team"], sql).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn rows_are_not_counted_before_they_are_read() {
+        let visible = [VisibleRows { namespace: "a".to_owned(), values: Vec::new() }];
+        let context = SessionContext::new();
+        context.register_table("t", visible_rows(table(), "a", &visible)).unwrap();
+        let query = context.sql("SELECT n FROM t").await.unwrap();
+        let plan = query.create_physical_plan().await.unwrap();
+        assert_eq!(plan.partition_statistics(None).unwrap().num_rows, Precision::Absent);
     }
 
     #[test]

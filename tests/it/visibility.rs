@@ -109,6 +109,8 @@ async fn nothing_else_tells_of_rows_that_are_not_seen() {
     let probe =
         "SELECT count(*) FROM events WHERE 1 / (CASE WHEN id = 'of-team' THEN 0 ELSE 1 END) = 1";
     assert_eq!(guarded.seen(&reader, probe).await, json!([[3]]));
+    let asked = json!({ "sql": probe });
+    assert_eq!(guarded.post(&guarded.admin, "/v1/shop/sql", &asked).await.0, 400);
     for table in ["events.snapshots", "events.history", "events.refs"] {
         guarded.seen(&reader, &format!("SELECT count(*) FROM {table}")).await;
     }
