@@ -57,13 +57,9 @@ pub fn number(statement: &mut Statement) -> Result<(), String> {
 /// Whether a statement calls one of these functions.
 #[must_use]
 pub fn is_drawn(statement: &Statement) -> bool {
-    let drawn = visit_expressions(statement, |expression: &ast::Expr| match expression {
-        ast::Expr::Function(call)
-            if NAMES.contains(&call.name.to_string().to_lowercase().as_str()) =>
-        {
-            ControlFlow::Break(())
-        }
-        _ => ControlFlow::Continue(()),
+    let drawn = visit_expressions(statement, |part| match call_of(part) {
+        Some(_) => ControlFlow::Break(()),
+        None => ControlFlow::Continue(()),
     });
     drawn.is_break()
 }

@@ -108,6 +108,7 @@ async fn a_view_that_could_not_be_read_is_not_stored() {
         ("CREATE VIEW v AS SELECT table_name FROM information_schema.tables", "who asks"),
         ("CREATE VIEW v AS SELECT now() - ts AS age FROM events", "cast it"),
         ("CREATE VIEW v AS SELECT random() AS r", "draws values"),
+        ("CREATE VIEW v AS SELECT \"random\"() AS r", "draws values"),
         ("CREATE VIEW v AS SELECT 1; SELECT 2", "exactly one statement"),
         ("CREATE VIEW v AS DELETE FROM events", "only queries"),
         ("CREATE VIEW bank.v AS SELECT 1 AS a", "namespace of the request"),
