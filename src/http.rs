@@ -25,9 +25,11 @@ pub mod query;
 pub mod query_string;
 pub mod record;
 pub mod routes;
+pub mod search;
 pub mod serve;
 pub mod table_admin;
 pub mod tables;
+pub mod views;
 pub mod webhooks;
 
 use crate::{

@@ -455,5 +455,14 @@ fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
     };
     let metrics = metrics.clone();
     let tables = config.tables.clone();
-    SqlOptions { memory_bytes_max, timeout_max, rows_max, concurrent, metrics, tables, workers }
+    SqlOptions {
+        memory_bytes_max,
+        timeout_max,
+        rows_max,
+        concurrent,
+        metrics,
+        tables,
+        filters_visibility: config.sql.filters_visibility,
+        workers,
+    }
 }

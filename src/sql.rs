@@ -11,10 +11,12 @@ mod min_seq;
 pub mod points;
 pub mod slots;
 pub mod statement_view;
+pub mod stored_views;
 pub mod threads;
 mod usage;
 pub mod view;
 mod view_query;
+mod visibility;
 pub mod worker;
 pub mod workers;
 
@@ -67,6 +69,8 @@ pub struct SqlOptions {
     pub metrics: Metrics,
     /// The tables that records of the log are rows of.
     pub tables: ServiceTables,
+    /// Whether a token sees only the rows whose visibility its scopes name. Default off.
+    pub filters_visibility: bool,
     /// How the processes are started that queries run in; none to run them in this one.
     pub workers: Option<WorkerOptions>,
 }
@@ -361,8 +365,12 @@ impl SqlInner {
         let now_ms = clock_ms.unwrap_or_else(|| self.catalog.now_ms());
         let points = self.points(&levels, &statement, &request, (as_of, now_ms), signal);
         let points = Box::pin(points).await?;
-        let reader =
-            StatementReader { levels: &levels, principal: reader.as_ref(), points: &points };
+        let reader = StatementReader {
+            levels: &levels,
+            principal: reader.as_ref(),
+            points: &points,
+            filters_rows: self.options.filters_visibility,
+        };
         let (view, pin) = Box::pin(self.sources().of_statement(reader, &tables)).await?;
         if let Some(min_seq) = min_seq {
             min_seq::check(&view, min_seq)?;

@@ -9,7 +9,7 @@ mod recorder;
 mod refusals;
 mod token;
 
-pub use crate::principal::{AccessScope, Action, InvalidScope, Principal};
+pub use crate::principal::{AccessScope, Action, InvalidScope, Principal, RowVisibility};
 pub use recorder::{AuditRecorder, CallRecording};
 
 use crate::{

@@ -98,6 +98,8 @@ pub struct CatalogOptions {
     pub verify_at_load: VerifyAtLoad,
     /// How long a snapshot stays that was current when a client loaded its table, ms; 0 for not at all.
     pub snapshot_lease_ms: i64,
+    /// Whether the service shows rows of its tables by who asks: then keys for their files are for `admin` alone.
+    pub hides_rows: bool,
     /// What clients leave to the service that the catalog is part of.
     pub reserved: ReservedNames,
 }
@@ -157,6 +159,7 @@ impl Default for CatalogOptions {
             checks_contents: true,
             verify_at_load: VerifyAtLoad::OnLocalDisk,
             snapshot_lease_ms: SNAPSHOT_LEASE_MS,
+            hides_rows: false,
             reserved: ReservedNames::default(),
         }
     }

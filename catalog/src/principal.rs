@@ -13,6 +13,32 @@ const LEVEL_SEPARATOR: char = '/';
 /// A scope's namespace that stands for all of them.
 const EVERYWHERE: &str = "*";
 
+/// Whose rows a reader may see beside public ones, where the service looks at that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowVisibility {
+    /// Those of one user.
+    User,
+    /// Those of an organisation.
+    Org,
+    /// Those of a team.
+    Team,
+}
+
+impl RowVisibility {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::User, Self::Org, Self::Team];
+
+    /// The value that such rows have.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Org => "org",
+            Self::Team => "team",
+        }
+    }
+}
+
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
@@ -21,6 +47,8 @@ pub enum Action {
     Ingest,
     /// Lists, loads, queries.
     Read,
+    /// The same, and rows of this visibility are among what is read. Includes [`Action::Read`].
+    ReadRows(RowVisibility),
     /// Creates, commits, renames, drops. Includes [`Action::Read`].
     Write,
     /// Makes and revokes tokens. Includes every other action.
@@ -34,6 +62,9 @@ impl Action {
         match self {
             Self::Ingest => "ingest",
             Self::Read => "read",
+            Self::ReadRows(RowVisibility::User) => "read.user",
+            Self::ReadRows(RowVisibility::Org) => "read.org",
+            Self::ReadRows(RowVisibility::Team) => "read.team",
             Self::Write => "write",
             Self::Admin => "admin",
         }
@@ -43,6 +74,7 @@ impl Action {
         match self {
             Self::Admin => true,
             Self::Write => matches!(other, Self::Write | Self::Read),
+            Self::ReadRows(_) => self == other || other == Self::Read,
             Self::Read | Self::Ingest => self == other,
         }
     }
@@ -61,9 +93,12 @@ impl FromStr for Action {
 
     fn from_str(text: &str) -> Result<Self, InvalidScope> {
         let all = [Self::Ingest, Self::Read, Self::Write, Self::Admin];
-        all.into_iter().find(|action| action.name() == text).ok_or_else(|| InvalidScope {
-            scope: text.to_owned(),
-            problem: "does not begin with ingest, read, write or admin",
+        let rows = RowVisibility::ALL.map(Self::ReadRows);
+        all.into_iter().chain(rows).find(|action| action.name() == text).ok_or_else(|| {
+            InvalidScope {
+                scope: text.to_owned(),
+                problem: "does not begin with ingest, read, read.user, read.org, read.team, write or admin",
+            }
         })
     }
 }

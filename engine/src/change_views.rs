@@ -1,5 +1,6 @@
 //! Views over the changes in `events`, which every namespace has where no table is called so: `things`, one row a
-//! version of a document, and `cdc_{collection}_deltas`, as the earlier layout's files of changes were.
+//! version of a document, `cdc_{collection}_deltas`, as the earlier layout's files of changes were, and
+//! `events_global` and `things_global`, whose names hold over all namespaces.
 
 use crate::{aliases::RelationColumn, session::CATALOG, view::ChangeView};
 use datafusion::{
@@ -12,11 +13,40 @@ use std::sync::Arc;
 const THINGS: &str = "things";
 /// Its columns, and its query. A document may have a type of its own; that of a deleted one is its last.
 const THINGS_COLUMNS: &[&str] = &["rowid", "id", "type", "collection", "data", "op", "ts"];
-const THINGS_QUERY: &str = "SELECT seq AS rowid, key AS id, coalesce(\
+const THINGS_SELECT: &str = "SELECT seq AS rowid, key AS id, coalesce(\
      CASE WHEN json_valid(after) THEN json_extract_string(after, '$.type') END, \
      CASE WHEN json_valid(before) THEN json_extract_string(before, '$.type') END, \
-     collection) AS type, collection, after AS data, op, ts \
-     FROM events WHERE op IS NOT NULL AND collection IS NOT NULL AND key IS NOT NULL";
+     collection) AS type, collection, after AS data, op, ts";
+const THINGS_ROWS: &str =
+    " FROM events WHERE op IS NOT NULL AND collection IS NOT NULL AND key IS NOT NULL";
+
+/// Events under names that hold over all namespaces: a name with the namespace before it is a path of a URL.
+const EVENTS_GLOBAL: &str = "events_global";
+const EVENTS_GLOBAL_COLUMNS: &[&str] = &[
+    "id",
+    "type",
+    "timestamp",
+    "source",
+    "table_url",
+    "op",
+    "store",
+    "key",
+    "before",
+    "after",
+    "actor",
+    "data",
+    "correlation_id",
+    "_meta",
+    "event_url",
+];
+const EVENTS_GLOBAL_QUERY: &str = "SELECT id, type, ts AS \"timestamp\", concat(ns, '/', source) AS source, \
+     concat(ns, '/', collection) AS table_url, op, store, key, before, after, actor, data, correlation_id, \
+     meta AS \"_meta\", concat(ns, '/', id) AS event_url FROM events";
+
+/// The versions of documents under such names.
+const THINGS_GLOBAL: &str = "things_global";
+const THINGS_GLOBAL_COLUMNS: &[&str] =
+    &["rowid", "id", "type", "collection", "data", "op", "ts", "table_url", "thing_url"];
 
 /// Columns of the changes of a collection.
 const DELTAS_COLUMNS: &[&str] = &["op", "pk", "ts", "data", "prev", "bookmark"];
@@ -43,7 +73,7 @@ fn collection_of(name: &str) -> Option<&str> {
 /// Whether a name is one of such a view.
 #[must_use]
 pub fn is_view(name: &str) -> bool {
-    name == THINGS || collection_of(name).is_some()
+    [THINGS, THINGS_GLOBAL, EVENTS_GLOBAL].contains(&name) || collection_of(name).is_some()
 }
 
 /// The columns of a view.
@@ -51,6 +81,8 @@ pub fn is_view(name: &str) -> bool {
 pub fn columns(name: &str) -> Vec<RelationColumn> {
     let names = match name {
         THINGS => THINGS_COLUMNS,
+        THINGS_GLOBAL => THINGS_GLOBAL_COLUMNS,
+        EVENTS_GLOBAL => EVENTS_GLOBAL_COLUMNS,
         _ => DELTAS_COLUMNS,
     };
     let column = |name: &&str| RelationColumn {
@@ -60,16 +92,26 @@ pub fn columns(name: &str) -> Vec<RelationColumn> {
     names.iter().map(column).collect()
 }
 
+/// The query of a view.
+fn query_of(name: &str) -> String {
+    match (name, collection_of(name)) {
+        (_, Some(collection)) => deltas_of(collection),
+        (EVENTS_GLOBAL, None) => EVENTS_GLOBAL_QUERY.to_owned(),
+        (THINGS_GLOBAL, None) => format!(
+            "{THINGS_SELECT}, concat(ns, '/', collection) AS table_url, \
+             concat(ns, '/', collection, '/', key) AS thing_url{THINGS_ROWS}"
+        ),
+        _ => format!("{THINGS_SELECT}{THINGS_ROWS}"),
+    }
+}
+
 /// Shows a session the views that its query names.
 ///
 /// # Errors
 /// The table `events` of the namespace lacks columns that they read.
 pub async fn show(context: &SessionContext, views: &[ChangeView]) -> Result<(), DataFusionError> {
     for ChangeView { namespace, name } in views {
-        let sql = match collection_of(name) {
-            Some(collection) => deltas_of(collection),
-            None => THINGS_QUERY.to_owned(),
-        };
+        let sql = query_of(name);
         let state = context.state();
         let config = state.config().clone().with_default_catalog_and_schema(CATALOG, namespace);
         let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
@@ -89,6 +131,7 @@ mod tests {
     fn a_name_says_whose_changes_it_stands_for() {
         assert!(is_view("things") && is_view("cdc_users_deltas") && is_view("cdc_a_b_deltas"));
         assert_eq!(collection_of("cdc_a_b_deltas"), Some("a_b"));
+        assert!(is_view("things_global") && is_view("events_global"));
         for name in ["Things", "cdc_users", "cdc__deltas", "cdc_deltas", "events", "users_deltas"] {
             assert!(!is_view(name), "{name}");
         }

@@ -54,6 +54,16 @@ pub fn number(statement: &mut Statement) -> Result<(), String> {
     }
 }
 
+/// Whether a statement calls one of these functions.
+#[must_use]
+pub fn is_drawn(statement: &Statement) -> bool {
+    let drawn = visit_expressions(statement, |part| match call_of(part) {
+        Some(_) => ControlFlow::Break(()),
+        None => ControlFlow::Continue(()),
+    });
+    drawn.is_break()
+}
+
 #[derive(Default)]
 struct DrawNumbers {
     last: u64,

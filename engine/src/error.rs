@@ -27,6 +27,9 @@ pub enum SqlError {
     /// says what to change.
     #[error("{0}")]
     Withheld(String),
+    /// The asker may not see it. The text names the scope that it needs.
+    #[error("{0}")]
+    Forbidden(String),
     /// Over the time, memory or row limit.
     #[error("{0}")]
     Limit(String),
@@ -54,6 +57,7 @@ impl SqlError {
         match self {
             Self::Invalid(_) | Self::Syntax { .. } => ErrorCode::InvalidSql,
             Self::NotFound(_) | Self::NoNamespace(_) | Self::Unreadable(_) => ErrorCode::NotFound,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::Limit(_) => ErrorCode::QueryLimit,
             Self::NotYet(_) => ErrorCode::NotYet,
             Self::Busy(_) => ErrorCode::TooManyRequests,

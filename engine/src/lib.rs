@@ -83,6 +83,8 @@ pub mod uuid;
 pub mod value_range;
 pub mod versions;
 pub mod view;
+pub mod view_definition;
+pub mod visibility;
 pub mod wrapped;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
@@ -217,6 +219,7 @@ impl QueryEngine {
         let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
             checked;
         let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
+        visibility::check_statement(&statement, &view)?;
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let (tail, counts) = (&controls.tail, &controls.counts);

@@ -34,6 +34,7 @@ use crate::{
     unreadable::UnreadableTable,
     uuid,
     view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, TailPlace, View},
+    visibility::{VisibleRows, visible_rows},
 };
 use arrow::datatypes::Schema;
 use datafusion::{
@@ -122,6 +123,7 @@ struct TableReads<'a> {
     tail: &'a TailSource,
     counts: &'a Arc<FileCounts>,
     deadline: Instant,
+    visible: &'a [VisibleRows],
 }
 
 /// What sessions are made from. Cheap to clone.
@@ -222,7 +224,7 @@ impl QuerySessions {
         &self,
         namespace: &str,
         (tables, unreadable): (&[TableView], &[(String, SqlError)]),
-        TableReads { tail, counts, deadline }: TableReads<'_>,
+        TableReads { tail, counts, deadline, visible }: TableReads<'_>,
     ) -> Result<Arc<NamespaceSchema>, SqlError> {
         let schema = NamespaceSchema::default();
         for table in tables {
@@ -240,7 +242,7 @@ impl QuerySessions {
                     seq_range::provider(&table.name, first, later)
                 })
                 .map_err(|cause| broken(&cause))?;
-            schema.add(&table.name, provider);
+            schema.add(&table.name, visible_rows(provider, namespace, visible));
             for kind in &table.inspected {
                 let provider = self.metadata_table(*kind, table, deadline);
                 schema.add_metadata(kind.of(&table.name), Arc::new(provider));
@@ -308,7 +310,7 @@ impl QuerySessions {
     ) -> Result<SessionContext, SqlError> {
         self.growth.sweep();
         let namespace = &view.namespace;
-        let reads = TableReads { tail, counts, deadline };
+        let reads = TableReads { tail, counts, deadline, visible: &view.visible };
         let own = self.schema(namespace, (&view.tables, &view.unreadable), reads)?;
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(namespace, own).map_err(|cause| broken(&cause))?;

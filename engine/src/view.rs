@@ -5,6 +5,7 @@
 
 use crate::{
     error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable, seq_range::SeqRange,
+    visibility::VisibleRows,
 };
 use iceberg::spec::TableMetadata;
 use icecore_lake::{
@@ -124,6 +125,8 @@ pub struct View {
     pub rewritten: Vec<RewrittenName>,
     /// Views of the catalog, each behind those that it reads.
     pub catalog_views: Vec<CatalogView>,
+    /// Namespaces of whose tables the asker does not see every row.
+    pub visible: Vec<VisibleRows>,
 }
 
 impl View {
@@ -140,6 +143,7 @@ impl View {
             other_levels: BTreeSet::new(),
             rewritten: Vec::new(),
             catalog_views: Vec::new(),
+            visible: Vec::new(),
         }
     }
 

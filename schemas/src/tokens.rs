@@ -10,7 +10,7 @@ pub struct NewToken {
     /// What it is for.
     pub name: String,
     /// ACTION:NAMESPACE, ACTION:* or, with `namespace`, ACTION; actions are ingest, read, write,
-    /// admin.
+    /// admin, and read.user, read.org, read.team for rows of these visibilities.
     pub scopes: Vec<String>,
     /// Namespace of events that name none, and of scopes without one, as senders write it.
     pub namespace: Option<String>,

@@ -46,7 +46,7 @@ pub enum TokenCommand {
 pub struct CreateToken {
     /// What it is for
     name: String,
-    /// ACTION:NAMESPACE, ACTION:* or, with --ns, ACTION; actions are ingest, read, write, admin
+    /// ACTION:NAMESPACE, ACTION:* or, with --ns, ACTION; actions are ingest, read, write, admin, and read.user, read.org, read.team
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
     /// Everything, everywhere

@@ -122,6 +122,7 @@ impl SettingTexts {
             checks_contents,
             verify_at_load,
             snapshot_lease_ms,
+            hides_rows: self.switch("visibility.filter")?,
             reserved,
         })
     }

@@ -159,6 +159,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "0B",
         "most disk in <data_dir>/spill of one query that needs more memory than there is, with sql.workers on; 0B: none, it fails",
     ),
+    (
+        "visibility.filter",
+        "off",
+        "whether SQL shows rows with another visibility than public only to tokens with a scope for them (read.user, read.org, read.team): on, off",
+    ),
     ("http.connections_max", "1024", "concurrent connections"),
     (
         "auth",

@@ -23,6 +23,8 @@ pub struct SqlConfig {
     pub concurrent_per_token: usize,
     /// Whether queries run in processes of their own.
     pub has_workers: bool,
+    /// Whether a token sees only the rows whose visibility its scopes name.
+    pub filters_visibility: bool,
     /// Most bytes that one of them may put on disk.
     pub spill_bytes_max: u64,
 }
@@ -42,6 +44,7 @@ impl SettingTexts {
             concurrent_per_namespace: self.count("sql.concurrent_per_namespace")?,
             concurrent_per_token: self.count("sql.concurrent_per_token")?,
             has_workers: self.switch("sql.workers")?,
+            filters_visibility: self.switch("visibility.filter")?,
             spill_bytes_max: self.bytes("sql.spill_bytes_max", 0, 1 << 44)?,
         })
     }

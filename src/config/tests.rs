@@ -457,7 +457,9 @@ fn jwts_are_let_in_only_with_everything_pinned() {
     check(&[("ICECORE_OIDC_ALGORITHMS", "none")], Err("`none` must be one of"));
     check(
         &[("ICECORE_OIDC_GRANTS", "admins=all")],
-        Err("scope `all` does not begin with ingest, read, write or admin"),
+        Err(
+            "scope `all` does not begin with ingest, read, read.user, read.org, read.team, write or admin",
+        ),
     );
     check(&[("ICECORE_OIDC_GRANTS", "")], Err("no claim grants any scope"));
     check(&[("ICECORE_AUTH", "maybe")], Err("must be on or off"));

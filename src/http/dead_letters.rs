@@ -11,6 +11,7 @@ use crate::{
     http::{
         AppState,
         error::ApiError,
+        guard::levels,
         health::not_taken,
         json, parse_namespace,
         query_string::{QueryParameters, page_size},
@@ -28,6 +29,7 @@ use icecore_schemas::{
     dead_letters::{self as bodies, DiscardLetters, DiscardReply, LetterList, LetterPage},
     error_code::ErrorCode,
     names::Namespace,
+    service_table::DEAD_LETTERS_TABLE,
 };
 pub(super) use retry::retry;
 use rows::{LetterCursor, LetterFilter, NewestLetter, newest, page_of_ids, payload};
@@ -45,10 +47,12 @@ const DISCARD_LETTERS_MAX: usize = 500;
 /// 400, 404 for a namespace that is not there, 429 and 503 as queries.
 pub async fn list(
     State(app): State<AppState>,
+    Extension(principal): Extension<Principal>,
     Path(namespace): Path<String>,
     QueryParameters(page): QueryParameters<LetterPage>,
 ) -> Result<Response, ApiError> {
     let namespace = parse_namespace(&namespace)?;
+    app.sql.check_sees_all(&principal, &levels(&namespace), DEAD_LETTERS_TABLE)?;
     let limit = page_size(page.limit, PAGE_LETTERS, PAGE_LETTERS_MAX)?;
     let after = page.after.map(|after| {
         let text = "query parameter `after`: it must be the `next` of an earlier page";
@@ -77,9 +81,11 @@ pub async fn list(
 /// 404 for one that is not there or was discarded.
 pub async fn show(
     State(app): State<AppState>,
+    Extension(principal): Extension<Principal>,
     Path((namespace, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let namespace = parse_namespace(&namespace)?;
+    app.sql.check_sees_all(&principal, &levels(&namespace), DEAD_LETTERS_TABLE)?;
     let gone = || {
         let text = "no such dead letter, or it was discarded; GET /v1/{ns}/dead-letters lists them";
         ApiError::new(ErrorCode::NotFound, text)

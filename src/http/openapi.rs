@@ -127,6 +127,7 @@ fn path_part(name: &str, need: RouteNeed) -> Value {
         ("namespace", _) => text("As its events name it, or its catalog name"),
         ("table", _) => text("The table"),
         ("name", _) => text("A branch or tag"),
+        ("view", _) => text("A view of the catalog"),
         ("hold", _) => text("A legal hold"),
         ("erasure", _) => text("The id of an erasure, as its first answer has it"),
         ("job", _) => {

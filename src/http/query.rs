@@ -6,11 +6,12 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     namespaces, parse_namespace,
+    views::{self, CreateStatement},
 };
 use axum::{
     body::Body,
     extract::{Extension, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -22,9 +23,11 @@ use icecore_catalog::{
     body::parse_object,
 };
 use icecore_engine::{
+    QueryAnswer,
     error::SqlError,
     output::{AnswerPiece, AnswerPieces, ErrorPlace, OutputFormat, encode, error_text},
     references::QueryScope,
+    view_definition,
 };
 use icecore_schemas::{
     error_code::ErrorCode,
@@ -55,10 +58,11 @@ pub async fn query(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
-    headers: HeaderMap,
+    parts: Parts,
     body: Body,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
+    let headers = parts.headers.clone();
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -77,20 +81,14 @@ pub async fn query(
         )
     })?;
     app.metrics.queries.inc();
-    let reach = match principal.may_everywhere(Action::Admin) {
-        true => QueryScope::System,
-        false => QueryScope::Namespace,
-    };
-    let asked = app.sql.query(&levels, reach, Some(&principal), request);
-    let answer = match asked.await.map_err(refused) {
-        Ok(answer) => answer,
-        Err(error @ SqlError::NoNamespace(_)) => {
-            if let [level] = &levels[..] {
-                parse_namespace(level)?;
-            }
-            return Err(namespaces::with_others(&app, &principal, error.into()).await);
+    let answer = match view_definition::parse(&request.sql)? {
+        Some(view) => {
+            let (principal, levels) = (&principal, &levels);
+            let (parts, body, request) = (&parts, &body.bytes[..], &request);
+            let asked = CreateStatement { principal, levels, parts, body, request };
+            Box::pin(views::create(&app, &asked, &view)).await?
         }
-        Err(error) => return Err(error.into()),
+        None => ask(&app, &principal, &levels, request).await?,
     };
     let errors = error_place(&headers);
     let basis = answer.basis.as_ref().filter(|_| format != OutputFormat::Json);
@@ -116,6 +114,29 @@ pub async fn query(
         headers.insert(header::TRAILER, OUTCOME.into());
     }
     Ok(response)
+}
+
+/// Starts a query, whose errors say which namespaces there are where it names one that is not there.
+pub(super) async fn ask(
+    app: &AppState,
+    principal: &Principal,
+    levels: &[String],
+    request: SqlRequest,
+) -> Result<QueryAnswer, ApiError> {
+    let reach = match principal.may_everywhere(Action::Admin) {
+        true => QueryScope::System,
+        false => QueryScope::Namespace,
+    };
+    match app.sql.query(levels, reach, Some(principal), request).await.map_err(refused) {
+        Ok(answer) => Ok(answer),
+        Err(error @ SqlError::NoNamespace(_)) => {
+            if let [level] = levels {
+                parse_namespace(level)?;
+            }
+            Err(namespaces::with_others(app, principal, error.into()).await)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A basis as a header: JSON in ASCII.

@@ -23,7 +23,8 @@ use std::sync::Arc;
 /// Longest body of a change.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// The route that only asks, although its method is not one that reads.
+/// The route that only asks, although its method is not one that reads. Statements of it that change something are
+/// recorded where they are carried out.
 const QUERY: &str = "/v1/{namespace}/sql";
 
 /// Who asks for a change, as its handler needs it.

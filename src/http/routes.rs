@@ -10,7 +10,7 @@ use crate::http::{
     ingest::{self, calls::calls},
     jobs,
     openapi::RouteOperation,
-    query, table_admin, tables, webhooks,
+    query, search, table_admin, tables, views, webhooks,
 };
 use RouteNeed::{AnyToken, Everywhere, In, InCatalog, Open, Somewhere};
 use axum::{
@@ -32,6 +32,7 @@ use icecore_schemas::{
     holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
     jobs::{JobList, JobParameters, JobReport},
     query::SqlRequest,
+    search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
     snapshot_id::SnapshotIds,
     tables::{
         CommitAllReply, CommitReply, DropRef, DropTable, DroppedList, FastForward, NamespaceList,
@@ -40,6 +41,7 @@ use icecore_schemas::{
     },
     tokens::{AuditPage, AuditRecords, NewToken, TokenList, TokenReply, TokenRevoked},
     version::Version,
+    views::{NewView, ViewEntry, ViewRemoved},
     webhooks::{DeliveryTarget, NewSecret, WebhookDeleted, WebhookEntry, WebhookList},
 };
 
@@ -91,6 +93,12 @@ const CALLS_TAKEN: &[(u16, &str)] = &[
 const CALLS_REFUSED: &[(u16, &str)] =
     &[(413, "Body too large"), (503, "Cannot now; send again after Retry-After")];
 const NO_TABLE: &[(u16, &str)] = &[(404, "No such table")];
+const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
+const SEARCH_REFUSED: &[(u16, &str)] = &[
+    (400, "A parameter is not valid; the text names it"),
+    (422, "Over the time, memory or row limit"),
+    (429, "Too many queries at once"),
+];
 
 /// The table.
 pub const ROUTES: &[Route] = &[
@@ -410,6 +418,32 @@ pub const ROUTES: &[Route] = &[
             (429, "A check goes on already"),
             (503, "The warehouse or the metastore does not answer, or the server stops"),
         ]),
+    get("/v1/{namespace}/views/{view}", InCatalog(Read), |m| on(m, views::show))
+        .about("A view, with its query in the dialect of this server if it has one")
+        .answers::<ViewEntry>(&[(200, "Its query and columns")])
+        .refuses(NO_VIEW),
+    put("/v1/{namespace}/views/{view}", InCatalog(Write), |m| on(m, views::put))
+        .about("Store a view, or another query of one; CREATE OR REPLACE VIEW does the same")
+        .takes::<NewView>()
+        .answers::<ViewEntry>(&[(200, "Stored")])
+        .refuses(&[
+            (400, "A query that is not valid here; the text says what to change"),
+            (409, "A table has the name, or another change of the view was first"),
+        ]),
+    delete("/v1/{namespace}/views/{view}", InCatalog(Write), |m| on(m, views::remove))
+        .about("Remove a view; its metadata files stay")
+        .answers::<ViewRemoved>(&[(200, "Removed")])
+        .refuses(NO_VIEW),
+    get("/v1/{namespace}/search", InCatalog(Read), |m| on(m, search::search))
+        .about("Find things, documents as they are now, by their properties; `property` may be there several times")
+        .query::<SearchParameters>()
+        .answers::<FoundThings>(&[(200, "A page; `next` is there while there may be more")])
+        .refuses(SEARCH_REFUSED),
+    get("/v1/{namespace}/facets", InCatalog(Read), |m| on(m, search::facets))
+        .about("Count things by their properties; `property` and `by` may be there several times")
+        .query::<FacetParameters>()
+        .answers::<ThingFacets>(&[(200, "Counts by type, collection and the properties in `by`")])
+        .refuses(SEARCH_REFUSED),
     get("/healthz", Open, |m| on(m, health::healthz))
         .about("Alive")
         .answers_media(&["text/plain"], &[(200, "ok")]),

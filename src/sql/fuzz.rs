@@ -224,6 +224,7 @@ fn fuzz_statements_are_answered_or_refused_within_their_bounds() {
             concurrent: SlotsMax { all: CONCURRENT_MAX, namespace: CONCURRENT_MAX, token: 1 },
             metrics: Metrics::default(),
             tables: ServiceTables::default(),
+            filters_visibility: false,
             workers: None,
         };
         let house = House::with(options).await;

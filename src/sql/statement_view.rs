@@ -10,6 +10,7 @@ mod catalog_views;
 use crate::sql::{
     points::{QueryPoints, without_versions},
     view::{ResolvedNamespace, ViewSources, end_together},
+    visibility,
 };
 use icecore_catalog::access::{Action, Principal};
 use icecore_engine::{
@@ -19,7 +20,8 @@ use icecore_engine::{
     metadata_tables::MetadataTable,
     references::{self, QualifiedName, StatementTables, WantedTables},
     session::CATALOG,
-    view::{ChangeView, RewrittenName, View},
+    view::{ChangeView, RewrittenName, TableView, View},
+    visibility::VisibleRows,
 };
 use icecore_lake::wal::LogPin;
 use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
@@ -33,6 +35,8 @@ pub struct StatementReader<'a> {
     pub principal: Option<&'a Principal>,
     /// Which states are read.
     pub points: &'a QueryPoints,
+    /// Whether the principal sees only the rows whose visibility its scopes name.
+    pub filters_rows: bool,
 }
 
 /// A view that is being taken.
@@ -142,7 +146,11 @@ impl ViewDraft<'_> {
                 // Dropped since the names were listed, or not there yet at that time.
                 Ok(_) => (),
                 // Who asks what there is gets told of it; reading it is an error.
-                Err(error @ (SqlError::Unreadable(_) | SqlError::Withheld(_))) => {
+                Err(
+                    error @ (SqlError::Unreadable(_)
+                    | SqlError::Withheld(_)
+                    | SqlError::Forbidden(_)),
+                ) => {
                     self.view.namespace_mut(schema).1.push((name, error));
                 }
                 Err(cause) => return Err(cause),
@@ -242,8 +250,31 @@ impl ViewDraft<'_> {
                 "the views of the statement read more than {RELATIONS_MAX} tables"
             )));
         }
+        self.hide_rows(schema, space, &table)?;
         self.view.namespace_mut(schema).0.push(table);
         Ok(true)
+    }
+
+    /// Notes which rows of a table are seen, before it is in the view.
+    fn hide_rows(
+        &mut self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        table: &TableView,
+    ) -> Result<(), SqlError> {
+        let Some(values) = self.values_seen(space) else { return Ok(()) };
+        visibility::check_table(table)?;
+        let is_noted = self.view.visible.iter().any(|noted| noted.namespace == schema);
+        if visibility::is_told(table) && !is_noted {
+            self.view.visible.push(VisibleRows { namespace: schema.to_owned(), values });
+        }
+        Ok(())
+    }
+
+    /// The values of visibility whose rows are seen of a namespace; none for every row. The service itself sees all.
+    fn values_seen(&self, space: &ResolvedNamespace) -> Option<Vec<String>> {
+        let principal = self.reader.principal.filter(|_| self.reader.filters_rows)?;
+        visibility::values_seen(principal, &space.levels)
     }
 
     async fn add_metadata(
@@ -256,10 +287,14 @@ impl ViewDraft<'_> {
         if !self.has(schema, table) && !self.add_table(schema, space, table).await? {
             return Ok(false);
         }
+        let is_hiding = self.values_seen(space).is_some();
         let (tables, _) = self.view.namespace_mut(schema);
         let Some(table) = tables.iter_mut().find(|known| known.name == table) else {
             return Ok(false);
         };
+        if is_hiding && visibility::is_told(table) {
+            visibility::check_metadata(table, kind)?;
+        }
         if !table.inspected.contains(&kind) {
             table.inspected.push(kind);
         }

@@ -75,6 +75,7 @@ impl House {
             concurrent: SlotsMax { all: 4, namespace: 4, token: 4 },
             metrics: Metrics::default(),
             tables: ServiceTables::default(),
+            filters_visibility: false,
             workers: None,
         };
         Self::open(options, faults).await
@@ -645,6 +646,7 @@ async fn a_query_over_a_limit_ends_with_an_error_and_the_next_one_runs() {
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
         metrics: Metrics::default(),
         tables: ServiceTables::default(),
+        filters_visibility: false,
         workers: None,
     })
     .await;
@@ -680,6 +682,7 @@ async fn a_query_waits_for_its_turn_and_a_dropped_answer_ends_its_query() {
         concurrent: SlotsMax { all: 1, namespace: 1, token: 1 },
         metrics: Metrics::default(),
         tables: ServiceTables::default(),
+        filters_visibility: false,
         workers: None,
     })
     .await;

@@ -66,7 +66,7 @@ impl ViewSources<'_> {
         wanted: &WantedTables,
         points: &QueryPoints,
     ) -> Result<(View, LogPin), SqlError> {
-        let reader = StatementReader { levels, principal: None, points };
+        let reader = StatementReader { levels, principal: None, points, filters_rows: false };
         let tables = StatementTables::of(wanted.clone());
         Box::pin(self.of_statement(reader, &tables)).await
     }

@@ -1,6 +1,6 @@
 //! Which of the queries of a catalog's view is read: one view may have one for each dialect.
 
-use iceberg::spec::{ViewMetadata, ViewRepresentation};
+use iceberg::spec::{SqlViewRepresentation, ViewMetadata, ViewRepresentation};
 use icecore_engine::{
     catalog_views,
     error::SqlError,
@@ -15,8 +15,7 @@ const DIALECTS: &[&str] = &["icecore", "datafusion", "duckdb", "trino", "spark"]
 /// # Errors
 /// [`SqlError::Invalid`] says why the nearest is not.
 pub(super) fn of(metadata: &ViewMetadata) -> Result<CheckedStatement, SqlError> {
-    let representations = metadata.current_version().representations().iter();
-    let mut queries: Vec<_> = representations.map(|ViewRepresentation::Sql(query)| query).collect();
+    let mut queries: Vec<_> = texts(metadata).collect();
     queries.sort_by_key(|query| {
         let known = DIALECTS.iter().position(|name| name.eq_ignore_ascii_case(&query.dialect));
         known.unwrap_or(DIALECTS.len())
@@ -37,8 +36,14 @@ pub(super) fn of(metadata: &ViewMetadata) -> Result<CheckedStatement, SqlError> 
     Err(SqlError::Invalid(refused.unwrap_or_else(|| "it has no query in SQL".to_owned())))
 }
 
+/// The queries of a view, one for each dialect.
+pub(super) fn texts(metadata: &ViewMetadata) -> impl Iterator<Item = &SqlViewRepresentation> {
+    let representations = metadata.current_version().representations().iter();
+    representations.map(|ViewRepresentation::Sql(query)| query)
+}
+
 /// Why a statement is no query of a view, although it is valid.
-fn unread(checked: &CheckedStatement) -> Option<&'static str> {
+pub(super) fn unread(checked: &CheckedStatement) -> Option<&'static str> {
     if !checked.is_query || checked.placeholders != 0 {
         return Some("its text is no query without parameters");
     }

@@ -30,7 +30,13 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     pub(crate) async fn start() -> Self {
-        let server = TestServer::start_in(tempfile::tempdir().unwrap(), &[("auth", "on")]).await;
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further settings.
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let settings = [settings, &[("auth", "on")]].concat();
+        let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
         // As `icecore token create` does it beside a server that runs.
         let store = Metastore::sqlite(&server.folder.path().join("icecore.db")).await.unwrap();
         let request = TokenRequest {

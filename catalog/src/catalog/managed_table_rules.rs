@@ -14,6 +14,7 @@ use crate::{
     retention::{self, expiry},
     row_sum,
     snapshot::{changes::SnapshotChanges, obsolete::FORKED},
+    storage::access::FileAccess,
 };
 use iceberg::{
     TableIdent, TableUpdate,
@@ -53,6 +54,17 @@ impl Catalog {
             "`{}` is the name of a table that this server writes: give the view another name",
             view.name
         )))
+    }
+
+    /// Whether the service shows rows of this table by who asks, so that its files are not for everybody who may
+    /// read it. Keys that open every table open that one, too.
+    pub(crate) fn hides_rows(&self, table: &TableIdent) -> bool {
+        let options = &self.inner.options;
+        let levels: &Vec<String> = table.namespace.as_ref();
+        let mut own = options.reserved.tables.iter();
+        options.hides_rows
+            && (*self.inner.storage.access() == FileAccess::StaticKeys
+                || levels.len() == 1 && own.any(|own| own.name == table.name))
     }
 
     /// Refuses a client's new namespace a name that the service keeps for itself.

@@ -99,8 +99,32 @@ struct DelegationMode {
     lasts: bool,
 }
 
+/// Whether the caller may have the files of a table: not where the service shows its rows by who asks, and the
+/// caller may not see all.
+fn may_have_files(rest: &RestState, caller: &TableCaller, table: &TableIdent) -> bool {
+    !rest.catalog.hides_rows(table)
+        || caller.principal.may(Action::Admin, table.namespace().as_ref())
+}
+
+/// Refuses keys and signatures for the files of such a table.
+fn check_files(
+    rest: &RestState,
+    caller: &TableCaller,
+    table: &TableIdent,
+) -> Result<(), CatalogError> {
+    if may_have_files(rest, caller, table) {
+        return Ok(());
+    }
+    Err(CatalogError::Forbidden(format!(
+        "The files of {table} have rows of every visibility (visibility.filter is on): keys for them need the scope `admin`; read the rows by SQL"
+    )))
+}
+
 /// None where the answer holds nothing but the table.
 fn way(rest: &RestState, caller: &TableCaller, ident: &TableIdent) -> Option<DelegationMode> {
+    if !may_have_files(rest, caller, ident) {
+        return None;
+    }
     let wants_keys = caller
         .headers
         .get_all(DELEGATION)
@@ -169,6 +193,7 @@ pub(super) async fn credentials(
     TablePath(ident): TablePath,
     caller: TableCaller,
 ) -> Result<Json<CredentialsAnswer>, RestError> {
+    check_files(&rest, &caller, &ident)?;
     let table = rest.catalog.tables().load(&ident).await?;
     let storage = rest.catalog.storage();
     let own = storage.normalize(table.metadata.location())?;
@@ -192,6 +217,7 @@ pub(super) async fn sign(
         return Err(RestError::new(StatusCode::NOT_ACCEPTABLE, kind, text));
     }
     let JsonBody(request) = request?;
+    check_files(&rest, &caller, &ident)?;
     let LoadedTable { metadata, .. } = rest.catalog.tables().load(&ident).await?;
     let own = storage.normalize(metadata.location())?;
     let signed = storage.sign(&own, caller.scope(&ident), request)?;

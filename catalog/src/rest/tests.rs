@@ -19,6 +19,7 @@ use tower::ServiceExt;
 mod clients;
 mod events;
 mod fuzz;
+mod keys;
 mod lists;
 mod refusals;
 mod repeats;

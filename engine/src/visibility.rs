@@ -1,0 +1,339 @@
+//! Rows that the asker may not see: they are taken out before anything else of the statement looks at them.
+//!
+//! A condition in the plan would not do. The optimizer may evaluate conditions of the statement before it, and one
+//! that fails for some value (a division, a cast) tells whether a hidden row has the value. So the rows are taken
+//! out by an operator that lets no condition through. Its one invariant: what goes below it cannot fail for a
+//! row, and only leaves out files.
+
+use crate::{error::SqlError, view::View};
+use arrow::{
+    array::{AsArray, BooleanArray, RecordBatch},
+    compute::{cast, filter_record_batch},
+    datatypes::{DataType, SchemaRef},
+};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{Column, project_schema},
+    datasource::TableType,
+    error::DataFusionError,
+    execution::{SendableRecordBatchStream, TaskContext},
+    logical_expr::{
+        Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown, expr::InList, lit,
+    },
+    physical_expr::{EquivalenceProperties, Partitioning},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+        stream::RecordBatchStreamAdapter,
+    },
+    sql::sqlparser::ast::Statement,
+};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use std::{fmt, sync::Arc};
+
+/// The column that says who may see a row.
+pub const VISIBILITY_COLUMN: &str = "visibility";
+/// What it has in rows that everybody may see, as those have where it is null.
+pub const PUBLIC: &str = "public";
+
+/// Which rows of a namespace's tables the asker sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VisibleRows {
+    /// The namespace, as the view names it.
+    pub namespace: String,
+    /// Values of the column in rows that are seen; those where it is null are seen, too.
+    pub values: Vec<String>,
+}
+
+/// Refuses a statement that shows how rows are read: files that are left out and rows that are counted tell of
+/// rows that the asker does not see.
+///
+/// # Errors
+/// [`SqlError::Forbidden`]
+pub fn check_statement(statement: &Statement, view: &View) -> Result<(), SqlError> {
+    if view.visible.is_empty() || !matches!(statement, Statement::Explain { .. }) {
+        return Ok(());
+    }
+    Err(SqlError::Forbidden(
+        "EXPLAIN would tell of rows that the token does not see (visibility.filter is on): it needs the scope `admin`"
+            .to_owned(),
+    ))
+}
+
+/// A table without the rows that the asker may not see; the table itself where it does not say who may.
+#[must_use]
+pub fn visible_rows(
+    table: Arc<dyn TableProvider>,
+    namespace: &str,
+    visible: &[VisibleRows],
+) -> Arc<dyn TableProvider> {
+    let values = visible.iter().find(|rows| rows.namespace == namespace).map(|rows| &rows.values);
+    let at = table.schema().fields().iter().position(|field| {
+        field.name() == VISIBILITY_COLUMN
+            && matches!(
+                field.data_type(),
+                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+            )
+    });
+    match (values, at) {
+        (Some(values), Some(at)) => {
+            Arc::new(VisibleTable { inner: table, at, values: values.as_slice().into() })
+        }
+        _ => table,
+    }
+}
+
+/// A table of which some rows are seen.
+#[derive(Debug)]
+struct VisibleTable {
+    inner: Arc<dyn TableProvider>,
+    /// Where its column stands.
+    at: usize,
+    values: Arc<[String]>,
+}
+
+impl VisibleTable {
+    /// The condition by which files without a visible row are left out.
+    fn condition(&self) -> Expr {
+        let column = || Expr::Column(Column::from_name(VISIBILITY_COLUMN));
+        let values = self.values.iter().map(|value| lit(value.as_str())).collect();
+        column().is_null().or(column().in_list(values, false))
+    }
+}
+
+#[async_trait]
+impl TableProvider for VisibleTable {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        let support = |filter: &&Expr| match cannot_fail(filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let schema = self.inner.schema();
+        let wanted = project_schema(&schema, projection)?;
+        let mut read: Vec<usize> =
+            projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let count = read.len();
+        let at = read.iter().position(|column| *column == self.at).unwrap_or_else(|| {
+            read.push(self.at);
+            count
+        });
+        let mut below: Vec<Expr> =
+            filters.iter().filter(|filter| cannot_fail(filter)).cloned().collect();
+        below.push(self.condition());
+        let rows = self.inner.scan(state, Some(&read), &below, None).await?;
+        Ok(VisibleRowsExec::over(rows, at, wanted, Arc::clone(&self.values)))
+    }
+}
+
+/// Whether a condition has an answer for each row, whatever its values: comparisons of columns with constants.
+fn cannot_fail(filter: &Expr) -> bool {
+    let is_column = |expression: &Expr| matches!(expression, Expr::Column(_));
+    let is_constant = |expression: &Expr| matches!(expression, Expr::Literal(..));
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+            cannot_fail(left) && cannot_fail(right)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let compares = matches!(
+                op,
+                Operator::Eq
+                    | Operator::NotEq
+                    | Operator::Lt
+                    | Operator::LtEq
+                    | Operator::Gt
+                    | Operator::GtEq
+            );
+            compares
+                && (is_column(left) && is_constant(right) || is_constant(left) && is_column(right))
+        }
+        Expr::IsNull(inner) | Expr::IsNotNull(inner) => is_column(inner),
+        Expr::InList(InList { expr, list, .. }) => is_column(expr) && list.iter().all(is_constant),
+        Expr::Between(Between { expr, low, high, .. }) => {
+            is_column(expr) && is_constant(low) && is_constant(high)
+        }
+        _ => false,
+    }
+}
+
+/// The operator that takes the rows out. As every operator that does not say otherwise, it lets no condition
+/// from above through to its input, and knows no counts.
+#[derive(Debug)]
+struct VisibleRowsExec {
+    inner: Arc<dyn ExecutionPlan>,
+    /// Where the column stands in the input; the columns that are wanted stand at its beginning.
+    at: usize,
+    schema: SchemaRef,
+    values: Arc<[String]>,
+    properties: Arc<PlanProperties>,
+}
+
+impl VisibleRowsExec {
+    fn over(
+        inner: Arc<dyn ExecutionPlan>,
+        at: usize,
+        schema: SchemaRef,
+        values: Arc<[String]>,
+    ) -> Arc<dyn ExecutionPlan> {
+        let of_input = inner.properties();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(of_input.partitioning.partition_count()),
+            of_input.emission_type,
+            of_input.boundedness,
+        );
+        Arc::new(Self { inner, at, schema, values, properties: Arc::new(properties) })
+    }
+}
+
+impl DisplayAs for VisibleRowsExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl ExecutionPlan for VisibleRowsExec {
+    fn name(&self) -> &'static str {
+        "VisibleRowsExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.inner]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let (schema, values) = (Arc::clone(&self.schema), Arc::clone(&self.values));
+        Ok(Self::over(children.remove(0), self.at, schema, values))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        let rows = self.inner.execute(partition, context)?;
+        let (at, values) = (self.at, Arc::clone(&self.values));
+        let wanted: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let seen = rows.map(move |batch| -> Result<RecordBatch, DataFusionError> {
+            let batch = visible(&batch?, at, &values)?;
+            Ok(batch.project(&wanted)?)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), seen)))
+    }
+}
+
+/// The rows of a batch that are seen.
+fn visible(
+    batch: &RecordBatch,
+    at: usize,
+    values: &[String],
+) -> Result<RecordBatch, DataFusionError> {
+    let column = cast(batch.column(at), &DataType::Utf8)?;
+    let column = column.as_string::<i32>();
+    let is_seen = |value: Option<&str>| {
+        value.is_none_or(|value| values.iter().any(|seen| seen.as_str() == value))
+    };
+    let mask: BooleanArray = column.iter().map(|value| Some(is_seen(value))).collect();
+    if mask.true_count() == batch.num_rows() {
+        return Ok(batch.clone());
+    }
+    Ok(filter_record_batch(batch, &mask)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::{
+        array::{Int64Array, StringArray},
+        datatypes::{Field, Schema},
+    };
+    use datafusion::{common::stats::Precision, datasource::MemTable, prelude::SessionContext};
+
+    fn table() -> Arc<dyn TableProvider> {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("n", DataType::Int64, false),
+            Field::new(VISIBILITY_COLUMN, DataType::Utf8, true),
+        ]));
+        let values = [Some("public"), None, Some("team"), Some("user"), Some("")];
+        let batch = RecordBatch::try_new(
+            Arc::clone(&schema),
+            vec![
+                Arc::new(Int64Array::from_iter_values(0..5)),
+                Arc::new(StringArray::from(values.to_vec())),
+            ],
+        );
+        Arc::new(MemTable::try_new(schema, vec![vec![batch.unwrap()]]).unwrap())
+    }
+
+    async fn rows(values: &[&str], sql: &str) -> Result<usize, DataFusionError> {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        let visible = [VisibleRows { namespace: "a".to_owned(), values }];
+        let context = SessionContext::new();
+        context.register_table("t", visible_rows(table(), "a", &visible))?;
+        let batches = context.sql(sql).await?.collect().await?;
+        Ok(batches.iter().map(RecordBatch::num_rows).sum())
+    }
+
+    #[tokio::test]
+    async fn rows_are_seen_by_their_value() {
+        assert_eq!(rows(&["public"], "SELECT n FROM t").await.unwrap(), 2);
+        assert_eq!(rows(&["public", "team"], "SELECT * FROM t").await.unwrap(), 3);
+        assert_eq!(rows(&["public"], "SELECT 1 FROM t WHERE n = 2").await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_condition_that_fails_tells_nothing_of_a_row_that_is_not_seen() {
+        let sql = "SELECT n FROM t WHERE 1 / (n - 2) < 10";
+        assert_eq!(rows(&["public"], sql).await.unwrap(), 2);
+        assert!(rows(&["public", "team"], sql).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn rows_are_not_counted_before_they_are_read() {
+        let visible = [VisibleRows { namespace: "a".to_owned(), values: Vec::new() }];
+        let context = SessionContext::new();
+        context.register_table("t", visible_rows(table(), "a", &visible)).unwrap();
+        let query = context.sql("SELECT n FROM t").await.unwrap();
+        let plan = query.create_physical_plan().await.unwrap();
+        assert_eq!(plan.partition_statistics(None).unwrap().num_rows, Precision::Absent);
+    }
+
+    #[test]
+    fn a_table_that_does_not_say_who_may_see_it_stays() {
+        let visible = [VisibleRows { namespace: "a".to_owned(), values: Vec::new() }];
+        let found = visible_rows(table(), "b", &visible);
+        assert!(format!("{found:?}").starts_with("MemTable"));
+    }
+}

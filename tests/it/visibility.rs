@@ -1,0 +1,152 @@
+//! Rows that only some tokens see.
+
+use crate::access::Guarded;
+use serde_json::{Value, json};
+
+const SETTINGS: &[(&str, &str)] = &[("visibility.filter", "on")];
+
+/// One change of a document for each visibility, and one without.
+fn sent() -> Value {
+    let change = |id: &str, visibility: Option<&str>| json!({"id": id, "ns": "shop", "op": "c", "collection": "users", "docId": id, "doc": {"name": id}, "visibility": visibility, "bookmark": format!("b-{id}"), "url": "/a"});
+    json!({ "events": [
+        change("everyone", Some("public")),
+        change("nobody-said", None),
+        change("of-user", Some("user")),
+        change("of-org", Some("org")),
+        change("of-team", Some("team")),
+        change("of-others", Some("secret")),
+        {"id": "bad", "ns": "shop", "type": "no type at all!", "visibility": "team"},
+    ]})
+}
+
+async fn house() -> Guarded {
+    let guarded = Guarded::start_with(SETTINGS).await;
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &sent()).await.0, 207);
+    guarded
+}
+
+impl Guarded {
+    async fn seen(&self, token: &str, sql: &str) -> Value {
+        let (status, answer) = self.post(token, "/v1/shop/sql", &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{sql}: {answer}");
+        answer["rows"].clone()
+    }
+
+    async fn reader(&self, scopes: &[&str]) -> String {
+        self.token(&json!({"name": scopes.join(" "), "scopes": scopes})).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_seen_by_the_visibility_that_a_scope_names() {
+    let guarded = house().await;
+    let cases = [
+        (vec!["read:shop"], json!([["everyone"], ["nobody-said"]])),
+        (vec!["write:shop", "ingest:shop"], json!([["everyone"], ["nobody-said"]])),
+        (vec!["read.team:shop"], json!([["everyone"], ["nobody-said"], ["of-team"]])),
+        (
+            vec!["read.user:*", "read.org:shop", "read.team:other"],
+            json!([["everyone"], ["nobody-said"], ["of-org"], ["of-user"]]),
+        ),
+    ];
+    let mut readers = vec![(
+        guarded.admin.clone(),
+        json!([["everyone"], ["nobody-said"], ["of-org"], ["of-others"], ["of-team"], ["of-user"]]),
+    )];
+    for (scopes, expected) in cases {
+        readers.push((guarded.reader(&scopes).await, expected));
+    }
+    for round in ["from the log", "from the table"] {
+        for (token, expected) in &readers {
+            for sql in [
+                "SELECT id FROM events ORDER BY id",
+                "SELECT id FROM shop.events ORDER BY id",
+                "SELECT id FROM things ORDER BY id",
+                "SELECT pk FROM cdc_users_deltas ORDER BY pk",
+                "SELECT id FROM events_global ORDER BY id",
+                "SELECT id FROM events BETWEEN SEQ 1 AND 100 ORDER BY id",
+            ] {
+                assert_eq!(guarded.seen(token, sql).await, *expected, "{round}: {sql}");
+            }
+            let count = expected.as_array().unwrap().len();
+            for sql in ["SELECT count(*) FROM events", "SELECT count(url) FROM events"] {
+                assert_eq!(guarded.seen(token, sql).await, json!([[count]]), "{round}: {sql}");
+            }
+            // Hidden rows have the last ids of all, which metadata would tell.
+            let ids = expected.as_array().unwrap();
+            let extremes = json!([[ids[0][0], ids[count - 1][0]]]);
+            let sql = "SELECT min(id), max(id) FROM events";
+            assert_eq!(guarded.seen(token, sql).await, extremes, "{round}");
+            let sql = "SELECT type, count(*) FROM events GROUP BY type";
+            let groups = json!([["cdc.insert", count]]);
+            assert_eq!(guarded.seen(token, sql).await, groups, "{round}");
+            let (_, page) = guarded.get(token, "/v1/shop/search").await;
+            assert_eq!(page["things"].as_array().unwrap().len(), count, "{round}: {page}");
+            let (_, facets) = guarded.get(token, "/v1/shop/facets").await;
+            assert_eq!(facets["count"], json!(count), "{round}: {facets}");
+        }
+        assert_eq!(guarded.post(&guarded.admin, "/v1/shop/commit", &Value::Null).await.0, 200);
+    }
+    let view = json!({ "sql": "CREATE VIEW mine AS SELECT id FROM events" });
+    assert_eq!(guarded.post(&guarded.admin, "/v1/shop/sql", &view).await.0, 200);
+    let past = json!({ "sql": "SELECT id FROM events ORDER BY id", "as_of": "main" });
+    for (token, expected) in &readers {
+        let (_, answer) = guarded.post(token, "/v1/shop/sql", &past).await;
+        assert_eq!(answer["rows"], *expected, "{answer}");
+        assert_eq!(guarded.seen(token, "SELECT id FROM mine ORDER BY id").await, *expected);
+    }
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_else_tells_of_rows_that_are_not_seen() {
+    let guarded = house().await;
+    assert_eq!(guarded.post(&guarded.admin, "/v1/shop/commit", &Value::Null).await.0, 200);
+    let reader = guarded.reader(&["read.user:shop"]).await;
+    // A look-up by a value that only a hidden row has, and a condition that fails for one.
+    let missing = "SELECT count(*) FROM events WHERE id = 'of-team'";
+    assert_eq!(guarded.seen(&reader, missing).await, json!([[0]]));
+    let probe =
+        "SELECT count(*) FROM events WHERE 1 / (CASE WHEN id = 'of-team' THEN 0 ELSE 1 END) = 1";
+    assert_eq!(guarded.seen(&reader, probe).await, json!([[3]]));
+    let asked = json!({ "sql": probe });
+    assert_eq!(guarded.post(&guarded.admin, "/v1/shop/sql", &asked).await.0, 400);
+    for table in ["events.snapshots", "events.history", "events.refs"] {
+        guarded.seen(&reader, &format!("SELECT count(*) FROM {table}")).await;
+    }
+    for sql in [
+        "SELECT count(*) FROM events.files",
+        "SELECT count(*) FROM events.all_files",
+        "SELECT count(*) FROM events.manifests",
+        "SELECT count(*) FROM \"events$partitions\"",
+        "SELECT count(*) FROM events.entries",
+        "SELECT count(*) FROM dead_letters",
+        "EXPLAIN SELECT * FROM events WHERE id = 'of-team'",
+        "EXPLAIN ANALYZE SELECT * FROM events WHERE id = 'of-team'",
+    ] {
+        let asked = json!({ "sql": sql });
+        let (status, answer) = guarded.post(&reader, "/v1/shop/sql", &asked).await;
+        assert_eq!((status, &answer["code"]), (403, &json!("FORBIDDEN")), "{sql}: {answer}");
+        assert_eq!(guarded.post(&guarded.admin, "/v1/shop/sql", &asked).await.0, 200, "{sql}");
+    }
+    let tables = guarded.seen(&reader, "SHOW TABLES").await;
+    assert!(tables.to_string().contains("dead_letters"), "{tables}");
+    let (status, answer) = guarded.get(&reader, "/v1/shop/dead-letters").await;
+    assert_eq!((status, &answer["code"]), (403, &json!("FORBIDDEN")), "{answer}");
+    let (_, letters) = guarded.get(&guarded.admin, "/v1/shop/dead-letters").await;
+    let letter = letters["dead_letters"][0]["id"].as_str().unwrap();
+    let path = format!("/v1/shop/dead-letters/{letter}");
+    assert_eq!(guarded.get(&reader, &path).await.0, 403);
+    assert_eq!(guarded.get(&guarded.admin, &path).await.0, 200);
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_setting_every_reader_sees_every_row() {
+    let guarded = Guarded::start().await;
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &sent()).await.0, 207);
+    let reader = guarded.reader(&["read:shop"]).await;
+    assert_eq!(guarded.seen(&reader, "SELECT count(*) FROM events").await, json!([[6]]));
+    assert_eq!(guarded.get(&reader, "/v1/shop/dead-letters").await.0, 200);
+    guarded.server.stop().await;
+}
