@@ -42,7 +42,7 @@ pub fn is_alias(name: &str) -> bool {
 }
 
 /// What a name means to the planner.
-fn folded(name: &Ident) -> String {
+pub(super) fn folded(name: &Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),
         None => name.value.to_ascii_lowercase(),
@@ -59,6 +59,17 @@ fn is_written(name: &Ident, exact: &str) -> bool {
 
 fn meant(name: &Ident, aliases: &[(&str, &'static str)]) -> Option<&'static str> {
     aliases.iter().find(|(alias, _)| is_written(name, alias)).map(|(_, column)| *column)
+}
+
+/// Names that more than one item of a select list would have.
+pub(super) fn repeated_names(items: &[SelectItem]) -> HashSet<String> {
+    let mut seen = HashSet::new();
+    let names = items.iter().filter_map(|item| match item {
+        SelectItem::UnnamedExpr(expr) => last_name(expr).map(folded),
+        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+        _ => None,
+    });
+    names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 /// What stands under one name in FROM.
@@ -147,8 +158,9 @@ impl AliasResolver<'_> {
         self.expressions(&mut select.having, &given);
         self.expressions(&mut select.qualify, &given);
         let mut columns = Vec::new();
+        let repeated = repeated_names(&select.projection);
         for item in &mut select.projection {
-            self.item(item, &mut columns);
+            self.item(item, &repeated, &mut columns);
         }
         given.extend(columns.iter().map(|column| column.name.clone()));
         if let Some(order_by) = order_by {
@@ -159,8 +171,14 @@ impl AliasResolver<'_> {
     }
 
     /// Resolves an item of a select list, and adds what it has of columns. One that was named by an alias
-    /// keeps that as its name.
-    fn item(&mut self, item: &mut SelectItem, columns: &mut Vec<RelationColumn>) {
+    /// keeps that as its name, unless another one has it: the planner tells columns of two tables apart by
+    /// their tables, and given names by nothing.
+    fn item(
+        &mut self,
+        item: &mut SelectItem,
+        repeated: &HashSet<String>,
+        columns: &mut Vec<RelationColumn>,
+    ) {
         match item {
             SelectItem::UnnamedExpr(expr) => {
                 let written = last_name(expr).cloned();
@@ -169,6 +187,10 @@ impl AliasResolver<'_> {
                     return;
                 };
                 let is_of_events = self.is_of_events(expr);
+                if repeated.contains(&folded(&written)) {
+                    columns.push(RelationColumn { name: folded(&column), is_of_events });
+                    return;
+                }
                 columns.push(RelationColumn {
                     name: folded(&written),
                     is_of_events: is_of_events && written.value == column.value,

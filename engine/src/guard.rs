@@ -136,6 +136,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         return Err(invalid(reason));
     }
     let versions = versions::spelling::take_out(&mut located, sql)?;
+    grammar::name_after_commas(&mut located);
     distinct::mark(&mut located).map_err(invalid)?;
     let statements = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))

@@ -47,6 +47,11 @@ fn about_changes() -> Vec<QueryCase> {
             Some(json!([["u-1", "{\"name\":\"Ann\"}"]])),
         ),
         ("SELECT count(*) FROM cdc_other_deltas", Some(json!([[0]]))),
+        (
+            "SELECT a.docId, b.docId, a.doc, b.doc FROM events a JOIN events b ON a.seq = b.seq WHERE a.seq = 1",
+            Some(json!([["u-1", "u-1", ann, ann]])),
+        ),
+        ("SELECT a, sort, b FROM (SELECT 1 AS a, 2 AS sort, 3 AS b)", Some(json!([[1, 2, 3]]))),
         ("SELECT op FROM cdc_users_deltas ORDER BY timestamp DESC LIMIT 1", Some(json!([["d"]]))),
         ("SELECT count(*) FROM things WHERE \"table\" = 'users'", Some(json!([[3]]))),
         // Versions.

@@ -54,6 +54,11 @@ fn a_table_is_the_one_of_its_namespace() {
 #[test]
 fn a_column_keeps_the_name_that_it_was_selected_by() {
     check("SELECT docId, e.pk FROM events e", "SELECT key AS docId, e.key AS pk FROM events e");
+    // Two of one name keep what tells them apart.
+    check(
+        "SELECT a.docId, b.docId, a.pk FROM events a JOIN events b ON a.id = b.id",
+        "SELECT a.key, b.key, a.key AS pk FROM events a JOIN events b ON a.id = b.id",
+    );
     check("SELECT docId AS d FROM events", "SELECT key AS d FROM events");
     check(
         "SELECT docId FROM (SELECT docId FROM events) ORDER BY docId",
