@@ -6,7 +6,10 @@
 
 mod shared_columns;
 
-use crate::allowed::{AGGREGATE, WINDOW};
+use crate::{
+    allowed::{AGGREGATE, WINDOW},
+    table_functions,
+};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArguments, GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause,
@@ -314,8 +317,25 @@ pub fn table_factor(factor: &TableFactor) -> ClauseVerdict {
             table_with_joins(nested)
         }
         TableFactor::TableFunction { .. } => refuse("TABLE (function)"),
+        TableFactor::Function {
+            lateral: false,
+            name,
+            args: _,
+            with_ordinality: false,
+            alias: shown,
+        } if table_functions::is_series(name) => alias(shown.as_ref()),
         TableFactor::Function { name, .. } => refuse(&format!("table function `{name}`")),
-        TableFactor::UNNEST { .. } => refuse("table function `unnest`"),
+        TableFactor::UNNEST {
+            alias: shown,
+            array_exprs: _,
+            with_offset,
+            with_offset_alias: _,
+            with_ordinality,
+        } => {
+            only(*with_offset, "WITH OFFSET")?;
+            only(*with_ordinality, "WITH ORDINALITY")?;
+            alias(shown.as_ref())
+        }
         TableFactor::JsonTable { .. } => refuse("JSON_TABLE"),
         TableFactor::OpenJsonTable { .. } => refuse("OPENJSON"),
         TableFactor::Pivot { .. } => refuse("PIVOT"),

@@ -57,6 +57,7 @@ pub mod plan_limits;
 pub mod prepare;
 pub mod provider;
 pub mod pushdown;
+pub mod query_process;
 pub mod read_report;
 pub mod references;
 pub mod replacement;
@@ -70,6 +71,7 @@ pub mod similar;
 pub mod stop;
 pub mod sums;
 pub mod syntax;
+pub mod table_functions;
 pub mod template;
 pub mod time;
 pub mod time_format;
@@ -102,6 +104,7 @@ use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
 use icecore_schemas::{query::QueryBasis, service_table::ServiceTables};
 use log_tail::TailSource;
+use query_process::QueryProcess;
 use serde::{Deserialize, Serialize};
 use session::{EngineResources, QuerySessions};
 use std::sync::Arc;
@@ -215,6 +218,11 @@ impl QueryEngine {
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let (tail, counts) = (&controls.tail, &controls.counts);
+        let process = self.sessions.process();
+        process.check(&statement)?;
+        for seen in &view.catalog_views {
+            process.check(&seen.statement.statement)?;
+        }
         let context = self.sessions.open(&view, tail, counts, signal.deadline())?;
         if view.has_system {
             let shown = audit::show(&context, controls.audit.clone());
@@ -232,7 +240,7 @@ impl QueryEngine {
         let plan = described::with_type_names(plan);
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
-        plan_limits::check(&plan)?;
+        plan_limits::check(&plan, process)?;
         if !params.is_empty() {
             plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;
         }
@@ -245,7 +253,7 @@ impl QueryEngine {
                 .and_then(LogicalPlanBuilder::build)
                 .map_err(|cause| failure::of(&cause))?;
         }
-        let (plan, stream) = execute(state, &plan, &controls.stop).await?;
+        let (plan, stream) = execute(state, &plan, &controls.stop, process).await?;
         let place = answer::place_of(self.sessions.storage().root()).filter(|_| !is_query);
         let stream = answer::shown(stream, &labels, place);
         let (schema, read) = (stream.schema(), BytesRead::of(Arc::clone(&plan)));
@@ -269,7 +277,8 @@ impl QueryEngine {
         let by_table = self.sessions.columns_by_table(view)?;
         let shown = change_views::show(context, &view.change_views).await;
         shown.map_err(|cause| failure::of(&cause))?;
-        let names = ColumnNames { all: &all, by_table: &by_table };
+        let process = self.sessions.process();
+        let names = ColumnNames { all: &all, by_table: &by_table, process };
         Box::pin(catalog_views::register(context, &view.catalog_views, names, signal)).await?;
         column_lists::move_into_queries(statement);
         metadata_tables::rename(statement, &view.rewritten);
@@ -296,12 +305,13 @@ async fn execute(
     state: SessionState,
     plan: &LogicalPlan,
     stop: &Arc<QueryStop>,
+    process: QueryProcess,
 ) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
     let plan = draws::once_a_row(plan.clone()).and_then(prepare::prepared);
     let plan = plan.map_err(|cause| failure::of(&cause))?;
     let plan = state.optimize(&plan).map_err(|cause| failure::of_optimizer(&cause))?;
     let rows_max = state.config().batch_size();
-    let rows = plan_limits::batch_rows(&plan, rows_max)?;
+    let rows = plan_limits::batch_rows(&plan, rows_max, process)?;
     let state = if rows < rows_max {
         let config = state.config().clone().with_batch_size(rows);
         SessionStateBuilder::new_from_existing(state).with_config(config).build()

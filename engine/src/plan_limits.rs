@@ -4,7 +4,7 @@
 //! as much as the expression behind it, through all queries below: a few queries that each name a
 //! column twice are larger than memory once they are put into one.
 
-use crate::{error::SqlError, rewrite::pattern_of};
+use crate::{error::SqlError, query_process::QueryProcess, rewrite::pattern_of};
 use datafusion::{
     common::{
         DFSchema,
@@ -32,19 +32,46 @@ const BATCH_CONSTANTS_BYTES: usize = 64 << 20;
 /// The smallest batch.
 const ROWS_MIN: usize = 64;
 
-/// Refuses a plan that is too large to be optimized.
+/// Refuses a plan that is too large to be optimized. In a process of its own only its columns are counted, as
+/// the server has them in hand too.
 ///
 /// # Errors
 /// [`SqlError::Invalid`] says what is too large.
-pub fn check(plan: &LogicalPlan) -> Result<(), SqlError> {
-    PlanCost::default().weigh(plan).map(|_| ())
+pub fn check(plan: &LogicalPlan, process: QueryProcess) -> Result<(), SqlError> {
+    match process {
+        QueryProcess::Shared => PlanCost::default().weigh(plan).map(|_| ()),
+        QueryProcess::Own => check_widths(plan),
+    }
+}
+
+fn check_widths(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut widest = 0;
+    let walked = plan.apply_with_subqueries(|node| {
+        widest = widest.max(node.schema().fields().len());
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(|cause| SqlError::Invalid(cause.to_string()))?;
+    check_width(widest)
+}
+
+fn check_width(width: usize) -> Result<(), SqlError> {
+    if width <= COLUMNS_MAX {
+        return Ok(());
+    }
+    Err(SqlError::Invalid(format!(
+        "a query has more than {COLUMNS_MAX} columns; select only those that you need"
+    )))
 }
 
 /// How many rows a batch of this optimized plan may have, at most `rows_max`.
 ///
 /// # Errors
-/// [`SqlError::Invalid`] when the constants are too large for any number of rows.
-pub fn batch_rows(plan: &LogicalPlan, rows_max: usize) -> Result<usize, SqlError> {
+/// [`SqlError::Invalid`] when the constants are too large for a process that does other work.
+pub fn batch_rows(
+    plan: &LogicalPlan,
+    rows_max: usize,
+    process: QueryProcess,
+) -> Result<usize, SqlError> {
     let mut bytes = 0_usize;
     let mut add = |expression: &Expr| {
         expression.apply(|part| {
@@ -56,12 +83,15 @@ pub fn batch_rows(plan: &LogicalPlan, rows_max: usize) -> Result<usize, SqlError
     };
     plan.apply_with_subqueries(|node| node.apply_expressions(&mut add))
         .map_err(|cause| SqlError::Invalid(cause.to_string()))?;
+    let rows = BATCH_CONSTANTS_BYTES / bytes.max(1);
+    if process == QueryProcess::Own {
+        return Ok(rows.clamp(1, rows_max));
+    }
     if CONSTANTS_BYTES_MAX < bytes {
         return Err(SqlError::Invalid(format!(
             "the evaluated constants of the statement take more than {CONSTANTS_BYTES_MAX} bytes; shorten them, or use each only once"
         )));
     }
-    let rows = BATCH_CONSTANTS_BYTES / bytes.max(1);
     Ok(rows.clamp(ROWS_MIN, rows_max))
 }
 
@@ -75,11 +105,7 @@ impl PlanCost {
     /// What each column of the plan's answer stands for.
     fn weigh(&mut self, plan: &LogicalPlan) -> Result<Vec<u64>, SqlError> {
         let width = plan.schema().fields().len();
-        if COLUMNS_MAX < width {
-            return Err(SqlError::Invalid(format!(
-                "a query has more than {COLUMNS_MAX} columns; select only those that you need"
-            )));
-        }
+        check_width(width)?;
         let inputs = plan.inputs();
         let mut columns = Vec::new();
         for input in &inputs {
