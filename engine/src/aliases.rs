@@ -5,10 +5,11 @@
 //! be of. A column that has the name wins, wherever it comes from, and so does a name that the statement gives.
 //! An alias means the column of `events` also where that comes out of a query in FROM.
 
+mod durable_object;
+
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Ident, ObjectName, OrderBy, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, Subscript, TableAlias, TableFactor,
-    TableWithJoins, Value, VisitMut, VisitorMut,
+    Expr, Ident, ObjectName, OrderBy, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 use icecore_schemas::columns::{ALIASES, DURABLE_OBJECT, DURABLE_OBJECT_MEMBERS};
 use std::{
@@ -183,7 +184,11 @@ impl AliasResolver<'_> {
             SelectItem::UnnamedExpr(expr) => {
                 let written = last_name(expr).cloned();
                 self.expressions(expr, &HashSet::new());
-                let (Some(written), Some(column)) = (written, last_name(expr).cloned()) else {
+                let Some(written) = written else { return };
+                let Some(column) = last_name(expr).cloned() else {
+                    // The whole object keeps its name.
+                    columns.push(RelationColumn { name: folded(&written), is_of_events: false });
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: written };
                     return;
                 };
                 let is_of_events = self.is_of_events(expr);
@@ -313,12 +318,14 @@ impl AliasResolver<'_> {
     fn expression(&self, expr: &mut Expr, given: &HashSet<String>) {
         let made = match &*expr {
             Expr::Identifier(name) if given.contains(&folded(name)) => None,
-            Expr::Identifier(name) => self.column(&[], name),
+            Expr::Identifier(name) => self.column(&[], name).or_else(|| self.object(&[], name)),
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [before @ .., object, member] if is_written(object, DURABLE_OBJECT) => self
                     .member(before, object, member)
                     .or_else(|| self.column(&parts[..parts.len() - 1], member)),
-                [before @ .., name] => self.column(before, name),
+                [before @ .., name] => {
+                    self.column(before, name).or_else(|| self.object(before, name))
+                }
                 [] => None,
             },
             Expr::CompoundFieldAccess { root, access_chain } => {
@@ -326,7 +333,8 @@ impl AliasResolver<'_> {
                     (Some([before @ .., object]), [access])
                         if is_written(object, DURABLE_OBJECT) =>
                     {
-                        accessed(access).and_then(|member| self.member(before, object, &member))
+                        durable_object::accessed(access)
+                            .and_then(|member| self.member(before, object, &member))
                     }
                     _ => None,
                 }
@@ -352,6 +360,20 @@ impl AliasResolver<'_> {
         }
         let column = meant(member, DURABLE_OBJECT_MEMBERS)?;
         self.place_of(before, object, column).map(|before| named(&before, column))
+    }
+
+    /// The Durable Object with all its members; NULL for an event without one.
+    fn object(&self, before: &[Ident], name: &Ident) -> Option<Expr> {
+        let is_table = |one: &Relation| one.name.as_deref() == Some(DURABLE_OBJECT);
+        if !is_written(name, DURABLE_OBJECT) || self.scopes.iter().flatten().any(is_table) {
+            return None;
+        }
+        let members = DURABLE_OBJECT_MEMBERS.iter().filter_map(|(member, column)| {
+            let before = self.place_of(before, name, column)?;
+            // Every call has a method, also one of no object.
+            Some((*member, named(&before, column), *column != "method"))
+        });
+        durable_object::whole(&members.collect::<Vec<_>>())
     }
 
     /// What stands before `column` of `events` in the nearest query that has it; none where a column there or
@@ -425,20 +447,6 @@ fn names(expr: &Expr) -> Option<&[Ident]> {
         Expr::Identifier(name) => Some(std::slice::from_ref(name)),
         Expr::CompoundIdentifier(parts) => Some(parts),
         Expr::Nested(inner) => names(inner),
-        _ => None,
-    }
-}
-
-/// The member that `.member` or `['member']` names.
-fn accessed(access: &AccessExpr) -> Option<Ident> {
-    match access {
-        AccessExpr::Dot(Expr::Identifier(name)) => Some(name.clone()),
-        AccessExpr::Subscript(Subscript::Index { index: Expr::Value(literal) }) => {
-            match &literal.value {
-                Value::SingleQuotedString(text) => Some(Ident::with_quote('"', text.as_str())),
-                _ => None,
-            }
-        }
         _ => None,
     }
 }

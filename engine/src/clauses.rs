@@ -67,11 +67,6 @@ pub fn words(tokens: &[Token]) -> ClauseVerdict {
         .filter(|token| !matches!(token, Token::Whitespace(_)))
         .map(|token| token.to_string().to_lowercase())
         .collect();
-    if words.first().is_some_and(|word| word == "summarize") {
-        return ControlFlow::Break(
-            "SUMMARIZE is not supported here; DESCRIBE names the columns, and count(x), min(x), max(x) and approx_distinct(x) tell of one".to_owned(),
-        );
-    }
     let has = |pattern: &[&[&str]]| {
         words.windows(pattern.len()).any(|some| {
             some.iter().zip(pattern).all(|(word, choices)| choices.contains(&word.as_str()))

@@ -10,7 +10,8 @@ use crate::{
     error::SqlError,
     grammar::{self, Grammar},
     labels::ColumnLabels,
-    layout, multisets, nulls, number_literals, same_names, syntax, table_functions,
+    layout, multisets, nulls, number_literals, same_names, summary, syntax,
+    table_functions,
     versions::{self, TableVersion},
 };
 use datafusion::sql::sqlparser::{
@@ -61,6 +62,8 @@ pub struct CheckedStatement {
     pub labels: ColumnLabels,
     /// Whether it gives rows of tables, so that a row limit may be put on its plan.
     pub is_query: bool,
+    /// Whether a summary of its rows is asked for.
+    pub is_summary: bool,
     /// How often it names one of the request's values.
     pub placeholders: usize,
     /// The highest number of those that it names.
@@ -123,6 +126,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     if let ControlFlow::Break(reason) = clauses::words(&tokens) {
         return Err(invalid(reason));
     }
+    let is_summary = summary::take_word(&mut located);
     let versions = versions::spelling::take_out(&mut located, sql)?;
     grammar::name_after_commas(&mut located);
     distinct::mark(&mut located).map_err(invalid)?;
@@ -136,13 +140,19 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         invalid(format!("exactly one statement is allowed, not {}", statements.len()))
     })?;
     let is_query = check_statement(&statement)?;
+    if is_summary && !is_query {
+        return Err(invalid("SUMMARIZE takes a table or a query"));
+    }
     distinct::unmark(&mut statement);
     grammar::select_all(&mut statement);
     let reads_paths = layout::rewrite(&mut statement).map_err(invalid)?;
     table_functions::rewrite(&mut statement);
     let params_max = check_shape(&statement)?.params_max.max(versions::params_max(&versions));
     versions::scopes::name_tables(&mut statement, &versions).map_err(invalid)?;
-    let labels = ColumnLabels::of(&statement);
+    let labels = match is_summary {
+        true => ColumnLabels::default(),
+        false => ColumnLabels::of(&statement),
+    };
     described::show_tables(&mut statement);
     draws::number(&mut statement).map_err(invalid)?;
     multisets::number_copies(&mut statement).map_err(invalid)?;
@@ -157,6 +167,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         statement,
         labels,
         is_query,
+        is_summary,
         placeholders,
         params_max,
         reads_paths,

@@ -69,6 +69,8 @@ pub mod seq_range;
 pub mod session;
 pub mod similar;
 pub mod stop;
+pub mod structs;
+pub mod summary;
 pub mod sums;
 pub mod syntax;
 pub mod table_functions;
@@ -107,7 +109,7 @@ use log_tail::TailSource;
 use query_process::QueryProcess;
 use serde::{Deserialize, Serialize};
 use session::{EngineResources, QuerySessions};
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 use stop::{QuerySignal, QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
 
@@ -212,17 +214,22 @@ impl QueryEngine {
         #[cfg(debug_assertions)]
         let query = query.sent()?;
         let EngineQuery { statement: checked, params, limit, view, clock_ms } = query;
-        let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
-            checked;
+        let CheckedStatement {
+            mut statement,
+            labels,
+            is_query,
+            is_summary,
+            placeholders,
+            params_max,
+            ..
+        } = checked;
         let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let (tail, counts) = (&controls.tail, &controls.counts);
         let process = self.sessions.process();
-        process.check(&statement)?;
-        for seen in &view.catalog_views {
-            process.check(&seen.statement.statement)?;
-        }
+        let behind_views = view.catalog_views.iter().map(|seen| &seen.statement.statement);
+        iter::once(&statement).chain(behind_views).try_for_each(|part| process.check(part))?;
         let context = self.sessions.open(&view, tail, counts, signal.deadline())?;
         if view.has_system {
             let shown = audit::show(&context, controls.audit.clone());
@@ -237,7 +244,10 @@ impl QueryEngine {
         if !view.catalog_views.is_empty() {
             catalog_views::check_size(&plan)?;
         }
-        let plan = described::with_type_names(plan);
+        let plan = match is_summary {
+            true => summary::of(plan),
+            false => described::with_type_names(plan),
+        };
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
         plan_limits::check(&plan, process)?;

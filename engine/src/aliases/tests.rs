@@ -116,6 +116,25 @@ fn members_of_the_durable_object_are_columns() {
 }
 
 #[test]
+fn the_durable_object_is_a_value_too() {
+    let whole =
+        "CASE WHEN (do_class IS NULL) THEN NULL ELSE ({'class': do_class, 'method': method}) END";
+    check("SELECT \"do\" FROM events", &format!("SELECT {whole} AS \"do\" FROM events"));
+    check(
+        "SELECT max(e.\"do\") FROM events e",
+        &format!(
+            "SELECT max({}) FROM events e",
+            whole.replace("do_class", "e.do_class").replace(": method", ": e.method")
+        ),
+    );
+    for sql in
+        ["SELECT \"do\" FROM own", "SELECT \"do\" FROM (SELECT 1 AS \"do\", do_class FROM events)"]
+    {
+        check(sql, sql);
+    }
+}
+
+#[test]
 fn other_names_keep_their_meaning() {
     for sql in [
         // A column of the name.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::references::{self, QueryScope, WantedTables};
 
 fn check_refused(sql: &str, expected: &str) {
     match check(sql) {
@@ -39,6 +40,10 @@ fn only_the_plan_of_a_query_takes_a_row_limit() {
     assert!(check("WITH a AS (SELECT 1) SELECT * FROM a").unwrap().is_query);
     assert!(!check("EXPLAIN SELECT 1").unwrap().is_query);
     assert!(!check("SHOW TABLES").unwrap().is_query);
+    let summary = check("SUMMARIZE events FOR VERSION AS OF 'nightly'").unwrap();
+    assert!(summary.is_query && summary.is_summary && summary.versions.len() == 1);
+    check_refused("SUMMARIZE", "does not parse");
+    check_refused("SUMMARIZE DROP TABLE events", "");
 }
 
 #[test]
