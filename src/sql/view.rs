@@ -141,7 +141,7 @@ impl ResolvedNamespace {
     }
 
     /// As its events name it, or as the catalog does.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.events
             .as_ref()
             .map_or_else(|| self.levels.join("."), |events| events.text().to_owned())
