@@ -14,6 +14,7 @@ const BYTES_SCANNED: &str = "bytes_scanned";
 pub struct FileCounts {
     read: AtomicU64,
     pruned: AtomicU64,
+    pruned_bytes: AtomicU64,
 }
 
 impl FileCounts {
@@ -21,6 +22,17 @@ impl FileCounts {
     pub fn add(&self, read: u64, pruned: u64) {
         self.read.fetch_add(read, Ordering::Relaxed);
         self.pruned.fetch_add(pruned, Ordering::Relaxed);
+    }
+
+    /// Files of so many bytes are left out.
+    pub fn add_pruned_bytes(&self, bytes: u64) {
+        self.pruned_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of files that are left out, as far as snapshots tell their size.
+    #[must_use]
+    pub fn pruned_bytes(&self) -> u64 {
+        self.pruned_bytes.load(Ordering::Relaxed)
     }
 
     /// Files that are read, and those that are left out.
