@@ -34,6 +34,8 @@ use tokio::time::Instant;
 /// Largest constant that a function may make in a process that does other work. A statement has many, and each
 /// is copied for each row.
 pub const CONSTANT_BYTES_MAX: usize = 4 << 10;
+/// The same in a process of its own. The server has an answer's rows in hand, too, and this takes no table.
+const OWN_CONSTANT_BYTES_MAX: usize = 16 << 20;
 /// Largest value that a function may make, by what it can make at most of these arguments.
 pub const VALUE_BYTES_MAX: usize = 128 << 20;
 /// Rows are given to a function in pieces that make at most this much.
@@ -211,7 +213,9 @@ impl ScalarUDFImpl for BoundedFunction {
         if is_constant {
             return match self.growth.process {
                 QueryProcess::Shared => self.too_large(CONSTANT_BYTES_MAX),
-                QueryProcess::Own if VALUE_BYTES_MAX < most => self.too_large(VALUE_BYTES_MAX),
+                QueryProcess::Own if OWN_CONSTANT_BYTES_MAX < most => {
+                    self.too_large(OWN_CONSTANT_BYTES_MAX)
+                }
                 QueryProcess::Own => {
                     memory.try_grow(most)?;
                     self.inner.invoke_with_args(call)

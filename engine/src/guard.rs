@@ -10,8 +10,7 @@ use crate::{
     error::SqlError,
     grammar::{self, Grammar},
     labels::ColumnLabels,
-    layout, multisets, nulls, number_literals, same_names, summary, syntax,
-    table_functions,
+    layout, multisets, nulls, number_literals, same_names, summary, syntax, table_functions,
     versions::{self, TableVersion},
 };
 use datafusion::sql::sqlparser::{
