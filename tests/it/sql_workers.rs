@@ -250,6 +250,7 @@ async fn what_has_no_bound_of_its_own_runs_in_a_worker_alone() {
         ("SELECT array_repeat('abc', 1000000000)", ""),
         ("SELECT count(*) FROM range(0, 1000000000000000) a", "longer than"),
         (doubled.as_str(), ""),
+        ("SELECT unnest([1, 2]) AS u, random() AS r", "beside unnest"),
     ] {
         let request = json!({ "sql": sql, "timeout_ms": 1_500 });
         let (status, answer) = server.query("shop.example", &request).await;
