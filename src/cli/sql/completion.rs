@@ -67,6 +67,7 @@ const KEYWORDS: &[&str] = &[
     "ROWS",
     "SELECT",
     "SHOW",
+    "SUMMARIZE",
     "TABLES",
     "THEN",
     "TIMESTAMP",
