@@ -24,7 +24,7 @@ const QUERY: [&str; 4] = ["select", "with", "from", "values"];
 const ROWS: &str = "rows";
 
 /// What is told of each column, and its type.
-const FACTS: [(&str, DataType); 9] = [
+const FACTS: [(&str, DataType); 8] = [
     ("min", DataType::Utf8),
     ("max", DataType::Utf8),
     ("approx_unique", DataType::Int64),
@@ -33,10 +33,9 @@ const FACTS: [(&str, DataType); 9] = [
     ("q25", DataType::Float64),
     ("q50", DataType::Float64),
     ("q75", DataType::Float64),
-    (COUNT, DataType::Int64),
 ];
 /// The number of values that are not NULL.
-const COUNT: &str = "count";
+const VALUES: (&str, DataType) = ("values", DataType::Int64);
 
 /// Makes the query of a statement that begins with `SUMMARIZE`; false for any other.
 pub fn take_word(tokens: &mut [TokenWithSpan]) -> bool {
@@ -88,7 +87,7 @@ pub fn of(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     };
     add(count(lit(1_i64)), &DataType::Int64, ROWS.to_owned());
     for column in &columns {
-        for (fact, data_type) in &FACTS {
+        for (fact, data_type) in FACTS.iter().chain([&VALUES]) {
             if let Some(aggregate) = column.aggregate(fact) {
                 add(aggregate, data_type, column.fact(fact));
             }
@@ -111,8 +110,9 @@ fn shown(columns: &[SummaryColumn]) -> Result<Vec<Expr>, DataFusionError> {
     for (fact, data_type) in &FACTS {
         shown.push(one_of(columns, fact, data_type)?.alias(*fact));
     }
+    shown.push(col(ROWS).alias("count"));
     let rows = cast(col(ROWS), DataType::Float64);
-    let values = cast(one_of(columns, COUNT, &DataType::Int64)?, DataType::Float64);
+    let values = cast(one_of(columns, VALUES.0, &VALUES.1)?, DataType::Float64);
     let share = (rows.clone() - values) * lit(100.0) / rows.clone();
     let share = when(rows.gt(lit(0.0)), round(vec![share, lit(2_i64)])).end()?;
     shown.push(share.alias("null_percentage"));
@@ -168,7 +168,7 @@ impl SummaryColumn {
             |share: f64| approx_percentile_cont(number().sort(true, false), lit(share), None);
         let (is_number, is_simple) = (self.data_type.is_numeric(), self.is_simple());
         match fact {
-            COUNT => Some(count(value())),
+            "values" => Some(count(value())),
             "min" if is_simple => Some(min(value())),
             "max" if is_simple => Some(max(value())),
             // Not every type can be counted so as it is.
@@ -252,10 +252,10 @@ mod tests {
         assert_eq!(lines[0].len(), 12, "{shown}");
         assert_eq!(lines[0][..4], ["column_name", "column_type", "min", "max"], "{shown}");
         assert_eq!(lines[1][..6], ["n", "bigint", "1", "3", "3", "2.0"], "{shown}");
-        assert_eq!(lines[1][10..], ["3", "25.0"], "{shown}");
+        assert_eq!(lines[1][10..], ["4", "25.0"], "{shown}");
         assert_eq!(lines[2][2..6], ["a", "b", "2", ""], "{shown}");
         assert_eq!(lines[3][2..6], ["", "", "", ""], "{shown}");
-        assert_eq!(lines[3][10..], ["3", "25.0"], "{shown}");
+        assert_eq!(lines[3][10..], ["4", "25.0"], "{shown}");
     }
 
     #[tokio::test]

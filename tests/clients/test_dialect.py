@@ -128,5 +128,5 @@ def test_a_summary_has_the_columns_and_values_of_duckdb(server, duck):
         if row[0] in ("seq", "type"):
             assert (row[2], row[3]) == (wanted[2], wanted[3])
         if row[0] == "duration_ms":
-            assert row[5:7] == [pytest.approx(float(value)) for value in wanted[5:7]]
+            assert list(row[5:7]) == [pytest.approx(float(value)) for value in wanted[5:7]]
     assert server.client().sql(NAMESPACE, "SUMMARIZE events")[0][0] == "id"
