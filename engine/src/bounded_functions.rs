@@ -52,6 +52,7 @@ pub const GROWING: &[&str] = &[
     "array_replace",
     "array_replace_all",
     "array_replace_n",
+    "array_resize",
     "array_to_string",
     "array_union",
     "concat",
@@ -315,6 +316,10 @@ fn most(name: &str, arguments: &[ColumnarValue], rows: usize) -> usize {
         "array_repeat" => {
             let one = bytes(0).saturating_add(rows.saturating_mul(NUMBER_BYTES_MAX));
             one.saturating_mul(largest(1))
+        }
+        "array_resize" => {
+            let added = rows.saturating_mul(largest(1));
+            added.saturating_mul(longest(2) + NUMBER_BYTES_MAX)
         }
         "concat_ws" => bytes(0).saturating_mul(arguments.len()),
         "lpad" | "rpad" => rows.saturating_mul(largest(1)).saturating_mul(CHARACTER_BYTES_MAX),

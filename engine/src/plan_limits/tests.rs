@@ -91,3 +91,21 @@ async fn a_process_of_its_own_counts_columns_alone() {
         assert!(error.contains("more than 4000 columns"), "{error}");
     }
 }
+
+#[test]
+fn types_that_double_or_are_deep_are_refused() {
+    let of = |levels: usize, made_of: fn(DataType) -> DataType| {
+        let kind = (0..levels).fold(DataType::Int64, |kind, _| made_of(kind));
+        check_types(&Fields::from(vec![Field::new("s", kind, true)]))
+    };
+    let twice = |kind: DataType| {
+        let members = ["a", "b"].map(|name| Field::new(name, kind.clone(), true));
+        DataType::Struct(members.to_vec().into())
+    };
+    let listed = |kind: DataType| DataType::List(Field::new("item", kind, true).into());
+    of(10, twice).unwrap();
+    of(LEVELS_MAX - 1, listed).unwrap();
+    for refused in [of(20, twice), of(LEVELS_MAX, listed)] {
+        assert!(refused.unwrap_err().to_string().contains("too many members"));
+    }
+}
