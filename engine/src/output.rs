@@ -282,7 +282,7 @@ impl AnswerEncoder {
         while out.len() < PIECE_BYTES
             && let Some(row) = pending.rows.next()
         {
-            let cells = &pending.cells;
+            let (cells, start) = (&pending.cells, out.len());
             match self.format {
                 OutputFormat::Json => {
                     out.extend_from_slice(if self.rows == 0 { b"\n[" } else { b",\n[" });
@@ -298,11 +298,17 @@ impl AnswerEncoder {
                     out.push(b'\n');
                 }
             }
-            if cell::TEXT_BYTES_MAX < out.len() {
+            if cell::TEXT_BYTES_MAX < out.len() && start == 0 {
                 return Err(SqlError::Limit(format!(
                     "a row of the answer has more than {} MiB of text; select less of it",
-                    (cell::TEXT_BYTES_MAX - PIECE_BYTES) >> 20
+                    cell::TEXT_BYTES_MAX >> 20
                 )));
+            }
+            if cell::TEXT_BYTES_MAX < out.len() {
+                // Those before it are answered; it has all of the next piece.
+                out.truncate(start);
+                pending.rows.start = row;
+                break;
             }
             self.rows += 1;
         }

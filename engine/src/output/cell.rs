@@ -30,7 +30,7 @@ use std::{
 };
 
 /// Lists, structs and maps stop when there is so much text. Whoever writes rows looks whether there is more.
-pub(super) const TEXT_BYTES_MAX: usize = 272 << 20;
+pub(super) const TEXT_BYTES_MAX: usize = 256 << 20;
 
 /// The columns of a batch, each with the function that writes its values.
 pub struct CellWriter {
