@@ -377,11 +377,14 @@ impl SqlInner {
         }
         // The clock of a snapshot that a request names is when it was made.
         let made_ms = match (is_past, clock_ms) {
+            (true, None) if view.all_tables().next().is_none() => {
+                Box::pin(self.events_ms(&levels, &points)).await?
+            }
             (true, None) => basis::newest_snapshot_ms(&view, &points),
             _ => None,
         };
         let clock_ms = made_ms.unwrap_or(now_ms);
-        let basis = basis::of(&view, points.basis, clock_ms)?;
+        let basis = basis::of(&view, &points, clock_ms)?;
         let view = View { has_system: reach == QueryScope::System, ..view };
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         let SqlRequest { params, limit, .. } = request;

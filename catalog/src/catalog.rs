@@ -366,6 +366,10 @@ fn unreadable_file(location: &str, cause: &CatalogError) -> String {
                  were moved"
             );
         }
+        // The reason names a column and its type where that is what cannot be read.
+        CatalogError::Iceberg { source, .. } => {
+            format!("its metadata file `{location}` is broken: {}", source.message())
+        }
         _ => format!("its metadata file `{location}` is broken"),
     };
     format!("{what}; restore the file, or drop the table")

@@ -5,10 +5,11 @@
 //! be of. A column that has the name wins, wherever it comes from, and so does a name that the statement gives.
 //! An alias means the column of `events` also where that comes out of a query in FROM.
 
+mod durable_object;
+
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Ident, ObjectName, OrderBy, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, Subscript, TableAlias, TableFactor,
-    TableWithJoins, Value, VisitMut, VisitorMut,
+    Expr, Ident, ObjectName, OrderBy, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 use icecore_schemas::columns::{ALIASES, DURABLE_OBJECT, DURABLE_OBJECT_MEMBERS};
 use std::{
@@ -42,7 +43,7 @@ pub fn is_alias(name: &str) -> bool {
 }
 
 /// What a name means to the planner.
-fn folded(name: &Ident) -> String {
+pub(super) fn folded(name: &Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),
         None => name.value.to_ascii_lowercase(),
@@ -59,6 +60,17 @@ fn is_written(name: &Ident, exact: &str) -> bool {
 
 fn meant(name: &Ident, aliases: &[(&str, &'static str)]) -> Option<&'static str> {
     aliases.iter().find(|(alias, _)| is_written(name, alias)).map(|(_, column)| *column)
+}
+
+/// Names that more than one item of a select list would have.
+pub(super) fn repeated_names(items: &[SelectItem]) -> HashSet<String> {
+    let mut seen = HashSet::new();
+    let names = items.iter().filter_map(|item| match item {
+        SelectItem::UnnamedExpr(expr) => last_name(expr).map(folded),
+        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+        _ => None,
+    });
+    names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 /// What stands under one name in FROM.
@@ -147,8 +159,9 @@ impl AliasResolver<'_> {
         self.expressions(&mut select.having, &given);
         self.expressions(&mut select.qualify, &given);
         let mut columns = Vec::new();
+        let repeated = repeated_names(&select.projection);
         for item in &mut select.projection {
-            self.item(item, &mut columns);
+            self.item(item, &repeated, &mut columns);
         }
         given.extend(columns.iter().map(|column| column.name.clone()));
         if let Some(order_by) = order_by {
@@ -159,16 +172,30 @@ impl AliasResolver<'_> {
     }
 
     /// Resolves an item of a select list, and adds what it has of columns. One that was named by an alias
-    /// keeps that as its name.
-    fn item(&mut self, item: &mut SelectItem, columns: &mut Vec<RelationColumn>) {
+    /// keeps that as its name, unless another one has it: the planner tells columns of two tables apart by
+    /// their tables, and given names by nothing.
+    fn item(
+        &mut self,
+        item: &mut SelectItem,
+        repeated: &HashSet<String>,
+        columns: &mut Vec<RelationColumn>,
+    ) {
         match item {
             SelectItem::UnnamedExpr(expr) => {
                 let written = last_name(expr).cloned();
                 self.expressions(expr, &HashSet::new());
-                let (Some(written), Some(column)) = (written, last_name(expr).cloned()) else {
+                let Some(written) = written else { return };
+                let Some(column) = last_name(expr).cloned() else {
+                    // The whole object keeps its name.
+                    columns.push(RelationColumn { name: folded(&written), is_of_events: false });
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: written };
                     return;
                 };
                 let is_of_events = self.is_of_events(expr);
+                if repeated.contains(&folded(&written)) {
+                    columns.push(RelationColumn { name: folded(&column), is_of_events });
+                    return;
+                }
                 columns.push(RelationColumn {
                     name: folded(&written),
                     is_of_events: is_of_events && written.value == column.value,
@@ -291,12 +318,14 @@ impl AliasResolver<'_> {
     fn expression(&self, expr: &mut Expr, given: &HashSet<String>) {
         let made = match &*expr {
             Expr::Identifier(name) if given.contains(&folded(name)) => None,
-            Expr::Identifier(name) => self.column(&[], name),
+            Expr::Identifier(name) => self.column(&[], name).or_else(|| self.object(&[], name)),
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [before @ .., object, member] if is_written(object, DURABLE_OBJECT) => self
                     .member(before, object, member)
                     .or_else(|| self.column(&parts[..parts.len() - 1], member)),
-                [before @ .., name] => self.column(before, name),
+                [before @ .., name] => {
+                    self.column(before, name).or_else(|| self.object(before, name))
+                }
                 [] => None,
             },
             Expr::CompoundFieldAccess { root, access_chain } => {
@@ -304,7 +333,8 @@ impl AliasResolver<'_> {
                     (Some([before @ .., object]), [access])
                         if is_written(object, DURABLE_OBJECT) =>
                     {
-                        accessed(access).and_then(|member| self.member(before, object, &member))
+                        durable_object::accessed(access)
+                            .and_then(|member| self.member(before, object, &member))
                     }
                     _ => None,
                 }
@@ -330,6 +360,20 @@ impl AliasResolver<'_> {
         }
         let column = meant(member, DURABLE_OBJECT_MEMBERS)?;
         self.place_of(before, object, column).map(|before| named(&before, column))
+    }
+
+    /// The Durable Object with all its members; NULL for an event without one.
+    fn object(&self, before: &[Ident], name: &Ident) -> Option<Expr> {
+        let is_table = |one: &Relation| one.name.as_deref() == Some(DURABLE_OBJECT);
+        if !is_written(name, DURABLE_OBJECT) || self.scopes.iter().flatten().any(is_table) {
+            return None;
+        }
+        let members = DURABLE_OBJECT_MEMBERS.iter().filter_map(|(member, column)| {
+            let before = self.place_of(before, name, column)?;
+            // Every call has a method, also one of no object.
+            Some((*member, named(&before, column), *column != "method"))
+        });
+        durable_object::whole(&members.collect::<Vec<_>>())
     }
 
     /// What stands before `column` of `events` in the nearest query that has it; none where a column there or
@@ -403,20 +447,6 @@ fn names(expr: &Expr) -> Option<&[Ident]> {
         Expr::Identifier(name) => Some(std::slice::from_ref(name)),
         Expr::CompoundIdentifier(parts) => Some(parts),
         Expr::Nested(inner) => names(inner),
-        _ => None,
-    }
-}
-
-/// The member that `.member` or `['member']` names.
-fn accessed(access: &AccessExpr) -> Option<Ident> {
-    match access {
-        AccessExpr::Dot(Expr::Identifier(name)) => Some(name.clone()),
-        AccessExpr::Subscript(Subscript::Index { index: Expr::Value(literal) }) => {
-            match &literal.value {
-                Value::SingleQuotedString(text) => Some(Ident::with_quote('"', text.as_str())),
-                _ => None,
-            }
-        }
         _ => None,
     }
 }

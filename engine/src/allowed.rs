@@ -4,10 +4,11 @@
 //! are added. One whose answer can be larger than its arguments belongs in
 //! [`crate::bounded_functions::GROWING`] too.
 //!
-//! Left out are: functions that make structs and maps, whose types double with each query around
-//! them; functions with lambdas; `range`, `array_repeat` and their like, whose answer is as large as
-//! a number says; casts to any type of Arrow.
+//! Left out are functions with lambdas, and casts to any type of Arrow. Functions that make structs and maps,
+//! whose types double with each query around them, and `range`, `array_repeat` and their like, whose answer is as
+//! large as a number says, are there only where a query has a process of its own.
 
+use crate::query_process::QueryProcess;
 use datafusion::execution::{FunctionRegistry, session_state::SessionState};
 
 /// Functions of one row's values.
@@ -36,6 +37,16 @@ pub const SCALAR: &[&str] = &[
     "to_unixtime", "translate", "trunc", "upper", "uuid", "version",
 ];
 
+/// Functions of one row's values whose answers or types have no bound.
+#[rustfmt::skip]
+pub const UNBOUNDED: &[&str] = &[
+    "array_repeat", "array_resize", "generate_series", "map", "map_entries", "map_extract", "map_keys",
+    "map_values", "named_struct", "range", "struct",
+];
+
+/// Functions that are tables, and have no bound either.
+pub const TABLES: &[&str] = &["generate_series", "range"];
+
 /// Functions of many rows.
 #[rustfmt::skip]
 pub const AGGREGATE: &[&str] = &[
@@ -54,14 +65,18 @@ pub const WINDOW: &[&str] = &[
     "percent_rank", "rank", "row_number",
 ];
 
-/// Takes every other function out of `state`.
+/// Takes every other function out of `state`, by where its queries run.
 ///
 /// # Panics
 /// Never: removing a function that is there is no error.
-pub fn keep_only(state: &mut SessionState) {
+pub fn keep_only(state: &mut SessionState, process: QueryProcess) {
     let there = "a function that is there can be removed";
+    let (unbounded, series): (&[&str], &[&str]) = match process {
+        QueryProcess::Shared => (&[], &[]),
+        QueryProcess::Own => (UNBOUNDED, TABLES),
+    };
     for (name, function) in state.scalar_functions().clone() {
-        if !SCALAR.contains(&function.name()) {
+        if !SCALAR.contains(&function.name()) && !unbounded.contains(&function.name()) {
             state.deregister_udf(&name).expect(there);
         }
     }
@@ -79,7 +94,7 @@ pub fn keep_only(state: &mut SessionState) {
         state.deregister_higher_order_function(&name).expect(there);
     }
     let tables: Vec<String> = state.table_functions().keys().cloned().collect();
-    for name in tables {
+    for name in tables.into_iter().filter(|name| !series.contains(&name.as_str())) {
         state.deregister_udtf(&name).expect(there);
     }
 }

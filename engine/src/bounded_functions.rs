@@ -5,7 +5,7 @@
 //! surely fit, its memory is reserved before it runs, and what it made stays reserved for as long
 //! as it is held.
 
-use crate::forward::forward;
+use crate::{forward::forward, query_process::QueryProcess};
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     compute::{cast, concat, max},
@@ -31,8 +31,11 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Largest constant that a function may make. A statement has many, and each is copied for each row.
+/// Largest constant that a function may make in a process that does other work. A statement has many, and each
+/// is copied for each row.
 pub const CONSTANT_BYTES_MAX: usize = 4 << 10;
+/// The same in a process of its own. The server has an answer's rows in hand, too, and this takes no table.
+const OWN_CONSTANT_BYTES_MAX: usize = 16 << 20;
 /// Largest value that a function may make, by what it can make at most of these arguments.
 pub const VALUE_BYTES_MAX: usize = 128 << 20;
 /// Rows are given to a function in pieces that make at most this much.
@@ -45,9 +48,11 @@ pub const GROWING: &[&str] = &[
     "array_append",
     "array_concat",
     "array_prepend",
+    "array_repeat",
     "array_replace",
     "array_replace_all",
     "array_replace_n",
+    "array_resize",
     "array_to_string",
     "array_union",
     "concat",
@@ -85,7 +90,7 @@ pub const QUADRATIC: &[&str] = &[
 ];
 /// Rows are given to such a function in pieces of at most this many steps: a tenth of a second.
 const PIECE_STEPS_MAX: usize = 64 << 20;
-/// Most steps for one row.
+/// Most steps for one row in a process that does other work.
 const VALUE_STEPS_MAX: usize = 1 << 30;
 /// How functions with a regular expression begin.
 const REGULAR: &str = "regexp_";
@@ -100,6 +105,7 @@ pub fn is_unbounded(name: &str) -> bool {
 #[derive(Debug)]
 pub struct FunctionMemory {
     pool: Arc<dyn MemoryPool>,
+    process: QueryProcess,
     held: Mutex<Vec<HeldResult>>,
 }
 
@@ -113,8 +119,14 @@ struct HeldResult {
 impl FunctionMemory {
     /// Functions that share `pool` with the rest of their queries.
     #[must_use]
-    pub fn new(pool: Arc<dyn MemoryPool>) -> Arc<Self> {
-        Arc::new(Self { pool, held: Mutex::default() })
+    pub fn new(pool: Arc<dyn MemoryPool>, process: QueryProcess) -> Arc<Self> {
+        Arc::new(Self { pool, process, held: Mutex::default() })
+    }
+
+    /// Where the functions run.
+    #[must_use]
+    pub fn process(&self) -> QueryProcess {
+        self.process
     }
 
     /// `function`, kept within memory; its query ends at `deadline`.
@@ -191,16 +203,26 @@ impl ScalarUDFImpl for BoundedFunction {
         if most <= UNRECKONED_BYTES_MAX && steps(self.name(), &call.args, rows) <= PIECE_STEPS_MAX {
             let made = self.inner.invoke_with_args(call)?;
             if let ColumnarValue::Scalar(value) = &made
+                && self.growth.process == QueryProcess::Shared
                 && CONSTANT_BYTES_MAX < scalar_bytes(value)
             {
                 return self.too_large(CONSTANT_BYTES_MAX);
             }
             return Ok(made);
         }
-        if is_constant {
-            return self.too_large(CONSTANT_BYTES_MAX);
-        }
         let memory = self.growth.reserve(self.name());
+        if is_constant {
+            return match self.growth.process {
+                QueryProcess::Shared => self.too_large(CONSTANT_BYTES_MAX),
+                QueryProcess::Own if OWN_CONSTANT_BYTES_MAX < most => {
+                    self.too_large(OWN_CONSTANT_BYTES_MAX)
+                }
+                QueryProcess::Own => {
+                    memory.try_grow(most)?;
+                    self.inner.invoke_with_args(call)
+                }
+            };
+        }
         let mut pieces = Vec::new();
         self.invoke_in_pieces(&call, &memory, &mut pieces)?;
         let array = if pieces.len() == 1 {
@@ -239,7 +261,10 @@ impl BoundedFunction {
             return self.too_large(VALUE_BYTES_MAX);
         }
         // A regular expression takes as many steps at worst, and mostly one for each byte of the text.
-        if VALUE_STEPS_MAX < steps && !self.name().starts_with(REGULAR) {
+        if self.growth.process == QueryProcess::Shared
+            && VALUE_STEPS_MAX < steps
+            && !self.name().starts_with(REGULAR)
+        {
             return exec_err!(
                 "`{}` would take more than {VALUE_STEPS_MAX} steps for one row; shorten its arguments",
                 self.name()
@@ -287,6 +312,14 @@ fn most(name: &str, arguments: &[ColumnarValue], rows: usize) -> usize {
         "array_to_string" => {
             let elements = arguments.first().map_or(0, |value| elements(value, rows));
             elements.saturating_mul(longest(1) + longest(2) + NUMBER_BYTES_MAX)
+        }
+        "array_repeat" => {
+            let one = bytes(0).saturating_add(rows.saturating_mul(NUMBER_BYTES_MAX));
+            one.saturating_mul(largest(1))
+        }
+        "array_resize" => {
+            let added = rows.saturating_mul(largest(1));
+            added.saturating_mul(longest(2) + NUMBER_BYTES_MAX)
         }
         "concat_ws" => bytes(0).saturating_mul(arguments.len()),
         "lpad" | "rpad" => rows.saturating_mul(largest(1)).saturating_mul(CHARACTER_BYTES_MAX),

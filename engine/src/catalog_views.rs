@@ -10,6 +10,7 @@ use crate::{
     failure,
     guard::{JOINS_MAX, RELATIONS_MAX, SUBQUERY_DEPTH_MAX},
     metadata_tables, names, plan_limits,
+    query_process::QueryProcess,
     session::CATALOG,
     stop::QuerySignal,
     view::CatalogView,
@@ -74,6 +75,8 @@ pub struct ColumnNames<'a> {
     pub all: &'a [String],
     /// Those of each table.
     pub by_table: &'a TableColumns,
+    /// Where the view is planned.
+    pub process: QueryProcess,
 }
 
 /// Plans the views and puts them beside the tables of a session, until the query is over.
@@ -116,7 +119,7 @@ async fn plan(
     let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
     let plan = Box::pin(state.statement_to_plan(Statement::Statement(Box::new(statement)))).await;
     let plan = plan.map_err(|cause| refused(view, &failure::of(&cause).to_string()))?;
-    let is_small = check_size(&plan).and_then(|()| plan_limits::check(&plan));
+    let is_small = check_size(&plan).and_then(|()| plan_limits::check(&plan, columns.process));
     is_small.map_err(|cause| refused(view, &cause.to_string()))?;
     // Its mentions are numbered from 1 like those of the statement, and are not told from them.
     if is_drawn(&plan).map_err(|cause| failure::of(&cause))? {

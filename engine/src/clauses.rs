@@ -6,7 +6,10 @@
 
 mod shared_columns;
 
-use crate::allowed::{AGGREGATE, WINDOW};
+use crate::{
+    allowed::{AGGREGATE, WINDOW},
+    table_functions,
+};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArguments, GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause,
@@ -64,11 +67,6 @@ pub fn words(tokens: &[Token]) -> ClauseVerdict {
         .filter(|token| !matches!(token, Token::Whitespace(_)))
         .map(|token| token.to_string().to_lowercase())
         .collect();
-    if words.first().is_some_and(|word| word == "summarize") {
-        return ControlFlow::Break(
-            "SUMMARIZE is not supported here; DESCRIBE names the columns, and count(x), min(x), max(x) and approx_distinct(x) tell of one".to_owned(),
-        );
-    }
     let has = |pattern: &[&[&str]]| {
         words.windows(pattern.len()).any(|some| {
             some.iter().zip(pattern).all(|(word, choices)| choices.contains(&word.as_str()))
@@ -314,8 +312,25 @@ pub fn table_factor(factor: &TableFactor) -> ClauseVerdict {
             table_with_joins(nested)
         }
         TableFactor::TableFunction { .. } => refuse("TABLE (function)"),
+        TableFactor::Function {
+            lateral: false,
+            name,
+            args: _,
+            with_ordinality: false,
+            alias: shown,
+        } if table_functions::is_series(name) => alias(shown.as_ref()),
         TableFactor::Function { name, .. } => refuse(&format!("table function `{name}`")),
-        TableFactor::UNNEST { .. } => refuse("table function `unnest`"),
+        TableFactor::UNNEST {
+            alias: shown,
+            array_exprs: _,
+            with_offset,
+            with_offset_alias: _,
+            with_ordinality,
+        } => {
+            only(*with_offset, "WITH OFFSET")?;
+            only(*with_ordinality, "WITH ORDINALITY")?;
+            alias(shown.as_ref())
+        }
         TableFactor::JsonTable { .. } => refuse("JSON_TABLE"),
         TableFactor::OpenJsonTable { .. } => refuse("OPENJSON"),
         TableFactor::Pivot { .. } => refuse("PIVOT"),

@@ -31,9 +31,9 @@ impl RelationPlanner for ListPlanner {
         let alias = match &mut relation {
             TableFactor::Table { alias, .. }
             | TableFactor::Derived { alias, .. }
-            | TableFactor::NestedJoin { alias, .. } => {
-                alias.take_if(|alias| !alias.columns.is_empty())
-            }
+            | TableFactor::NestedJoin { alias, .. }
+            | TableFactor::Function { alias, .. }
+            | TableFactor::UNNEST { alias, .. } => alias.take_if(|alias| !alias.columns.is_empty()),
             _ => None,
         };
         let Some(mut alias) = alias else {

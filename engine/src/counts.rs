@@ -14,6 +14,7 @@ const BYTES_SCANNED: &str = "bytes_scanned";
 pub struct FileCounts {
     read: AtomicU64,
     pruned: AtomicU64,
+    pruned_bytes: AtomicU64,
 }
 
 impl FileCounts {
@@ -23,10 +24,22 @@ impl FileCounts {
         self.pruned.fetch_add(pruned, Ordering::Relaxed);
     }
 
-    /// One of the files that were to be read is not.
-    pub fn leave_out(&self) {
+    /// One of the files that were to be read, of so many bytes, is not.
+    pub fn leave_out(&self, bytes: u64) {
         self.read.fetch_sub(1, Ordering::Relaxed);
         self.pruned.fetch_add(1, Ordering::Relaxed);
+        self.add_pruned_bytes(bytes);
+    }
+
+    /// Files of so many bytes are left out.
+    pub fn add_pruned_bytes(&self, bytes: u64) {
+        self.pruned_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of files that are left out, as far as snapshots tell their size.
+    #[must_use]
+    pub fn pruned_bytes(&self) -> u64 {
+        self.pruned_bytes.load(Ordering::Relaxed)
     }
 
     /// Files that are read, and those that are left out.

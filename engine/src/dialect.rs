@@ -2,8 +2,8 @@
 //! columns that would have none, or one that another has.
 
 use crate::{
-    functions::members, lengths, nulls, prepare::exact, replacement, similar, template::fill, time,
-    uuid,
+    functions::members, lengths, nulls, prepare::exact, replacement, similar, structs,
+    template::fill, time, uuid,
 };
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
@@ -409,6 +409,8 @@ fn function(call: &Function) -> Option<Expr> {
         "ifnull" => return named("coalesce"),
         "every" => return named("bool_and"),
         "variance" => return named("var_samp"),
+        "struct_extract" => return named("get_field"),
+        "struct_pack" => return structs::packed(call),
         // The engine has no row for a query that names an outer column and finds nothing.
         "approx_distinct" | "regr_count" => {
             let call = Expr::Function(call.clone());

@@ -170,6 +170,15 @@ pub fn once_a_row(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let (mut nodes, mut places) = (0_usize, HashMap::new());
     plan.apply_with_subqueries(|node| {
         nodes += 1;
+        if let LogicalPlan::Unnest(unnest) = node {
+            let below = mentions(&unnest.input)?;
+            if let Some(inner) = below.values().next() {
+                return plan_err!(
+                    "`{}()` beside unnest would be drawn once for each list: select it in a query around the one with unnest",
+                    inner.name()
+                );
+            }
+        }
         for (number, inner) in mentions(node)? {
             if places.insert(number, nodes).is_some_and(|other| other != nodes) {
                 return plan_err!(

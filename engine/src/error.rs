@@ -17,6 +17,10 @@ pub enum SqlError {
     /// The snapshot is not there.
     #[error("{0}")]
     NotFound(String),
+    /// A point of a table's history was removed. `nearest` has those around it, each as `as_of` takes it.
+    #[error("{text}")]
+    #[expect(missing_docs, reason = "the members are named above")]
+    Gone { text: String, nearest: Vec<String> },
     /// The namespace, named here, is not there.
     #[error("namespace `{0}` has no events")]
     NoNamespace(String),
@@ -58,6 +62,7 @@ impl SqlError {
             Self::Invalid(_) | Self::Syntax { .. } => ErrorCode::InvalidSql,
             Self::NotFound(_) | Self::NoNamespace(_) | Self::Unreadable(_) => ErrorCode::NotFound,
             Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::Gone { .. } => ErrorCode::Gone,
             Self::Limit(_) => ErrorCode::QueryLimit,
             Self::NotYet(_) => ErrorCode::NotYet,
             Self::Busy(_) => ErrorCode::TooManyRequests,
@@ -75,14 +80,17 @@ impl From<InvalidAsOf> for SqlError {
 
 impl From<AsOfError> for SqlError {
     fn from(cause: AsOfError) -> Self {
+        let nearest = cause.nearest();
         match cause {
             AsOfError::Future { .. } | AsOfError::Misdated { .. } => {
                 Self::Invalid(cause.to_string())
             }
             AsOfError::NoSnapshot { .. }
             | AsOfError::NoneThen { .. }
-            | AsOfError::Removed { .. }
             | AsOfError::NoReference { .. } => Self::NotFound(cause.to_string()),
+            AsOfError::Removed { .. } | AsOfError::SnapshotRemoved { .. } => {
+                Self::Gone { text: cause.to_string(), nearest }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 pub mod members;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, StringViewBuilder},
+    array::{Array, ArrayRef, AsArray, BooleanArray, StringViewArray, StringViewBuilder},
     datatypes::DataType,
 };
 use datafusion::{
@@ -11,6 +11,7 @@ use datafusion::{
     error::DataFusionError,
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
+use icecore_lake::event::json::without_lone_surrogates;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -55,9 +56,25 @@ fn are_valid(arguments: &[ColumnarValue]) -> Result<ColumnarValue, DataFusionErr
     returned(arguments, Arc::new(found.collect::<BooleanArray>()))
 }
 
+/// Texts in which half of a surrogate pair is its escape, as in those of events: JSON has such halves, and text
+/// has none. None where no text has one.
+pub(super) fn mended(texts: &StringViewArray) -> Option<StringViewArray> {
+    let mend = |text: &str| {
+        let may_have_one = text.contains("\\u") && serde_json::from_str::<&RawValue>(text).is_ok();
+        may_have_one.then(|| without_lone_surrogates(text)).flatten()
+    };
+    texts.iter().flatten().find_map(mend)?;
+    let mended = texts
+        .iter()
+        .map(|text| text.map(|text| mend(text).map_or(Cow::Borrowed(text), Cow::Owned)));
+    Some(mended.collect())
+}
+
 fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, DataFusionError> {
     let arrays = ColumnarValue::values_to_arrays(arguments)?;
     let (texts, paths) = (arrays[0].as_string_view(), arrays[1].as_string_view());
+    let mended = mended(texts);
+    let texts = mended.as_ref().unwrap_or(texts);
     let mut values = StringViewBuilder::with_capacity(texts.len());
     // The path is the same for all rows nearly always, so the last one is kept.
     let mut last: Option<(&str, Vec<PathStep>)> = None;

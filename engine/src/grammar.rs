@@ -12,8 +12,9 @@ use datafusion::sql::sqlparser::{
         WildcardAdditionalOptions,
     },
     dialect::{Dialect, GenericDialect},
+    keywords::Keyword,
     parser::{Parser, ParserError},
-    tokenizer::Token,
+    tokenizer::{Token, TokenWithSpan},
 };
 use std::{any::TypeId, convert::Infallible, ops::ControlFlow};
 
@@ -129,6 +130,35 @@ impl Dialect for Grammar {
         fn supports_cte_without_as(&self) -> bool;
         fn supports_select_item_multi_column_alias(&self) -> bool;
         fn supports_xml_expressions(&self) -> bool;
+    }
+}
+
+/// Words that begin a clause in other dialects, and that are names of columns here.
+const NAMES: [Keyword; 6] = [
+    Keyword::ANALYZE,
+    Keyword::CLUSTER,
+    Keyword::DISTRIBUTE,
+    Keyword::SORT,
+    Keyword::TOP,
+    Keyword::VIEW,
+];
+
+/// Lets such a word behind a comma be a name: the parser would take the comma for the last of a select list
+/// that may end with one.
+pub fn name_after_commas(tokens: &mut [TokenWithSpan]) {
+    let places: Vec<usize> =
+        (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
+    for (nth, at) in places.iter().enumerate().skip(1) {
+        let follows_comma = tokens[places[nth - 1]].token == Token::Comma;
+        let next = places.get(nth + 1).map(|next| &tokens[*next].token);
+        let begins_clause = matches!(next, Some(Token::Word(word)) if word.keyword == Keyword::BY);
+        if let Token::Word(word) = &mut tokens[*at].token
+            && follows_comma
+            && !begins_clause
+            && NAMES.contains(&word.keyword)
+        {
+            word.keyword = Keyword::NoKeyword;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     error::SqlError,
     grammar::{self, Grammar},
     labels::ColumnLabels,
-    layout, multisets, nulls, number_literals, same_names, syntax,
+    layout, multisets, nulls, number_literals, same_names, summary, syntax, table_functions,
     versions::{self, TableVersion},
 };
 use datafusion::sql::sqlparser::{
@@ -49,18 +49,6 @@ pub const WILDCARDS_MAX: usize = 10;
 /// Most columns of all `CUBE`, `ROLLUP` and `GROUPING SETS`: each doubles the groups of a cube.
 pub const GROUPING_COLUMNS_MAX: usize = 10;
 
-/// Functions whose answer can be larger than memory whatever their input. They are not in the
-/// session either; naming them here makes a better message.
-const FORBIDDEN_FUNCTIONS: &[&str] = &[
-    "array_repeat",
-    "array_resize",
-    "generate_series",
-    "list_repeat",
-    "list_resize",
-    "range",
-    "unnest",
-];
-
 /// A statement that may be planned. It is sent as its text, and checked again where it arrives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -73,6 +61,8 @@ pub struct CheckedStatement {
     pub labels: ColumnLabels,
     /// Whether it gives rows of tables, so that a row limit may be put on its plan.
     pub is_query: bool,
+    /// Whether a summary of its rows is asked for.
+    pub is_summary: bool,
     /// How often it names one of the request's values.
     pub placeholders: usize,
     /// The highest number of those that it names.
@@ -135,7 +125,9 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
     if let ControlFlow::Break(reason) = clauses::words(&tokens) {
         return Err(invalid(reason));
     }
+    let is_summary = summary::take_word(&mut located);
     let versions = versions::spelling::take_out(&mut located, sql)?;
+    grammar::name_after_commas(&mut located);
     distinct::mark(&mut located).map_err(invalid)?;
     let statements = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
@@ -147,12 +139,19 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         invalid(format!("exactly one statement is allowed, not {}", statements.len()))
     })?;
     let is_query = check_statement(&statement)?;
+    if is_summary && !is_query {
+        return Err(invalid("SUMMARIZE takes a table or a query"));
+    }
     distinct::unmark(&mut statement);
     grammar::select_all(&mut statement);
     let reads_paths = layout::rewrite(&mut statement).map_err(invalid)?;
+    table_functions::rewrite(&mut statement);
     let params_max = check_shape(&statement)?.params_max.max(versions::params_max(&versions));
     versions::scopes::name_tables(&mut statement, &versions).map_err(invalid)?;
-    let labels = ColumnLabels::of(&statement);
+    let labels = match is_summary {
+        true => ColumnLabels::default(),
+        false => ColumnLabels::of(&statement),
+    };
     described::show_tables(&mut statement);
     draws::number(&mut statement).map_err(invalid)?;
     multisets::number_copies(&mut statement).map_err(invalid)?;
@@ -167,6 +166,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         statement,
         labels,
         is_query,
+        is_summary,
         placeholders,
         params_max,
         reads_paths,
@@ -341,9 +341,6 @@ impl Visitor for StatementShape {
         match expr {
             Expr::Function(Function { name, .. }) => {
                 let name = name.to_string().to_lowercase();
-                if FORBIDDEN_FUNCTIONS.contains(&name.as_str()) {
-                    return refuse(forbidden(&name));
-                }
                 if name == "age" {
                     return refuse(
                         "function `age` is not available: write `later - earlier`, or date_part('year', later) - date_part('year', earlier)",
@@ -355,11 +352,9 @@ impl Visitor for StatementShape {
                     "GROUP BY () is not supported here; leave it out, aggregates alone have one row",
                 );
             }
-            // Their types would double with each query around them.
-            Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) | Expr::Tuple(_) => {
-                return refuse(
-                    "structs, maps and tuples cannot be created here; compare columns one by one",
-                );
+            // As structs they would be compared with other rules for NULL than SQL's.
+            Expr::Tuple(_) => {
+                return refuse("tuples cannot be compared here; compare columns one by one");
             }
             Expr::Cube(sets) | Expr::Rollup(sets) | Expr::GroupingSets(sets) => {
                 self.grouping_columns += sets.iter().map(Vec::len).sum::<usize>();
@@ -373,10 +368,6 @@ impl Visitor for StatementShape {
         }
         ControlFlow::Continue(())
     }
-}
-
-fn forbidden(name: &str) -> String {
-    format!("function `{name}` is not available: its result can exceed memory")
 }
 
 fn is_wildcard(item: &SelectItem) -> bool {

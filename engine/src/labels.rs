@@ -6,7 +6,7 @@
 use crate::aliases;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, SetExpr, Statement};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// Names for columns, from both ends: a wildcard between stands for any number of them.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,8 @@ impl ColumnLabels {
         };
         let until = items.iter().position(is_wildcard);
         let after = items.iter().rposition(is_wildcard).map_or(items.len(), |at| at + 1);
+        let repeated = aliases::repeated_names(items);
+        let label = |item: &SelectItem| label(item, &repeated);
         Self {
             front: items[..until.unwrap_or(items.len())].iter().map(label).collect(),
             back: items[after..].iter().rev().map(label).collect(),
@@ -65,17 +67,21 @@ impl ColumnLabels {
     }
 }
 
-/// The name of a column that is named by an alias, which inside of a statement has no capital letters.
-fn of_alias(name: &Ident) -> Option<String> {
+/// The name of a column that is named by an alias, which inside of a statement has no capital letters, and is not
+/// given at all where two columns have it.
+fn of_alias(name: &Ident, repeated: &HashSet<String>) -> Option<String> {
     let has_capitals = name.value.contains(|c: char| c.is_ascii_uppercase());
-    (has_capitals && aliases::is_alias(&name.value)).then(|| name.value.clone())
+    let is_lost = has_capitals || repeated.contains(&aliases::folded(name));
+    (is_lost && aliases::is_alias(&name.value)).then(|| name.value.clone())
 }
 
 /// The name of a column that has none of its own.
-fn label(item: &SelectItem) -> Option<String> {
+fn label(item: &SelectItem, repeated: &HashSet<String>) -> Option<String> {
     match item {
-        SelectItem::UnnamedExpr(Expr::Identifier(name)) => of_alias(name),
-        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => of_alias(parts.last()?),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => of_alias(name, repeated),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
+            of_alias(parts.last()?, repeated)
+        }
         SelectItem::UnnamedExpr(expr) => Some(expr.to_string()),
         _ => None,
     }

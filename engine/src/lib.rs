@@ -59,6 +59,7 @@ pub mod plan_limits;
 pub mod prepare;
 pub mod provider;
 pub mod pushdown;
+pub mod query_process;
 pub mod read_order;
 pub mod read_report;
 pub mod references;
@@ -72,8 +73,11 @@ pub mod seq_range;
 pub mod session;
 pub mod similar;
 pub mod stop;
+pub mod structs;
+pub mod summary;
 pub mod sums;
 pub mod syntax;
+pub mod table_functions;
 pub mod template;
 pub mod time;
 pub mod time_format;
@@ -109,9 +113,10 @@ use guard::CheckedStatement;
 use icecore_catalog::storage::Storage;
 use icecore_schemas::{query::QueryBasis, service_table::ServiceTables};
 use log_tail::TailSource;
+use query_process::QueryProcess;
 use serde::{Deserialize, Serialize};
 use session::{EngineResources, QuerySessions};
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 use stop::{QuerySignal, QueryStop, between_rules, stopping, stopping_windows};
 use view::View;
 
@@ -216,13 +221,23 @@ impl QueryEngine {
         #[cfg(debug_assertions)]
         let query = query.sent()?;
         let EngineQuery { statement: checked, params, limit, view, clock_ms } = query;
-        let CheckedStatement { mut statement, labels, is_query, placeholders, params_max, .. } =
-            checked;
+        let CheckedStatement {
+            mut statement,
+            labels,
+            is_query,
+            is_summary,
+            placeholders,
+            params_max,
+            ..
+        } = checked;
         let is_analyzed = matches!(statement, ast::Statement::Explain { analyze: true, .. });
         visibility::check_statement(&statement, &view)?;
         let params = parameters::values(&params, placeholders, params_max)?;
         let signal = controls.stop.signal();
         let (tail, counts) = (&controls.tail, &controls.counts);
+        let process = self.sessions.process();
+        let behind_views = view.catalog_views.iter().map(|seen| &seen.statement.statement);
+        iter::once(&statement).chain(behind_views).try_for_each(|part| process.check(part))?;
         let context = self.sessions.open(&view, tail, counts, signal.deadline())?;
         if view.has_system {
             let shown = audit::show(&context, controls.audit.clone());
@@ -237,10 +252,13 @@ impl QueryEngine {
         if !view.catalog_views.is_empty() {
             catalog_views::check_size(&plan)?;
         }
-        let plan = described::with_type_names(plan);
+        let plan = match is_summary {
+            true => summary::of(plan),
+            false => described::with_type_names(plan),
+        };
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;
         check_plan(&plan)?;
-        plan_limits::check(&plan)?;
+        plan_limits::check(&plan, process)?;
         if !params.is_empty() {
             plan = plan.with_param_values(params).map_err(|cause| failure::of(&cause))?;
         }
@@ -253,7 +271,7 @@ impl QueryEngine {
                 .and_then(LogicalPlanBuilder::build)
                 .map_err(|cause| failure::of(&cause))?;
         }
-        let (plan, stream) = execute(state, &plan, &controls.stop).await?;
+        let (plan, stream) = execute(state, &plan, &controls.stop, process).await?;
         let place = answer::place_of(self.sessions.storage().root()).filter(|_| !is_query);
         let stream = answer::shown(stream, &labels, place);
         let (schema, read) = (stream.schema(), BytesRead::of(Arc::clone(&plan)));
@@ -277,7 +295,8 @@ impl QueryEngine {
         let by_table = self.sessions.columns_by_table(view)?;
         let shown = change_views::show(context, &view.change_views).await;
         shown.map_err(|cause| failure::of(&cause))?;
-        let names = ColumnNames { all: &all, by_table: &by_table };
+        let process = self.sessions.process();
+        let names = ColumnNames { all: &all, by_table: &by_table, process };
         Box::pin(catalog_views::register(context, &view.catalog_views, names, signal)).await?;
         column_lists::move_into_queries(statement);
         metadata_tables::rename(statement, &view.rewritten);
@@ -304,12 +323,13 @@ async fn execute(
     state: SessionState,
     plan: &LogicalPlan,
     stop: &Arc<QueryStop>,
+    process: QueryProcess,
 ) -> Result<(Arc<dyn ExecutionPlan>, SendableRecordBatchStream), SqlError> {
     let plan = draws::once_a_row(plan.clone()).and_then(prepare::prepared);
     let plan = plan.map_err(|cause| failure::of(&cause))?;
     let plan = state.optimize(&plan).map_err(|cause| failure::of_optimizer(&cause))?;
     let rows_max = state.config().batch_size();
-    let rows = plan_limits::batch_rows(&plan, rows_max)?;
+    let rows = plan_limits::batch_rows(&plan, rows_max, process)?;
     let state = if rows < rows_max {
         let config = state.config().clone().with_batch_size(rows);
         SessionStateBuilder::new_from_existing(state).with_config(config).build()

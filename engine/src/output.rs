@@ -21,7 +21,11 @@ use futures::{
 use icecore_lake::blocking::blocking;
 use icecore_schemas::{error_code::ErrorBody, query::QueryBasis};
 use parquet_file::ParquetFile;
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, ops::Range, time::Duration};
+
+/// A piece of text ends behind the row that makes it longer: names of members and NULLs are larger as text than in
+/// their batch, without a bound.
+const PIECE_BYTES: usize = 16 << 20;
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +153,7 @@ pub async fn encode(
         rows: 0,
         ended: false,
         parquet,
+        pending: None,
     };
     let mut batches = answer.batches;
     let mut first = encoder.start()?;
@@ -190,6 +195,13 @@ struct AnswerEncoder {
     ended: bool,
     /// There until the end of an answer in Parquet.
     parquet: Option<ParquetFile>,
+    pending: Option<PendingRows>,
+}
+
+/// Rows of a batch that are still to be written as text.
+struct PendingRows {
+    cells: CellWriter,
+    rows: Range<usize>,
 }
 
 impl AnswerEncoder {
@@ -199,6 +211,9 @@ impl AnswerEncoder {
         batches: &mut BoxStream<'static, Result<RecordBatch, SqlError>>,
         elapsed: &(impl Fn() -> Duration + Send + Sync),
     ) -> Result<Vec<u8>, SqlError> {
+        if let Some(pending) = self.pending.take() {
+            return self.text(pending);
+        }
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             if batch.num_rows() != 0 {
@@ -258,8 +273,16 @@ impl AnswerEncoder {
             return self.arrow_batch(batch);
         }
         let cells = CellWriter::new(batch)?;
-        let mut out = Vec::with_capacity(batch.num_rows() * 64);
-        for row in 0..batch.num_rows() {
+        self.text(PendingRows { cells, rows: 0..batch.num_rows() })
+    }
+
+    /// Rows until the piece is long enough; what is left waits for the next one.
+    fn text(&mut self, mut pending: PendingRows) -> Result<Vec<u8>, SqlError> {
+        let mut out = Vec::with_capacity(pending.rows.len() * 64);
+        while out.len() < PIECE_BYTES
+            && let Some(row) = pending.rows.next()
+        {
+            let (cells, start) = (&pending.cells, out.len());
             match self.format {
                 OutputFormat::Json => {
                     out.extend_from_slice(if self.rows == 0 { b"\n[" } else { b",\n[" });
@@ -275,7 +298,22 @@ impl AnswerEncoder {
                     out.push(b'\n');
                 }
             }
+            if cell::TEXT_BYTES_MAX < out.len() && start == 0 {
+                return Err(SqlError::Limit(format!(
+                    "a row of the answer has more than {} MiB of text; select less of it",
+                    cell::TEXT_BYTES_MAX >> 20
+                )));
+            }
+            if cell::TEXT_BYTES_MAX < out.len() {
+                // Those before it are answered; it has all of the next piece.
+                out.truncate(start);
+                pending.rows.start = row;
+                break;
+            }
             self.rows += 1;
+        }
+        if !pending.rows.is_empty() {
+            self.pending = Some(pending);
         }
         Ok(out)
     }

@@ -45,6 +45,9 @@ pub struct QueryFiles {
 
 /// What the summary of a snapshot calls the number of its data files.
 const TOTAL_DATA_FILES: &str = "total-data-files";
+/// What it calls the number of its delete files, and the bytes of all files.
+const TOTAL_DELETE_FILES: &str = "total-delete-files";
+const TOTAL_BYTES: &str = "total-files-size";
 
 impl SnapshotScan {
     /// How many data files the whole snapshot has; 0 where its writer did not say.
@@ -54,6 +57,19 @@ impl SnapshotScan {
         let summary = snapshot.map(|snapshot| &snapshot.summary().additional_properties);
         let count = summary.and_then(|summary| summary.get(TOTAL_DATA_FILES));
         count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
+    /// How many bytes the data files of the whole snapshot have; 0 where its writer did not say, or counted files
+    /// of deletes with them.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        let Some(snapshot) = self.metadata.snapshot_by_id(self.id) else { return 0 };
+        let summary = &snapshot.summary().additional_properties;
+        let total = |name: &str| summary.get(name)?.parse::<u64>().ok();
+        match total(TOTAL_DELETE_FILES) {
+            None | Some(0) => total(TOTAL_BYTES).unwrap_or(0),
+            Some(_) => 0,
+        }
     }
 
     /// The files that may hold a row for which all `filters` are true.

@@ -4,7 +4,8 @@
 //! as much as the expression behind it, through all queries below: a few queries that each name a
 //! column twice are larger than memory once they are put into one.
 
-use crate::{error::SqlError, rewrite::pattern_of};
+use crate::{error::SqlError, query_process::QueryProcess, rewrite::pattern_of};
+use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::{
     common::{
         DFSchema,
@@ -20,6 +21,13 @@ pub const EXPRESSIONS_MAX: u64 = 100_000;
 pub const PATTERNS_MAX: usize = 50;
 /// Most columns that an answer or a query within has.
 pub const COLUMNS_MAX: usize = 4_000;
+/// Most bytes of all names in the types of an answer, with [`FIELD_BYTES`] for each field: a struct that is made of
+/// a struct twice has a type that doubles with each query, and the server has it in hand too.
+const TYPES_BYTES_MAX: usize = 4 << 20;
+/// What a field counts beside its name.
+const FIELD_BYTES: usize = 64;
+/// Most levels of structs, lists and maps in one another. Readers of Arrow take no more than about 60.
+const LEVELS_MAX: usize = 48;
 /// Most bytes of the constants of a plan: each is copied for each row of a batch.
 pub const CONSTANTS_BYTES_MAX: usize = 1 << 20;
 /// The longest list that DataFusion 54 compares with one by one.
@@ -32,19 +40,76 @@ const BATCH_CONSTANTS_BYTES: usize = 64 << 20;
 /// The smallest batch.
 const ROWS_MIN: usize = 64;
 
-/// Refuses a plan that is too large to be optimized.
+/// Refuses a plan that is too large to be optimized. In a process of its own only its columns and their
+/// types are counted, as the server has them in hand too.
 ///
 /// # Errors
 /// [`SqlError::Invalid`] says what is too large.
-pub fn check(plan: &LogicalPlan) -> Result<(), SqlError> {
-    PlanCost::default().weigh(plan).map(|_| ())
+pub fn check(plan: &LogicalPlan, process: QueryProcess) -> Result<(), SqlError> {
+    match process {
+        QueryProcess::Shared => PlanCost::default().weigh(plan).map(|_| ()),
+        QueryProcess::Own => check_widths(plan),
+    }
+}
+
+fn check_widths(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut widest = 0;
+    let walked = plan.apply_with_subqueries(|node| {
+        widest = widest.max(node.schema().fields().len());
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(|cause| SqlError::Invalid(cause.to_string()))?;
+    check_width(widest)?;
+    check_types(plan.schema().fields())
+}
+
+fn check_types(columns: &Fields) -> Result<(), SqlError> {
+    let mut bytes_left = TYPES_BYTES_MAX;
+    if columns.iter().all(|column| takes_its_part(column, LEVELS_MAX, &mut bytes_left)) {
+        return Ok(());
+    }
+    Err(SqlError::Invalid(format!(
+        "the structs, lists and maps of the answer have more than {LEVELS_MAX} levels or too many members; select less of them"
+    )))
+}
+
+/// Takes what a field and all in it need of the bytes that are left; false where they are too few, or the levels are.
+fn takes_its_part(field: &Field, levels_left: usize, bytes_left: &mut usize) -> bool {
+    let rest = bytes_left.checked_sub(FIELD_BYTES + field.name().len());
+    let (Some(rest), Some(levels)) = (rest, levels_left.checked_sub(1)) else { return false };
+    *bytes_left = rest;
+    match field.data_type() {
+        DataType::Struct(members) => {
+            members.iter().all(|member| takes_its_part(member, levels, bytes_left))
+        }
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => takes_its_part(item, levels, bytes_left),
+        _ => true,
+    }
+}
+
+fn check_width(width: usize) -> Result<(), SqlError> {
+    if width <= COLUMNS_MAX {
+        return Ok(());
+    }
+    Err(SqlError::Invalid(format!(
+        "a query has more than {COLUMNS_MAX} columns; select only those that you need"
+    )))
 }
 
 /// How many rows a batch of this optimized plan may have, at most `rows_max`.
 ///
 /// # Errors
-/// [`SqlError::Invalid`] when the constants are too large for any number of rows.
-pub fn batch_rows(plan: &LogicalPlan, rows_max: usize) -> Result<usize, SqlError> {
+/// [`SqlError::Invalid`] when the constants are too large for a process that does other work.
+pub fn batch_rows(
+    plan: &LogicalPlan,
+    rows_max: usize,
+    process: QueryProcess,
+) -> Result<usize, SqlError> {
     let mut bytes = 0_usize;
     let mut add = |expression: &Expr| {
         expression.apply(|part| {
@@ -56,12 +121,15 @@ pub fn batch_rows(plan: &LogicalPlan, rows_max: usize) -> Result<usize, SqlError
     };
     plan.apply_with_subqueries(|node| node.apply_expressions(&mut add))
         .map_err(|cause| SqlError::Invalid(cause.to_string()))?;
+    let rows = BATCH_CONSTANTS_BYTES / bytes.max(1);
+    if process == QueryProcess::Own {
+        return Ok(rows.clamp(1, rows_max));
+    }
     if CONSTANTS_BYTES_MAX < bytes {
         return Err(SqlError::Invalid(format!(
             "the evaluated constants of the statement take more than {CONSTANTS_BYTES_MAX} bytes; shorten them, or use each only once"
         )));
     }
-    let rows = BATCH_CONSTANTS_BYTES / bytes.max(1);
     Ok(rows.clamp(ROWS_MIN, rows_max))
 }
 
@@ -75,11 +143,7 @@ impl PlanCost {
     /// What each column of the plan's answer stands for.
     fn weigh(&mut self, plan: &LogicalPlan) -> Result<Vec<u64>, SqlError> {
         let width = plan.schema().fields().len();
-        if COLUMNS_MAX < width {
-            return Err(SqlError::Invalid(format!(
-                "a query has more than {COLUMNS_MAX} columns; select only those that you need"
-            )));
-        }
+        check_width(width)?;
         let inputs = plan.inputs();
         let mut columns = Vec::new();
         for input in &inputs {

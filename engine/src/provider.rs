@@ -183,6 +183,8 @@ impl ViewTable {
         let planned = QueryFiles { files, deletes: planned.deletes };
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
+        let read_bytes: u64 = planned.files.iter().map(|file| file.bytes).sum();
+        self.counts.add_pruned_bytes(snapshot.file_bytes().saturating_sub(read_bytes));
         if planned.files.is_empty() {
             return Ok(None);
         }

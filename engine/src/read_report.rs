@@ -25,7 +25,10 @@ pub fn with_files(
 ) -> RowStream {
     let report = stream::once(async move {
         let ((files, pruned), bytes) = (counts.get(), read.get());
-        let text = format!("files read: {files}, files pruned: {pruned}, bytes read: {bytes}");
+        let text = format!(
+            "files read: {files}, files pruned: {pruned}, bytes read: {bytes}, bytes pruned: {}",
+            counts.pruned_bytes()
+        );
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec!["Files"])),
             Arc::new(StringArray::from(vec![text])),

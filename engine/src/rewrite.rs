@@ -6,6 +6,7 @@
 use crate::{
     bounded_functions::{FunctionMemory, is_unbounded},
     plain,
+    query_process::QueryProcess,
 };
 use datafusion::{
     common::{
@@ -44,7 +45,7 @@ const NOT_OVER_WINDOWS: &[&str] = &["array_agg", "string_agg"];
 /// Where a column's mark is in its metadata.
 const MARK: &str = "icecore.step";
 
-/// Puts bounded functions in the place of growing ones, and refuses what has no bound.
+/// Puts bounded functions in the place of growing ones, and refuses what has no bound where the query runs.
 #[derive(Debug)]
 pub struct BoundedFunctionRule {
     /// Reckons what functions make.
@@ -66,7 +67,9 @@ impl FunctionRewrite for BoundedFunctionRule {
         _schema: &DFSchema,
         _config: &ConfigOptions,
     ) -> Result<Transformed<Expr>, DataFusionError> {
-        if let Some(pattern) = pattern_of(&expr) {
+        if self.growth.process() == QueryProcess::Shared
+            && let Some(pattern) = pattern_of(&expr)
+        {
             check_pattern(pattern)?;
         }
         match expr {

@@ -103,7 +103,7 @@ impl ScannedFile {
 
     /// The file is not read after all.
     pub fn leave_out(&self) {
-        self.counts.leave_out();
+        self.counts.leave_out(self.file.bytes);
     }
 
     fn field(&self, column: &str) -> Option<&NestedFieldRef> {

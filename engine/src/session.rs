@@ -24,6 +24,7 @@ use crate::{
     percentile, plain,
     provider::ViewTable,
     pushdown,
+    query_process::QueryProcess,
     read_order::ReadOrderRule,
     replacement,
     rewrite::BoundedFunctionRule,
@@ -99,6 +100,14 @@ pub enum EngineResources {
 }
 
 impl EngineResources {
+    /// Whether the process does other work.
+    fn process(&self) -> QueryProcess {
+        match self {
+            Self::Own { .. } => QueryProcess::Shared,
+            Self::Granted { .. } => QueryProcess::Own,
+        }
+    }
+
     /// What the bounds of caches are divided by.
     fn cache_share(&self) -> usize {
         match self {
@@ -144,7 +153,7 @@ impl QuerySessions {
     /// Never: the options of DataFusion's runtime are constants that it takes.
     #[must_use]
     pub fn new(resources: EngineResources, storage: Storage, tables: ServiceTables) -> Self {
-        let share = resources.cache_share();
+        let (share, process) = (resources.cache_share(), resources.process());
         let runtime = runtime(resources, &storage).expect("the runtime's options are constants");
         let mut base = SessionStateBuilder::new_with_default_features()
             .with_runtime_env(Arc::new(runtime))
@@ -153,7 +162,7 @@ impl QuerySessions {
             .with_optimizer_rules(optimizer_rules())
             .with_physical_optimizer_rules(physical_rules())
             .build();
-        allowed::keep_only(&mut base);
+        allowed::keep_only(&mut base, process);
         // Those of ours take the place of others, with their aliases: under one of them the other would
         // stay, and come back when a session is made from this one.
         let fits = "functions are taken out and put in without a conflict";
@@ -180,10 +189,16 @@ impl QuerySessions {
         }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         base.register_expr_planner(Arc::new(ComparisonTypes)).expect(fits);
-        let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool));
+        let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool), process);
         let manifests = ManifestCache::with_share(share);
         let bloom_filters = BloomFilters::with_share(share);
         Self { base: Arc::new(base), growth, storage, manifests, bloom_filters, tables }
+    }
+
+    /// Where its queries run.
+    #[must_use]
+    pub fn process(&self) -> QueryProcess {
+        self.growth.process()
     }
 
     /// The warehouse.

@@ -14,7 +14,7 @@ pub mod decode;
 mod digest;
 #[cfg(test)]
 mod fuzz;
-mod json;
+pub mod json;
 pub mod left_out;
 mod names;
 mod normalize;

@@ -42,6 +42,8 @@ pub enum ErrorCode {
     Forbidden,
     /// Nothing of that name.
     NotFound,
+    /// A point of a table's history that was removed; `nearest` of the details has those around it.
+    Gone,
     /// The path knows other methods.
     MethodNotAllowed,
     /// The body came too slowly, or not at all.
@@ -88,6 +90,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::Conflict => 409,
+            Self::Gone => 410,
             Self::BodyTooLarge | Self::TooManyEvents => 413,
             Self::UnsupportedMediaType => 415,
             Self::QueryLimit => 422,
@@ -131,6 +134,7 @@ impl ErrorCode {
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::Forbidden => "FORBIDDEN",
             Self::NotFound => "NOT_FOUND",
+            Self::Gone => "GONE",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::BodyTooLarge => "BODY_TOO_LARGE",

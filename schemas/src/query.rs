@@ -24,6 +24,9 @@ pub struct QueryBasis {
     pub snapshots: BTreeMap<String, Option<SnapshotId>>,
     /// What `now()` was.
     pub clock: String,
+    /// Tables of which retention removed events that the answer would have. It is told anew with each answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inexact: Vec<String>,
 }
 
 /// One SQL query.

@@ -111,6 +111,9 @@ impl From<SqlError> for ApiError {
             (_, ErrorCode::Internal) => Self::internal(&cause),
             (SqlError::Syntax { line, column, .. }, code) => Self::new(code, cause.to_string())
                 .with_details(json!({ "line": line, "column": column })),
+            (SqlError::Gone { nearest, .. }, code) => {
+                Self::new(code, cause.to_string()).with_details(json!({ "nearest": nearest }))
+            }
             (_, code) => Self::new(code, cause.to_string()),
         }
     }

@@ -2,11 +2,15 @@
 
 use crate::sql::points::QueryPoints;
 use chrono::{DateTime, SecondsFormat};
+use icecore_catalog::ancestors;
 use icecore_engine::{
     error::SqlError,
+    seq_range::SeqRange,
     view::{NamespaceView, TableView, View},
 };
+use icecore_lake::table::retention::{REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ};
 use icecore_schemas::{query::QueryBasis, service_table::RecordKind, snapshot_id::SnapshotId};
+use std::iter;
 
 /// The basis of an answer over this view, when `now()` is `clock_ms`: the one that was sent, if there is one. None
 /// for an answer over several namespaces, as `seq` counts in each of them.
@@ -15,15 +19,17 @@ use icecore_schemas::{query::QueryBasis, service_table::RecordKind, snapshot_id:
 /// [`SqlError::Invalid`] for a basis that was sent with a statement over several namespaces.
 pub(super) fn of(
     view: &View,
-    sent: Option<QueryBasis>,
+    points: &QueryPoints,
     clock_ms: i64,
 ) -> Result<Option<QueryBasis>, SqlError> {
     // A namespace that is only looked into for a name has nothing in the answer.
     let has_tables =
         |other: &&NamespaceView| !other.tables.is_empty() || !other.unreadable.is_empty();
-    match (view.others.iter().find(has_tables), sent) {
-        (None, Some(sent)) => Ok(Some(sent)),
-        (None, None) => Ok(Some(made(view, clock_ms))),
+    match (view.others.iter().find(has_tables), &points.basis) {
+        (None, sent) => {
+            let basis = sent.clone().unwrap_or_else(|| made(view, clock_ms));
+            Ok(Some(QueryBasis { inexact: inexact(view, points), ..basis }))
+        }
         (Some(_), None) => Ok(None),
         (Some(other), Some(_)) => Err(SqlError::Invalid(format!(
             "the statement reads namespace `{}`, and a basis is of the tables of one namespace; send the statement without it",
@@ -41,7 +47,32 @@ fn made(view: &View, clock_ms: i64) -> QueryBasis {
         clock: DateTime::from_timestamp_millis(clock_ms)
             .unwrap_or_default()
             .to_rfc3339_opts(SecondsFormat::Millis, true),
+        inexact: Vec::new(),
     }
+}
+
+/// The tables that are cut by `seq` and lack events that retention removed, as far as retained snapshots tell.
+fn inexact(view: &View, points: &QueryPoints) -> Vec<String> {
+    let has_point =
+        |table: &&TableView| points.basis.is_some() || points.versions.contains_key(&table.name);
+    let lacks_some = |table: &&TableView| {
+        let mut states = iter::successors(Some(*table), |state| state.later.as_deref());
+        states.any(|state| state.seqs.is_some_and(|seqs| has_lost(state, seqs)))
+    };
+    let found = view.tables.iter().filter(has_point).filter(lacks_some);
+    found.map(|table| table.name.clone()).collect()
+}
+
+/// Whether retention removed some of these events before this state.
+fn has_lost(state: &TableView, seqs: SeqRange) -> bool {
+    let Some(metadata) = &state.metadata else { return false };
+    ancestors::of(metadata, state.snapshot_id).any(|snapshot| {
+        let summary = &snapshot.summary().additional_properties;
+        let noted = |name: &str| summary.get(name)?.parse::<u64>().ok();
+        noted(REMOVED_FIRST_SEQ)
+            .zip(noted(REMOVED_LAST_SEQ))
+            .is_some_and(|(first, last)| first <= seqs.last && seqs.first <= last)
+    })
 }
 
 /// When the newest snapshot was made that `as_of` stands for, ms since 1970.

@@ -4,7 +4,7 @@
 //! What a statement says of a point is an expression, so it is worked out before the view is taken: times by the
 //! engine, bookmarks by a look into the table.
 
-use crate::sql::SqlInner;
+use crate::sql::{SqlInner, basis};
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::{Int64Type, TimestampMicrosecondType},
@@ -151,7 +151,7 @@ impl RequestTime {
         let as_of = request.as_of.as_ref().map(AsOf::parse).transpose()?;
         let Some(basis) = &request.basis else {
             let clock_ms = match as_of {
-                Some(AsOf::Time(ms)) => Some(ms),
+                Some(AsOf::Time(ms)) => Some(checked_clock("as_of", ms)?),
                 Some(AsOf::Snapshot(_) | AsOf::Reference(_)) | None => None,
             };
             return Ok(Self { as_of, clock_ms });
@@ -171,7 +171,19 @@ impl RequestTime {
         let clock = DateTime::parse_from_rfc3339(&basis.clock).map_err(|_| {
             invalid("basis.clock is no RFC 3339 time; send the basis as the answer has it")
         })?;
-        Ok(Self { as_of, clock_ms: Some(clock.timestamp_millis()) })
+        let clock_ms = Some(checked_clock("basis.clock", clock.timestamp_millis())?);
+        Ok(Self { as_of, clock_ms })
+    }
+}
+
+/// A time that `now()` can be: the engine counts its nanoseconds in 64 bits.
+fn checked_clock(member: &str, ms: i64) -> Result<i64, SqlError> {
+    let time = DateTime::from_timestamp_millis(ms);
+    match time.and_then(|time| time.timestamp_nanos_opt()) {
+        Some(_) => Ok(ms),
+        None => Err(invalid(format!(
+            "{member} is the time of now(), which is from the year 1678 to 2261; send a time between"
+        ))),
     }
 }
 
@@ -218,6 +230,22 @@ impl SqlInner {
             points.versions.insert(name.clone(), (table.clone(), read));
         }
         Ok(points)
+    }
+
+    /// When the snapshot of `events` was made that `as_of` stands for, for a statement that names no table. None
+    /// where there are no events.
+    pub(super) async fn events_ms(
+        &self,
+        levels: &[String],
+        points: &QueryPoints,
+    ) -> Result<Option<i64>, SqlError> {
+        let wanted = WantedTables::Named(vec![EVENTS_TABLE.to_owned()]);
+        match Box::pin(self.sources().view(levels, &wanted, points)).await {
+            Ok((view, _pin)) => Ok(basis::newest_snapshot_ms(&view, points)),
+            // Such a statement needs no table.
+            Err(SqlError::NoNamespace(_) | SqlError::Invalid(_)) => Ok(None),
+            Err(cause) => Err(cause),
+        }
     }
 
     /// The time that an expression is, ms since 1970.

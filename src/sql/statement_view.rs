@@ -411,24 +411,32 @@ impl ViewDraft<'_> {
         }
         candidates.push(written.split('.').map(str::to_owned).collect());
         candidates.dedup();
+        // What another text with the same name in the catalog means, unless a namespace is called as it is written.
+        let mut nearest = None;
         for levels in candidates {
-            if let Some(found) = self.readable(&levels).await? {
-                return Ok(Some(found));
+            let Some(found) = self.readable(&levels).await? else { continue };
+            let is_named = levels == self.reader.levels
+                || levels.join(".") == written
+                || found.name() == written;
+            if is_named {
+                nearest = Some((levels, found));
+                break;
             }
+            nearest = nearest.or(Some((levels, found)));
         }
-        Ok(None)
+        let Some((levels, found)) = nearest else { return Ok(None) };
+        if levels != self.reader.levels {
+            self.view.other_levels.insert(levels);
+        }
+        Ok(Some(found))
     }
 
-    async fn readable(&mut self, levels: &[String]) -> Result<Option<ResolvedNamespace>, SqlError> {
+    async fn readable(&self, levels: &[String]) -> Result<Option<ResolvedNamespace>, SqlError> {
         let may = |principal: &Principal| principal.may(Action::Read, levels);
         let is_own = levels == self.reader.levels;
         if !is_own && !self.reader.principal.is_some_and(may) {
             return Ok(None);
         }
-        let found = ResolvedNamespace::find(self.sources, levels).await?;
-        if found.is_some() && !is_own {
-            self.view.other_levels.insert(levels.to_vec());
-        }
-        Ok(found)
+        ResolvedNamespace::find(self.sources, levels).await
     }
 }

@@ -141,7 +141,7 @@ impl ResolvedNamespace {
     }
 
     /// As its events name it, or as the catalog does.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.events
             .as_ref()
             .map_or_else(|| self.levels.join("."), |events| events.text().to_owned())
@@ -364,10 +364,11 @@ fn repeated(
     snapshot: Option<i64>,
     until: Option<u64>,
 ) -> Result<TableView, SqlError> {
-    let lost = |what: String| {
-        SqlError::NotFound(format!(
+    let lost = |what: String| SqlError::Gone {
+        text: format!(
             "the basis cannot be repeated: {what}; ask without it, and tag what is to be read for longer"
-        ))
+        ),
+        nearest: oldest_of_main(&now).map(|id| id.to_string()).into_iter().collect(),
     };
     let table = &now.name;
     let has_events = now.ours == Some(RecordKind::Events);
@@ -414,16 +415,34 @@ fn repeated(
 /// The snapshot that is so many before the current one.
 fn snapshot_back(table: &TableView, count: u32) -> Result<i64, SqlError> {
     let steps = usize::try_from(count).unwrap_or(usize::MAX);
+    let oldest = table.metadata.as_ref().and_then(|metadata| {
+        let id = oldest_of_main(table)?;
+        metadata.snapshot_by_id(id).filter(|oldest| oldest.parent_snapshot_id().is_some())
+    });
     let found = table.metadata.as_ref().and_then(|metadata| {
         let mut back = ancestors::of(metadata, metadata.current_snapshot_id());
         back.nth(steps).map(|snapshot| snapshot.snapshot_id())
     });
-    found.ok_or_else(|| {
-        SqlError::NotFound(format!(
+    found.ok_or_else(|| match oldest {
+        Some(oldest) => SqlError::Gone {
+            text: format!(
+                "the snapshot of table `{}` that is {count} before its current one was removed",
+                table.name
+            ),
+            nearest: vec![oldest.snapshot_id().to_string()],
+        },
+        None => SqlError::NotFound(format!(
             "table `{}` has no snapshot that is {count} before its current one",
             table.name
-        ))
+        )),
     })
+}
+
+/// The oldest snapshot that can be reached from the current one.
+fn oldest_of_main(table: &TableView) -> Option<i64> {
+    let metadata = table.metadata.as_ref()?;
+    let all = ancestors::of(metadata, metadata.current_snapshot_id());
+    all.last().map(|snapshot| snapshot.snapshot_id())
 }
 
 /// Lets a table that is read twice as it is now end at the same event: its states are not taken at one moment.

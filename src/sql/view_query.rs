@@ -47,6 +47,9 @@ pub(super) fn unread(checked: &CheckedStatement) -> Option<&'static str> {
     if !checked.is_query || checked.placeholders != 0 {
         return Some("its text is no query without parameters");
     }
+    if checked.is_summary {
+        return Some("it is a SUMMARIZE; write a query");
+    }
     if !checked.versions.is_empty() {
         return Some("it gives a table a version; write its query");
     }

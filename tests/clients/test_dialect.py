@@ -59,6 +59,30 @@ PAIRS = {
         "SELECT url, statusCode, COUNT(*) AS errors FROM events WHERE status_code >= 400 GROUP BY url, statusCode ORDER BY errors DESC, url, statusCode LIMIT 20",
         "SELECT url, status_code, count(*) AS errors FROM {t} WHERE status_code >= 400 GROUP BY url, status_code ORDER BY errors DESC, url, status_code LIMIT 20",
     ),
+    "series": (
+        "SELECT range * 2 AS n FROM range(1, 6) WHERE range % 2 = 0 ORDER BY n",
+        "SELECT range * 2 AS n FROM range(1, 6) WHERE range % 2 = 0 ORDER BY n",
+    ),
+    "lists in FROM": (
+        "SELECT u.unnest, g.i FROM unnest([3, 1, 2]) AS u, generate_series(1, 2) AS g(i) ORDER BY 1, 2",
+        "SELECT u.unnest, g.i FROM unnest([3, 1, 2]) AS u, generate_series(1, 2) AS g(i) ORDER BY 1, 2",
+    ),
+    "structs": (
+        "SELECT s.n, s['t'], struct_extract(s, 'n') FROM (SELECT {'n': seq, 't': type} AS s FROM events) ORDER BY 1 LIMIT 20",
+        "SELECT s.n, s['t'], struct_extract(s, 'n') FROM (SELECT {{'n': seq, 't': type}} AS s FROM {t}) ORDER BY 1 LIMIT 20",
+    ),
+    "maps and packed structs": (
+        "SELECT map_keys(MAP {'a': 1, 'b': 2}) AS k, struct_extract(struct_pack(x := 1, y := 'b'), 'y') AS y, range(2, 4) AS r",
+        "SELECT map_keys(MAP {{'a': 1, 'b': 2}}) AS k, struct_extract(struct_pack(x := 1, y := 'b'), 'y') AS y, range(2, 4) AS r",
+    ),
+    "patterns from columns": (
+        "SELECT count(*) FROM events WHERE type ~ ('^' || split_part(type, '.', 1) || '[.]')",
+        "SELECT count(*) FROM {t} WHERE regexp_matches(type, '^' || split_part(type, '.', 1) || '[.]')",
+    ),
+    "one name of two tables": (
+        "SELECT a.docId, b.docId FROM events a JOIN events b ON a.seq = b.seq WHERE a.docId IS NOT NULL ORDER BY a.seq LIMIT 20",
+        "SELECT a.key, b.key FROM {t} a JOIN {t} b ON a.seq = b.seq WHERE a.key IS NOT NULL ORDER BY a.seq LIMIT 20",
+    ),
     "daily volume": (
         "SELECT DATE(DATE_TRUNC('day', timestamp)) AS day, type, COUNT(*) AS count FROM events GROUP BY day, type ORDER BY day, type",
         "SELECT CAST(ts AS date), type, count(*) FROM {t} GROUP BY 1, 2 ORDER BY 1, 2",
@@ -89,3 +113,20 @@ def test_answers_are_those_of_duckdb(server, duck, question):
     assert expected and len(found) == len(expected)
     for row, wanted in zip(found, expected):
         assert list(row) == [pytest.approx(value) if isinstance(value, float) else value for value in wanted]
+
+
+def test_a_summary_has_the_columns_and_values_of_duckdb(server, duck):
+    table = duck.table(catalog_name(NAMESPACE), "events")
+    of = "SELECT seq, type, duration_ms, success FROM {t}"
+    theirs = duck.rows(f"SUMMARIZE {of.format(t=table)}")
+    ours = server.client().sql(NAMESPACE, f"SUMMARIZE {of.format(t='events')}")
+    assert len(ours) == len(theirs) == 4
+    for row, wanted in zip(ours, theirs):
+        assert len(row) == len(wanted) == 12 and row[0] == wanted[0]
+        assert row[10] == wanted[10] and row[11] == pytest.approx(float(wanted[11]), abs=0.01)
+        assert row[4] == pytest.approx(wanted[4], rel=0.2)
+        if row[0] in ("seq", "type"):
+            assert (row[2], row[3]) == (wanted[2], wanted[3])
+        if row[0] == "duration_ms":
+            assert list(row[5:7]) == [pytest.approx(float(value)) for value in wanted[5:7]]
+    assert server.client().sql(NAMESPACE, "SUMMARIZE events")[0][0] == "id"

@@ -128,6 +128,12 @@ def test_errors_are_marked_and_the_prompt_goes_on(terminal):
     assert terminal.ask("3 AS n; SELECT 'a;b' AS t;", r"a;b +\|(.|\n)*-- 1 row")
 
 
+def test_lines_typed_ahead_of_the_prompt_run_in_their_order(terminal):
+    # One write: the editor reads more than the line that it returns.
+    terminal.type("SELECT 1 + 1 AS a;\rSELECT 20 + 22 AS b;\rSELECT 40 + 50 AS c;\r")
+    assert re.search(r"\| +2 \|(.|\n)*\| +42 \|(.|\n)*\| +90 \|", terminal.wait(r"\| +90 \|(.|\n)*-- 1 row"))
+
+
 def test_tab_completes_tables_and_keywords(terminal):
     terminal.type("SEL\t count(*) AS n FROM ev\t")
     terminal.wait("FROM events")

@@ -15,6 +15,12 @@ EVENTS = 3_000
 # Statements that cost a lot of memory, time or stack, or ask for what no query gets.
 HOSTILE = [
     "SELECT " + " + ".join(["1"] * 5_000),
+    "SELECT range(0, 1000000000000)",
+    "SELECT count(*) FROM range(1000000000000) a, range(1000000000000) b",
+    "SELECT count(u) FROM (SELECT unnest(range(1000000000)) AS u)",
+    "SELECT unnest(unnest(array_repeat(array_repeat('abc', 100000), 100000)))",
+    "SELECT count(*) FROM events WHERE id ~ repeat('(a|b)', seq::int) OR id ~ ('(' || repeat('x?', 500) || '){9}' || seq)",
+    "SELECT " + "{'a': " * 60 + "1" + "}" * 60 + " AS s",
     "SELECT count(*) FROM events WHERE " + " OR ".join(f"seq = {n}" for n in range(5_000)),
     " UNION ALL ".join(["SELECT 1"] * 3_000),
     "SELECT " + "(" * 2_000 + "1" + ")" * 2_000,
@@ -109,6 +115,7 @@ def test_a_worker_has_no_way_out(server):
         status = dict(line.split(":", 1) for line in open(f"/proc/{worker}/status").read().splitlines())
         environment = open(f"/proc/{worker}/environ", "rb").read()
         assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2"
+        assert open(f"/proc/{worker}/oom_score_adj").read().strip() == "1000"
         assert b"ICECORE" not in environment and b"AWS" not in environment
         # Its three pipes, and what the runtime made for itself; no file of the server.
         targets = {os.readlink(f"/proc/{worker}/fd/{name}") for name in os.listdir(f"/proc/{worker}/fd")}

@@ -47,6 +47,18 @@ fn about_changes() -> Vec<QueryCase> {
             Some(json!([["u-1", "{\"name\":\"Ann\"}"]])),
         ),
         ("SELECT count(*) FROM cdc_other_deltas", Some(json!([[0]]))),
+        (
+            "SELECT a.docId, b.docId, a.doc, b.doc FROM events a JOIN events b ON a.seq = b.seq WHERE a.seq = 1",
+            Some(json!([["u-1", "u-1", ann, ann]])),
+        ),
+        (
+            "SELECT \"do\".class, \"do\" FROM events WHERE id IN ('r1', 'c1') ORDER BY id DESC",
+            Some(json!([
+                ["Room", {"id": null, "name": null, "class": "Room", "colo": null, "worker": null, "method": "get"}],
+                [null, null]
+            ])),
+        ),
+        ("SELECT a, sort, b FROM (SELECT 1 AS a, 2 AS sort, 3 AS b)", Some(json!([[1, 2, 3]]))),
         ("SELECT op FROM cdc_users_deltas ORDER BY timestamp DESC LIMIT 1", Some(json!([["d"]]))),
         ("SELECT count(*) FROM things WHERE \"table\" = 'users'", Some(json!([[3]]))),
         // Versions.
@@ -197,6 +209,11 @@ async fn an_alias_is_a_label_as_written_and_no_column_of_a_wildcard() {
     )
     .await;
     check(
+        "SELECT a.docId, b.docId, a.doc, b.doc, a.\"do\" FROM events a JOIN events b ON a.id = b.id",
+        json!(["docId", "docId", "doc", "doc", "do"]),
+    )
+    .await;
+    check(
         "SELECT docId AS d, max(durationMs) FROM events GROUP BY docId",
         json!(["d", "max(durationMs)"]),
     )
@@ -246,6 +263,10 @@ async fn an_analysis_tells_which_files_a_path_left_out() {
     let text = last[1].as_str().unwrap();
     // A file for each of five types, and two days of one.
     assert!(text.starts_with("files read: 1, files pruned: 5, bytes read: "), "{rows}");
+    let pruned = text.rsplit_once("bytes pruned: ").unwrap().1.parse::<u64>().unwrap();
+    let files = "SELECT sum(file_size_in_bytes) - min(CASE WHEN partition['type'] = 'rpc.call' THEN file_size_in_bytes END) FROM events.files";
+    let at_most = server.rows(NS, files).await[0][0].as_u64().unwrap();
+    assert!(0 < pruned && pruned <= at_most, "{rows}: {at_most}");
     assert!(!rows.to_string().contains(server.folder.path().to_str().unwrap()), "{rows}");
     // A count of whole days is in the manifests.
     let counted = server.rows(NS, &sql.replace("max(id)", "count(*)")).await.to_string();

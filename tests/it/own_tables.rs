@@ -2,9 +2,10 @@
 
 use crate::{
     access::Guarded,
-    harness::{TestServer, events},
+    harness::{TestServer, config, events},
 };
 use icecore_catalog::metastore::{Metastore, ObjectKey, Properties};
+use icecore_lake::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -78,6 +79,43 @@ async fn a_client_may_have_a_table_called_events_and_it_stays_the_clients() {
     assert!(tables.to_string().contains("events"), "{tables}");
     let (_, now) = server.call(Method::GET, &format!("{at}/a/tables/events"), &json!({})).await;
     assert_eq!(now["metadata-location"], made["metadata-location"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_a_type_that_is_not_read_is_told_by_its_column_and_hinders_no_other() {
+    let server = TestServer::start().await;
+    let at = "/catalog/v1/namespaces";
+    assert_eq!(server.call(Method::POST, at, &json!({"namespace": ["a"]})).await.0, 200);
+    let mut file = String::new();
+    for (name, column) in [("plain", "n"), ("odd", "shape")] {
+        let column = json!({"id": 1, "name": column, "type": "long", "required": false});
+        let table = json!({"name": name, "schema": {"type": "struct", "fields": [column]}});
+        let (status, made) = server.call(Method::POST, &format!("{at}/a/tables"), &table).await;
+        assert_eq!(status, 200, "{made}");
+        file = made["metadata-location"].as_str().unwrap().to_owned();
+    }
+    // As a catalog of a later version leaves it.
+    let folder = server.stop().await;
+    let path = file.strip_prefix("file://").unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::write(path, text.replace("\"long\"", "\"geometry\"")).unwrap();
+    let config = config(&folder, &[]);
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    let tables =
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'a' ORDER BY 1";
+    assert_eq!(server.rows("a", tables).await, json!([["odd"], ["plain"]]));
+    assert!(server.rows("a", "SHOW TABLES").await.to_string().contains("odd"));
+    assert_eq!(server.rows("a", "SELECT count(*) FROM plain").await, json!([[0]]));
+    for sql in ["SELECT * FROM odd", "SELECT count(*) FROM plain, odd", "DESCRIBE odd"] {
+        let (status, answer) = server.query("a", &json!({ "sql": sql })).await;
+        let text = answer["error"].as_str().unwrap_or_default();
+        assert_eq!(status, 404, "{sql}: {answer}");
+        assert!(
+            ["`odd`", "`shape`", "`geometry`"].iter().all(|part| text.contains(part)),
+            "{text}"
+        );
+    }
     server.stop().await;
 }
 

@@ -57,7 +57,8 @@ async fn a_basis_repeats_an_answer_whatever_came_and_was_compacted_since() {
     let path = "/catalog/v1/namespaces/shop_example/tables/events";
     assert_eq!(server.post(path, "application/json", body).await.status(), 200);
     let (status, answer) = server.query(NAMESPACE, &again).await;
-    assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{answer}");
+    assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{answer}");
+    assert_eq!(answer["details"]["nearest"].as_array().map(Vec::len), Some(1), "{answer}");
     assert!(answer["error"].as_str().unwrap().contains("cannot be repeated"), "{answer}");
     server.stop().await;
 }

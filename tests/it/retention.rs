@@ -58,6 +58,17 @@ async fn old_events_go_and_stay_readable_before_and_known_by_their_ids() {
     let done = run(&server, "retention?namespace=shop&table=events").await;
     assert_eq!((done.job.as_str(), done.tables, done.files.before), ("retention", 1, 1));
     assert_eq!(server.rows("shop", IDS).await, json!([["new"], ["other"]]));
+    // A point whose events went says so; the table of now lacks nothing.
+    for (sql, inexact) in [
+        ("SELECT id FROM events FOR SEQ AS OF 1000", json!(["events FOR SEQ AS OF 1000"])),
+        ("SELECT id FROM events BETWEEN SEQ 900 AND 1000", Value::Null),
+        (IDS, Value::Null),
+    ] {
+        let (_, answer) = server.query("shop", &json!({ "sql": sql })).await;
+        assert_eq!(answer["basis"]["inexact"], inexact, "{sql}: {answer}");
+        let request = json!({ "sql": sql, "basis": answer["basis"] });
+        assert_eq!(server.query("shop", &request).await.1["rows"], answer["rows"], "{sql}");
+    }
 
     let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
     let listed = listed["snapshots"].as_array().unwrap();

@@ -194,6 +194,83 @@ async fn a_query_that_needs_too_much_is_refused_and_the_next_one_runs() {
     server.stop().await;
 }
 
+/// What has no bound of its own, and its rows. Each reads a table or a query: the others have little time.
+fn unbounded() -> Vec<(&'static str, Value)> {
+    vec![
+        ("SELECT * FROM range(3)", json!([[0], [1], [2]])),
+        ("SELECT sum(i) FROM generate_series(1, 1000) AS g(i)", json!([[500_500]])),
+        (
+            "SELECT r.range, e.seq FROM range(1, 3) r JOIN events e ON e.seq = r.range ORDER BY 1",
+            json!([[1, 1], [2, 2]]),
+        ),
+        (
+            "SELECT range(2, 5) AS l, generate_series(1, 2) AS m, array_repeat('a', 2) AS r FROM events WHERE seq = 1",
+            json!([[[2, 3, 4], [1, 2], ["a", "a"]]]),
+        ),
+        ("SELECT unnest([1, 2]) AS u FROM events WHERE seq = 1", json!([[1], [2]])),
+        ("SELECT unnest, u.unnest + 1 AS n FROM unnest([1, 2]) u", json!([[1, 2], [2, 3]])),
+        (
+            "SELECT s.a, s['b'], s FROM (SELECT {'a': 1, 'b': 'x'} AS s)",
+            json!([[1, "x", {"a": 1, "b": "x"}]]),
+        ),
+        (
+            "SELECT struct_pack(a := seq) AS s, struct_extract({'a': 7}, 'a') AS e FROM events WHERE seq = 3",
+            json!([[{"a": 3}, 7]]),
+        ),
+        (
+            "SELECT MAP {'a': 1, 'b': 2} AS m, map_keys(MAP {'k': 1}) AS k FROM events WHERE seq = 1",
+            json!([[{"a": 1, "b": 2}, ["k"]]]),
+        ),
+        (
+            "SELECT id FROM events WHERE id ~ ('^' || id || '$') AND seq < 3 ORDER BY seq",
+            json!([["e-0"], ["e-1"]]),
+        ),
+        ("SELECT length(repeat('a', 100000)) AS n FROM events WHERE seq = 1", json!([[100_000]])),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_bound_of_its_own_runs_in_a_worker_alone() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&events(0..20)).await.0, 200);
+    for sql in ["SELECT * FROM range(3)", "SELECT {'a': 1} AS s", "SELECT id ~ type FROM events"] {
+        let (status, answer) = server.query("shop.example", &json!({ "sql": sql })).await;
+        assert_eq!((status, &answer["code"]), (400, &json!("INVALID_SQL")), "{sql}: {answer}");
+    }
+    let folder = server.stop().await;
+    let mut config = config(&folder, &[("sql.memory_bytes_max", "32MiB")]);
+    workers_of(&mut config);
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    let doubled = (0..30).fold("SELECT {'a': 1} AS s".to_owned(), |query, _| {
+        format!("SELECT {{'a': s, 'b': s}} AS s FROM ({query})")
+    });
+    for (sql, told) in [
+        ("SELECT repeat('a', 1000000000) FROM events", "shorten its arguments"),
+        ("SELECT array_repeat('abc', 1000000000) FROM events", "shorten its arguments"),
+        ("SELECT array_resize([1], 1000000000) FROM events", "shorten its arguments"),
+        ("SELECT unnest([1, 2]) AS u, random() AS r FROM events", "beside unnest"),
+        ("SELECT count(*) FROM range(0, 1000000000000000) a", "longer than"),
+        ("SELECT range(0, 1000000000000)", ""),
+        (doubled.as_str(), ""),
+    ] {
+        let mut request = json!({ "sql": sql });
+        // The others end by themselves, however slow the machine is: they read a table, so they have their time.
+        if told.is_empty() || told == "longer than" {
+            request["timeout_ms"] = json!(1_500);
+        }
+        let (status, answer) = server.query("shop.example", &request).await;
+        let text = answer["error"].as_str().unwrap_or_default();
+        assert!([400, 422, 500].contains(&status) && text.contains(told), "{sql:.80}: {answer}");
+        let count = server.rows("shop.example", "SELECT count(*) FROM events").await;
+        assert_eq!(count, json!([[20]]), "the next query, after {sql:.80}");
+    }
+    for (sql, rows) in unbounded() {
+        let (status, answer) = server.query("shop.example", &json!({ "sql": sql })).await;
+        assert_eq!((status, &answer["rows"]), (200, &rows), "{sql}: {answer}");
+    }
+    server.stop().await;
+}
+
 /// A server that is a process, with some events.
 async fn started(folder: &TempDir, settings: &[(&str, &str)]) -> Process {
     let folder = ("data_dir", folder.path().to_str().unwrap());

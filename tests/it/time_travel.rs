@@ -137,7 +137,10 @@ async fn a_time_whose_snapshot_was_removed_is_refused_and_answered_by_no_other()
         .await;
     for (time, kept) in [(&times[1], 1), (&times[2], 1), (&times[0], 0)] {
         let (status, answer) = ask(&json!(time)).await;
-        assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{time}: {answer}");
+        assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{time}: {answer}");
+        let around = json!([times[3], snapshots[kept].to_string()]);
+        assert_eq!(answer["details"]["nearest"], around, "{time}: {answer}");
+        assert_eq!(ask(&around[1]).await.0, 200, "each is a point that can be read");
         let told = answer["error"].as_str().unwrap();
         let nearest = format!("snapshot before it is {} of {}", snapshots[kept], times[kept]);
         assert!(told.contains(&nearest) && told.contains(&times[3]), "{told}");

@@ -54,6 +54,11 @@ fn a_table_is_the_one_of_its_namespace() {
 #[test]
 fn a_column_keeps_the_name_that_it_was_selected_by() {
     check("SELECT docId, e.pk FROM events e", "SELECT key AS docId, e.key AS pk FROM events e");
+    // Two of one name keep what tells them apart.
+    check(
+        "SELECT a.docId, b.docId, a.pk FROM events a JOIN events b ON a.id = b.id",
+        "SELECT a.key, b.key, a.key AS pk FROM events a JOIN events b ON a.id = b.id",
+    );
     check("SELECT docId AS d FROM events", "SELECT key AS d FROM events");
     check(
         "SELECT docId FROM (SELECT docId FROM events) ORDER BY docId",
@@ -108,6 +113,25 @@ fn members_of_the_durable_object_are_columns() {
         "SELECT max(\"do\".key) FROM events AS \"do\"",
         "SELECT max(\"do\".key) FROM events AS \"do\"",
     );
+}
+
+#[test]
+fn the_durable_object_is_a_value_too() {
+    let whole =
+        "CASE WHEN (do_class IS NULL) THEN NULL ELSE ({'class': do_class, 'method': method}) END";
+    check("SELECT \"do\" FROM events", &format!("SELECT {whole} AS \"do\" FROM events"));
+    check(
+        "SELECT max(e.\"do\") FROM events e",
+        &format!(
+            "SELECT max({}) FROM events e",
+            whole.replace("do_class", "e.do_class").replace(": method", ": e.method")
+        ),
+    );
+    for sql in
+        ["SELECT \"do\" FROM own", "SELECT \"do\" FROM (SELECT 1 AS \"do\", do_class FROM events)"]
+    {
+        check(sql, sql);
+    }
 }
 
 #[test]

@@ -17,8 +17,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(QueryProcess::Shared)
+    }
+
+    fn of(process: QueryProcess) -> Self {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(POOL_BYTES));
-        let growth = FunctionMemory::new(Arc::clone(&pool));
+        let growth = FunctionMemory::new(Arc::clone(&pool), process);
         Self { pool, growth, deadline: Instant::now() + Duration::from_secs(600) }
     }
 
@@ -52,6 +56,19 @@ fn text(text: &str) -> ColumnarValue {
 
 fn number(number: i64) -> ColumnarValue {
     ColumnarValue::Scalar(ScalarValue::Int64(Some(number)))
+}
+
+#[test]
+fn a_process_of_its_own_makes_larger_constants() {
+    let arguments = |count| vec![text("x"), number(count)];
+    let (shared, own) = (Bench::new(), Bench::of(QueryProcess::Own));
+    shared.call(&string::repeat(), arguments(100_000), 1).unwrap_err();
+    let made = own.call(&string::repeat(), arguments(100_000), 1).unwrap();
+    let ColumnarValue::Scalar(made) = made else { panic!("it is a constant") };
+    assert_eq!(scalar_bytes(&made), 100_000);
+    let error = own.call(&string::repeat(), arguments(1 << 40), 1).unwrap_err();
+    assert!(error.to_string().contains("shorten its arguments"), "{error}");
+    assert_eq!(own.pool.reserved(), 0, "what was reserved is given back");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! A text that begins with `$.` or `$[` is a path. What is not there, or is of another type than the function
 //! gives, is null.
 
-use crate::functions::{PathStep, parse_path, parsed, returned, shown, within};
+use crate::functions::{PathStep, mended, parse_path, parsed, returned, shown, within};
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListBuilder,
@@ -125,6 +125,8 @@ impl ScalarUDFImpl for JsonFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let texts = arrays[0].as_string_view();
+        let mended = mended(texts);
+        let texts = mended.as_ref().unwrap_or(texts);
         let keys = &arrays[1..];
         // The keys are the same for all rows nearly always.
         let are_constant = args.args[1..].iter().all(|key| matches!(key, ColumnarValue::Scalar(_)));

@@ -1,4 +1,5 @@
-use crate::functions::{parse_path, value_at};
+use crate::functions::{mended, parse_path, value_at};
+use arrow::array::StringViewArray;
 
 #[test]
 fn a_value_comes_out_of_json_text_by_its_path() {
@@ -22,6 +23,19 @@ fn a_path_that_is_none_is_refused() {
     for path in ["$a", "$.", "$..a", "$[x]", "$[0", "$.\"a", "$.*", "$.a.*", "$[*]", "", "/a/b/0"] {
         assert!(parse_path(path).is_none(), "{path}");
     }
+}
+
+#[test]
+fn half_of_a_surrogate_pair_is_its_escape() {
+    let texts =
+        [r#"{"a":"x\ud800","\udc00":1,"b":2}"#, r#"{"a":"\ud83d\ude00"}"#, r#"no JSON \ud800"#];
+    let texts = StringViewArray::from(texts.to_vec());
+    let whole = mended(&texts).unwrap();
+    let value = |path: &str| value_at(whole.value(0), &parse_path(path).unwrap(), true).unwrap();
+    assert_eq!(value("a").as_deref(), Some(r"x\ud800"));
+    assert_eq!(value("b").as_deref(), Some("2"), "the others are there as well");
+    assert_eq!((whole.value(1), whole.value(2)), (texts.value(1), texts.value(2)));
+    assert!(mended(&texts.slice(1, 2)).is_none());
 }
 
 #[test]

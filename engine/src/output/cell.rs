@@ -29,6 +29,9 @@ use std::{
     sync::Arc,
 };
 
+/// Lists, structs and maps stop when there is so much text. Whoever writes rows looks whether there is more.
+pub(super) const TEXT_BYTES_MAX: usize = 256 << 20;
+
 /// The columns of a batch, each with the function that writes its values.
 pub struct CellWriter {
     names: Vec<Vec<u8>>,
@@ -146,13 +149,16 @@ impl CellColumn {
     }
 }
 
-/// Each of `items` as `write` writes it, with commas between them.
+/// Each of `items` as `write` writes it, with commas between them, until there is more than [`TEXT_BYTES_MAX`].
 pub(super) fn write_list<T>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     write: impl Fn(&mut Vec<u8>, T),
 ) {
     for (at, item) in items.into_iter().enumerate() {
+        if TEXT_BYTES_MAX < out.len() {
+            return;
+        }
         if 0 < at {
             out.push(b',');
         }

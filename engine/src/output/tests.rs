@@ -2,9 +2,10 @@ use super::*;
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-        Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
-        StringViewArray, StructArray, TimestampMicrosecondArray, TimestampSecondArray,
+        Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, NullArray,
+        StringArray, StringViewArray, StructArray, TimestampMicrosecondArray, TimestampSecondArray,
     },
+    buffer::OffsetBuffer,
     compute::concat_batches,
     datatypes::{Int32Type, Int64Type, IntervalMonthDayNano, Schema},
     ipc::reader::StreamReader,
@@ -325,6 +326,40 @@ async fn columns_of_one_name_are_refused_where_a_reader_would_lose_one() {
         if let Err(error) = answer {
             assert!(error.to_string().contains("called `id`"), "{error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn text_that_is_larger_than_its_batch_is_written_in_pieces_and_has_an_end() {
+    // A row for each number, of so many objects with a long name.
+    let lists = |lengths: Vec<usize>| {
+        let nulls = Arc::new(NullArray::new(lengths.iter().sum())) as ArrayRef;
+        let member = Arc::new(Field::new("n".repeat(1 << 20), DataType::Null, true));
+        let object = StructArray::from(vec![(member, nulls)]);
+        let item = Arc::new(Field::new("item", object.data_type().clone(), true));
+        let offsets = OffsetBuffer::from_lengths(lengths);
+        let list = ListArray::new(item, offsets, Arc::new(object), None);
+        RecordBatch::try_from_iter([("l", Arc::new(list) as ArrayRef)]).unwrap()
+    };
+    let large = answer(vec![Ok(lists(vec![2; 20]))]);
+    let written = encode(large, OutputFormat::Json, ErrorPlace::Body, || Duration::ZERO).await;
+    let written: Vec<AnswerPiece> = written.unwrap().collect().await;
+    let length = |piece: &AnswerPiece| match piece {
+        AnswerPiece::Bytes(bytes) => bytes.len(),
+        AnswerPiece::Failed(error) => panic!("{error}"),
+    };
+    let lengths: Vec<usize> = written.iter().map(length).collect();
+    assert!(lengths.len() == 4 && lengths.iter().all(|bytes| *bytes < 20 << 20), "{lengths:?}");
+    assert!(40 << 20 < lengths.iter().sum::<usize>(), "no row is left out: {lengths:?}");
+    for (lengths, expected) in [(vec![1_000], None), (vec![1, 1_000], Some(1 << 20))] {
+        let endless = answer(vec![Ok(lists(lengths))]);
+        let ended = pieces(endless, OutputFormat::Ndjson, ErrorPlace::Trailer).await;
+        let (bytes, error) = match ended {
+            Ok((body, failed)) => (Some((body.len() >> 20) << 20), failed.unwrap()),
+            Err(error) => (None, error),
+        };
+        assert_eq!(bytes, expected, "rows before it are answered: {error}");
+        assert!(error.to_string().contains("more than 256 MiB of text"), "{error}");
     }
 }
 

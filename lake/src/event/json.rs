@@ -8,8 +8,9 @@ mod text;
 
 pub(crate) use repeats::last_of_each;
 use std::borrow::Cow;
+pub(crate) use text::push_string;
+pub use text::without_lone_surrogates;
 use text::{after_escape, lone_surrogate, unescape};
-pub(crate) use text::{push_string, without_lone_surrogates};
 
 /// Deepest nesting the reader follows, whatever its caller allows: it recurses.
 pub(crate) const NESTING_MAX: usize = 512;

@@ -44,6 +44,19 @@ pub enum AsOfError {
         /// The snapshot.
         id: i64,
     },
+    /// It had this snapshot, which was removed.
+    #[error(
+        "snapshot {id} of table `{table}` was removed; the next one that is kept is {} of {}",
+        next.0, written(next.1)
+    )]
+    SnapshotRemoved {
+        /// The table.
+        table: String,
+        /// The snapshot.
+        id: i64,
+        /// The first kept snapshot that was built on it, and when that was made.
+        next: (i64, i64),
+    },
     /// It had no snapshot then.
     #[error("table `{table}` has no snapshot at {}; {}", written(*asked_ms), known(*first_ms))]
     NoneThen {
@@ -93,6 +106,25 @@ pub enum AsOfError {
     },
 }
 
+impl AsOfError {
+    /// The points around one that was removed, the nearest first; each is written as requests name one.
+    #[must_use]
+    pub fn nearest(&self) -> Vec<String> {
+        match self {
+            Self::Removed { next_ms, kept, .. } => {
+                let kept = kept.map(|(id, _)| id.to_string());
+                next_ms.map(written).into_iter().chain(kept).collect()
+            }
+            Self::SnapshotRemoved { next, .. } => vec![next.0.to_string()],
+            Self::Future { .. }
+            | Self::NoSnapshot { .. }
+            | Self::NoneThen { .. }
+            | Self::Misdated { .. }
+            | Self::NoReference { .. } => Vec::new(),
+        }
+    }
+}
+
 /// The snapshot that this means in a table, whose metadata is none before its first commit.
 ///
 /// # Errors
@@ -108,7 +140,10 @@ pub fn resolve(
         AsOf::Snapshot(id) => metadata
             .and_then(|metadata| metadata.snapshot_by_id(*id))
             .map(|snapshot| snapshot.snapshot_id())
-            .ok_or(AsOfError::NoSnapshot { table, id: *id }),
+            .ok_or_else(|| match metadata.and_then(|metadata| next_of_removed(metadata, *id)) {
+                Some(next) => AsOfError::SnapshotRemoved { table, id: *id, next },
+                None => AsOfError::NoSnapshot { table, id: *id },
+            }),
         AsOf::Time(ms) => {
             check_has_come(*ms, metadata, now_ms)?;
             if let Some(entry) = metadata.and_then(|table| misdated_after(table, *ms, now_ms)) {
@@ -194,6 +229,15 @@ fn kept_at(metadata: &TableMetadata, ms: i64) -> Option<(i64, i64)> {
         .filter(|snapshot| snapshot.timestamp_ms() <= ms)
         .max_by_key(|snapshot| (main.contains(&snapshot.snapshot_id()), snapshot.sequence_number()))
         .map(|snapshot| (snapshot.snapshot_id(), snapshot.timestamp_ms()))
+}
+
+/// The first kept snapshot that was built on one that is not kept, and when it was made. None where nothing tells
+/// that the table had it.
+fn next_of_removed(metadata: &TableMetadata, id: i64) -> Option<(i64, i64)> {
+    let built_on_it =
+        metadata.snapshots().filter(|snapshot| snapshot.parent_snapshot_id() == Some(id));
+    let first = built_on_it.min_by_key(|snapshot| snapshot.sequence_number())?;
+    Some((first.snapshot_id(), first.timestamp_ms()))
 }
 
 fn nearest(next_ms: Option<i64>, kept: Option<(i64, i64)>) -> String {

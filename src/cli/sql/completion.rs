@@ -67,6 +67,7 @@ const KEYWORDS: &[&str] = &[
     "ROWS",
     "SELECT",
     "SHOW",
+    "SUMMARIZE",
     "TABLES",
     "THEN",
     "TIMESTAMP",
@@ -83,7 +84,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 /// Keywords that a table follows.
-const BEFORE_TABLES: &[&str] = &["FROM", "JOIN", "DESCRIBE"];
+const BEFORE_TABLES: &[&str] = &["FROM", "JOIN", "DESCRIBE", "SUMMARIZE"];
 
 /// A table and its columns.
 #[derive(Debug, PartialEq, Eq)]

@@ -209,7 +209,7 @@ async fn an_answer_is_made_again_from_its_basis() {
         snapshots: [("events".to_owned(), Some(SnapshotId(42)))].into(),
         ..basis.clone()
     };
-    house.check_refused(again(sql, &lost), "NotFound(\"the basis cannot be repeated").await;
+    house.check_refused(again(sql, &lost), "Gone { text: \"the basis cannot be repeated").await;
     let other = "SELECT count(*) FROM dead_letters";
     house.check_refused(again(other, &basis), "the basis has no snapshot of table").await;
     let ahead = QueryBasis { seq: Some(99), ..basis.clone() };
@@ -249,6 +249,19 @@ async fn the_clock_is_that_of_the_point() {
     assert_eq!(basis.clock, time(2_000));
     house.clock.advance_ms(60_000);
     assert_eq!(house.number(again(clock, &basis)).await, seconds(2_000));
+    // Without a table it is that of `events`.
+    let alone = "SELECT CAST(date_part('epoch', now()) AS BIGINT)";
+    let refs = house.catalog.refs();
+    refs.create(&house.events(), "nightly", RefKind::Tag, Some(first)).await.unwrap();
+    assert_eq!(house.number(at(alone, json!("nightly"))).await, seconds(0));
+    assert_eq!(house.number(at(alone, json!("main"))).await, seconds(1_000));
+    house.check_refused(at(alone, json!("no")), "NotFound").await;
+    for year in ["0001", "1600", "2300", "9999"] {
+        let clock = format!("{year}-01-01T00:00:00Z");
+        let request = QueryBasis { clock: clock.clone(), ..basis.clone() };
+        house.check_refused(again(alone, &request), "the year 1678 to 2261").await;
+        house.check_refused(at(alone, json!(clock)), "the year 1678 to 2261").await;
+    }
     let day = "SELECT count(*) FROM events WHERE current_date = DATE '2025-10-09'";
     assert_eq!(house.number(at(day, json!(first))).await, 10);
 }

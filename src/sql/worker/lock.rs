@@ -59,6 +59,9 @@ pub fn restrict(limits: &WorkerLimits) -> LockReport {
     let memory = limits.memory_bytes_max.saturating_add(OVERHEAD_BYTES);
     #[cfg(target_os = "linux")]
     {
+        // Bounds of several workers may be more than the machine has: then one of them ends, and not the server.
+        // Where the system does not take it, its own choice is most often the same.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         let memory = memory.saturating_add(linux::memory_now());
         note("bound of memory", bound(Resource::DATA, memory));
         note("Landlock", linux::restrict_files(limits.spill.as_deref()));

@@ -62,7 +62,8 @@ pub(super) fn lone_surrogate(json: &str, from: usize) -> Option<usize> {
 
 /// Valid JSON in which each half of a surrogate pair is text, its own escape (`\\ud800`), so that
 /// every reader of JSON takes it; none if there was no such half.
-pub(crate) fn without_lone_surrogates(json: &str) -> Option<String> {
+#[must_use]
+pub fn without_lone_surrogates(json: &str) -> Option<String> {
     let mut next = lone_surrogate(json, 0)?;
     let mut out = String::with_capacity(json.len() + 8);
     let mut copied = 0;

@@ -110,6 +110,12 @@ fn a_time_before_a_gap_is_refused_with_the_nearest_that_can_be_read() {
         check(&table, &AsOf::Snapshot(kept), Ok(kept));
     }
     check(&table, &AsOf::Time(500), Err("the next time that can be read is 1970-01-01T00:00:04"));
+    let removed = "snapshot 3 of table `t` was removed; the next one that is kept is 4 of 1970-01-01T00:00:04";
+    check(&table, &AsOf::Snapshot(3), Err(removed));
+    let nearest = |as_of: AsOf| resolve(&as_of, "t", Some(&table), NOW_MS).unwrap_err().nearest();
+    assert_eq!(nearest(AsOf::Snapshot(3)), ["4"]);
+    assert_eq!(nearest(AsOf::Time(3_500)), ["1970-01-01T00:00:04.000Z", "2"]);
+    assert_eq!(nearest(AsOf::Snapshot(7)), <[String; 0]>::default(), "it never had that one");
     check(&table, &AsOf::Time(4_000), Ok(4));
     // 4 is a branch's and later than 2, which is main's own.
     let snapshots = [LINE, &[(4, Some(1), 2_200)]].concat();
