@@ -79,6 +79,7 @@ pub mod uuid;
 pub mod versions;
 pub mod view;
 pub mod wrapped;
+pub mod write_statement;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use audit::AuditPages;
