@@ -26,6 +26,7 @@ pub mod query_string;
 pub mod record;
 pub mod routes;
 pub mod serve;
+mod sql_writes;
 pub mod table_admin;
 pub mod tables;
 pub mod webhooks;

@@ -6,10 +6,11 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     namespaces, parse_namespace,
+    sql_writes::{self, StatementSender},
 };
 use axum::{
     body::Body,
-    extract::{Extension, State},
+    extract::{Extension, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -22,9 +23,11 @@ use icecore_catalog::{
     body::parse_object,
 };
 use icecore_engine::{
+    QueryAnswer,
     error::SqlError,
     output::{AnswerPiece, AnswerPieces, ErrorPlace, OutputFormat, encode, error_text},
     references::QueryScope,
+    write_statement,
 };
 use icecore_schemas::{
     error_code::ErrorCode,
@@ -44,21 +47,22 @@ const BASIS: HeaderName = HeaderName::from_static(BASIS_HEADER);
 /// Longest header with a basis. It is left out where a statement reads so many tables; JSON has it always.
 const BASIS_BYTES_MAX: usize = 8 << 10;
 
-/// Runs a query. The status is sent with the first rows, so it tells of every failure before them;
+/// Runs a query, or a statement that writes. The status is sent with the first rows, so it tells of every failure before them;
 /// [`ErrorPlace`] says where a later one is told. A client that goes away drops the stream, which
 /// cancels the query.
 ///
 /// # Errors
-/// 400 statement, its data, or request not valid, 404, 406 no such format, 422 over a limit, 429,
-/// 500.
+/// 400 statement, its data, or request not valid, 403 it writes without the right to, 404, 406 no such
+/// format, 409 it wrote and another one came first, 422 over a limit, 429, 500.
 pub async fn query(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -69,7 +73,7 @@ pub async fn query(
             "Accept must be application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream or application/vnd.apache.parquet",
         ));
     };
-    let body = body::read(&app, &headers, body).await?;
+    let body = body::read(&app, headers, body).await?;
     let request: SqlRequest = parse_object(&body.bytes).map_err(|problem| {
         ApiError::new(
             ErrorCode::InvalidRequest,
@@ -81,23 +85,24 @@ pub async fn query(
         true => QueryScope::System,
         false => QueryScope::Namespace,
     };
-    let asked = app.sql.query(&levels, reach, Some(&principal), request);
-    let answer = match asked.await.map_err(refused) {
-        Ok(answer) => answer,
-        Err(error @ SqlError::NoNamespace(_)) => {
-            if let [level] = &levels[..] {
-                parse_namespace(level)?;
+    let answer = match write_statement::take(&request.sql)? {
+        Some(statement) => {
+            let (principal, levels, body) = (&principal, &levels[..], &body.bytes[..]);
+            let sender = StatementSender { parts: &parts, body, principal, levels, reach };
+            let report = sql_writes::write(&app, sender, statement, request).await?;
+            if format == OutputFormat::Json {
+                return Ok(sql_writes::in_json(report, started.elapsed()));
             }
-            return Err(namespaces::with_others(&app, &principal, error.into()).await);
+            sql_writes::as_rows(report)
         }
-        Err(error) => return Err(error.into()),
+        None => ask(&app, &principal, &levels, reach, request).await?,
     };
-    let errors = error_place(&headers);
+    let errors = error_place(headers);
     let basis = answer.basis.as_ref().filter(|_| format != OutputFormat::Json);
     let basis = basis.and_then(basis_header);
     let pieces = encode(answer, format, errors, move || started.elapsed()).await.map_err(failed)?;
     // A Parquet file is compressed within.
-    let coding = AnswerCoding::of(&headers).filter(|_| format != OutputFormat::Parquet);
+    let coding = AnswerCoding::of(headers).filter(|_| format != OutputFormat::Parquet);
     let pieces = match coding {
         Some(coding) => compressed(pieces, coding, errors.is_told(format)),
         None => pieces,
@@ -116,6 +121,26 @@ pub async fn query(
         headers.insert(header::TRAILER, OUTCOME.into());
     }
     Ok(response)
+}
+
+/// Starts a query.
+async fn ask(
+    app: &AppState,
+    principal: &Principal,
+    levels: &[String],
+    reach: QueryScope,
+    request: SqlRequest,
+) -> Result<QueryAnswer, ApiError> {
+    let asked = app.sql.query(levels, reach, Some(principal), request);
+    match asked.await.map_err(refused) {
+        Err(error @ SqlError::NoNamespace(_)) => {
+            if let [level] = levels {
+                parse_namespace(level)?;
+            }
+            Err(namespaces::with_others(app, principal, error.into()).await)
+        }
+        answer => Ok(answer?),
+    }
 }
 
 /// A basis as a header: JSON in ASCII.

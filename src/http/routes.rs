@@ -178,6 +178,7 @@ pub const ROUTES: &[Route] = &[
         .refuses(&[
             (400, "Not valid; the text says what to change"),
             (404, "No such snapshot"),
+            (409, "Another one made the table first"),
             (422, "Over the time, memory or row limit"),
             (429, "Too many queries at once"),
             (503, "min_seq is not reached yet"),

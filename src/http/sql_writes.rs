@@ -1,0 +1,111 @@
+//! `POST /v1/{ns}/sql` with a statement that writes: who may, its record, and its answer.
+
+use crate::{
+    http::{AppState, error::ApiError, guard, json},
+    sql::writes::{WriteCaller, WriteReport},
+};
+use arrow::{
+    array::{ArrayRef, Int64Array},
+    datatypes::{DataType, Field, Schema},
+    record_batch::RecordBatch,
+};
+use axum::{http::request::Parts, response::Response};
+use futures::{StreamExt, stream};
+use icecore_catalog::{
+    access::{Action, Principal, request_entry},
+    audit::AuditEntry,
+    catalog::Catalog,
+};
+use icecore_engine::{QueryAnswer, references::QueryScope, write_statement::WriteStatement};
+use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
+use std::{sync::Arc, time::Duration};
+
+/// Who sends a statement, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StatementSender<'a> {
+    pub(super) parts: &'a Parts,
+    pub(super) body: &'a [u8],
+    pub(super) principal: &'a Principal,
+    /// The levels of the namespace.
+    pub(super) levels: &'a [String],
+    pub(super) reach: QueryScope,
+}
+
+/// Carries out a statement that writes, if its sender may, and records it either way.
+///
+/// # Errors
+/// 400, 403 without the scope `write`, 404, 409 where another one came first, 422, 429, 500, 503.
+pub(super) async fn write(
+    app: &AppState,
+    sender: StatementSender<'_>,
+    statement: WriteStatement,
+    request: SqlRequest,
+) -> Result<WriteReport, ApiError> {
+    let StatementSender { parts, body, principal, levels, .. } = sender;
+    let allowed = guard::allow_levels(principal, Action::Write, levels);
+    let Some(recorder) = app.access.recorder() else {
+        allowed?;
+        let catalog = app.catalog.on_behalf_of(principal.id());
+        return carry_out(app, sender, catalog, statement, request).await;
+    };
+    let entry = AuditEntry {
+        action: format!("POST /v1/{{namespace}}/sql {}", statement.kind.verb()),
+        object: format!("{}.{}", levels.join("."), statement.table),
+        ..request_entry(parts, principal, body)
+    };
+    let recording = recorder.begin(entry).ok_or_else(|| {
+        ApiError::new(ErrorCode::Unavailable, "the audit log is behind; send the request again")
+    })?;
+    let outcome = match allowed {
+        Ok(()) => {
+            let catalog = app.catalog.for_call(recording.call());
+            carry_out(app, sender, catalog, statement, request).await
+        }
+        Err(refused) => Err(refused),
+    };
+    let status = outcome.as_ref().map_or_else(|error| error.code().status(), |_| 200);
+    recording.end(status).await;
+    outcome
+}
+
+async fn carry_out(
+    app: &AppState,
+    StatementSender { principal, levels, reach, .. }: StatementSender<'_>,
+    catalog: Catalog,
+    statement: WriteStatement,
+    request: SqlRequest,
+) -> Result<WriteReport, ApiError> {
+    let caller = WriteCaller { levels, reach, principal, catalog, ids: &app.ids };
+    Ok(Box::pin(app.sql.write(&caller, statement, request)).await?)
+}
+
+/// The answer in JSON: that of a query without rows, with the count of those that were written.
+pub(super) fn in_json(report: WriteReport, elapsed: Duration) -> Response {
+    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    let mut body = serde_json::json!({
+        "columns": [],
+        "rows": [],
+        "rowCount": report.rows,
+        "elapsedMs": elapsed_ms,
+    });
+    if let Some(snapshot) = report.snapshot {
+        body["snapshot"] = snapshot.into();
+        body["snapshot_str"] = snapshot.to_string().into();
+    }
+    json(200, &body)
+}
+
+/// The answer in the other formats: one row with the count, and the snapshot.
+pub(super) fn as_rows(report: WriteReport) -> QueryAnswer {
+    let fields = ["row_count", "snapshot"].map(|name| Field::new(name, DataType::Int64, true));
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    let rows = i64::try_from(report.rows).unwrap_or(i64::MAX);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![rows])),
+        Arc::new(Int64Array::from(vec![report.snapshot])),
+    ];
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns);
+    let batch = batch.expect("both columns have one row");
+    let batches = stream::iter([Ok(batch)]).boxed();
+    QueryAnswer { schema, batches, snapshot: report.snapshot, basis: None }
+}
