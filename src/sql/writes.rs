@@ -143,15 +143,18 @@ impl Sql {
 
     /// Refuses a name that only the service's tables have.
     fn check_name(&self, table: &TableIdent) -> Result<(), SqlError> {
-        let levels: &Vec<String> = table.namespace.as_ref();
-        let is_ours = levels.len() == 1 && self.inner.options.tables.named(&table.name).is_some();
-        if !is_ours {
+        if !self.is_of_service(table) {
             return Ok(());
         }
         Err(invalid(format!(
             "`{}` is the name of a table that this server writes: choose another one",
             table.name
         )))
+    }
+
+    fn is_of_service(&self, table: &TableIdent) -> bool {
+        let levels: &Vec<String> = table.namespace.as_ref();
+        levels.len() == 1 && self.inner.options.tables.named(&table.name).is_some()
     }
 
     async fn create(
@@ -192,7 +195,13 @@ impl Sql {
         columns: Option<&[ColumnName]>,
         request: SqlRequest,
     ) -> Result<WriteReport, WriteFailure> {
-        let table = caller.catalog.tables().load(&ident).await?;
+        let table = match caller.catalog.tables().load(&ident).await {
+            // It is there with the first event.
+            Err(CatalogError::NoSuchTable(_)) if self.is_of_service(&ident) => {
+                return Err(not_callers(&ident).into());
+            }
+            loaded => loaded?,
+        };
         check_is_callers(&ident, &table.metadata)?;
         check_partitions(&table.metadata)?;
         let targets = match columns {
@@ -385,14 +394,18 @@ fn check_namespace(levels: &[String], written: Option<&str>) -> Result<(), SqlEr
 /// Refuses tables that are not a caller's to fill.
 fn check_is_callers(table: &TableIdent, metadata: &TableMetadata) -> Result<(), SqlError> {
     if retention::is_managed(metadata) {
-        return Err(invalid(format!(
-            "this server writes {table} itself: send events with POST /ingest, or make a table of your own with CREATE TABLE … AS"
-        )));
+        return Err(not_callers(table));
     }
     if metadata.format_version() == FormatVersion::V1 {
         return Err(invalid(format!("{table} has format version 1: upgrade it to version 2")));
     }
     Ok(())
+}
+
+fn not_callers(table: &TableIdent) -> SqlError {
+    invalid(format!(
+        "this server writes {table} itself: send events with POST /ingest, or make a table of your own with CREATE TABLE … AS"
+    ))
 }
 
 fn check_partitions(table: &TableMetadata) -> Result<(), SqlError> {

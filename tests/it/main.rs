@@ -62,6 +62,7 @@ mod restores;
 mod retention;
 mod rights;
 mod sql_workers;
+mod sql_writes;
 mod starts;
 mod stopped;
 mod third_table;
