@@ -165,6 +165,7 @@ pub const ROUTES: &[Route] = &[
         .answers_media(&[], HANDSHAKE_ANSWER),
     post("/v1/{namespace}/sql", InCatalog(Read), |m| on(m, query::query))
         .about("Query a namespace; and `system.audit`, the audit log, for who is admin everywhere")
+        .header("Idempotency-Key", "A UUID that names a statement that writes: a repeat is answered, and not carried out again")
         .takes::<SqlRequest>()
         .answers_media(
             &[

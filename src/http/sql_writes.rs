@@ -9,16 +9,23 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
     record_batch::RecordBatch,
 };
-use axum::{http::request::Parts, response::Response};
+use axum::{
+    http::{HeaderMap, request::Parts},
+    response::Response,
+};
 use futures::{StreamExt, stream};
 use icecore_catalog::{
     access::{Action, Principal, request_entry},
     audit::AuditEntry,
-    catalog::Catalog,
+    catalog::{Catalog, KeyedRequest},
 };
 use icecore_engine::{QueryAnswer, references::QueryScope, write_statement::WriteStatement};
 use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
 use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// The header that names a statement, so that a repeat is answered and not carried out again.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Who sends a statement, and how.
 #[derive(Clone, Copy, Debug)]
@@ -43,15 +50,17 @@ pub(super) async fn write(
 ) -> Result<WriteReport, ApiError> {
     let StatementSender { parts, body, principal, levels, .. } = sender;
     let allowed = guard::allow_levels(principal, Action::Write, levels);
-    let Some(recorder) = app.access.recorder() else {
-        allowed?;
-        let catalog = app.catalog.on_behalf_of(principal.id());
-        return carry_out(app, sender, catalog, statement, request).await;
-    };
     let entry = AuditEntry {
         action: format!("POST /v1/{{namespace}}/sql {}", statement.kind.verb()),
         object: format!("{}.{}", levels.join("."), statement.table),
         ..request_entry(parts, principal, body)
+    };
+    let key = StatementKey::of(&parts.headers, &entry)?;
+    let statement = KeyedStatement { statement, request, key };
+    let Some(recorder) = app.access.recorder() else {
+        allowed?;
+        let catalog = app.catalog.on_behalf_of(principal.id());
+        return carry_out(app, sender, catalog, statement).await;
     };
     let recording = recorder.begin(entry).ok_or_else(|| {
         ApiError::new(ErrorCode::Unavailable, "the audit log is behind; send the request again")
@@ -59,7 +68,7 @@ pub(super) async fn write(
     let outcome = match allowed {
         Ok(()) => {
             let catalog = app.catalog.for_call(recording.call());
-            carry_out(app, sender, catalog, statement, request).await
+            carry_out(app, sender, catalog, statement).await
         }
         Err(refused) => Err(refused),
     };
@@ -68,15 +77,76 @@ pub(super) async fn write(
     outcome
 }
 
+/// A statement as it was sent.
+struct KeyedStatement {
+    statement: WriteStatement,
+    request: SqlRequest,
+    key: Option<StatementKey>,
+}
+
+/// What repeats of a statement are known by.
+struct StatementKey {
+    id: Uuid,
+    /// Names what was sent, and by whom.
+    fingerprint: String,
+}
+
+impl StatementKey {
+    /// The key of a request with this record, if it has one.
+    fn of(headers: &HeaderMap, entry: &AuditEntry) -> Result<Option<Self>, ApiError> {
+        let Some(text) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+        let id = text.to_str().ok().and_then(|text| Uuid::try_parse(text).ok());
+        let id = id.ok_or_else(|| {
+            ApiError::new(ErrorCode::InvalidRequest, "Idempotency-Key is not a UUID")
+        })?;
+        // The details are a hash of the path and the body.
+        let fingerprint = format!("{} {} {}", entry.principal, entry.action, entry.details);
+        Ok(Some(Self { id, fingerprint }))
+    }
+
+    /// What a request of this key wrote before; else the catalog for its one change.
+    async fn look_up(&self, catalog: &Catalog) -> Result<Result<WriteReport, Catalog>, ApiError> {
+        Ok(match catalog.keyed(self.id, &self.fingerprint).await? {
+            KeyedRequest::New(catalog) => Err(*catalog),
+            KeyedRequest::Done(Some(table)) => Ok(WriteReport::of(&table, &self.id.to_string())),
+            KeyedRequest::Done(None) => {
+                let text = "this request was carried out, and its table was dropped since";
+                return Err(ApiError::new(ErrorCode::NotFound, text));
+            }
+            KeyedRequest::Other => {
+                let text = format!("Idempotency-Key {} was used for another request", self.id);
+                return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+            }
+        })
+    }
+}
+
 async fn carry_out(
     app: &AppState,
     StatementSender { principal, levels, reach, .. }: StatementSender<'_>,
     catalog: Catalog,
-    statement: WriteStatement,
-    request: SqlRequest,
+    KeyedStatement { statement, request, key }: KeyedStatement,
 ) -> Result<WriteReport, ApiError> {
-    let caller = WriteCaller { levels, reach, principal, catalog, ids: &app.ids };
-    Ok(Box::pin(app.sql.write(&caller, statement, request)).await?)
+    let (keyed, statement_id) = match &key {
+        None => (catalog.clone(), app.ids.mint().to_string()),
+        Some(key) => match key.look_up(&catalog).await? {
+            Ok(report) => return Ok(report),
+            Err(keyed) => (keyed, key.id.to_string()),
+        },
+    };
+    let (ids, statement_id) = (&app.ids, statement_id.as_str());
+    let caller = WriteCaller { levels, reach, principal, catalog: keyed, ids, statement_id };
+    let failure = match Box::pin(app.sql.write(&caller, statement, request)).await {
+        Ok(report) => return Ok(report),
+        Err(failure) => failure,
+    };
+    // The same request may have been carried out meanwhile.
+    if let Some(key) = &key
+        && let Ok(Ok(report)) = key.look_up(&catalog).await
+    {
+        return Ok(report);
+    }
+    Err(failure.into())
 }
 
 /// The answer in JSON: that of a query without rows, with the count of those that were written.

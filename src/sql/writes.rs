@@ -5,17 +5,18 @@
 //! it. Files of a statement that ends before are deleted, or nobody's; after a commit whose outcome is not known
 //! they stay.
 
+mod target;
+
 use crate::sql::Sql;
 use futures::StreamExt;
 use iceberg::{
     TableIdent,
-    spec::{DataFile, FormatVersion, Schema, TableMetadata, Transform, UnboundPartitionSpec},
+    spec::{DataFile, TableMetadata},
 };
 use icecore_catalog::{
     access::Principal,
     catalog::{Catalog, CreateTable, LoadedTable},
     error::CatalogError,
-    retention,
     snapshot::NewSnapshot,
     storage::Storage,
 };
@@ -28,14 +29,17 @@ use icecore_engine::{
 use icecore_lake::{
     ids::IdGenerator,
     table::{
-        partition,
         row_fit::{self, FitError, RowFit},
         schema::foreign_ident,
         writer::{self, WriteError, foreign::ForeignWriter},
     },
 };
 use icecore_schemas::query::SqlRequest;
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+use target::{
+    check_is_callers, check_namespace, check_partitions, column_ids, invalid, named_ids,
+    new_properties, not_callers, partition_spec,
+};
 use tokio::sync::oneshot;
 
 /// Statements that write at a time: each has a file that is not ended in memory.
@@ -46,6 +50,8 @@ const ROWS_MAX: u64 = 1_000_000_000;
 const FILES_MAX: usize = 10_000;
 /// Snapshot summary: the statement that made it.
 pub const STATEMENT_ID: &str = "icecore.statement-id";
+/// Snapshot summary: how many rows came with it.
+const ADDED_RECORDS: &str = "added-records";
 
 /// Why a statement wrote nothing.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +83,8 @@ pub struct WriteCaller<'a> {
     pub catalog: Catalog,
     /// For names of files.
     pub ids: &'a IdGenerator,
+    /// What the statement is told apart by from every other.
+    pub statement_id: &'a str,
 }
 
 /// What a statement wrote.
@@ -89,15 +97,24 @@ pub struct WriteReport {
 }
 
 impl WriteReport {
+    /// What the statement of this id wrote, as its table tells.
+    #[must_use]
+    pub fn of(table: &LoadedTable, statement_id: &str) -> Self {
+        // Others may have committed behind it.
+        let mut snapshots = table.metadata.snapshots();
+        let own = snapshots.find(|snapshot| {
+            let entries = &snapshot.summary().additional_properties;
+            entries.get(STATEMENT_ID).is_some_and(|id| id == statement_id)
+        });
+        let Some(own) = own else { return Self::without_rows(table) };
+        let rows = own.summary().additional_properties.get(ADDED_RECORDS);
+        let rows = rows.and_then(|count| count.parse().ok()).unwrap_or(0);
+        Self { rows, snapshot: Some(own.snapshot_id()) }
+    }
+
     fn without_rows(table: &LoadedTable) -> Self {
         Self { rows: 0, snapshot: table.metadata.current_snapshot_id() }
     }
-}
-
-/// Data files that no snapshot names yet.
-struct WrittenRows {
-    files: Vec<DataFile>,
-    rows: u64,
 }
 
 impl Sql {
@@ -124,6 +141,7 @@ impl Sql {
         match kind {
             WriteKind::Create { if_not_exists, partition_by } => {
                 self.check_name(&ident)?;
+                check_is_there(caller).await?;
                 match caller.catalog.tables().load(&ident).await {
                     Ok(found) if if_not_exists => return Ok(WriteReport::without_rows(&found)),
                     Ok(_) => {
@@ -178,12 +196,12 @@ impl Sql {
         let targets = column_ids(&staged);
         let fit = RowFit::new(staged.current_schema(), &targets, &answer.schema)?;
         let staged = Arc::new(staged);
-        let written = self.files_of(caller, &staged, fit, answer).await?;
-        if written.files.is_empty() {
+        let files = self.files_of(caller, &staged, fit, answer).await?;
+        if files.is_empty() {
             let made = catalog.tables().create(levels, table).await?;
             return Ok(WriteReport::without_rows(&made));
         }
-        let (new, commit) = self.prepare(caller, &staged, written)?;
+        let (new, commit) = self.prepare(caller, &staged, files)?;
         let made = catalog.tables().create_filled(ident, Arc::unwrap_or_clone(staged), new).await;
         commit.end(self, made).await
     }
@@ -210,11 +228,11 @@ impl Sql {
         };
         let answer = self.rows_of(caller, request).await?;
         let fit = RowFit::new(table.metadata.current_schema(), &targets, &answer.schema)?;
-        let written = self.files_of(caller, &table.metadata, fit, answer).await?;
-        if written.files.is_empty() {
+        let files = self.files_of(caller, &table.metadata, fit, answer).await?;
+        if files.is_empty() {
             return Ok(WriteReport::without_rows(&table));
         }
-        let (new, commit) = self.prepare(caller, &table.metadata, written)?;
+        let (new, commit) = self.prepare(caller, &table.metadata, files)?;
         let made = caller.catalog.add_snapshot(&ident, new).await;
         commit.end(self, made).await
     }
@@ -245,7 +263,7 @@ impl Sql {
         table: &Arc<TableMetadata>,
         fit: RowFit,
         answer: QueryAnswer,
-    ) -> Result<WrittenRows, WriteFailure> {
+    ) -> Result<Vec<DataFile>, WriteFailure> {
         let writing = RowsToWrite {
             storage: self.inner.catalog.storage().clone(),
             table: Arc::clone(table),
@@ -261,23 +279,23 @@ impl Sql {
     }
 
     /// The snapshot of what was written, and what is known of its commit.
-    fn prepare(
+    fn prepare<'a>(
         &self,
-        caller: &WriteCaller<'_>,
+        caller: &WriteCaller<'a>,
         table: &TableMetadata,
-        WrittenRows { files, rows }: WrittenRows,
-    ) -> Result<(NewSnapshot, StatementCommit), WriteFailure> {
-        let statement_id = caller.ids.mint().to_string();
+        files: Vec<DataFile>,
+    ) -> Result<(NewSnapshot, StatementCommit<'a>), WriteFailure> {
+        let statement_id = caller.statement_id;
         let locations = files.iter().map(|file| file.file_path().to_owned()).collect();
         let spec_id = table.default_partition_spec_id();
         let new = NewSnapshot {
             table: Some(table.uuid()),
             added_of_spec: files.into_iter().map(|file| (spec_id, file)).collect(),
-            summary: [(STATEMENT_ID.to_owned(), statement_id.clone())].into(),
+            summary: [(STATEMENT_ID.to_owned(), statement_id.to_owned())].into(),
             ..NewSnapshot::default()
         };
         self.fault("write.before_commit")?;
-        Ok((new, StatementCommit { statement_id, locations, rows }))
+        Ok((new, StatementCommit { statement_id, locations }))
     }
 
     fn fault(&self, point: &'static str) -> Result<(), SqlError> {
@@ -286,21 +304,33 @@ impl Sql {
     }
 }
 
-/// A statement whose files are written.
-struct StatementCommit {
-    statement_id: String,
-    locations: Vec<String>,
-    rows: u64,
+/// Refuses a namespace that the catalog does not have yet, before anything is written.
+async fn check_is_there(caller: &WriteCaller<'_>) -> Result<(), WriteFailure> {
+    let levels = caller.levels.to_vec();
+    if caller.catalog.metastore().namespace(&levels).await?.is_some() {
+        return Ok(());
+    }
+    let name = levels.join(".");
+    Err(SqlError::NotFound(format!(
+        "namespace `{name}` is not in the catalog yet: it comes with the first commit of its events, such as POST /v1/{name}/commit"
+    ))
+    .into())
 }
 
-impl StatementCommit {
+/// A statement whose files are written.
+struct StatementCommit<'a> {
+    statement_id: &'a str,
+    locations: Vec<String>,
+}
+
+impl StatementCommit<'_> {
     /// What became of it.
     async fn end(
         self,
         sql: &Sql,
         made: Result<LoadedTable, CatalogError>,
     ) -> Result<WriteReport, WriteFailure> {
-        let Self { statement_id, locations, rows } = self;
+        let Self { statement_id, locations } = self;
         let table = match made {
             Ok(table) => table,
             Err(cause) => {
@@ -313,12 +343,7 @@ impl StatementCommit {
             }
         };
         sql.fault("write.lost_answer")?;
-        // Others may have committed behind it.
-        let mut snapshots = table.metadata.snapshots();
-        let own = snapshots.find(|snapshot| {
-            snapshot.summary().additional_properties.get(STATEMENT_ID) == Some(&statement_id)
-        });
-        Ok(WriteReport { rows, snapshot: own.map(|snapshot| snapshot.snapshot_id()) })
+        Ok(WriteReport::of(&table, statement_id))
     }
 }
 
@@ -336,11 +361,11 @@ impl RowsToWrite {
         self,
         batches: RowStream,
         gone: oneshot::Receiver<()>,
-    ) -> Result<WrittenRows, WriteFailure> {
+    ) -> Result<Vec<DataFile>, WriteFailure> {
         let Self { storage, table, fit, ids } = self;
         let mut writer = ForeignWriter::new(&storage, &table, fit.schema(), &ids);
         match add_rows(&mut writer, &fit, batches, gone).await {
-            Ok(rows) => Ok(WrittenRows { files: writer.finish().await?, rows }),
+            Ok(()) => Ok(writer.finish().await?),
             Err(cause) => {
                 writer.abandon().await;
                 Err(cause)
@@ -349,13 +374,13 @@ impl RowsToWrite {
     }
 }
 
-/// Adds all rows; how many there are.
+/// Adds all rows.
 async fn add_rows(
     writer: &mut ForeignWriter<'_>,
     fit: &RowFit,
     mut batches: RowStream,
     mut gone: oneshot::Receiver<()>,
-) -> Result<u64, WriteFailure> {
+) -> Result<(), WriteFailure> {
     let mut rows = 0_u64;
     loop {
         // Both are safe to drop: neither takes something that it does not give.
@@ -363,7 +388,7 @@ async fn add_rows(
             batch = batches.next() => batch,
             _ = &mut gone => return Err(SqlError::Unavailable.into()),
         };
-        let Some(batch) = batch else { return Ok(rows) };
+        let Some(batch) = batch else { return Ok(()) };
         let batch = batch?;
         rows = rows.saturating_add(batch.num_rows() as u64);
         if ROWS_MAX < rows {
@@ -379,108 +404,4 @@ async fn add_rows(
             .into());
         }
     }
-}
-
-/// A statement writes where its query reads.
-fn check_namespace(levels: &[String], written: Option<&str>) -> Result<(), SqlError> {
-    match written {
-        Some(written) if written != levels.join(".") => Err(invalid(format!(
-            "a statement writes to the namespace of its path: send it to /v1/{written}/sql"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses tables that are not a caller's to fill.
-fn check_is_callers(table: &TableIdent, metadata: &TableMetadata) -> Result<(), SqlError> {
-    if retention::is_managed(metadata) {
-        return Err(not_callers(table));
-    }
-    if metadata.format_version() == FormatVersion::V1 {
-        return Err(invalid(format!("{table} has format version 1: upgrade it to version 2")));
-    }
-    Ok(())
-}
-
-fn not_callers(table: &TableIdent) -> SqlError {
-    invalid(format!(
-        "this server writes {table} itself: send events with POST /ingest, or make a table of your own with CREATE TABLE … AS"
-    ))
-}
-
-fn check_partitions(table: &TableMetadata) -> Result<(), SqlError> {
-    match partition::refused_field(table) {
-        Some((field, transform)) => Err(invalid(format!(
-            "rows cannot be written by partition field `{field}` ({transform}): text by its value and times with a zone by their day are"
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// The ids of all columns of a table, in order.
-fn column_ids(table: &TableMetadata) -> Vec<i32> {
-    table.current_schema().as_struct().fields().iter().map(|field| field.id).collect()
-}
-
-/// The ids of the columns that a statement names.
-fn named_ids(table: &TableMetadata, columns: &[ColumnName]) -> Result<Vec<i32>, SqlError> {
-    let fields = table.current_schema().as_struct().fields();
-    let mut ids = Vec::with_capacity(columns.len());
-    for column in columns {
-        let found = column.find(fields.iter().map(|field| field.name.as_str()));
-        let at = found.ok_or_else(|| {
-            let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-            let (name, names) = (&column.text, names.join(", "));
-            invalid(format!("the table has no column `{name}`; it has {names}"))
-        })?;
-        if ids.contains(&fields[at].id) {
-            return Err(invalid(format!("column `{}` is named twice", column.text)));
-        }
-        ids.push(fields[at].id);
-    }
-    Ok(ids)
-}
-
-fn partition_spec(
-    schema: &Schema,
-    columns: &[PartitionColumn],
-) -> Result<Option<UnboundPartitionSpec>, SqlError> {
-    if columns.is_empty() {
-        return Ok(None);
-    }
-    let fields = schema.as_struct().fields();
-    let mut spec = UnboundPartitionSpec::builder();
-    for PartitionColumn { column, is_by_day } in columns {
-        let found = column.find(fields.iter().map(|field| field.name.as_str()));
-        let field = found.map(|at| &fields[at]).ok_or_else(|| {
-            invalid(format!(
-                "PARTITIONED BY names `{}`, which the query does not have",
-                column.text
-            ))
-        })?;
-        let (name, transform) = match is_by_day {
-            true => (format!("{}_day", field.name), Transform::Day),
-            false => (field.name.clone(), Transform::Identity),
-        };
-        spec = spec
-            .add_partition_field(field.id, name, transform)
-            .map_err(|cause| invalid(format!("PARTITIONED BY: {}", cause.message())))?;
-    }
-    Ok(Some(spec.build()))
-}
-
-/// What new tables have, so that their metadata does not grow with every statement.
-fn new_properties() -> HashMap<String, String> {
-    [
-        ("write.format.default", "parquet"),
-        ("write.parquet.compression-codec", "zstd"),
-        ("write.metadata.previous-versions-max", "20"),
-        ("write.metadata.delete-after-commit.enabled", "true"),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into()
-}
-
-fn invalid(text: impl Into<String>) -> SqlError {
-    SqlError::Invalid(text.into())
 }

@@ -60,17 +60,17 @@ def test_values_of_each_type_are_the_same_everywhere(shop):
     client, uri = shop.client(), shop.url + "/catalog"
     write(client, """CREATE TABLE kinds AS SELECT true AS flag, CAST(7 AS int) AS small, CAST(8 AS bigint) AS large, CAST(1.5 AS real) AS short,
         CAST(2.5 AS double) AS long, CAST(12.34 AS decimal(9, 2)) AS price, CAST('12345678901234567890.5' AS decimal(30, 1)) AS wide,
-        'é' AS text, DATE '2026-01-02' AS day, TIMESTAMP '2026-01-02 03:04:05.678901' AS local, TIMESTAMPTZ '2026-01-02 03:04:05Z' AS at""")
+        'é' AS text, DATE '2026-01-02' AS day, TIMESTAMP '2026-01-02 03:04:05.678901' AS wall, CAST('2026-01-02T03:04:05Z' AS timestamptz) AS instant""")
     wanted = {
         "flag": True, "small": 7, "large": 8, "short": 1.5, "long": 2.5, "price": Decimal("12.34"), "wide": Decimal("12345678901234567890.5"),
-        "text": "é", "day": date(2026, 1, 2), "local": datetime(2026, 1, 2, 3, 4, 5, 678901), "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+        "text": "é", "day": date(2026, 1, 2), "wall": datetime(2026, 1, 2, 3, 4, 5, 678901), "instant": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
     }
     [row] = PyIceberg(uri).load(NAMESPACE, "kinds").scan().to_arrow().to_pylist()
     assert row == wanted
     duck = DuckDB(uri)
-    columns = ", ".join(f'"{name}"' for name in wanted if name != "at")
+    columns = ", ".join(f'"{name}"' for name in wanted if name != "instant")
     [values] = duck.rows(f"SELECT {columns} FROM {duck.table(NAMESPACE, 'kinds')}")
-    assert list(values) == [value for name, value in wanted.items() if name != "at"]
+    assert list(values) == [value for name, value in wanted.items() if name != "instant"]
 
 
 def test_partitions_of_a_statement_are_those_of_iceberg(shop):

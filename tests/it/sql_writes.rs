@@ -127,7 +127,7 @@ async fn a_partitioned_table_has_a_file_a_partition() {
     let counts = server.rows("shop", counts).await;
     let counts: Vec<&Value> = counts.as_array().unwrap().iter().map(|row| &row[2]).collect();
     assert_eq!(counts, [24, 24, 24, 24]);
-    let one = "SELECT count(*) FROM parts WHERE type = 'call' AND ts < TIMESTAMPTZ '2026-01-02 00:00:00Z'";
+    let one = "SELECT count(*) FROM parts WHERE type = 'call' AND ts < CAST('2026-01-02T00:00:00Z' AS timestamptz)";
     assert_eq!(server.rows("shop", one).await, json!([[24]]));
     refused(&server, "CREATE TABLE p PARTITIONED BY (seq) AS SELECT seq FROM events", 400, "`seq`")
         .await;
@@ -200,6 +200,37 @@ async fn of_statements_that_make_the_same_table_one_wins() {
     assert_eq!(rows, json!([[winner, 20]]));
     let files = server.rows("shop", "SELECT file_path FROM one.files").await;
     assert_eq!(files.as_array().unwrap().len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_sent_again_under_its_key_is_carried_out_once() {
+    let server = shop(6).await;
+    let send = async |key: &str, sql: &str| {
+        let asked = server.http.post(format!("{}/v1/shop/sql", server.url));
+        let asked = asked.header("idempotency-key", key).body(json!({ "sql": sql }).to_string());
+        let answer = asked.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.unwrap())
+    };
+    let (one, two) =
+        ("018f6b5e-0000-7000-8000-000000000001", "018f6b5e-0000-7000-8000-000000000002");
+    let make = "CREATE TABLE t AS SELECT id FROM events";
+    let add = "INSERT INTO t SELECT id || 'x' FROM events";
+    for (key, sql) in [(one, make), (two, add)] {
+        let (status, first) = send(key, sql).await;
+        assert_eq!((status, &first["rowCount"]), (200, &json!(6)), "{first}");
+        // What others do meanwhile is not told.
+        write(&server, "INSERT INTO t VALUES ('other')").await;
+        let (status, again) = send(key, sql).await;
+        assert_eq!((status, &again["rowCount"]), (200, &json!(6)), "{again}");
+        assert_eq!(again["snapshot"], first["snapshot"]);
+    }
+    assert_eq!(server.rows("shop", "SELECT count(*) FROM t").await, json!([[14]]));
+    let (status, answer) = send(one, add).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("another request"), "{answer}");
+    assert_eq!(send("no key", add).await.0, 400);
     server.stop().await;
 }
 
