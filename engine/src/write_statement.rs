@@ -91,7 +91,7 @@ impl ColumnName {
 /// # Errors
 /// [`SqlError::Invalid`] says what such a statement cannot have.
 pub fn take(sql: &str) -> Result<Option<WriteStatement>, SqlError> {
-    if SQL_BYTES_MAX < sql.len() {
+    if SQL_BYTES_MAX < sql.len() || !may_write(sql) {
         return Ok(None);
     }
     let grammar = Grammar::default();
@@ -116,6 +116,16 @@ pub fn take(sql: &str) -> Result<Option<WriteStatement>, SqlError> {
         ));
     }
     head.create().map(Some)
+}
+
+/// Whether a statement may be one that writes, by its first word: nearly all are told by it, and need no look at
+/// their tokens.
+fn may_write(sql: &str) -> bool {
+    let word = sql.trim_start().split(|letter: char| !letter.is_ascii_alphabetic()).next();
+    // Before a comment there is none.
+    word.is_none_or(|word| {
+        word.is_empty() || ["insert", "create"].iter().any(|it| word.eq_ignore_ascii_case(it))
+    })
 }
 
 /// What stands before the query.

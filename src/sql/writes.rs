@@ -405,3 +405,6 @@ async fn add_rows(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,3 +120,22 @@ async fn files_for_a_table_that_was_dropped_do_not_go_to_another_one_of_its_name
     let now = house.catalog.tables().load(&ident("a.t")).await.unwrap();
     assert_eq!(now.metadata_location, other.metadata_location);
 }
+
+#[tokio::test]
+async fn a_keyed_change_is_made_once_and_told_again() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let (id, table) = (Uuid::new_v4(), ident("a.t"));
+    let new = house.catalog.keyed(id, "print").await.unwrap();
+    let KeyedRequest::New(keyed) = new else { panic!("{new:?}") };
+    let made = keyed.add_snapshot(&table, NewSnapshot::default()).await.unwrap();
+    let twice = keyed.add_snapshot(&table, NewSnapshot::default()).await;
+    assert!(matches!(twice, Err(CatalogError::Repeated)), "{twice:?}");
+    // Others go on.
+    house.catalog.add_snapshot(&table, NewSnapshot::default()).await.unwrap();
+    let done = house.other.keyed(id, "print").await.unwrap();
+    let KeyedRequest::Done(Some(told)) = done else { panic!("{done:?}") };
+    assert_eq!(told.metadata.current_snapshot_id(), made.metadata.current_snapshot_id());
+    let other = house.other.keyed(id, "another").await.unwrap();
+    assert!(matches!(other, KeyedRequest::Other), "{other:?}");
+}
