@@ -1,6 +1,6 @@
 //! The record of a call that changes something: one each, whatever became of it.
 //!
-//! Its one invariant: a route is recorded unless its method reads, it takes events or it only asks,
+//! Its one invariant: a route is recorded unless its method reads, it takes events or it mostly asks,
 //! so a new route is recorded without being told.
 
 use crate::http::{AppState, error::ApiError, guard::RouteNeed};
@@ -23,7 +23,8 @@ use std::sync::Arc;
 /// Longest body of a change.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// The route that only asks, although its method is not one that reads.
+/// The route that mostly asks, although its method is not one that reads. What its statements write it records
+/// itself.
 const QUERY: &str = "/v1/{namespace}/sql";
 
 /// Who asks for a change, as its handler needs it.
