@@ -9,13 +9,14 @@ use std::{ops::Range, path::Path};
 fn sent(range: Range<u32>) -> Value {
     let event = |n: u32| {
         let kind = if n.is_multiple_of(2) { "order" } else { "call" };
-        json!({"id": format!("e-{n}"), "type": kind, "ns": "shop", "data": {"n": n}, "ts": format!("2026-01-{:02}T{:02}:00:00Z", 1 + n / 24, n % 24)})
+        json!({"id": format!("e-{n}"), "type": kind, "ns": "shop", "data": {"n": n}, "ts": format!("2024-01-{:02}T{:02}:00:00Z", 1 + n / 24, n % 24)})
     };
     json!({ "events": range.map(event).collect::<Vec<_>>() })
 }
 
 async fn shop(events: u32) -> TestServer {
-    let server = TestServer::start().await;
+    let settings = [("ingest.ts_past", "10000d")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     assert_eq!(server.ingest(&sent(0..events)).await.0, 200);
     server.commit("shop").await;
     server
@@ -90,8 +91,8 @@ async fn a_table_is_made_of_a_query_and_rows_are_added_to_it() {
     assert_eq!(there["rowCount"], 0, "{there}");
     let none = write(&server, "INSERT INTO daily SELECT * FROM daily WHERE false").await;
     assert_eq!((&none["rowCount"], &none["snapshot"]), (&json!(0), &there["snapshot"]));
-    write(&server, "CREATE TABLE empty AS SELECT type FROM events WHERE false").await;
-    assert_eq!(server.rows("shop", "SELECT count(*) FROM empty").await, json!([[0]]));
+    write(&server, "CREATE TABLE nobody AS SELECT type FROM events WHERE false").await;
+    assert_eq!(server.rows("shop", "SELECT count(*) FROM nobody").await, json!([[0]]));
     let checked = server.post("/admin/fsck", "application/json", "{}").await;
     let checked: Value = checked.json().await.unwrap();
     assert_eq!(checked["whole"], true, "{checked}");
@@ -127,7 +128,7 @@ async fn a_partitioned_table_has_a_file_a_partition() {
     let counts = server.rows("shop", counts).await;
     let counts: Vec<&Value> = counts.as_array().unwrap().iter().map(|row| &row[2]).collect();
     assert_eq!(counts, [24, 24, 24, 24]);
-    let one = "SELECT count(*) FROM parts WHERE type = 'call' AND ts < CAST('2026-01-02T00:00:00Z' AS timestamptz)";
+    let one = "SELECT count(*) FROM parts WHERE type = 'call' AND ts < CAST('2024-01-02T00:00:00Z' AS timestamptz)";
     assert_eq!(server.rows("shop", one).await, json!([[24]]));
     refused(&server, "CREATE TABLE p PARTITIONED BY (seq) AS SELECT seq FROM events", 400, "`seq`")
         .await;
@@ -238,7 +239,9 @@ async fn a_statement_that_is_sent_again_under_its_key_is_carried_out_once() {
 async fn only_who_may_write_writes_and_what_was_written_is_recorded() {
     let guarded = Guarded::start().await;
     let admin = guarded.admin.clone();
-    assert_eq!(guarded.post(&admin, "/ingest", &sent(0..3)).await.0, 200);
+    let event = |n: u32| json!({"id": format!("e-{n}"), "type": "order", "ns": "shop"});
+    let events = json!({ "events": (0..3).map(event).collect::<Vec<_>>() });
+    assert_eq!(guarded.post(&admin, "/ingest", &events).await.0, 200);
     assert_eq!(guarded.post(&admin, "/v1/shop/commit", &json!({})).await.0, 200);
     let reader = guarded.token(&json!({"name": "r", "scopes": ["read:shop"]})).await;
     let writer = guarded.token(&json!({"name": "w", "scopes": ["write:shop"]})).await;
@@ -269,25 +272,26 @@ async fn only_who_may_write_writes_and_what_was_written_is_recorded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_before_the_commit_shows_nothing_and_after_it_everything() {
     let server = shop(6).await;
-    write(&server, "CREATE TABLE old AS SELECT id FROM events").await;
+    write(&server, "CREATE TABLE kept AS SELECT id FROM events").await;
     let mut folder = server.stop().await;
-    let count = "SELECT count(*) FROM old";
+    let count = "SELECT count(*) FROM kept";
     for (point, made, rows) in [("write.before_commit", 404_u16, 6), ("write.lost_answer", 200, 12)]
     {
-        for sql in
-            ["CREATE TABLE new AS SELECT id FROM events", "INSERT INTO old SELECT id FROM events"]
-        {
+        for sql in [
+            "CREATE TABLE fresh AS SELECT id FROM events",
+            "INSERT INTO kept SELECT id FROM events",
+        ] {
             let body = json!({ "sql": sql }).to_string();
             post_and_die(folder.path(), &format!("{point}=abort"), "/v1/shop/sql", body).await;
         }
         let server = TestServer::start_in(folder, &[]).await;
-        let table = server.get("/catalog/v1/namespaces/shop/tables/new").await;
+        let table = server.get("/catalog/v1/namespaces/shop/tables/fresh").await;
         assert_eq!(table.status(), made, "{point}");
         assert_eq!(server.rows("shop", count).await, json!([[rows]]), "{point}");
         folder = server.stop().await;
     }
     let server = TestServer::start_in(folder, &[]).await;
-    write(&server, "INSERT INTO new SELECT id FROM old").await;
-    assert_eq!(server.rows("shop", "SELECT count(*) FROM new").await, json!([[18]]));
+    write(&server, "INSERT INTO fresh SELECT id FROM kept").await;
+    assert_eq!(server.rows("shop", "SELECT count(*) FROM fresh").await, json!([[18]]));
     server.stop().await;
 }

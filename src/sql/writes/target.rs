@@ -46,7 +46,7 @@ pub(super) fn not_callers(table: &TableIdent) -> SqlError {
 pub(super) fn check_partitions(table: &TableMetadata) -> Result<(), SqlError> {
     match partition::refused_field(table) {
         Some((field, transform)) => Err(invalid(format!(
-            "rows cannot be written by partition field `{field}` ({transform}): text by its value and times with a zone by their day are"
+            "partition field `{field}` ({transform}) is not written here, but text by its value and times with a zone by their day: leave it out, or write by another engine"
         ))),
         None => Ok(()),
     }
