@@ -15,7 +15,7 @@ fn sent(range: Range<u32>) -> Value {
 }
 
 async fn shop(events: u32) -> TestServer {
-    let settings = [("ingest.ts_past", "10000d")];
+    let settings = [("ingest.ts_past", "10000d"), ("compaction.enabled", "off")];
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     assert_eq!(server.ingest(&sent(0..events)).await.0, 200);
     server.commit("shop").await;
