@@ -11,16 +11,19 @@ use icecore_engine::{
     write_statement::{ColumnName, PartitionColumn},
 };
 use icecore_lake::table::partition;
+use icecore_schemas::names::Namespace;
 use std::collections::HashMap;
 
-/// A statement writes where its query reads.
+/// A statement writes where its query reads. The namespace may be named as its events do.
 pub(super) fn check_namespace(levels: &[String], written: Option<&str>) -> Result<(), SqlError> {
-    match written {
-        Some(written) if written != levels.join(".") => Err(invalid(format!(
-            "a statement writes to the namespace of its path: send it to /v1/{written}/sql"
-        ))),
-        _ => Ok(()),
+    let Some(written) = written else { return Ok(()) };
+    let is_of_events = Namespace::parse(written).is_ok_and(|named| levels == [named.name()]);
+    if is_of_events || written == levels.join(".") {
+        return Ok(());
     }
+    Err(invalid(format!(
+        "a statement writes to the namespace of its path: send it to /v1/{written}/sql"
+    )))
 }
 
 /// Refuses tables that are not a caller's to fill.

@@ -44,6 +44,10 @@ fn a_statement_is_found_by_its_namespace() {
     let levels = ["a".to_owned(), "b".to_owned()];
     assert!(check_namespace(&levels, None).is_ok());
     assert!(check_namespace(&levels, Some("a.b")).is_ok());
+    let of_events = ["shop_example".to_owned()];
+    for written in ["shop.example", "shop_example"] {
+        assert!(check_namespace(&of_events, Some(written)).is_ok(), "{written}");
+    }
     let error = check_namespace(&levels, Some("b")).unwrap_err().to_string();
     assert!(error.contains("/v1/b/sql"), "{error}");
 }
