@@ -73,6 +73,7 @@ pub struct ColumnName {
 
 impl ColumnName {
     /// Which of `names` it means: the same, or without quotes the only one that differs by case.
+    #[must_use]
     pub fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Option<usize> {
         if let Some(same) = names.clone().position(|name| name == self.text) {
             return Some(same);

@@ -126,6 +126,9 @@ impl From<WriteFailure> for ApiError {
             WriteFailure::Files(WriteError::Store(cause)) | WriteFailure::Catalog(cause) => {
                 cause.into()
             }
+            WriteFailure::Files(cause @ WriteError::TooManyFiles(_)) => {
+                Self::new(ErrorCode::QueryLimit, cause.to_string())
+            }
             WriteFailure::Files(_) => Self::internal(&cause),
         }
     }

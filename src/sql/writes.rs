@@ -46,8 +46,6 @@ use tokio::sync::oneshot;
 pub(super) const WRITES_MAX: usize = 2;
 /// Most rows of a statement.
 const ROWS_MAX: u64 = 1_000_000_000;
-/// Most files of a statement: each is an entry in the manifest of its commit.
-const FILES_MAX: usize = 10_000;
 /// Snapshot summary: the statement that made it.
 pub const STATEMENT_ID: &str = "icecore.statement-id";
 /// Snapshot summary: how many rows came with it.
@@ -397,12 +395,6 @@ async fn add_rows(
             return Err(SqlError::Limit(text).into());
         }
         writer.write(fit.fit(&batch)?).await?;
-        if FILES_MAX < writer.files() {
-            return Err(SqlError::Limit(format!(
-                "the rows make more than {FILES_MAX} files; sort them by the table's partitions, or write them in parts"
-            ))
-            .into());
-        }
     }
 }
 

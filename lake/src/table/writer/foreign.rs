@@ -6,6 +6,7 @@
 //!   table wants its files, at most [`FILE_BYTES_MAX`]. Rows of a partitioned table are gathered first, so that
 //!   rows whose partitions alternate do not make a file each.
 //! - It holds one file that is not ended, and at most [`GATHERED_BYTES_MAX`] of rows twice.
+//! - It writes at most [`FILES_MAX`] files, and refuses further rows before it writes any of them.
 //! - Files are written as the table's properties ask for them, as those of
 //!   [`crate::table::compaction::foreign`] are.
 //! - The files that [`ForeignWriter::finish`] gives are durable, and nobody's until a snapshot names them.
@@ -24,7 +25,9 @@ use crate::{
     },
 };
 use arrow::{
-    array::Array, compute::concat_batches, datatypes::SchemaRef as ArrowSchemaRef,
+    array::{Array, ArrayRef},
+    compute::concat_batches,
+    datatypes::SchemaRef as ArrowSchemaRef,
     record_batch::RecordBatch,
 };
 use iceberg::spec::{DataFile, SortOrder, Struct, TableMetadata};
@@ -35,6 +38,8 @@ use std::{mem, sync::Arc};
 const FILE_BYTES_MAX: usize = 128 << 20;
 /// Rows of a partitioned table are gathered until they take so much memory.
 pub const GATHERED_BYTES_MAX: usize = 32 << 20;
+/// Most files of a writer: each is an entry in the manifest of its commit.
+pub const FILES_MAX: usize = 10_000;
 
 /// Writes rows to data files.
 #[derive(Debug)]
@@ -85,8 +90,10 @@ impl<'a> ForeignWriter<'a> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        self.gathered_bytes +=
-            rows.columns().iter().map(Array::get_array_memory_size).sum::<usize>();
+        // The columns of a batch may share one buffer, which counts once.
+        let bytes =
+            |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default();
+        self.gathered_bytes += rows.columns().iter().map(bytes).sum::<usize>();
         self.gathered.push(rows);
         let is_enough =
             self.layout.spec.is_unpartitioned() || GATHERED_BYTES_MAX <= self.gathered_bytes;
@@ -119,12 +126,6 @@ impl<'a> ForeignWriter<'a> {
         delete(self.storage, self.written.iter().map(DataFile::file_path)).await;
     }
 
-    /// How many files are written and ended.
-    #[must_use]
-    pub fn files(&self) -> usize {
-        self.written.len()
-    }
-
     async fn add_gathered(&mut self) -> Result<(), WriteError> {
         let gathered = mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
@@ -135,6 +136,9 @@ impl<'a> ForeignWriter<'a> {
             partition::split(&layout, &rows)
         })
         .await?;
+        if FILES_MAX < self.written.len() + parts.len() {
+            return Err(WriteError::TooManyFiles(FILES_MAX));
+        }
         for PartitionRows { rows: range, values } in parts {
             self.add(rows.slice(range.start, range.len()), values).await?;
         }

@@ -71,3 +71,30 @@ async fn what_is_abandoned_is_gone() {
     writer.abandon().await;
     assert!(lake.storage.get(&location).await.is_err());
 }
+
+#[tokio::test]
+async fn slices_of_one_buffer_are_gathered_as_what_they_hold() {
+    let lake = TestLake::of_people(true);
+    let all = people(0..60_000);
+    let slices: Vec<RecordBatch> = (0..100).map(|at| all.slice(at * 600, 600)).collect();
+    let files = written(&lake, &slices).await;
+    assert_eq!(files.len(), 3, "one of each partition");
+    assert_eq!(files.iter().map(DataFile::record_count).sum::<u64>(), 60_000);
+}
+
+#[tokio::test]
+async fn rows_of_too_many_partitions_are_refused_before_they_are_written() {
+    let lake = TestLake::of_people(true);
+    let ids = IdGenerator::new(Clock::manual(1_790_000_000_000));
+    let rows = people(0..i64::try_from(FILES_MAX + 1).unwrap());
+    // Each has a city of its own.
+    let columns =
+        vec![Arc::clone(rows.column(0)), Arc::clone(rows.column(1)), Arc::clone(rows.column(1))];
+    let rows = RecordBatch::try_new(rows.schema(), columns).unwrap();
+    let fit = RowFit::new(lake.metadata.current_schema(), &[1, 2, 3], rows.schema_ref()).unwrap();
+    let mut writer = ForeignWriter::new(&lake.storage, &lake.metadata, fit.schema(), &ids);
+    writer.write(fit.fit(&rows).unwrap()).await.unwrap();
+    let refused = writer.end().await;
+    assert!(matches!(refused, Err(WriteError::TooManyFiles(FILES_MAX))), "{refused:?}");
+    assert!(writer.open.is_none() && writer.written.is_empty());
+}
