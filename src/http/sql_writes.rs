@@ -19,7 +19,11 @@ use icecore_catalog::{
     audit::AuditEntry,
     catalog::{Catalog, KeyedRequest},
 };
-use icecore_engine::{QueryAnswer, references::QueryScope, write_statement::WriteStatement};
+use icecore_engine::{
+    QueryAnswer,
+    references::QueryScope,
+    write_statement::{WriteKind, WriteStatement},
+};
 use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
@@ -134,6 +138,9 @@ async fn carry_out(
             Err(keyed) => (keyed, key.id.to_string()),
         },
     };
+    if matches!(statement.kind, WriteKind::Create { .. }) {
+        commit_waiting(app, levels).await?;
+    }
     let (ids, statement_id) = (&app.ids, statement_id.as_str());
     let caller = WriteCaller { levels, reach, principal, catalog: keyed, ids, statement_id };
     let failure = match Box::pin(app.sql.write(&caller, statement, request)).await {
@@ -147,6 +154,20 @@ async fn carry_out(
         return Ok(report);
     }
     Err(failure.into())
+}
+
+/// Commits the events of a namespace that the catalog does not have yet, because they are in the log alone.
+async fn commit_waiting(app: &AppState, levels: &[String]) -> Result<(), ApiError> {
+    let [name] = levels else { return Ok(()) };
+    if app.catalog.metastore().namespace(&levels.to_vec()).await?.is_some() {
+        return Ok(());
+    }
+    let through = *app.wal.durable().borrow();
+    for namespace in app.wal.namespaces_named(name) {
+        let committed = app.flush.commit_now(&namespace, through).await;
+        committed.map_err(|cause| ApiError::from(cause.as_ref()))?;
+    }
+    Ok(())
 }
 
 /// The answer in JSON: that of a query without rows, with the count of those that were written.

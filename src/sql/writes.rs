@@ -40,7 +40,7 @@ use target::{
     check_is_callers, check_namespace, check_partitions, column_ids, invalid, named_ids,
     new_properties, not_callers, partition_spec,
 };
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 /// Statements that write at a time: each has a file that is not ended in memory.
 pub(super) const WRITES_MAX: usize = 2;
@@ -116,8 +116,8 @@ impl WriteReport {
 }
 
 impl Sql {
-    /// Carries out a statement that writes. Durable on return. When its caller goes, it ends, unless its commit has
-    /// begun.
+    /// Carries out a statement that writes. Durable on return. When its caller goes, it ends, unless all rows are
+    /// written.
     ///
     /// # Errors
     /// [`WriteFailure`]; nothing of it is visible then, but after `CommitStateUnknown`, which says so.
@@ -180,8 +180,8 @@ impl Sql {
         partition_by: &[PartitionColumn],
         request: SqlRequest,
     ) -> Result<WriteReport, WriteFailure> {
-        let catalog = &caller.catalog;
-        let levels: &Vec<String> = ident.namespace.as_ref();
+        let catalog = caller.catalog.clone();
+        let levels = caller.levels.to_vec();
         let answer = self.rows_of(caller, request).await?;
         let columns = row_fit::new_schema(&answer.schema)?;
         let table = CreateTable {
@@ -189,19 +189,18 @@ impl Sql {
             properties: new_properties(),
             ..CreateTable::plain(&ident.name, columns)
         };
-        let staged = catalog.tables().stage_first(levels, table.clone()).await?;
+        let staged = catalog.tables().stage_first(&levels, table.clone()).await?;
         check_partitions(&staged)?;
         let targets = column_ids(&staged);
         let fit = RowFit::new(staged.current_schema(), &targets, &answer.schema)?;
-        let staged = Arc::new(staged);
-        let files = self.files_of(caller, &staged, fit, answer).await?;
-        if files.is_empty() {
-            let made = catalog.tables().create(levels, table).await?;
-            return Ok(WriteReport::without_rows(&made));
-        }
-        let (new, commit) = self.prepare(caller, &staged, files)?;
-        let made = catalog.tables().create_filled(ident, Arc::unwrap_or_clone(staged), new).await;
-        commit.end(self, made).await
+        let files_of = Arc::new(staged.clone());
+        let commit = move |new: Option<NewSnapshot>| async move {
+            match new {
+                Some(new) => catalog.tables().create_filled(ident, staged, new).await,
+                None => catalog.tables().create(&levels, table).await,
+            }
+        };
+        self.fill(caller, files_of, fit, answer, commit).await
     }
 
     async fn insert(
@@ -226,13 +225,14 @@ impl Sql {
         };
         let answer = self.rows_of(caller, request).await?;
         let fit = RowFit::new(table.metadata.current_schema(), &targets, &answer.schema)?;
-        let files = self.files_of(caller, &table.metadata, fit, answer).await?;
-        if files.is_empty() {
-            return Ok(WriteReport::without_rows(&table));
-        }
-        let (new, commit) = self.prepare(caller, &table.metadata, files)?;
-        let made = caller.catalog.add_snapshot(&ident, new).await;
-        commit.end(self, made).await
+        let (catalog, files_of) = (caller.catalog.clone(), Arc::clone(&table.metadata));
+        let commit = move |new: Option<NewSnapshot>| async move {
+            match new {
+                Some(new) => catalog.add_snapshot(&ident, new).await,
+                None => Ok(table),
+            }
+        };
+        self.fill(caller, files_of, fit, answer, commit).await
     }
 
     /// Starts the query of a statement.
@@ -253,38 +253,59 @@ impl Sql {
         Box::pin(asked).await
     }
 
-    /// Writes the rows of an answer as files of a table, on threads for queries: until all are written, or this
-    /// future is dropped.
-    async fn files_of(
+    /// Writes the rows of an answer as files of `table`, on threads for queries, and commits them. It ends early
+    /// where this future is dropped before all rows are written; from then on it goes on to its end, so that
+    /// files whose commit is refused are deleted.
+    async fn fill<C, F>(
         &self,
         caller: &WriteCaller<'_>,
-        table: &Arc<TableMetadata>,
+        table: Arc<TableMetadata>,
         fit: RowFit,
         answer: QueryAnswer,
-    ) -> Result<Vec<DataFile>, WriteFailure> {
-        let writing = RowsToWrite {
+        commit: C,
+    ) -> Result<WriteReport, WriteFailure>
+    where
+        C: FnOnce(Option<NewSnapshot>) -> F + Send + 'static,
+        F: Future<Output = Result<LoadedTable, CatalogError>> + Send + 'static,
+    {
+        let rows = RowsToWrite {
             storage: self.inner.catalog.storage().clone(),
-            table: Arc::clone(table),
+            table: Arc::clone(&table),
             fit,
             ids: caller.ids.clone(),
         };
         let (here, gone) = oneshot::channel();
-        let written = self.inner.threads.complete(writing.write(answer.batches, gone)).await;
+        let (sql, statement_id) = (self.clone(), caller.statement_id.to_owned());
+        // Other commits to the table may wait for this one: it is not made where queries keep threads busy.
+        let server = Handle::current();
+        let work = async move {
+            let files = Box::pin(rows.write(answer.batches, gone)).await?;
+            let commit =
+                async move { sql.commit_files(&table, &statement_id, files, commit).await };
+            server.spawn(commit).await.unwrap_or_else(|_| Err(ended_early()))
+        };
+        let done = self.inner.threads.complete(work).await;
         // It was held until now to tell that somebody waits.
         drop::<oneshot::Sender<()>>(here);
-        let failed = || SqlError::Internal("the rows of a statement were not written".to_owned());
-        written.unwrap_or_else(|| Err(failed().into()))
+        done.unwrap_or_else(|| Err(ended_early()))
     }
 
-    /// The snapshot of what was written, and what is known of its commit.
-    fn prepare<'a>(
+    /// Commits what was written. `commit` gets none where that is nothing.
+    async fn commit_files<C, F>(
         &self,
-        caller: &WriteCaller<'a>,
         table: &TableMetadata,
+        statement_id: &str,
         files: Vec<DataFile>,
-    ) -> Result<(NewSnapshot, StatementCommit<'a>), WriteFailure> {
-        let statement_id = caller.statement_id;
-        let locations = files.iter().map(|file| file.file_path().to_owned()).collect();
+        commit: C,
+    ) -> Result<WriteReport, WriteFailure>
+    where
+        C: FnOnce(Option<NewSnapshot>) -> F,
+        F: Future<Output = Result<LoadedTable, CatalogError>>,
+    {
+        if files.is_empty() {
+            return Ok(WriteReport::without_rows(&commit(None).await?));
+        }
+        let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
         let spec_id = table.default_partition_spec_id();
         let new = NewSnapshot {
             table: Some(table.uuid()),
@@ -292,8 +313,25 @@ impl Sql {
             summary: [(STATEMENT_ID.to_owned(), statement_id.to_owned())].into(),
             ..NewSnapshot::default()
         };
-        self.fault("write.before_commit")?;
-        Ok((new, StatementCommit { statement_id, locations }))
+        let made = match self.fault("write.before_commit") {
+            Ok(()) => commit(Some(new)).await.map_err(WriteFailure::Catalog),
+            Err(fault) => Err(fault.into()),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(cause) => {
+                // A commit that may have been made has them.
+                let is_unknown =
+                    matches!(&cause, WriteFailure::Catalog(cause) if !cause.is_definite());
+                if !is_unknown {
+                    let storage = self.inner.catalog.storage();
+                    writer::delete(storage, locations.iter().map(String::as_str)).await;
+                }
+                return Err(cause);
+            }
+        };
+        self.fault("write.lost_answer")?;
+        Ok(WriteReport::of(&made, statement_id))
     }
 
     fn fault(&self, point: &'static str) -> Result<(), SqlError> {
@@ -302,7 +340,12 @@ impl Sql {
     }
 }
 
-/// Refuses a namespace that the catalog does not have yet, before anything is written.
+/// Nothing is known of a task that panicked, or ended with the server.
+fn ended_early() -> WriteFailure {
+    SqlError::Internal("the task of a statement that writes ended early".to_owned()).into()
+}
+
+/// Refuses a namespace that the catalog does not have, before anything is written.
 async fn check_is_there(caller: &WriteCaller<'_>) -> Result<(), WriteFailure> {
     let levels = caller.levels.to_vec();
     if caller.catalog.metastore().namespace(&levels).await?.is_some() {
@@ -310,39 +353,9 @@ async fn check_is_there(caller: &WriteCaller<'_>) -> Result<(), WriteFailure> {
     }
     let name = levels.join(".");
     Err(SqlError::NotFound(format!(
-        "namespace `{name}` is not in the catalog yet: it comes with the first commit of its events, such as POST /v1/{name}/commit"
+        "namespace `{name}` is not there: it comes with its first event, or is made in the catalog"
     ))
     .into())
-}
-
-/// A statement whose files are written.
-struct StatementCommit<'a> {
-    statement_id: &'a str,
-    locations: Vec<String>,
-}
-
-impl StatementCommit<'_> {
-    /// What became of it.
-    async fn end(
-        self,
-        sql: &Sql,
-        made: Result<LoadedTable, CatalogError>,
-    ) -> Result<WriteReport, WriteFailure> {
-        let Self { statement_id, locations } = self;
-        let table = match made {
-            Ok(table) => table,
-            Err(cause) => {
-                // Else the commit may have been made, and has them.
-                if cause.is_definite() {
-                    let storage = sql.inner.catalog.storage();
-                    writer::delete(storage, locations.iter().map(String::as_str)).await;
-                }
-                return Err(cause.into());
-            }
-        };
-        sql.fault("write.lost_answer")?;
-        Ok(WriteReport::of(&table, statement_id))
-    }
 }
 
 /// Where the rows of a statement go.

@@ -91,5 +91,5 @@ def test_partitions_of_a_statement_are_those_of_iceberg(shop):
 def test_what_no_column_can_hold_is_refused(shop):
     client = shop.client()
     with pytest.raises(Refused) as refused:
-        client.sql(NAMESPACE, "CREATE TABLE lists AS SELECT [1, 2] AS several")
+        client.sql(NAMESPACE, "CREATE TABLE lists AS SELECT make_array(1, 2) AS several")
     assert refused.value.status == 400 and b"`several`" in refused.value.body

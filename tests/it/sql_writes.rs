@@ -15,7 +15,12 @@ fn sent(range: Range<u32>) -> Value {
 }
 
 async fn shop(events: u32) -> TestServer {
-    let settings = [("ingest.ts_past", "10000d"), ("compaction.enabled", "off")];
+    shop_with(events, &[]).await
+}
+
+async fn shop_with(events: u32, more: &[(&str, &str)]) -> TestServer {
+    let all = [("ingest.ts_past", "10000d"), ("compaction.enabled", "off")];
+    let settings = [&all[..], more].concat();
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     assert_eq!(server.ingest(&sent(0..events)).await.0, 200);
     server.commit("shop").await;
@@ -100,6 +105,17 @@ async fn a_table_is_made_of_a_query_and_rows_are_added_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_made_where_all_events_are_in_the_log_alone() {
+    let settings = [("ingest.ts_past", "10000d"), ("commit.interval", "10min")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    refused(&server, "CREATE TABLE t AS SELECT 1 AS x", 404, "namespace `shop` is not there").await;
+    assert_eq!(server.ingest(&sent(0..3)).await.0, 200);
+    let made = write(&server, "CREATE TABLE t AS SELECT id FROM events").await;
+    assert_eq!(made["rowCount"], 3, "{made}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_formats_answer_with_one_row() {
     let server = shop(4).await;
     let body = json!({ "sql": "CREATE TABLE t AS SELECT id FROM events" }).to_string();
@@ -160,7 +176,7 @@ async fn what_cannot_be_written_leaves_nothing_behind() {
         ("INSERT INTO t (ts) VALUES ('soon')", 400, "column `ts`"),
         ("INSERT INTO t SELEC 1", 400, "SELECT"),
         ("CREATE TABLE n AS SELECT NULL AS x", 400, "`x`"),
-        ("CREATE TABLE n AS SELECT [1, 2] AS list", 400, "`list`"),
+        ("CREATE TABLE n AS SELECT make_array(1, 2) AS list", 400, "`list`"),
         ("CREATE TABLE n AS SELECT 1 AS x, 2 AS x", 400, "`x`"),
         ("CREATE TABLE n AS SELECT * FROM nowhere", 400, "nowhere"),
         // Rows come before the one that fails.
@@ -186,8 +202,24 @@ async fn what_cannot_be_written_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_ends_before_its_commit_deletes_its_files() {
+    let server = shop_with(6, &[("failpoints", "write.before_commit=error@1*2")]).await;
+    write(&server, "CREATE TABLE t AS SELECT id FROM events").await;
+    let files = data_files(server.folder.path());
+    for sql in ["CREATE TABLE n AS SELECT id FROM events", "INSERT INTO t SELECT id FROM events"] {
+        let (status, answer) = run(&server, sql).await;
+        assert_eq!(status, 500, "{sql}: {answer}");
+        assert_eq!(data_files(server.folder.path()), files, "{sql}");
+    }
+    write(&server, "INSERT INTO t SELECT id FROM events").await;
+    assert_eq!(server.rows("shop", "SELECT count(*) FROM t").await, json!([[12]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_statements_that_make_the_same_table_one_wins() {
     let server = shop(20).await;
+    let files_before = data_files(server.folder.path());
     let make = |n: u32| {
         let (server, sql) = (&server, format!("CREATE TABLE one AS SELECT {n} AS n FROM events"));
         async move { run(server, &sql).await }
@@ -201,6 +233,7 @@ async fn of_statements_that_make_the_same_table_one_wins() {
     assert_eq!(rows, json!([[winner, 20]]));
     let files = server.rows("shop", "SELECT file_path FROM one.files").await;
     assert_eq!(files.as_array().unwrap().len(), 1);
+    assert_eq!(data_files(server.folder.path()), files_before + 1);
     server.stop().await;
 }
 
