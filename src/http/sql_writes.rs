@@ -112,7 +112,13 @@ impl StatementKey {
     async fn look_up(&self, catalog: &Catalog) -> Result<Result<WriteReport, Catalog>, ApiError> {
         Ok(match catalog.keyed(self.id, &self.fingerprint).await? {
             KeyedRequest::New(catalog) => Err(*catalog),
-            KeyedRequest::Done(Some(table)) => Ok(WriteReport::of(&table, &self.id.to_string())),
+            KeyedRequest::Done(Some(table)) => {
+                let report = WriteReport::of(&table, &self.id.to_string());
+                Ok(report.ok_or_else(|| {
+                    let text = "this request was carried out, and its snapshot has expired since";
+                    ApiError::new(ErrorCode::NotFound, text)
+                })?)
+            }
             KeyedRequest::Done(None) => {
                 let text = "this request was carried out, and its table was dropped since";
                 return Err(ApiError::new(ErrorCode::NotFound, text));

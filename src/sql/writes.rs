@@ -95,19 +95,23 @@ pub struct WriteReport {
 }
 
 impl WriteReport {
-    /// What the statement of this id wrote, as its table tells.
+    /// What the statement of this id wrote, as its table tells; none where its snapshot has expired.
     #[must_use]
-    pub fn of(table: &LoadedTable, statement_id: &str) -> Self {
+    pub fn of(table: &LoadedTable, statement_id: &str) -> Option<Self> {
         // Others may have committed behind it.
         let mut snapshots = table.metadata.snapshots();
         let own = snapshots.find(|snapshot| {
             let entries = &snapshot.summary().additional_properties;
             entries.get(STATEMENT_ID).is_some_and(|id| id == statement_id)
         });
-        let Some(own) = own else { return Self::without_rows(table) };
+        let Some(own) = own else {
+            // One that made the table without rows has no snapshot.
+            let is_empty = table.metadata.current_snapshot_id().is_none();
+            return is_empty.then(|| Self::without_rows(table));
+        };
         let rows = own.summary().additional_properties.get(ADDED_RECORDS);
         let rows = rows.and_then(|count| count.parse().ok()).unwrap_or(0);
-        Self { rows, snapshot: Some(own.snapshot_id()) }
+        Some(Self { rows, snapshot: Some(own.snapshot_id()) })
     }
 
     fn without_rows(table: &LoadedTable) -> Self {
@@ -305,6 +309,7 @@ impl Sql {
         if files.is_empty() {
             return Ok(WriteReport::without_rows(&commit(None).await?));
         }
+        let rows: u64 = files.iter().map(DataFile::record_count).sum();
         let locations: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
         let spec_id = table.default_partition_spec_id();
         let new = NewSnapshot {
@@ -331,7 +336,8 @@ impl Sql {
             }
         };
         self.fault("write.lost_answer")?;
-        Ok(WriteReport::of(&made, statement_id))
+        let report = WriteReport::of(&made, statement_id);
+        Ok(report.unwrap_or(WriteReport { rows, snapshot: None }))
     }
 
     fn fault(&self, point: &'static str) -> Result<(), SqlError> {

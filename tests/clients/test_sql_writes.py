@@ -40,7 +40,7 @@ def test_every_engine_reads_and_adds_to_a_table_of_a_statement(shop):
     client, uri = shop.client(), shop.url + "/catalog"
     made = write(client, "CREATE TABLE numbers AS SELECT id, CAST(json_extract_string(data, '$.n') AS bigint) AS n FROM events")
     assert made["rowCount"] == EVENTS
-    added = write(client, f"INSERT INTO numbers (n, id) SELECT n + {EVENTS}, 'x' || n FROM numbers")
+    added = write(client, f"INSERT INTO numbers (n, id) SELECT n + {EVENTS}, 'x' || CAST(n AS varchar) FROM numbers")
     assert added["rowCount"] == EVENTS and added["snapshot"] != made["snapshot"]
     table = PyIceberg(uri).load(NAMESPACE, "numbers")
     table.append(pyarrow.table({"id": pyarrow.array(["py"], pyarrow.string()), "n": pyarrow.array([-1], pyarrow.int64())}))

@@ -50,9 +50,9 @@ fn an_insert_has_columns_or_none() {
 
 #[test]
 fn places_in_errors_are_those_of_the_statement() {
-    let statement = taken("INSERT INTO té (a)\n  SELECT (1 FROM x");
+    let statement = taken("INSERT INTO té (a)\n  SELECT count(*) fro events");
     match guard::check(&statement.query) {
-        Err(SqlError::Syntax { line, .. }) => assert_eq!(line, 2),
+        Err(SqlError::Syntax { line, column, .. }) => assert_eq!((line, column), (2, 23)),
         other => panic!("{other:?}"),
     }
 }

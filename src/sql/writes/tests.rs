@@ -39,6 +39,15 @@ async fn a_statement_whose_client_goes_ends_and_stores_nothing() {
     assert!(matches!(ended, Err(WriteFailure::Query(SqlError::Unavailable))), "{ended:?}");
 }
 
+#[tokio::test]
+async fn what_a_statement_wrote_is_not_guessed_once_its_snapshot_is_gone() {
+    let house = House::new().await;
+    house.take(1..4);
+    let table = house.commit().await;
+    assert!(table.metadata.current_snapshot().is_some());
+    assert_eq!(WriteReport::of(&table, "expired"), None);
+}
+
 #[test]
 fn a_statement_is_found_by_its_namespace() {
     let levels = ["a".to_owned(), "b".to_owned()];
