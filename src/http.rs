@@ -27,6 +27,7 @@ pub mod record;
 pub mod routes;
 pub mod search;
 pub mod serve;
+mod sql_writes;
 pub mod table_admin;
 pub mod tables;
 pub mod views;

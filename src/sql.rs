@@ -19,6 +19,7 @@ mod view_query;
 mod visibility;
 pub mod worker;
 pub mod workers;
+pub mod writes;
 
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
@@ -93,6 +94,8 @@ struct SqlInner {
     slots: QuerySlots,
     /// Queries that wait for their `min_seq`.
     seq_waits: Semaphore,
+    /// Turns of statements that write.
+    writes: Semaphore,
 }
 
 /// Where queries run.
@@ -132,6 +135,8 @@ struct QueryContext {
     levels: Vec<String>,
     reach: QueryScope,
     request: SqlRequest,
+    /// Most rows.
+    rows_max: u64,
 }
 
 /// Longest a statement without a table may run.
@@ -161,8 +166,19 @@ impl Sql {
         let slots = QuerySlots::new(options.concurrent);
         let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
         let seq_waits = Semaphore::new(min_seq::SEQ_WAITS_MAX);
-        let inner =
-            SqlInner { options, wal, owner, catalog, faults, runner, threads, slots, seq_waits };
+        let writes = Semaphore::new(writes::WRITES_MAX);
+        let inner = SqlInner {
+            options,
+            wal,
+            owner,
+            catalog,
+            faults,
+            runner,
+            threads,
+            slots,
+            seq_waits,
+            writes,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -179,6 +195,18 @@ impl Sql {
         reader: Option<&Principal>,
         request: SqlRequest,
     ) -> Result<QueryAnswer, SqlError> {
+        self.query_within(levels, reach, reader, request, self.inner.options.rows_max).await
+    }
+
+    /// The same with another bound on its rows.
+    async fn query_within(
+        &self,
+        levels: &[String],
+        reach: QueryScope,
+        reader: Option<&Principal>,
+        request: SqlRequest,
+        rows_max: u64,
+    ) -> Result<QueryAnswer, SqlError> {
         let inner = Arc::clone(&self.inner);
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
         let signal = QuerySignal::new(wanted.min(inner.options.timeout_max));
@@ -192,7 +220,7 @@ impl Sql {
         let token = reader.map(Principal::id).filter(|id| *id != Principal::anonymous().id());
         let asker = QueryOwner { namespace, token: token.map(str::to_owned) };
         let (reader, levels) = (reader.cloned(), levels.to_vec());
-        let question = QueryContext { asker, reader, levels, reach, request };
+        let question = QueryContext { asker, reader, levels, reach, request, rows_max };
         let query = {
             let signal = Arc::clone(&signal);
             |out| async move { inner.run(question, &signal, out).await }
@@ -264,6 +292,7 @@ impl SqlInner {
     ) -> Result<(), (SqlError, ResultSink)> {
         let mut usage = QueryUsage::start(self.options.metrics.clone());
         let (audit, mut pages) = AuditPages::channel();
+        let rows_max = question.rows_max;
         let started = Box::pin(self.start(question, signal, &usage, audit)).await;
         let QueryStream { snapshot, basis, running, _pin } = match started {
             Ok(started) => started,
@@ -285,7 +314,7 @@ impl SqlInner {
                     return Err((error, out));
                 }
             };
-            if let Err(error) = self.check_rows(usage.add_rows(batch.num_rows())) {
+            if let Err(error) = check_rows(usage.add_rows(batch.num_rows()), rows_max) {
                 usage.fail();
                 return Err((error, out));
             }
@@ -313,16 +342,6 @@ impl SqlInner {
         }
     }
 
-    fn check_rows(&self, rows: u64) -> Result<(), SqlError> {
-        let rows_max = self.options.rows_max;
-        if rows <= rows_max {
-            return Ok(());
-        }
-        Err(SqlError::Limit(format!(
-            "the answer has more than {rows_max} rows (sql.rows_max); add a LIMIT or aggregate"
-        )))
-    }
-
     fn sources(&self) -> ViewSources<'_> {
         let Self { wal, owner, catalog, faults, .. } = self;
         ViewSources { wal, owner, catalog, tables: &self.options.tables, faults }
@@ -330,7 +349,7 @@ impl SqlInner {
 
     async fn start(
         &self,
-        QueryContext { asker, reader, levels, reach, request }: QueryContext,
+        QueryContext { asker, reader, levels, reach, request, .. }: QueryContext,
         signal: &Arc<QuerySignal>,
         usage: &QueryUsage,
         audit: AuditPages,
@@ -394,6 +413,15 @@ impl SqlInner {
         let running = Box::pin(self.runner.start(&levels, query, controls)).await?;
         Ok(QueryStream { snapshot, basis, running, _pin: pin })
     }
+}
+
+fn check_rows(rows: u64, rows_max: u64) -> Result<(), SqlError> {
+    if rows <= rows_max {
+        return Ok(());
+    }
+    Err(SqlError::Limit(format!(
+        "the answer has more than {rows_max} rows (sql.rows_max); add a LIMIT or aggregate"
+    )))
 }
 
 #[cfg(test)]

@@ -144,7 +144,8 @@ impl CatalogError {
     }
 
     /// Whether nothing changed, for certain.
-    pub(crate) fn is_definite(&self) -> bool {
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
         !matches!(self, Self::CommitStateUnknown(_))
     }
 

@@ -37,6 +37,7 @@ use iceberg::{
 };
 use rand::Rng;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// How long a file that nothing refers to any more is left for readers that still hold a snapshot
 /// from before.
@@ -89,6 +90,8 @@ pub struct NewSnapshot {
     pub operation: Operation,
     /// The snapshot of its branch that was read for it; none for an append.
     pub read: Option<i64>,
+    /// The table that its files were written for; none where no other one can have the name by now.
+    pub table: Option<Uuid>,
     /// The branch that it goes to; none for `main`.
     pub branch: Option<String>,
     /// Data files that come, already durable, of the table's default partition spec.
@@ -262,6 +265,10 @@ async fn discard(storage: &Storage, written: Vec<String>) {
 
 /// Refuses what would make an unreadable snapshot.
 fn check_readable(base: &TableMetadata, new: &NewSnapshot) -> Result<(), CatalogError> {
+    if new.table.is_some_and(|table| table != base.uuid()) {
+        let text = "Commit failed: the table was dropped, and another one has its name";
+        return Err(CatalogError::CommitFailed(text.to_owned()));
+    }
     let refuse = |text: &str| Err(CatalogError::Invalid(text.to_owned()));
     if base.format_version() == FormatVersion::V1 {
         return refuse("cannot append to a table of format version 1: upgrade it to version 2");

@@ -90,6 +90,7 @@ pub mod view;
 pub mod view_definition;
 pub mod visibility;
 pub mod wrapped;
+pub mod write_statement;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use audit::AuditPages;

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Every failpoint: those an event passes, in their order, those of a query, and then those of each
-/// job and of the repairs, in the order in which they are passed.
+/// Every failpoint: those an event passes, in their order, those of a query and of a statement that
+/// writes, and then those of each job and of the repairs, in the order in which they are passed.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -25,6 +25,8 @@ pub const POINTS: &[&str] = &[
     "flush.before_trim",
     "wal.after_trim",
     "sql.after_list",
+    "write.before_commit",
+    "write.lost_answer",
     "compact.before_write",
     "compact.after_data_file",
     "compact.before_commit",

@@ -22,6 +22,7 @@ mod pages;
 pub mod partition;
 pub mod reader;
 pub mod retention;
+pub mod row_fit;
 pub mod row_sum;
 pub mod schema;
 pub mod stats;

@@ -1,13 +1,15 @@
 //! Every failure of a handler as one reply: the code decides the status, the text says what to do.
 
-use crate::{flush::FlushError, http, ingest::IngestError, owner::NotOwner};
+use crate::{
+    flush::FlushError, http, ingest::IngestError, owner::NotOwner, sql::writes::WriteFailure,
+};
 use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use icecore_catalog::error::{CatalogError, with_causes};
 use icecore_engine::error::SqlError;
-use icecore_lake::wal::WalError;
+use icecore_lake::{table::writer::WriteError, wal::WalError};
 use icecore_schemas::error_code::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 use tracing::error;
@@ -115,6 +117,22 @@ impl From<SqlError> for ApiError {
                 Self::new(code, cause.to_string()).with_details(json!({ "nearest": nearest }))
             }
             (_, code) => Self::new(code, cause.to_string()),
+        }
+    }
+}
+
+impl From<WriteFailure> for ApiError {
+    fn from(cause: WriteFailure) -> Self {
+        match cause {
+            WriteFailure::Query(cause) => cause.into(),
+            WriteFailure::Fit(cause) => Self::new(ErrorCode::InvalidSql, with_causes(&cause)),
+            WriteFailure::Files(WriteError::Store(cause)) | WriteFailure::Catalog(cause) => {
+                cause.into()
+            }
+            WriteFailure::Files(cause @ WriteError::TooManyFiles(_)) => {
+                Self::new(ErrorCode::QueryLimit, cause.to_string())
+            }
+            WriteFailure::Files(_) => Self::internal(&cause),
         }
     }
 }

@@ -6,12 +6,13 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     namespaces, parse_namespace,
+    sql_writes::{self, StatementSender},
     views::{self, CreateStatement},
 };
 use axum::{
     body::Body,
-    extract::{Extension, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
+    extract::{Extension, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use icecore_engine::{
     error::SqlError,
     output::{AnswerPiece, AnswerPieces, ErrorPlace, OutputFormat, encode, error_text},
     references::QueryScope,
-    view_definition,
+    view_definition, write_statement,
 };
 use icecore_schemas::{
     error_code::ErrorCode,
@@ -47,22 +48,22 @@ const BASIS: HeaderName = HeaderName::from_static(BASIS_HEADER);
 /// Longest header with a basis. It is left out where a statement reads so many tables; JSON has it always.
 const BASIS_BYTES_MAX: usize = 8 << 10;
 
-/// Runs a query. The status is sent with the first rows, so it tells of every failure before them;
+/// Runs a query, or a statement that writes. The status is sent with the first rows, so it tells of every failure before them;
 /// [`ErrorPlace`] says where a later one is told. A client that goes away drops the stream, which
 /// cancels the query.
 ///
 /// # Errors
-/// 400 statement, its data, or request not valid, 404, 406 no such format, 422 over a limit, 429,
-/// 500.
+/// 400 statement, its data, or request not valid, 403 it writes without the right to, 404, 406 no such
+/// format, 409 it wrote and another one came first, 422 over a limit, 429, 500.
 pub async fn query(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
-    parts: Parts,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
-    let headers = parts.headers.clone();
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -73,7 +74,7 @@ pub async fn query(
             "Accept must be application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream or application/vnd.apache.parquet",
         ));
     };
-    let body = body::read(&app, &headers, body).await?;
+    let body = body::read(&app, headers, body).await?;
     let request: SqlRequest = parse_object(&body.bytes).map_err(|problem| {
         ApiError::new(
             ErrorCode::InvalidRequest,
@@ -81,21 +82,28 @@ pub async fn query(
         )
     })?;
     app.metrics.queries.inc();
-    let answer = match view_definition::parse(&request.sql)? {
-        Some(view) => {
-            let (principal, levels) = (&principal, &levels);
-            let (parts, body, request) = (&parts, &body.bytes[..], &request);
-            let asked = CreateStatement { principal, levels, parts, body, request };
-            Box::pin(views::create(&app, &asked, &view)).await?
+    let (sender, levels) = (&principal, &levels);
+    let answer = if let Some(view) = view_definition::parse(&request.sql)? {
+        let (parts, body, request) = (&parts, &body.bytes[..], &request);
+        let asked = CreateStatement { principal: sender, levels, parts, body, request };
+        Box::pin(views::create(&app, &asked, &view)).await?
+    } else if let Some(statement) = write_statement::take(&request.sql)? {
+        let (body, reach) = (&body.bytes[..], reach(sender));
+        let sender = StatementSender { parts: &parts, body, principal: sender, levels, reach };
+        let report = sql_writes::write(&app, sender, statement, request).await?;
+        if format == OutputFormat::Json {
+            return Ok(sql_writes::in_json(report, started.elapsed()));
         }
-        None => ask(&app, &principal, &levels, request).await?,
+        sql_writes::as_rows(report)
+    } else {
+        ask(&app, sender, levels, request).await?
     };
-    let errors = error_place(&headers);
+    let errors = error_place(headers);
     let basis = answer.basis.as_ref().filter(|_| format != OutputFormat::Json);
     let basis = basis.and_then(basis_header);
     let pieces = encode(answer, format, errors, move || started.elapsed()).await.map_err(failed)?;
     // A Parquet file is compressed within.
-    let coding = AnswerCoding::of(&headers).filter(|_| format != OutputFormat::Parquet);
+    let coding = AnswerCoding::of(headers).filter(|_| format != OutputFormat::Parquet);
     let pieces = match coding {
         Some(coding) => compressed(pieces, coding, errors.is_told(format)),
         None => pieces,
@@ -116,6 +124,14 @@ pub async fn query(
     Ok(response)
 }
 
+/// How far the queries of somebody reach.
+fn reach(principal: &Principal) -> QueryScope {
+    match principal.may_everywhere(Action::Admin) {
+        true => QueryScope::System,
+        false => QueryScope::Namespace,
+    }
+}
+
 /// Starts a query, whose errors say which namespaces there are where it names one that is not there.
 pub(super) async fn ask(
     app: &AppState,
@@ -123,19 +139,15 @@ pub(super) async fn ask(
     levels: &[String],
     request: SqlRequest,
 ) -> Result<QueryAnswer, ApiError> {
-    let reach = match principal.may_everywhere(Action::Admin) {
-        true => QueryScope::System,
-        false => QueryScope::Namespace,
-    };
-    match app.sql.query(levels, reach, Some(principal), request).await.map_err(refused) {
-        Ok(answer) => Ok(answer),
+    let asked = app.sql.query(levels, reach(principal), Some(principal), request);
+    match asked.await.map_err(refused) {
         Err(error @ SqlError::NoNamespace(_)) => {
             if let [level] = levels {
                 parse_namespace(level)?;
             }
             Err(namespaces::with_others(app, principal, error.into()).await)
         }
-        Err(error) => Err(error.into()),
+        answer => Ok(answer?),
     }
 }
 

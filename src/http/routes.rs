@@ -173,6 +173,7 @@ pub const ROUTES: &[Route] = &[
         .answers_media(&[], HANDSHAKE_ANSWER),
     post("/v1/{namespace}/sql", InCatalog(Read), |m| on(m, query::query))
         .about("Query a namespace; and `system.audit`, the audit log, for who is admin everywhere")
+        .header("Idempotency-Key", "A UUID that names a statement that writes: a repeat is answered, and not carried out again")
         .takes::<SqlRequest>()
         .answers_media(
             &[
@@ -186,6 +187,7 @@ pub const ROUTES: &[Route] = &[
         .refuses(&[
             (400, "Not valid; the text says what to change"),
             (404, "No such snapshot"),
+            (409, "Another one made the table first"),
             (422, "Over the time, memory or row limit"),
             (429, "Too many queries at once"),
             (503, "min_seq is not reached yet"),

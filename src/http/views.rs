@@ -8,6 +8,7 @@ use crate::{
         guard::{CatalogNamespace, allow_levels},
         json,
         record::ChangeCaller,
+        sql_writes::commit_waiting,
     },
     sql::stored_views::{NewStoredView, StoredView, ViewStoreError},
 };
@@ -123,15 +124,7 @@ async fn store(
     principal: &Principal,
     view: NewStoredView<'_>,
 ) -> Result<StoredView, ApiError> {
-    if let [name] = &view.levels[..]
-        && catalog.metastore().namespace(view.levels).await?.is_none()
-    {
-        let through = *app.wal.durable().borrow();
-        for namespace in app.wal.namespaces_named(name) {
-            let committed = app.flush.commit_now(&namespace, through).await;
-            committed.map_err(|cause| ApiError::from(cause.as_ref()))?;
-        }
-    }
+    commit_waiting(app, view.levels).await?;
     Ok(Box::pin(app.sql.store_view(catalog, principal, view)).await?)
 }
 

@@ -42,10 +42,11 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 /// Where the process ends at each failpoint, or its step fails there and is left: what a point begins with,
 /// and the test.
-const MET: [(&str, &str); 12] = [
+const MET: [(&str, &str); 13] = [
     ("wal.", "tests/clients/test_crash.py"),
     ("flush.", "tests/clients/test_crash.py"),
     ("sql.", "src/sql/tests.rs"),
+    ("write.", "tests/it/sql_writes.rs"),
     ("compact.", "tests/it/compaction.rs"),
     ("orphans.", "tests/it/orphans.rs"),
     ("erase.", "tests/it/erase.rs"),

@@ -63,6 +63,7 @@ mod retention;
 mod rights;
 mod search;
 mod sql_workers;
+mod sql_writes;
 mod starts;
 mod stopped;
 mod third_table;

@@ -45,7 +45,7 @@ const MAY_USE: MayUse = &[
             "metrics",
         ],
     ),
-    ("sql", &["engine", "wal", "table", "owner", "faults", "metrics"]),
+    ("sql", &["engine", "wal", "table", "owner", "ids", "faults", "metrics"]),
     (
         "maintenance",
         &[

@@ -1,5 +1,5 @@
-//! Tables that the service makes together with their first rows and, where it is missing, with
-//! their namespace: one metadata file and one transaction of the metastore for all of it.
+//! Tables that are made together with their first rows: one metadata file and one transaction of the
+//! metastore for all of it. The service's own come with their namespace, where it is missing.
 
 use super::{
     Catalog, LoadedTable, Tables,
@@ -39,6 +39,28 @@ impl Tables<'_> {
         let catalog = self.0.clone();
         self.0.to_the_end(async move { catalog.create_first(first).await }).await
     }
+
+    /// Makes a table of a caller's with its first rows, all or nothing: what [`Tables::stage_first`] gave, with a
+    /// snapshot whose files are written already. Durable on return.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NoSuchNamespace`, `CommitStateUnknown`, `Invalid`, `Storage`.
+    pub async fn create_filled(
+        self,
+        table: TableIdent,
+        staged: TableMetadata,
+        rows: NewSnapshot,
+    ) -> Result<LoadedTable, CatalogError> {
+        let catalog = self.0.clone();
+        self.0
+            .to_the_end(async move {
+                catalog.check_is_free(&table).await?;
+                let write = catalog.first_write(table, &staged, &rows).await?;
+                check_made(&catalog.publish(std::slice::from_ref(&write)).await?, &write.table)?;
+                Ok(write.loaded())
+            })
+            .await
+    }
 }
 
 impl Catalog {
@@ -47,27 +69,38 @@ impl Catalog {
         let mark = new.mark.ok_or_else(|| {
             CatalogError::Invalid("the first rows of a table come with its mark".to_owned())
         })?;
+        let mut write = self.first_write(table, &staged, &new).await?;
+        write.watermark = Some(mark.watermark);
+        let (watermark, acked) = (mark.watermark, new.rows_added);
+        write.comes = TableOrigin::OfHolder { watermark, acked, namespace };
+        check_made(&self.publish(std::slice::from_ref(&write)).await?, &write.table)?;
+        Ok(write.loaded())
+    }
+
+    /// A staged table with a snapshot, whose manifests are written.
+    async fn first_write(
+        &self,
+        table: TableIdent,
+        staged: &TableMetadata,
+        new: &NewSnapshot,
+    ) -> Result<TableWrite, CatalogError> {
         let read = ReadManifests::default();
         let now_ms = self.now_ms().max(staged.last_updated_ms().saturating_add(1));
-        let built = snapshot::build(&self.inner.storage, &staged, &new, &read, now_ms).await?;
-        let metadata = match commit::apply_updates_at(&staged, None, &built.updates, now_ms) {
+        let built = snapshot::build(&self.inner.storage, staged, new, &read, now_ms).await?;
+        let metadata = match commit::apply_updates_at(staged, None, &built.updates, now_ms) {
             Ok(metadata) => metadata,
             Err(cause) => {
                 self.discard(&built.written).await;
                 return Err(cause);
             }
         };
-        let mut updates = commit::making(&staged);
+        let mut updates = commit::making(staged);
         updates.extend_from_slice(&built.updates);
-        let encoded = EncodedParts::of(&staged).after(&built.updates, &metadata);
+        let encoded = EncodedParts::of(staged).after(&built.updates, &metadata);
         let mut write = TableWrite::new(table, None, metadata, now_ms);
         write.encoded = Some(Arc::new(encoded));
-        write.watermark = Some(mark.watermark);
         write.changes = ChangeSet::making(&updates);
-        let (watermark, acked) = (mark.watermark, new.rows_added);
-        write.comes = TableOrigin::OfHolder { watermark, acked, namespace };
         write.deferred = built.written;
-        check_made(&self.publish(std::slice::from_ref(&write)).await?, &write.table)?;
-        Ok(write.loaded())
+        Ok(write)
     }
 }

@@ -31,6 +31,11 @@ pub enum WriteError {
     /// The data file's description does not fit the table.
     #[error("describe data file")]
     Describe(#[source] iceberg::Error),
+    /// The rows are of more partitions than are written in one commit.
+    #[error(
+        "the rows make more than {0} files; sort them by the table's partitions, or write them in parts"
+    )]
+    TooManyFiles(usize),
 }
 
 /// What of a table's metadata decides how its files are laid out.

@@ -13,7 +13,7 @@ use arrow::{
 };
 use iceberg::{
     Error, ErrorKind,
-    spec::{Literal, SortDirection, Struct, Transform},
+    spec::{Literal, PrimitiveType, SortDirection, Struct, TableMetadata, Transform},
 };
 use std::{collections::HashMap, hash::Hash, ops::Range};
 
@@ -110,6 +110,24 @@ impl PartitionSplit {
         }
         self
     }
+}
+
+/// The first partition field of a table that rows cannot be split by here, with its transform; none where
+/// they can.
+#[must_use]
+pub fn refused_field(table: &TableMetadata) -> Option<(String, Transform)> {
+    let mut fields = table.default_partition_spec().fields().iter();
+    let refused = fields.find(|field| {
+        let column = table.current_schema().field_by_id(field.source_id);
+        let kind = column.and_then(|column| column.field_type.as_primitive_type());
+        !matches!(
+            (field.transform, kind),
+            (Transform::Void, _)
+                | (Transform::Identity, Some(PrimitiveType::String))
+                | (Transform::Day, Some(PrimitiveType::Timestamptz))
+        )
+    });
+    refused.map(|field| (field.name.clone(), field.transform))
 }
 
 /// The Iceberg id that a field carries.

@@ -4,8 +4,10 @@
 //!
 //! [`write()`] takes all rows at once, in any order, and encodes several files at a time: it is what a
 //! flush needs. [`sorted::SortedWriter`] takes rows that are sorted as they come, within a bound of
-//! memory: it is for jobs that write tables anew.
+//! memory: it is for jobs that write tables anew. [`foreign::ForeignWriter`] takes rows in any order for
+//! tables that are not the service's.
 
+pub mod foreign;
 pub mod sorted;
 
 pub use crate::table::layout::{FileLayout, WriteError};

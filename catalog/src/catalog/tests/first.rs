@@ -80,3 +80,62 @@ async fn the_first_rows_of_a_table_come_with_its_mark_or_not_at_all() {
     let missing = house.other.tables().load(&ident("a.t")).await;
     assert!(matches!(missing, Err(CatalogError::NoSuchTable(_))));
 }
+
+#[tokio::test]
+async fn a_callers_table_comes_with_its_first_rows_where_its_name_is_free() {
+    let house = house().await;
+    let tables = house.catalog.tables();
+    let staged = async || {
+        let levels = suite::levels("a");
+        house.catalog.tables().stage_first(&levels, new_table("filled")).await.unwrap()
+    };
+    let (first, late, elsewhere) = (staged().await, staged().await, staged().await);
+    let rows = NewSnapshot::default;
+    let made = tables.create_filled(ident("a.filled"), first, rows()).await.unwrap();
+    let found = house.other.tables().load(&ident("a.filled")).await.unwrap();
+    assert_eq!((&found.metadata, found.version), (&made.metadata, 1));
+    assert!(found.metadata.current_snapshot().is_some());
+    assert_eq!(found.watermark, None);
+    let files = house.files().await;
+    let refused = tables.create_filled(ident("a.filled"), late, rows()).await;
+    assert!(matches!(refused, Err(CatalogError::AlreadyExists(_))), "{refused:?}");
+    let refused = tables.create_filled(ident("nowhere.filled"), elsewhere, rows()).await;
+    assert!(matches!(refused, Err(CatalogError::NoSuchNamespace(_))), "{refused:?}");
+    assert_eq!(house.files().await, files);
+}
+
+#[tokio::test]
+async fn files_for_a_table_that_was_dropped_do_not_go_to_another_one_of_its_name() {
+    let house = house().await;
+    let made = create(&house.catalog, "a.t").await;
+    let table = Some(made.metadata.uuid());
+    let append = NewSnapshot { table, ..NewSnapshot::default() };
+    let added = house.catalog.add_snapshot(&ident("a.t"), append.clone()).await.unwrap();
+    assert!(added.metadata.current_snapshot().is_some());
+    house.catalog.tables().rename(&ident("a.t"), &ident("a.old")).await.unwrap();
+    let other = create(&house.catalog, "a.t").await;
+    let refused = house.catalog.add_snapshot(&ident("a.t"), append).await;
+    let Err(CatalogError::CommitFailed(text)) = &refused else { panic!("{refused:?}") };
+    assert!(text.contains("another one"), "{text}");
+    let now = house.catalog.tables().load(&ident("a.t")).await.unwrap();
+    assert_eq!(now.metadata_location, other.metadata_location);
+}
+
+#[tokio::test]
+async fn a_keyed_change_is_made_once_and_told_again() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let (id, table) = (Uuid::new_v4(), ident("a.t"));
+    let new = house.catalog.keyed(id, "print").await.unwrap();
+    let KeyedRequest::New(keyed) = new else { panic!("{new:?}") };
+    let made = keyed.add_snapshot(&table, NewSnapshot::default()).await.unwrap();
+    let twice = keyed.add_snapshot(&table, NewSnapshot::default()).await;
+    assert!(matches!(twice, Err(CatalogError::Repeated)), "{twice:?}");
+    // Others go on.
+    house.catalog.add_snapshot(&table, NewSnapshot::default()).await.unwrap();
+    let done = house.other.keyed(id, "print").await.unwrap();
+    let KeyedRequest::Done(Some(told)) = done else { panic!("{done:?}") };
+    assert_eq!(told.metadata.current_snapshot_id(), made.metadata.current_snapshot_id());
+    let other = house.other.keyed(id, "another").await.unwrap();
+    assert!(matches!(other, KeyedRequest::Other), "{other:?}");
+}
