@@ -2,7 +2,6 @@
 
 The short form runs with the others. The long one:  ./check engines tests/clients/test_differential.py --statements 3000 [--seed 7]
 """
-import os
 import random
 from collections import Counter
 from datetime import datetime, timedelta, timezone

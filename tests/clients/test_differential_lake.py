@@ -90,7 +90,7 @@ def append(table, rows):
     table.append(pyarrow.Table.from_arrays([column(field) for field in schema], schema=schema))
 
 
-def optional(first, **kinds):
+def optional(first, /, **kinds):
     return [NestedField(first + at, name, kind, required=False) for at, (name, kind) in enumerate(kinds.items())]
 
 
