@@ -41,10 +41,10 @@ def table(name, key, **kinds):
 
 EVENTS = table(
     "events", "id",
-    number=["{t}.seq", "{t}.status_code", "{t}.seq % 7", "TRY_CAST(({t}.data ->> 'n') AS bigint)", "{t}.retries", "length({t}.data)", "TRY_CAST(({t}.data -> 'list' ->> 1) AS bigint)", "length({t}.url)"],
+    number=["{t}.seq", "{t}.status_code", "({t}.seq % 7)", "TRY_CAST(({t}.data ->> 'n') AS bigint)", "{t}.retries", "length({t}.data)", "TRY_CAST(({t}.data -> 'list' ->> 1) AS bigint)", "length({t}.url)"],
     real=["{t}.duration_ms", "TRY_CAST(({t}.data ->> 'price') AS double)", "({t}.duration_ms + 1)"],
     text=["{t}.type", "{t}.source", "{t}.collection", "{t}.op", "{t}.method", "{t}.actor", "({t}.data ->> 'city')", "{t}.url", "({t}.data -> 'deep' ->> 'a b')", "{t}.key", "({t}.after ->> 'name')", "{t}.error"],
-    flag=["{t}.success", "{t}.verified", "({t}.data ->> 'flag') = 'true'"],
+    flag=["{t}.success", "{t}.verified", "(({t}.data ->> 'flag') = 'true')"],
     moment=["{t}.ts"],
     json=["{t}.data", "{t}.after"],
 )
@@ -52,7 +52,7 @@ NESTED = table(
     "nested", "id",
     number=["{t}.id", "{t}.i", "{t}.st['n']", "{t}.l[1]", "{t}.l[2]", "{t}.m['a']", "len({t}.l)", "{t}.ls[1]['q']", "{t}.st['in']['z']", "len({t}.ls)"],
     real=["{t}.x", "{t}.st['x']", "CAST({t}.f AS double)"],
-    text=["{t}.s", "{t}.st['s']", "{t}.ts[1]", "{t}.u", "{t}.ls[1]['p']"],
+    text=["{t}.s", "{t}.st['s']", "{t}.ts[1]", "{t}.u @ CAST({t}.u AS varchar)", "{t}.ls[1]['p']"],
     flag=["{t}.b", "array_contains({t}.l, 2) @ list_contains({t}.l, 2)", "{t}.st['b']", "array_contains({t}.ts, 'ab') @ list_contains({t}.ts, 'ab')"],
     moment=["{t}.tz"],
     decimal=["{t}.d", "{t}.st['d']"],

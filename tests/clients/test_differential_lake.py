@@ -173,17 +173,24 @@ class Lake:
 def lake(tmp_path_factory):
     settings = ("commit.interval=10min", "commit.interval_max=10min", "compaction.enabled=off", "wal.disk_free_min=0.001")
     server = Server(tmp_path_factory.mktemp("icecore"), [word for setting in settings for word in ("--set", setting)]).start()
-    lake, rows = Lake(server), Rows(4711)
+    try:
+        yield filled(Lake(server))
+    finally:
+        server.stop()
+
+
+def filled(lake):
+    """The tables; a third of the events is in the log alone."""
+    rows = Rows(4711)
     for first in (0, 80, 160):
         status, reply = lake.client.send([rows.event(n) for n in range(first, first + 80)], NAMESPACE, "?backfill=true")
         assert status == 200, reply
         if first < 160:
             lake.client.commit(NAMESPACE)
-    catalog = PyIceberg(server.url + "/catalog").catalog
+    catalog = PyIceberg(lake.server.url + "/catalog").catalog
     make_nested(catalog, rows)
     make_evolved(catalog, rows)
-    yield lake
-    server.stop()
+    return lake
 
 
 def judged(statement, ours, theirs, refusals):

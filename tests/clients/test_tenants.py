@@ -61,6 +61,8 @@ class Tenant:
         self.token = self.make(OURS)
         self.client = Client(self.server.url, token=self.token)
         self.other = Client(self.server.url, token=self.make(THEIRS)) if others else None
+
+    def fill(self):
         # The other tenant's requests are before, between and behind.
         for first in range(0, 120, 40):
             self.send_theirs(first)
@@ -69,8 +71,9 @@ class Tenant:
                 self.client.commit(OURS)
         assert self.client.send(['{"id":"bad"}'], OURS)[0] == 400
         self.send_theirs(120)
-        if others:
+        if self.other:
             self.more_of_theirs()
+        return self
 
     def make(self, namespace):
         arguments = ["--ns", namespace, "--scope", "ingest", "--scope", "write"]
@@ -144,10 +147,12 @@ class EventsGenerator(LakeGenerator):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    alone, beside = Tenant(tmp_path_factory.mktemp("alone"), others=False), Tenant(tmp_path_factory.mktemp("beside"), others=True)
-    yield alone, beside
-    alone.server.stop()
-    beside.server.stop()
+    alone, beside = (Tenant(tmp_path_factory.mktemp(name), others=name == "beside") for name in ("alone", "beside"))
+    try:
+        yield alone.fill(), beside.fill()
+    finally:
+        alone.server.stop()
+        beside.server.stop()
 
 
 def differs(what, one, other):
