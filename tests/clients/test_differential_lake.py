@@ -18,6 +18,7 @@ from answers import ask, listed_refusals, plain
 from engines import DuckDB, PyIceberg
 from generate_lake_sql import EVOLVED, NESTED, LakeGenerator
 from generate_sql import Statement
+from icecore import Client
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import BucketTransform, DayTransform
 from pyiceberg.types import (
@@ -149,7 +150,7 @@ class Lake:
     """A server with the tables, and DuckDB on its catalog once everything is committed."""
 
     def __init__(self, server):
-        self.server, self.client, self.duck = server, server.client(), None
+        self.server, self.client, self.duck = server, Client(server.url, timeout=600), None
 
     def attach(self):
         self.client.commit(NAMESPACE)
@@ -171,7 +172,7 @@ class Lake:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    settings = ("commit.interval=10min", "commit.interval_max=10min", "compaction.enabled=off", "wal.disk_free_min=0.001")
+    settings = ("commit.interval=10min", "commit.interval_max=10min", "compaction.enabled=off", "wal.disk_free_min=0.001", "sql.timeout_max=10min")
     server = Server(tmp_path_factory.mktemp("icecore"), [word for setting in settings for word in ("--set", setting)]).start()
     try:
         yield filled(Lake(server))

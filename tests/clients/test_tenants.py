@@ -28,10 +28,12 @@ NAMES = ["bank_example.events", '"bank.example".events', '"bank.example"."events
          "system.audit_log", "system.events", "lake.bank_example.events", "icecore.bank_example.accounts", "information_schema.tables", "information_schema.columns", "information_schema.schemata", "information_schema.views",
          "read_parquet('events/2024/**/*.parquet')", "read_json_auto('r2://bank/events/2024/**/*.jsonl')", "read_parquet('r2://bank/cdc/w/users/deltas/*.parquet')", "things", "cdc_users_deltas", "dead_letters"]
 OWN_TABLES = ["events.snapshots", "events.history", "events.refs", "events.files", "events.manifests", "events.partitions", "events.entries", "events.all_files", "events.metadata_log_entries", "dead_letters.files"]
-PATHS = ["/v1/{other}/dead-letters", "/v1/{own}/dead-letters", "/catalog/v1/config?warehouse=icecore", "/catalog/v1/namespaces", "/catalog/v1/icecore/namespaces", "/catalog/v1/icecore/namespaces/{other_name}",
-         "/catalog/v1/icecore/namespaces/{other_name}/tables", "/catalog/v1/icecore/namespaces/{other_name}/tables/events", "/catalog/v1/icecore/namespaces/{other_name}/tables/accounts", "/catalog/v1/icecore/namespaces/nobody/tables/x",
-         "/catalog/v1/icecore/namespaces/{own_name}/tables", "/catalog/v1/icecore/namespaces/{own_name}/views", "/catalog/v1/icecore/namespaces/{other_name}/views", "/v1/{other}/fsck", "/v1/{other}/holds", "/admin/webhooks",
-         "/v1/{other}/nothing", "/v1/nobody.example/dead-letters", "/admin/webhooks/{other}/github", "/catalog/v1/icecore/namespaces?parent={other_name}"]
+PATHS = ["/v1/namespaces", "/v1/{own}/tables", "/v1/{own}/tables/events/refs", "/v1/{own}/dead-letters", "/v1/{own}/holds", "/v1/{own}/erase", "/v1/{other}/tables", "/v1/{other}/tables/events/snapshots",
+         "/v1/{other}/tables/accounts/stats", "/v1/{other}/tables/events/refs", "/v1/{other}/tables/nothing/refs", "/v1/{other}/tables/accounts", "/v1/{other}/dead-letters", "/v1/{other}/holds", "/v1/{other}/erase",
+         "/v1/{other}/commit", "/v1/{other}/nothing", "/v1/nobody.example/tables", "/admin/tokens", "/admin/webhooks", "/admin/webhooks/{other}/github", "/admin/jobs", "/admin/audit", "/metrics",
+         "/catalog/v1/config?warehouse=icecore", "/catalog/v1/namespaces", "/catalog/v1/namespaces?parent={other_name}", "/catalog/v1/namespaces/{own_name}/tables", "/catalog/v1/namespaces/{own_name}/views",
+         "/catalog/v1/namespaces/{other_name}", "/catalog/v1/namespaces/{other_name}/tables", "/catalog/v1/namespaces/{other_name}/tables/events", "/catalog/v1/namespaces/{other_name}/tables/accounts",
+         "/catalog/v1/namespaces/{other_name}/views", "/catalog/v1/namespaces/nobody/tables/x"]
 # What changes with each request, process and folder; replaced in this order.
 CHANGING = [
     (re.compile(r'"elapsedMs":\s*[\d.]+'), '"elapsedMs":0'),
@@ -57,10 +59,11 @@ class Tenant:
     """The server with one tenant's data, or with both; asked with that one's token."""
 
     def __init__(self, folder, others):
-        self.server = Server(folder, ["--set", "auth=on", "--set", "commit.interval=10min", "--set", "compaction.enabled=off", "--set", "wal.disk_free_min=0.001"]).start()
+        settings = ("auth=on", "commit.interval=10min", "compaction.enabled=off", "wal.disk_free_min=0.001", "sql.timeout_max=10min")
+        self.server = Server(folder, [word for setting in settings for word in ("--set", setting)]).start()
         self.token = self.make(OURS)
-        self.client = Client(self.server.url, token=self.token)
-        self.other = Client(self.server.url, token=self.make(THEIRS)) if others else None
+        self.client = Client(self.server.url, timeout=600, token=self.token)
+        self.other = Client(self.server.url, timeout=600, token=self.make(THEIRS)) if others else None
 
     def fill(self):
         # The other tenant's requests are before, between and behind.
@@ -94,7 +97,9 @@ class Tenant:
 
     def told(self, method, path, body=None):
         """Status and body, without what changes."""
-        status, headers, raw = self.client.request(method, path, body, {"content-type": "application/json", "accept": "application/json"})
+        client = Client(self.server.url, timeout=600, token=self.token)  # A kept connection may have been idle for too long.
+        status, headers, raw = client.request(method, path, body, {"content-type": "application/json", "accept": "application/json"})
+        client.close()
         text = raw.decode(errors="replace").replace(str(self.server.folder), "FOLDER").replace(self.server.url, "URL").replace(headers.get("x-request-id", "no id"), "REQUEST")
         if text.startswith("{"):
             answer = json.loads(text)
@@ -181,7 +186,7 @@ def test_routes_tell_nothing_of_others(both):
         for method in ("GET", "POST", "DELETE"):
             full = path.format(own=OURS, other=THEIRS, own_name="shop_example", other_name="bank_example")
             body = "{}" if method == "POST" else None
-            if method != "GET" and OURS in full:
+            if method != "GET" and (OURS in full or "shop_example" in full):
                 continue
             one, other = alone.told(method, full, body), beside.told(method, full, body)
             assert one == other and SECRET not in other[1], differs(f"{method} {full}", one, other)
