@@ -16,7 +16,7 @@ DIFFERENCES = {
     "sums of floats": "the order of adding shows in the last digits: floats are quarters, exact in any order",
     "real": "functions and arithmetic of it are in 32 bits (docs/sql.md): it is cast to a double before",
     "NaN and infinity": "null in JSON (docs/sql.md): counted and compared, shown by a CASE",
-    "length of an empty list": "0 in both; of NULL it is NULL in both: asked by `len`",
+    "length of a list": "`len` is of lists there and of texts here; asked by `array_length`, with 0 for an empty list",
     "lists": "NULL in a list is below values here (docs/sql.md): lists are not compared by `<`",
     "binary": "base64 in JSON: compared as such",
 }
@@ -50,7 +50,7 @@ EVENTS = table(
 )
 NESTED = table(
     "nested", "id",
-    number=["{t}.id", "{t}.i", "{t}.st['n']", "{t}.l[1]", "{t}.l[2]", "{t}.m['a']", "len({t}.l)", "{t}.ls[1]['q']", "{t}.st['in']['z']", "len({t}.ls)"],
+    number=["{t}.id", "{t}.i", "{t}.st['n']", "{t}.l[1]", "{t}.l[2]", "{t}.m['a']", "coalesce(array_length({t}.l), 0) @ len({t}.l)", "{t}.ls[1]['q']", "{t}.st['in']['z']", "coalesce(array_length({t}.ls), 0) @ len({t}.ls)"],
     real=["{t}.x", "{t}.st['x']", "CAST({t}.f AS double)"],
     text=["{t}.s", "{t}.st['s']", "{t}.ts[1]", "{t}.u @ CAST({t}.u AS varchar)", "{t}.ls[1]['p']"],
     flag=["{t}.b", "array_contains({t}.l, 2) @ list_contains({t}.l, 2)", "{t}.st['b']", "array_contains({t}.ts, 'ab') @ list_contains({t}.ts, 'ab')"],
