@@ -96,7 +96,8 @@ class Asking:
             self.fault(f"status {status}", statement, text)
         if not WITH_PATHS.search(statement):
             # What the statement says itself may come back, in whatever form the engine writes it.
-            named = [place for place in [*self.places, *PATH.findall(json.dumps(answer, ensure_ascii=False))] if place in text and place.split("\\")[0] not in statement]
+            said = statement + statement.replace('"', "")
+            named = [place for place in [*self.places, *PATH.findall(json.dumps(answer, ensure_ascii=False))] if place in text and place.split("\\")[0] not in said]
             if named:
                 self.fault(f"an answer that names {named[:3]}", statement, text)
         return None
