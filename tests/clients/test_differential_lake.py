@@ -155,6 +155,7 @@ class Lake:
 
     def attach(self):
         self.client.commit(NAMESPACE)
+        self.client.close()  # The server would, while DuckDB is asked.
         engine = DuckDB(self.server.url + "/catalog")
         self.duck = engine.connection
         for name in ("events", NESTED.name, EVOLVED.name):
