@@ -2,21 +2,18 @@
 
 The short form runs with the others. The long one:  ./check engines tests/clients/test_differential.py --statements 3000 [--seed 7]
 """
-import json
-import math
 import random
-import re
 from collections import Counter
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import duckdb
 import pyarrow
 import pytest
+from answers import ask, ask_duck, listed_refusals
 from engines import PyIceberg
 from generate_sql import Generator, Statement
 from icecore import Client
-from server import ROOT
 
 NAMESPACE = "diff"
 SCHEMA = pyarrow.schema([
@@ -84,56 +81,6 @@ def both(server, catalog_uri):
     return Client(server.url), duck
 
 
-def listed_refusals():
-    """What docs/sql.md says about refusals: the texts in its first column of tables under `## Refused`."""
-    page = (ROOT / "docs" / "sql.md").read_text().split("## Refused")[1]
-    return re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
-
-
-def plain(value, kind=""):
-    """A value of either engine in one form: numbers by value to ten digits, and to twelve behind the point, times as microseconds."""
-    if value is None or isinstance(value, (bool, str)) and not kind.startswith(("timestamp", "date", "decimal")):
-        return value
-    if kind.startswith("decimal"):
-        value = Decimal(value)
-    if kind.startswith("timestamp"):
-        value = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    if kind.startswith("date"):
-        value = date.fromisoformat(value)
-    if isinstance(value, datetime):
-        value = value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
-        return ("time", str(value))
-    if isinstance(value, date):
-        return ("date", str(value))
-    if isinstance(value, (float, Decimal)):
-        if math.isnan(value) or math.isinf(value):
-            return None  # JSON has no such number.
-        value = 0 if abs(value) < 1e-12 else value
-        return int(value) if value == int(value) and abs(value) < 1e15 else f"{float(value):.10g}"
-    return value
-
-
-def ask(client, sql):
-    """Rows in plain form, or the error."""
-    headers = {"content-type": "application/json", "accept": "application/json"}
-    try:
-        status, _, raw = client.request("POST", f"/v1/{NAMESPACE}/sql", json.dumps({"sql": sql}), headers)
-        answer = json.loads(raw)
-    except Exception as broken:  # noqa: BLE001 - an error behind the head of the answer
-        return None, f"the answer broke off: {broken!r}"
-    if status != 200 or "error" in answer:
-        return None, answer["error"]
-    kinds = [column["type"] for column in answer["columns"]]
-    return [tuple(plain(value, kind) for value, kind in zip(row, kinds)) for row in answer["rows"]], None
-
-
-def ask_duck(duck, sql):
-    try:
-        return [tuple(plain(value) for value in row) for row in duck.execute(sql).fetchall()], None
-    except duckdb.Error as error:
-        return None, str(error)
-
-
 def test_answers_are_duckdbs_or_refused_with_a_reason_that_is_written_down(both, request):
     client, duck = both
     statements, seed = request.config.getoption("--statements"), request.config.getoption("--seed")
@@ -142,7 +89,7 @@ def test_answers_are_duckdbs_or_refused_with_a_reason_that_is_written_down(both,
     found = [Statement("found", sql, sql, ordered=False) for sql in FOUND]
     for statement in [*found, *(generator.statement() for _ in range(statements))]:
         expected, duck_error = ask_duck(duck, statement.duck)
-        rows, error = ask(client, statement.ours)
+        rows, error = ask(client, NAMESPACE, statement.ours)
         if error is None and duck_error is None:
             same = rows == expected if statement.ordered else Counter(rows) == Counter(expected)
             outcomes["equal" if same else "different"] += 1
