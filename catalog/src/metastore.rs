@@ -39,6 +39,7 @@ mod tables;
 mod transaction;
 mod trash;
 mod views;
+mod writer_loads;
 
 pub use crate::{
     commit::SnapshotRow,
@@ -58,6 +59,7 @@ pub use reports::MetricsReport;
 pub use requests::{AnsweredRequest, AnsweredTable};
 pub use row_accounts::{RowAccount, RowCheckpoint};
 pub use tables::{TableRow, Watermark};
+pub use writer_loads::{WriterLoad, WriterLoads};
 pub use trash::{DropTerms, TrashRow};
 
 use crate::error::CatalogError;

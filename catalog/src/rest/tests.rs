@@ -901,3 +901,30 @@ async fn a_load_leases_the_current_snapshot() {
     assert_eq!(lease.snapshot_id, 11);
     assert!(NOW_MS + 3_600_000 <= lease.until_ms && lease.until_ms == lease.line_until_ms);
 }
+
+#[tokio::test]
+async fn files_of_a_table_stay_after_the_load_of_a_client_that_looks_itself() {
+    let (server, table) = Server::with_table().await;
+    let path = "/v1/namespaces/ns/tables/t";
+    let uuid = table["metadata"]["table-uuid"].as_str().unwrap().parse().unwrap();
+    let load = async |query: &str, library: &str| {
+        let request = Request::get(format!("{path}{query}")).header("x-client-version", library);
+        server.send(request.body(Body::empty()).unwrap()).await.ok();
+        server.catalog.metastore().writer_loads(uuid).await.unwrap()
+    };
+    server.get(path).await.ok();
+    assert_eq!(load("", "0.14.1").await, None, "PyIceberg");
+    let java = "Apache Iceberg 1.10.1 (commit ccb8bc4)";
+    let first = load("?snapshots=all", java).await.unwrap();
+    assert_eq!((first.since_ms, first.loaded_ms, first.refreshed_ms), (NOW_MS, NOW_MS, 0));
+    let minutes_left = async || {
+        let ident = TableIdent::from_strs(["ns", "t"]).unwrap();
+        let loaded = server.catalog.tables().load(&ident).await.unwrap();
+        let until = server.catalog.upkeep().files_stay_until(&loaded).await.unwrap();
+        until.map(|until_ms| (until_ms - NOW_MS) / 60_000)
+    };
+    assert_eq!(minutes_left().await, Some(2));
+    let again = load("", java).await.unwrap();
+    assert_eq!(again.refreshed_ms, NOW_MS);
+    assert_eq!(minutes_left().await, Some(15));
+}
