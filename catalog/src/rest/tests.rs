@@ -918,7 +918,7 @@ async fn files_of_a_table_stay_after_the_load_of_a_client_that_looks_itself() {
     let first = load("?snapshots=all", java).await.unwrap();
     assert_eq!((first.since_ms, first.loaded_ms, first.refreshed_ms), (NOW_MS, NOW_MS, 0));
     let minutes_left = async || {
-        let ident = TableIdent::from_strs(["ns", "t"]).unwrap();
+        let ident = iceberg::TableIdent::from_strs(["ns", "t"]).unwrap();
         let loaded = server.catalog.tables().load(&ident).await.unwrap();
         let until = server.catalog.upkeep().files_stay_until(&loaded).await.unwrap();
         until.map(|until_ms| (until_ms - NOW_MS) / 60_000)
