@@ -59,8 +59,8 @@ pub use reports::MetricsReport;
 pub use requests::{AnsweredRequest, AnsweredTable};
 pub use row_accounts::{RowAccount, RowCheckpoint};
 pub use tables::{TableRow, Watermark};
-pub use writer_loads::{WriterLoad, WriterLoads};
 pub use trash::{DropTerms, TrashRow};
+pub use writer_loads::{WriterLoad, WriterLoads};
 
 use crate::error::CatalogError;
 use database::Database;
