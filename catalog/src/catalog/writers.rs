@@ -5,8 +5,8 @@
 //! asked, so nothing can be taken back for it. What helps is that its files stay until it has committed.
 //! Who loads a table to read it and who loads it to write is not said, so this goes by time.
 //!
-//! Its one invariant: however often a table is loaded, in each hour and five minutes there are five in
-//! which its files may be merged.
+//! Its one invariant: however often a table is loaded, in each 65 minutes there are five in which its
+//! files may be merged.
 
 use super::{Catalog, LoadedTable, Upkeep};
 use crate::{
@@ -87,13 +87,15 @@ fn stay_until(loads: WriterLoads, now_ms: i64) -> Option<i64> {
     }
     let passed_ms = now_ms.saturating_sub(since_ms).max(0) % (most_ms + OPEN_MS);
     let left_ms = most_ms - passed_ms;
-    (0 < left_ms).then(|| loaded_ms.saturating_add(load_ms).min(now_ms.saturating_add(left_ms)))
+    if left_ms <= 0 {
+        return None;
+    }
+    Some(loaded_ms.saturating_add(load_ms).min(now_ms.saturating_add(left_ms)))
 }
 
 impl Catalog {
-    /// Notes that an engine has loaded a table to which it may write, and looks at it itself before; again
-    /// where `is_refresh`. Durable on return, except where that fails or takes longer than
-    /// [`NOTE_WAIT_MAX`].
+    /// Notes that an engine has loaded a table which it may write and looks at before; `is_refresh` where it
+    /// had it already. Durable on return, but where that fails or takes longer than [`NOTE_WAIT_MAX`].
     pub(crate) async fn note_writer(&self, table: &LoadedTable, is_refresh: bool) {
         let uuid = table.metadata.uuid();
         let load = WriterLoad { at_ms: self.now_ms(), is_refresh };
