@@ -13,7 +13,7 @@ from icecore import Client, Sent, send_until_taken
 from server import Server
 from test_access import Guarded, open_spark
 
-TYPES, BATCH, RETRIES = 3, 30, 5
+TYPES, BATCH, RETRIES = 3, 30, 20
 # Between two rounds of our jobs by hand.
 MAINTENANCE_PAUSE_S = 5
 # Longer than Spark leaves files alone that nothing names.
@@ -81,7 +81,7 @@ class Background:
 
     def ingest(self) -> None:
         client = self.server.client()
-        while not self.over.wait(0.2):
+        while not self.over.wait(0.5):
             for namespace in self.namespaces:
                 send_until_taken(client, lines(range(self.next, self.next + BATCH)), Sent(), namespace)
                 client.commit(namespace)
@@ -131,8 +131,9 @@ def test_rewrites_deletes_and_merges_of_spark_meet_our_jobs(server, spark_sessio
     spark = Spark(spark_session, server.url + "/catalog", cached=True)
     table, changed, gone = spark.table(namespace, "events"), {}, set()
     procedure = f"CALL `{spark.catalog}`.system."
-    # Its first load has our job leave the table to it.
-    spark.rows(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.isolation-level'='snapshot', 'write.merge.isolation-level'='snapshot')")
+    # Its first load has our job leave the table to it. Ingest still comes between its last look and its commit, which it then sends again.
+    spark.rows(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.isolation-level'='snapshot', 'write.merge.isolation-level'='snapshot', "
+               f"'commit.retry.num-retries'='{RETRIES}')")
     merged, merged_there = compactions(client, namespace), compactions(client, other)
     with Background(server, [namespace, other], 4 * BATCH) as beside:
         for turn, mode in enumerate(("merge-on-read", "copy-on-write")):
