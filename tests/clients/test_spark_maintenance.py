@@ -147,8 +147,9 @@ def test_rewrites_deletes_and_merges_of_spark_meet_our_jobs(server, spark_sessio
                        "WHEN MATCHED THEN UPDATE SET t.actor = s.actor")
             changed[f"e{10 * turn + 2}"] = f"new-{turn}"
             gone.add(f"e{10 * turn + 3}")
-            spark.rows(f"{procedure}rewrite_data_files(table => '{namespace}.events', options => map('min-input-files', '2'))")
-        spark.rows(f"{procedure}rewrite_position_delete_files(table => '{namespace}.events', options => map('rewrite-all', 'true'))")
+            if mode == "merge-on-read":
+                spark.rows(f"{procedure}rewrite_position_delete_files(table => '{namespace}.events', options => map('rewrite-all', 'true'))")
+                spark.rows(f"{procedure}rewrite_data_files(table => '{namespace}.events', options => map('min-input-files', '2'))")
         again(lambda: spark.rows(f"{procedure}rewrite_manifests(table => '{namespace}.events', use_caching => false)"))
     assert compactions(client, namespace) <= merged, "the job merged files of a table that Spark was writing"
     assert compactions(client, other) - merged_there, "it merged nothing of the table beside it"
