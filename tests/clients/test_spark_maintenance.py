@@ -133,7 +133,7 @@ def test_rewrites_deletes_and_merges_of_spark_meet_our_jobs(server, spark_sessio
     procedure = f"CALL `{spark.catalog}`.system."
     # Its first load has our job leave the table to it. Ingest still comes between its last look and its commit, which it then sends again.
     spark.rows(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.isolation-level'='snapshot', 'write.merge.isolation-level'='snapshot', "
-               f"'commit.retry.num-retries'='{RETRIES}')")
+               f"'commit.retry.num-retries'='{RETRIES}', 'commit.retry.max-wait-ms'='1000')")
     merged, merged_there = compactions(client, namespace), compactions(client, other)
     with Background(server, [namespace, other], 4 * BATCH) as beside:
         for turn, mode in enumerate(("merge-on-read", "copy-on-write")):
