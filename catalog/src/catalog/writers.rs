@@ -37,6 +37,9 @@ const OPEN_MS: i64 = 5 * MINUTE_MS;
 pub const WRITER_PAUSE_MS: i64 = WRITER_LOAD_MS;
 /// So long it is known that an engine loaded a table again: a statement of each night is known the next one.
 pub(super) const WRITER_KNOWN_MS: i64 = 7 * 24 * 60 * MINUTE_MS;
+/// A table that an engine opened is loaded again within this time without a commit: Spark without its cache of
+/// tables does that to read. A commit that comes so early needs no more than [`LOAD_MS`].
+const OPENING_MS: i64 = 10_000;
 /// Loads of a table are written so often at most.
 const NOTE_EVERY_MS: i64 = 10_000;
 /// Longest a load waits until it is written.
@@ -44,27 +47,41 @@ const NOTE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Most tables of which is remembered that a load was written. One that is forgotten is written once more.
 const TABLES_MAX: usize = 10_000;
 
-/// The loads that this process wrote last.
+/// The loads of each table that this process knows of.
 #[derive(Debug, Default)]
-pub(super) struct NotedWriters(Mutex<HashMap<Uuid, WriterLoad>>);
+pub(super) struct NotedWriters(Mutex<HashMap<Uuid, NotedLoad>>);
+
+/// The last loads of a table.
+#[derive(Clone, Copy, Debug)]
+struct NotedLoad {
+    /// The last one that was written.
+    written: WriterLoad,
+    /// When an engine last opened the table, ms since 1970, if one did.
+    opened_ms: Option<i64>,
+}
 
 impl NotedWriters {
-    /// Whether a load is to be written. Then it counts as written from now on.
-    fn claim(&self, table: Uuid, load: WriterLoad) -> bool {
+    /// A load as it is to be written, if it is. Then it counts as written from now on.
+    fn claim(&self, table: Uuid, load: WriterLoad) -> Option<WriterLoad> {
         // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_noted = noted.get(&table).is_some_and(|last| {
-            let passed_ms = load.at_ms.saturating_sub(last.at_ms);
-            (0..NOTE_EVERY_MS).contains(&passed_ms) && (last.is_refresh || !load.is_refresh)
+        let last = noted.get(&table).copied();
+        let opened_ms = last.and_then(|last| last.opened_ms);
+        let is_opening = opened_ms.is_some_and(|opened_ms| {
+            (0..OPENING_MS).contains(&load.at_ms.saturating_sub(opened_ms))
         });
-        if is_noted {
-            return false;
-        }
+        let opened_ms = if load.is_refresh { opened_ms } else { Some(load.at_ms) };
+        let is_refresh = load.is_refresh && !is_opening;
+        let load = WriterLoad { at_ms: load.at_ms, is_refresh };
+        let written = last.map(|last| last.written).filter(|written| {
+            let passed_ms = load.at_ms.saturating_sub(written.at_ms);
+            (0..NOTE_EVERY_MS).contains(&passed_ms) && (written.is_refresh || !is_refresh)
+        });
         if TABLES_MAX <= noted.len() && !noted.contains_key(&table) {
             noted.clear();
         }
-        noted.insert(table, load);
-        true
+        noted.insert(table, NotedLoad { written: written.unwrap_or(load), opened_ms });
+        written.is_none().then_some(load)
     }
 
     /// The next load is written.
@@ -99,9 +116,7 @@ impl Catalog {
     pub(crate) async fn note_writer(&self, table: &LoadedTable, is_refresh: bool) {
         let uuid = table.metadata.uuid();
         let load = WriterLoad { at_ms: self.now_ms(), is_refresh };
-        if !self.inner.writers.claim(uuid, load) {
-            return;
-        }
+        let Some(load) = self.inner.writers.claim(uuid, load) else { return };
         let catalog = self.clone();
         let noted = background::run("writer-load", async move {
             let noted = catalog.metastore().note_writer_load(uuid, load, WRITER_PAUSE_MS).await;

@@ -46,13 +46,29 @@ fn files_stay_for_no_load_of_a_clock_that_is_far_ahead() {
 #[test]
 fn a_load_is_written_once_in_a_while_and_what_is_news_at_once() {
     let (noted, table) = (NotedWriters::default(), Uuid::from_u128(1));
-    let claim = |at_ms, is_refresh| noted.claim(table, WriterLoad { at_ms, is_refresh });
-    assert!(claim(0, false));
-    assert!(!claim(NOTE_EVERY_MS - 1, false));
-    assert!(claim(NOTE_EVERY_MS - 1, true), "it loads it again");
-    assert!(!claim(NOTE_EVERY_MS, true) && !claim(NOTE_EVERY_MS, false));
-    assert!(claim(2 * NOTE_EVERY_MS, false));
-    assert!(claim(0, false), "the clock was set back");
+    let claim = |at_ms, is_refresh| {
+        let load = noted.claim(table, WriterLoad { at_ms, is_refresh });
+        load.map(|load| load.is_refresh)
+    };
+    assert_eq!(claim(0, false), Some(false));
+    assert_eq!(claim(NOTE_EVERY_MS - 1, false), None);
+    let again_ms = NOTE_EVERY_MS - 1 + OPENING_MS;
+    assert_eq!(claim(again_ms, true), Some(true), "it loads it again");
+    assert_eq!([claim(again_ms + 1, true), claim(again_ms + 1, false)], [None, None]);
+    assert_eq!(claim(again_ms + NOTE_EVERY_MS, false), Some(false));
+    assert_eq!(claim(0, false), Some(false), "the clock was set back");
     noted.forget(table);
-    assert!(claim(0, false));
+    assert_eq!(claim(0, true), Some(true));
+}
+
+#[test]
+fn an_engine_that_loads_a_table_twice_to_open_it_is_no_writer() {
+    let (noted, table) = (NotedWriters::default(), Uuid::from_u128(1));
+    for statement in 0..100 {
+        let at_ms = statement * NOTE_EVERY_MS;
+        let opened = noted.claim(table, WriterLoad { at_ms, is_refresh: false });
+        assert_eq!(opened, Some(WriterLoad { at_ms, is_refresh: false }));
+        let at_ms = at_ms + 200;
+        assert_eq!(noted.claim(table, WriterLoad { at_ms, is_refresh: true }), None);
+    }
 }
