@@ -33,6 +33,7 @@ mod trash;
 mod upkeep;
 mod views;
 mod write;
+mod writers;
 
 pub use admin::{RefKind, Refs, TableStats};
 pub(crate) use create::folder_of;
@@ -71,6 +72,7 @@ use iceberg::{
 use locks::TableLocks;
 use std::sync::Arc;
 pub use views::{CreateView, LoadedView, ViewChange, Views};
+pub use writers::WRITER_PAUSE_MS;
 
 /// How far a time that is asked for may be ahead of this process' clock, in ms: clocks differ, and
 /// whoever asks for "now" by another one asks for the newest.
@@ -197,6 +199,7 @@ struct CatalogInner {
     queues: CommitQueues,
     overgrown: thin::OvergrownTables,
     leases: leases::WrittenLeases,
+    writers: writers::NotedWriters,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -238,6 +241,7 @@ impl Catalog {
             queues: CommitQueues::default(),
             overgrown: thin::OvergrownTables::default(),
             leases: leases::WrittenLeases::default(),
+            writers: writers::NotedWriters::default(),
         };
         let metastore = inner.metastore.on_behalf_of(origin.clone());
         Self { inner: Arc::new(inner), origin, metastore }

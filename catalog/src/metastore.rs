@@ -39,6 +39,7 @@ mod tables;
 mod transaction;
 mod trash;
 mod views;
+mod writer_loads;
 
 pub use crate::{
     commit::SnapshotRow,
@@ -59,6 +60,7 @@ pub use requests::{AnsweredRequest, AnsweredTable};
 pub use row_accounts::{RowAccount, RowCheckpoint};
 pub use tables::{TableRow, Watermark};
 pub use trash::{DropTerms, TrashRow};
+pub use writer_loads::{WriterLoad, WriterLoads};
 
 use crate::error::CatalogError;
 use database::Database;

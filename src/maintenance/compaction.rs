@@ -15,6 +15,7 @@ pub mod planned;
 mod row_sums;
 mod step;
 mod tables;
+mod writers;
 
 use crate::{
     maintenance::{

@@ -93,11 +93,12 @@ class Spark:
 
     name = "spark"
 
-    def __init__(self, session: SparkSession, catalog_uri: str):
+    def __init__(self, session: SparkSession, catalog_uri: str, cached: bool = False):
+        """`cached` as Spark is by itself: without, a statement that reads and writes fails when anybody commits meanwhile."""
         self.session = session
         self.catalog = "lake_" + catalog_uri.split(":")[2].split("/")[0]
         settings = {"": "org.apache.iceberg.spark.SparkCatalog", ".type": "rest", ".uri": catalog_uri, ".warehouse": WAREHOUSE,
-                    ".cache-enabled": "false", ".header.X-Iceberg-Access-Delegation": "vended-credentials"}
+                    ".cache-enabled": str(cached).lower(), ".header.X-Iceberg-Access-Delegation": "vended-credentials"}
         for name, value in settings.items():
             session.conf.set(f"spark.sql.catalog.{self.catalog}{name}", value)
 

@@ -1,6 +1,6 @@
 //! Compaction by hand: the answer, the command, and what queries show before and after.
 
-use crate::{admin::icecore, harness::TestServer, process::post_and_die};
+use crate::{access::Guarded, admin::icecore, harness::TestServer, process::post_and_die};
 use icecore_lake::faults::POINTS;
 use icecore_schemas::jobs::JobReport;
 use serde_json::{Value, json};
@@ -65,6 +65,38 @@ async fn files_are_merged_by_hand_and_every_snapshot_reads_as_before() {
     assert!(is_done && text.starts_with("0 files became 0"), "{text}");
     let (is_done, text) = icecore(&server, &["compact", "--dry-run", "--json"]);
     assert!(is_done && text.contains("\"skipped\":[]"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_that_the_job_waits_for_an_engine_that_may_write() {
+    let guarded = Guarded::with_events().await;
+    for id in ["1", "2"] {
+        let events = json!([{ "id": id, "type": "a", "ns": "shop" }]);
+        assert_eq!(guarded.post(&guarded.admin, "/ingest", &events).await.0, 200);
+        assert_eq!(guarded.post(&guarded.admin, "/v1/shop/commit", &Value::Null).await.0, 200);
+    }
+    let reader = guarded.token(&json!({ "name": "r", "scopes": ["read:shop"] })).await;
+    let writer = guarded.token(&json!({ "name": "w", "scopes": ["write:shop"] })).await;
+    let compact = async |dry_run: &str| {
+        let path = format!("/admin/jobs/compact?namespace=shop&table=events&dry_run={dry_run}");
+        let (status, report) = guarded.post(&guarded.admin, &path, &Value::Null).await;
+        assert_eq!((status, &report["files"]["before"]), (200, &json!(3)), "{report}");
+        report["skipped"].to_string()
+    };
+    let load = async |token: &str, library: &str| {
+        let url = format!("{}/catalog/v1/namespaces/shop/tables/events", guarded.server.url);
+        let request = guarded.server.http.get(url).bearer_auth(token);
+        let answer = request.header("x-client-version", library).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    };
+    let java = "Apache Iceberg 1.10.1 (commit ccb8bc4)";
+    load(&reader, java).await;
+    load(&writer, "0.14.1").await;
+    assert_eq!(compact("true").await, "[]", "a reader, and PyIceberg");
+    load(&writer, java).await;
+    let told = compact("true").await;
+    assert!(told.contains("may be writing the table"), "{told}");
+    assert_eq!(compact("false").await, "[]", "by hand it waits for nobody");
 }
 
 #[tokio::test(flavor = "multi_thread")]

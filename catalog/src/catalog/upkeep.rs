@@ -4,6 +4,7 @@
 use super::{
     Catalog,
     trash::{RETRY_MS, is_no_file},
+    writers::WRITER_KNOWN_MS,
 };
 use crate::{error::CatalogError, location::Location, metastore::FeedRetention};
 use futures::{StreamExt, stream};
@@ -48,7 +49,8 @@ impl Catalog {
 }
 
 impl Upkeep<'_> {
-    /// Forgets requests that no client repeats any more, old changes, and leases that have ended.
+    /// Forgets requests that no client repeats any more, old changes, leases that have ended, and loads
+    /// of long ago.
     ///
     /// # Errors
     /// `Metastore`.
@@ -60,7 +62,9 @@ impl Upkeep<'_> {
             event_bytes: EVENT_BYTES_KEPT,
         };
         self.0.metastore().forget_records(remembered).await?;
-        self.0.metastore().forget_leases(self.0.now_ms()).await
+        self.0.metastore().forget_leases(self.0.now_ms()).await?;
+        let writers_since_ms = self.0.now_ms().saturating_sub(WRITER_KNOWN_MS);
+        self.0.metastore().forget_writer_loads(writers_since_ms).await
     }
 
     /// Has the files of a folder that wait to be deleted go at this time at the latest.

@@ -6,14 +6,14 @@ use super::{
     Metastore, access, audit, backups,
     database::{DatabaseLayout, Dialect},
     failed, fence, holds, leases, orphans, outbox, places, reports, requests, row_accounts, tables,
-    trash,
+    trash, writer_loads,
 };
 use crate::error::CatalogError;
 use sqlx::AnyConnection;
 
 const LAYOUT: DatabaseLayout = DatabaseLayout { table: "layout", steps: &STEPS };
 
-const STEPS: [&str; 20] = [
+const STEPS: [&str; 21] = [
     BASE,
     places::STEP,
     trash::STEP,
@@ -34,6 +34,7 @@ const STEPS: [&str; 20] = [
     orphans::STEP,
     holds::STEP,
     leases::STEP,
+    writer_loads::STEP,
 ];
 
 const BASE: &str = r#"

@@ -28,6 +28,10 @@ use std::{collections::HashMap, convert::Infallible};
 
 /// With which a client says how it wants to get at files.
 const DELEGATION: &str = "x-iceberg-access-delegation";
+/// With which a client says which library it uses.
+const CLIENT_VERSION: &str = "x-client-version";
+/// How Iceberg's Java library begins that.
+const JAVA_LIBRARY: &str = "Apache Iceberg";
 
 /// Keys for what lies below a prefix.
 #[derive(Debug, Serialize)]
@@ -72,6 +76,14 @@ impl TableCaller {
     /// Who asks.
     pub(super) fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// Whether it may change rows of a table, and then looks at the table itself before it commits. Of other
+    /// libraries than Iceberg's Java library none is known to.
+    pub(super) fn validates_commits(&self, table: &TableIdent) -> bool {
+        let library = self.headers.get(CLIENT_VERSION).and_then(|value| value.to_str().ok());
+        library.is_some_and(|library| library.starts_with(JAVA_LIBRARY))
+            && self.principal.may(Action::Write, table.namespace().as_ref())
     }
 
     /// What the caller may do with a table's files.

@@ -214,6 +214,10 @@ pub(super) async fn load(
         }
     };
     let table = rest.catalog.tables().load_present(&ident).await?;
+    if caller.validates_commits(&ident) {
+        // It asks for a mode where it opens a table, and for none where it loads again what it has.
+        rest.catalog.note_writer(&table, parameters.snapshots.is_none()).await;
+    }
     let access = delegated(&rest, &caller, &ident, table.metadata.location()).await?;
     // Also for a client that knows this state: it goes on with it.
     rest.catalog.lease(&table).await;

@@ -902,3 +902,33 @@ async fn a_load_leases_the_current_snapshot() {
     assert_eq!(lease.snapshot_id, 11);
     assert!(NOW_MS + 3_600_000 <= lease.until_ms && lease.until_ms == lease.line_until_ms);
 }
+
+#[tokio::test]
+async fn files_of_a_table_stay_after_the_load_of_a_client_that_looks_itself() {
+    let (server, table) = Server::with_table().await;
+    server.post("/v1/namespaces/ns/tables", new_table("u")).await.ok();
+    let uuid = table["metadata"]["table-uuid"].as_str().unwrap().parse().unwrap();
+    let load = async |path: &str, library: &str| {
+        let url = format!("/v1/namespaces/ns/tables/{path}");
+        let request = Request::get(url).header("x-client-version", library);
+        server.send(request.body(Body::empty()).unwrap()).await.ok();
+    };
+    let minutes_left = async |name: &str| {
+        let ident = iceberg::TableIdent::from_strs(["ns", name]).unwrap();
+        let loaded = server.catalog.tables().load(&ident).await.unwrap();
+        let until = server.catalog.upkeep().files_stay_until(&loaded).await.unwrap();
+        until.map(|until_ms| (until_ms - NOW_MS) / 60_000)
+    };
+    server.get("/v1/namespaces/ns/tables/t").await.ok();
+    load("t", "0.14.1").await;
+    assert_eq!(minutes_left("t").await, None, "PyIceberg");
+    let java = "Apache Iceberg 1.10.1 (commit ccb8bc4)";
+    load("t?snapshots=all", java).await;
+    let noted = server.catalog.metastore().writer_loads(uuid).await.unwrap().unwrap();
+    assert_eq!((noted.since_ms, noted.loaded_ms, noted.refreshed_ms), (NOW_MS, NOW_MS, 0));
+    assert_eq!(minutes_left("t").await, Some(2));
+    load("t", java).await;
+    assert_eq!(minutes_left("t").await, Some(2), "Spark without its cache opens it so");
+    load("u", java).await;
+    assert_eq!(minutes_left("u").await, Some(15), "it had the table");
+}

@@ -36,7 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Why files with delete files stay.
 const WHOLE: &str = "files of which delete files delete nothing stay as they are for an hour";
@@ -127,15 +127,15 @@ impl Compaction {
             self.noted().see(table, totals, 1, now_ms);
             return Ok(stays.map_or_else(CompactionStep::default, |why| self.stay(table, why)));
         }
+        let writer = self.writer_of(&loaded).await?;
+        if let (Some(why), false) = (writer, request.is_by_hand()) {
+            return Ok(self.stay(table, why.to_owned()));
+        }
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let (storage, cache) = (self.0.catalog.storage(), ManifestCache::default());
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
         let mut files = tables::files_of(source, totals.snapshot_id, &filter).await?;
-        self.apply_notes(&mut files, since_ms, now_ms);
-        if request.leaves_foreign {
-            let foreign = files.iter_mut().filter(|file| file.is_foreign);
-            foreign.for_each(|file| file.obstacle = file.obstacle.or(Some(FOREIGN)));
-        }
+        self.apply_notes(&mut files, request, (since_ms, now_ms));
         let rules = self.rules(&FileLayout::of(metadata));
         let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);
@@ -144,8 +144,8 @@ impl Compaction {
         let lack = if choice.groups.is_empty() { None } else { self.lacks_room().await? };
         if request.dry_run {
             skipped.extend(lack);
-            let preview = preview(source, totals.snapshot_id, choice, skipped);
-            return Box::pin(preview).await;
+            skipped.extend(writer.map(str::to_owned));
+            return Box::pin(preview(source, totals.snapshot_id, choice, skipped)).await;
         }
         let kept = choice.reasons.kept;
         if choice.groups.is_empty() {
@@ -165,6 +165,9 @@ impl Compaction {
             CompactionStep { skipped, kept, is_more, is_tried: true, ..CompactionStep::default() };
         let work = self.rewrite(table, source, &groups, (&mut *pace, until), &mut step);
         let written = work.await?;
+        if let Some(why) = self.give_way(&loaded, request, &written).await? {
+            return Ok(CompactionStep::skip(why));
+        }
         // A commit mostly waits for its turn among those of others.
         pace.note();
         let committed = self.commit(table, totals.snapshot_id, written, &mut step).await;
@@ -175,15 +178,6 @@ impl Compaction {
         Ok(step)
     }
 
-    /// Leaves a table alone, which is logged once.
-    fn stay(&self, table: &TableIdent, why: String) -> CompactionStep {
-        let is_news = self.noted().is_news(table, &why);
-        if is_news {
-            info!(%table, %why, "the files of a table are not merged");
-        }
-        CompactionStep::skip(why)
-    }
-
     /// The rules, within what the table wants of its files.
     fn rules(&self, layout: &FileLayout) -> CompactionRules {
         let mut rules = self.0.options.rules;
@@ -191,7 +185,12 @@ impl Compaction {
         rules
     }
 
-    fn apply_notes(&self, files: &mut [LiveFile], since_ms: i64, now_ms: i64) {
+    fn apply_notes(
+        &self,
+        files: &mut [LiveFile],
+        request: &CompactionRequest,
+        (since_ms, now_ms): (i64, i64),
+    ) {
         let noted = self.noted();
         for file in files {
             if noted.is_whole(&file.location, since_ms, now_ms) {
@@ -200,6 +199,9 @@ impl Compaction {
             if noted.is_failed(&file.location, since_ms, now_ms) {
                 file.obstacle =
                     Some("files whose rewrite failed stay as they are for an hour or more");
+            }
+            if request.leaves_foreign && file.is_foreign {
+                file.obstacle = file.obstacle.or(Some(FOREIGN));
             }
         }
     }
@@ -407,7 +409,8 @@ impl Compaction {
         Ok(self.0.faults.hit("compact.lost_answer").map_err(unknown)?)
     }
 
-    async fn delete(&self, groups: &[RewrittenFiles]) {
+    /// Deletes files that no snapshot names.
+    pub(super) async fn delete(&self, groups: &[RewrittenFiles]) {
         let files = groups.iter().flat_map(RewrittenFiles::locations);
         let files: Vec<String> = files.map(str::to_owned).collect();
         writer::delete(self.0.catalog.storage(), files.iter().map(String::as_str)).await;

@@ -1,6 +1,6 @@
-//! What differs between tables of the service and those of other engines.
+//! What differs between tables of the service and those of other engines, and which are left alone.
 
-use crate::maintenance::compaction::CompactionRequest;
+use crate::maintenance::compaction::{Compaction, CompactionRequest, outcome::CompactionStep};
 use icecore_catalog::{
     catalog::LoadedTable,
     retention,
@@ -8,14 +8,29 @@ use icecore_catalog::{
 };
 use icecore_lake::{
     ids::IdGenerator,
-    table::compaction::{
-        choice::LiveFile,
-        foreign,
-        group::GroupRewrite,
-        live_files_in, obstacle,
-        rewrite::{RewriteError, RewriteInput},
+    table::{
+        compaction::{
+            choice::LiveFile,
+            foreign,
+            group::GroupRewrite,
+            live_files_in, obstacle,
+            rewrite::{RewriteError, RewriteInput},
+        },
+        schema::TableIdent,
     },
 };
+use tracing::info;
+
+impl Compaction {
+    /// Leaves a table alone, which is logged once.
+    pub(super) fn stay(&self, table: &TableIdent, why: String) -> CompactionStep {
+        let is_news = self.noted().is_news(table, &why);
+        if is_news {
+            info!(%table, %why, "the files of a table are not merged");
+        }
+        CompactionStep::skip(why)
+    }
+}
 
 /// Why no file of a table is written anew; none when they may be.
 pub(super) fn obstacle_of(table: &LoadedTable, request: &CompactionRequest) -> Option<String> {

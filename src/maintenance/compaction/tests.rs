@@ -1,4 +1,5 @@
 mod foreign;
+mod writers;
 
 use super::*;
 use crate::maintenance::{

@@ -73,6 +73,7 @@ INSERT INTO requests VALUES ('q', '', 0, 2147483647, '', '');
 INSERT INTO holds VALUES ('a', 'case-7', NULL, -1), (E'a\x1fb', 'é', 'it''s', 2);
 INSERT INTO orphans VALUES ('file:///o', '1', 9223372036854775807, -1, 3, NULL), ('file:///p', '2', 0, 1, 2, 3);
 INSERT INTO snapshot_leases VALUES ('1', -9223372036854775808, 5, 0), ('1', 7, 9223372036854775807, 6);
+INSERT INTO writer_loads VALUES ('1', -9223372036854775808, 5, 0), ('2', 7, 9223372036854775807, 6);
 INSERT INTO row_accounts VALUES
     ('1', '-1:f', -9223372036854775808, '1:0', '2:0', '3:0', ''), ('2', '', NULL, NULL, NULL, NULL, NULL);
 "#;

@@ -91,7 +91,8 @@ async fn a_fence_of_an_earlier_layout_holds_and_its_marks_are_there() {
         let table = with_table(&store).await;
         let position = 10;
         let back = "DROP TABLE fences; DROP TABLE former_marks; DROP TABLE row_accounts; DROP TABLE orphans;
-                    DROP TABLE holds; DROP TABLE snapshot_leases; DELETE FROM layout WHERE 16 <= step;";
+                    DROP TABLE holds; DROP TABLE snapshot_leases; DROP TABLE writer_loads;
+                    DELETE FROM layout WHERE 16 <= step;";
         let rows = "INSERT INTO log_owner VALUES
                         ('owner', '00000000-0000-0000-0000-000000000002', 4, 6, 70);
                     INSERT INTO log_marks VALUES
