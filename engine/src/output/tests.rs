@@ -1,7 +1,7 @@
 use super::*;
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
+        Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
         Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, NullArray,
         StringArray, StringViewArray, StructArray, TimestampMicrosecondArray, TimestampSecondArray,
     },

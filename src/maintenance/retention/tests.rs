@@ -302,7 +302,7 @@ async fn two_runs_and_an_append_at_once_take_and_lose_nothing_twice() {
         let both = async { tokio::join!(run(&one, everything()), run(&other, everything())) };
         tokio::join!(both, house.append(&table, plain_events(7)))
     };
-    let ((first, second), ()) = Box::pin(all).await;
+    let ((first, second), _) = Box::pin(all).await;
     let last = run(&one, everything()).await;
     let removed = first.files.before + second.files.before + last.files.before;
     assert_eq!(removed, 8, "{first:?} {second:?} {last:?}");

@@ -178,7 +178,7 @@ async fn an_answer_is_the_same_with_and_without_what_manifests_say() {
             false => format!(" GROUP BY {}", places.join(", ")),
         };
         for _ in 0..random.random_range(1..4) {
-            columns.push(pick(&mut random, &MEASURES));
+            columns.push(*pick(&mut random, &MEASURES));
         }
         let condition = match random.random_range(0..2) {
             0 => pick(&mut random, &CONDITIONS),
