@@ -5,13 +5,15 @@
 //! `delete-obsolete` deletes what is queued. A table of which anything is doubtful is left alone and
 //! reported, and the run goes on with the others.
 //!
+//! So are the files of folders of new tables that were never made.
+//!
 //! Its one invariant: a run that ends in its middle leaves marks and whole entries of the queue, so the next
 //! one goes on from there.
 
 use crate::maintenance::{
     pace::JobPace,
     planned::{PlannedJob, RunRequest},
-    scope::{ACTOR, every_table_of},
+    scope::{ACTOR, every_table_of, namespaces_of},
 };
 use icecore_catalog::{
     catalog::{Catalog, OrphanFile, QueuedOrphans},
@@ -25,6 +27,9 @@ use tracing::{debug, info, warn};
 
 /// Most files of a table that are named in the log of every server; all are with `log=debug`.
 const LOGGED_MAX: usize = 20;
+
+/// What folders that are no table's are called among the tables of a report.
+const FOLDERS: &str = "(folders of no table)";
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +95,42 @@ impl Orphans {
         Ok(())
     }
 
+    /// Looks after folders of tables that statements were killed before they made, and adds what was found to the
+    /// report. A folder is left whole, or goes whole.
+    async fn sweep_folders(
+        &self,
+        namespaces: &[Vec<String>],
+        dry_run: bool,
+        report: &mut JobReport,
+    ) -> Result<(), OrphansError> {
+        let grace_ms = i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX);
+        let orphans = self.catalog.orphans();
+        for folder in orphans.search_folders(namespaces, grace_ms).await? {
+            let (files, bytes) = count(folder.orphans().iter());
+            report.files.before += files;
+            report.bytes.before += bytes;
+            report.files.after += files;
+            report.bytes.after += bytes;
+            let location = folder.location();
+            let is_deleted = folder.is_due() && !dry_run;
+            info!(location, files, bytes, is_deleted, "folder of a table that was never made");
+            let gone = match dry_run {
+                true if folder.is_due() => QueuedOrphans { files, bytes },
+                true => QueuedOrphans::default(),
+                false => {
+                    orphans.mark_folder(&folder).await?;
+                    self.faults.hit("orphans.after_mark")?;
+                    let queued = orphans.queue_folder(&folder).await?;
+                    self.faults.hit("orphans.after_queue")?;
+                    queued
+                }
+            };
+            report.files.after -= gone.files;
+            report.bytes.after -= gone.bytes;
+        }
+        Ok(())
+    }
+
     /// Whether a failed table says that the others would fail too.
     fn ends_all(&self, cause: &OrphansError) -> bool {
         let is_of_all = match cause {
@@ -123,6 +164,21 @@ impl PlannedJob for Orphans {
                     };
                     report.errors += 1;
                     report.skipped.push(SkippedTable { table: table.to_string(), reason });
+                }
+            }
+            pace.settle().await;
+        }
+        // A run for one table is about that one alone.
+        if request.table.is_none() {
+            let namespaces = namespaces_of(&self.catalog, request).await?;
+            match Box::pin(self.sweep_folders(&namespaces, request.dry_run, &mut report)).await {
+                Ok(()) => (),
+                Err(cause) if self.ends_all(&cause) => return Err(cause),
+                Err(cause) => {
+                    warn!(error = &cause as &dyn Error, "folders of no table are not looked after");
+                    let (table, reason) = (FOLDERS.to_owned(), with_causes(&cause));
+                    report.errors += 1;
+                    report.skipped.push(SkippedTable { table, reason });
                 }
             }
             pace.settle().await;

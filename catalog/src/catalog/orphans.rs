@@ -8,6 +8,7 @@
 //! queued. A table of which anything does not read, and what may be something else than a file that a
 //! writer left, stay as they are.
 
+pub(super) mod folders;
 mod kept;
 mod reachable;
 
