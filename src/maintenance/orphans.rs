@@ -28,9 +28,6 @@ use tracing::{debug, info, warn};
 /// Most files of a table that are named in the log of every server; all are with `log=debug`.
 const LOGGED_MAX: usize = 20;
 
-/// What folders that are no table's are called among the tables of a report.
-const FOLDERS: &str = "(folders of no table)";
-
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum OrphansError {
@@ -99,13 +96,13 @@ impl Orphans {
     /// report. A folder is left whole, or goes whole.
     async fn sweep_folders(
         &self,
-        namespaces: &[Vec<String>],
+        levels: &Vec<String>,
         dry_run: bool,
         report: &mut JobReport,
     ) -> Result<(), OrphansError> {
         let grace_ms = i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX);
         let orphans = self.catalog.orphans();
-        for folder in orphans.search_folders(namespaces, grace_ms).await? {
+        for folder in orphans.search_folders(levels, grace_ms).await? {
             let (files, bytes) = count(folder.orphans().iter());
             report.files.before += files;
             report.bytes.before += bytes;
@@ -170,18 +167,21 @@ impl PlannedJob for Orphans {
         }
         // A run for one table is about that one alone.
         if request.table.is_none() {
-            let namespaces = namespaces_of(&self.catalog, request).await?;
-            match Box::pin(self.sweep_folders(&namespaces, request.dry_run, &mut report)).await {
-                Ok(()) => (),
-                Err(cause) if self.ends_all(&cause) => return Err(cause),
-                Err(cause) => {
-                    warn!(error = &cause as &dyn Error, "folders of no table are not looked after");
-                    let (table, reason) = (FOLDERS.to_owned(), with_causes(&cause));
-                    report.errors += 1;
-                    report.skipped.push(SkippedTable { table, reason });
+            for levels in namespaces_of(&self.catalog, request).await? {
+                let swept = self.sweep_folders(&levels, request.dry_run, &mut report);
+                match Box::pin(swept).await {
+                    Ok(()) => (),
+                    Err(cause) if self.ends_all(&cause) => return Err(cause),
+                    Err(cause) => {
+                        let table = format!("{}.*", levels.join("."));
+                        warn!(table, error = &cause as &dyn Error, "folders of no table stay");
+                        let reason = with_causes(&cause);
+                        report.errors += 1;
+                        report.skipped.push(SkippedTable { table, reason });
+                    }
                 }
+                pace.settle().await;
             }
-            pace.settle().await;
         }
         if !request.dry_run {
             self.catalog.orphans().forget_old().await?;

@@ -1,6 +1,7 @@
 //! Statements that write tables of their callers: what is there afterwards, and what is not.
 
 use crate::{access::Guarded, harness::TestServer, process::post_and_die};
+use icecore_lake::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{ops::Range, path::Path};
@@ -347,5 +348,19 @@ async fn a_server_that_dies_before_the_commit_shows_nothing_and_after_it_everyth
     let server = TestServer::start_in(folder, &[]).await;
     write(&server, "INSERT INTO fresh SELECT id FROM kept").await;
     assert_eq!(server.rows("shop", "SELECT count(*) FROM fresh").await, json!([[18]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_statement_that_was_killed_are_found_two_days_later() {
+    let server = shop(6).await;
+    let folder = server.stop().await;
+    let statement = json!({"sql": "CREATE TABLE fresh AS SELECT id FROM events"}).to_string();
+    post_and_die(folder.path(), "write.before_commit=abort", "/v1/shop/sql", statement).await;
+    let later = Clock::manual(Clock::system().now_ms() + 2 * 86_400_000);
+    let server = TestServer::start_at(folder, &[("orphans.cron", "")], later).await;
+    let report = server.post("/admin/jobs/orphans?dry_run=true", "application/json", "").await;
+    let report: Value = report.json().await.unwrap();
+    assert_eq!((&report["files"]["before"], &report["errors"]), (&json!(1), &json!(0)), "{report}");
     server.stop().await;
 }

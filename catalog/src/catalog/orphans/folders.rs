@@ -7,7 +7,7 @@
 //! or around it; it has no metadata file, which tables have that were dropped without their files or that another
 //! catalog has; and each of its files has a name that this program gives, and is older than the grace.
 
-use super::{BATCH_FILES, OrphanFile, Orphans, QueuedOrphans, SearchTimes, is_same};
+use super::{BATCH_FILES, OrphanFile, Orphans, QueuedOrphans, SearchTimes, new_marks};
 use crate::{
     catalog::{ORPHAN_GRACE_MIN_MS, folder_of},
     error::CatalogError,
@@ -16,7 +16,7 @@ use crate::{
     snapshot::OBSOLETE_GRACE_MS,
     storage::{Storage, listing::ListedFile},
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Most files of a folder that is looked at: a statement writes at most 10 000, and the manifests of its commit.
@@ -59,15 +59,15 @@ impl OrphanFolder {
 }
 
 impl Orphans<'_> {
-    /// Looks for such folders where the tables of these namespaces have theirs, whose files are all older than
-    /// `grace_ms`, and than 24 hours in any case. Changes nothing. Where tables may name files of other folders,
-    /// there are none.
+    /// Looks for such folders where the tables of a namespace have theirs, whose files are all older than `grace_ms`,
+    /// and than 24 hours in any case; for at most 100. Changes nothing. Where tables may name files of other
+    /// folders, there are none.
     ///
     /// # Errors
     /// `LocationForbidden`, `Storage`, `Metastore`.
     pub async fn search_folders(
         self,
-        namespaces: &[Levels],
+        levels: &Levels,
         grace_ms: i64,
     ) -> Result<Vec<OrphanFolder>, CatalogError> {
         if !self.0.inner.options.checks_contents {
@@ -76,21 +76,17 @@ impl Orphans<'_> {
         let (storage, metastore) = (&self.0.inner.storage, self.0.metastore());
         let times =
             SearchTimes { now_ms: self.0.now_ms(), grace_ms: grace_ms.max(ORPHAN_GRACE_MIN_MS) };
-        let places = metastore.places().await?;
-        let taken: HashSet<&str> = places.iter().map(|place| place.location.as_str()).collect();
+        let home = format!("{}/{}", storage.root(), folder_of(levels));
         let mut found = Vec::new();
-        for levels in namespaces {
-            let home = format!("{}/{}", storage.root(), folder_of(levels));
-            for name in storage.folders_in(&home).await? {
-                let Some(uuid) = as_uuid(&name) else { continue };
-                let own = storage.normalize(&format!("{home}/{name}"))?;
-                if taken.contains(own.as_str()) || !metastore.is_free(&own, Uuid::nil()).await? {
-                    continue;
-                }
-                found.extend(self.folder_of_no_table(own, uuid, times).await?);
-                if found.len() == FOLDERS_MAX {
-                    return Ok(found);
-                }
+        for name in storage.folders_in(&home).await? {
+            let Some(uuid) = as_uuid(&name) else { continue };
+            let own = storage.normalize(&format!("{home}/{name}"))?;
+            if !metastore.is_free(&own, Uuid::nil()).await? {
+                continue;
+            }
+            found.extend(self.folder_of_no_table(own, uuid, times).await?);
+            if found.len() == FOLDERS_MAX {
+                break;
             }
         }
         Ok(found)
@@ -104,7 +100,6 @@ impl Orphans<'_> {
         times: SearchTimes,
     ) -> Result<Option<OrphanFolder>, CatalogError> {
         let (storage, metastore) = (&self.0.inner.storage, self.0.metastore());
-        let SearchTimes { now_ms, grace_ms } = times;
         let marks = metastore.orphan_marks(uuid).await?;
         let mut listing = storage.list_files(&own)?;
         let mut orphans = Vec::new();
@@ -117,11 +112,7 @@ impl Orphans<'_> {
                 let Some(modified_ms) = written_long_ago(storage, &file, &own, times) else {
                     return Ok(None);
                 };
-                let ListedFile { location, bytes, .. } = file;
-                let is_due = marks.get(&location).is_some_and(|mark| {
-                    is_same(mark, bytes, modified_ms) && mark.marked_ms <= now_ms - grace_ms
-                });
-                orphans.push(OrphanFile { location, bytes, is_due, modified_ms });
+                orphans.push(OrphanFile::of(file, modified_ms, &marks, times));
             }
             if FOLDER_FILES_MAX < orphans.len() {
                 return Ok(None);
@@ -133,7 +124,7 @@ impl Orphans<'_> {
             return Ok(None);
         }
         orphans.sort_by(|one, other| one.location.cmp(&other.location));
-        Ok(Some(OrphanFolder { own, uuid, orphans, marks, now_ms }))
+        Ok(Some(OrphanFolder { own, uuid, orphans, marks, now_ms: times.now_ms }))
     }
 
     /// Marks the files of a folder that were not seen before, or were written since. Durable on return.
@@ -141,14 +132,7 @@ impl Orphans<'_> {
     /// # Errors
     /// `Metastore`.
     pub async fn mark_folder(self, folder: &OrphanFolder) -> Result<(), CatalogError> {
-        let now_ms = folder.now_ms;
-        let is_known = |file: &&OrphanFile| {
-            folder.marks.get(&file.location).is_some_and(|mark| {
-                is_same(mark, file.bytes, file.modified_ms) && mark.marked_ms <= now_ms
-            })
-        };
-        let new = folder.orphans.iter().filter(|file| !is_known(file));
-        let new: Vec<OrphanMark> = new.map(|file| file.mark(now_ms)).collect();
+        let new = new_marks(&folder.orphans, &folder.marks, folder.now_ms);
         for marks in new.chunks(BATCH_FILES) {
             self.0.metastore().mark_orphans(folder.uuid, marks).await?;
         }
