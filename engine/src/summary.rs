@@ -3,7 +3,7 @@
 //! The rows of the query are read once. What is counted of them is one row, and a row for each column takes its
 //! part of that.
 
-use crate::{dialect::shown_name, output::type_name};
+use crate::{dialect::shown_name, output::type_name, prepare::casts::is_of_time};
 use arrow::datatypes::DataType;
 use datafusion::{
     common::{Column, ScalarValue, plan_err},
@@ -195,7 +195,7 @@ impl SummaryColumn {
     fn is_simple(&self) -> bool {
         let kind = &self.data_type;
         let is_text = matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-        kind.is_numeric() || is_text || is_time(kind) || *kind == DataType::Boolean
+        kind.is_numeric() || is_text || is_of_time(kind) || *kind == DataType::Boolean
     }
 }
 
@@ -226,17 +226,6 @@ impl FactAggregate {
 fn call(function: Arc<AggregateUDF>, arguments: Vec<Expr>, order: Vec<SortExpr>) -> Expr {
     let call = AggregateFunction::new_udf(function, arguments, false, None, order, None);
     Expr::AggregateFunction(call)
-}
-
-fn is_time(kind: &DataType) -> bool {
-    matches!(
-        kind,
-        DataType::Date32
-            | DataType::Date64
-            | DataType::Time32(_)
-            | DataType::Time64(_)
-            | DataType::Timestamp(..)
-    )
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::maintenance::{
 use icecore_catalog::{
     catalog::{Catalog, OrphanFile, QueuedOrphans},
     error::{CatalogError, with_causes},
+    metastore::Levels,
 };
 use icecore_lake::{faults::Failpoints, table::schema::TableIdent};
 use icecore_schemas::jobs::{JobReport, SkippedTable};
@@ -96,7 +97,7 @@ impl Orphans {
     /// report. A folder is left whole, or goes whole.
     async fn sweep_folders(
         &self,
-        levels: &Vec<String>,
+        levels: &Levels,
         dry_run: bool,
         report: &mut JobReport,
     ) -> Result<(), OrphansError> {
