@@ -4,12 +4,12 @@ use crate::functions::returned;
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array},
     buffer::NullBuffer,
-    datatypes::{DataType, Field},
+    compute::cast,
+    datatypes::DataType,
 };
 use datafusion::{
     common::plan_err,
     error::DataFusionError,
-    functions::unicode::character_length,
     logical_expr::{
         ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
     },
@@ -22,14 +22,11 @@ const FUNCTION: &str = "len";
 /// The function.
 #[must_use]
 pub fn function() -> ScalarUDF {
-    let signature = Signature::user_defined(Volatility::Immutable);
-    ScalarUDF::from(ElementCount { characters: character_length(), signature })
+    ScalarUDF::from(ElementCount { signature: Signature::any(1, Volatility::Immutable) })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ElementCount {
-    /// What counts those of texts.
-    characters: Arc<ScalarUDF>,
     signature: Signature,
 }
 
@@ -42,56 +39,56 @@ impl ScalarUDFImpl for ElementCount {
         &self.signature
     }
 
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
-        let [kind] = types else {
-            return plan_err!("{FUNCTION} takes one argument, not {}", types.len());
-        };
-        Ok(vec![match kind {
-            DataType::FixedSizeList(element, _) => {
-                DataType::List(Arc::new(Field::clone(element).with_nullable(true)))
-            }
-            DataType::Utf8
-            | DataType::LargeUtf8
-            | DataType::Utf8View
-            | DataType::List(_)
-            | DataType::LargeList(_)
-            | DataType::Map(..) => kind.clone(),
-            DataType::Null => DataType::Utf8View,
-            DataType::Dictionary(_, values) => {
-                return self.coerce_types(&[values.as_ref().clone()]);
-            }
-            other => {
-                return plan_err!(
-                    "{FUNCTION} takes a text, a list or a map, not {other}: CAST it to text"
-                );
-            }
-        }])
-    }
-
     fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
-        match types {
-            [DataType::List(_) | DataType::LargeList(_) | DataType::Map(..)] => Ok(DataType::Int64),
-            _ => self.characters.return_type(types),
+        match types.iter().find(|kind| !is_counted(kind)) {
+            None => Ok(DataType::Int64),
+            Some(other) => {
+                plan_err!("{FUNCTION} takes a text, a list or a map, not {other}: CAST it to text")
+            }
         }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        match arrays.first().and_then(counted) {
-            Some(counts) => returned(&args.args, counts),
-            None => self.characters.invoke_with_args(args),
-        }
+        returned(&args.args, counted(&arrays[0])?)
     }
 }
 
-/// How many elements each list or map has; none for an array of others.
-fn counted(array: &ArrayRef) -> Option<ArrayRef> {
+fn is_counted(kind: &DataType) -> bool {
+    match kind {
+        DataType::Null
+        | DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::List(_)
+        | DataType::LargeList(_)
+        | DataType::FixedSizeList(..)
+        | DataType::Map(..) => true,
+        DataType::Dictionary(_, values) => {
+            matches!(**values, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+        }
+        _ => false,
+    }
+}
+
+fn counted(array: &ArrayRef) -> Result<ArrayRef, DataFusionError> {
     let nulls = array.nulls();
-    Some(match array.data_type() {
+    Ok(match array.data_type() {
         DataType::List(_) => counts(array.as_list::<i32>().offsets().lengths(), nulls),
         DataType::LargeList(_) => counts(array.as_list::<i64>().offsets().lengths(), nulls),
         DataType::Map(..) => counts(array.as_map().offsets().lengths(), nulls),
-        _ => return None,
+        DataType::FixedSizeList(_, length) => {
+            let length = usize::try_from(*length).unwrap_or(0);
+            counts(std::iter::repeat_n(length, array.len()), nulls)
+        }
+        _ => {
+            let texts = cast(array, &DataType::Utf8View)?;
+            let lengths = texts
+                .as_string_view()
+                .iter()
+                .map(|text| text.map_or(0, |text| text.chars().count()));
+            counts(lengths, texts.nulls())
+        }
     })
 }
 
@@ -104,7 +101,7 @@ fn counts(lengths: impl Iterator<Item = usize>, nulls: Option<&NullBuffer>) -> A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::{compute::cast, datatypes::Int64Type};
+    use arrow::datatypes::Int64Type;
     use datafusion::prelude::SessionContext;
 
     async fn answer(sql: &str) -> Result<Vec<Option<i64>>, DataFusionError> {
@@ -113,8 +110,7 @@ mod tests {
         let batches = context.sql(sql).await?.collect().await?;
         let mut found = Vec::new();
         for batch in &batches {
-            let column = cast(batch.column(0), &DataType::Int64)?;
-            found.extend(column.as_primitive::<Int64Type>().iter());
+            found.extend(batch.column(0).as_primitive::<Int64Type>().iter());
         }
         Ok(found)
     }
@@ -139,7 +135,7 @@ mod tests {
             assert_eq!(answer(sql).await.unwrap(), expected, "{sql}");
         }
         for (sql, told) in
-            [("SELECT len(5)", "a text, a list or a map"), ("SELECT len('a', 'b')", "one argument")]
+            [("SELECT len(5)", "a text, a list or a map"), ("SELECT len('a', 'b')", "len")]
         {
             let error = answer(sql).await.unwrap_err().to_string();
             assert!(error.contains(told), "{sql}: {error}");
