@@ -55,6 +55,8 @@ impl Tables<'_> {
         self.0
             .to_the_end(async move {
                 catalog.check_is_free(&table).await?;
+                // Files that are written for days are taken for those of a statement that was killed.
+                catalog.check_own_files(&staged, &rows, &ReadManifests::default()).await?;
                 let write = catalog.first_write(table, &staged, &rows).await?;
                 check_made(&catalog.publish(std::slice::from_ref(&write)).await?, &write.table)?;
                 Ok(write.loaded())

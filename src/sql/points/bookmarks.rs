@@ -91,7 +91,7 @@ impl SqlInner {
         now: &TableView,
         signal: &Arc<QuerySignal>,
     ) -> Result<SqlError, SqlError> {
-        let BookmarkSearch { levels, table, bookmark, .. } = *search;
+        let BookmarkSearch { levels, table, bookmark, until } = *search;
         let gone = |nearest: Option<i64>| SqlError::Gone {
             text: format!(
                 "the event of table `{table}` with bookmark `{bookmark}` was removed; `nearest` has a snapshot that can be read instead"
@@ -108,8 +108,8 @@ impl SqlInner {
                 return Ok(gone(Some(before)));
             }
         }
-        let was_given = |seq: u64| 0 < seq && seq <= now.last_seq;
-        if minted_seq(bookmark).is_some_and(was_given) {
+        let last = until.map_or(now.last_seq, |until| until.min(now.last_seq));
+        if minted_seq(bookmark).is_some_and(|seq| (1..=last).contains(&seq)) {
             return Ok(gone(oldest_of_main(now)));
         }
         Ok(SqlError::NotFound(format!("no event of table `{table}` has bookmark `{bookmark}`")))
