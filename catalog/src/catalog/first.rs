@@ -55,8 +55,6 @@ impl Tables<'_> {
         self.0
             .to_the_end(async move {
                 catalog.check_is_free(&table).await?;
-                // Files that are written for days are taken for those of a statement that was killed.
-                catalog.check_own_files(&staged, &rows, &ReadManifests::default()).await?;
                 let write = catalog.first_write(table, &staged, &rows).await?;
                 check_made(&catalog.publish(std::slice::from_ref(&write)).await?, &write.table)?;
                 Ok(write.loaded())
@@ -87,6 +85,8 @@ impl Catalog {
         new: &NewSnapshot,
     ) -> Result<TableWrite, CatalogError> {
         let read = ReadManifests::default();
+        // Those that were written days ago are taken for what a killed process left.
+        self.check_own_files(staged, new, &read).await?;
         let now_ms = self.now_ms().max(staged.last_updated_ms().saturating_add(1));
         let built = snapshot::build(&self.inner.storage, staged, new, &read, now_ms).await?;
         let metadata = match commit::apply_updates_at(staged, None, &built.updates, now_ms) {

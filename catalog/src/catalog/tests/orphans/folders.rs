@@ -110,6 +110,40 @@ async fn a_table_that_comes_to_the_place_meanwhile_keeps_its_files() {
 }
 
 #[tokio::test]
+async fn a_statement_that_commits_after_its_files_were_queued_is_refused() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let catalog = strict(&house);
+        let levels = suite::levels("a");
+        let staged = catalog.tables().stage_first(&levels, new_table("late")).await.unwrap();
+        let file = format!("{}/{DATA}", staged.location());
+        catalog.storage().put(&file, Bytes::from_static(b"x")).await.unwrap();
+        set_time(&file, NOW - 3 * DAY_MS);
+        sweep_folders(&catalog).await;
+        house.clock.fetch_add(DAY_MS, Ordering::SeqCst);
+        assert_eq!(sweep_folders(&catalog).await, (vec![file.clone()], 1));
+        let added = DataFileBuilder::default()
+            .content(DataContentType::Data)
+            .file_path(file.clone())
+            .file_format(DataFileFormat::Parquet)
+            .record_count(1)
+            .file_size_in_bytes(1)
+            .partition(Struct::empty())
+            .partition_spec_id(0)
+            .build()
+            .unwrap();
+        let rows = NewSnapshot { added: vec![added], ..NewSnapshot::default() };
+        for _ in ["queued", "deleted"] {
+            let (staged, rows) = (staged.clone(), rows.clone());
+            let late = catalog.tables().create_filled(ident("a.late"), staged, rows).await;
+            let Err(CatalogError::Invalid(text)) = &late else { panic!("{late:?}") };
+            assert!(text.contains(&file), "{text}");
+            delete_queued(&house).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_folder_in_a_bucket_goes_by_the_times_of_the_store() {
     let (_folder, metastore) = crate::metastore::tests::sqlite().await;
     let clock = Arc::new(AtomicI64::new(NOW));
