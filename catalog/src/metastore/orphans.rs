@@ -219,6 +219,28 @@ impl Metastore {
     }
 }
 
+/// Refuses a new table whose folder was queued as one of no table: whoever writes its files looked before, and
+/// their deletion may have been queued since. What is queued holds the row `places` too.
+pub(super) async fn check_none_is_queued(
+    tx: &mut AnyConnection,
+    table: Uuid,
+) -> Result<(), CatalogError> {
+    let queued: Option<String> = sqlx::query_scalar(
+        "SELECT location FROM orphans WHERE uuid = $1 AND queued_ms IS NOT NULL LIMIT 1",
+    )
+    .bind(table.to_string())
+    .fetch_optional(tx)
+    .await
+    .map_err(failed("look for files that were queued for deletion"))?;
+    match queued {
+        None => Ok(()),
+        Some(file) => Err(CatalogError::Invalid(format!(
+            "`{file}` was taken for a file of no table, since the table was not made for days: write \
+             its files again for a new one"
+        ))),
+    }
+}
+
 /// Forgets all of them: their places are others now.
 pub(super) async fn forget_all(tx: &mut AnyConnection) -> Result<(), CatalogError> {
     let deleted = sqlx::query("DELETE FROM orphans").execute(tx).await;

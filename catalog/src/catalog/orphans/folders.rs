@@ -7,7 +7,7 @@
 //! or around it; it has no metadata file, which tables have that were dropped without their files or that another
 //! catalog has; and each of its files has a name that this program gives, and is older than the grace.
 
-use super::{BATCH_FILES, OrphanFile, Orphans, QueuedOrphans, SearchTimes, new_marks};
+use super::{BATCH_FILES, ORPHANS_MAX, OrphanFile, Orphans, QueuedOrphans, SearchTimes, new_marks};
 use crate::{
     catalog::{ORPHAN_GRACE_MIN_MS, folder_of},
     error::CatalogError,
@@ -21,7 +21,8 @@ use uuid::Uuid;
 
 /// Most files of a folder that is looked at: a statement writes at most 10 000, and the manifests of its commit.
 const FOLDER_FILES_MAX: usize = 20_000;
-/// Most folders of one search; further ones are found once these are gone.
+/// Most folders of one search, as long as they have fewer than [`ORPHANS_MAX`] files; further ones are found once
+/// these are gone.
 const FOLDERS_MAX: usize = 100;
 /// Characters of a ULID.
 const ULID_LENGTH: usize = 26;
@@ -77,15 +78,17 @@ impl Orphans<'_> {
         let times =
             SearchTimes { now_ms: self.0.now_ms(), grace_ms: grace_ms.max(ORPHAN_GRACE_MIN_MS) };
         let home = format!("{}/{}", storage.root(), folder_of(levels));
-        let mut found = Vec::new();
+        let (mut found, mut files) = (Vec::new(), 0);
         for name in storage.folders_in(&home).await? {
             let Some(uuid) = as_uuid(&name) else { continue };
             let own = storage.normalize(&format!("{home}/{name}"))?;
             if !metastore.is_free(&own, Uuid::nil()).await? {
                 continue;
             }
-            found.extend(self.folder_of_no_table(own, uuid, times).await?);
-            if found.len() == FOLDERS_MAX {
+            let Some(folder) = self.folder_of_no_table(own, uuid, times).await? else { continue };
+            files += folder.orphans.len();
+            found.push(folder);
+            if found.len() == FOLDERS_MAX || ORPHANS_MAX <= files {
                 break;
             }
         }

@@ -132,6 +132,11 @@ async fn a_statement_that_commits_after_its_files_were_queued_is_refused() {
             .partition_spec_id(0)
             .build()
             .unwrap();
+        // Its files may be queued after the look at those that it names.
+        let unnamed = NewSnapshot::default();
+        let late = catalog.tables().create_filled(ident("a.late"), staged.clone(), unnamed).await;
+        let Err(CatalogError::Invalid(text)) = &late else { panic!("{late:?}") };
+        assert!(text.contains(&file), "{text}");
         let rows = NewSnapshot { added: vec![added], ..NewSnapshot::default() };
         for _ in ["queued", "deleted"] {
             let (staged, rows) = (staged.clone(), rows.clone());
