@@ -69,12 +69,21 @@ impl SqlInner {
         view: View,
         signal: &Arc<QuerySignal>,
     ) -> Result<Option<u64>, SqlError> {
-        let BookmarkSearch { levels, table, bookmark, until } = *search;
-        let bound = until.map(|seq| format!(" AND seq <= {seq}")).unwrap_or_default();
+        let bound = search.until.map(|seq| format!(" AND seq <= {seq}")).unwrap_or_default();
+        let is_named = format!("bookmark = '{}'{bound}", search.bookmark.replace('\'', "''"));
+        self.last_seq_where(search, &is_named, view, signal).await
+    }
+
+    async fn last_seq_where(
+        &self,
+        BookmarkSearch { levels, table, .. }: &BookmarkSearch<'_>,
+        condition: &str,
+        view: View,
+        signal: &Arc<QuerySignal>,
+    ) -> Result<Option<u64>, SqlError> {
         let sql = format!(
-            "SELECT CAST(max(seq) AS BIGINT) FROM \"{}\" WHERE bookmark = '{}'{bound}",
-            table.replace('"', "\"\""),
-            bookmark.replace('\'', "''")
+            "SELECT CAST(max(seq) AS BIGINT) FROM \"{}\" WHERE {condition}",
+            table.replace('"', "\"\"")
         );
         let value = self.value(levels, &sql, view, 0, signal).await;
         let value = value.map_err(|cause| of_table(table, cause))?;
@@ -84,7 +93,8 @@ impl SqlInner {
     }
 
     /// The error for a bookmark that no event of the table has now. Its event was removed where the last snapshot
-    /// before all removals has it, or where its text names the `seq` of an event that was acknowledged.
+    /// before all removals has it, or where its text names the `seq` of an event that was acknowledged and is in the
+    /// table no more.
     async fn missing(
         &self,
         search: &BookmarkSearch<'_>,
@@ -98,10 +108,10 @@ impl SqlInner {
             ),
             nearest: nearest.map(|id| id.to_string()).into_iter().collect(),
         };
+        let wanted = WantedTables::Named(vec![table.to_owned()]);
         if let Some(before) = now.metadata.as_deref().and_then(before_removals) {
             let as_of = Some(AsOf::Snapshot(before));
             let points = QueryPoints { as_of, ..QueryPoints::default() };
-            let wanted = WantedTables::Named(vec![table.to_owned()]);
             let view = Box::pin(self.sources().view(levels, &wanted, &points)).await?;
             let (view, _pin) = view;
             if Box::pin(self.last_seq(search, view, signal)).await?.is_some() {
@@ -109,8 +119,15 @@ impl SqlInner {
             }
         }
         let last = until.map_or(now.last_seq, |until| until.min(now.last_seq));
-        if minted_seq(bookmark).is_some_and(|seq| (1..=last).contains(&seq)) {
-            return Ok(gone(oldest_of_main(now)));
+        if let Some(seq) = minted_seq(bookmark).filter(|seq| (1..=last).contains(seq)) {
+            let points = QueryPoints::default();
+            let (view, _pin) = Box::pin(self.sources().view(levels, &wanted, &points)).await?;
+            // The event that is there has another bookmark, so none ever had this one.
+            let is_of_it = format!("seq = {seq}");
+            let there = Box::pin(self.last_seq_where(search, &is_of_it, view, signal)).await?;
+            if there.is_none() {
+                return Ok(gone(oldest_of_main(now)));
+            }
         }
         Ok(SqlError::NotFound(format!("no event of table `{table}` has bookmark `{bookmark}`")))
     }
