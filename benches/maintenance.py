@@ -102,7 +102,7 @@ def duckdb_copy(files: list[str], target: str) -> tuple[int, int, float, float, 
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute("SET threads = 1; SET memory_limit = '1GiB'; SET preserve_insertion_order = true; SET enable_progress_bar = false")
+    connection.execute("SET threads = 1; SET memory_limit = '1GiB'; SET preserve_insertion_order = true")
     connection.execute(f"SET temp_directory = '{target}.tmp'")
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     read = f"SELECT *, CAST(ts AS DATE) AS dt FROM read_parquet({files!r}, union_by_name = true) ORDER BY type, dt, ts, seq"
