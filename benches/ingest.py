@@ -204,6 +204,7 @@ def duckdb_copy(source: str, target: str) -> tuple[float, int, float]:
     import duckdb
 
     connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
     before = resource.getrusage(resource.RUSAGE_SELF)
     connection.execute(f"COPY (SELECT * FROM read_json('{source}', format = 'newline_delimited')) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
     after = resource.getrusage(resource.RUSAGE_SELF)

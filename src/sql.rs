@@ -12,6 +12,7 @@ pub mod points;
 pub mod slots;
 pub mod statement_view;
 pub mod stored_views;
+mod things;
 pub mod threads;
 mod usage;
 pub mod view;

@@ -42,7 +42,9 @@ pub use keyed::KeyedRequest;
 pub use leases::SNAPSHOT_LEASE_MS;
 pub use name_list::ListedThrough;
 pub use namespaces::Namespaces;
-pub use orphans::{ORPHAN_GRACE_MIN_MS, OrphanFile, OrphanSearch, Orphans, QueuedOrphans};
+pub use orphans::{
+    ORPHAN_GRACE_MIN_MS, OrphanFile, OrphanSearch, Orphans, QueuedOrphans, folders::OrphanFolder,
+};
 pub use tables::{LoadedTable, Tables};
 pub use thin::{ExpiryRequest, HistoryExpiry};
 pub use trash::{DropPolicy, Trash};

@@ -405,7 +405,6 @@ fn function(call: &Function) -> Option<Expr> {
         "first" => return named("first_value"),
         "last" => return named("last_value"),
         "sign" => return named("signum"),
-        "len" => return named("length"),
         "ifnull" => return named("coalesce"),
         "every" => return named("bool_and"),
         "variance" => return named("var_samp"),

@@ -24,6 +24,7 @@ pub mod described;
 pub mod dialect;
 pub mod distinct;
 pub mod draws;
+pub mod element_counts;
 pub mod error;
 pub mod failure;
 pub mod field_ids;
@@ -254,7 +255,7 @@ impl QueryEngine {
             catalog_views::check_size(&plan)?;
         }
         let plan = match is_summary {
-            true => summary::of(plan),
+            true => summary::of(plan, &state),
             false => described::with_type_names(plan),
         };
         let mut plan = plan.map_err(|cause| failure::of(&cause))?;

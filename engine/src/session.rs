@@ -12,7 +12,7 @@ use crate::{
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
-    draws,
+    draws, element_counts,
     error::SqlError,
     functions,
     log_tail::TailSource,
@@ -170,7 +170,7 @@ impl QuerySessions {
         let plain = plain::plain(base.scalar_functions().values().map(Arc::clone));
         let scalar = functions::all().into_iter().chain(time::all()).chain(plain);
         let scalar = scalar
-            .chain([uuid::function(), SameTypeKind::Opaque.function()])
+            .chain([uuid::function(), element_counts::function(), SameTypeKind::Opaque.function()])
             .chain(replacement::all())
             .chain(drawing);
         for function in scalar {

@@ -3,18 +3,21 @@
 //! The rows of the query are read once. What is counted of them is one row, and a row for each column takes its
 //! part of that.
 
-use crate::{dialect::shown_name, output::type_name};
+use crate::{dialect::shown_name, output::type_name, prepare::casts::is_of_time};
 use arrow::datatypes::DataType;
 use datafusion::{
     common::{Column, ScalarValue, plan_err},
     error::DataFusionError,
+    execution::FunctionRegistry,
     functions::math::expr_fn::round,
-    functions_aggregate::expr_fn::{
-        approx_distinct, approx_percentile_cont, avg, count, max, min, stddev,
+    functions_aggregate::expr_fn::count,
+    logical_expr::{
+        AggregateUDF, Case, Expr, LogicalPlan, LogicalPlanBuilder, SortExpr, cast, col,
+        expr::AggregateFunction, lit, when,
     },
-    logical_expr::{Case, Expr, LogicalPlan, LogicalPlanBuilder, cast, col, lit, when},
     sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace},
 };
+use std::sync::Arc;
 
 /// Most columns that are summarized at a time: each is counted in nine ways, and no query has more than 4 000.
 const COLUMNS_MAX: usize = 400;
@@ -59,11 +62,14 @@ pub fn take_word(tokens: &mut [TokenWithSpan]) -> bool {
     true
 }
 
-/// The summary of a query's rows.
+/// The summary of a query's rows, with the aggregates that any query has.
 ///
 /// # Errors
 /// DataFusion's, and one for a query with too many columns.
-pub fn of(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+pub fn of(
+    plan: LogicalPlan,
+    registry: &dyn FunctionRegistry,
+) -> Result<LogicalPlan, DataFusionError> {
     let fields = (0_i64..).zip(plan.schema().fields());
     let columns: Vec<SummaryColumn> = fields
         .map(|(at, field)| {
@@ -88,7 +94,8 @@ pub fn of(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     add(count(lit(1_i64)), &DataType::Int64, ROWS.to_owned());
     for column in &columns {
         for (fact, data_type) in FACTS.iter().chain([&VALUES]) {
-            if let Some(aggregate) = column.aggregate(fact) {
+            if let Some(counted) = column.aggregate(fact) {
+                let aggregate = counted.expr(registry)?;
                 add(aggregate, data_type, column.fact(fact));
             }
         }
@@ -161,20 +168,22 @@ impl SummaryColumn {
     }
 
     /// How a fact is counted; none where values of this type have none.
-    fn aggregate(&self, fact: &str) -> Option<Expr> {
+    fn aggregate(&self, fact: &str) -> Option<FactAggregate> {
         let value = || col(self.input());
         let number = || cast(value(), DataType::Float64);
-        let quantile =
-            |share: f64| approx_percentile_cont(number().sort(true, false), lit(share), None);
+        let of = FactAggregate::Of;
+        let quantile = |share: f64| FactAggregate::Quantile(number(), share);
         let (is_number, is_simple) = (self.data_type.is_numeric(), self.is_simple());
         match fact {
-            "values" => Some(count(value())),
-            "min" if is_simple => Some(min(value())),
-            "max" if is_simple => Some(max(value())),
+            "values" => Some(FactAggregate::Count(value())),
+            "min" if is_simple => Some(of("min", value())),
+            "max" if is_simple => Some(of("max", value())),
             // Not every type can be counted so as it is.
-            "approx_unique" if is_simple => Some(approx_distinct(cast(value(), DataType::Utf8))),
-            "avg" if is_number => Some(avg(number())),
-            "std" if is_number => Some(stddev(number())),
+            "approx_unique" if is_simple => {
+                Some(of("approx_distinct", cast(value(), DataType::Utf8)))
+            }
+            "avg" if is_number => Some(of("avg", number())),
+            "std" if is_number => Some(of("stddev", number())),
             "q25" if is_number => Some(quantile(0.25)),
             "q50" if is_number => Some(quantile(0.5)),
             "q75" if is_number => Some(quantile(0.75)),
@@ -186,19 +195,37 @@ impl SummaryColumn {
     fn is_simple(&self) -> bool {
         let kind = &self.data_type;
         let is_text = matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-        kind.is_numeric() || is_text || is_time(kind) || *kind == DataType::Boolean
+        kind.is_numeric() || is_text || is_of_time(kind) || *kind == DataType::Boolean
     }
 }
 
-fn is_time(kind: &DataType) -> bool {
-    matches!(
-        kind,
-        DataType::Date32
-            | DataType::Date64
-            | DataType::Time32(_)
-            | DataType::Time64(_)
-            | DataType::Timestamp(..)
-    )
+/// How a fact is counted.
+enum FactAggregate {
+    /// How many values there are.
+    Count(Expr),
+    /// The function of this name.
+    Of(&'static str, Expr),
+    /// The value that this share of all is below.
+    Quantile(Expr, f64),
+}
+
+impl FactAggregate {
+    fn expr(self, registry: &dyn FunctionRegistry) -> Result<Expr, DataFusionError> {
+        Ok(match self {
+            Self::Count(value) => count(value),
+            Self::Of(name, value) => call(registry.udaf(name)?, vec![value], Vec::new()),
+            Self::Quantile(value, share) => {
+                let order = value.clone().sort(true, false);
+                let function = registry.udaf("approx_percentile_cont")?;
+                call(function, vec![value, lit(share)], vec![order])
+            }
+        })
+    }
+}
+
+fn call(function: Arc<AggregateUDF>, arguments: Vec<Expr>, order: Vec<SortExpr>) -> Expr {
+    let call = AggregateFunction::new_udf(function, arguments, false, None, order, None);
+    Expr::AggregateFunction(call)
 }
 
 #[cfg(test)]
@@ -240,7 +267,8 @@ mod tests {
     async fn each_column_has_a_row_in_its_order() {
         let context = SessionContext::new();
         let sql = "SELECT * FROM (VALUES (1, 'b', [1]), (3, 'a', [2]), (NULL, 'b', NULL), (2, 'b', [1])) t(n, s, l)";
-        let plan = of(context.state().create_logical_plan(sql).await.unwrap()).unwrap();
+        let state = context.state();
+        let plan = of(state.create_logical_plan(sql).await.unwrap(), &state).unwrap();
         let rows = context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
         let shown = pretty_format_batches(&rows).unwrap().to_string();
         let cells = |line: &str| {
@@ -261,8 +289,9 @@ mod tests {
     #[tokio::test]
     async fn a_summary_of_nothing_has_no_share_of_nulls() {
         let context = SessionContext::new();
-        let plan = context.state().create_logical_plan("SELECT 1 AS a WHERE false").await.unwrap();
-        let plan = of(plan).unwrap();
+        let state = context.state();
+        let plan = state.create_logical_plan("SELECT 1 AS a WHERE false").await.unwrap();
+        let plan = of(plan, &state).unwrap();
         let rows = context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
         assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 1);
         assert!(

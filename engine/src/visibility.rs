@@ -5,7 +5,7 @@
 //! out by an operator that lets no condition through. Its one invariant: what goes below it cannot fail for a
 //! row, and only leaves out files.
 
-use crate::{error::SqlError, view::View};
+use crate::{comparisons::is_comparison, error::SqlError, view::View};
 use arrow::{
     array::{AsArray, BooleanArray, RecordBatch},
     compute::{cast, filter_record_batch},
@@ -156,16 +156,7 @@ fn cannot_fail(filter: &Expr) -> bool {
             cannot_fail(left) && cannot_fail(right)
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let compares = matches!(
-                op,
-                Operator::Eq
-                    | Operator::NotEq
-                    | Operator::Lt
-                    | Operator::LtEq
-                    | Operator::Gt
-                    | Operator::GtEq
-            );
-            compares
+            is_comparison(*op)
                 && (is_column(left) && is_constant(right) || is_constant(left) && is_column(right))
         }
         Expr::IsNull(inner) | Expr::IsNotNull(inner) => is_column(inner),

@@ -5,17 +5,20 @@
 //! `delete-obsolete` deletes what is queued. A table of which anything is doubtful is left alone and
 //! reported, and the run goes on with the others.
 //!
+//! So are the files of folders of new tables that were never made.
+//!
 //! Its one invariant: a run that ends in its middle leaves marks and whole entries of the queue, so the next
 //! one goes on from there.
 
 use crate::maintenance::{
     pace::JobPace,
     planned::{PlannedJob, RunRequest},
-    scope::{ACTOR, every_table_of},
+    scope::{ACTOR, every_table_of, namespaces_of},
 };
 use icecore_catalog::{
     catalog::{Catalog, OrphanFile, QueuedOrphans},
     error::{CatalogError, with_causes},
+    metastore::Levels,
 };
 use icecore_lake::{faults::Failpoints, table::schema::TableIdent};
 use icecore_schemas::jobs::{JobReport, SkippedTable};
@@ -90,6 +93,42 @@ impl Orphans {
         Ok(())
     }
 
+    /// Looks after folders of tables that statements were killed before they made, and adds what was found to the
+    /// report. A folder is left whole, or goes whole.
+    async fn sweep_folders(
+        &self,
+        levels: &Levels,
+        dry_run: bool,
+        report: &mut JobReport,
+    ) -> Result<(), OrphansError> {
+        let grace_ms = i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX);
+        let orphans = self.catalog.orphans();
+        for folder in orphans.search_folders(levels, grace_ms).await? {
+            let (files, bytes) = count(folder.orphans().iter());
+            report.files.before += files;
+            report.bytes.before += bytes;
+            report.files.after += files;
+            report.bytes.after += bytes;
+            let location = folder.location();
+            let is_deleted = folder.is_due() && !dry_run;
+            info!(location, files, bytes, is_deleted, "folder of a table that was never made");
+            let gone = match dry_run {
+                true if folder.is_due() => QueuedOrphans { files, bytes },
+                true => QueuedOrphans::default(),
+                false => {
+                    orphans.mark_folder(&folder).await?;
+                    self.faults.hit("orphans.after_mark")?;
+                    let queued = orphans.queue_folder(&folder).await?;
+                    self.faults.hit("orphans.after_queue")?;
+                    queued
+                }
+            };
+            report.files.after -= gone.files;
+            report.bytes.after -= gone.bytes;
+        }
+        Ok(())
+    }
+
     /// Whether a failed table says that the others would fail too.
     fn ends_all(&self, cause: &OrphansError) -> bool {
         let is_of_all = match cause {
@@ -126,6 +165,24 @@ impl PlannedJob for Orphans {
                 }
             }
             pace.settle().await;
+        }
+        // A run for one table is about that one alone.
+        if request.table.is_none() {
+            for levels in namespaces_of(&self.catalog, request).await? {
+                let swept = self.sweep_folders(&levels, request.dry_run, &mut report);
+                match Box::pin(swept).await {
+                    Ok(()) => (),
+                    Err(cause) if self.ends_all(&cause) => return Err(cause),
+                    Err(cause) => {
+                        let table = format!("{}.*", levels.join("."));
+                        warn!(table, error = &cause as &dyn Error, "folders of no table stay");
+                        let reason = with_causes(&cause);
+                        report.errors += 1;
+                        report.skipped.push(SkippedTable { table, reason });
+                    }
+                }
+                pace.settle().await;
+            }
         }
         if !request.dry_run {
             self.catalog.orphans().forget_old().await?;

@@ -54,6 +54,33 @@ pub(super) async fn every_table_of(
     at_any_depth(catalog, request).await
 }
 
+/// The namespaces of a request: the one that it names, or all, whatever their depth.
+///
+/// # Errors
+/// `Metastore`.
+pub(super) async fn namespaces_of(
+    catalog: &Catalog,
+    request: &RunRequest,
+) -> Result<Vec<Vec<String>>, CatalogError> {
+    if let Some(levels) = &request.levels {
+        return Ok(vec![levels.clone()]);
+    }
+    let mut all: Vec<Vec<String>> = Vec::new();
+    let mut parents = vec![Vec::new()];
+    while let Some(parent) = parents.pop() {
+        match catalog.metastore().namespaces(&parent).await {
+            Ok(below) => {
+                all.extend(below.iter().cloned());
+                parents.extend(below);
+            }
+            // It was dropped meanwhile.
+            Err(CatalogError::NoSuchNamespace(_)) => (),
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(all)
+}
+
 /// The tables of a request in all namespaces, whatever their depth; an error where none has the name.
 async fn at_any_depth(
     catalog: &Catalog,

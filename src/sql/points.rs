@@ -4,10 +4,12 @@
 //! What a statement says of a point is an expression, so it is worked out before the view is taken: times by the
 //! engine, bookmarks by a look into the table.
 
+mod bookmarks;
+
 use crate::sql::{SqlInner, basis};
 use arrow::{
     array::{Array, ArrayRef, AsArray},
-    datatypes::{Int64Type, TimestampMicrosecondType},
+    datatypes::TimestampMicrosecondType,
     record_batch::RecordBatch,
 };
 use chrono::DateTime;
@@ -275,40 +277,6 @@ impl SqlInner {
             Some(times) if times.is_valid(0) => Ok(times.value(0).div_euclid(1_000)),
             _ => Err(invalid(format!("{expr} is no time"))),
         }
-    }
-
-    /// The last event with a bookmark, of those up to `until`.
-    async fn seq_of(
-        &self,
-        levels: &[String],
-        table: &str,
-        bookmark: &versions::PointExpr,
-        until: Option<u64>,
-        signal: &Arc<QuerySignal>,
-    ) -> Result<u64, SqlError> {
-        let Some(bookmark) = versions::text_of(bookmark) else {
-            return Err(invalid("BOOKMARK AS OF takes a bookmark in single quotes"));
-        };
-        let wanted = WantedTables::Named(vec![table.to_owned()]);
-        let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
-        // What is read stays readable while the pin lives.
-        let (view, _pin) = view;
-        if view.table(table).is_none() {
-            return Err(without_versions(table));
-        }
-        let bound = until.map(|seq| format!(" AND seq <= {seq}")).unwrap_or_default();
-        let sql = format!(
-            "SELECT CAST(max(seq) AS BIGINT) FROM \"{}\" WHERE bookmark = '{}'{bound}",
-            table.replace('"', "\"\""),
-            bookmark.replace('\'', "''")
-        );
-        let value = self.value(levels, &sql, view, 0, signal).await;
-        let value = value.map_err(|cause| of_table(table, cause))?;
-        let seqs = value.as_ref().and_then(|it| it.as_primitive_opt::<Int64Type>());
-        let seq = seqs.filter(|seqs| seqs.is_valid(0)).map(|seqs| seqs.value(0));
-        seq.and_then(|seq| u64::try_from(seq).ok()).ok_or_else(|| {
-            SqlError::NotFound(format!("no event of table `{table}` has bookmark `{bookmark}`"))
-        })
     }
 
     /// The only column of the only row of a query; none without a row. It runs to its end before the query

@@ -439,7 +439,7 @@ fn snapshot_back(table: &TableView, count: u32) -> Result<i64, SqlError> {
 }
 
 /// The oldest snapshot that can be reached from the current one.
-fn oldest_of_main(table: &TableView) -> Option<i64> {
+pub(super) fn oldest_of_main(table: &TableView) -> Option<i64> {
     let metadata = table.metadata.as_ref()?;
     let all = ancestors::of(metadata, metadata.current_snapshot_id());
     all.last().map(|snapshot| snapshot.snapshot_id())

@@ -37,8 +37,8 @@ use icecore_lake::{
 use icecore_schemas::query::SqlRequest;
 use std::sync::Arc;
 use target::{
-    check_is_callers, check_namespace, check_partitions, column_ids, invalid, named_ids,
-    new_properties, not_callers, partition_spec,
+    check_is_callers, check_namespace, check_partitions, column_ids, invalid, is_of_collection,
+    named_ids, new_properties, not_callers, partition_spec,
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
@@ -163,7 +163,7 @@ impl Sql {
 
     /// Refuses a name that only the service's tables have.
     fn check_name(&self, table: &TableIdent) -> Result<(), SqlError> {
-        if !self.is_of_service(table) {
+        if !self.is_of_service(table) && !is_of_collection(table) {
             return Ok(());
         }
         Err(invalid(format!(
@@ -214,13 +214,11 @@ impl Sql {
         columns: Option<&[ColumnName]>,
         request: SqlRequest,
     ) -> Result<WriteReport, WriteFailure> {
-        let table = match caller.catalog.tables().load(&ident).await {
-            // It is there with the first event.
-            Err(CatalogError::NoSuchTable(_)) if self.is_of_service(&ident) => {
-                return Err(not_callers(&ident).into());
-            }
-            loaded => loaded?,
-        };
+        // Somebody else may have made a table of this name before the first event.
+        if self.is_of_service(&ident) {
+            return Err(not_callers(&ident).into());
+        }
+        let table = caller.catalog.tables().load(&ident).await?;
         check_is_callers(&ident, &table.metadata)?;
         check_partitions(&table.metadata)?;
         let targets = match columns {

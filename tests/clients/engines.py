@@ -55,7 +55,7 @@ class DuckDB:
 def connect_duckdb(extensions=("avro", "httpfs", "iceberg")) -> duckdb.DuckDBPyConnection:
     """DuckDB whose extensions come from their wheels."""
     connection = duckdb.connect()
-    connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; SET TimeZone = 'UTC'")
+    connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     for name in extensions:
         wheel = Path(importlib.import_module(f"duckdb_extension_{name}").__file__).parent
         connection.execute(f"LOAD '{wheel}/extensions/v{duckdb.__version__}/{name}.duckdb_extension'")

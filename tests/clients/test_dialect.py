@@ -75,6 +75,10 @@ PAIRS = {
         "SELECT map_keys(MAP {'a': 1, 'b': 2}) AS k, struct_extract(struct_pack(x := 1, y := 'b'), 'y') AS y, range(2, 4) AS r",
         "SELECT map_keys(MAP {{'a': 1, 'b': 2}}) AS k, struct_extract(struct_pack(x := 1, y := 'b'), 'y') AS y, range(2, 4) AS r",
     ),
+    "lengths": (
+        "SELECT len('Åb') AS t, len([1, 2, NULL]) AS l, len(MAP {'a': 1}) AS m, max(len(type)) AS s FROM events",
+        "SELECT len('Åb') AS t, len([1, 2, NULL]) AS l, cardinality(MAP {{'a': 1}}) AS m, max(len(type)) AS s FROM {t}",
+    ),
     "patterns from columns": (
         "SELECT count(*) FROM events WHERE type ~ ('^' || split_part(type, '.', 1) || '[.]')",
         "SELECT count(*) FROM {t} WHERE regexp_matches(type, '^' || split_part(type, '.', 1) || '[.]')",

@@ -106,6 +106,50 @@ async fn old_events_go_and_stay_readable_before_and_known_by_their_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bookmark_whose_event_went_is_gone_and_one_that_never_was_is_not_found() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock).await;
+    let change = |id: &str, kind: &str, bookmark: Option<&str>| json!({ "id": id, "type": kind, "ns": "shop", "op": "c", "collection": "users", "key": id, "bookmark": bookmark, "ts": rfc3339(NOW_MS - 40 * DAY_MS) });
+    let events = json!({ "events": [
+        change("given", "webhook.github", Some("b-1")),
+        change("minted", "webhook.github", None),
+        change("kept", "order.placed", Some("b-2")),
+    ]});
+    let (status, reply) = server.ingest_at("/ingest?backfill=true", &events).await;
+    assert_eq!(status, 200, "{reply}");
+    server.commit("shop").await;
+    let minted = server.rows("shop", "SELECT bookmark FROM events WHERE id = 'minted'").await;
+    let minted = minted[0][0].as_str().unwrap().to_owned();
+    let at = async |bookmark: &str| {
+        let sql = format!("SELECT count(*) FROM events FOR BOOKMARK AS OF '{bookmark}'");
+        server.query("shop", &json!({ "sql": sql })).await
+    };
+    assert_eq!(at("b-1").await.1["rows"], json!([[1]]));
+    assert_eq!(run(&server, "retention").await.rows, 2);
+    assert_eq!(at("b-2").await.1["rows"], json!([[1]]));
+    for bookmark in ["b-1", minted.as_str()] {
+        let (status, answer) = at(bookmark).await;
+        assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{answer}");
+        // There it can still be read.
+        let as_of = &answer["details"]["nearest"][0];
+        let sql = format!("SELECT count(*) FROM events WHERE bookmark = '{bookmark}'");
+        let (_, then) = server.query("shop", &json!({ "sql": sql, "as_of": as_of })).await;
+        assert_eq!(then["rows"], json!([[1]]), "{answer} {then}");
+    }
+    assert_eq!(at("never").await.0, 404);
+    // One of a later event, and one of an event that is there.
+    for seq in ["000000ff", "00000003"] {
+        let other = minted.replace("00000000-00000002-", &format!("00000000-{seq}-"));
+        assert_eq!(at(other.as_str()).await.0, 404, "{other}");
+    }
+    // Of the bookmarks of senders nothing is known once the earlier snapshots went.
+    clock.advance_ms(100 * DAY_MS);
+    run(&server, "expire?namespace=shop").await;
+    assert_eq!((at(minted.as_str()).await.0, at("b-1").await.0), (410, 404));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_shown_after_its_first_row_went() {
     let clock = Clock::manual(NOW_MS);
     let server = start(&clock).await;

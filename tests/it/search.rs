@@ -98,6 +98,22 @@ async fn things_are_counted_by_their_properties() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_without_events_has_no_things() {
+    let server = TestServer::start().await;
+    let namespace = json!({"namespace": ["shop"]}).to_string();
+    let made = server.post("/catalog/v1/namespaces", "application/json", namespace).await;
+    assert_eq!(made.status(), 200, "{}", made.text().await.unwrap());
+    assert_eq!(found(&server, "q=ann").await, Vec::<String>::new());
+    let facets: Value = server.get("/v1/shop/facets?by=age").await.json().await.unwrap();
+    let none = json!({"count": 0, "facets": {"type": [], "collection": [], "age": []}});
+    assert_eq!(facets, none);
+    // With the first event there are some.
+    assert_eq!(server.ingest(&sent()).await.0, 200);
+    assert_eq!(found(&server, "type=Shop").await, ["p-1"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_search_says_what_is_wrong_and_asks_for_the_right_to_read() {
     let guarded = Guarded::with_events().await;
     let reader = guarded.token(&json!({"name": "r", "scopes": ["read:shop"]})).await;

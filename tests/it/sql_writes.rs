@@ -1,6 +1,7 @@
 //! Statements that write tables of their callers: what is there afterwards, and what is not.
 
 use crate::{access::Guarded, harness::TestServer, process::post_and_die};
+use icecore_lake::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{ops::Range, path::Path};
@@ -167,6 +168,7 @@ async fn what_cannot_be_written_leaves_nothing_behind() {
         ("INSERT INTO events SELECT * FROM events", 400, "POST /ingest"),
         ("INSERT INTO dead_letters SELECT 1", 400, "POST /ingest"),
         ("CREATE TABLE dead_letters AS SELECT 1 AS x", 400, "that this server writes"),
+        ("CREATE TABLE cdc_users AS SELECT 1 AS x", 400, "that this server writes"),
         ("INSERT INTO nothing SELECT 1", 404, "nothing"),
         ("INSERT INTO bank.t SELECT 1", 400, "/v1/bank/sql"),
         ("INSERT INTO t (type) SELECT type, seq FROM events", 400, "2 columns, but 1"),
@@ -198,6 +200,26 @@ async fn what_cannot_be_written_leaves_nothing_behind() {
     let names: Vec<&Value> =
         tables["tables"].as_array().unwrap().iter().map(|table| &table["name"]).collect();
     assert!(names.contains(&&json!("t")) && !names.contains(&&json!("n")), "{tables}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_a_name_of_the_service_is_not_written_to_whoever_made_it() {
+    let server = TestServer::start().await;
+    let events = json!({"events": [{"id": "e", "ns": "shop", "type": "order"}]});
+    let namespace = json!({"namespace": ["shop"]}).to_string();
+    let path = "/catalog/v1/namespaces";
+    let made = server.post(path, "application/json", namespace).await;
+    assert_eq!(made.status(), 200, "{}", made.text().await.unwrap());
+    let field = json!({"id": 1, "name": "n", "type": "long", "required": false});
+    let schema = json!({"type": "struct", "schema-id": 0, "fields": [field]});
+    let table = json!({"name": "events", "schema": schema}).to_string();
+    let path = "/catalog/v1/namespaces/shop/tables";
+    let made = server.post(path, "application/json", table).await;
+    assert_eq!(made.status(), 200, "{}", made.text().await.unwrap());
+    refused(&server, "INSERT INTO events VALUES (1)", 400, "POST /ingest").await;
+    assert_eq!(server.ingest(&events).await.0, 200);
+    refused(&server, "INSERT INTO events VALUES (1)", 400, "POST /ingest").await;
     server.stop().await;
 }
 
@@ -326,5 +348,19 @@ async fn a_server_that_dies_before_the_commit_shows_nothing_and_after_it_everyth
     let server = TestServer::start_in(folder, &[]).await;
     write(&server, "INSERT INTO fresh SELECT id FROM kept").await;
     assert_eq!(server.rows("shop", "SELECT count(*) FROM fresh").await, json!([[18]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_statement_that_was_killed_are_found_two_days_later() {
+    let server = shop(6).await;
+    let folder = server.stop().await;
+    let statement = json!({"sql": "CREATE TABLE fresh AS SELECT id FROM events"}).to_string();
+    post_and_die(folder.path(), "write.before_commit=abort", "/v1/shop/sql", statement).await;
+    let later = Clock::manual(Clock::system().now_ms() + 2 * 86_400_000);
+    let server = TestServer::start_at(folder, &[("orphans.cron", "")], later).await;
+    let report = server.post("/admin/jobs/orphans?dry_run=true", "application/json", "").await;
+    let report: Value = report.json().await.unwrap();
+    assert_eq!((&report["files"]["before"], &report["errors"]), (&json!(1), &json!(0)), "{report}");
     server.stop().await;
 }

@@ -142,6 +142,25 @@ async fn nothing_else_tells_of_rows_that_are_not_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_made_of_rows_has_those_that_its_maker_sees() {
+    let guarded = house().await;
+    let writer = guarded.reader(&["write:shop"]).await;
+    let of_team = guarded.reader(&["write:shop", "read.team:shop"]).await;
+    for (token, sql, rows) in [
+        (&writer, "CREATE TABLE seen AS SELECT id FROM events", 2),
+        (&of_team, "INSERT INTO seen SELECT id || '!' FROM events", 3),
+        (&writer, "INSERT INTO seen SELECT id FROM events WHERE id = 'of-team'", 0),
+    ] {
+        let (status, answer) = guarded.post(token, "/v1/shop/sql", &json!({ "sql": sql })).await;
+        assert_eq!((status, &answer["rowCount"]), (200, &json!(rows)), "{sql}: {answer}");
+    }
+    let all = json!([["everyone"], ["everyone!"], ["nobody-said"], ["nobody-said!"], ["of-team!"]]);
+    let sql = "SELECT id FROM seen ORDER BY id";
+    assert_eq!(guarded.seen(&guarded.admin, sql).await, all);
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_setting_every_reader_sees_every_row() {
     let guarded = Guarded::start().await;
     assert_eq!(guarded.post(&guarded.admin, "/ingest", &sent()).await.0, 207);

@@ -85,6 +85,8 @@ impl Catalog {
         new: &NewSnapshot,
     ) -> Result<TableWrite, CatalogError> {
         let read = ReadManifests::default();
+        // Those that were written days ago are taken for what a killed process left.
+        self.check_own_files(staged, new, &read).await?;
         let now_ms = self.now_ms().max(staged.last_updated_ms().saturating_add(1));
         let built = snapshot::build(&self.inner.storage, staged, new, &read, now_ms).await?;
         let metadata = match commit::apply_updates_at(staged, None, &built.updates, now_ms) {

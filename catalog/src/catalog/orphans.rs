@@ -8,6 +8,7 @@
 //! queued. A table of which anything does not read, and what may be something else than a file that a
 //! writer left, stay as they are.
 
+pub(super) mod folders;
 mod kept;
 mod reachable;
 
@@ -182,11 +183,7 @@ impl OrphanSearch {
             self.is_cut = true;
             return;
         }
-        let is_due = self.marks.get(&file.location).is_some_and(|mark| {
-            is_same(mark, file.bytes, modified_ms) && mark.marked_ms <= now_ms - grace_ms
-        });
-        let ListedFile { location, bytes, .. } = file;
-        self.orphans.push(OrphanFile { location, bytes, is_due, modified_ms });
+        self.orphans.push(OrphanFile::of(file, modified_ms, &self.marks, self.times));
     }
 }
 
@@ -279,15 +276,7 @@ impl Orphans<'_> {
     /// `Metastore`.
     pub async fn mark(self, search: &OrphanSearch) -> Result<(), CatalogError> {
         let metastore = self.0.metastore();
-        // One of a clock that was wrong would not be due for as long.
-        let now_ms = search.times.now_ms;
-        let is_known = |file: &&OrphanFile| {
-            search.marks.get(&file.location).is_some_and(|mark| {
-                is_same(mark, file.bytes, file.modified_ms) && mark.marked_ms <= now_ms
-            })
-        };
-        let new = search.orphans.iter().filter(|file| !is_known(file));
-        let new: Vec<OrphanMark> = new.map(|file| file.mark(now_ms)).collect();
+        let new = new_marks(&search.orphans, &search.marks, search.times.now_ms);
         for marks in new.chunks(BATCH_FILES) {
             metastore.mark_orphans(search.base.metadata.uuid(), marks).await?;
         }
@@ -391,6 +380,20 @@ impl Orphans<'_> {
 }
 
 impl OrphanFile {
+    /// A file that nothing names, with what former searches marked.
+    fn of(
+        file: ListedFile,
+        modified_ms: i64,
+        marks: &HashMap<String, OrphanMark>,
+        SearchTimes { now_ms, grace_ms }: SearchTimes,
+    ) -> Self {
+        let ListedFile { location, bytes, .. } = file;
+        let is_due = marks.get(&location).is_some_and(|mark| {
+            is_same(mark, bytes, modified_ms) && mark.marked_ms <= now_ms - grace_ms
+        });
+        Self { location, bytes, is_due, modified_ms }
+    }
+
     fn mark(&self, marked_ms: i64) -> OrphanMark {
         OrphanMark {
             location: self.location.clone(),
@@ -399,6 +402,22 @@ impl OrphanFile {
             marked_ms,
         }
     }
+}
+
+/// The marks of files that were not seen before, or were written since.
+fn new_marks(
+    orphans: &[OrphanFile],
+    marks: &HashMap<String, OrphanMark>,
+    now_ms: i64,
+) -> Vec<OrphanMark> {
+    // One of a clock that was wrong would not be due for as long.
+    let is_known = |file: &&OrphanFile| {
+        marks.get(&file.location).is_some_and(|mark| {
+            is_same(mark, file.bytes, file.modified_ms) && mark.marked_ms <= now_ms
+        })
+    };
+    let new = orphans.iter().filter(|file| !is_known(file));
+    new.map(|file| file.mark(now_ms)).collect()
 }
 
 /// Whether a file is as it was when it was marked.

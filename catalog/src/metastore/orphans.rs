@@ -9,8 +9,8 @@ use super::{
     Metastore, ObsoleteFile,
     database::RowLock,
     failed,
-    obsolete::{self, FILES_AT_ONCE, places},
-    tables,
+    obsolete::{self, FILES_AT_ONCE, places as parameters},
+    places, tables,
 };
 use crate::{error::CatalogError, location::Location};
 use sqlx::{AnyConnection, AssertSqlSafe};
@@ -82,7 +82,7 @@ impl Metastore {
         for locations in locations.chunks(FILES_AT_ONCE) {
             let delete = format!(
                 "DELETE FROM orphans WHERE queued_ms IS NULL AND location IN ({})",
-                places(1, locations.len())
+                parameters(1, locations.len())
             );
             let mut delete = sqlx::query(AssertSqlSafe(delete));
             for location in locations {
@@ -119,6 +119,28 @@ impl Metastore {
         Ok(true)
     }
 
+    /// Queues the files of a folder for deletion if no table, view or dropped table lies in it or around it. False
+    /// when one does: nothing changed. Durable on return.
+    pub(crate) async fn queue_orphan_folder(
+        &self,
+        (uuid, folder): (Uuid, &Location),
+        marks: &[OrphanMark],
+        (now_ms, not_before_ms): (i64, i64),
+    ) -> Result<bool, CatalogError> {
+        let mut tx = self.begin().await?;
+        // Nobody makes a table there meanwhile.
+        places::lock(&mut tx).await?;
+        if 0 < places::overlapping(&mut tx, Uuid::nil(), folder).await? {
+            return Ok(false);
+        }
+        let file =
+            |mark: &OrphanMark| ObsoleteFile { location: mark.location.clone(), not_before_ms };
+        obsolete::add(&mut tx, &marks.iter().map(file).collect::<Vec<_>>()).await?;
+        put(&mut tx, uuid, marks, Some(now_ms)).await?;
+        tx.commit().await.map_err(failed("queue orphans for deletion"))?;
+        Ok(true)
+    }
+
     /// Which of these files were queued as orphans at some time.
     pub(crate) async fn removed_orphans(
         &self,
@@ -139,7 +161,7 @@ impl Metastore {
     ) -> Result<Vec<String>, CatalogError> {
         let mut all = Vec::new();
         for files in files.chunks(FILES_AT_ONCE) {
-            let query = format!("{select} location IN ({})", places(1, files.len()));
+            let query = format!("{select} location IN ({})", parameters(1, files.len()));
             let mut query = sqlx::query_scalar(AssertSqlSafe(query));
             for file in files {
                 query = query.bind(file);
@@ -194,6 +216,28 @@ impl Metastore {
             .await
             .map_err(failed("forget old orphans"))?;
         tx.commit().await.map_err(failed("forget old orphans"))
+    }
+}
+
+/// Refuses a new table whose folder was queued as one of no table: whoever writes its files looked before, and
+/// their deletion may have been queued since. What is queued holds the row `places` too.
+pub(super) async fn check_none_is_queued(
+    tx: &mut AnyConnection,
+    table: Uuid,
+) -> Result<(), CatalogError> {
+    let queued: Option<String> = sqlx::query_scalar(
+        "SELECT location FROM orphans WHERE uuid = $1 AND queued_ms IS NOT NULL LIMIT 1",
+    )
+    .bind(table.to_string())
+    .fetch_optional(tx)
+    .await
+    .map_err(failed("look for files that were queued for deletion"))?;
+    match queued {
+        None => Ok(()),
+        Some(file) => Err(CatalogError::Invalid(format!(
+            "`{file}` was taken for a file of no table, since the table was not made for days: write \
+             its files again for a new one"
+        ))),
     }
 }
 

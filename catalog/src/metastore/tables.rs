@@ -4,7 +4,7 @@ use super::{
     Levels, Metastore, NameKind, NamePage, NewTable, ObjectKey, PointerSwap, SEPARATOR,
     SwapOutcome, TableOrigin,
     database::RowLock,
-    failed, fence, limit, namespaces, obsolete, outbox,
+    failed, fence, limit, namespaces, obsolete, orphans, outbox,
     outbox::{FormerState, RequestChanges},
     path, places, row_accounts, snapshots, stored, trash,
 };
@@ -454,8 +454,9 @@ async fn move_watermark(
         .map_err(failed("move a watermark"))
 }
 
-/// Refuses an identity that a dropped table or view had, which may come back.
+/// Refuses an identity that a dropped table or view had, which may come back, and one whose files go.
 async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogError> {
+    orphans::check_none_is_queued(tx, uuid).await?;
     let had: i64 = sqlx::query_scalar("SELECT count(*) FROM versions WHERE uuid = $1")
         .bind(uuid.to_string())
         .fetch_one(tx)

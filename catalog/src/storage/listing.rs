@@ -59,6 +59,32 @@ impl Storage {
         self.listing(self.enter(folder)?)?.rest().await
     }
 
+    /// The names of the folders in a folder, in order; none where it is not there.
+    ///
+    /// # Errors
+    /// [`CatalogError::LocationForbidden`] where a link leads to the folder, [`CatalogError::Storage`].
+    pub(crate) async fn folders_in(&self, folder: &str) -> Result<Vec<String>, CatalogError> {
+        let folder = self.enter(folder)?;
+        let mut names = match &self.inner.place {
+            StorageBackend::Local(_) => {
+                let work = |disk: &local::LocalDisk, folder: &std::path::Path| {
+                    disk.check_is_real(folder)?;
+                    local::folders_in(folder)
+                };
+                self.on_disk("list", folder, work).await?
+            }
+            StorageBackend::S3 { bucket, store, .. } => {
+                let listed = store.list_with_delimiter(Some(&key(bucket, &folder)?)).await;
+                let listed = listed.map_err(self.failed("list", &folder))?;
+                let names = listed.common_prefixes.iter().filter_map(|prefix| prefix.filename());
+                names.map(str::to_owned).collect()
+            }
+            StorageBackend::Remote(_) => return Err(remote::only_reads("list", &folder)),
+        };
+        names.sort();
+        Ok(names)
+    }
+
     fn listing(&self, folder: String) -> Result<FileListing, CatalogError> {
         let rest = match &self.inner.place {
             StorageBackend::Local(_) => ListingRest::Disk(FolderWalk::new(local_path(&folder))),

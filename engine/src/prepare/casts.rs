@@ -110,9 +110,11 @@ fn drops_digits(from: &DataType, to: &DataType) -> bool {
     scale_of(from).zip(scale_of(to)).is_some_and(|(from, to)| to < from)
 }
 
-fn is_of_time(target: &DataType) -> bool {
+/// Whether values of a type are dates, times, or both.
+#[must_use]
+pub fn is_of_time(kind: &DataType) -> bool {
     matches!(
-        target,
+        kind,
         DataType::Date32
             | DataType::Date64
             | DataType::Time32(_)

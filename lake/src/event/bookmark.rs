@@ -3,6 +3,9 @@
 //! Four groups of hexadecimal digits, 8-8-8-32: the `seq` in the first two, so that the order of the
 //! texts is the order of the changes, then zeros, then what the event is known by.
 
+/// Digits of the last group.
+const ID_DIGITS: usize = 32;
+
 /// The bookmark of the change with this `seq` and key.
 #[must_use]
 pub fn minted(seq: u64, id: u128) -> String {
@@ -13,6 +16,19 @@ pub fn minted(seq: u64, id: u128) -> String {
 #[must_use]
 pub fn is_minted(bookmark: &str, seq: u64) -> bool {
     bookmark.starts_with(&start(seq))
+}
+
+/// The `seq` of the change that got this bookmark here; none for one that a sender gave it.
+#[must_use]
+pub fn minted_seq(bookmark: &str) -> Option<u64> {
+    let (high, rest) = bookmark.split_once('-')?;
+    let low = rest.split('-').next()?;
+    let number = |digits| u64::from_str_radix(digits, 16).ok();
+    let seq = number(high)?.checked_mul(1 << 32)?.checked_add(number(low)?)?;
+    // It is one if it is written as it would be.
+    let id = bookmark.strip_prefix(&start(seq))?;
+    let is_id = id.len() == ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then_some(seq)
 }
 
 fn start(seq: u64) -> String {
@@ -32,6 +48,10 @@ mod tests {
         sorted.reverse();
         assert_eq!(made, sorted);
         assert_eq!(minted(17, 10), "00000000-00000011-00000000-0000000000000000000000000000000a");
+        assert!(seqs.iter().all(|seq| minted_seq(&minted(*seq, 7)) == Some(*seq)));
+        for other in ["", "b-1", "11-11-00000000-0a", "0000000g-00000011-00000000-"] {
+            assert_eq!(minted_seq(other), None, "{other}");
+        }
         assert!(is_minted(&minted(17, 10), 17) && !is_minted(&minted(18, 10), 17));
     }
 }

@@ -4,9 +4,12 @@
 
 use crate::table::partition::FIELD_ID;
 use arrow::{
-    array::{Array, ArrayRef, new_null_array},
+    array::{Array, ArrayRef, AsArray, new_null_array},
     compute::{CastOptions, can_cast_types, cast_with_options},
-    datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit},
+    datatypes::{
+        DataType, Field, Float32Type, Float64Type, Schema as ArrowSchema,
+        SchemaRef as ArrowSchemaRef, TimeUnit,
+    },
     error::ArrowError,
     record_batch::RecordBatch,
 };
@@ -279,7 +282,26 @@ fn converted(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError>
     if column.data_type() == kind {
         return Ok(Arc::clone(column));
     }
-    cast_with_options(column, kind, &CastOptions { safe: false, ..CastOptions::default() })
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let made = cast_with_options(column, kind, &options)?;
+    if *kind == DataType::Float32 {
+        check_range(&cast_with_options(column, &DataType::Float64, &options)?, &made)?;
+    }
+    Ok(made)
+}
+
+/// The cast makes infinity of a number that is too large for 32 bits.
+fn check_range(wide: &ArrayRef, made: &ArrayRef) -> Result<(), ArrowError> {
+    let (wide, made) = (wide.as_primitive::<Float64Type>(), made.as_primitive::<Float32Type>());
+    let mut values = wide.iter().zip(made.iter());
+    let lost = values.find_map(|(wide, made)| {
+        let wide = wide.filter(|wide| wide.is_finite())?;
+        made.is_some_and(f32::is_infinite).then_some(wide)
+    });
+    match lost {
+        Some(value) => Err(ArrowError::CastError(format!("{value} is too large for a float"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether values of a type may be written to a column without being asked for: numbers to numbers, but no

@@ -177,3 +177,29 @@ async fn a_run_that_ends_at_any_step_is_gone_on_with_by_the_next() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_folder_of_no_table_goes_in_two_runs_of_all_tables() {
+    let mut house = House::new().await;
+    let job = house.job("");
+    let root = house.catalog.storage().root().to_owned();
+    let folder = format!("{root}/b/{}", uuid::Uuid::from_u128(7));
+    let file = format!("{folder}/data/0a/01JD0000000000000000000000.parquet");
+    house.catalog.storage().put(&file, "x".into()).await.unwrap();
+    set_time(&file, NOW - 2 * DAY_MS);
+    house.left = vec![file];
+    let of_table = RunRequest { table: Some("u".to_owned()), ..all() };
+    assert_eq!(told(&job.run(&of_table).await.unwrap()), (1, 1, 0, 0), "that of the table");
+    assert_eq!(told(&job.run(&all()).await.unwrap()), (3, 3, 0, 0));
+    house.clock.advance_ms(DAY_MS);
+    let elsewhere = RunRequest { levels: Some(vec!["a".to_owned()]), ..all() };
+    assert_eq!(told(&job.run(&elsewhere).await.unwrap()), (1, 0, 1, 0));
+    house.delete().await;
+    assert_eq!(house.there().await, [true]);
+    let dry = RunRequest { dry_run: true, ..all() };
+    assert_eq!(told(&job.run(&dry).await.unwrap()), (2, 0, 0, 0));
+    assert_eq!(told(&job.run(&all()).await.unwrap()), (2, 0, 1, 0));
+    house.delete().await;
+    assert_eq!(house.there().await, [false]);
+    assert_eq!(told(&job.run(&all()).await.unwrap()), (0, 0, 0, 0));
+}

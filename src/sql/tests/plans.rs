@@ -242,3 +242,21 @@ async fn a_limit_answers_as_the_whole_order_does() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_summary_has_the_aggregates_of_any_query() {
+    let house = House::new().await;
+    house.take(1..2);
+    for values in
+        ["('1.5'), ('NaN'), ('2.5')", "('-0.0'), ('0.0'), ('-0.0')", "('-inf'), ('1'), (NULL)"]
+    {
+        let rows = format!("(SELECT CAST(v AS double) AS x FROM (VALUES {values}) AS t(v)) AS s");
+        let plain = format!(
+            "SELECT CAST(min(x) AS text), CAST(max(x) AS text), approx_distinct(CAST(x AS text)), avg(x), stddev(x) FROM {rows}"
+        );
+        let summary = sorted_rows(&house, &format!("SUMMARIZE SELECT x FROM {rows}"), 7).await;
+        let [summary] = summary.as_slice() else { panic!("{summary:?}") };
+        let facts: Vec<&str> = summary.split('|').skip(2).collect();
+        assert_eq!(vec![facts.join("|")], sorted_rows(&house, &plain, 5).await, "{values}");
+    }
+}

@@ -14,6 +14,9 @@ use icecore_lake::table::partition;
 use icecore_schemas::names::Namespace;
 use std::collections::HashMap;
 
+/// What the names of tables begin with that have the documents of a collection.
+const COLLECTION_PREFIX: &str = "cdc_";
+
 /// A statement writes where its query reads. The namespace may be named as its events do.
 pub(super) fn check_namespace(levels: &[String], written: Option<&str>) -> Result<(), SqlError> {
     let Some(written) = written else { return Ok(()) };
@@ -38,6 +41,12 @@ pub(super) fn check_is_callers(
         return Err(invalid(format!("{table} has format version 1: upgrade it to version 2")));
     }
     Ok(())
+}
+
+/// Whether a table of this name is one of a collection: a namespace of events has no other ones.
+pub(super) fn is_of_collection(table: &TableIdent) -> bool {
+    let levels: &Vec<String> = table.namespace.as_ref();
+    levels.len() == 1 && table.name.to_lowercase().starts_with(COLLECTION_PREFIX)
 }
 
 pub(super) fn not_callers(table: &TableIdent) -> SqlError {

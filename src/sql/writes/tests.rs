@@ -60,3 +60,13 @@ fn a_statement_is_found_by_its_namespace() {
     let error = check_namespace(&levels, Some("b")).unwrap_err().to_string();
     assert!(error.contains("/v1/b/sql"), "{error}");
 }
+
+#[test]
+fn names_of_collections_are_those_of_the_service() {
+    let is_refused = |levels: &[&str], name: &str| {
+        let levels: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
+        is_of_collection(&foreign_ident(&levels, name).unwrap())
+    };
+    assert!(is_refused(&["shop"], "cdc_users") && is_refused(&["shop"], "CDC_x"));
+    assert!(!is_refused(&["shop"], "cdcusers") && !is_refused(&["a", "b"], "cdc_users"));
+}

@@ -1,5 +1,6 @@
 //! Files that nothing names: which of them go, when, and what commits that name them get.
 
+mod folders;
 mod whole_tables;
 
 use super::{

@@ -52,3 +52,19 @@ async fn files_are_listed_once_each_in_pages_of_bounded_length() {
         assert!(none.is_empty());
     }
 }
+
+#[tokio::test]
+async fn the_folders_of_a_folder_are_named_without_those_below_and_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = format!("file://{}/w", folder.path().display());
+    let disk = Storage::open(&disk, &S3Options::default()).unwrap();
+    for storage in [disk, Storage::bucket_in_memory("s3://bucket/w")] {
+        let home = format!("{}/a", storage.root());
+        for file in ["two/data/x", "one/x", "file", "two/y"] {
+            storage.put(&format!("{home}/{file}"), Bytes::from_static(b"x")).await.unwrap();
+        }
+        storage.put(&format!("{home}2/three/x"), Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(storage.folders_in(&home).await.unwrap(), ["one", "two"]);
+        assert!(storage.folders_in(&format!("{home}/none")).await.unwrap().is_empty());
+    }
+}

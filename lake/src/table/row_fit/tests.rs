@@ -3,7 +3,7 @@ use crate::table::{
     lake::{longs, optional, schema, texts},
     partition::field_id,
 };
-use arrow::array::{Date32Array, Float64Array, NullArray};
+use arrow::array::{Date32Array, Float32Array, Float64Array, NullArray};
 
 fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(
@@ -128,4 +128,21 @@ fn text_is_taken_for_times_and_nothing_for_everything() {
     let wrong = rows(vec![("a", texts([Some("soon")])), ("b", texts([None]))]);
     let error = fitted(&table, &[1, 2], &wrong).unwrap_err().to_string();
     assert!(error.contains("`day`"), "{error}");
+}
+
+#[test]
+fn a_number_that_is_too_large_for_a_float_is_told_and_infinity_stays() {
+    let table = schema([optional(1, "x", PrimitiveType::Float)]);
+    let of = |values: Vec<Option<f64>>| {
+        rows(vec![("a", Arc::new(Float64Array::from(values)) as ArrayRef)])
+    };
+    let fits = of(vec![Some(1.5), None, Some(f64::INFINITY), Some(f64::from(f32::MIN))]);
+    let written = fitted(&table, &[1], &fits).unwrap();
+    let values: ArrayRef =
+        Arc::new(Float32Array::from(vec![Some(1.5), None, Some(f32::INFINITY), Some(f32::MIN)]));
+    assert_eq!(written.column(0), &values);
+    for value in [1e39, -1e300] {
+        let error = fitted(&table, &[1], &of(vec![Some(0.5), Some(value)])).unwrap_err();
+        assert!(error.to_string().contains("fit column `x`"), "{error}");
+    }
 }
