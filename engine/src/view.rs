@@ -305,9 +305,7 @@ impl ServiceTableView {
     pub fn of(view: &TableView, tables: &ServiceTables) -> Option<Self> {
         let table = *tables.of(view.ours?)?;
         let fit = view.metadata.as_ref().map(|metadata| SchemaFit::of(&table, metadata));
-        // As where rows are written: a property that cannot be read says nothing.
-        let promoted = view.metadata.as_ref().and_then(|metadata| Promotions::of(metadata).ok());
-        let promoted = promoted.unwrap_or_default();
+        let promoted = view.metadata.as_deref().map(Promotions::of).unwrap_or_default();
         Some(Self { table, fit: fit.transpose().ok()?.unwrap_or_default(), promoted })
     }
 }

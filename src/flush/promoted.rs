@@ -9,7 +9,7 @@ use crate::flush::{
 };
 use iceberg::{TableIdent, spec::TableMetadata};
 use icecore_catalog::error::CatalogError;
-use icecore_lake::table::promoted::{PROMOTED_PATHS, Promotions};
+use icecore_lake::table::promoted::{PROMOTED_PATHS, PathRequests};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
@@ -45,19 +45,19 @@ impl TableFlush {
         ident: &TableIdent,
         table: FlushTarget,
     ) -> Result<FlushTarget, FlushError> {
-        let (promotions, fault) = read(table.metadata());
-        if promotions.missing().is_empty() {
+        let (requests, fault) = read(table.metadata());
+        if requests.missing().is_empty() {
             self.bounds.promotion_faults.note(ident, fault);
             return Ok(table);
         }
-        let change = promotions.add_to(ident, table.metadata());
+        let change = requests.add_to(ident, table.metadata());
         let change = change.map_err(|source| CatalogError::Iceberg {
             operation: "add columns to a table",
             source,
         })?;
         match self.catalog.commit(change).await {
             Ok(changed) => {
-                let columns = promotions.missing().join(", ");
+                let columns = requests.missing().join(", ");
                 info!(table = %ident, columns, "columns of promoted paths are added to a table");
                 self.bounds.promotion_faults.note(ident, fault);
                 self.faults.hit("flush.after_columns")?;
@@ -74,14 +74,14 @@ impl TableFlush {
 }
 
 /// The paths of a table, and what is wrong with them.
-fn read(table: &TableMetadata) -> (Promotions, Option<String>) {
-    match Promotions::of(table) {
-        Ok(promotions) => {
-            let taken = promotions.left_out().join(", ");
+fn read(table: &TableMetadata) -> (PathRequests, Option<String>) {
+    match PathRequests::of(table) {
+        Ok(requests) => {
+            let taken = requests.left_out().join(", ");
             let fault = "the table has other columns of these names, or not the JSON column";
             let fault = (!taken.is_empty()).then(|| format!("{taken}: {fault}"));
-            (promotions, fault)
+            (requests, fault)
         }
-        Err(cause) => (Promotions::default(), Some(cause.to_string())),
+        Err(cause) => (PathRequests::default(), Some(cause.to_string())),
     }
 }

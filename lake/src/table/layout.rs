@@ -65,8 +65,7 @@ impl FileLayout {
             sort_order: Arc::clone(schema::file_order(table)),
             location: table.location().trim_end_matches('/').to_owned(),
             file_bytes: file_bytes(table),
-            // A property that cannot be read stops no flush: it is told where columns are added.
-            promoted: Arc::new(Promotions::of(table).unwrap_or_default()),
+            promoted: Arc::new(Promotions::of(table)),
         }
     }
 }

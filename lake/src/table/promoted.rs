@@ -2,7 +2,8 @@
 //!
 //! The table's property [`PROMOTED_PATHS`] names them: `data.amount:double,data.user.id:string`. Each makes an
 //! optional column, `data__amount`, which is added as Iceberg's schema evolution has it. The description of the
-//! column says which path it is of: a column of that name without it is somebody else's, and is left alone.
+//! column says which path it is of, and it is computed as long as it is there. A column of that name without it is
+//! somebody else's, and is left alone.
 //!
 //! Its one invariant: the column is a function of the JSON beside it. Whoever writes rows of the table computes it,
 //! and who reads rows of the log as well, so an answer does not change with a commit. Files that were written before
@@ -39,6 +40,8 @@ const PATHS_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 128;
 /// What is between the parts of a path in its column's name. No column of the service has it in its name.
 const SEPARATOR: &str = "__";
+/// How the descriptions of columns begin that are computed; the path follows.
+const DOC: &str = "promoted from ";
 /// Columns of JSON text that paths may begin with.
 const SOURCES: [&str; 5] = ["data", "before", "after", "meta", "payload"];
 
@@ -67,7 +70,10 @@ pub enum PathsError {
     #[error("two paths make the column `{0}`: remove one; names that differ by case alone are one")]
     Twice(String),
     /// More than a table may have.
-    #[error("there are more than {max} paths: remove some", max = PATHS_MAX)]
+    #[error(
+        "the table would have more than {max} columns of paths: remove some of them, or drop columns",
+        max = PATHS_MAX
+    )]
     TooMany,
 }
 
@@ -180,7 +186,7 @@ impl PromotedPath {
 
     /// What tells the column from one that somebody else made.
     fn doc(&self) -> String {
-        format!("promoted from {}.{}:{}", self.source, self.members.join("."), self.kind.name())
+        format!("{DOC}{}.{}:{}", self.source, self.members.join("."), self.kind.name())
     }
 
     fn field(&self, id: i32) -> NestedFieldRef {
@@ -188,6 +194,13 @@ impl PromotedPath {
         Arc::new(NestedField::optional(id, &self.name, kind).with_doc(self.doc()))
     }
 
+    /// Whether the table has the JSON as text.
+    fn has_source(&self, schema: &Schema) -> bool {
+        let text = Type::Primitive(PrimitiveType::String);
+        schema.field_by_name(self.source).is_some_and(|field| *field.field_type == text)
+    }
+
+    /// Whether a column is the path's.
     fn is_of(&self, field: &NestedField) -> bool {
         let is_type =
             field.field_type.as_primitive_type().is_some_and(|kind| *kind == self.kind.primitive());
@@ -243,36 +256,114 @@ fn parse(text: &str) -> Result<Vec<PromotedPath>, PathsError> {
     Ok(paths)
 }
 
-/// The paths of a table, and which columns of it are theirs.
+/// The columns of a table that are computed from the JSON of its rows.
 #[derive(Clone, Debug, Default)]
 pub struct Promotions {
-    /// Those that have their column, with its field id.
-    filled: Vec<(PromotedPath, i32)>,
-    /// Those whose column is to be added.
-    missing: Vec<PromotedPath>,
-    /// Those that get none: another's column has the name, or the table has no such JSON.
-    left_out: Vec<PromotedPath>,
+    /// The path of each, with its field id.
+    columns: Vec<(PromotedPath, i32)>,
 }
 
 impl Promotions {
-    /// The paths of a table of ours; none of others' tables.
+    /// Those of a table of ours, by the descriptions of its columns; none of others' tables. A column stays one
+    /// of them until it is dropped, whatever the property says by then.
+    #[must_use]
+    pub fn of(table: &TableMetadata) -> Self {
+        if !retention::is_managed(table) {
+            return Self::default();
+        }
+        let schema = table.current_schema();
+        let path_of = |field: &NestedFieldRef| {
+            let path = PromotedPath::parse(field.doc.as_ref()?.strip_prefix(DOC)?).ok()?;
+            (path.is_of(field) && path.has_source(schema)).then_some((path, field.id))
+        };
+        let columns = schema.as_struct().fields().iter().filter_map(path_of);
+        Self { columns: columns.take(PATHS_MAX).collect() }
+    }
+
+    /// Whether the column with this field id is one of them.
+    pub(super) fn has(&self, id: i32) -> bool {
+        self.ids().any(|own| own == id)
+    }
+
+    /// Their field ids.
+    pub(super) fn ids(&self) -> impl Iterator<Item = i32> {
+        self.columns.iter().map(|(_, id)| *id)
+    }
+
+    /// The values of a column for these rows; none of a column that is not computed.
     ///
     /// # Errors
-    /// [`PathsError`]: the property cannot be read, and says nothing then.
+    /// Arrow's: the rows have no text where the table has it.
+    pub fn column(&self, name: &str, rows: &RecordBatch) -> Result<Option<ArrayRef>, ArrowError> {
+        let path = self.columns.iter().find(|(path, _)| path.name == name);
+        path.map(|(path, _)| path.values(rows)).transpose()
+    }
+
+    /// The rows, which have their columns under the names of the table, with every column that is computed.
+    ///
+    /// # Errors
+    /// Arrow's: the rows have no text where the table has it.
+    pub(super) fn fill(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        if self.columns.is_empty() {
+            return Ok(rows);
+        }
+        let before = rows.schema();
+        let mut fields: Vec<FieldRef> = before.fields().to_vec();
+        let mut columns = rows.columns().to_vec();
+        for (path, id) in &self.columns {
+            let values = path.values(&rows)?;
+            if let Some((at, field)) = before.column_with_name(&path.name) {
+                columns[at] = cast(&values, field.data_type())?;
+                continue;
+            }
+            let metadata = [(FIELD_ID.to_owned(), id.to_string())];
+            let field = Field::new(&path.name, values.data_type().clone(), true);
+            fields.push(Arc::new(field.with_metadata(metadata.into())));
+            columns.push(values);
+        }
+        let schema = ArrowSchema::new_with_metadata(fields, before.metadata().clone());
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)
+    }
+}
+
+/// The paths that a table's property asks for and that have no column.
+#[derive(Clone, Debug, Default)]
+pub struct PathRequests {
+    /// Those whose column is to be added.
+    missing: Vec<PromotedPath>,
+    /// Those that get none: another column has the name, or the table has no such JSON.
+    left_out: Vec<PromotedPath>,
+}
+
+impl PathRequests {
+    /// The requests of a table of ours; none of others' tables.
+    ///
+    /// # Errors
+    /// [`PathsError`]: the property cannot be read, or asks for too much.
     pub fn of(table: &TableMetadata) -> Result<Self, PathsError> {
         let text = table.properties().get(PROMOTED_PATHS);
         let Some(text) = text.filter(|_| retention::is_managed(table)) else {
             return Ok(Self::default());
         };
-        let mut found = Self::default();
+        let (promotions, schema) = (Promotions::of(table), table.current_schema());
+        let mut asked = Self::default();
         for path in parse(text)? {
-            match ColumnPlace::of(&path, table.current_schema()) {
-                ColumnPlace::Here(id) => found.filled.push((path, id)),
-                ColumnPlace::Nowhere => found.missing.push(path),
-                ColumnPlace::Taken => found.left_out.push(path),
+            if promotions.columns.iter().any(|(known, _)| *known == path) {
+                continue;
+            }
+            // Many engines take names that differ by case alone for one.
+            let name = path.name.to_lowercase();
+            let mut names = schema.as_struct().fields().iter().map(|field| &field.name);
+            match names.any(|taken| taken.to_lowercase() == name) || !path.has_source(schema) {
+                true => asked.left_out.push(path),
+                false => asked.missing.push(path),
             }
         }
-        Ok(found)
+        if PATHS_MAX < promotions.columns.len() + asked.missing.len() {
+            return Err(PathsError::TooMany);
+        }
+        Ok(asked)
     }
 
     /// The columns that the table lacks.
@@ -299,78 +390,6 @@ impl Promotions {
         let next_id = table.last_column_id() + 1;
         let fields = (next_id..).zip(&self.missing).map(|(id, path)| path.field(id));
         evolve::add_fields(ident, table, fields)
-    }
-
-    /// Whether the column with this field id is computed.
-    pub(super) fn fills(&self, id: i32) -> bool {
-        self.filled.iter().any(|(_, own)| *own == id)
-    }
-
-    /// The field ids of the columns that are computed.
-    pub(super) fn ids(&self) -> impl Iterator<Item = i32> {
-        self.filled.iter().map(|(_, id)| *id)
-    }
-
-    /// The values of a column for these rows; none of a column that is not computed.
-    ///
-    /// # Errors
-    /// Arrow's: the rows have no text where the table has it.
-    pub fn column(&self, name: &str, rows: &RecordBatch) -> Result<Option<ArrayRef>, ArrowError> {
-        let path = self.filled.iter().find(|(path, _)| path.name == name);
-        path.map(|(path, _)| path.values(rows)).transpose()
-    }
-
-    /// The rows, which have their columns under the names of the table, with every column that is computed.
-    ///
-    /// # Errors
-    /// Arrow's: the rows have no text where the table has it.
-    pub(super) fn fill(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
-        if self.filled.is_empty() {
-            return Ok(rows);
-        }
-        let before = rows.schema();
-        let mut fields: Vec<FieldRef> = before.fields().to_vec();
-        let mut columns = rows.columns().to_vec();
-        for (path, id) in &self.filled {
-            let values = path.values(&rows)?;
-            if let Some((at, field)) = before.column_with_name(&path.name) {
-                columns[at] = cast(&values, field.data_type())?;
-                continue;
-            }
-            let metadata = [(FIELD_ID.to_owned(), id.to_string())];
-            let field = Field::new(&path.name, values.data_type().clone(), true);
-            fields.push(Arc::new(field.with_metadata(metadata.into())));
-            columns.push(values);
-        }
-        let schema = ArrowSchema::new_with_metadata(fields, before.metadata().clone());
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)
-    }
-}
-
-/// What of a table has the name of a path's column.
-enum ColumnPlace {
-    /// The column, with this field id.
-    Here(i32),
-    /// Nothing.
-    Nowhere,
-    /// Something else, or there is no JSON to take values from. Many engines take names that differ by case
-    /// alone for one.
-    Taken,
-}
-
-impl ColumnPlace {
-    fn of(path: &PromotedPath, schema: &Schema) -> Self {
-        let source = schema.field_by_name(path.source);
-        if source.is_none_or(|field| *field.field_type != Type::Primitive(PrimitiveType::String)) {
-            return Self::Taken;
-        }
-        let name = path.name.to_lowercase();
-        match schema.as_struct().fields().iter().find(|field| field.name.to_lowercase() == name) {
-            None => Self::Nowhere,
-            Some(field) if path.is_of(field) => Self::Here(field.id),
-            Some(_) => Self::Taken,
-        }
     }
 }
 

@@ -86,7 +86,7 @@ pub fn obstacle(
     if files.iter().any(|file| file.bytes / groups(file).max(1) < GROUP_BYTES_MIN) {
         return Some("row groups have less than 1 MiB");
     }
-    let promoted = Promotions::of(table).unwrap_or_default();
+    let promoted = Promotions::of(table);
     if files.iter().any(|file| promoted.ids().any(|id| file.column(id).is_none())) {
         return Some("a file lacks the column of a promoted path");
     }

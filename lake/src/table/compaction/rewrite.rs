@@ -480,7 +480,7 @@ fn empty_columns(
     let are_own = files.iter().all(|file| has_own_name(table, file));
     let fields = layout.schema.as_struct().fields().iter();
     let fields = fields.filter(|field| field.initial_default.is_none());
-    let ids = fields.map(|field| field.id).filter(|id| !layout.promoted.fills(*id));
+    let ids = fields.map(|field| field.id).filter(|id| !layout.promoted.has(*id));
     let empty = ids.filter(|id| files.iter().all(|file| is_empty(file, *id)));
     if are_own { empty.collect() } else { HashSet::new() }
 }

@@ -7,8 +7,7 @@ use icecore_schemas::{columns::KNOWN_EVENTS, names::Namespace, service_table::SE
 
 fn events_table(paths: &str) -> TableMetadata {
     let table = sample::metadata(create(&SERVICE_TABLES[0]), "file:///t");
-    let updates = [(PROMOTED_PATHS.to_owned(), paths.to_owned())].into();
-    changed(table, vec![TableUpdate::SetProperties { updates }])
+    asking(table, paths)
 }
 
 fn changed(table: TableMetadata, updates: Vec<TableUpdate>) -> TableMetadata {
@@ -21,9 +20,9 @@ fn changed(table: TableMetadata, updates: Vec<TableUpdate>) -> TableMetadata {
 
 /// The table with the columns that it lacks.
 fn with_columns(table: TableMetadata) -> TableMetadata {
-    let promotions = Promotions::of(&table).unwrap();
+    let asked = PathRequests::of(&table).unwrap();
     let ident = ident(&Namespace::parse("a").unwrap(), "events");
-    let change = promotions.add_to(&ident, &table).unwrap();
+    let change = asked.add_to(&ident, &table).unwrap();
     changed(table, change.updates)
 }
 
@@ -128,23 +127,38 @@ fn a_string_is_its_text_and_half_of_a_surrogate_pair_is_none() {
     assert_eq!(texts, [Some("x \"y\" ä"), Some(""), None, None, None]);
 }
 
+/// The table with another value of the property.
+fn asking(table: TableMetadata, paths: &str) -> TableMetadata {
+    let updates = [(PROMOTED_PATHS.to_owned(), paths.to_owned())].into();
+    changed(table, vec![TableUpdate::SetProperties { updates }])
+}
+
 #[test]
-fn a_column_is_added_once_and_known_by_its_description() {
+fn a_column_is_added_once_and_computed_as_long_as_it_is_there() {
     let table = events_table("data.amount:double,data.user.id:string");
-    let promotions = Promotions::of(&table).unwrap();
-    assert_eq!(promotions.missing(), ["data__amount", "data__user__id"]);
+    let asked = PathRequests::of(&table).unwrap();
+    assert_eq!(asked.missing(), ["data__amount", "data__user__id"]);
+    assert_eq!(Promotions::of(&table).ids().count(), 0);
     let next_id = table.last_column_id() + 1;
     let table = with_columns(table);
-    let promotions = Promotions::of(&table).unwrap();
-    assert!(promotions.missing().is_empty() && promotions.left_out().is_empty());
+    let asked = PathRequests::of(&table).unwrap();
+    assert!(asked.missing().is_empty() && asked.left_out().is_empty());
+    let promotions = Promotions::of(&table);
     assert_eq!(promotions.ids().collect::<Vec<_>>(), [next_id, next_id + 1]);
-    assert!(promotions.fills(next_id) && !promotions.fills(next_id - 1));
+    assert!(promotions.has(next_id) && !promotions.has(next_id - 1));
 
+    // Whatever is asked for by then.
+    for paths in ["", "data", "data.amount:double"] {
+        let table = asking(table.clone(), paths);
+        assert_eq!(Promotions::of(&table).ids().count(), 2, "{paths}");
+    }
     // Another type is another column, which the name has no room for.
-    let updates = [(PROMOTED_PATHS.to_owned(), "data.amount:long".to_owned())].into();
-    let table = changed(table, vec![TableUpdate::SetProperties { updates }]);
-    let promotions = Promotions::of(&table).unwrap();
-    assert_eq!((promotions.missing().len(), promotions.left_out()), (0, vec!["data__amount"]));
+    let asked = PathRequests::of(&asking(table.clone(), "data.amount:long")).unwrap();
+    assert_eq!((asked.missing().len(), asked.left_out()), (0, vec!["data__amount"]));
+    // Columns that are there count as well.
+    let paths: Vec<String> = (0..PATHS_MAX - 1).map(|n| format!("data.a{n}:long")).collect();
+    let refused = PathRequests::of(&asking(table, &paths.join(",")));
+    assert_eq!(refused.unwrap_err(), PathsError::TooMany);
 }
 
 #[test]
@@ -152,28 +166,30 @@ fn what_others_made_is_left_alone() {
     let table = events_table("data.amount:double");
     let id = table.last_column_id() + 1;
     let kind = Type::Primitive(PrimitiveType::Double);
-    let foreign = Arc::new(NestedField::optional(id, "Data__Amount", kind));
     let ident = ident(&Namespace::parse("a").unwrap(), "events");
-    let change = evolve::add_fields(&ident, &table, [foreign].into_iter()).unwrap();
-    let promotions = Promotions::of(&changed(table, change.updates)).unwrap();
-    assert_eq!((promotions.missing().len(), promotions.left_out()), (0, vec!["data__amount"]));
-    assert_eq!(promotions.ids().count(), 0);
+    for name in ["data__amount", "Data__Amount"] {
+        let foreign = Arc::new(NestedField::optional(id, name, kind.clone()));
+        let change = evolve::add_fields(&ident, &table, [foreign].into_iter()).unwrap();
+        let table = changed(table.clone(), change.updates);
+        let asked = PathRequests::of(&table).unwrap();
+        assert_eq!((asked.missing().len(), asked.left_out()), (0, vec!["data__amount"]), "{name}");
+        assert_eq!(Promotions::of(&table).ids().count(), 0, "{name}");
+    }
 
     // A table of others' has no paths, and one without the JSON no column.
-    let table = events_table("data.amount:double");
     let removals = vec![retention::MANAGED.to_owned()];
-    let foreign = changed(table, vec![TableUpdate::RemoveProperties { removals }]);
-    assert!(Promotions::of(&foreign).unwrap().missing().is_empty());
+    let foreign = changed(with_columns(table), vec![TableUpdate::RemoveProperties { removals }]);
+    assert!(PathRequests::of(&foreign).unwrap().missing().is_empty());
+    assert_eq!(Promotions::of(&foreign).ids().count(), 0);
     let letters = sample::metadata(create(&SERVICE_TABLES[1]), "file:///t");
-    let updates = [(PROMOTED_PATHS.to_owned(), "data.amount:double".to_owned())].into();
-    let letters = changed(letters, vec![TableUpdate::SetProperties { updates }]);
-    assert_eq!(Promotions::of(&letters).unwrap().left_out(), ["data__amount"]);
-    assert!(Promotions::of(&events_table("data.amount")).is_err());
+    let letters = asking(letters, "data.amount:double");
+    assert_eq!(PathRequests::of(&letters).unwrap().left_out(), ["data__amount"]);
+    assert!(PathRequests::of(&events_table("data.amount")).is_err());
 }
 
 #[test]
 fn rows_get_the_column_and_one_that_they_have_is_computed_anew() {
-    let promotions = Promotions::of(&with_columns(events_table("data.amount:double"))).unwrap();
+    let promotions = Promotions::of(&with_columns(events_table("data.amount:double")));
     let id = promotions.ids().next().unwrap();
     let fields = vec![Field::new("data", DataType::Utf8, true)];
     let texts: ArrayRef = Arc::new(StringArray::from(vec![Some(r#"{"amount": 3}"#), None]));
