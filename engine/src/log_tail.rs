@@ -234,9 +234,8 @@ fn read(
     let batch = leave_out(&batch, &ours.fit.left_out)?;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
-        let own = batch.column_by_name(field.name()).map(Arc::clone);
-        let column = match own {
-            Some(column) => Some(column),
+        let column = match batch.column_by_name(field.name()) {
+            Some(column) => Some(Arc::clone(column)),
             None => ours.promoted.column(field.name(), &batch)?,
         };
         columns.push(match column {
