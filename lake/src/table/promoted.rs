@@ -9,7 +9,10 @@
 //! and who reads rows of the log as well, so an answer does not change with a commit. Files that were written before
 //! have null there until they are written anew.
 
-use crate::table::{evolve, partition::FIELD_ID};
+use crate::table::{
+    evolve,
+    partition::{FIELD_ID, field_id},
+};
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatchOptions,
@@ -312,8 +315,9 @@ impl Promotions {
         let mut columns = rows.columns().to_vec();
         for (path, id) in &self.columns {
             let values = path.values(&rows)?;
-            if let Some((at, field)) = before.column_with_name(&path.name) {
-                columns[at] = cast(&values, field.data_type())?;
+            // By id: merged rows may have a dropped column of the same name as well.
+            if let Some(at) = fields.iter().position(|field| field_id(field) == Some(*id)) {
+                columns[at] = cast(&values, fields[at].data_type())?;
                 continue;
             }
             let metadata = [(FIELD_ID.to_owned(), id.to_string())];
