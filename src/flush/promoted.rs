@@ -46,7 +46,8 @@ impl TableFlush {
         table: FlushTarget,
     ) -> Result<FlushTarget, FlushError> {
         let (requests, fault) = read(table.metadata());
-        if requests.missing().is_empty() {
+        let is_new = matches!(table, FlushTarget::New { .. });
+        if is_new || requests.missing().is_empty() {
             self.bounds.promotion_faults.note(ident, fault);
             return Ok(table);
         }
