@@ -38,8 +38,8 @@ impl PromotionFaults {
 
 impl TableFlush {
     /// The table with a column for every path that it asks for. They are added by a commit of their own,
-    /// before a file names their ids: a table whose columns others changed meanwhile refuses it, and the flush
-    /// is made anew.
+    /// before a file names their ids. Where that is refused, also because others changed the columns
+    /// meanwhile, the rows go on without, and the next flush asks again.
     pub(super) async fn with_promoted(
         &self,
         ident: &TableIdent,
@@ -51,11 +51,13 @@ impl TableFlush {
             self.bounds.promotion_faults.note(ident, fault);
             return Ok(table);
         }
-        let change = requests.add_to(ident, table.metadata());
-        let change = change.map_err(|source| CatalogError::Iceberg {
-            operation: "add columns to a table",
-            source,
-        })?;
+        let change = match requests.add_to(ident, table.metadata()) {
+            Ok(change) => change,
+            Err(cause) => {
+                self.bounds.promotion_faults.note(ident, Some(cause.message().to_owned()));
+                return Ok(table);
+            }
+        };
         match self.catalog.commit(change).await {
             Ok(changed) => {
                 let columns = requests.missing().join(", ");
@@ -64,8 +66,8 @@ impl TableFlush {
                 self.faults.hit("flush.after_columns")?;
                 Ok(FlushTarget::There(changed))
             }
-            // It stays refused, and the rows have to go somewhere.
-            Err(CatalogError::Invalid(reason)) => {
+            // It did not happen, and the rows have to go somewhere.
+            Err(CatalogError::Invalid(reason) | CatalogError::CommitFailed(reason)) => {
                 self.bounds.promotion_faults.note(ident, Some(reason));
                 Ok(table)
             }
