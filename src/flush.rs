@@ -10,6 +10,7 @@ mod commit;
 mod due;
 mod loads;
 pub mod metastore_mark;
+mod promoted;
 mod requests;
 
 use crate::{

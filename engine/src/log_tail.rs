@@ -221,7 +221,7 @@ fn read_run(
 }
 
 /// One record's rows with the columns of `schema`: by name, null where the log has none, and where a
-/// column of another's has the name.
+/// column of another's has the name. Columns of promoted paths are computed, as they are for files.
 fn read(
     ours: &ServiceTableView,
     stored: &SchemaRef,
@@ -234,9 +234,13 @@ fn read(
     let batch = leave_out(&batch, &ours.fit.left_out)?;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
-        columns.push(match batch.column_by_name(field.name()) {
+        let column = match batch.column_by_name(field.name()) {
+            Some(column) => Some(Arc::clone(column)),
+            None => ours.promoted.column(field.name(), &batch)?,
+        };
+        columns.push(match column {
             // As files are read: an answer does not change with a commit.
-            Some(column) => floats::normal(&cast(column, field.data_type())?),
+            Some(column) => floats::normal(&cast(&column, field.data_type())?),
             None => new_null_array(field.data_type(), batch.num_rows()),
         });
     }

@@ -9,7 +9,7 @@ use crate::{
 };
 use iceberg::spec::TableMetadata;
 use icecore_lake::{
-    table::evolve::SchemaFit,
+    table::{evolve::SchemaFit, promoted::Promotions},
     wal::{LogPosition, RecordRef},
 };
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
@@ -295,6 +295,8 @@ pub struct ServiceTableView {
     pub table: ServiceTable,
     /// How the table stands to its columns.
     pub fit: SchemaFit,
+    /// Columns that are computed from the JSON of its rows.
+    pub promoted: Promotions,
 }
 
 impl ServiceTableView {
@@ -303,7 +305,8 @@ impl ServiceTableView {
     pub fn of(view: &TableView, tables: &ServiceTables) -> Option<Self> {
         let table = *tables.of(view.ours?)?;
         let fit = view.metadata.as_ref().map(|metadata| SchemaFit::of(&table, metadata));
-        Some(Self { table, fit: fit.transpose().ok()?.unwrap_or_default() })
+        let promoted = view.metadata.as_deref().map(Promotions::of).unwrap_or_default();
+        Some(Self { table, fit: fit.transpose().ok()?.unwrap_or_default(), promoted })
     }
 }
 

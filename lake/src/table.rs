@@ -20,6 +20,7 @@ mod layout;
 pub mod moved_deletes;
 mod pages;
 pub mod partition;
+pub mod promoted;
 pub mod reader;
 pub mod retention;
 pub mod row_fit;

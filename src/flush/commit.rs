@@ -4,7 +4,7 @@
 //! has reached, which the catalog moved in the same transaction as the snapshot.
 
 use crate::{
-    flush::{FlushError, columns::LeftOutColumns},
+    flush::{FlushError, columns::LeftOutColumns, promoted::PromotionFaults},
     owner::LogOwnership,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
@@ -88,11 +88,17 @@ pub(super) struct FlushBounds {
     /// Namespaces that are known to be in the catalog under their own text.
     ensured: Mutex<HashSet<Namespace>>,
     memory: Semaphore,
+    /// What was told of paths that get no column.
+    pub(super) promotion_faults: PromotionFaults,
 }
 
 impl Default for FlushBounds {
     fn default() -> Self {
-        Self { ensured: Mutex::default(), memory: Semaphore::new(HELD_MIB_MAX as usize) }
+        Self {
+            ensured: Mutex::default(),
+            memory: Semaphore::new(HELD_MIB_MAX as usize),
+            promotion_faults: PromotionFaults::default(),
+        }
     }
 }
 
@@ -243,6 +249,7 @@ impl TableFlush {
         let (batches, read_sum) =
             read(rows::schema_of(ours.columns), taken.records.clone(), ours.has_seq()).await?;
         let (table, batches) = self.with_columns(ident, table, ours, fit, batches).await?;
+        let table = self.with_promoted(ident, table).await?;
         let storage = self.catalog.storage();
         if let FlushTarget::New { metadata, .. } = &table {
             // Both folders at once: one sync of the folder that they are in.

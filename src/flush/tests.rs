@@ -1,4 +1,5 @@
 mod loads;
+mod promoted;
 
 use super::{Flush, FlushError, FlushJob, FlushOptions};
 use crate::{

@@ -75,6 +75,29 @@ def test_rows_of_other_engines_are_accounted_for(server):
     assert found["table"] == found["expected"], found
 
 
+def test_engines_read_columns_of_json_paths(server):
+    """Rows from before have a value in the column once their file is merged."""
+    namespace, client = "promoted", server.client()
+
+    def pay(numbers):
+        events = [json.dumps({"id": f"e{n}", "type": "paid", "data": {"amount": n / 4, "by": {"id": f"u{n}"}}}) for n in numbers]
+        assert client.send(events, namespace)[0] == 200
+        client.commit(namespace)
+
+    pay(range(20))
+    duck, lake = DuckDB(server.url + "/catalog"), PyIceberg(server.url + "/catalog")
+    with lake.load(namespace, "events").transaction() as change:
+        change.set_properties({"icecore.promoted-paths": "data.amount:double,data.by.id:string"})
+    pay(range(20, 40))
+    asked = f"SELECT count(*), count(data__by__id), sum(data__amount) FROM {duck.table(namespace, 'events')}"
+    assert [tuple(row) for row in duck.rows(asked)] == [(40, 20, sum(range(20, 40)) / 4)]
+    compact(client, namespace)
+    assert [tuple(row) for row in duck.rows(asked)] == [(40, 40, sum(range(40)) / 4)]
+    found = lake.load(namespace, "events").scan(row_filter="data__amount >= 9.5", selected_fields=("data__by__id",)).to_arrow()
+    assert sorted(found.column("data__by__id").to_pylist()) == ["u38", "u39"]
+    assert fsck(client, namespace)["whole"]
+
+
 def test_every_engine_reads_merged_files_and_old_snapshots(server, spark_session):
     namespace, client = "merged", server.client()
     for commit in range(14):

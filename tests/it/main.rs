@@ -55,6 +55,7 @@ mod parquet;
 mod points;
 mod postgres;
 mod process;
+mod promoted;
 mod query_failures;
 mod query_memory;
 mod repair;

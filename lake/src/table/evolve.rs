@@ -100,9 +100,22 @@ pub fn add_columns(
     table: &TableMetadata,
     columns: &[&Column],
 ) -> Result<TableChange, iceberg::Error> {
+    Ok(change_to(ident, table, with(table, columns)?))
+}
+
+/// The same of columns that are none of ours, which have the table's next ids.
+pub(super) fn add_fields(
+    ident: &TableIdent,
+    table: &TableMetadata,
+    fields: impl Iterator<Item = NestedFieldRef>,
+) -> Result<TableChange, iceberg::Error> {
+    Ok(change_to(ident, table, with_fields(table, fields)?))
+}
+
+fn change_to(ident: &TableIdent, table: &TableMetadata, schema: Schema) -> TableChange {
     /// The schema that was added last.
     const LAST: i32 = -1;
-    Ok(TableChange {
+    TableChange {
         table: ident.clone(),
         requirements: vec![
             TableRequirement::UuidMatch { uuid: table.uuid() },
@@ -112,16 +125,23 @@ pub fn add_columns(
             },
         ],
         updates: vec![
-            TableUpdate::AddSchema { schema: with(table, columns)? },
+            TableUpdate::AddSchema { schema },
             TableUpdate::SetCurrentSchema { schema_id: LAST },
         ],
         keeps_history: false,
-    })
+    }
 }
 
 fn with(table: &TableMetadata, columns: &[&Column]) -> Result<Schema, iceberg::Error> {
     let next_id = table.last_column_id() + 1;
     let added = (next_id..).zip(columns).map(|(id, column)| schema::field(column, id));
+    with_fields(table, added)
+}
+
+fn with_fields(
+    table: &TableMetadata,
+    added: impl Iterator<Item = NestedFieldRef>,
+) -> Result<Schema, iceberg::Error> {
     table.current_schema().as_ref().clone().into_builder().with_fields(added).build()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What splits rows, what encodes them and what writes them need both.
 
-use crate::table::schema;
+use crate::table::{promoted::Promotions, schema};
 use iceberg::spec::{PartitionSpecRef, SchemaRef, SortOrderRef, TableMetadata};
 use icecore_catalog::error::CatalogError;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct FileLayout {
     pub location: String,
     /// About the longest that a file may be, at least 8 MiB.
     pub file_bytes: usize,
+    /// Columns that are computed from the JSON of the rows.
+    pub promoted: Arc<Promotions>,
 }
 
 impl FileLayout {
@@ -63,6 +65,7 @@ impl FileLayout {
             sort_order: Arc::clone(schema::file_order(table)),
             location: table.location().trim_end_matches('/').to_owned(),
             file_bytes: file_bytes(table),
+            promoted: Arc::new(Promotions::of(table)),
         }
     }
 }

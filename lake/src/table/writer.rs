@@ -97,7 +97,8 @@ async fn write_as(
     let split = {
         let layout = Arc::clone(&layout);
         blocking(move || {
-            let rows = align(&layout.schema, &batches).map_err(WriteError::Split)?;
+            let rows = align(&layout.schema, &batches).and_then(|rows| layout.promoted.fill(rows));
+            let rows = rows.map_err(WriteError::Split)?;
             partition::split(&layout, &rows)
         })
         .await?

@@ -27,6 +27,7 @@ use crate::{
         file_columns::{FileColumns, FileError, OpenFile},
         layout::{FileLayout, WriteError},
         partition::{field_id, sort_keys},
+        promoted::Promotions,
         reader::ReadError,
         row_sum::{self, RowKeys},
         schema::file_order,
@@ -84,6 +85,10 @@ pub fn obstacle(
         |file: &PlannedFile| file.split_offsets.as_ref().map_or(u64::MAX, |all| all.len() as u64);
     if files.iter().any(|file| file.bytes / groups(file).max(1) < GROUP_BYTES_MIN) {
         return Some("row groups have less than 1 MiB");
+    }
+    let promoted = Promotions::of(table);
+    if files.iter().any(|file| promoted.ids().any(|id| file.column(id).is_none())) {
+        return Some("a file lacks the column of a promoted path");
     }
     if COPIED_BYTES_MAX < files.iter().map(|file| file.bytes).sum::<u64>() {
         return Some("the files have more than 128 MiB together");

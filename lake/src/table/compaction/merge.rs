@@ -95,7 +95,7 @@ impl<'a> RowMerge<'a> {
         self.held
     }
 
-    /// The rows that come next; none at the end.
+    /// The rows that come next, with the columns that are computed; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, RewriteError> {
         let mut batches: Vec<RecordBatch> = Vec::new();
         // Where the current batch of a file is among them.
@@ -137,8 +137,11 @@ impl<'a> RowMerge<'a> {
         if taken.is_empty() {
             return Ok(None);
         }
-        let merged =
-            blocking(move || interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &taken));
+        let promoted = Arc::clone(&self.layout.promoted);
+        let merged = blocking(move || {
+            let rows = interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &taken)?;
+            promoted.fill(rows)
+        });
         Ok(Some(merged.await.map_err(WriteError::Split)?))
     }
 

@@ -24,7 +24,7 @@ use crate::{
         reader::{self, ReadError},
         row_sum::{self, RowKeys},
         schema::file_order,
-        writer::{WriteError, WrittenFiles, delete, sorted::SortedWriter},
+        writer::{FileLayout, WriteError, WrittenFiles, delete, sorted::SortedWriter},
     },
 };
 use arrow::{
@@ -32,7 +32,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::spec::{DataFile, Operation, Schema, TableMetadata};
+use iceberg::spec::{DataFile, Operation, TableMetadata};
 use icecore_catalog::{
     commit::{COMMIT_ID, COMPACTION, MERGED},
     row_sum::RowSum,
@@ -367,7 +367,7 @@ impl<'a> FileRewrite<'a> {
         for delete in &useless_deletes(&files[..taken], deletes.index()) {
             done.removed.push(described(delete)?);
         }
-        let empty = empty_columns(table, &files[..taken], &layout.schema);
+        let empty = empty_columns(table, &files[..taken], &layout);
         let writer = SortedWriter::new(source.storage, layout, ids).without_values(empty);
         let (storage, columns) = (source.storage, ids_of_columns);
         let (read, without, z_order) = (0, None, z_order.map(ZOrderRows::new));
@@ -467,18 +467,20 @@ impl<'a> FileRewrite<'a> {
 }
 
 /// The columns without a value in any of the files, by their manifests. Only the service's own are believed:
-/// they count each column that the table had. One with a default has that in rows of files that lack it.
+/// they count each column that the table had. One with a default has that in rows of files that lack it, and one
+/// that is computed gets its values now.
 fn empty_columns(
     table: &TableMetadata,
     files: &[Arc<PlannedFile>],
-    schema: &Schema,
+    layout: &FileLayout,
 ) -> HashSet<i32> {
     let is_empty = |file: &PlannedFile, id: i32| {
         file.column(id).is_some_and(|column| column.nulls == Some(file.rows))
     };
     let are_own = files.iter().all(|file| has_own_name(table, file));
-    let fields = schema.as_struct().fields().iter().filter(|field| field.initial_default.is_none());
-    let ids = fields.map(|field| field.id);
+    let fields = layout.schema.as_struct().fields().iter();
+    let fields = fields.filter(|field| field.initial_default.is_none());
+    let ids = fields.map(|field| field.id).filter(|id| !layout.promoted.has(*id));
     let empty = ids.filter(|id| files.iter().all(|file| is_empty(file, *id)));
     if are_own { empty.collect() } else { HashSet::new() }
 }

@@ -5,7 +5,8 @@ use crate::{
         compaction::{group::GroupRewrite, live_files, planned_files},
         deletes::RowDeletes,
         lake::TestLake,
-        schema::BLOOM_FILTERS,
+        promoted::{PROMOTED_PATHS, PathRequests},
+        schema::{BLOOM_FILTERS, MANAGED, ident},
         writer,
     },
 };
@@ -14,7 +15,7 @@ use arrow::{
     compute::concat,
 };
 use icecore_samples::{self as sample, START_US, texts};
-use icecore_schemas::columns::EVENTS;
+use icecore_schemas::{columns::EVENTS, names::Namespace};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 /// Rows of a file: more than a page has, so that there is an index of pages.
@@ -210,6 +211,23 @@ async fn small_row_groups_are_merged() {
     let done = house.compact().await.unwrap();
     assert_eq!(done.way, RewriteWay::NotCopied("row groups have less than 1 MiB"));
     assert!(done.bytes_added() < done.bytes, "{} of {}", done.bytes_added(), done.bytes);
+}
+
+#[tokio::test]
+async fn files_without_the_column_of_a_path_are_merged() {
+    let mut house = EventLake::new();
+    house.add(events(1, ROWS)).await;
+    house.add(events(1_000_000, ROWS)).await;
+    let properties = [(MANAGED, "true"), (PROMOTED_PATHS, "data.amount:double")];
+    let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    house.lake.change(|builder| builder.set_properties(properties.into()));
+    let asked = PathRequests::of(&house.lake.metadata).unwrap();
+    let ident = ident(&Namespace::parse("a").unwrap(), "events");
+    let change = asked.add_to(&ident, &house.lake.metadata).unwrap();
+    let mut updates = change.updates.into_iter();
+    house.lake.change(|builder| updates.try_fold(builder, |builder, update| update.apply(builder)));
+    let done = house.compact().await.unwrap();
+    assert_eq!(done.way, RewriteWay::NotCopied("a file lacks the column of a promoted path"));
 }
 
 /// The table was made today, long after the rows.
