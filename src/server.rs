@@ -16,7 +16,10 @@ pub mod stores;
 use crate::{
     config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
     flush::{Flush, FlushOptions},
-    http::{self, AppParts, AppState},
+    http::{
+        self, AppParts, AppState,
+        jobs::materialize::{RefreshDue, RefreshNow},
+    },
     ingest::Ingest,
     maintenance::{
         JobRegistry,
@@ -195,6 +198,9 @@ impl Server {
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
+        if owner.check().is_ok() {
+            jobs.start(RefreshDue::new(RefreshNow::new(&catalog, &sql, &erasures, &ids)));
+        }
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
         let parts = AppParts {
