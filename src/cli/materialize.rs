@@ -60,7 +60,7 @@ pub async fn run(config: &Config, command: &MaterializeCommand) -> Result<(), Cl
     let path = format!("/v1/{}/materialized/{}", escape_ns(ns), escape(name));
     if action.end {
         let ended: MaterializedRemoved = client.read(Method::DELETE, &path, None).await?;
-        return match json {
+        return match *json {
             true => say(&json!(ended).to_string()),
             false => say(&format!("{} is not refreshed any more", ended.removed)),
         };
