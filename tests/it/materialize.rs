@@ -1,16 +1,13 @@
 //! Materialised tables: their rows after a refresh, after a crash in one, after an erasure, and what is refused.
 
 use crate::{access::Guarded, admin::icecore, harness::TestServer, process::post_and_die};
-use icecore_lake::clock::Clock;
 use icecore_schemas::jobs::JobReport;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::ops::Range;
 
-/// 2026-09-21 14:13 UTC.
-const NOW_MS: i64 = 1_790_000_000_000;
-const BY_TYPE: &str = "SELECT type, count(*) AS n, sum(seq) AS seqs, min(id) AS first, max(seq) AS last FROM events GROUP BY type";
-const DAILY: &str = "SELECT type, n, seqs, first, last FROM daily ORDER BY type";
+const BY_TYPE: &str = "SELECT type, count(*) AS n, sum(seq) AS seqs, min(id) AS low, max(seq) AS high FROM events GROUP BY type";
+const DAILY: &str = "SELECT type, n, seqs, low, high FROM daily ORDER BY type";
 const PATH: &str = "/v1/shop/materialized/daily";
 /// It is run by hand alone.
 const SELDOM: &str = "0 0 1 1 *";
@@ -28,7 +25,7 @@ fn sent(range: Range<u32>) -> Value {
 async fn shop(events: u32) -> TestServer {
     let settings = [("compaction.enabled", "off")];
     let folder = tempfile::tempdir().unwrap();
-    let server = TestServer::start_at(folder, &settings, Clock::manual(NOW_MS)).await;
+    let server = TestServer::start_in(folder, &settings).await;
     assert_eq!(server.ingest(&sent(0..events)).await.0, 200);
     server
 }
@@ -158,8 +155,11 @@ async fn after_an_erasure_nothing_of_the_subject_is_in_the_table() {
         if now["status"] == "files" {
             break;
         }
-        let wake = json!({"subject": {"id": "nobody"}, "dry_run": true});
-        server.ingest_at("/v1/shop/erase", &wake).await;
+        // The job is woken where it waits for its next time.
+        if !now["error"].is_null() || !now["waits"].is_null() {
+            let wake = json!({"subject": {"id": "nobody"}, "dry_run": true});
+            server.ingest_at("/v1/shop/erase", &wake).await;
+        }
         tokio::task::yield_now().await;
     }
     for _ in 0..2 {
