@@ -45,6 +45,14 @@ async fn refresh(server: &TestServer, parameters: &str) -> JobReport {
     serde_json::from_str(&text).unwrap()
 }
 
+async fn set_property(server: &TestServer, key: &str, value: &str) {
+    let updates = json!([{"action": "set-properties", "updates": {key: value}}]);
+    let body = json!({"requirements": [], "updates": updates});
+    let path = "/catalog/v1/namespaces/shop/tables/daily";
+    let (status, answer) = server.call(Method::POST, path, &body).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
 /// The table has the rows that its query has now.
 async fn check_daily(server: &TestServer) {
     let wanted = server.rows("shop", &format!("{BY_TYPE} ORDER BY type")).await;
@@ -79,6 +87,16 @@ async fn a_rollup_gets_new_events_in_one_commit_each_and_nothing_where_none_came
 
     let listed = icecore(&server, &["materialize", "daily", "--ns", "shop", "--show"]);
     assert!(listed.0 && listed.1.contains("new events alone"), "{}", listed.1);
+    // Whoever may write may change the query: its rows are not merged with those of another one.
+    let calls = BY_TYPE.replace("FROM events", "FROM events WHERE type = 'call'");
+    set_property(&server, "icecore.materialize.sql", &calls).await;
+    assert_eq!(refresh(&server, "&table=daily").await.rows, 1);
+    let wanted = server.rows("shop", &calls).await;
+    assert_eq!(server.rows("shop", DAILY).await, wanted);
+    set_property(&server, "icecore.materialize.cron", "never").await;
+    let failed = refresh(&server, "&table=daily").await;
+    assert_eq!((failed.tables, failed.errors), (0, 1), "{failed:?}");
+    assert!(failed.skipped[0].reason.contains("icecore.materialize.cron"), "{failed:?}");
     let checked = server.post("/admin/fsck", "application/json", "{}").await;
     let checked: Value = checked.json().await.unwrap();
     assert_eq!(checked["whole"], true, "{checked}");
@@ -151,6 +169,7 @@ async fn after_an_erasure_nothing_of_the_subject_is_in_the_table() {
     let path = format!("/v1/shop/erase/{}", begun["erasure"].as_str().unwrap());
     loop {
         let now: Value = server.get(&path).await.json().await.unwrap();
+        assert_ne!(now["status"], "failed", "{now}");
         // Its rows are out of the table, and its files are left for readers.
         if now["status"] == "files" {
             break;
