@@ -96,7 +96,7 @@ impl IncrementalAggregate {
     }
 
     /// The query that merges the rows of `table`, with these columns, with the events behind `seq`; none where it has
-    /// another number of columns than the query.
+    /// another number of columns than the query, or where the whole is too long.
     #[must_use]
     pub fn merged_with(&self, table: &str, names: &[&str], seq: u64) -> Option<String> {
         if names.len() != self.columns.len() {
@@ -116,9 +116,11 @@ impl IncrementalAggregate {
         let (Self { head, tail, .. }, table) = (self, quoted(table));
         let (first, last) = (seq.saturating_add(1), i64::MAX);
         // The line break ends a comment that the query ends with.
-        Some(format!(
+        let text = format!(
             "SELECT {merged} FROM (SELECT {names} FROM {table} UNION ALL ({head} BETWEEN SEQ {first} AND {last}{tail}\n)) AS folded GROUP BY {keys}"
-        ))
+        );
+        // It is longer and deeper than the query.
+        guard::check(&text).is_ok().then_some(text)
     }
 }
 
