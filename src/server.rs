@@ -199,7 +199,8 @@ impl Server {
 
         let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
         if owner.check().is_ok() {
-            jobs.start(RefreshDue::new(RefreshNow::new(&catalog, &sql, &erasures, &ids)));
+            let refresh = RefreshNow::new(&catalog, &sql, &erasures, &ids);
+            jobs.start(RefreshDue::new(refresh, &owner));
         }
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;

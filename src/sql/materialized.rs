@@ -16,7 +16,7 @@ use crate::sql::{
         target::{check_is_callers, check_partitions, column_ids},
     },
 };
-use definition::{FoldedEvents, MaterializedQuery, notes};
+use definition::{FoldedEvents, MaterializedQuery, QueryOrigin, notes};
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     spec::{Operation, TableMetadata},
@@ -92,7 +92,8 @@ impl Sql {
         let (asker, statement_id) = (asker(), caller.ids.mint().to_string());
         let levels: &Vec<String> = ident.namespace.as_ref();
         let writer = caller.writer(levels, &asker, &statement_id);
-        let folded = FoldedEvents::of(&table.metadata, query);
+        let origin = self.origin_of(query);
+        let folded = FoldedEvents::of(&table.metadata, origin);
         let folded = folded.filter(|it| it.erasures.is_some() && it.erasures == caller.erasures);
         if let Some(folded) = folded
             && let Some(sql) = merged(query, ident, &table.metadata, folded.seq)
@@ -105,14 +106,21 @@ impl Sql {
             }
             // A log that was restored gives numbers again.
             if folded.seq < seq {
-                let notes = notes(query, &answer, caller.erasures.as_deref());
+                let notes = notes(origin, &answer, caller.erasures.as_deref());
                 return self.replace(&writer, ident, table, answer, notes).await.map(Some);
             }
         }
         let request = SqlRequest { sql: query.sql.clone(), ..SqlRequest::default() };
         let answer = self.rows_of(&writer, request).await?;
-        let notes = notes(query, &answer, caller.erasures.as_deref());
+        let notes = notes(origin, &answer, caller.erasures.as_deref());
         self.replace(&writer, ident, table, answer, notes).await.map(Some)
+    }
+
+    /// What the rows are of that a query has here.
+    pub(super) fn origin_of<'a>(&self, query: &'a MaterializedQuery) -> QueryOrigin<'a> {
+        let (log, filters_visibility) =
+            (self.inner.owner.log(), self.inner.options.filters_visibility);
+        QueryOrigin { query, log, filters_visibility }
     }
 
     /// Puts the rows of an answer in the place of all rows of a table, with these entries in the summary.

@@ -10,6 +10,7 @@ use crate::{
         erasure::{EraseError, Erasures},
         planned::{PlannedJob, RunRequest},
     },
+    owner::LogOwnership,
     sql::{
         Sql,
         materialized::{
@@ -171,15 +172,16 @@ impl PlannedJob for RefreshNow {
 #[derive(Debug)]
 pub struct RefreshDue {
     tables: RefreshNow,
+    owner: LogOwnership,
     /// When a table was tried last that has no snapshot of that. One entry for each table that is there.
     looked: HashMap<TableIdent, i64>,
 }
 
 impl RefreshDue {
-    /// The job of `tables`.
+    /// The job of `tables`, on the server that takes the events.
     #[must_use]
-    pub fn new(tables: RefreshNow) -> Self {
-        Self { tables, looked: HashMap::new() }
+    pub fn new(tables: RefreshNow, owner: &LogOwnership) -> Self {
+        Self { tables, owner: owner.clone(), looked: HashMap::new() }
     }
 }
 
@@ -189,6 +191,10 @@ impl Job for RefreshDue {
 
     /// Looks at every table. One that fails waits for its next time, unless it may succeed in a moment.
     async fn tick(&mut self) -> Result<Progress, RefreshError> {
+        if let Err(cause) = self.owner.check() {
+            // Others do not see what is in the log alone, and would take it out.
+            return Ok(Progress::Skipped(cause.to_string()));
+        }
         let (mut is_changed, mut failed) = (false, Vec::new());
         let all = RunRequest::default().every_table(&self.tables.catalog).await?;
         let mut looked = HashMap::new();

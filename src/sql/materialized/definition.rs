@@ -5,6 +5,7 @@ use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 use icecore_catalog::{ancestors, retention::expiry::MAX_SNAPSHOT_AGE};
 use icecore_engine::{QueryAnswer, error::SqlError, guard, incremental::IncrementalAggregate};
 use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The table property with the query.
@@ -13,7 +14,7 @@ const SQL: &str = "icecore.materialize.sql";
 const CRON: &str = "icecore.materialize.cron";
 /// Snapshot summary: the rows are those of the query, and events up to this `seq` are in them.
 const SEQ: &str = "icecore.materialize.seq";
-/// Snapshot summary: a hash of the query, which whoever may write may change.
+/// Snapshot summary: the [`QueryOrigin`] of the rows, as a hash.
 const QUERY: &str = "icecore.materialize.query";
 /// Snapshot summary: which erasures the namespace had had; left out while one went on.
 const ERASURES: &str = "icecore.materialize.erasures";
@@ -91,9 +92,24 @@ impl MaterializedQuery {
     pub fn property_names() -> Vec<String> {
         [SQL, CRON].map(str::to_owned).into()
     }
+}
 
+/// What else decides which rows a query has: rows of another origin are not merged with.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sql) struct QueryOrigin<'a> {
+    /// Whoever may write may change it.
+    pub(in crate::sql) query: &'a MaterializedQuery,
+    /// The log that the events came from. What it had in no table is gone with it, or sent again.
+    pub(in crate::sql) log: Uuid,
+    /// Whether `visibility.filter` is on.
+    pub(in crate::sql) filters_visibility: bool,
+}
+
+impl QueryOrigin<'_> {
     fn hash(&self) -> String {
-        format!("{:016x}", xxh3_64(self.sql.as_bytes()))
+        let Self { query, log, filters_visibility } = self;
+        let text = format!("{log} {filters_visibility} {}", query.sql);
+        format!("{:016x}", xxh3_64(text.as_bytes()))
     }
 }
 
@@ -106,13 +122,13 @@ pub(in crate::sql) fn first_properties(query: &MaterializedQuery) -> HashMap<Str
 
 /// What the summary of a snapshot says that has the rows of this answer.
 pub(in crate::sql) fn notes(
-    query: &MaterializedQuery,
+    origin: QueryOrigin<'_>,
     answer: &QueryAnswer,
     erasures: Option<&str>,
 ) -> BTreeMap<String, String> {
     let mut notes = BTreeMap::from([
         (SEQ.to_owned(), seq_of(answer).to_string()),
-        (QUERY.to_owned(), query.hash()),
+        (QUERY.to_owned(), origin.hash()),
     ]);
     if let Some(erasures) = erasures {
         notes.insert(ERASURES.to_owned(), erasures.to_owned());
@@ -135,15 +151,15 @@ pub(super) struct FoldedEvents {
 }
 
 impl FoldedEvents {
-    /// What the current rows of a table are; none where they are not those of this query alone.
-    pub(super) fn of(table: &TableMetadata, query: &MaterializedQuery) -> Option<Self> {
+    /// What the current rows of a table are; none where they are not of this origin alone.
+    pub(super) fn of(table: &TableMetadata, origin: QueryOrigin<'_>) -> Option<Self> {
         for snapshot in ancestors::of(table, table.current_snapshot_id()) {
             let entries = &snapshot.summary().additional_properties;
             if let Some(seq) = entries.get(SEQ) {
                 let seq = seq.parse().ok()?;
-                let is_of_query = entries.get(QUERY).is_some_and(|hash| *hash == query.hash());
+                let is_same = entries.get(QUERY).is_some_and(|hash| *hash == origin.hash());
                 let erasures = entries.get(ERASURES).cloned();
-                return is_of_query.then_some(Self { seq, erasures });
+                return is_same.then_some(Self { seq, erasures });
             }
             // Merging files changes no row.
             if snapshot.summary().operation != Operation::Replace {
@@ -200,6 +216,23 @@ mod tests {
         ] {
             let refused = MaterializedQuery::parse(sql, every).unwrap_err().to_string();
             assert!(refused.contains(told), "{sql}: {refused}");
+        }
+    }
+
+    #[test]
+    fn rows_of_another_query_log_or_filter_are_of_another_origin() {
+        let query = MaterializedQuery::parse("SELECT 1 AS x", "@hourly").unwrap();
+        let other = MaterializedQuery::parse("SELECT 2 AS x", "@hourly").unwrap();
+        let often = MaterializedQuery::parse("SELECT 1 AS x", "* * * * *").unwrap();
+        let log = Uuid::from_u128(1);
+        let origin = QueryOrigin { query: &query, log, filters_visibility: false };
+        assert_eq!(QueryOrigin { query: &often, ..origin }.hash(), origin.hash());
+        for changed in [
+            QueryOrigin { query: &other, ..origin },
+            QueryOrigin { log: Uuid::from_u128(2), ..origin },
+            QueryOrigin { filters_visibility: true, ..origin },
+        ] {
+            assert_ne!(changed.hash(), origin.hash(), "{changed:?}");
         }
     }
 }
