@@ -16,10 +16,7 @@ pub mod stores;
 use crate::{
     config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
     flush::{Flush, FlushOptions},
-    http::{
-        self, AppParts, AppState,
-        jobs::materialize::{RefreshDue, RefreshNow},
-    },
+    http::{self, AppParts, AppState, jobs::materialize::RefreshNow},
     ingest::Ingest,
     maintenance::{
         JobRegistry,
@@ -198,10 +195,8 @@ impl Server {
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
-        if owner.check().is_ok() {
-            let refresh = RefreshNow::new(&catalog, &sql, &erasures, &ids);
-            jobs.start(RefreshDue::new(refresh, &owner));
-        }
+        let refresh = RefreshNow::new(&catalog, &sql, &erasures, &ids);
+        jobs::start_refreshes(&jobs, &owner, refresh);
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
         let parts = AppParts {
