@@ -68,6 +68,8 @@ impl TableError {
             Self::Definition(cause) | Self::Write(WriteFailure::Query(cause)) => {
                 matches!(cause, SqlError::Busy(_) | SqlError::Unavailable | SqlError::Outage(_))
             }
+            // Another commit came first.
+            Self::Write(WriteFailure::Catalog(CatalogError::CommitFailed(_))) => true,
             Self::Load(cause) | Self::Write(WriteFailure::Catalog(cause)) => cause.is_temporary(),
             Self::Write(_) => false,
             Self::Erasures(_) => true,
@@ -215,7 +217,8 @@ impl Job for RefreshDue {
                 // Another job tells of tables that do not load.
                 Ok(RefreshEnd::Other) | Err(TableError::Load(_)) => None,
                 Err(cause) => {
-                    let is_of_the_moment = cause.is_of_the_moment();
+                    let is_of_the_moment = cause.is_of_the_moment()
+                        || self.tables.catalog.storage().outage().is_some();
                     warn!(%table, error = &cause as &dyn Error, "a table is not refreshed");
                     failed.push(format!("{table}: {}", with_causes(&cause)));
                     if is_of_the_moment { before } else { Some(now_ms) }
