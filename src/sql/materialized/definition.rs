@@ -24,7 +24,7 @@ const SNAPSHOT_AGE_MS: &str = "86400000";
 /// A query that is run again at its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaterializedQuery {
-    /// As it was written, without a semicolon at its end.
+    /// As it was written, without semicolons at its end.
     pub sql: String,
     /// When it is run again, in UTC.
     pub every: CronTimes,
@@ -36,7 +36,7 @@ impl MaterializedQuery {
     /// # Errors
     /// [`SqlError`] says what to change.
     pub fn parse(sql: &str, every: &str) -> Result<Self, SqlError> {
-        let sql = sql.trim().trim_end_matches(';').trim_end();
+        let sql = sql.trim_start().trim_end_matches(|c: char| c == ';' || c.is_whitespace());
         let checked = guard::check(sql)?;
         if !checked.is_query || checked.is_summary {
             return Err(invalid("a materialised table has the rows of a query: write SELECT …"));
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_definition_is_a_query_and_times() {
-        let query = MaterializedQuery::parse(" SELECT 1 AS x ; \n", "@hourly").unwrap();
+        let query = MaterializedQuery::parse(" SELECT 1 AS x ; \n;", "@hourly").unwrap();
         assert_eq!(
             (query.sql.as_str(), query.every.to_string().as_str()),
             ("SELECT 1 AS x", "@hourly")
