@@ -137,6 +137,8 @@ def wait_steady(url: str) -> float:
 def answer(bench: Bench, method: str, path: str) -> dict:
     """What a call answers. A job that runs already is asked again."""
     deadline = time.monotonic() + PATIENCE_S
+    # The server has closed a connection that waited.
+    bench.client.close()
     while True:
         status, _, raw = bench.client.request(method, path, b"", {"content-type": "application/json"})
         if status == 200:
@@ -170,6 +172,7 @@ def restart_ahead(bench: Bench, folder: Path, hours: int) -> None:
 
 def check(bench: Bench, rows: int, when: str) -> list[str]:
     """Whether every event is there once, the accounts agree and `fsck` finds nothing; what is not so."""
+    bench.client.close()
     found = tuple(bench.client.sql(NAMESPACE, "SELECT count(*), count(DISTINCT id) FROM events")[0])
     audit = answer(bench, "POST", f"/v1/{NAMESPACE}/audit/events")
     checked = answer(bench, "POST", f"/admin/fsck?namespace={NAMESPACE}")

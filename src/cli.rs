@@ -20,6 +20,7 @@ pub mod ingest;
 pub mod jobs;
 mod json_log;
 mod layout;
+pub mod materialize;
 pub mod quickstart;
 pub mod refs;
 pub mod relocate;
@@ -129,6 +130,8 @@ enum RunCommand {
     Export(export::ExportFolder),
     /// Run a query, or open a prompt
     Sql(sql::SqlCommand),
+    /// Keep the rows of a query as a table, and run the query anew at its times
+    Materialize(materialize::MaterializeCommand),
     /// List the tables of a namespace
     Tables(admin::TablesCommand),
     /// List the snapshots of a table
@@ -329,6 +332,7 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Import(folder) => import::run(config, &folder).await,
         RunCommand::Export(folder) => export::run(config, &folder).await,
         RunCommand::Sql(command) => sql::run(config, &command).await,
+        RunCommand::Materialize(command) => materialize::run(config, &command).await,
         RunCommand::Tables(command) => admin::tables(config, &command).await,
         RunCommand::Snapshots(command) => admin::snapshots(config, &command).await,
         RunCommand::Catalog(command) => catalog::run(config, &command).await,

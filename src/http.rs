@@ -18,6 +18,7 @@ pub mod holds;
 pub mod ingest;
 pub mod jobs;
 pub mod loads;
+pub mod materialized;
 pub mod namespaces;
 pub mod openapi;
 pub mod origin_check;

@@ -70,12 +70,15 @@ pub struct JobLine {
 
 impl JobLine {
     /// Whether `POST /admin/jobs/{name}` runs it: what has times of day, and compaction, which looks
-    /// for work at intervals as well.
+    /// for work at intervals as well, as refreshes do.
     #[must_use]
     pub fn is_run_by_hand(&self) -> bool {
-        self.cron.is_some() || self.name == CompactNow::NAME
+        self.cron.is_some() || [CompactNow::NAME, MATERIALIZE].contains(&self.name)
     }
 }
+
+/// The name of the job that refreshes tables.
+pub const MATERIALIZE: &str = "materialize";
 
 /// Every job of a server.
 pub const JOBS: &[JobLine] = &[
@@ -166,6 +169,14 @@ pub const JOBS: &[JobLine] = &[
         woken_by: Some("a request for an erasure"),
         is_leased: false,
         about: "takes the rows of a subject out of tables, branches and history",
+    },
+    JobLine {
+        name: MATERIALIZE,
+        every: Duration::from_secs(15),
+        cron: None,
+        woken_by: None,
+        is_leased: true,
+        about: "runs the queries of materialised tables anew whose time has come",
     },
     JobLine {
         name: "keep-runs",

@@ -16,7 +16,7 @@ pub mod stores;
 use crate::{
     config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
     flush::{Flush, FlushOptions},
-    http::{self, AppParts, AppState},
+    http::{self, AppParts, AppState, jobs::materialize::RefreshNow},
     ingest::Ingest,
     maintenance::{
         JobRegistry,
@@ -195,6 +195,8 @@ impl Server {
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
+        let refresh = RefreshNow::new(&catalog, &sql, &erasures, &ids);
+        jobs::start_refreshes(&jobs, &owner, refresh);
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
         let parts = AppParts {

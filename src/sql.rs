@@ -7,6 +7,7 @@
 
 mod audit;
 mod basis;
+pub mod materialized;
 mod min_seq;
 pub mod points;
 pub mod slots;

@@ -90,6 +90,9 @@ pub struct NewSnapshot {
     pub operation: Operation,
     /// The snapshot of its branch that was read for it; none for an append.
     pub read: Option<i64>,
+    /// Whether `main` has to be at the snapshot that was read, or empty where none was: its rows stand for all
+    /// that was there, and are not put on top of what others committed.
+    pub needs_head: bool,
     /// The table that its files were written for; none where no other one can have the name by now.
     pub table: Option<Uuid>,
     /// The branch that it goes to; none for `main`.
@@ -267,6 +270,10 @@ async fn discard(storage: &Storage, written: Vec<String>) {
 fn check_readable(base: &TableMetadata, new: &NewSnapshot) -> Result<(), CatalogError> {
     if new.table.is_some_and(|table| table != base.uuid()) {
         let text = "Commit failed: the table was dropped, and another one has its name";
+        return Err(CatalogError::CommitFailed(text.to_owned()));
+    }
+    if new.needs_head && base.current_snapshot_id() != new.read {
+        let text = "Commit failed: another commit came since the table was read";
         return Err(CatalogError::CommitFailed(text.to_owned()));
     }
     let refuse = |text: &str| Err(CatalogError::Invalid(text.to_owned()));

@@ -38,6 +38,7 @@ pub mod function_names;
 pub mod functions;
 pub mod grammar;
 pub mod guard;
+pub mod incremental;
 pub mod labels;
 pub mod layout;
 pub mod lengths;

@@ -13,6 +13,7 @@ pub mod fsck;
 pub mod generate;
 pub mod holds;
 pub mod jobs;
+pub mod materialized;
 pub mod names;
 pub mod query;
 pub mod retention;

@@ -132,7 +132,7 @@ impl From<WriteFailure> for ApiError {
             WriteFailure::Files(cause @ WriteError::TooManyFiles(_)) => {
                 Self::new(ErrorCode::QueryLimit, cause.to_string())
             }
-            WriteFailure::Files(_) => Self::internal(&cause),
+            WriteFailure::Files(_) | WriteFailure::Replaced(_) => Self::internal(&cause),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Jobs that an operator runs by hand.
 
 pub mod dedup;
+pub mod materialize;
 
 use crate::{
     http::{
@@ -29,6 +30,7 @@ use icecore_schemas::{
     error_code::ErrorCode,
     jobs::{JobParameters, JobReport},
 };
+use materialize::RefreshNow;
 
 /// `POST /admin/jobs/{name}?namespace=&table=&where=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
@@ -56,6 +58,10 @@ pub async fn run(
             "the ids of all namespaces are in the same files: run this job without `namespace` and `table`",
         )),
         "dedup" => answer(&app, &asked, DedupExpiry(app.ingest.clone())).await,
+        "materialize" => {
+            let job = RefreshNow::new(&app.catalog, &app.sql, &app.erasures, &app.ids);
+            answer(&app, &asked, job).await
+        }
         "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }

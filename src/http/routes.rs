@@ -8,7 +8,7 @@ use crate::http::{
     guard::{self, RouteNeed},
     health, holds,
     ingest::{self, calls::calls},
-    jobs,
+    jobs, materialized,
     openapi::RouteOperation,
     query, search, table_admin, tables, views, webhooks,
 };
@@ -31,6 +31,7 @@ use icecore_schemas::{
     fsck::{FsckParameters, FsckReport},
     holds::{HoldEntry, HoldList, HoldRemoved, NewHold},
     jobs::{JobList, JobParameters, JobReport},
+    materialized::{MaterializedEntry, MaterializedRemoved, NewMaterialized},
     query::SqlRequest,
     search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
     snapshot_id::SnapshotIds,
@@ -93,6 +94,7 @@ const CALLS_TAKEN: &[(u16, &str)] = &[
 const CALLS_REFUSED: &[(u16, &str)] =
     &[(413, "Body too large"), (503, "Cannot now; send again after Retry-After")];
 const NO_TABLE: &[(u16, &str)] = &[(404, "No such table")];
+const NO_MATERIALIZED: &[(u16, &str)] = &[(404, "No such materialised table")];
 const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
 const SEARCH_REFUSED: &[(u16, &str)] = &[
     (400, "A parameter is not valid; the text names it"),
@@ -436,6 +438,24 @@ pub const ROUTES: &[Route] = &[
         .about("Remove a view; its metadata files stay")
         .answers::<ViewRemoved>(&[(200, "Removed")])
         .refuses(NO_VIEW),
+    get("/v1/{namespace}/materialized/{table}", InCatalog(Read), |m| on(m, materialized::show))
+        .about("A table with the rows of a query, its times, and how far it has the events")
+        .answers::<MaterializedEntry>(&[(200, "Its query and last refresh")])
+        .refuses(NO_MATERIALIZED),
+    put("/v1/{namespace}/materialized/{table}", InCatalog(Write), |m| on(m, materialized::put))
+        .about("Make a table with the rows of a query that is run again at its times; or set other times of one")
+        .takes::<NewMaterialized>()
+        .answers::<MaterializedEntry>(&[(200, "Made; the rows are there")])
+        .refuses(&[
+            (400, "A query or times that are not valid here; the text says what to change"),
+            (409, "Another table has the name"),
+            (422, "Over the time, memory or row limit"),
+            (429, "Too many queries or statements that write at once"),
+        ]),
+    delete("/v1/{namespace}/materialized/{table}", InCatalog(Write), |m| on(m, materialized::remove))
+        .about("Refresh a table no more; it stays with its rows")
+        .answers::<MaterializedRemoved>(&[(200, "Not refreshed any more")])
+        .refuses(NO_MATERIALIZED),
     get("/v1/{namespace}/search", InCatalog(Read), |m| on(m, search::search))
         .about("Find things, documents as they are now, by their properties; `property` may be there several times")
         .query::<SearchParameters>()

@@ -14,14 +14,14 @@ use crate::{
         compaction::CompactionError,
         progress::RunProgress,
         record::{self, JobRecord, RunSpan},
-        scope::{ACTOR, tables_of},
+        scope::{ACTOR, every_table_of, tables_of},
     },
 };
 use icecore_catalog::{
     access::AccessControl, audit::AuditEntry, catalog::Catalog, error::CatalogError,
     usage::UsageCounter,
 };
-use icecore_lake::table::compaction::condition::PartitionCondition;
+use icecore_lake::table::{compaction::condition::PartitionCondition, schema::TableIdent};
 use icecore_schemas::jobs::{JobReport, JobTrigger};
 use runner::PlannedRunner;
 use std::{error::Error, sync::Arc, time::Duration};
@@ -47,6 +47,14 @@ pub struct RunRequest {
 impl RunRequest {
     fn names_something(&self) -> bool {
         self.levels.is_some() || self.table.is_some() || self.condition.is_some()
+    }
+
+    /// The tables that it is about, in namespaces of any depth; other engines' too, but no views.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, `NoSuchTable`; `Metastore`.
+    pub async fn every_table(&self, catalog: &Catalog) -> Result<Vec<TableIdent>, CatalogError> {
+        every_table_of(catalog, self).await
     }
 
     /// Looks whether the namespace is there, and a table of the name, for whoever does not wait for the

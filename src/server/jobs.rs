@@ -7,7 +7,10 @@ use super::StartError;
 use crate::{
     config::{Config, compaction::CompactionConfig, retention::RetentionConfig},
     flush::metastore_mark::NoteMetastore,
-    http::jobs::dedup::DedupExpiry,
+    http::jobs::{
+        dedup::DedupExpiry,
+        materialize::{RefreshDue, RefreshNow},
+    },
     ingest::Ingest,
     maintenance::{
         JobRegistry, TableJobs,
@@ -110,6 +113,13 @@ pub(super) async fn start(
     look.first().await;
     jobs.start(look);
     Ok(())
+}
+
+/// Starts the job that refreshes materialised tables. It is later than the others, as it asks by SQL.
+pub(super) fn start_refreshes(jobs: &JobRegistry, owner: &LogOwnership, tables: RefreshNow) {
+    if owner.check().is_ok() {
+        jobs.start(RefreshDue::new(tables, owner));
+    }
 }
 
 fn start_table_jobs(jobs: &JobRegistry, config: &Config, tables: &TableJobs) {

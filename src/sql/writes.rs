@@ -5,9 +5,12 @@
 //! it. Files of a statement that ends before are deleted, or nobody's; after a commit whose outcome is not known
 //! they stay.
 
-mod target;
+pub(super) mod target;
 
-use crate::sql::Sql;
+use crate::sql::{
+    Sql,
+    materialized::definition::{self, MaterializedQuery},
+};
 use futures::StreamExt;
 use iceberg::{
     TableIdent,
@@ -29,18 +32,22 @@ use icecore_engine::{
 use icecore_lake::{
     ids::IdGenerator,
     table::{
+        compaction::rewrite::RewriteError,
         row_fit::{self, FitError, RowFit},
         schema::foreign_ident,
         writer::{self, WriteError, foreign::ForeignWriter},
     },
 };
 use icecore_schemas::query::SqlRequest;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use target::{
     check_is_callers, check_namespace, check_partitions, column_ids, invalid, is_of_collection,
     named_ids, new_properties, not_callers, partition_spec,
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{SemaphorePermit, oneshot},
+};
 
 /// Statements that write at a time: each has a file that is not ended in memory.
 pub(super) const WRITES_MAX: usize = 2;
@@ -66,6 +73,9 @@ pub enum WriteFailure {
     /// The table, or the commit.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The files whose rows are replaced.
+    #[error("list the files of the table")]
+    Replaced(#[source] Box<RewriteError>),
 }
 
 /// Who writes, and where.
@@ -83,6 +93,16 @@ pub struct WriteCaller<'a> {
     pub ids: &'a IdGenerator,
     /// What the statement is told apart by from every other.
     pub statement_id: &'a str,
+}
+
+/// A table that is made with the rows of a query.
+pub(super) struct NewTable<'a> {
+    /// Its name.
+    pub(super) ident: TableIdent,
+    /// What its files are apart by.
+    pub(super) partition_by: &'a [PartitionColumn],
+    /// The query that is run again, and which erasures the namespace has had; none for one that is run once.
+    pub(super) materialized: Option<(MaterializedQuery, Option<String>)>,
 }
 
 /// What a statement wrote.
@@ -135,10 +155,7 @@ impl Sql {
         check_namespace(caller.levels, namespace.as_deref())?;
         let ident = foreign_ident(caller.levels, &table)
             .ok_or_else(|| invalid("a namespace has a name"))?;
-        let _turn = self.inner.writes.try_acquire().map_err(|_| {
-            let text = format!("{WRITES_MAX} statements write already; send it again later");
-            SqlError::Busy(text)
-        })?;
+        let _turn = self.write_turn()?;
         let request = SqlRequest { sql: query, ..request };
         match kind {
             WriteKind::Create { if_not_exists, partition_by } => {
@@ -153,7 +170,8 @@ impl Sql {
                     Err(CatalogError::NoSuchTable(_)) => (),
                     Err(cause) => return Err(cause.into()),
                 }
-                Box::pin(self.create(caller, ident, &partition_by, request)).await
+                let new = NewTable { ident, partition_by: &partition_by, materialized: None };
+                Box::pin(self.create(caller, new, request)).await
             }
             WriteKind::Insert { columns } => {
                 Box::pin(self.insert(caller, ident, columns.as_deref(), request)).await
@@ -161,8 +179,16 @@ impl Sql {
         }
     }
 
+    /// A turn of a statement that writes.
+    pub(super) fn write_turn(&self) -> Result<SemaphorePermit<'_>, SqlError> {
+        self.inner.writes.try_acquire().map_err(|_| {
+            let text = format!("{WRITES_MAX} statements write already; send it again later");
+            SqlError::Busy(text)
+        })
+    }
+
     /// Refuses a name that only the service's tables have.
-    fn check_name(&self, table: &TableIdent) -> Result<(), SqlError> {
+    pub(super) fn check_name(&self, table: &TableIdent) -> Result<(), SqlError> {
         if !self.is_of_service(table) && !is_of_collection(table) {
             return Ok(());
         }
@@ -172,25 +198,31 @@ impl Sql {
         )))
     }
 
-    fn is_of_service(&self, table: &TableIdent) -> bool {
+    /// Whether a table has a name that only the service's have.
+    #[must_use]
+    pub fn is_of_service(&self, table: &TableIdent) -> bool {
         let levels: &Vec<String> = table.namespace.as_ref();
         levels.len() == 1 && self.inner.options.tables.named(&table.name).is_some()
     }
 
-    async fn create(
+    pub(super) async fn create(
         &self,
         caller: &WriteCaller<'_>,
-        ident: TableIdent,
-        partition_by: &[PartitionColumn],
+        NewTable { ident, partition_by, materialized }: NewTable<'_>,
         request: SqlRequest,
     ) -> Result<WriteReport, WriteFailure> {
         let catalog = caller.catalog.clone();
         let levels = caller.levels.to_vec();
         let answer = self.rows_of(caller, request).await?;
         let columns = row_fit::new_schema(&answer.schema)?;
+        let (mut properties, mut notes) = (new_properties(), BTreeMap::new());
+        if let Some((query, erasures)) = &materialized {
+            properties.extend(definition::first_properties(query));
+            notes = definition::notes(self.origin_of(query), &answer, erasures.as_deref());
+        }
         let table = CreateTable {
             partition_spec: partition_spec(&columns, partition_by)?,
-            properties: new_properties(),
+            properties,
             ..CreateTable::plain(&ident.name, columns)
         };
         let staged = catalog.tables().stage_first(&levels, table.clone()).await?;
@@ -200,7 +232,10 @@ impl Sql {
         let files_of = Arc::new(staged.clone());
         let commit = move |new: Option<NewSnapshot>| async move {
             match new {
-                Some(new) => catalog.tables().create_filled(ident, staged, new).await,
+                Some(mut new) => {
+                    new.summary.extend(notes);
+                    catalog.tables().create_filled(ident, staged, new).await
+                }
                 None => catalog.tables().create(&levels, table).await,
             }
         };
@@ -220,6 +255,13 @@ impl Sql {
         }
         let table = caller.catalog.tables().load(&ident).await?;
         check_is_callers(&ident, &table.metadata)?;
+        if MaterializedQuery::is_noted(&table.metadata) {
+            return Err(invalid(format!(
+                "{ident} has the rows of its own query, and a refresh would take others out: end that first, with DELETE /v1/{{namespace}}/materialized/{}",
+                ident.name
+            ))
+            .into());
+        }
         check_partitions(&table.metadata)?;
         let targets = match columns {
             Some(columns) => named_ids(&table.metadata, columns)?,
@@ -238,7 +280,7 @@ impl Sql {
     }
 
     /// Starts the query of a statement.
-    async fn rows_of(
+    pub(super) async fn rows_of(
         &self,
         caller: &WriteCaller<'_>,
         request: SqlRequest,
@@ -258,7 +300,7 @@ impl Sql {
     /// Writes the rows of an answer as files of `table`, on threads for queries, and commits them. It ends early
     /// where this future is dropped before all rows are written; from then on it goes on to its end, so that
     /// files whose commit is refused are deleted.
-    async fn fill<C, F>(
+    pub(super) async fn fill<C, F>(
         &self,
         caller: &WriteCaller<'_>,
         table: Arc<TableMetadata>,
@@ -350,7 +392,7 @@ fn ended_early() -> WriteFailure {
 }
 
 /// Refuses a namespace that the catalog does not have, before anything is written.
-async fn check_is_there(caller: &WriteCaller<'_>) -> Result<(), WriteFailure> {
+pub(super) async fn check_is_there(caller: &WriteCaller<'_>) -> Result<(), WriteFailure> {
     let levels = caller.levels.to_vec();
     if caller.catalog.metastore().namespace(&levels).await?.is_some() {
         return Ok(());

@@ -198,6 +198,8 @@ def test_operations(shell):
     shell.paste("icecore jobs")
     shell.paste("icecore catalog check")
     shell.paste("icecore sql --ns NS", words | {"…": "SELECT 1"})
+    rollup = "SELECT type, count(*) AS n FROM events GROUP BY type"
+    assert "rollup" in shell.paste("icecore materialize NAME", words | {"NAME": "rollup", "…": rollup})
     shell.paste("icecore help COMMAND", {"COMMAND": "serve"})
     folder = shell.folder / "bucket" / "events" / "2026" / "11" / "20" / "14"
     folder.mkdir(parents=True)

@@ -253,19 +253,24 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     ]
 }
 
-/// The same of legal holds, views, erasures and checks.
-fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 6] {
+/// The same of legal holds, views, materialised tables, erasures and checks.
+fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 8] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
     const VIEW: &str = "/v1/{namespace}/views/{view}";
     const KINDS: &str = "/v1/shop.example/views/kinds";
+    const MATERIALIZED: &str = "/v1/{namespace}/materialized/{table}";
+    const ROLLUP: &str = "/v1/shop.example/materialized/rollup";
     let view = json!({"sql": "SELECT DISTINCT type FROM events"});
+    let rollup = json!({"sql": "SELECT DISTINCT type FROM events", "every": "0 0 1 1 *"});
     let erasure = json!({"subject": {"id": "nobody"}, "dry_run": true});
     [
         ("PUT", HOLD, CASE, json!({}), "done"),
         ("DELETE", HOLD, CASE, Value::Null, "done"),
         ("PUT", VIEW, KINDS, view, "done"),
         ("DELETE", VIEW, KINDS, Value::Null, "done"),
+        ("PUT", MATERIALIZED, ROLLUP, rollup, "done"),
+        ("DELETE", MATERIALIZED, ROLLUP, Value::Null, "done"),
         ("POST", "/v1/{namespace}/erase", "/v1/shop.example/erase", erasure, "202"),
         ("POST", "/admin/fsck", "/admin/fsck?quick=true", Value::Null, "200"),
     ]

@@ -41,6 +41,7 @@ mod lookups;
 mod lost_ids;
 mod maintenance_model;
 mod many_partitions;
+mod materialize;
 mod messages;
 mod metadata_tables;
 mod mixed_names;

@@ -45,7 +45,8 @@ const MAY_USE: MayUse = &[
             "metrics",
         ],
     ),
-    ("sql", &["engine", "wal", "table", "owner", "ids", "faults", "metrics"]),
+    // `cron` for the times of a materialised table
+    ("sql", &["cron", "engine", "wal", "table", "owner", "ids", "faults", "metrics"]),
     (
         "maintenance",
         &[

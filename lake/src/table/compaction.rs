@@ -251,6 +251,34 @@ pub async fn planned_files(
     Ok((files, deletes))
 }
 
+/// The data files of a snapshot, and delete files that are of no use without them, as a commit that takes all of
+/// them out names them.
+///
+/// # Errors
+/// [`RewriteError`]; [`WriteError::TooManyFiles`] in it for more than `files_max` files.
+pub async fn all_files(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+    files_max: usize,
+) -> Result<Vec<DataFile>, RewriteError> {
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let (mut files, mut deletes) = (PlannedFiles::new(), DeleteIndex::default());
+    while let Some(plan) = plans.try_next().await? {
+        if !plan.files.is_empty() {
+            // Each plan with files has all deletes of the snapshot.
+            deletes = plan.deletes;
+        }
+        files.extend(plan.files);
+        if files_max < files.len() {
+            return Err(WriteError::TooManyFiles(files_max).into());
+        }
+    }
+    let useless = useless_deletes(&files, &deletes);
+    let all = files.iter().chain(&useless).map(|file| described(file));
+    Ok(all.collect::<Result<Vec<DataFile>, WriteError>>()?)
+}
+
 /// A partition as people read it, one text for all of its files.
 fn shared_name(
     names: &mut HashMap<String, Arc<str>>,

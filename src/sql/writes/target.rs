@@ -30,7 +30,7 @@ pub(super) fn check_namespace(levels: &[String], written: Option<&str>) -> Resul
 }
 
 /// Refuses tables that are not a caller's to fill.
-pub(super) fn check_is_callers(
+pub(in crate::sql) fn check_is_callers(
     table: &TableIdent,
     metadata: &TableMetadata,
 ) -> Result<(), SqlError> {
@@ -55,7 +55,7 @@ pub(super) fn not_callers(table: &TableIdent) -> SqlError {
     ))
 }
 
-pub(super) fn check_partitions(table: &TableMetadata) -> Result<(), SqlError> {
+pub(in crate::sql) fn check_partitions(table: &TableMetadata) -> Result<(), SqlError> {
     match partition::refused_field(table) {
         Some((field, transform)) => Err(invalid(format!(
             "partition field `{field}` ({transform}) is not written here, but text by its value and times with a zone by their day: leave it out, or write by another engine"
@@ -65,7 +65,7 @@ pub(super) fn check_partitions(table: &TableMetadata) -> Result<(), SqlError> {
 }
 
 /// The ids of all columns of a table, in order.
-pub(super) fn column_ids(table: &TableMetadata) -> Vec<i32> {
+pub(in crate::sql) fn column_ids(table: &TableMetadata) -> Vec<i32> {
     table.current_schema().as_struct().fields().iter().map(|field| field.id).collect()
 }
 
@@ -131,6 +131,6 @@ pub(super) fn new_properties() -> HashMap<String, String> {
     .into()
 }
 
-pub(super) fn invalid(text: impl Into<String>) -> SqlError {
+pub(in crate::sql) fn invalid(text: impl Into<String>) -> SqlError {
     SqlError::Invalid(text.into())
 }

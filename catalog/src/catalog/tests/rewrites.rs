@@ -152,6 +152,28 @@ async fn rows_are_deleted_by_their_place_on_top_of_others() {
     assert_eq!(numbered(&catalog).await, expected);
 }
 
+#[tokio::test]
+async fn rows_that_stand_for_all_of_a_table_are_put_on_nothing_newer() {
+    let (_house, catalog) = two_files().await;
+    let table = ident("a.t");
+    let read = load(&catalog).await;
+    let whole = NewSnapshot { needs_head: true, ..rewrite(Operation::Overwrite, &read) };
+    catalog.add_snapshot(&table, own_append(&read, "own", 1)).await.unwrap();
+    // As of an empty table.
+    let first = NewSnapshot {
+        needs_head: true,
+        added: vec![rows_of(&read, "f9", 1)],
+        ..NewSnapshot::default()
+    };
+    for late in [whole.clone(), first] {
+        let lost = catalog.add_snapshot(&table, late).await;
+        assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+    }
+    let read = load(&catalog).await.metadata.current_snapshot_id();
+    catalog.add_snapshot(&table, NewSnapshot { read, ..whole }).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["f1-small@3", "f2@1", "own@2"]);
+}
+
 /// What was found for `read` before its turn, and the state of the table in its turn, which came after
 /// `between`.
 async fn examined(between: Option<Work<'_>>) -> (House, LoadedTable, NewSnapshot, ReadManifests) {

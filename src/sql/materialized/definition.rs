@@ -1,0 +1,238 @@
+//! What a table says of the query that it has the rows of, and a snapshot of how far it has them.
+
+use crate::{cron::CronTimes, sql::writes::target::invalid};
+use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
+use icecore_catalog::{ancestors, retention::expiry::MAX_SNAPSHOT_AGE};
+use icecore_engine::{QueryAnswer, error::SqlError, guard, incremental::IncrementalAggregate};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The table property with the query.
+const SQL: &str = "icecore.materialize.sql";
+/// The one with its times.
+const CRON: &str = "icecore.materialize.cron";
+/// Snapshot summary: the rows are those of the query, and events up to this `seq` are in them.
+const SEQ: &str = "icecore.materialize.seq";
+/// Snapshot summary: the [`QueryOrigin`] of the rows, as a hash.
+const QUERY: &str = "icecore.materialize.query";
+/// Snapshot summary: which erasures the namespace had had; left out while one went on.
+const ERASURES: &str = "icecore.materialize.erasures";
+/// How old snapshots of a new table become, ms: each refresh makes one.
+const SNAPSHOT_AGE_MS: &str = "86400000";
+
+/// A query that is run again at its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaterializedQuery {
+    /// As it was written, without semicolons at its end.
+    pub sql: String,
+    /// When it is run again, in UTC.
+    pub every: CronTimes,
+}
+
+impl MaterializedQuery {
+    /// Reads a query, and its times as a cron expression.
+    ///
+    /// # Errors
+    /// [`SqlError`] says what to change.
+    pub fn parse(sql: &str, every: &str) -> Result<Self, SqlError> {
+        let sql = sql.trim_start().trim_end_matches(|c: char| c == ';' || c.is_whitespace());
+        let checked = guard::check(sql)?;
+        if !checked.is_query || checked.is_summary {
+            return Err(invalid("a materialised table has the rows of a query: write SELECT …"));
+        }
+        if 0 < checked.params_max {
+            let text = "the query of a materialised table has no parameters: write their values";
+            return Err(invalid(text));
+        }
+        let times = CronTimes::parse(every);
+        let every = times.map_err(|cause| invalid(format!("`{every}` {cause}")))?;
+        Ok(Self { sql: sql.to_owned(), every })
+    }
+
+    /// That of a table; none where it is no materialised one.
+    ///
+    /// # Errors
+    /// As [`MaterializedQuery::parse`], for properties that somebody wrote.
+    pub fn of(table: &TableMetadata) -> Result<Option<Self>, SqlError> {
+        let Some(sql) = table.properties().get(SQL) else { return Ok(None) };
+        let every = table.properties().get(CRON).map(String::as_str).unwrap_or_default();
+        Self::parse(sql, every)
+            .map(Some)
+            .map_err(|cause| invalid(format!("its properties `{SQL}` and `{CRON}`: {cause}")))
+    }
+
+    /// Whether a table says that it is a materialised one.
+    #[must_use]
+    pub fn is_noted(table: &TableMetadata) -> bool {
+        table.properties().contains_key(SQL)
+    }
+
+    /// Whether a refresh reads the events alone that came since the last one.
+    #[must_use]
+    pub fn is_incremental(&self) -> bool {
+        self.aggregate().is_some()
+    }
+
+    /// The aggregate that it is, if it adds up.
+    pub(in crate::sql) fn aggregate(&self) -> Option<IncrementalAggregate> {
+        IncrementalAggregate::of(&self.sql)
+    }
+
+    /// What a table says of it.
+    #[must_use]
+    pub fn properties(&self) -> HashMap<String, String> {
+        [(SQL, self.sql.clone()), (CRON, self.every.to_string())]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into()
+    }
+
+    /// The names of those properties.
+    #[must_use]
+    pub fn property_names() -> Vec<String> {
+        [SQL, CRON].map(str::to_owned).into()
+    }
+}
+
+/// What else decides which rows a query has: rows of another origin are not merged with.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sql) struct QueryOrigin<'a> {
+    /// Whoever may write may change it.
+    pub(in crate::sql) query: &'a MaterializedQuery,
+    /// The log that the events came from. What it had in no table is gone with it, or sent again.
+    pub(in crate::sql) log: Uuid,
+    /// Whether `visibility.filter` is on.
+    pub(in crate::sql) filters_visibility: bool,
+}
+
+impl QueryOrigin<'_> {
+    fn hash(&self) -> String {
+        let Self { query, log, filters_visibility } = self;
+        let text = format!("{log} {filters_visibility} {}", query.sql);
+        format!("{:016x}", xxh3_64(text.as_bytes()))
+    }
+}
+
+/// The properties of a new table with the rows of a query.
+pub(in crate::sql) fn first_properties(query: &MaterializedQuery) -> HashMap<String, String> {
+    let mut properties = query.properties();
+    properties.insert(MAX_SNAPSHOT_AGE.to_owned(), SNAPSHOT_AGE_MS.to_owned());
+    properties
+}
+
+/// What the summary of a snapshot says that has the rows of this answer.
+pub(in crate::sql) fn notes(
+    origin: QueryOrigin<'_>,
+    answer: &QueryAnswer,
+    erasures: Option<&str>,
+) -> BTreeMap<String, String> {
+    let mut notes = BTreeMap::from([
+        (SEQ.to_owned(), seq_of(answer).to_string()),
+        (QUERY.to_owned(), origin.hash()),
+    ]);
+    if let Some(erasures) = erasures {
+        notes.insert(ERASURES.to_owned(), erasures.to_owned());
+    }
+    notes
+}
+
+/// The last event that an answer could have; zero for one that has none.
+pub(super) fn seq_of(answer: &QueryAnswer) -> u64 {
+    answer.basis.as_ref().and_then(|basis| basis.seq).unwrap_or(0)
+}
+
+/// How far a table has the events of its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FoldedEvents {
+    /// The last one.
+    pub(super) seq: u64,
+    /// Which erasures there had been.
+    pub(super) erasures: Option<String>,
+}
+
+impl FoldedEvents {
+    /// What the current rows of a table are; none where they are not of this origin alone.
+    pub(super) fn of(table: &TableMetadata, origin: QueryOrigin<'_>) -> Option<Self> {
+        for snapshot in ancestors::of(table, table.current_snapshot_id()) {
+            let entries = &snapshot.summary().additional_properties;
+            if let Some(seq) = entries.get(SEQ) {
+                let seq = seq.parse().ok()?;
+                let is_same = entries.get(QUERY).is_some_and(|hash| *hash == origin.hash());
+                let erasures = entries.get(ERASURES).cloned();
+                return is_same.then_some(Self { seq, erasures });
+            }
+            // Merging files changes no row.
+            if snapshot.summary().operation != Operation::Replace {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+/// The last snapshot that a refresh made.
+fn last_refresh(table: &TableMetadata) -> Option<&SnapshotRef> {
+    let mut snapshots = ancestors::of(table, table.current_snapshot_id());
+    snapshots.find(|snapshot| snapshot.summary().additional_properties.contains_key(SEQ))
+}
+
+/// When a table was refreshed last, ms since 1970, and up to which event; none where no snapshot tells.
+#[must_use]
+pub fn refreshed(table: &TableMetadata) -> Option<(i64, u64)> {
+    let snapshot = last_refresh(table)?;
+    let seq = snapshot.summary().additional_properties.get(SEQ)?.parse().ok()?;
+    Some((snapshot.timestamp_ms(), seq))
+}
+
+/// Whether a time of a table's query has come since its last refresh, or since `looked_ms`, when it was tried last.
+#[must_use]
+pub fn is_due(
+    table: &TableMetadata,
+    query: &MaterializedQuery,
+    looked_ms: Option<i64>,
+    now_ms: i64,
+) -> bool {
+    let last_ms = refreshed(table).map(|(at_ms, _)| at_ms).max(looked_ms);
+    query.every.last(now_ms).is_some_and(|due_ms| last_ms.is_none_or(|last_ms| last_ms < due_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_is_a_query_and_times() {
+        let query = MaterializedQuery::parse(" SELECT 1 AS x ; \n;", "@hourly").unwrap();
+        assert_eq!(
+            (query.sql.as_str(), query.every.to_string().as_str()),
+            ("SELECT 1 AS x", "@hourly")
+        );
+        assert!(!query.is_incremental());
+        for (sql, every, told) in [
+            ("DROP TABLE t", "@hourly", "only queries"),
+            ("EXPLAIN SELECT 1", "@hourly", "SELECT"),
+            ("SELECT $1 AS x", "@hourly", "parameters"),
+            ("SELECT 1 AS x", "hourly", "`hourly` is not five fields"),
+        ] {
+            let refused = MaterializedQuery::parse(sql, every).unwrap_err().to_string();
+            assert!(refused.contains(told), "{sql}: {refused}");
+        }
+    }
+
+    #[test]
+    fn rows_of_another_query_log_or_filter_are_of_another_origin() {
+        let query = MaterializedQuery::parse("SELECT 1 AS x", "@hourly").unwrap();
+        let other = MaterializedQuery::parse("SELECT 2 AS x", "@hourly").unwrap();
+        let often = MaterializedQuery::parse("SELECT 1 AS x", "* * * * *").unwrap();
+        let log = Uuid::from_u128(1);
+        let origin = QueryOrigin { query: &query, log, filters_visibility: false };
+        assert_eq!(QueryOrigin { query: &often, ..origin }.hash(), origin.hash());
+        for changed in [
+            QueryOrigin { query: &other, ..origin },
+            QueryOrigin { log: Uuid::from_u128(2), ..origin },
+            QueryOrigin { filters_visibility: true, ..origin },
+        ] {
+            assert_ne!(changed.hash(), origin.hash(), "{changed:?}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Materialised tables: their rows after a refresh, after a crash in one, after an erasure, and what is refused.
+
+use crate::{access::Guarded, admin::icecore, harness::TestServer, process::post_and_die};
+use icecore_schemas::jobs::JobReport;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::ops::Range;
+
+const BY_TYPE: &str = "SELECT type, count(*) AS n, sum(seq) AS seqs, min(id) AS low, max(seq) AS high FROM events GROUP BY type";
+const DAILY: &str = "SELECT type, n, seqs, low, high FROM daily ORDER BY type";
+const PATH: &str = "/v1/shop/materialized/daily";
+/// It is run by hand alone.
+const SELDOM: &str = "0 0 1 1 *";
+
+/// Events of two types and two users.
+fn sent(range: Range<u32>) -> Value {
+    let event = |n: u32| {
+        let even = n.is_multiple_of(2);
+        let (kind, user) = if even { ("order", "ann") } else { ("call", "bea") };
+        json!({"id": format!("e-{n:03}"), "type": kind, "ns": "shop", "user_id": user})
+    };
+    json!({ "events": range.map(event).collect::<Vec<_>>() })
+}
+
+async fn shop(events: u32) -> TestServer {
+    let settings = [("compaction.enabled", "off")];
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &settings).await;
+    assert_eq!(server.ingest(&sent(0..events)).await.0, 200);
+    server
+}
+
+async fn put(server: &TestServer, path: &str, sql: &str) -> Value {
+    let (status, answer) =
+        server.call(Method::PUT, path, &json!({"sql": sql, "every": SELDOM})).await;
+    assert_eq!(status, 200, "{sql}: {answer}");
+    answer
+}
+
+async fn refresh(server: &TestServer, parameters: &str) -> JobReport {
+    let path = format!("/admin/jobs/materialize?namespace=shop{parameters}");
+    let answer = server.post(&path, "application/json", "").await;
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+async fn set_property(server: &TestServer, key: &str, value: &str) {
+    let updates = json!([{"action": "set-properties", "updates": {key: value}}]);
+    let body = json!({"requirements": [], "updates": updates});
+    let path = "/catalog/v1/namespaces/shop/tables/daily";
+    let (status, answer) = server.call(Method::POST, path, &body).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+/// The table has the rows that its query has now.
+async fn check_daily(server: &TestServer) {
+    let wanted = server.rows("shop", &format!("{BY_TYPE} ORDER BY type")).await;
+    assert_eq!(server.rows("shop", DAILY).await, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_gets_new_events_in_one_commit_each_and_nothing_where_none_came() {
+    let server = shop(6).await;
+    let made = put(&server, PATH, BY_TYPE).await;
+    assert_eq!((&made["is_incremental"], &made["seq"]), (&json!(true), &json!(6)), "{made}");
+    check_daily(&server).await;
+    let none = refresh(&server, "&table=daily").await;
+    assert_eq!((none.tables, none.errors), (0, 0), "{none:?}");
+
+    // Some are in the log, some in the table, and one group is new.
+    assert_eq!(server.ingest(&sent(6..9)).await.0, 200);
+    server.commit("shop").await;
+    let new = json!([{"id": "a", "type": "refund", "ns": "shop"}]);
+    assert_eq!(server.ingest(&new).await.0, 200);
+    let dry = refresh(&server, "&table=daily&dry_run=true").await;
+    assert_eq!((dry.tables, dry.rows), (1, 0), "{dry:?}");
+    let done = refresh(&server, "").await;
+    assert_eq!((done.tables, done.rows, done.errors), (1, 3, 0), "{done:?}");
+    check_daily(&server).await;
+    let shown: Value = server.get(PATH).await.json().await.unwrap();
+    assert_eq!((&shown["seq"], &shown["every"]), (&json!(10), &json!(SELDOM)), "{shown}");
+    let snapshots = "SELECT operation FROM daily.snapshots ORDER BY committed_at";
+    assert_eq!(server.rows("shop", snapshots).await, json!([["append"], ["overwrite"]]));
+    let files = server.rows("shop", "SELECT count(*) FROM daily.files").await;
+    assert_eq!(files, json!([[1]]));
+
+    let listed = icecore(&server, &["materialize", "daily", "--ns", "shop", "--show"]);
+    assert!(listed.0 && listed.1.contains("new events alone"), "{}", listed.1);
+    // Whoever may write may change the query: its rows are not merged with those of another one.
+    let calls = BY_TYPE.replace("FROM events", "FROM events WHERE type = 'call'");
+    set_property(&server, "icecore.materialize.sql", &calls).await;
+    assert_eq!(refresh(&server, "&table=daily").await.rows, 1);
+    let wanted = server.rows("shop", &calls).await;
+    assert_eq!(server.rows("shop", DAILY).await, wanted);
+    set_property(&server, "icecore.materialize.cron", "never").await;
+    let failed = refresh(&server, "&table=daily").await;
+    assert_eq!((failed.tables, failed.errors), (0, 1), "{failed:?}");
+    assert!(failed.skipped[0].reason.contains("icecore.materialize.cron"), "{failed:?}");
+    let checked = server.post("/admin/fsck", "application/json", "{}").await;
+    let checked: Value = checked.json().await.unwrap();
+    assert_eq!(checked["whole"], true, "{checked}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_does_not_add_up_is_run_again_and_a_failing_table_holds_up_no_other() {
+    let server = shop(4).await;
+    put(
+        &server,
+        "/v1/shop/materialized/newest",
+        "SELECT id, type FROM events ORDER BY seq DESC LIMIT 2",
+    )
+    .await;
+    let (status, answer) =
+        server.query("shop", &json!({"sql": "CREATE TABLE source AS SELECT id FROM events"})).await;
+    assert_eq!(status, 200, "{answer}");
+    let made =
+        put(&server, "/v1/shop/materialized/copied", "SELECT count(*) AS n FROM source").await;
+    assert_eq!((&made["is_incremental"], &made["seq"]), (&json!(false), &json!(0)), "{made}");
+    let (status, answer) =
+        server.call(Method::DELETE, "/v1/shop/tables/source", &Value::Null).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(server.ingest(&sent(4..6)).await.0, 200);
+    let done = refresh(&server, "").await;
+    assert_eq!((done.tables, done.errors), (1, 1), "{done:?}");
+    let skipped = &done.skipped[0];
+    assert!(skipped.table.contains("copied") && skipped.reason.contains("source"), "{skipped:?}");
+    let rows = server.rows("shop", "SELECT id FROM newest ORDER BY id").await;
+    assert_eq!(rows, json!([["e-004"], ["e-005"]]));
+    assert_eq!(server.rows("shop", "SELECT n FROM copied").await, json!([[4]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_in_a_refresh_has_each_event_in_the_table_once() {
+    let server = shop(6).await;
+    put(&server, PATH, BY_TYPE).await;
+    let before = server.rows("shop", DAILY).await;
+    assert_eq!(server.ingest(&sent(6..10)).await.0, 200);
+    let mut folder = server.stop().await;
+    let path = "/admin/jobs/materialize?namespace=shop";
+    for (point, is_made) in [("write.before_commit", false), ("write.lost_answer", true)] {
+        post_and_die(folder.path(), &format!("{point}=abort"), path, String::new()).await;
+        let server = TestServer::start_in(folder, &[]).await;
+        match is_made {
+            true => check_daily(&server).await,
+            false => assert_eq!(server.rows("shop", DAILY).await, before),
+        }
+        folder = server.stop().await;
+    }
+    let server = TestServer::start_in(folder, &[]).await;
+    let again = refresh(&server, "").await;
+    assert_eq!((again.tables, again.errors), (0, 0), "{again:?}");
+    check_daily(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_erasure_nothing_of_the_subject_is_in_the_table() {
+    let server = shop(6).await;
+    let by_user = "SELECT user_id, count(*) AS n FROM events GROUP BY user_id";
+    put(&server, "/v1/shop/materialized/users", by_user).await;
+    let users = "SELECT user_id, n FROM users ORDER BY user_id";
+    assert_eq!(server.rows("shop", users).await, json!([["ann", 3], ["bea", 3]]));
+    let subject = json!({"subject": {"user_id": "ann"}});
+    let (status, begun) = server.ingest_at("/v1/shop/erase", &subject).await;
+    assert_eq!(status, 202, "{begun}");
+    let path = format!("/v1/shop/erase/{}", begun["erasure"].as_str().unwrap());
+    loop {
+        let now: Value = server.get(&path).await.json().await.unwrap();
+        assert!(now["status"] != "failed" && now["status"] != "done", "{now}");
+        // Its rows are out of the table, and its files are left for readers.
+        if now["status"] == "files" {
+            break;
+        }
+        // The job is woken where it waits for its next time.
+        if !now["error"].is_null() || !now["waits"].is_null() {
+            let wake = json!({"subject": {"id": "nobody"}, "dry_run": true});
+            server.ingest_at("/v1/shop/erase", &wake).await;
+        }
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..2 {
+        let done = refresh(&server, "&table=users").await;
+        assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
+        assert_eq!(server.rows("shop", users).await, json!([["bea", 3]]));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_is_checked_and_ends_without_its_table() {
+    let server = shop(4).await;
+    for (name, sql, every, wanted) in [
+        ("daily", "DROP TABLE x", SELDOM, 400),
+        ("daily", BY_TYPE, "daily", 400),
+        ("daily", "SELECT nothing FROM events", SELDOM, 400),
+        ("events", BY_TYPE, SELDOM, 409),
+        ("dead_letters", BY_TYPE, SELDOM, 400),
+    ] {
+        server.commit("shop").await;
+        let path = format!("/v1/shop/materialized/{name}");
+        let body = json!({"sql": sql, "every": every});
+        let (status, answer) = server.call(Method::PUT, &path, &body).await;
+        assert_eq!(status, wanted, "{name} {sql} {every}: {answer}");
+    }
+    assert_eq!(server.get(PATH).await.status(), 404);
+    let made = icecore(
+        &server,
+        &["materialize", "daily", "--ns", "shop", "--sql", BY_TYPE, "--every", SELDOM],
+    );
+    assert!(made.0 && made.1.contains("shop.daily"), "{}", made.1);
+    let hourly = json!({"sql": format!("{BY_TYPE};"), "every": "@hourly"});
+    let (status, answer) = server.call(Method::PUT, PATH, &hourly).await;
+    assert_eq!((status, &answer["every"]), (200, &json!("@hourly")), "{answer}");
+    let other = json!({"sql": "SELECT 1 AS x", "every": SELDOM});
+    assert_eq!(server.call(Method::PUT, PATH, &other).await.0, 409);
+    let insert = json!({"sql": "INSERT INTO daily SELECT * FROM daily"});
+    let (status, answer) = server.query("shop", &insert).await;
+    assert_eq!(status, 400, "{answer}");
+    let ended = icecore(&server, &["materialize", "daily", "--ns", "shop", "--end"]);
+    assert!(ended.0, "{}", ended.1);
+    assert_eq!(server.get(PATH).await.status(), 404);
+    assert_eq!(server.query("shop", &insert).await.0, 200);
+    let named = refresh(&server, "&table=daily").await;
+    assert_eq!((named.tables, named.errors, named.skipped.len()), (0, 0, 1), "{named:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_sees_its_own_namespace_alone_whoever_made_it() {
+    let guarded = Guarded::with_events().await;
+    let reader = guarded.token(&json!({"name": "r", "scopes": ["read:shop"]})).await;
+    let body = |sql: &str| json!({"sql": sql, "every": SELDOM});
+    let own = body("SELECT type, count(*) AS n FROM events GROUP BY type");
+    assert_eq!(guarded.call(Method::PUT, &reader, PATH, &own).await.0, 403);
+    let admin = guarded.admin.clone();
+    let (status, answer) = guarded.call(Method::PUT, &admin, PATH, &own).await;
+    assert_eq!(status, 200, "{answer}");
+    for sql in ["SELECT id FROM other.events", "SELECT actor FROM system.audit"] {
+        let path = "/v1/shop/materialized/foreign";
+        let (status, answer) = guarded.call(Method::PUT, &admin, path, &body(sql)).await;
+        assert!((400..500).contains(&status), "{sql}: {status} {answer}");
+    }
+    guarded.server.stop().await;
+}
