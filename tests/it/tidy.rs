@@ -46,7 +46,7 @@ const MAY_USE: MayUse = &[
         ],
     ),
     // `cron` for the times of a materialised table
-    ("sql", &["cron", "engine", "wal", "table", "owner", "ids", "faults", "metrics"]),
+    ("sql", &["cron", "engine", "wal", "event", "table", "owner", "ids", "faults", "metrics"]),
     (
         "maintenance",
         &[
