@@ -396,13 +396,7 @@ pub(crate) fn columns_of(
     ours: Option<&ServiceTableView>,
 ) -> Result<(Option<iceberg::spec::SchemaRef>, SchemaRef), DataFusionError> {
     let columns = view.metadata.as_ref().map(|metadata| {
-        let of_snapshot = view
-            .snapshot_id
-            .filter(|_| view.has_past_columns)
-            .and_then(|id| metadata.snapshot_by_id(id))
-            // Without an id the snapshot was written before there were several schemas.
-            .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
-        match (of_snapshot, ours) {
+        match (view.past_columns(), ours) {
             (Some(columns), _) => Ok(Arc::clone(columns)),
             // A table that an earlier version made has the later columns all the same: rows of
             // the log may have values there, and the table gets them with these.
