@@ -199,7 +199,8 @@ async fn a_column_says_who_sees_a_row_under_each_name_that_it_has_or_had() {
         ("capital", "id, visibility AS \"Visibility\""),
         ("late_column", "id"),
     ] {
-        let made = json!({ "sql": format!("CREATE TABLE {table} AS SELECT {columns} FROM events") });
+        let made =
+            json!({ "sql": format!("CREATE TABLE {table} AS SELECT {columns} FROM events") });
         let (status, answer) = guarded.post(&guarded.admin, "/v1/shop/sql", &made).await;
         assert_eq!((status, &answer["rowCount"]), (200, &json!(6)), "{table}: {answer}");
         snapshots.push(answer["snapshot_str"].as_str().unwrap().to_owned());
