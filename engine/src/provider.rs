@@ -184,6 +184,7 @@ impl ViewTable {
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
         let read_bytes: u64 = planned.files.iter().map(|file| file.bytes).sum();
+        self.counts.add_read_bytes(read_bytes);
         self.counts.add_pruned_bytes(snapshot.file_bytes().saturating_sub(read_bytes));
         if planned.files.is_empty() {
             return Ok(None);
