@@ -194,13 +194,17 @@ fn at_most(most: usize, count: usize, what: &str) -> Result<(), DataFusionError>
     Err(DataFusionError::External(Box::new(SqlError::Invalid(text))))
 }
 
-/// The plan with these names for its columns.
+/// The plan with these names for its columns. A column that has its name already is not named again: DataFusion's
+/// rule that moves the members of structs down would add it a second time.
 fn named(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan, DataFusionError> {
     let columns: Vec<Expr> = plan
         .schema()
         .iter()
         .zip(names)
-        .map(|(column, name)| Expr::Column(Column::from(column)).alias(name))
+        .map(|((qualifier, field), name)| {
+            let column = Expr::Column(Column::from((qualifier, field)));
+            if field.name() == name { column } else { column.alias(name) }
+        })
         .collect();
     LogicalPlanBuilder::from(plan).project(columns)?.build()
 }

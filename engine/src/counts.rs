@@ -13,6 +13,7 @@ const BYTES_SCANNED: &str = "bytes_scanned";
 #[derive(Debug, Default)]
 pub struct FileCounts {
     read: AtomicU64,
+    read_bytes: AtomicU64,
     pruned: AtomicU64,
     pruned_bytes: AtomicU64,
 }
@@ -24,11 +25,27 @@ impl FileCounts {
         self.pruned.fetch_add(pruned, Ordering::Relaxed);
     }
 
+    /// The files that are to be read have so many bytes.
+    pub fn add_read_bytes(&self, bytes: u64) {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// One of the files that were to be read, of so many bytes, is not.
     pub fn leave_out(&self, bytes: u64) {
         self.read.fetch_sub(1, Ordering::Relaxed);
+        self.read_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.pruned.fetch_add(1, Ordering::Relaxed);
         self.add_pruned_bytes(bytes);
+    }
+
+    /// None of the files that were to be read is, where a plan has no scan: statistics gave the answer.
+    pub fn leave_out_unscanned(&self, plan: &dyn ExecutionPlan) {
+        if has_scan(plan) {
+            return;
+        }
+        let files = self.read.swap(0, Ordering::Relaxed);
+        self.pruned.fetch_add(files, Ordering::Relaxed);
+        self.add_pruned_bytes(self.read_bytes.swap(0, Ordering::Relaxed));
     }
 
     /// Files of so many bytes are left out.
@@ -80,6 +97,11 @@ impl BytesRead {
             ReadSource::Told(bytes) => bytes.load(Ordering::Relaxed),
         }
     }
+}
+
+fn has_scan(plan: &dyn ExecutionPlan) -> bool {
+    plan.downcast_ref::<DataSourceExec>().is_some()
+        || plan.children().into_iter().any(|child| has_scan(child.as_ref()))
 }
 
 fn of_plan(plan: &dyn ExecutionPlan) -> u64 {

@@ -280,8 +280,7 @@ impl QueryEngine {
         let (schema, read) = (stream.schema(), BytesRead::of(Arc::clone(&plan)));
         let mut rows = stream.map(|batch| batch.map_err(|cause| failure::of(&cause))).boxed();
         if is_analyzed {
-            let read = BytesRead::of(plan);
-            rows = read_report::with_files(rows, Arc::clone(&schema), controls.counts, read);
+            rows = read_report::with_files(rows, Arc::clone(&schema), controls.counts, plan);
         }
         Ok(RunningQuery { schema, rows, read })
     }

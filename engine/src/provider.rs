@@ -184,6 +184,7 @@ impl ViewTable {
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
         let read_bytes: u64 = planned.files.iter().map(|file| file.bytes).sum();
+        self.counts.add_read_bytes(read_bytes);
         self.counts.add_pruned_bytes(snapshot.file_bytes().saturating_sub(read_bytes));
         if planned.files.is_empty() {
             return Ok(None);
@@ -396,13 +397,7 @@ pub(crate) fn columns_of(
     ours: Option<&ServiceTableView>,
 ) -> Result<(Option<iceberg::spec::SchemaRef>, SchemaRef), DataFusionError> {
     let columns = view.metadata.as_ref().map(|metadata| {
-        let of_snapshot = view
-            .snapshot_id
-            .filter(|_| view.has_past_columns)
-            .and_then(|id| metadata.snapshot_by_id(id))
-            // Without an id the snapshot was written before there were several schemas.
-            .and_then(|snapshot| metadata.schema_by_id(snapshot.schema_id()?));
-        match (of_snapshot, ours) {
+        match (view.past_columns(), ours) {
             (Some(columns), _) => Ok(Arc::clone(columns)),
             // A table that an earlier version made has the later columns all the same: rows of
             // the log may have values there, and the table gets them with these.

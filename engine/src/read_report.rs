@@ -11,18 +11,20 @@ use arrow::{
     datatypes::SchemaRef,
     record_batch::RecordBatch,
 };
-use datafusion::error::DataFusionError;
+use datafusion::{error::DataFusionError, physical_plan::ExecutionPlan};
 use futures::{StreamExt, stream};
 use std::sync::Arc;
 
-/// The rows with one more behind them. It is made when they are there, as the query has run then.
+/// The rows of a plan with one more behind them. It is made when they are there, as the query has run then.
 #[must_use]
 pub fn with_files(
     rows: RowStream,
     schema: SchemaRef,
     counts: Arc<FileCounts>,
-    read: BytesRead,
+    plan: Arc<dyn ExecutionPlan>,
 ) -> RowStream {
+    counts.leave_out_unscanned(plan.as_ref());
+    let read = BytesRead::of(plan);
     let report = stream::once(async move {
         let ((files, pruned), bytes) = (counts.get(), read.get());
         let text = format!(

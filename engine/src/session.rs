@@ -35,7 +35,7 @@ use crate::{
     unreadable::UnreadableTable,
     uuid,
     view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, TailPlace, View},
-    visibility::{VisibleRows, visible_rows},
+    visibility::{VisibleRows, deciding_columns, visible_rows},
 };
 use arrow::datatypes::Schema;
 use datafusion::{
@@ -257,7 +257,11 @@ impl QuerySessions {
                     seq_range::provider(&table.name, first, later)
                 })
                 .map_err(|cause| broken(&cause))?;
-            schema.add(&table.name, visible_rows(provider, namespace, visible));
+            let provider = match visible.iter().find(|rows| rows.namespace == namespace) {
+                Some(rows) => visible_rows(provider, &deciding_columns(table)?, &rows.values),
+                None => provider,
+            };
+            schema.add(&table.name, provider);
             for kind in &table.inspected {
                 let provider = self.metadata_table(*kind, table, deadline);
                 schema.add_metadata(kind.of(&table.name), Arc::new(provider));

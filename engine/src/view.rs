@@ -7,7 +7,7 @@ use crate::{
     error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable, seq_range::SeqRange,
     visibility::VisibleRows,
 };
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{SchemaRef, TableMetadata};
 use icecore_lake::{
     table::{evolve::SchemaFit, promoted::Promotions},
     wal::{LogPosition, RecordRef},
@@ -43,6 +43,18 @@ pub struct TableView {
     pub seqs: Option<SeqRange>,
     /// A later state of the table whose rows count, too: those that the snapshot does not have.
     pub later: Option<Box<TableView>>,
+}
+
+impl TableView {
+    /// The columns that the snapshot was written with, where it is read with these.
+    #[must_use]
+    pub fn past_columns(&self) -> Option<&SchemaRef> {
+        let metadata = self.metadata.as_ref()?;
+        let id = self.snapshot_id.filter(|_| self.has_past_columns)?;
+        let snapshot = metadata.snapshot_by_id(id)?;
+        // Without an id the snapshot was written before there were several schemas.
+        metadata.schema_by_id(snapshot.schema_id()?)
+    }
 }
 
 /// Which table of a query's view has the rows of a tail.

@@ -5,9 +5,13 @@
 //! out by an operator that lets no condition through. Its one invariant: what goes below it cannot fail for a
 //! row, and only leaves out files.
 
-use crate::{comparisons::is_comparison, error::SqlError, view::View};
+use crate::{
+    comparisons::is_comparison,
+    error::SqlError,
+    view::{TableView, View},
+};
 use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch},
+    array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::{cast, filter_record_batch},
     datatypes::{DataType, SchemaRef},
 };
@@ -29,8 +33,9 @@ use datafusion::{
     sql::sqlparser::ast::Statement,
 };
 use futures::StreamExt;
+use iceberg::spec::{NestedField, PrimitiveType, Type};
 use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// The column that says who may see a row.
 pub const VISIBILITY_COLUMN: &str = "visibility";
@@ -61,44 +66,88 @@ pub fn check_statement(statement: &Statement, view: &View) -> Result<(), SqlErro
     ))
 }
 
-/// A table without the rows that the asker may not see; the table itself where it does not say who may.
+/// The columns of a table that say who may see a row, by their names in the state that is read.
+///
+/// A column of a table that is not ours is found by its id: its name may have been another one before, and
+/// may have become another one since. Tables of ours keep the name.
+///
+/// # Errors
+/// [`SqlError::Forbidden`] where the table has or had such a column, and the state does not have it: nothing
+/// says then who may see its rows.
+pub fn deciding_columns(table: &TableView) -> Result<Vec<String>, SqlError> {
+    if table.ours.is_some() {
+        return Ok(vec![VISIBILITY_COLUMN.to_owned()]);
+    }
+    let Some(metadata) = &table.metadata else { return Ok(Vec::new()) };
+    let ids: BTreeSet<i32> = metadata
+        .schemas_iter()
+        .flat_map(|schema| schema.as_struct().fields())
+        .filter(|field| field.name.eq_ignore_ascii_case(VISIBILITY_COLUMN) && is_text(field))
+        .map(|field| field.id)
+        .collect();
+    let read = table.past_columns().unwrap_or_else(|| metadata.current_schema());
+    let name_of = |id: i32| {
+        let mut fields = read.as_struct().fields().iter();
+        let found = fields.find(|field| field.id == id && is_text(field));
+        found.map(|field| field.name.clone()).ok_or_else(|| without_column(&table.name))
+    };
+    ids.into_iter().map(name_of).collect()
+}
+
+/// Whether SQL shows a column as text.
+fn is_text(field: &NestedField) -> bool {
+    matches!(*field.field_type, Type::Primitive(PrimitiveType::String | PrimitiveType::Uuid))
+}
+
+fn without_column(table: &str) -> SqlError {
+    SqlError::Forbidden(format!(
+        "`{table}` has or had a column `{VISIBILITY_COLUMN}` that the state read here does not have, so nothing says who may see its rows (visibility.filter is on): read a state that has the column, or use a token with the scope `admin`"
+    ))
+}
+
+/// A table without the rows that the asker may not see; the table itself where none of `names` is a column of
+/// text.
 #[must_use]
 pub fn visible_rows(
     table: Arc<dyn TableProvider>,
-    namespace: &str,
-    visible: &[VisibleRows],
+    names: &[String],
+    values: &[String],
 ) -> Arc<dyn TableProvider> {
-    let values = visible.iter().find(|rows| rows.namespace == namespace).map(|rows| &rows.values);
-    let at = table.schema().fields().iter().position(|field| {
-        field.name() == VISIBILITY_COLUMN
+    let schema = table.schema();
+    let fields = schema.fields().iter().enumerate();
+    let deciding = fields.filter(|(_, field)| {
+        names.contains(field.name())
             && matches!(
                 field.data_type(),
                 DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
             )
     });
-    match (values, at) {
-        (Some(values), Some(at)) => {
-            Arc::new(VisibleTable { inner: table, at, values: values.as_slice().into() })
-        }
-        _ => table,
+    let columns: Vec<usize> = deciding.map(|(at, _)| at).collect();
+    if columns.is_empty() {
+        return table;
     }
+    Arc::new(VisibleTable { inner: table, columns, values: values.into() })
 }
 
 /// A table of which some rows are seen.
 #[derive(Debug)]
 struct VisibleTable {
     inner: Arc<dyn TableProvider>,
-    /// Where its column stands.
-    at: usize,
+    /// Where the columns stand that say who may see a row. All of them have to let it be seen.
+    columns: Vec<usize>,
     values: Arc<[String]>,
 }
 
 impl VisibleTable {
-    /// The condition by which files without a visible row are left out.
-    fn condition(&self) -> Expr {
-        let column = || Expr::Column(Column::from_name(VISIBILITY_COLUMN));
-        let values = self.values.iter().map(|value| lit(value.as_str())).collect();
-        column().is_null().or(column().in_list(values, false))
+    /// The conditions by which files without a visible row are left out.
+    fn conditions(&self) -> Vec<Expr> {
+        let schema = self.inner.schema();
+        let values: Vec<Expr> = self.values.iter().map(|value| lit(value.as_str())).collect();
+        let condition = |column: &usize| {
+            let column = Expr::Column(Column::from_name(schema.field(*column).name()));
+            column.clone().is_null().or(column.in_list(values.clone(), false))
+        };
+        self.columns.iter().map(condition).collect()
     }
 }
 
@@ -134,14 +183,17 @@ impl TableProvider for VisibleTable {
         let wanted = project_schema(&schema, projection)?;
         let mut read: Vec<usize> =
             projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        let count = read.len();
-        let at = read.iter().position(|column| *column == self.at).unwrap_or_else(|| {
-            read.push(self.at);
-            count
-        });
+        let mut at = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            let known = read.iter().position(|known| known == column);
+            at.push(known.unwrap_or(read.len()));
+            if known.is_none() {
+                read.push(*column);
+            }
+        }
         let mut below: Vec<Expr> =
             filters.iter().filter(|filter| cannot_fail(filter)).cloned().collect();
-        below.push(self.condition());
+        below.extend(self.conditions());
         let rows = self.inner.scan(state, Some(&read), &below, None).await?;
         Ok(VisibleRowsExec::over(rows, at, wanted, Arc::clone(&self.values)))
     }
@@ -173,8 +225,8 @@ fn cannot_fail(filter: &Expr) -> bool {
 #[derive(Debug)]
 struct VisibleRowsExec {
     inner: Arc<dyn ExecutionPlan>,
-    /// Where the column stands in the input; the columns that are wanted stand at its beginning.
-    at: usize,
+    /// Where the columns stand in the input; the columns that are wanted stand at its beginning.
+    at: Vec<usize>,
     schema: SchemaRef,
     values: Arc<[String]>,
     properties: Arc<PlanProperties>,
@@ -183,7 +235,7 @@ struct VisibleRowsExec {
 impl VisibleRowsExec {
     fn over(
         inner: Arc<dyn ExecutionPlan>,
-        at: usize,
+        at: Vec<usize>,
         schema: SchemaRef,
         values: Arc<[String]>,
     ) -> Arc<dyn ExecutionPlan> {
@@ -226,7 +278,7 @@ impl ExecutionPlan for VisibleRowsExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let (schema, values) = (Arc::clone(&self.schema), Arc::clone(&self.values));
-        Ok(Self::over(children.remove(0), self.at, schema, values))
+        Ok(Self::over(children.remove(0), self.at.clone(), schema, values))
     }
 
     fn execute(
@@ -235,10 +287,10 @@ impl ExecutionPlan for VisibleRowsExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let rows = self.inner.execute(partition, context)?;
-        let (at, values) = (self.at, Arc::clone(&self.values));
+        let (at, values) = (self.at.clone(), Arc::clone(&self.values));
         let wanted: Vec<usize> = (0..self.schema.fields().len()).collect();
         let seen = rows.map(move |batch| -> Result<RecordBatch, DataFusionError> {
-            let batch = visible(&batch?, at, &values)?;
+            let batch = visible(&batch?, &at, &values)?;
             Ok(batch.project(&wanted)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), seen)))
@@ -248,15 +300,18 @@ impl ExecutionPlan for VisibleRowsExec {
 /// The rows of a batch that are seen.
 fn visible(
     batch: &RecordBatch,
-    at: usize,
+    at: &[usize],
     values: &[String],
 ) -> Result<RecordBatch, DataFusionError> {
-    let column = cast(batch.column(at), &DataType::Utf8)?;
-    let column = column.as_string::<i32>();
-    let is_seen = |value: Option<&str>| {
-        value.is_none_or(|value| values.iter().any(|seen| seen.as_str() == value))
+    let texts = at.iter().map(|at| cast(batch.column(*at), &DataType::Utf8));
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    let columns: Vec<_> = texts.iter().map(|column| column.as_string::<i32>()).collect();
+    let is_seen = |row: usize| {
+        columns.iter().all(|column| {
+            column.is_null(row) || values.iter().any(|seen| seen.as_str() == column.value(row))
+        })
     };
-    let mask: BooleanArray = column.iter().map(|value| Some(is_seen(value))).collect();
+    let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_seen(row))).collect();
     if mask.true_count() == batch.num_rows() {
         return Ok(batch.clone());
     }
@@ -267,7 +322,7 @@ fn visible(
 mod tests {
     use super::*;
     use arrow::{
-        array::{Int64Array, StringArray},
+        array::{ArrayRef, Int64Array, StringArray},
         datatypes::{Field, Schema},
     };
     use datafusion::{common::stats::Precision, datasource::MemTable, prelude::SessionContext};
@@ -289,10 +344,10 @@ mod tests {
     }
 
     async fn rows(values: &[&str], sql: &str) -> Result<usize, DataFusionError> {
-        let values = values.iter().map(|value| (*value).to_owned()).collect();
-        let visible = [VisibleRows { namespace: "a".to_owned(), values }];
+        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+        let names = [VISIBILITY_COLUMN.to_owned()];
         let context = SessionContext::new();
-        context.register_table("t", visible_rows(table(), "a", &visible))?;
+        context.register_table("t", visible_rows(table(), &names, &values))?;
         let batches = context.sql(sql).await?.collect().await?;
         Ok(batches.iter().map(RecordBatch::num_rows).sum())
     }
@@ -313,18 +368,38 @@ mod tests {
 
     #[tokio::test]
     async fn rows_are_not_counted_before_they_are_read() {
-        let visible = [VisibleRows { namespace: "a".to_owned(), values: Vec::new() }];
+        let names = [VISIBILITY_COLUMN.to_owned()];
         let context = SessionContext::new();
-        context.register_table("t", visible_rows(table(), "a", &visible)).unwrap();
+        context.register_table("t", visible_rows(table(), &names, &[])).unwrap();
         let query = context.sql("SELECT n FROM t").await.unwrap();
         let plan = query.create_physical_plan().await.unwrap();
         assert_eq!(plan.partition_statistics(None).unwrap().num_rows, Precision::Absent);
     }
 
+    #[tokio::test]
+    async fn all_columns_that_decide_have_to_let_a_row_be_seen() {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("vis", DataType::Utf8, true),
+            Field::new("Visibility", DataType::Utf8, true),
+        ]));
+        let first = StringArray::from(vec![Some("public"), Some("team"), Some("public"), None]);
+        let second = StringArray::from(vec![Some("public"), Some("public"), Some("team"), None]);
+        let columns: Vec<ArrayRef> = vec![Arc::new(first), Arc::new(second)];
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns);
+        let table = MemTable::try_new(schema, vec![vec![batch.unwrap()]]).unwrap();
+        let names = ["vis".to_owned(), "Visibility".to_owned()];
+        let table = visible_rows(Arc::new(table), &names, &[PUBLIC.to_owned()]);
+        let context = SessionContext::new();
+        context.register_table("t", table).unwrap();
+        for sql in ["SELECT vis FROM t", "SELECT \"Visibility\" FROM t", "SELECT 1 FROM t"] {
+            let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2, "{sql}");
+        }
+    }
+
     #[test]
     fn a_table_that_does_not_say_who_may_see_it_stays() {
-        let visible = [VisibleRows { namespace: "a".to_owned(), values: Vec::new() }];
-        let found = visible_rows(table(), "b", &visible);
+        let found = visible_rows(table(), &["vis".to_owned()], &[]);
         assert!(format!("{found:?}").starts_with("MemTable"));
     }
 }

@@ -10,7 +10,7 @@ use icecore_engine::{
     error::SqlError,
     metadata_tables::MetadataTable,
     view::TableView,
-    visibility::{PUBLIC, VISIBILITY_COLUMN},
+    visibility::{PUBLIC, VISIBILITY_COLUMN, deciding_columns},
 };
 use icecore_schemas::service_table::RecordKind;
 
@@ -27,15 +27,26 @@ pub(super) fn values_seen(principal: &Principal, levels: &[String]) -> Option<Ve
 
 /// Whether a table says of its rows who may see them, in this state or another.
 pub(super) fn is_told(table: &TableView) -> bool {
-    table.ours == Some(RecordKind::Events)
-        || table.metadata.as_ref().is_some_and(|metadata| {
+    match table.ours {
+        Some(RecordKind::Events) => true,
+        Some(_) => table.metadata.as_ref().is_some_and(|metadata| {
             metadata.schemas_iter().any(|schema| schema.field_by_name(VISIBILITY_COLUMN).is_some())
-        })
+        }),
+        None => match deciding_columns(table) {
+            Ok(columns) => !columns.is_empty(),
+            Err(_) => true,
+        },
+    }
 }
 
-/// Refuses a table of ours whose rows do not say who may see them.
+/// Refuses a table whose rows do not say who may see them: one of ours without the column, or a state of another
+/// one that lacks the column.
 pub(super) fn check_table(table: &TableView) -> Result<(), SqlError> {
-    if table.ours.is_none() || is_told(table) { Ok(()) } else { Err(of_all(&table.name)) }
+    match table.ours {
+        None => deciding_columns(table).map(drop),
+        Some(_) if is_told(table) => Ok(()),
+        Some(_) => Err(of_all(&table.name)),
+    }
 }
 
 /// Refuses metadata tables that tell of single rows: how many a file or a partition has, and between which values.

@@ -271,6 +271,14 @@ async fn an_analysis_tells_which_files_a_path_left_out() {
     // A count of whole days is in the manifests.
     let counted = server.rows(NS, &sql.replace("max(id)", "count(*)")).await.to_string();
     assert!(counted.contains("files read: 0, files pruned: 6, bytes read: 0"), "{counted}");
+    // A count of the whole table is in its statistics, and the plan scans nothing.
+    let counted = server.rows(NS, "EXPLAIN ANALYZE SELECT count(*) FROM events").await.to_string();
+    let files = "SELECT count(*), sum(file_size_in_bytes) FROM events.files";
+    let files = server.rows(NS, files).await;
+    let (count, bytes) = (files[0][0].as_u64().unwrap(), files[0][1].as_u64().unwrap());
+    let text =
+        format!("files read: 0, files pruned: {count}, bytes read: 0, bytes pruned: {bytes}");
+    assert!(counted.contains(&text), "{counted}: {files}");
     server.stop().await;
 }
 

@@ -1,6 +1,11 @@
 //! Views that SQL stores in the catalog, and those that every namespace has.
 
-use crate::{access::Guarded, harness::TestServer};
+use crate::{
+    access::Guarded,
+    harness::{TestServer, config},
+    process,
+};
+use icecore_lake::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -125,6 +130,22 @@ async fn a_view_that_could_not_be_read_is_not_stored() {
     let (status, answer) =
         call(&server, Method::PUT, "/v1/shop.example/views/v", &json!({ "query": "x" })).await;
     assert_eq!((status, &answer["code"]), (400, &json!("INVALID_REQUEST")), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_structs_and_maps_are_read_through_a_view() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[]);
+    config.worker_program = Some(process::binary());
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    assert_eq!(server.ingest(&sent()).await.0, 200);
+    let sql =
+        "CREATE VIEW parts AS SELECT {'a': 1} AS s, MAP {'k': 2} AS m FROM events WHERE id = 'c1'";
+    let (status, answer) = server.query("shop_example", &json!({ "sql": sql })).await;
+    assert_eq!(status, 200, "{answer}");
+    let sql = "SELECT s.a, s['a'] AS b, m['k'] AS k FROM parts";
+    assert_eq!(server.rows(NS, sql).await, json!([[1, 1, 2]]));
     server.stop().await;
 }
 

@@ -160,6 +160,90 @@ async fn a_table_that_is_made_of_rows_has_those_that_its_maker_sees() {
     guarded.server.stop().await;
 }
 
+/// A client's change of a table's columns.
+async fn change_columns(
+    guarded: &Guarded,
+    token: &str,
+    table: &str,
+    change: impl FnOnce(&mut Vec<Value>),
+) {
+    let path = format!("/catalog/v1/namespaces/shop/tables/{table}");
+    let (_, loaded) = guarded.get(&guarded.admin, &path).await;
+    let metadata = &loaded["metadata"];
+    let mut schemas = metadata["schemas"].as_array().unwrap().iter();
+    let current = schemas.find(|schema| schema["schema-id"] == metadata["current-schema-id"]);
+    let mut schema = current.unwrap().clone();
+    change(schema["fields"].as_array_mut().unwrap());
+    let updates = json!([
+        { "action": "add-schema", "schema": schema },
+        { "action": "set-current-schema", "schema-id": -1 },
+    ]);
+    let body = json!({ "requirements": [], "updates": updates });
+    let (status, answer) = guarded.post(token, &path, &body).await;
+    assert_eq!(status, 200, "{table}: {answer}");
+}
+
+fn rename(fields: &mut [Value], from: &str, to: &str) {
+    let field = fields.iter_mut().find(|field| field["name"] == from).unwrap();
+    field["name"] = json!(to);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_says_who_sees_a_row_under_each_name_that_it_has_or_had() {
+    let guarded = house().await;
+    let writer = guarded.reader(&["write:shop"]).await;
+    let mut snapshots = Vec::new();
+    for (table, columns) in [
+        ("late_name", "id, visibility AS vis"),
+        ("early_name", "id, visibility"),
+        ("capital", "id, visibility AS \"Visibility\""),
+        ("late_column", "id"),
+    ] {
+        let made =
+            json!({ "sql": format!("CREATE TABLE {table} AS SELECT {columns} FROM events") });
+        let (status, answer) = guarded.post(&guarded.admin, "/v1/shop/sql", &made).await;
+        assert_eq!((status, &answer["rowCount"]), (200, &json!(6)), "{table}: {answer}");
+        snapshots.push(answer["snapshot_str"].as_str().unwrap().to_owned());
+    }
+    let at = |table: &str, of: usize| format!("{table} FOR VERSION AS OF {}", snapshots[of]);
+    let count = |from: &str| format!("SELECT count(*), min(id), max(id) FROM {from}");
+    let (seen, all) =
+        (json!([[2, "everyone", "nobody-said"]]), json!([[6, "everyone", "of-user"]]));
+    assert_eq!(guarded.seen(&writer, &count("capital")).await, seen);
+    change_columns(&guarded, &guarded.admin, "late_name", |fields| {
+        rename(fields, "vis", "visibility");
+    })
+    .await;
+    change_columns(&guarded, &writer, "early_name", |fields| rename(fields, "visibility", "vis"))
+        .await;
+    let of_now = ["late_name".to_owned(), "early_name".to_owned()];
+    for from in of_now.into_iter().chain([at("late_name", 0), at("early_name", 1)]) {
+        assert_eq!(guarded.seen(&writer, &count(&from)).await, seen, "{from}");
+        assert_eq!(guarded.seen(&guarded.admin, &count(&from)).await, all, "{from}");
+    }
+    let sql = "SELECT id FROM early_name WHERE vis = 'team'";
+    assert_eq!(guarded.seen(&writer, sql).await, json!([]));
+
+    // Where a state has no such column any more, or not yet, nothing says who sees its rows.
+    change_columns(&guarded, &writer, "early_name", |fields| {
+        fields.retain(|field| field["name"] != "vis");
+    })
+    .await;
+    let added = json!({ "id": 100, "name": "visibility", "type": "string", "required": false });
+    change_columns(&guarded, &guarded.admin, "late_column", |fields| fields.push(added)).await;
+    for from in ["early_name".to_owned(), at("late_column", 3)] {
+        let asked = json!({ "sql": count(&from) });
+        let (status, answer) = guarded.post(&writer, "/v1/shop/sql", &asked).await;
+        assert_eq!((status, &answer["code"]), (403, &json!("FORBIDDEN")), "{from}: {answer}");
+        assert!(answer["error"].as_str().unwrap().contains("column `visibility`"), "{answer}");
+        assert_eq!(guarded.seen(&guarded.admin, &count(&from)).await, all, "{from}");
+    }
+    assert_eq!(guarded.seen(&writer, &count(&at("early_name", 1))).await, seen);
+    // No row says anything yet.
+    assert_eq!(guarded.seen(&writer, &count("late_column")).await, all);
+    guarded.server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_setting_every_reader_sees_every_row() {
     let guarded = Guarded::start().await;

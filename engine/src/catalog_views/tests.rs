@@ -62,3 +62,16 @@ fn steps_of_a_plan_are_counted() {
     let refused = check_size(&of(200)).unwrap_err();
     assert!(refused.to_string().contains("10000 steps"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_member_of_a_struct_is_read_through_a_view() {
+    let context = SessionContext::new();
+    let query = context.sql("SELECT named_struct('a', 1) AS s, 2 AS n").await.unwrap();
+    let names = ["s", "n"].map(str::to_owned);
+    let plan = named(query.into_unoptimized_plan(), &names).unwrap();
+    context.register_table("v", Arc::new(ViewTable::new(plan, None))).unwrap();
+    for sql in ["SELECT get_field(s, 'a') FROM v", "SELECT s, n FROM v"] {
+        let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+        assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 1, "{sql}");
+    }
+}
