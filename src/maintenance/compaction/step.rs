@@ -143,8 +143,7 @@ impl Compaction {
         request.progress.find(choice.groups.len() as u64, group_bytes(&choice.groups));
         let lack = if choice.groups.is_empty() { None } else { self.lacks_room().await? };
         if request.dry_run {
-            skipped.extend(lack);
-            skipped.extend(writer.map(str::to_owned));
+            skipped.extend(lack.into_iter().chain(writer.map(str::to_owned)));
             return Box::pin(preview(source, totals.snapshot_id, choice, skipped)).await;
         }
         let kept = choice.reasons.kept;

@@ -14,7 +14,7 @@ fn people(rows: std::ops::Range<i64>) -> RecordBatch {
     let fields = fields.map(|(name, kind)| Field::new(name, kind, true));
     let names: Vec<String> = rows.clone().map(|n| format!("name {n}")).collect();
     let cities =
-        rows.clone().map(|n| (n % 3 != 2).then(|| if n % 3 == 0 { "Bern" } else { "Rome" }));
+        rows.clone().map(|n| (n % 3 != 2).then_some(if n % 3 == 0 { "Bern" } else { "Rome" }));
     let columns = vec![
         longs(rows.map(Some)),
         texts(names.iter().map(|name| Some(name.as_str()))),
