@@ -96,6 +96,7 @@ async fn bytes_read(server: &TestServer, sql: &str) -> u64 {
     let rows = server.rows(NAMESPACE, &format!("EXPLAIN ANALYZE {sql}")).await;
     let report = rows.as_array().unwrap().last().unwrap()[1].as_str().unwrap().to_owned();
     let (_, bytes) = report.split_once("bytes read: ").unwrap_or_else(|| panic!("{rows}"));
+    let (bytes, _) = bytes.split_once(',').unwrap_or_else(|| panic!("{rows}"));
     bytes.parse().unwrap()
 }
 

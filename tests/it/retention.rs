@@ -109,17 +109,17 @@ async fn old_events_go_and_stay_readable_before_and_known_by_their_ids() {
 async fn a_bookmark_whose_event_went_is_gone_and_one_that_never_was_is_not_found() {
     let clock = Clock::manual(NOW_MS);
     let server = start(&clock).await;
-    let change = |id: &str, kind: &str, bookmark: Option<&str>| json!({ "id": id, "type": kind, "ns": "shop", "op": "c", "collection": "users", "key": id, "bookmark": bookmark, "ts": rfc3339(NOW_MS - 40 * DAY_MS) });
+    // As the server makes them: of the event with this `seq`.
+    let minted = "00000000-00000002-00000000-0000000000000000000000000000000a";
+    let event = |id: &str, kind: &str, bookmark: &str| json!({ "id": id, "type": kind, "ns": "shop", "bookmark": bookmark, "ts": rfc3339(NOW_MS - 40 * DAY_MS) });
     let events = json!({ "events": [
-        change("given", "webhook.github", Some("b-1")),
-        change("minted", "webhook.github", None),
-        change("kept", "order.placed", Some("b-2")),
+        event("given", "webhook.github", "b-1"),
+        event("minted", "webhook.github", minted),
+        event("kept", "order.placed", "b-2"),
     ]});
     let (status, reply) = server.ingest_at("/ingest?backfill=true", &events).await;
     assert_eq!(status, 200, "{reply}");
     server.commit("shop").await;
-    let minted = server.rows("shop", "SELECT bookmark FROM events WHERE id = 'minted'").await;
-    let minted = minted[0][0].as_str().unwrap().to_owned();
     let at = async |bookmark: &str| {
         let sql = format!("SELECT count(*) FROM events FOR BOOKMARK AS OF '{bookmark}'");
         server.query("shop", &json!({ "sql": sql })).await
@@ -127,7 +127,7 @@ async fn a_bookmark_whose_event_went_is_gone_and_one_that_never_was_is_not_found
     assert_eq!(at("b-1").await.1["rows"], json!([[1]]));
     assert_eq!(run(&server, "retention").await.rows, 2);
     assert_eq!(at("b-2").await.1["rows"], json!([[1]]));
-    for bookmark in ["b-1", minted.as_str()] {
+    for bookmark in ["b-1", minted] {
         let (status, answer) = at(bookmark).await;
         assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{answer}");
         // There it can still be read.
@@ -145,7 +145,7 @@ async fn a_bookmark_whose_event_went_is_gone_and_one_that_never_was_is_not_found
     // Of the bookmarks of senders nothing is known once the earlier snapshots went.
     clock.advance_ms(100 * DAY_MS);
     run(&server, "expire?namespace=shop").await;
-    assert_eq!((at(minted.as_str()).await.0, at("b-1").await.0), (410, 404));
+    assert_eq!((at(minted).await.0, at("b-1").await.0), (410, 404));
     server.stop().await;
 }
 
