@@ -33,7 +33,7 @@ impl RandomJson {
         match self.below(9) {
             0 => json!(n),
             1 => json!(-1.5 - f64::from(u32::try_from(n).unwrap()) / 8.0),
-            2 => json!(n % 2 == 0),
+            2 => json!(n.is_multiple_of(2)),
             3 => json!(format!("text \"{n}\" ä")),
             4 => json!(n.to_string()),
             5 => Value::Null,
