@@ -94,7 +94,9 @@ impl Sql {
         let writer = caller.writer(levels, &asker, &statement_id);
         let origin = self.origin_of(query);
         let folded = FoldedEvents::of(&table.metadata, origin);
-        let folded = folded.filter(|it| it.erasures.is_some() && it.erasures == caller.erasures);
+        // Without a number there were no events, or a table of this name that others write.
+        let folded = folded
+            .filter(|it| 0 < it.seq && it.erasures.is_some() && it.erasures == caller.erasures);
         if let Some(folded) = folded
             && let Some(sql) = merged(query, ident, &table.metadata, folded.seq)
         {
