@@ -97,7 +97,7 @@ impl Sql {
         // Without a number there were no events, or a table of this name that others write.
         let folded = folded
             .filter(|it| 0 < it.seq && it.erasures.is_some() && it.erasures == caller.erasures);
-        // Who refreshes would not see those of its rows whose text there is no visibility that everybody sees.
+        // A refresh sees public rows alone, of this table too: the others would be missing from a merge.
         let hides_own = origin.filters_visibility && says_who_sees(&table.metadata);
         if let Some(folded) = folded
             && !hides_own
