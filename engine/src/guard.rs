@@ -10,7 +10,9 @@ use crate::{
     error::SqlError,
     grammar::{self, Grammar},
     labels::ColumnLabels,
-    layout, multisets, nulls, number_literals, same_names, summary, syntax, table_functions,
+    layout, multisets, nulls, number_literals,
+    query_process::is_unbounded,
+    same_names, summary, syntax, table_functions,
     versions::{self, TableVersion},
 };
 use datafusion::sql::sqlparser::{
@@ -96,6 +98,10 @@ impl CheckedStatement {
             type Break = ();
             fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
                 ControlFlow::Break(())
+            }
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+                let is_more = matches!(expr, Expr::Function(call) if is_unbounded(&call.name));
+                if is_more { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             }
         }
         match &self.statement {

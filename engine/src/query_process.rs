@@ -5,7 +5,9 @@
 //! is refused there.
 
 use crate::error::SqlError;
-use datafusion::sql::sqlparser::ast::{Expr, Function, Statement, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, ObjectName, ObjectNamePart, Statement, TableFactor, Visit, Visitor,
+};
 use std::ops::ControlFlow;
 
 /// Where a query runs.
@@ -27,6 +29,13 @@ const UNBOUNDED: &[&str] = &[
     "range",
     "unnest",
 ];
+
+/// Whether a function is one of these.
+#[must_use]
+pub fn is_unbounded(name: &ObjectName) -> bool {
+    let name = name.0.last().and_then(ObjectNamePart::as_ident);
+    name.is_some_and(|name| UNBOUNDED.contains(&name.value.to_lowercase().as_str()))
+}
 
 /// What makes them available.
 const REMEDY: &str = "it is available with sql.workers = on";

@@ -28,7 +28,7 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::NewSnapshot,
 };
-use icecore_engine::{QueryAnswer, references::QueryScope};
+use icecore_engine::{QueryAnswer, references::QueryScope, visibility::VISIBILITY_COLUMN};
 use icecore_lake::{
     ids::IdGenerator,
     table::{compaction, row_fit::RowFit, writer::foreign::FILES_MAX},
@@ -94,8 +94,13 @@ impl Sql {
         let writer = caller.writer(levels, &asker, &statement_id);
         let origin = self.origin_of(query);
         let folded = FoldedEvents::of(&table.metadata, origin);
-        let folded = folded.filter(|it| it.erasures.is_some() && it.erasures == caller.erasures);
+        // Without a number there were no events, or a table of this name that others write.
+        let folded = folded
+            .filter(|it| 0 < it.seq && it.erasures.is_some() && it.erasures == caller.erasures);
+        // A refresh sees public rows alone, of this table too: the others would be missing from a merge.
+        let hides_own = origin.filters_visibility && says_who_sees(&table.metadata);
         if let Some(folded) = folded
+            && !hides_own
             && let Some(sql) = merged(query, ident, &table.metadata, folded.seq)
         {
             let request = SqlRequest { sql, ..SqlRequest::default() };
@@ -206,6 +211,12 @@ impl RefreshCaller<'_> {
 /// Somebody without any right: what is asked for is of the caller's own namespace.
 fn asker() -> Principal {
     Principal::new(ASKER, Vec::new(), None)
+}
+
+/// Whether a table has or had a column by which its rows are hidden.
+fn says_who_sees(table: &TableMetadata) -> bool {
+    let mut columns = table.schemas_iter().flat_map(|schema| schema.as_struct().fields());
+    columns.any(|column| column.name.eq_ignore_ascii_case(VISIBILITY_COLUMN))
 }
 
 /// The query that merges the rows of a table with the events behind `seq`; none where that would not give the same.

@@ -133,6 +133,31 @@ async fn a_query_that_does_not_add_up_is_run_again_and_a_failing_table_holds_up_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_table_that_others_call_events_are_read_with_each_refresh() {
+    let server = TestServer::start().await;
+    let namespaces = "/catalog/v1/namespaces";
+    for levels in [json!(["lake"]), json!(["lake", "raw"])] {
+        let (status, answer) =
+            server.call(Method::POST, namespaces, &json!({"namespace": levels})).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let (raw, columns) = ("lake%1Fraw", "SELECT 'a' AS k, CAST(1 AS bigint) AS seq");
+    let make = json!({"sql": format!("CREATE TABLE events AS {columns}")});
+    let (status, answer) = server.query(raw, &make).await;
+    assert_eq!(status, 200, "{answer}");
+    let sql = "SELECT k, count(*) AS n FROM events GROUP BY k";
+    let made = put(&server, "/v1/lake%1Fraw/materialized/counted", sql).await;
+    assert_eq!(made["seq"], json!(0), "{made}");
+    let more = json!({"sql": format!("INSERT INTO events {columns}")});
+    assert_eq!(server.query(raw, &more).await.0, 200);
+    let done = server.post("/admin/jobs/materialize", "application/json", "").await;
+    let done: JobReport = done.json().await.unwrap();
+    assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
+    assert_eq!(server.rows(raw, "SELECT k, n FROM counted").await, json!([["a", 2]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_in_a_refresh_has_each_event_in_the_table_once() {
     let server = shop(6).await;
     put(&server, PATH, BY_TYPE).await;

@@ -1,6 +1,7 @@
 //! Rows that only some tokens see.
 
 use crate::access::Guarded;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const SETTINGS: &[(&str, &str)] = &[("visibility.filter", "on")];
@@ -157,6 +158,25 @@ async fn a_table_that_is_made_of_rows_has_those_that_its_maker_sees() {
     let all = json!([["everyone"], ["everyone!"], ["nobody-said"], ["nobody-said!"], ["of-team!"]]);
     let sql = "SELECT id FROM seen ORDER BY id";
     assert_eq!(guarded.seen(&guarded.admin, sql).await, all);
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_keeps_rows_whose_text_of_that_name_is_no_visibility() {
+    let guarded = house().await;
+    let sql = "SELECT upper(coalesce(visibility, 'none')) AS visibility, count(*) AS n FROM events GROUP BY 1";
+    let query = json!({"sql": sql, "every": "0 0 1 1 *"});
+    let (admin, path) = (guarded.admin.clone(), "/v1/shop/materialized/counted");
+    let (status, answer) = guarded.call(Method::PUT, &admin, path, &query).await;
+    assert_eq!(status, 200, "{answer}");
+    let rows = "SELECT visibility, n FROM counted ORDER BY visibility";
+    assert_eq!(guarded.seen(&admin, rows).await, json!([["NONE", 1], ["PUBLIC", 1]]));
+    let more =
+        json!({"events": [{"id": "more", "ns": "shop", "type": "order", "visibility": "public"}]});
+    assert_eq!(guarded.post(&admin, "/ingest", &more).await.0, 200);
+    let (_, done) = guarded.post(&admin, "/admin/jobs/materialize", &Value::Null).await;
+    assert_eq!((&done["tables"], &done["errors"]), (&json!(1), &json!(0)), "{done}");
+    assert_eq!(guarded.seen(&admin, rows).await, json!([["NONE", 1], ["PUBLIC", 2]]));
     guarded.server.stop().await;
 }
 
