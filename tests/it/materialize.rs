@@ -104,6 +104,28 @@ async fn a_rollup_gets_new_events_in_one_commit_each_and_nothing_where_none_came
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_renamed_into_another_namespace_has_the_rows_of_that_one() {
+    let server = shop(4).await;
+    put(&server, PATH, BY_TYPE).await;
+    // More than there were, so that some have a higher `seq` than the last one of the table's rows.
+    let event = |n: u32| json!({"id": format!("b-{n}"), "type": "loan", "ns": "bank"});
+    let events: Vec<Value> = (0..7).map(event).collect();
+    assert_eq!(server.ingest(&json!({ "events": events })).await.0, 200);
+    server.commit("bank").await;
+    let renamed = json!({"name": "daily", "ns": "bank"});
+    let path = "/v1/shop/tables/daily/rename";
+    let (status, answer) = server.call(Method::POST, path, &renamed).await;
+    assert_eq!(status, 200, "{answer}");
+    let path = "/admin/jobs/materialize?namespace=bank&table=daily";
+    let answer = server.post(path, "application/json", "").await;
+    let done: JobReport = answer.json().await.unwrap();
+    assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
+    let rows = server.rows("bank", "SELECT type, n FROM daily").await;
+    assert_eq!(rows, json!([["loan", 7]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_does_not_add_up_is_run_again_and_a_failing_table_holds_up_no_other() {
     let server = shop(4).await;
     put(
