@@ -10,12 +10,13 @@ use crate::{
 };
 use datafusion::sql::sqlparser::{
     ast::{
-        DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Query, Select,
+        DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Ident, Query, Select,
         SelectFlavor, SelectItem, SetExpr, Statement, TableFactor, Visit, Visitor,
     },
     parser::{Parser, ParserOptions},
     tokenizer::{Token, TokenWithSpan, Tokenizer, Word},
 };
+use icecore_lake::table::promoted;
 use icecore_schemas::service_table::EVENTS_TABLE;
 use std::ops::ControlFlow;
 
@@ -258,6 +259,11 @@ impl SteadyQuery {
             || ["count", "sum", "min", "max"].contains(&name.as_str());
         is_known && matches!(args, FunctionArguments::List(_))
     }
+
+    /// Whether a name may be that of a column that compaction fills in for events of before.
+    fn is_of_path(name: &Ident) -> bool {
+        name.value.contains(promoted::SEPARATOR)
+    }
 }
 
 impl Visitor for SteadyQuery {
@@ -266,6 +272,8 @@ impl Visitor for SteadyQuery {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         let is_steady = match expr {
             Expr::Function(function) => Self::is_steady(function),
+            Expr::Identifier(name) => !Self::is_of_path(name),
+            Expr::CompoundIdentifier(names) => !names.iter().any(Self::is_of_path),
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => false,
             _ => true,
         };
@@ -324,6 +332,8 @@ mod tests {
             "WITH e AS (SELECT 1) SELECT type, count(*) FROM events GROUP BY type",
             "SELECT type, count(*) OVER () FROM events GROUP BY type",
             "SELECT DISTINCT type, count(*) FROM events GROUP BY type",
+            "SELECT type, sum(data__amount) FROM events GROUP BY type",
+            "SELECT type, count(*) FROM events e WHERE e.\"data__amount\" > 1 GROUP BY type",
             "SELEC",
         ] {
             assert_eq!(IncrementalAggregate::of(sql), None, "{sql}");

@@ -42,7 +42,7 @@ const PATHS_MAX: usize = 16;
 /// Longest name that a path's column may have, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 /// What is between the parts of a path in its column's name. No column of the service has it in its name.
-const SEPARATOR: &str = "__";
+pub const SEPARATOR: &str = "__";
 /// How the descriptions of columns begin that are computed; the path follows.
 const DOC: &str = "promoted from ";
 /// Columns of JSON text that paths may begin with.
