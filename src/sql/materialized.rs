@@ -95,6 +95,8 @@ impl Sql {
         let origin = self.origin_of(levels, query);
         let folded = FoldedEvents::of(&table.metadata, origin);
         let folded = folded.filter(|it| it.erasures.is_some() && it.erasures == caller.erasures);
+        // Other engines' tables may be called `events`, and no `seq` says how far one is read.
+        let folded = folded.filter(|it| 0 < it.seq);
         if let Some(folded) = folded
             && let Some(sql) = merged(query, ident, &table.metadata, folded.seq)
         {

@@ -126,6 +126,37 @@ async fn a_table_that_is_renamed_into_another_namespace_has_the_rows_of_that_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_of_events_that_are_not_of_the_service_is_run_as_a_whole() {
+    let server = TestServer::start().await;
+    for levels in [&["lake"][..], &["lake", "raw"]] {
+        let body = json!({ "namespace": levels });
+        let (status, answer) = server.call(Method::POST, "/catalog/v1/namespaces", &body).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let write = async |sql: &str| {
+        let (status, answer) = server.query("lake%1Fraw", &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{sql}: {answer}");
+    };
+    for column in ["seq", "number"] {
+        write(&format!("CREATE TABLE events AS SELECT 1 AS {column}, 'a' AS type")).await;
+        let path = format!("/v1/lake%1Fraw/materialized/by_{column}");
+        put(&server, &path, "SELECT type, count(*) AS n FROM events GROUP BY type").await;
+        write("INSERT INTO events SELECT 2, 'a'").await;
+        let answer = server.post("/admin/jobs/materialize", "application/json", "").await;
+        let done: JobReport = answer.json().await.unwrap();
+        assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
+        let rows = server.rows("lake%1Fraw", &format!("SELECT type, n FROM by_{column}")).await;
+        assert_eq!(rows, json!([["a", 2]]));
+        for table in [format!("by_{column}"), "events".to_owned()] {
+            let path = format!("/v1/lake%1Fraw/tables/{table}");
+            let (status, answer) = server.call(Method::DELETE, &path, &Value::Null).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_does_not_add_up_is_run_again_and_a_failing_table_holds_up_no_other() {
     let server = shop(4).await;
     put(
