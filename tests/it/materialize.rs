@@ -1,7 +1,7 @@
 //! Materialised tables: their rows after a refresh, after a crash in one, after an erasure, and what is refused.
 
 use crate::{access::Guarded, admin::icecore, harness::TestServer, process::post_and_die};
-use icecore_schemas::jobs::JobReport;
+use icecore_schemas::jobs::{JobList, JobReport};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -122,6 +122,21 @@ async fn a_table_that_is_renamed_into_another_namespace_has_the_rows_of_that_one
     assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
     let rows = server.rows("bank", "SELECT type, n FROM daily").await;
     assert_eq!(rows, json!([["loan", 7]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_runs_where_files_of_the_warehouse_are_restored_after_the_start() {
+    let server = shop(2).await;
+    server.commit("shop").await;
+    let folder = server.stop().await;
+    let place = |name: &str| folder.path().join(name);
+    std::fs::rename(place("warehouse/shop"), place("away")).unwrap();
+    let server = TestServer::start_in(folder, &[]).await;
+    assert_eq!(server.get("/readyz").await.status(), 503);
+    let list: JobList = server.get("/admin/jobs").await.json().await.unwrap();
+    let job = list.jobs.into_iter().find(|job| job.name == "materialize").unwrap();
+    assert!(job.running_since_ms.or(job.next_run_ms).is_some(), "{job:?}");
     server.stop().await;
 }
 
