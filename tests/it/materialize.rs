@@ -156,7 +156,7 @@ async fn a_rollup_of_events_that_are_not_of_the_service_is_run_as_a_whole() {
         write(&format!("CREATE TABLE events AS SELECT 1 AS {column}, 'a' AS type")).await;
         let path = format!("/v1/lake%1Fraw/materialized/by_{column}");
         put(&server, &path, "SELECT type, count(*) AS n FROM events GROUP BY type").await;
-        write("INSERT INTO events SELECT 2, 'a'").await;
+        write("INSERT INTO events SELECT 2 AS n, 'a' AS type").await;
         let answer = server.post("/admin/jobs/materialize", "application/json", "").await;
         let done: JobReport = answer.json().await.unwrap();
         assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
