@@ -190,12 +190,14 @@ impl Server {
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
         let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks, metrics.load());
-        jobs::start(&jobs, config, upkeep, (&owner, &wal, &ingest), (&catalog, &tables)).await?;
+        let has_table_jobs =
+            jobs::start(&jobs, config, upkeep, (&owner, &wal, &ingest), (&catalog, &tables))
+                .await?;
         let erasing = (&catalog, &tables.pace);
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
-        let refresh = RefreshNow::new(&catalog, &sql, &erasures, &ids);
+        let refresh = has_table_jobs.then(|| RefreshNow::new(&catalog, &sql, &erasures, &ids));
         jobs::start_refreshes(&jobs, &owner, refresh);
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;

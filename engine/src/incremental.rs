@@ -10,13 +10,13 @@ use crate::{
 };
 use datafusion::sql::sqlparser::{
     ast::{
-        DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Query, Select,
+        DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Ident, Query, Select,
         SelectFlavor, SelectItem, SetExpr, Statement, TableFactor, Visit, Visitor,
     },
     parser::{Parser, ParserOptions},
     tokenizer::{Token, TokenWithSpan, Tokenizer, Word},
 };
-use icecore_lake::table::promoted::SEPARATOR;
+use icecore_lake::table::promoted;
 use icecore_schemas::service_table::EVENTS_TABLE;
 use std::ops::ControlFlow;
 
@@ -260,6 +260,11 @@ impl SteadyQuery {
             || ["count", "sum", "min", "max"].contains(&name.as_str());
         is_known && matches!(args, FunctionArguments::List(_))
     }
+
+    /// Whether a name may be that of a column that compaction fills in for events of before.
+    fn is_of_path(name: &Ident) -> bool {
+        name.value.contains(promoted::SEPARATOR)
+    }
 }
 
 impl Visitor for SteadyQuery {
@@ -268,11 +273,9 @@ impl Visitor for SteadyQuery {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         let is_steady = match expr {
             Expr::Function(function) => Self::is_steady(function),
+            Expr::Identifier(name) => !Self::is_of_path(name),
+            Expr::CompoundIdentifier(names) => !names.iter().any(Self::is_of_path),
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => false,
-            Expr::Identifier(name) => !name.value.contains(SEPARATOR),
-            Expr::CompoundIdentifier(names) => {
-                !names.iter().any(|name| name.value.contains(SEPARATOR))
-            }
             _ => true,
         };
         if is_steady { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -333,6 +336,8 @@ mod tests {
             "SELECT e.\"data__user__id\", count(*) FROM events e GROUP BY 1",
             "SELECT type, count(*) FROM events WHERE data__is_paid GROUP BY type",
             "SELECT DISTINCT type, count(*) FROM events GROUP BY type",
+            "SELECT type, sum(data__amount) FROM events GROUP BY type",
+            "SELECT type, count(*) FROM events e WHERE e.\"data__amount\" > 1 GROUP BY type",
             "SELEC",
         ] {
             assert_eq!(IncrementalAggregate::of(sql), None, "{sql}");

@@ -83,15 +83,15 @@ pub(super) fn is_trusted(owner: &LogOwnership) -> bool {
     owner.check().is_ok() || owner.check_owner().is_err()
 }
 
-/// Starts all of it. The first look for metadata files comes before anybody may ask whether the server is
-/// ready.
+/// Starts all of it; whether the jobs of tables are among it. The first look for metadata files comes before
+/// anybody may ask whether the server is ready, and after those: its files may be restored while the server runs.
 pub(super) async fn start(
     jobs: &JobRegistry,
     config: &Config,
     upkeep: AccessUpkeep,
     (owner, wal, ingest): (&LogOwnership, &Wal, &Ingest),
     (catalog, tables): (&Catalog, &TableJobs),
-) -> Result<(), StartError> {
+) -> Result<bool, StartError> {
     jobs.keep_in(catalog.metastore().database().clone(), &owner.log().to_string()).await?;
     jobs.start(KeepRuns(jobs.clone()));
     jobs.start(upkeep);
@@ -104,7 +104,8 @@ pub(super) async fn start(
         let (thin, wake) = ThinSnapshots::new(catalog);
         jobs.start_woken(thin.with_faults(faults.clone()), Duration::MAX, wake);
     }
-    if owner.check().is_ok() {
+    let has_table_jobs = owner.check().is_ok();
+    if has_table_jobs {
         start_table_jobs(jobs, config, tables);
         jobs.start_planned(DedupExpiry(ingest.clone()), config.dedup_cron.clone());
     }
@@ -112,12 +113,17 @@ pub(super) async fn start(
     let mut look = MetadataWatch::new(owner, catalog);
     look.first().await;
     jobs.start(look);
-    Ok(())
+    Ok(has_table_jobs)
 }
 
-/// Starts the job that refreshes materialised tables. It is later than the others, as it asks by SQL.
-pub(super) fn start_refreshes(jobs: &JobRegistry, owner: &LogOwnership, tables: RefreshNow) {
-    if owner.check().is_ok() {
+/// Starts the job that refreshes materialised tables, beside the other jobs of tables. It is later than these, as
+/// it asks by SQL.
+pub(super) fn start_refreshes(
+    jobs: &JobRegistry,
+    owner: &LogOwnership,
+    tables: Option<RefreshNow>,
+) {
+    if let Some(tables) = tables {
         jobs.start(RefreshDue::new(tables, owner));
     }
 }

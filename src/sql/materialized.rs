@@ -92,7 +92,7 @@ impl Sql {
         let (asker, statement_id) = (asker(), caller.ids.mint().to_string());
         let levels: &Vec<String> = ident.namespace.as_ref();
         let writer = caller.writer(levels, &asker, &statement_id);
-        let origin = self.origin_of(query);
+        let origin = self.origin_of(levels, query);
         let folded = FoldedEvents::of(&table.metadata, origin);
         // Without a number there were no events, or a table of this name that others write.
         let folded = folded
@@ -121,11 +121,15 @@ impl Sql {
         self.replace(&writer, ident, table, answer, notes).await.map(Some)
     }
 
-    /// What the rows are of that a query has here.
-    pub(super) fn origin_of<'a>(&self, query: &'a MaterializedQuery) -> QueryOrigin<'a> {
+    /// What the rows are of that a query has here, in a namespace of these levels.
+    pub(super) fn origin_of<'a>(
+        &self,
+        namespace: &'a [String],
+        query: &'a MaterializedQuery,
+    ) -> QueryOrigin<'a> {
         let (log, filters_visibility) =
             (self.inner.owner.log(), self.inner.options.filters_visibility);
-        QueryOrigin { query, log, filters_visibility }
+        QueryOrigin { query, namespace, log, filters_visibility }
     }
 
     /// Puts the rows of an answer in the place of all rows of a table, with these entries in the summary.

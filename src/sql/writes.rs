@@ -218,7 +218,8 @@ impl Sql {
         let (mut properties, mut notes) = (new_properties(), BTreeMap::new());
         if let Some((query, erasures)) = &materialized {
             properties.extend(definition::first_properties(query));
-            notes = definition::notes(self.origin_of(query), &answer, erasures.as_deref());
+            let origin = self.origin_of(caller.levels, query);
+            notes = definition::notes(origin, &answer, erasures.as_deref());
         }
         let table = CreateTable {
             partition_spec: partition_spec(&columns, partition_by)?,

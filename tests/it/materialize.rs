@@ -1,7 +1,7 @@
 //! Materialised tables: their rows after a refresh, after a crash in one, after an erasure, and what is refused.
 
 use crate::{access::Guarded, admin::icecore, harness::TestServer, process::post_and_die};
-use icecore_schemas::jobs::JobReport;
+use icecore_schemas::jobs::{JobList, JobReport};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -100,6 +100,74 @@ async fn a_rollup_gets_new_events_in_one_commit_each_and_nothing_where_none_came
     let checked = server.post("/admin/fsck", "application/json", "{}").await;
     let checked: Value = checked.json().await.unwrap();
     assert_eq!(checked["whole"], true, "{checked}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_renamed_into_another_namespace_has_the_rows_of_that_one() {
+    let server = shop(4).await;
+    put(&server, PATH, BY_TYPE).await;
+    // More than there were, so that some have a higher `seq` than the last one of the table's rows.
+    let event = |n: u32| json!({"id": format!("b-{n}"), "type": "loan", "ns": "bank"});
+    let events: Vec<Value> = (0..7).map(event).collect();
+    assert_eq!(server.ingest(&json!({ "events": events })).await.0, 200);
+    server.commit("bank").await;
+    let renamed = json!({"name": "daily", "ns": "bank"});
+    let path = "/v1/shop/tables/daily/rename";
+    let (status, answer) = server.call(Method::POST, path, &renamed).await;
+    assert_eq!(status, 200, "{answer}");
+    let path = "/admin/jobs/materialize?namespace=bank&table=daily";
+    let answer = server.post(path, "application/json", "").await;
+    let done: JobReport = answer.json().await.unwrap();
+    assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
+    let rows = server.rows("bank", "SELECT type, n FROM daily").await;
+    assert_eq!(rows, json!([["loan", 7]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_runs_where_files_of_the_warehouse_are_restored_after_the_start() {
+    let server = shop(2).await;
+    server.commit("shop").await;
+    let folder = server.stop().await;
+    let place = |name: &str| folder.path().join(name);
+    std::fs::rename(place("warehouse/shop"), place("away")).unwrap();
+    let server = TestServer::start_in(folder, &[]).await;
+    assert_eq!(server.get("/readyz").await.status(), 503);
+    let list: JobList = server.get("/admin/jobs").await.json().await.unwrap();
+    let job = list.jobs.into_iter().find(|job| job.name == "materialize").unwrap();
+    assert!(job.running_since_ms.or(job.next_run_ms).is_some(), "{job:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_of_events_that_are_not_of_the_service_is_run_as_a_whole() {
+    let server = TestServer::start().await;
+    for levels in [&["lake"][..], &["lake", "raw"]] {
+        let body = json!({ "namespace": levels });
+        let (status, answer) = server.call(Method::POST, "/catalog/v1/namespaces", &body).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let write = async |sql: &str| {
+        let (status, answer) = server.query("lake%1Fraw", &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{sql}: {answer}");
+    };
+    for column in ["seq", "number"] {
+        write(&format!("CREATE TABLE events AS SELECT 1 AS {column}, 'a' AS type")).await;
+        let path = format!("/v1/lake%1Fraw/materialized/by_{column}");
+        put(&server, &path, "SELECT type, count(*) AS n FROM events GROUP BY type").await;
+        write("INSERT INTO events SELECT 2 AS n, 'a' AS type").await;
+        let answer = server.post("/admin/jobs/materialize", "application/json", "").await;
+        let done: JobReport = answer.json().await.unwrap();
+        assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
+        let rows = server.rows("lake%1Fraw", &format!("SELECT type, n FROM by_{column}")).await;
+        assert_eq!(rows, json!([["a", 2]]));
+        for table in [format!("by_{column}"), "events".to_owned()] {
+            let path = format!("/v1/lake%1Fraw/tables/{table}");
+            let (status, answer) = server.call(Method::DELETE, &path, &Value::Null).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+    }
     server.stop().await;
 }
 

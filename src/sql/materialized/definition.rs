@@ -99,6 +99,8 @@ impl MaterializedQuery {
 pub(in crate::sql) struct QueryOrigin<'a> {
     /// Whoever may write may change it.
     pub(in crate::sql) query: &'a MaterializedQuery,
+    /// The levels of the table's namespace, which a rename changes: `seq` counts in each.
+    pub(in crate::sql) namespace: &'a [String],
     /// The log that the events came from. What it had in no table is gone with it, or sent again.
     pub(in crate::sql) log: Uuid,
     /// Whether `visibility.filter` is on.
@@ -107,8 +109,8 @@ pub(in crate::sql) struct QueryOrigin<'a> {
 
 impl QueryOrigin<'_> {
     fn hash(&self) -> String {
-        let Self { query, log, filters_visibility } = self;
-        let text = format!("{log} {filters_visibility} {}", query.sql);
+        let Self { query, namespace, log, filters_visibility } = self;
+        let text = format!("{log} {filters_visibility} {namespace:?} {}", query.sql);
         format!("{:016x}", xxh3_64(text.as_bytes()))
     }
 }
@@ -220,15 +222,17 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_another_query_log_or_filter_are_of_another_origin() {
+    fn rows_of_another_query_namespace_log_or_filter_are_of_another_origin() {
         let query = MaterializedQuery::parse("SELECT 1 AS x", "@hourly").unwrap();
         let other = MaterializedQuery::parse("SELECT 2 AS x", "@hourly").unwrap();
         let often = MaterializedQuery::parse("SELECT 1 AS x", "* * * * *").unwrap();
-        let log = Uuid::from_u128(1);
-        let origin = QueryOrigin { query: &query, log, filters_visibility: false };
+        let (log, [shop, bank]) = (Uuid::from_u128(1), ["shop", "bank"].map(|it| [it.to_owned()]));
+        let origin =
+            QueryOrigin { query: &query, namespace: &shop, log, filters_visibility: false };
         assert_eq!(QueryOrigin { query: &often, ..origin }.hash(), origin.hash());
         for changed in [
             QueryOrigin { query: &other, ..origin },
+            QueryOrigin { namespace: &bank, ..origin },
             QueryOrigin { log: Uuid::from_u128(2), ..origin },
             QueryOrigin { filters_visibility: true, ..origin },
         ] {
