@@ -68,8 +68,8 @@ PAIRS = {
         "SELECT u.unnest, g.i FROM unnest([3, 1, 2]) AS u, generate_series(1, 2) AS g(i) ORDER BY 1, 2",
     ),
     "structs": (
-        "SELECT s.n, s['t'], struct_extract(s, 'n') FROM (SELECT {'n': seq, 't': type} AS s FROM events) ORDER BY 1 LIMIT 20",
-        "SELECT s.n, s['t'], struct_extract(s, 'n') FROM (SELECT {{'n': seq, 't': type}} AS s FROM {t}) ORDER BY 1 LIMIT 20",
+        "SELECT s.n, s['t'], struct_extract(s, 'n') + 1 AS m FROM (SELECT {'n': seq, 't': type} AS s FROM events) ORDER BY 1 LIMIT 20",
+        "SELECT s.n, s['t'], struct_extract(s, 'n') + 1 AS m FROM (SELECT {{'n': seq, 't': type}} AS s FROM {t}) ORDER BY 1 LIMIT 20",
     ),
     "maps and packed structs": (
         "SELECT map_keys(MAP {'a': 1, 'b': 2}) AS k, struct_extract(struct_pack(x := 1, y := 'b'), 'y') AS y, range(2, 4) AS r",
