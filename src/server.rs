@@ -190,9 +190,8 @@ impl Server {
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
         let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks, metrics.load());
-        let has_table_jobs =
-            jobs::start(&jobs, config, upkeep, (&owner, &wal, &ingest), (&catalog, &tables))
-                .await?;
+        let (of_log, of_tables) = ((&owner, &wal, &ingest), (&catalog, &tables));
+        let has_table_jobs = jobs::start(&jobs, config, upkeep, of_log, of_tables).await?;
         let erasing = (&catalog, &tables.pace);
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
