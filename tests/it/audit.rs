@@ -452,6 +452,7 @@ impl Process {
             .args(["serve", "--listen", "127.0.0.1:0", "--metastore", metastore, "--data-dir"])
             .arg(folder)
             .env("NO_COLOR", "1")
+            .env("ICECORE_WAL_DISK_FREE_MIN", "0")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
