@@ -30,6 +30,8 @@ pub enum ErrorCode {
     TooManyTypes,
     /// The id is taken by an event with other content.
     Conflict,
+    /// The document has another version than was expected; `actual` of the details has it.
+    VersionMismatch,
     /// Another event of an atomic batch was refused.
     BatchAborted,
     /// A request is malformed (parameter, header, SQL text).
@@ -89,7 +91,7 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
-            Self::Conflict => 409,
+            Self::Conflict | Self::VersionMismatch => 409,
             Self::Gone => 410,
             Self::BodyTooLarge | Self::TooManyEvents => 413,
             Self::UnsupportedMediaType => 415,
@@ -128,6 +130,7 @@ impl ErrorCode {
             Self::TooDeep => "TOO_DEEP",
             Self::TooManyTypes => "TOO_MANY_TYPES",
             Self::Conflict => "CONFLICT",
+            Self::VersionMismatch => "VERSION_MISMATCH",
             Self::BatchAborted => "BATCH_ABORTED",
             Self::InvalidRequest => "INVALID_REQUEST",
             Self::InvalidSql => "INVALID_SQL",

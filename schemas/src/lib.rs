@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod materialized;
 pub mod names;
 pub mod query;
+pub mod restore;
 pub mod retention;
 pub mod search;
 pub mod service_table;

@@ -31,6 +31,19 @@ pub fn minted_seq(bookmark: &str) -> Option<u64> {
     is_id.then_some(seq)
 }
 
+/// The bookmark of the moment right after this `seq`, whether an event has that number or not. It sorts behind
+/// every change up to there and before all later ones. No change is known by that id, so none has this bookmark.
+#[must_use]
+pub fn of_moment(seq: u64) -> String {
+    minted(seq, u128::MAX)
+}
+
+/// The `seq` before the moment that this bookmark is of; none for a bookmark of a change.
+#[must_use]
+pub fn moment_seq(bookmark: &str) -> Option<u64> {
+    minted_seq(bookmark).filter(|seq| bookmark == of_moment(*seq))
+}
+
 fn start(seq: u64) -> String {
     format!("{:08x}-{:08x}-{:08x}-", seq >> 32, seq & 0xffff_ffff, 0)
 }
@@ -53,5 +66,12 @@ mod tests {
             assert_eq!(minted_seq(other), None, "{other}");
         }
         assert!(is_minted(&minted(17, 10), 17) && !is_minted(&minted(18, 10), 17));
+    }
+
+    #[test]
+    fn a_moment_sorts_between_the_changes_around_it() {
+        assert_eq!(moment_seq(&of_moment(17)), Some(17));
+        assert_eq!(moment_seq(&minted(17, 1)), None);
+        assert!(minted(17, u128::MAX - 5) < of_moment(17) && of_moment(17) < minted(18, 0));
     }
 }

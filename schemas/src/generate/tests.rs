@@ -14,6 +14,9 @@ use crate::{
     jobs::{JobList, JobParameters, JobReport},
     materialized::{MaterializedEntry, MaterializedRemoved, NewMaterialized},
     query::SqlRequest,
+    restore::{
+        CollectionRestore, DocumentParameters, DocumentWritten, NamespaceRestore, RestoreReport,
+    },
     search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
     snapshot_id::SnapshotIds,
     tables::{
@@ -60,6 +63,7 @@ const PARAMETERS: &[BodySchema] = &[
     schema_of::<AuditPage>,
     schema_of::<DeliveryTarget>,
     schema_of::<DiscardLetters>,
+    schema_of::<DocumentParameters>,
     schema_of::<DropRef>,
     schema_of::<DropTable>,
     schema_of::<FacetParameters>,
@@ -74,7 +78,9 @@ const PARAMETERS: &[BodySchema] = &[
 
 /// Bodies of requests.
 const SENT: &[BodySchema] = &[
+    schema_of::<CollectionRestore>,
     schema_of::<FastForward>,
+    schema_of::<NamespaceRestore>,
     schema_of::<NewErasure>,
     schema_of::<NewHold>,
     schema_of::<NewMaterialized>,
@@ -94,6 +100,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<CommitAllReply>,
     schema_of::<CommitReply>,
     schema_of::<DiscardReply>,
+    schema_of::<DocumentWritten>,
     schema_of::<DroppedList>,
     schema_of::<ErasureList>,
     schema_of::<ErasureReport>,
@@ -116,6 +123,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<RefDropped>,
     schema_of::<RefList>,
     schema_of::<RefReply>,
+    schema_of::<RestoreReport>,
     schema_of::<RetryReply>,
     schema_of::<SnapshotIds>,
     schema_of::<SnapshotList>,
