@@ -5,9 +5,11 @@
 
 pub mod admin;
 pub mod body;
+mod change_events;
 pub mod compression;
 pub mod conservation;
 pub mod dead_letters;
+mod documents;
 pub mod erasures;
 pub mod error;
 pub mod fsck;
@@ -25,12 +27,15 @@ pub mod origin_check;
 pub mod query;
 pub mod query_string;
 pub mod record;
+mod restore;
 pub mod routes;
 pub mod search;
 pub mod serve;
 mod sql_writes;
+mod state_rows;
 pub mod table_admin;
 pub mod tables;
+mod turns;
 pub mod views;
 pub mod webhooks;
 
@@ -93,6 +98,10 @@ pub struct AppState {
     decodes: Arc<Semaphore>,
     /// Turns of audits of rows.
     row_audits: Arc<Semaphore>,
+    /// Turns of documents that are written by their keys.
+    document_turns: Arc<turns::WriterTurns>,
+    /// Turns of namespaces that are restored.
+    restore_turns: Arc<turns::WriterTurns>,
 }
 
 /// Most large bodies that are decoded, or whose events are compared, at a time; the others wait.
@@ -154,7 +163,9 @@ impl AppState {
         let decodes = Arc::new(Semaphore::new(DECODES_MAX));
         let row_audits = Arc::new(Semaphore::new(conservation::AUDITS_MAX));
         let (owners, scrape) = (Arc::default(), Arc::default());
-        Self { parts: Arc::new(parts), owners, scrape, decodes, row_audits }
+        let (document_turns, restore_turns) = (Arc::default(), Arc::default());
+        let parts = Arc::new(parts);
+        Self { parts, owners, scrape, decodes, row_audits, document_turns, restore_turns }
     }
 }
 

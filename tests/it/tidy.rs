@@ -65,6 +65,8 @@ const MAY_USE: MayUse = &[
             "sql",
             "engine",
             "maintenance",
+            // names and operations of collections
+            "collection",
             "event",
             "wal",
             "table",

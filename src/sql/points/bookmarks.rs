@@ -18,7 +18,10 @@ use icecore_engine::{
     versions::{self, PointExpr},
     view::{TableView, View},
 };
-use icecore_lake::{event::bookmark::minted_seq, table::retention::REMOVED_FIRST_SEQ};
+use icecore_lake::{
+    event::bookmark::{minted_seq, moment_seq},
+    table::retention::REMOVED_FIRST_SEQ,
+};
 use icecore_schemas::as_of::AsOf;
 use std::sync::Arc;
 
@@ -57,6 +60,11 @@ impl SqlInner {
             return Err(without_versions(table));
         };
         if let Some(seq) = Box::pin(self.last_seq(&search, view, signal)).await? {
+            return Ok(seq);
+        }
+        // The moment before a restore need not be that of an event.
+        let last = until.map_or(now.last_seq, |until| until.min(now.last_seq));
+        if let Some(seq) = moment_seq(bookmark).filter(|seq| *seq <= last) {
             return Ok(seq);
         }
         Err(Box::pin(self.missing(&search, &now, signal)).await?)

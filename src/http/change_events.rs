@@ -1,0 +1,157 @@
+//! Changes of documents that the service makes for its callers, as the events that anybody could send, and their way
+//! into the log: all of a batch or none.
+//!
+//! Its one invariant: what a batch says of a document is the text of a state, so it is not measured by the limits of
+//! what senders may send.
+
+use crate::{
+    http::{AppState, error::ApiError, ingest::compare},
+    ingest::{Receipt, Submission},
+};
+use bytes::Bytes;
+use icecore_lake::{
+    blocking::blocking,
+    collection::ChangeOp,
+    event::{BodyError, BodyFormat, DecodedBody, EventLimits, RequestContext, decode},
+};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use serde_json::Value;
+
+/// One change of a document.
+#[derive(Clone, Debug)]
+pub(super) struct ChangeEvent<'a> {
+    /// What a repeat of the change is known by.
+    pub(super) id: &'a str,
+    pub(super) op: ChangeOp,
+    pub(super) collection: &'a str,
+    pub(super) key: &'a str,
+    pub(super) store: Option<&'a str>,
+    /// The document before, as its column has it.
+    pub(super) before: Option<&'a str>,
+    /// The document after.
+    pub(super) after: Option<&'a str>,
+    /// What the service says of the change.
+    pub(super) meta: &'a Value,
+}
+
+impl ChangeEvent<'_> {
+    /// The event as JSON.
+    pub(super) fn text(&self) -> String {
+        let quoted = |text: &str| Value::from(text).to_string();
+        let kind = match self.op {
+            ChangeOp::Create => "cdc.insert",
+            ChangeOp::Update => "cdc.update",
+            ChangeOp::Delete => "cdc.delete",
+            ChangeOp::Read => "cdc.read",
+        };
+        let mut text = format!(
+            r#"{{"id":{},"type":"{kind}","op":"{}","collection":{},"key":{},"_meta":{}"#,
+            quoted(self.id),
+            self.op.code(),
+            quoted(self.collection),
+            quoted(self.key),
+            self.meta,
+        );
+        let store = self.store.map(quoted);
+        let (before, after) = (self.before.map(document), self.after.map(document));
+        for (name, value) in [("store", store), ("before", before), ("after", after)] {
+            if let Some(value) = value {
+                text.push_str(&format!(r#","{name}":{value}"#));
+            }
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// A document as JSON that fills its column with this text again. The column of a document that is a text has that
+/// text without quotes.
+fn document(text: &str) -> String {
+    let may_be_json = text.starts_with(['{', '[', '-'])
+        || text.starts_with(|first: char| first.is_ascii_digit())
+        || ["true", "false"].contains(&text);
+    match may_be_json && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        true => text.to_owned(),
+        false => Value::from(text).to_string(),
+    }
+}
+
+/// Appends events, given as JSON, to the log: on return all of them are durable, those of a repeat once.
+///
+/// # Errors
+/// What one of them is refused for; then none is taken. 429 and 503 as `POST /ingest`.
+pub(super) async fn append(
+    app: &AppState,
+    namespace: &Namespace,
+    events: &[String],
+) -> Result<Receipt, ApiError> {
+    let body = Bytes::from(format!("[{}]", events.join(",")));
+    let _room = app.room.take(body.len())?;
+    let arrival = RequestContext {
+        now_us: app.clock.now_us(),
+        namespace: namespace.clone(),
+        first_id: app.ids.first_of_run(),
+        cloud_event: Vec::new(),
+        correlation_id: None,
+        again: None,
+    };
+    let limits = EventLimits {
+        event_bytes_max: usize::MAX,
+        batch_events_max: usize::MAX,
+        depth_max: usize::MAX,
+        ..app.limits.clone()
+    };
+    let bytes = body.len();
+    let decoded = blocking(move || -> Result<DecodedBody, BodyError> {
+        let (mut decoded, _) = decode::decode(&body, BodyFormat::Json, &arrival, &limits)?;
+        decoded.source.bytes = body;
+        Ok(decoded)
+    });
+    let decoded = decoded.await.map_err(|cause| ApiError::new(cause.code, cause.reason))?;
+    let received = decoded.received as u64;
+    let submission = Submission { decoded, atomic: true, bytes, ..Submission::default() };
+    let receipt = Box::pin(compare::append(app, submission)).await?;
+    let refused = receipt.refused.len() as u64;
+    app.metrics.count_events(received, receipt.duplicates, refused);
+    // The others were refused because one was.
+    let first = receipt.refused.iter().find(|one| one.code != ErrorCode::BatchAborted);
+    match first.or(receipt.refused.first()) {
+        Some(refused) => Err(ApiError::new(refused.code, refused.reason.clone())),
+        None => Ok(receipt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_says_the_texts_of_its_columns() {
+        let meta = serde_json::json!({ "restore_of": "r-1" });
+        let event = ChangeEvent {
+            id: "a\"b",
+            op: ChangeOp::Update,
+            collection: "users",
+            key: "1/\n",
+            store: None,
+            before: Some("plain text"),
+            after: Some("{ \"n\": 1.0 }"),
+            meta: &meta,
+        };
+        assert_eq!(
+            event.text(),
+            r#"{"id":"a\"b","type":"cdc.update","op":"u","collection":"users","key":"1/\n","_meta":{"restore_of":"r-1"},"before":"plain text","after":{ "n": 1.0 }}"#
+        );
+        for (text, expected) in [
+            ("5", "5"),
+            ("-1.50", "-1.50"),
+            ("true", "true"),
+            ("null", "\"null\""),
+            ("\"a\"", "\"\\\"a\\\"\""),
+            ("{broken", "\"{broken\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(document(text), expected, "{text}");
+        }
+    }
+}

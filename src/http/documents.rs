@@ -1,0 +1,242 @@
+//! `PUT` and `DELETE /v1/{ns}/collections/{c}/docs/{key}`: one document is written on the state that it has.
+//!
+//! The state is read and the change is appended in one turn of the key, so of two writers that expect the same version
+//! one is told of a mismatch. The change is an ordinary event: readers of `events`, of the collection and of
+//! subscriptions see it as any other. Its one invariant: a repeat of a request that was carried out answers the same
+//! and appends nothing.
+
+pub(in crate::http) mod identity;
+
+use crate::http::{
+    self, AppState, body,
+    change_events::{self, ChangeEvent},
+    error::ApiError,
+    guard::CatalogNamespace,
+    health::not_taken,
+    parse_namespace,
+    query_string::QueryParameters,
+    state_rows::{self, first_row, number_at, relation, text_at},
+    tables,
+    turns::WriterTurn,
+};
+use axum::{
+    body::Body,
+    extract::{Extension, Path, State},
+    http::HeaderMap,
+    response::Response,
+};
+use icecore_catalog::access::Principal;
+use icecore_lake::collection::ChangeOp;
+use icecore_schemas::{
+    batch::{Ack, IngestReply, SeqRange},
+    error_code::ErrorCode,
+    names::Namespace,
+    query::SqlRequest,
+    restore::{DocumentParameters, DocumentWritten},
+};
+use identity::{RequestKey, WriteRequest};
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+/// `PUT /v1/{ns}/collections/{c}/docs/{key}?expected_version=&ack=`: the body is the document. Durable on return.
+///
+/// # Errors
+/// 400 413 no document, 409 another version than was expected, 429 503 as `POST /ingest`.
+pub(super) async fn put(
+    State(app): State<AppState>,
+    Extension(principal): Extension<Principal>,
+    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
+    Path((namespace, collection, key)): Path<(String, String, String)>,
+    QueryParameters(parameters): QueryParameters<DocumentParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
+    let body = body::read(&app, &headers, body).await?;
+    let doc = document(&app, &body.bytes)?;
+    let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
+    let place = DocumentPlace { levels, namespace, collection, key };
+    let request = WriteRequest { doc: Some(doc), expected: parameters.expected_version };
+    let key = RequestKey::of(&headers)?;
+    let written = Box::pin(write(&app, &place, &request, key.as_ref())).await?;
+    reply(&app, &place, written, parameters.ack).await
+}
+
+/// `DELETE /v1/{ns}/collections/{c}/docs/{key}?expected_version=&ack=`. Durable on return.
+///
+/// # Errors
+/// 404 no such document, 409 another version than was expected, 429 503 as `POST /ingest`.
+pub(super) async fn delete(
+    State(app): State<AppState>,
+    Extension(principal): Extension<Principal>,
+    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
+    Path((namespace, collection, key)): Path<(String, String, String)>,
+    QueryParameters(parameters): QueryParameters<DocumentParameters>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
+    let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
+    let place = DocumentPlace { levels, namespace, collection, key };
+    let request = WriteRequest { doc: None, expected: parameters.expected_version };
+    let key = RequestKey::of(&headers)?;
+    let written = Box::pin(write(&app, &place, &request, key.as_ref())).await?;
+    reply(&app, &place, written, parameters.ack).await
+}
+
+/// A document's text, if it is one.
+fn document(app: &AppState, bytes: &[u8]) -> Result<String, ApiError> {
+    let wrong = |text: String| ApiError::new(ErrorCode::InvalidJson, text);
+    let most = app.limits.event_bytes_max;
+    if most < bytes.len() {
+        let text = format!("the document has {} bytes, at most {most} are allowed", bytes.len());
+        return Err(ApiError::new(ErrorCode::EventTooLarge, text));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| wrong("the body is not UTF-8".to_owned()))?;
+    let text = text.trim_ascii();
+    serde_json::from_str::<IgnoredAny>(text)
+        .map_err(|problem| wrong(format!("the body is not a JSON object: {problem}")))?;
+    match text.starts_with('{') {
+        true => Ok(text.to_owned()),
+        false => Err(wrong("the body must be a JSON object: it is the document".to_owned())),
+    }
+}
+
+/// Which document is written.
+#[derive(Debug)]
+struct DocumentPlace {
+    levels: Vec<String>,
+    namespace: Namespace,
+    collection: String,
+    key: String,
+}
+
+/// A document as it is.
+#[derive(Debug)]
+struct DocumentState {
+    doc: Option<String>,
+    store: Option<String>,
+    version: u64,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+struct WriteOutcome {
+    seq: u64,
+    version: u64,
+    event_id: String,
+    is_repeat: bool,
+}
+
+/// Carries out a request, or finds that it was.
+async fn write(
+    app: &AppState,
+    document: &DocumentPlace,
+    request: &WriteRequest,
+    key: Option<&RequestKey>,
+) -> Result<WriteOutcome, ApiError> {
+    let DocumentPlace { namespace, collection, key: name, .. } = document;
+    let turn: WriterTurn<'_> =
+        app.document_turns.take(&[namespace.name(), collection, name]).await?;
+    if let Some(key) = key
+        && let Some(done) = identity::named(app, document, request, key).await?
+    {
+        return Ok(done);
+    }
+    let state = state(app, document).await?;
+    let actual = state.as_ref().map_or(0, |state| state.version);
+    if let Some(expected) = request.expected.filter(|expected| *expected != actual) {
+        if key.is_none()
+            && let Some(done) = identity::expected(app, document, request, expected).await?
+        {
+            return Ok(done);
+        }
+        let text = format!(
+            "document `{name}` of `{collection}` has version {actual}, not {expected}: read it again, and send the change of what is there"
+        );
+        let error = ApiError::new(ErrorCode::VersionMismatch, text);
+        return Err(error.with_details(json!({ "actual": actual })));
+    }
+    if request.doc.is_none() && state.is_none() {
+        let text = format!("collection `{collection}` has no document `{name}`");
+        return Err(ApiError::new(ErrorCode::NotFound, text));
+    }
+    let id = match (key, request.expected) {
+        (Some(key), _) => identity::of_key(document, key),
+        (None, Some(expected)) => identity::next(app, document, request, expected).await?,
+        (None, None) => app.ids.mint().to_string(),
+    };
+    let version = actual + 1;
+    let op = match (&request.doc, &state) {
+        (None, _) => ChangeOp::Delete,
+        (Some(_), None) => ChangeOp::Create,
+        (Some(_), Some(_)) => ChangeOp::Update,
+    };
+    let meta = json!({ "version": version });
+    let event = ChangeEvent {
+        id: &id,
+        op,
+        collection,
+        key: name,
+        store: state.as_ref().and_then(|state| state.store.as_deref()),
+        before: state.as_ref().and_then(|state| state.doc.as_deref()),
+        after: request.doc.as_deref(),
+        meta: &meta,
+    };
+    let receipt = Box::pin(change_events::append(app, namespace, &[event.text()])).await?;
+    drop(turn);
+    let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
+    Ok(WriteOutcome { seq, version, event_id: id, is_repeat: receipt.duplicates != 0 })
+}
+
+/// The document now; none where it is not there.
+async fn state(
+    app: &AppState,
+    DocumentPlace { levels, collection, key, .. }: &DocumentPlace,
+) -> Result<Option<DocumentState>, ApiError> {
+    let relation = relation(collection);
+    let request = SqlRequest {
+        sql: format!("SELECT doc, store, version FROM {relation} WHERE key = CAST($1 AS text)"),
+        params: vec![key.as_str().into()],
+        ..SqlRequest::default()
+    };
+    let Some(row) = first_row(&state_rows::rows(app, levels, request).await?) else {
+        return Ok(None);
+    };
+    Ok(Some(DocumentState {
+        doc: text_at(&row, "doc", 0),
+        store: text_at(&row, "store", 0),
+        version: number_at(&row, "version", 0).unwrap_or(0),
+    }))
+}
+
+async fn reply(
+    app: &AppState,
+    DocumentPlace { namespace, .. }: &DocumentPlace,
+    WriteOutcome { seq, version, event_id, is_repeat }: WriteOutcome,
+    ack: Ack,
+) -> Result<Response, ApiError> {
+    let snapshot = match ack {
+        Ack::Durable => None,
+        Ack::Committed => committed(app, namespace).await?,
+    };
+    let receipt = IngestReply {
+        ok: true,
+        received: 1,
+        duplicates: u64::from(is_repeat),
+        namespace: namespace.text().to_owned(),
+        seq: Some(SeqRange { first: seq, last: seq }),
+        namespaces: Vec::new(),
+        errors: Vec::new(),
+        snapshot,
+    };
+    Ok(http::json(200, &DocumentWritten { receipt, version, event_id }))
+}
+
+/// The snapshot of `events` that has everything acknowledged up to now.
+async fn committed(app: &AppState, namespace: &Namespace) -> Result<Option<i64>, ApiError> {
+    let through = *app.wal.durable().borrow();
+    let committed = app.flush.commit_now(namespace, through).await;
+    let snapshots = committed.map_err(|cause| ApiError::from(cause.as_ref()))?;
+    let events = snapshots.iter().find(|(kind, _)| kind.has_seq());
+    Ok(events.map(|(_, snapshot)| *snapshot))
+}

@@ -1,0 +1,221 @@
+//! What a keyed write is known by when it is sent again, and what became of it the first time.
+//!
+//! Versions of a document begin at 1 again after it was deleted, so an expected version names a request only together
+//! with the last delete before it.
+
+use super::{DocumentPlace, WriteOutcome};
+use crate::http::{
+    AppState,
+    error::ApiError,
+    state_rows::{self, first_row, number_at, text_at},
+    turns::joined,
+};
+use axum::http::HeaderMap;
+use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// The header that names a request.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Longest of them, in bytes.
+const KEY_BYTES_MAX: usize = 256;
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct WriteRequest {
+    /// The document; none to delete it.
+    pub(super) doc: Option<String>,
+    /// The version that it must have; 0 for none.
+    pub(super) expected: Option<u64>,
+}
+
+/// The name that a client gave its request.
+#[derive(Debug)]
+pub(in crate::http) struct RequestKey(pub(in crate::http) String);
+
+impl RequestKey {
+    /// The key in the headers, if there is one.
+    ///
+    /// # Errors
+    /// 400 for one that is not valid.
+    pub(in crate::http) fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+        let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+        let text = value.to_str().ok().filter(|text| (1..=KEY_BYTES_MAX).contains(&text.len()));
+        let text = text.ok_or_else(|| {
+            let text = format!(
+                "the header Idempotency-Key must have 1 to {KEY_BYTES_MAX} printable ASCII characters"
+            );
+            ApiError::new(ErrorCode::InvalidRequest, text)
+        })?;
+        Ok(Some(Self(text.to_owned())))
+    }
+}
+
+/// The id of the event of a request with this key.
+pub(super) fn of_key(
+    DocumentPlace { collection, key, .. }: &DocumentPlace,
+    RequestKey(name): &RequestKey,
+) -> String {
+    format!("doc-{:032x}", xxh3_128(&joined(&["key", collection, key, name])))
+}
+
+/// The id of the event of a request that expects a version, when the last delete of the document has this `seq`.
+fn of_version(
+    DocumentPlace { collection, key, .. }: &DocumentPlace,
+    WriteRequest { doc, .. }: &WriteRequest,
+    expected: u64,
+    last_delete: u64,
+) -> String {
+    let (kind, doc) = match doc {
+        Some(doc) => ("put", doc.as_str()),
+        None => ("delete", ""),
+    };
+    let numbers = [expected, last_delete].map(|number| number.to_string());
+    let texts = ["version", kind, collection, key, &numbers[0], &numbers[1], doc];
+    format!("doc-{:032x}", xxh3_128(&joined(&texts)))
+}
+
+/// The id that a request which expects a version gets now.
+pub(super) async fn next(
+    app: &AppState,
+    document: &DocumentPlace,
+    request: &WriteRequest,
+    expected: u64,
+) -> Result<String, ApiError> {
+    let deletes = last_deletes(app, document).await?;
+    Ok(of_version(document, request, expected, deletes.first().map_or(0, |(seq, _)| *seq)))
+}
+
+/// What became of a request of this key; none where there was none.
+///
+/// # Errors
+/// 409 where the key is another request's.
+pub(super) async fn named(
+    app: &AppState,
+    document: &DocumentPlace,
+    request: &WriteRequest,
+    key: &RequestKey,
+) -> Result<Option<WriteOutcome>, ApiError> {
+    let id = of_key(document, key);
+    let Some(event) = stored(app, document, &id).await? else { return Ok(None) };
+    let is_same = match &request.doc {
+        Some(doc) => says_the_same(event.after.as_deref(), doc),
+        None => event.after.is_none(),
+    };
+    if !is_same {
+        let text = format!("Idempotency-Key `{}` was used for another request", key.0);
+        return Err(ApiError::new(ErrorCode::Conflict, text));
+    }
+    Ok(Some(event.outcome(id)))
+}
+
+/// What became of a request without a key that expects another version than there is; none where it was not carried
+/// out since the document was created.
+pub(super) async fn expected(
+    app: &AppState,
+    document: &DocumentPlace,
+    request: &WriteRequest,
+    expected: u64,
+) -> Result<Option<WriteOutcome>, ApiError> {
+    let deletes = last_deletes(app, document).await?;
+    let seq_of = |number: usize| deletes.get(number).map_or(0, |(seq, _)| *seq);
+    if request.doc.is_some() {
+        let id = of_version(document, request, expected, seq_of(0));
+        let event = stored(app, document, &id).await?;
+        return Ok(event.map(|event| event.outcome(id)));
+    }
+    // Where it was carried out it is the last delete itself.
+    let id = of_version(document, request, expected, seq_of(1));
+    let Some((seq, _)) = deletes.first().filter(|(_, last)| *last == id) else { return Ok(None) };
+    let (seq, version) = (*seq, expected + 1);
+    Ok(Some(WriteOutcome { seq, version, event_id: id, is_repeat: true }))
+}
+
+/// The `seq` and id of the last two deletes of a document, the last one first.
+async fn last_deletes(
+    app: &AppState,
+    DocumentPlace { levels, collection, key, .. }: &DocumentPlace,
+) -> Result<Vec<(u64, String)>, ApiError> {
+    let request = SqlRequest {
+        sql: "SELECT seq, id FROM events WHERE op = 'd' AND collection = CAST($1 AS text) \
+              AND key = CAST($2 AS text) ORDER BY seq DESC LIMIT 2"
+            .to_owned(),
+        params: vec![collection.as_str().into(), key.as_str().into()],
+        ..SqlRequest::default()
+    };
+    let batches = state_rows::rows(app, levels, request).await?;
+    let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+    let deletes =
+        rows.filter_map(|(batch, row)| number_at(batch, "seq", row).zip(text_at(batch, "id", row)));
+    Ok(deletes.collect())
+}
+
+/// The event of an earlier request.
+#[derive(Debug)]
+struct StoredWrite {
+    seq: u64,
+    after: Option<String>,
+    version: u64,
+}
+
+impl StoredWrite {
+    fn outcome(&self, event_id: String) -> WriteOutcome {
+        WriteOutcome { seq: self.seq, version: self.version, event_id, is_repeat: true }
+    }
+}
+
+async fn stored(
+    app: &AppState,
+    DocumentPlace { levels, .. }: &DocumentPlace,
+    id: &str,
+) -> Result<Option<StoredWrite>, ApiError> {
+    let request = SqlRequest {
+        sql: "SELECT seq, after, meta FROM events WHERE id = CAST($1 AS text) ORDER BY seq LIMIT 1"
+            .to_owned(),
+        params: vec![id.into()],
+        ..SqlRequest::default()
+    };
+    let batches = state_rows::rows(app, levels, request).await?;
+    let Some(row) = first_row(&batches) else { return Ok(None) };
+    let meta = text_at(&row, "meta", 0).and_then(|meta| serde_json::from_str::<Value>(&meta).ok());
+    let version = meta.and_then(|meta| meta["version"].as_u64()).unwrap_or(0);
+    let after = text_at(&row, "after", 0);
+    Ok(number_at(&row, "seq", 0).map(|seq| StoredWrite { seq, after, version }))
+}
+
+/// Whether two documents are the same value.
+fn says_the_same(stored: Option<&str>, sent: &str) -> bool {
+    let Some(stored) = stored else { return false };
+    let value = |text: &str| serde_json::from_str::<Value>(text).ok();
+    stored == sent || value(stored).zip(value(sent)).is_some_and(|(one, other)| one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use icecore_schemas::names::Namespace;
+
+    #[test]
+    fn a_request_is_known_by_all_that_it_says_and_by_the_life_of_its_document() {
+        let place = |key: &str| DocumentPlace {
+            levels: vec!["shop".to_owned()],
+            namespace: Namespace::parse("shop").unwrap(),
+            collection: "users".to_owned(),
+            key: key.to_owned(),
+        };
+        let put = |doc: &str| WriteRequest { doc: Some(doc.to_owned()), expected: None };
+        let delete = WriteRequest { doc: None, expected: None };
+        let first = of_version(&place("1"), &put("{}"), 0, 0);
+        assert_eq!(first, of_version(&place("1"), &put("{}"), 0, 0));
+        for other in [
+            of_version(&place("2"), &put("{}"), 0, 0),
+            of_version(&place("1"), &put("{ }"), 0, 0),
+            of_version(&place("1"), &put("{}"), 1, 0),
+            of_version(&place("1"), &put("{}"), 0, 9),
+            of_version(&place("1"), &delete, 0, 0),
+            of_key(&place("1"), &RequestKey("a".to_owned())),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
+}
