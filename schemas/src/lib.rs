@@ -4,6 +4,7 @@
 
 pub mod as_of;
 pub mod batch;
+pub mod collections;
 pub mod columns;
 pub mod conservation;
 pub mod dead_letters;
@@ -15,6 +16,7 @@ pub mod holds;
 pub mod jobs;
 pub mod materialized;
 pub mod names;
+pub mod point;
 pub mod query;
 pub mod restore;
 pub mod retention;
