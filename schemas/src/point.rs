@@ -52,7 +52,9 @@ pub enum InvalidPoint {
     #[error("`{0}` is not a whole number that fits: write it as in {1}")]
     NoNumber(String, &'static str),
     /// A time should follow.
-    #[error("`{0}` is no RFC 3339 time: write it as 2026-11-20T12:00:00Z, a `+` of its zone as %2B")]
+    #[error(
+        "`{0}` is no RFC 3339 time: write it as 2026-11-20T12:00:00Z, a `+` of its zone as %2B"
+    )]
     NoTime(String),
 }
 
