@@ -26,6 +26,8 @@ pub(super) struct ChangeEvent<'a> {
     pub(super) collection: &'a str,
     pub(super) key: &'a str,
     pub(super) store: Option<&'a str>,
+    /// Who sees it, where rows are told apart by that.
+    pub(super) visibility: Option<&'a str>,
     /// The document before, as its column has it.
     pub(super) before: Option<&'a str>,
     /// The document after.
@@ -52,9 +54,11 @@ impl ChangeEvent<'_> {
             quoted(self.key),
             self.meta,
         );
-        let store = self.store.map(quoted);
+        let (store, visibility) = (self.store.map(quoted), self.visibility.map(quoted));
         let (before, after) = (self.before.map(document), self.after.map(document));
-        for (name, value) in [("store", store), ("before", before), ("after", after)] {
+        for (name, value) in
+            [("store", store), ("visibility", visibility), ("before", before), ("after", after)]
+        {
             if let Some(value) = value {
                 text.push_str(&format!(r#","{name}":{value}"#));
             }
@@ -134,13 +138,14 @@ mod tests {
             collection: "users",
             key: "1/\n",
             store: None,
+            visibility: Some("team"),
             before: Some("plain text"),
             after: Some("{ \"n\": 1.0 }"),
             meta: &meta,
         };
         assert_eq!(
             event.text(),
-            r#"{"id":"a\"b","type":"cdc.update","op":"u","collection":"users","key":"1/\n","_meta":{"restore_of":"r-1"},"before":"plain text","after":{ "n": 1.0 }}"#
+            r#"{"id":"a\"b","type":"cdc.update","op":"u","collection":"users","key":"1/\n","_meta":{"restore_of":"r-1"},"visibility":"team","before":"plain text","after":{ "n": 1.0 }}"#
         );
         for (text, expected) in [
             ("5", "5"),

@@ -15,7 +15,8 @@ use crate::http::{
     health::not_taken,
     parse_namespace,
     query_string::QueryParameters,
-    state_rows::{self, first_row, number_at, relation, text_at},
+    rows::{number_at, text_at},
+    state_rows::{self, first_row},
     tables,
     turns::WriterTurn,
 };
@@ -26,6 +27,7 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
+use icecore_engine::collections::relation;
 use icecore_lake::collection::ChangeOp;
 use icecore_schemas::{
     batch::{Ack, IngestReply, SeqRange},
@@ -116,6 +118,8 @@ struct DocumentState {
     doc: Option<String>,
     store: Option<String>,
     version: u64,
+    /// Who sees its last change, where rows are told apart by that.
+    visibility: Option<String>,
 }
 
 /// What became of a request.
@@ -150,11 +154,7 @@ async fn write(
         {
             return Ok(done);
         }
-        let text = format!(
-            "document `{name}` of `{collection}` has version {actual}, not {expected}: read it again, and send the change of what is there"
-        );
-        let error = ApiError::new(ErrorCode::VersionMismatch, text);
-        return Err(error.with_details(json!({ "actual": actual })));
+        return Err(mismatch(document, expected, actual));
     }
     if request.doc.is_none() && state.is_none() {
         let text = format!("collection `{collection}` has no document `{name}`");
@@ -178,14 +178,24 @@ async fn write(
         collection,
         key: name,
         store: state.as_ref().and_then(|state| state.store.as_deref()),
+        visibility: state.as_ref().and_then(|state| state.visibility.as_deref()),
         before: state.as_ref().and_then(|state| state.doc.as_deref()),
         after: request.doc.as_deref(),
         meta: &meta,
     };
+    // What the document was is told to nobody who did not see it: the event is seen as the one before it.
     let receipt = Box::pin(change_events::append(app, namespace, &[event.text()])).await?;
     drop(turn);
     let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
     Ok(WriteOutcome { seq, version, event_id: id, is_repeat: receipt.duplicates != 0 })
+}
+
+fn mismatch(document: &DocumentPlace, expected: u64, actual: u64) -> ApiError {
+    let DocumentPlace { collection, key, .. } = document;
+    let text = format!(
+        "document `{key}` of `{collection}` has version {actual}, not {expected}: read it again, and send the change of what is there"
+    );
+    ApiError::new(ErrorCode::VersionMismatch, text).with_details(json!({ "actual": actual }))
 }
 
 /// The document now; none where it is not there.
@@ -195,14 +205,25 @@ async fn state(
 ) -> Result<Option<DocumentState>, ApiError> {
     let relation = relation(collection);
     let request = SqlRequest {
-        sql: format!("SELECT doc, store, version FROM {relation} WHERE key = CAST($1 AS text)"),
+        sql: format!(
+            "SELECT doc, store, version, seq FROM {relation} WHERE key = CAST($1 AS text)"
+        ),
         params: vec![key.as_str().into()],
         ..SqlRequest::default()
     };
     let Some(row) = first_row(&state_rows::rows(app, levels, request).await?) else {
         return Ok(None);
     };
+    let mut visibility = None;
+    if app.sql.filters_visibility() {
+        let seq = number_at(&row, "seq", 0).unwrap_or(0);
+        let sql = format!("SELECT visibility FROM events WHERE seq = {seq}");
+        let request = SqlRequest { sql, ..SqlRequest::default() };
+        let event = first_row(&state_rows::rows(app, levels, request).await?);
+        visibility = event.and_then(|event| text_at(&event, "visibility", 0));
+    }
     Ok(Some(DocumentState {
+        visibility,
         doc: text_at(&row, "doc", 0),
         store: text_at(&row, "store", 0),
         version: number_at(&row, "version", 0).unwrap_or(0),

@@ -86,6 +86,12 @@ impl Sql {
             false => Ok(()),
         }
     }
+
+    /// Whether a token sees only the rows whose visibility its scopes name.
+    #[must_use]
+    pub fn filters_visibility(&self) -> bool {
+        self.inner.options.filters_visibility
+    }
 }
 
 #[cfg(test)]

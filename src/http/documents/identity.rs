@@ -7,7 +7,8 @@ use super::{DocumentPlace, WriteOutcome};
 use crate::http::{
     AppState,
     error::ApiError,
-    state_rows::{self, first_row, number_at, text_at},
+    rows::{number_at, text_at},
+    state_rows::{self, first_row},
     turns::joined,
 };
 use axum::http::HeaderMap;

@@ -1,0 +1,96 @@
+//! Statements that compare a collection at two numbers: what it is, and what it was.
+
+use super::run::CollectionPair;
+use icecore_engine::collections::relation;
+use icecore_lake::collection::ChangeOp;
+
+/// Most changes that a dry run shows.
+pub(super) const SAMPLE_MAX: usize = 10;
+
+/// The two states that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ComparedStates {
+    /// The last event of the state that is put back.
+    pub(super) to: u64,
+    /// The last event of the state that is there.
+    pub(super) head: u64,
+}
+
+impl ComparedStates {
+    /// Every document of both states in a row: its key, text, store and last change in each.
+    fn documents(self, pair: &CollectionPair) -> String {
+        let state = |collection: &str, seq: u64, side: &str| {
+            format!(
+                "(SELECT key AS {side}_key, doc AS {side}_doc, store AS {side}_store, seq AS {side}_seq \
+                 FROM {} FOR SEQ AS OF {seq}) AS {side}",
+                relation(collection)
+            )
+        };
+        let is = state(&pair.into, self.head, "now");
+        let was = state(&pair.from, self.to, "past");
+        format!("{is} FULL JOIN {was} ON now_key = past_key")
+    }
+
+    /// How many documents there are of each kind of change, and how many in all.
+    pub(super) fn counts(self, pair: &CollectionPair) -> String {
+        let count = |condition: &str, name: &str| {
+            format!(
+                "CAST(coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0) AS bigint) AS {name}"
+            )
+        };
+        format!(
+            "SELECT {}, {}, {}, CAST(count(*) AS bigint) AS documents FROM {}",
+            count("now_key IS NULL", "inserted"),
+            count(
+                "now_key IS NOT NULL AND past_key IS NOT NULL AND now_doc IS DISTINCT FROM past_doc",
+                "updated"
+            ),
+            count("past_key IS NULL", "deleted"),
+            self.documents(pair)
+        )
+    }
+
+    /// The documents that change.
+    pub(super) fn changes(self, pair: &CollectionPair) -> String {
+        format!(
+            "SELECT now_key, past_key, now_doc, past_doc, coalesce(past_store, now_store) AS doc_store, \
+             now_seq, past_seq FROM {} \
+             WHERE now_key IS NULL OR past_key IS NULL OR now_doc IS DISTINCT FROM past_doc",
+            self.documents(pair)
+        )
+    }
+
+    /// Some of them.
+    pub(super) fn sample(self, pair: &CollectionPair) -> String {
+        format!("{} ORDER BY coalesce(past_key, now_key) LIMIT {SAMPLE_MAX}", self.changes(pair))
+    }
+}
+
+/// What becomes of a document, in the word of a report.
+pub(super) fn word(op: ChangeOp) -> &'static str {
+    match op {
+        ChangeOp::Create => "inserted",
+        ChangeOp::Update | ChangeOp::Read => "updated",
+        ChangeOp::Delete => "deleted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_queries() {
+        let pair = CollectionPair {
+            from: "it's \"a\"".to_owned(),
+            into: "users".to_owned(),
+            is_other: true,
+        };
+        let states = ComparedStates { to: 3, head: 9 };
+        for sql in [states.counts(&pair), states.changes(&pair), states.sample(&pair)] {
+            assert!(sql.contains("FOR SEQ AS OF 9) AS now"), "{sql}");
+            assert!(sql.contains("FOR SEQ AS OF 3) AS past"), "{sql}");
+            icecore_engine::guard::check(&sql).unwrap();
+        }
+    }
+}

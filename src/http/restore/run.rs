@@ -1,0 +1,441 @@
+//! One restore: compares states, and appends the changes in as few batches as the limits of a batch allow.
+
+use super::{
+    comparison::{ComparedStates, SAMPLE_MAX, word},
+    marker::{BegunRestore, CompletedRestore},
+};
+use crate::{
+    http::{
+        AppState,
+        change_events::{self, ChangeEvent},
+        error::ApiError,
+        rows::{number_at, text_at},
+        state_rows::{self, first_row},
+        turns::joined,
+    },
+    ingest::Receipt,
+};
+use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
+use icecore_catalog::error::CatalogError;
+use icecore_engine::collections::{APPLIED_SEQ, COLLECTION_PROPERTY};
+use icecore_lake::{
+    collection::{ChangeOp, table_name},
+    table::schema::ident,
+};
+use icecore_schemas::{
+    batch::SeqRange,
+    error_code::ErrorCode,
+    names::Namespace,
+    query::SqlRequest,
+    restore::{CollectionCounts, RestoreReport, SampleChange},
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Most collections of a namespace that is restored.
+const COLLECTIONS_MAX: usize = 1_000;
+/// Most changes of a restore.
+const CHANGES_MAX: u64 = 1_000_000;
+
+/// A collection whose earlier state is put into one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CollectionPair {
+    pub(super) from: String,
+    pub(super) into: String,
+    /// Whether these are two.
+    pub(super) is_other: bool,
+}
+
+/// A restore that is carried out.
+#[derive(Clone, Copy)]
+pub(super) struct RestoreRun<'a> {
+    pub(super) app: &'a AppState,
+    pub(super) levels: &'a [String],
+    pub(super) namespace: &'a Namespace,
+    /// What it is called.
+    pub(super) id: &'a str,
+    /// What was asked for.
+    pub(super) request: &'a str,
+    /// The last event before it, or before it went on.
+    pub(super) head: u64,
+    /// The last event of the state that is put back.
+    pub(super) to: u64,
+    /// Whether it goes on with one that broke off.
+    pub(super) is_resumed: bool,
+}
+
+/// How many documents change.
+pub(super) fn changes(report: &RestoreReport) -> u64 {
+    report.inserted + report.updated + report.deleted
+}
+
+/// A document that changes.
+#[derive(Debug)]
+struct DocumentChange {
+    op: ChangeOp,
+    key: String,
+    before: Option<String>,
+    after: Option<String>,
+    store: Option<String>,
+    before_seq: Option<u64>,
+    after_seq: Option<u64>,
+}
+
+impl DocumentChange {
+    /// What a row of the comparison says; none for one without a key.
+    fn at(batch: &RecordBatch, row: usize) -> Option<Self> {
+        let (now, past) = (text_at(batch, "now_key", row), text_at(batch, "past_key", row));
+        let op = match (&now, &past) {
+            (None, Some(_)) => ChangeOp::Create,
+            (Some(_), Some(_)) => ChangeOp::Update,
+            (Some(_), None) => ChangeOp::Delete,
+            (None, None) => return None,
+        };
+        Some(Self {
+            op,
+            key: now.or(past)?,
+            before: text_at(batch, "now_doc", row),
+            after: text_at(batch, "past_doc", row),
+            store: text_at(batch, "doc_store", row),
+            before_seq: number_at(batch, "now_seq", row),
+            after_seq: number_at(batch, "past_seq", row),
+        })
+    }
+}
+
+impl RestoreRun<'_> {
+    fn states(&self) -> ComparedStates {
+        ComparedStates { to: self.to, head: self.head }
+    }
+
+    /// Every collection that the namespace has, or had.
+    ///
+    /// # Errors
+    /// 422 for too many; else as queries.
+    pub(super) async fn collections(&self) -> Result<Vec<CollectionPair>, ApiError> {
+        let limit = COLLECTIONS_MAX + 1;
+        let sql = format!(
+            "SELECT DISTINCT collection FROM events WHERE collection IS NOT NULL AND key IS NOT NULL \
+             AND op IS NOT NULL AND seq <= {} LIMIT {limit}",
+            self.head
+        );
+        let request = SqlRequest { sql, ..SqlRequest::default() };
+        let mut names = BTreeSet::new();
+        for batch in state_rows::rows(self.app, self.levels, request).await? {
+            names
+                .extend((0..batch.num_rows()).filter_map(|row| text_at(&batch, "collection", row)));
+        }
+        // Of a collection whose events are all gone there may be a table.
+        for table in self.tables().await? {
+            let table = ident(self.namespace, &table);
+            let Ok(loaded) = self.app.catalog.tables().load(&table).await else { continue };
+            names.extend(loaded.metadata.properties().get(COLLECTION_PROPERTY).cloned());
+        }
+        if COLLECTIONS_MAX < names.len() {
+            let text = format!(
+                "the namespace has more than {COLLECTIONS_MAX} collections: restore them one by one"
+            );
+            return Err(ApiError::new(ErrorCode::QueryLimit, text));
+        }
+        let pair =
+            |name: String| CollectionPair { from: name.clone(), into: name, is_other: false };
+        Ok(names.into_iter().map(pair).collect())
+    }
+
+    /// Names of the tables that may be those of collections.
+    async fn tables(&self) -> Result<Vec<String>, ApiError> {
+        let names = match self.app.catalog.metastore().tables(&self.levels.to_vec()).await {
+            Ok(names) => names,
+            // Its first events are on their way into tables.
+            Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
+            Err(cause) => return Err(cause.into()),
+        };
+        Ok(names.into_iter().filter(|name| name.starts_with("cdc_")).collect())
+    }
+
+    /// Counts what would change.
+    ///
+    /// # Errors
+    /// 409 where another collection is to get the state and has documents, 410 where the state is not kept any more,
+    /// 422 for too many changes; else as queries.
+    pub(super) async fn compare(
+        &self,
+        pairs: &[CollectionPair],
+    ) -> Result<RestoreReport, ApiError> {
+        let mut report = RestoreReport::default();
+        for pair in pairs {
+            let counts = self.counts(pair).await?;
+            if pair.is_other
+                && !self.is_resumed
+                && counts.updated + counts.deleted + counts.unchanged != 0
+            {
+                let text = format!(
+                    "collection `{}` has documents: restore into one that has none",
+                    pair.into
+                );
+                return Err(ApiError::new(ErrorCode::Conflict, text));
+            }
+            report.inserted += counts.inserted;
+            report.updated += counts.updated;
+            report.deleted += counts.deleted;
+            report.unchanged += counts.unchanged;
+            report.collections.push(counts);
+        }
+        if CHANGES_MAX < changes(&report) {
+            let text = format!(
+                "{} documents would change, at most {CHANGES_MAX} may: restore the collections one by one, or to a point that is nearer",
+                changes(&report)
+            );
+            return Err(ApiError::new(ErrorCode::QueryLimit, text));
+        }
+        if let [_] = report.collections[..] {
+            report.collections.clear();
+        }
+        Ok(report)
+    }
+
+    async fn counts(&self, pair: &CollectionPair) -> Result<CollectionCounts, ApiError> {
+        let sql = self.states().counts(pair);
+        let request = SqlRequest { sql, ..SqlRequest::default() };
+        let mut counts =
+            CollectionCounts { name: pair.into.clone(), ..CollectionCounts::default() };
+        let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
+            return Ok(counts);
+        };
+        if answer.basis.as_ref().is_some_and(|basis| !basis.inexact.is_empty()) {
+            return Err(self.gone(pair).await);
+        }
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let number = |name| number_at(&batch, name, 0).unwrap_or(0);
+            counts.inserted = number("inserted");
+            counts.updated = number("updated");
+            counts.deleted = number("deleted");
+            let changed = counts.inserted + counts.updated + counts.deleted;
+            counts.unchanged = number("documents").saturating_sub(changed);
+        }
+        Ok(counts)
+    }
+
+    /// The error for a state that retention removed events of, with the nearest one that a table has.
+    async fn gone(&self, pair: &CollectionPair) -> ApiError {
+        let table = ident(self.namespace, &table_name(&pair.from));
+        let loaded = self.app.catalog.tables().load(&table).await;
+        let applied: BTreeSet<u64> = match &loaded {
+            Ok(loaded) => {
+                let noted = loaded.metadata.snapshots().filter_map(|snapshot| {
+                    snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
+                });
+                noted.collect()
+            }
+            // Then no state of the table is known.
+            Err(_) => BTreeSet::new(),
+        };
+        let nearest = applied.range(self.to..).next().into_iter();
+        let nearest: Vec<String> = nearest.map(|seq| format!("seq:{seq}")).collect();
+        let text = format!(
+            "retention removed events of collection `{}` that its state at seq {} is made of; `nearest` has points that can be restored",
+            pair.from, self.to
+        );
+        ApiError::new(ErrorCode::Gone, text).with_details(json!({ "nearest": nearest }))
+    }
+
+    /// Some of the changes.
+    ///
+    /// # Errors
+    /// As queries.
+    pub(super) async fn sample(
+        &self,
+        pairs: &[CollectionPair],
+    ) -> Result<Vec<SampleChange>, ApiError> {
+        let document = |text: Option<String>| {
+            text.map_or(Value::Null, |text| {
+                serde_json::from_str(&text).unwrap_or(Value::String(text))
+            })
+        };
+        let mut sample = Vec::new();
+        for pair in pairs {
+            if SAMPLE_MAX <= sample.len() {
+                break;
+            }
+            let sql = self.states().sample(pair);
+            let request = SqlRequest { sql, ..SqlRequest::default() };
+            for batch in state_rows::rows(self.app, self.levels, request).await? {
+                let changes =
+                    (0..batch.num_rows()).filter_map(|row| DocumentChange::at(&batch, row));
+                sample.extend(changes.map(|change| SampleChange {
+                    collection: pair.into.clone(),
+                    change: word(change.op).to_owned(),
+                    key: change.key,
+                    before: document(change.before),
+                    after: document(change.after),
+                }));
+            }
+        }
+        sample.truncate(SAMPLE_MAX);
+        Ok(sample)
+    }
+
+    /// Appends the changes, and behind them the report. On return all of it is durable.
+    ///
+    /// # Errors
+    /// As `POST /ingest`, and as queries. What was appended stays, and the same request under its key goes on.
+    pub(super) async fn append(
+        &self,
+        pairs: &[CollectionPair],
+        mut report: RestoreReport,
+    ) -> Result<RestoreReport, ApiError> {
+        let mut batches = RestoreBatches {
+            run: *self,
+            undo: self.undo(&report),
+            events: Vec::new(),
+            bytes: 0,
+            count: 0,
+            seq: None,
+        };
+        let meta = json!({ "restore_of": self.id, "restored_to": self.to });
+        for pair in pairs {
+            let visible = self.visibilities(pair).await?;
+            let sql = self.states().changes(pair);
+            let request = SqlRequest { sql, ..SqlRequest::default() };
+            let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
+                continue;
+            };
+            while let Some(batch) = answer.batches.next().await {
+                let batch = batch?;
+                for row in 0..batch.num_rows() {
+                    let Some(change) = DocumentChange::at(&batch, row) else { continue };
+                    batches.push(self.event(pair, &change, &visible, &meta)).await?;
+                }
+            }
+        }
+        report.batches = batches.count + 1;
+        report.seq = Some(batches.finish(&report).await?);
+        Ok(report)
+    }
+
+    /// The last event before the restore, whether it went on or not.
+    fn undo(&self, report: &RestoreReport) -> u64 {
+        let bookmark = report.undo_bookmark.as_deref();
+        bookmark.and_then(icecore_lake::event::bookmark::moment_seq).unwrap_or(self.head)
+    }
+
+    fn event(
+        &self,
+        pair: &CollectionPair,
+        change: &DocumentChange,
+        visible: &HashMap<u64, String>,
+        meta: &Value,
+    ) -> String {
+        let key = xxh3_128(&joined(&[&pair.into, &change.key]));
+        // A restore that goes on compares with another state, so its changes are other ones.
+        let id = format!("restore-{}-{}-{key:032x}", self.id, self.head);
+        let of = |seq: Option<u64>| seq.and_then(|seq| visible.get(&seq)).map(String::as_str);
+        let (now, past) = (of(change.before_seq), of(change.after_seq));
+        let visibility = past.or(now);
+        // What somebody may not see is not told beside what they may.
+        let is_told = now.is_none() || now == visibility;
+        let event = ChangeEvent {
+            id: &id,
+            op: change.op,
+            collection: &pair.into,
+            key: &change.key,
+            store: change.store.as_deref(),
+            visibility,
+            before: change.before.as_deref().filter(|_| is_told),
+            after: change.after.as_deref(),
+            meta,
+        };
+        event.text()
+    }
+
+    /// Who sees which change, where rows are told apart by that.
+    async fn visibilities(&self, pair: &CollectionPair) -> Result<HashMap<u64, String>, ApiError> {
+        let mut visible = HashMap::new();
+        if !self.app.sql.filters_visibility() {
+            return Ok(visible);
+        }
+        let request = SqlRequest {
+            sql: format!(
+                "SELECT seq, visibility FROM events WHERE visibility IS NOT NULL AND seq <= {} \
+                 AND collection IN (CAST($1 AS text), CAST($2 AS text))",
+                self.head
+            ),
+            params: vec![pair.from.as_str().into(), pair.into.as_str().into()],
+            ..SqlRequest::default()
+        };
+        for batch in state_rows::rows(self.app, self.levels, request).await? {
+            for row in 0..batch.num_rows() {
+                let cells = number_at(&batch, "seq", row).zip(text_at(&batch, "visibility", row));
+                visible.extend(cells);
+            }
+        }
+        Ok(visible)
+    }
+}
+
+/// Batches of changes on their way to the log.
+struct RestoreBatches<'a> {
+    run: RestoreRun<'a>,
+    undo: u64,
+    events: Vec<String>,
+    bytes: usize,
+    /// Batches that are durable.
+    count: u64,
+    /// Their events.
+    seq: Option<SeqRange>,
+}
+
+impl RestoreBatches<'_> {
+    /// Adds an event; where the batch is full, appends it first.
+    async fn push(&mut self, event: String) -> Result<(), ApiError> {
+        let RestoreRun { app, id, request, to, is_resumed, .. } = self.run;
+        // Two places stay for the events that say where it begins and that it ended.
+        let is_full = app.limits.batch_events_max <= self.events.len() + 2
+            || app.body_bytes_max < self.bytes + event.len();
+        if is_full && !self.events.is_empty() {
+            if self.count == 0 && !is_resumed {
+                let (restore, request) = (id.to_owned(), request.to_owned());
+                let begun = BegunRestore { restore, request, to, head: self.undo };
+                self.events.insert(0, begun.text());
+            }
+            let events = std::mem::take(&mut self.events);
+            self.bytes = 0;
+            self.append(&events).await?;
+        }
+        self.bytes += event.len();
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// Appends the rest with the report; gives the numbers of all events.
+    async fn finish(mut self, report: &RestoreReport) -> Result<SeqRange, ApiError> {
+        let mut events = std::mem::take(&mut self.events);
+        let completed = CompletedRestore {
+            restore: self.run.id.to_owned(),
+            request: self.run.request.to_owned(),
+            first: self.seq.map(|seq| seq.first),
+            before: events.len() as u64,
+            report: report.clone(),
+        };
+        events.push(completed.text());
+        self.append(&events).await
+    }
+
+    async fn append(&mut self, events: &[String]) -> Result<SeqRange, ApiError> {
+        let RestoreRun { app, namespace, .. } = self.run;
+        let Receipt { ranges, .. } =
+            Box::pin(change_events::append(app, namespace, events)).await?;
+        let (first, last) = ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last));
+        let first = self.seq.map_or(first, |seq| seq.first);
+        let seq = SeqRange { first, last };
+        self.seq = Some(seq);
+        self.count += 1;
+        Ok(seq)
+    }
+}
