@@ -125,6 +125,16 @@ pub struct EventPage {
     pub limit: Option<usize>,
 }
 
+impl EventPage {
+    /// The order that is asked for: who follows the log goes forward.
+    #[must_use]
+    pub fn order(&self) -> EventOrder {
+        let follows = self.after_seq.is_some() || self.after_bookmark.is_some();
+        let usual = if follows { EventOrder::Asc } else { EventOrder::Desc };
+        self.order.unwrap_or(usual)
+    }
+}
+
 /// In which order events are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -184,7 +194,7 @@ pub struct CollectionEntry {
     pub deleted: u64,
     /// Bytes of its documents.
     pub bytes: u64,
-    /// Its last change.
+    /// Its last change; 0 where no change is left.
     pub last_seq: u64,
     /// The last event that its table `cdc_…` has; null without one.
     pub applied_seq: Option<u64>,
