@@ -25,6 +25,7 @@ pub mod quickstart;
 pub mod refs;
 pub mod relocate;
 pub mod repair;
+pub mod restore;
 pub mod sample;
 pub mod serve;
 pub mod sql;
@@ -165,6 +166,8 @@ enum RunCommand {
     Jobs(jobs::JobsCommand),
     /// Erase the rows of a subject from tables, branches, history and dead letters
     Erase(Box<erase::EraseCommand>),
+    /// Put a collection, or all of a namespace, to what it was at a point of its history
+    Restore(restore::RestoreCommand),
     /// Show every setting with its value, origin and meaning
     Config(ConfigCommand),
     /// Create, list, restore and forget backups
@@ -346,6 +349,7 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Fsck(command) => fsck::run(config, &command).await,
         RunCommand::Jobs(command) => jobs::run(config, &command).await,
         RunCommand::Erase(command) => erase::run(config, &command).await,
+        RunCommand::Restore(command) => restore::run(config, &command).await,
         RunCommand::Config(_) => admin::config(config),
         RunCommand::Backup(command) => backup::run(config, &command).await,
         RunCommand::Doctor(command) => doctor::run(config, &command).await,

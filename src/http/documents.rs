@@ -18,7 +18,6 @@ use crate::http::{
     rows::{number_at, text_at},
     state_rows::{self, first_row},
     tables,
-    turns::WriterTurn,
 };
 use axum::{
     body::Body,
@@ -139,8 +138,7 @@ async fn write(
     key: Option<&RequestKey>,
 ) -> Result<WriteOutcome, ApiError> {
     let DocumentPlace { namespace, collection, key: name, .. } = document;
-    let turn: WriterTurn<'_> =
-        app.document_turns.take(&[namespace.name(), collection, name]).await?;
+    let _turn = app.document_turns.take(&[namespace.name(), collection, name]).await?;
     if let Some(key) = key
         && let Some(done) = identity::named(app, document, request, key).await?
     {
@@ -185,7 +183,6 @@ async fn write(
     };
     // What the document was is told to nobody who did not see it: the event is seen as the one before it.
     let receipt = Box::pin(change_events::append(app, namespace, &[event.text()])).await?;
-    drop(turn);
     let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
     Ok(WriteOutcome { seq, version, event_id: id, is_repeat: receipt.duplicates != 0 })
 }

@@ -1,6 +1,6 @@
 //! The record of a call that changes something: one each, whatever became of it.
 //!
-//! Its one invariant: a route is recorded unless its method reads, it takes events or it mostly asks,
+//! Its one invariant: a route is recorded unless its method reads, it takes events or documents, or it mostly asks,
 //! so a new route is recorded without being told.
 
 use crate::http::{AppState, error::ApiError, guard::RouteNeed};

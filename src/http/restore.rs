@@ -195,7 +195,7 @@ async fn restore(
     report.restore = Some(id.clone());
     report.undo_bookmark = Some(bookmark::of_moment(undo));
     if run::changes(&report) != 0 {
-        report.tag = tag(app, &caller.catalog(app), &namespace, undo).await;
+        report.tag = tag(app, &app.catalog.on_behalf_of(principal.id()), &namespace, undo).await;
     }
     Box::pin(run.append(&pairs, report)).await
 }

@@ -254,7 +254,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
 }
 
 /// The same of legal holds, views, materialised tables, erasures and checks.
-fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 8] {
+fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 10] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
     const VIEW: &str = "/v1/{namespace}/views/{view}";
@@ -263,6 +263,8 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
     const ROLLUP: &str = "/v1/shop.example/materialized/rollup";
     let view = json!({"sql": "SELECT DISTINCT type FROM events"});
     let rollup = json!({"sql": "SELECT DISTINCT type FROM events", "every": "0 0 1 1 *"});
+    const COLLECTION: &str = "/v1/{namespace}/collections/{collection}/restore";
+    let restore = json!({"at": "seq:1", "dry_run": true});
     let erasure = json!({"subject": {"id": "nobody"}, "dry_run": true});
     [
         ("PUT", HOLD, CASE, json!({}), "done"),
@@ -272,6 +274,8 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
         ("PUT", MATERIALIZED, ROLLUP, rollup, "done"),
         ("DELETE", MATERIALIZED, ROLLUP, Value::Null, "done"),
         ("POST", "/v1/{namespace}/erase", "/v1/shop.example/erase", erasure, "202"),
+        ("POST", COLLECTION, "/v1/shop.example/collections/users/restore", restore.clone(), "200"),
+        ("POST", "/v1/{namespace}/restore", "/v1/shop.example/restore", restore, "200"),
         ("POST", "/admin/fsck", "/admin/fsck?quick=true", Value::Null, "200"),
     ]
 }
@@ -348,7 +352,8 @@ async fn every_route_that_changes_something_leaves_one_record() {
             *method != "GET" && !is_recorded(&method.parse().unwrap(), *need, path)
         });
         let others: Vec<&str> = others.map(|route| route.path).collect();
-        let events = ["/ingest", "/ingest/", "/e", "/e/", "/webhooks/{provider}"];
+        let document = "/v1/{namespace}/collections/{collection}/docs/{key}";
+        let events = ["/ingest", "/ingest/", "/e", "/e/", "/webhooks/{provider}", document];
         let is_call = |route: &str| route.starts_with("/v1/") && route.matches('/').count() == 2;
         assert!(others.iter().all(|route| {
             events.contains(route) || is_call(route) || *route == "/v1/{namespace}/sql"

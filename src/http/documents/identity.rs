@@ -72,7 +72,7 @@ fn of_version(
         None => ("delete", ""),
     };
     let numbers = [expected, last_delete].map(|number| number.to_string());
-    let texts = ["version", kind, collection, key, &numbers[0], &numbers[1], doc];
+    let texts: [&str; 7] = ["version", kind, collection, key, &numbers[0], &numbers[1], doc];
     format!("doc-{:032x}", xxh3_128(&joined(&texts)))
 }
 

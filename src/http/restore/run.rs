@@ -190,7 +190,7 @@ impl RestoreRun<'_> {
             );
             return Err(ApiError::new(ErrorCode::QueryLimit, text));
         }
-        if let [_] = report.collections[..] {
+        if report.collections.len() == 1 {
             report.collections.clear();
         }
         Ok(report)
