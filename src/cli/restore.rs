@@ -105,8 +105,7 @@ async fn send(
     if !status.is_success() {
         return Err(refused(status, &bytes).into());
     }
-    let report = parse_object(&bytes);
-    Ok(report.map_err(|reason| client.foreign(&bytes, reason))?)
+    parse_object(&bytes).map_err(|reason| client.foreign(&bytes, reason).into())
 }
 
 /// Asks whether to do it.

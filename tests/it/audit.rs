@@ -260,10 +260,10 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
     const VIEW: &str = "/v1/{namespace}/views/{view}";
     const KINDS: &str = "/v1/shop.example/views/kinds";
     const MATERIALIZED: &str = "/v1/{namespace}/materialized/{table}";
+    const COLLECTION: &str = "/v1/{namespace}/collections/{collection}/restore";
     const ROLLUP: &str = "/v1/shop.example/materialized/rollup";
     let view = json!({"sql": "SELECT DISTINCT type FROM events"});
     let rollup = json!({"sql": "SELECT DISTINCT type FROM events", "every": "0 0 1 1 *"});
-    const COLLECTION: &str = "/v1/{namespace}/collections/{collection}/restore";
     let restore = json!({"at": "seq:1", "dry_run": true});
     let erasure = json!({"subject": {"id": "nobody"}, "dry_run": true});
     [

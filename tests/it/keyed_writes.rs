@@ -1,0 +1,176 @@
+//! Documents that are written by their keys: versions, what a repeat does, and who of several writers wins.
+
+use crate::harness::TestServer;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const DOC: &str = "/v1/shop/collections/users/docs/u-1";
+
+/// Sends a request with these headers, and gives status and answer.
+async fn send(
+    server: &TestServer,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, Value) {
+    let mut request = server.http.request(method, format!("{}{path}", server.url));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = request.body(body.to_owned()).send().await.unwrap();
+    let status = answer.status().as_u16();
+    (status, answer.json().await.unwrap())
+}
+
+async fn put(server: &TestServer, query: &str, body: &str) -> (u16, Value) {
+    send(server, Method::PUT, &format!("{DOC}{query}"), &[], body).await
+}
+
+async fn delete(server: &TestServer, query: &str) -> (u16, Value) {
+    send(server, Method::DELETE, &format!("{DOC}{query}"), &[], "").await
+}
+
+/// Key, document and version of every user.
+async fn users(server: &TestServer) -> Value {
+    server.rows("shop", "SELECT key, doc, version FROM cdc_users ORDER BY key").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_inserted_updated_and_deleted_by_what_is_there() {
+    let server = TestServer::start().await;
+    let (status, answer) = put(&server, "", "{\"n\": 1.0}\n").await;
+    assert_eq!((status, &answer["version"], &answer["duplicates"]), (200, &json!(1), &json!(0)));
+    assert_eq!(users(&server).await, json!([["u-1", "{\"n\": 1.0}", 1]]));
+    // The state lies in a file now.
+    server.commit("shop").await;
+    let (status, answer) = put(&server, "?expected_version=1&ack=committed", "{\"n\":2}").await;
+    assert_eq!((status, &answer["version"]), (200, &json!(2)), "{answer}");
+    assert!(answer["snapshot"].is_i64(), "{answer}");
+    assert_eq!(answer["seq"], json!({"first": 2, "last": 2}));
+    let (status, answer) = delete(&server, "").await;
+    assert_eq!((status, &answer["version"]), (200, &json!(3)), "{answer}");
+    assert_eq!(users(&server).await, json!([]));
+    let (status, answer) = delete(&server, "").await;
+    assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")));
+    let events = "SELECT type, op, before, after FROM events ORDER BY seq";
+    assert_eq!(
+        server.rows("shop", events).await,
+        json!([
+            ["cdc.insert", "c", null, "{\"n\": 1.0}"],
+            ["cdc.update", "u", "{\"n\": 1.0}", "{\"n\":2}"],
+            ["cdc.delete", "d", "{\"n\":2}", null],
+        ])
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_than_was_expected_is_told_and_nothing_is_written() {
+    let server = TestServer::start().await;
+    for (query, body, expected) in [
+        ("?expected_version=1", "{}", (409, json!(0))),
+        ("?expected_version=0", "{\"a\":1}", (200, Value::Null)),
+        ("?expected_version=0", "{\"a\":2}", (409, json!(1))),
+        ("?expected_version=2", "{\"a\":2}", (409, json!(1))),
+    ] {
+        let (status, answer) = put(&server, query, body).await;
+        assert_eq!((status, answer["details"]["actual"].clone()), expected, "{query}: {answer}");
+        if status == 409 {
+            assert_eq!(answer["code"], "VERSION_MISMATCH");
+        }
+    }
+    let (status, answer) = delete(&server, "?expected_version=7").await;
+    assert_eq!((status, &answer["details"]["actual"]), (409, &json!(1)));
+    assert_eq!(users(&server).await, json!([["u-1", "{\"a\":1}", 1]]));
+    for body in ["", "[]", "null", "{", "\"text\""] {
+        let (status, answer) = put(&server, "", body).await;
+        assert_eq!((status, &answer["code"]), (400, &json!("INVALID_JSON")), "{body}");
+    }
+    let (status, answer) = put(&server, "?expected_version=-1", "{}").await;
+    assert_eq!((status, &answer["code"]), (400, &json!("INVALID_REQUEST")));
+    let letters: Value = server.get("/v1/shop/dead-letters").await.json().await.unwrap();
+    assert_eq!(letters["dead_letters"], json!([]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_answers_as_the_first_one_and_writes_nothing() {
+    let mut server = TestServer::start().await;
+    let first = put(&server, "?expected_version=0", "{\"a\":1}").await.1;
+    for _ in 0..2 {
+        let (status, again) = put(&server, "?expected_version=0", "{\"a\":1}").await;
+        assert_eq!((status, &again["duplicates"]), (200, &json!(1)), "{again}");
+        for member in ["version", "seq", "event_id"] {
+            assert_eq!(again[member], first[member]);
+        }
+        server = server.restart().await;
+    }
+    // Others have written since, and it is still a repeat.
+    assert_eq!(put(&server, "", "{\"a\":2}").await.1["version"], 2);
+    let again = put(&server, "?expected_version=0", "{\"a\":1}").await.1;
+    assert_eq!((&again["version"], &again["seq"]), (&json!(1), &first["seq"]), "{again}");
+    let gone = delete(&server, "?expected_version=2").await.1;
+    let again = delete(&server, "?expected_version=2").await.1;
+    assert_eq!((&again["duplicates"], &again["seq"]), (&json!(1), &gone["seq"]));
+    // A document that was deleted is created by the same words as before.
+    let (status, anew) = put(&server, "?expected_version=0", "{\"a\":1}").await;
+    assert_eq!((status, &anew["duplicates"], &anew["version"]), (200, &json!(0), &json!(1)));
+    assert_eq!(users(&server).await, json!([["u-1", "{\"a\":1}", 1]]));
+    let again = delete(&server, "?expected_version=2").await.1;
+    assert_eq!(again["seq"], gone["seq"], "{again}");
+    let count = server.rows("shop", "SELECT count(*) FROM events").await;
+    assert_eq!(count, json!([[4]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_name_is_carried_out_once() {
+    let server = TestServer::start().await;
+    let named = [("idempotency-key", "order 17")];
+    let put = async |body: &str| send(&server, Method::PUT, DOC, &named, body).await;
+    let first = put("{\"a\":1}").await.1;
+    assert_eq!((&first["version"], &first["duplicates"]), (&json!(1), &json!(0)));
+    let (status, again) = put("{ \"a\": 1 }").await;
+    assert_eq!((status, &again["duplicates"], &again["seq"]), (200, &json!(1), &first["seq"]));
+    let (status, other) = put("{\"a\":2}").await;
+    assert_eq!((status, &other["code"]), (409, &json!("CONFLICT")), "{other}");
+    let (status, other) = send(&server, Method::DELETE, DOC, &named, "").await;
+    assert_eq!((status, &other["code"]), (409, &json!("CONFLICT")), "{other}");
+    let unnamed = [("idempotency-key", "")];
+    let (status, _) = send(&server, Method::PUT, DOC, &unnamed, "{}").await;
+    assert_eq!(status, 400);
+    assert_eq!(users(&server).await, json!([["u-1", "{\"a\":1}", 1]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_writers_that_expect_the_same_version_one_wins() {
+    let server = TestServer::start().await;
+    assert_eq!(put(&server, "", "{}").await.0, 200);
+    for version in 1..4_u64 {
+        let query = format!("?expected_version={version}");
+        let bodies: Vec<String> = (0..6).map(|n| format!("{{\"n\":{n}}}")).collect();
+        let writers = bodies.iter().map(|body| put(&server, &query, body));
+        let answers = futures::future::join_all(writers).await;
+        let won: Vec<usize> = (0..6).filter(|n| answers[*n].0 == 200).collect();
+        assert_eq!(won.len(), 1, "{answers:?}");
+        let lost = answers.iter().filter(|(status, _)| *status != 200);
+        for (status, answer) in lost {
+            assert_eq!((*status, &answer["details"]["actual"]), (409, &json!(version + 1)));
+        }
+        let expected = json!([["u-1", bodies[won[0]], version + 1]]);
+        assert_eq!(users(&server).await, expected);
+    }
+    // Without a version all of them are written, one after the other.
+    let bodies: Vec<String> = (0..6).map(|n| format!("{{\"m\":{n}}}")).collect();
+    let writers = bodies.iter().map(|body| put(&server, "", body));
+    let mut versions: Vec<u64> = futures::future::join_all(writers)
+        .await
+        .iter()
+        .map(|(_, answer)| answer["version"].as_u64().unwrap())
+        .collect();
+    versions.sort_unstable();
+    assert_eq!(versions, [5, 6, 7, 8, 9, 10]);
+    server.stop().await;
+}
