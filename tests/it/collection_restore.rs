@@ -97,7 +97,7 @@ async fn documents_are_as_they_were_at_any_event_and_a_restore_is_undone() {
     let states = history(&server, 60).await;
     let now = states.last().unwrap();
     let mut undone = Vec::new();
-    for seq in [0, 1, 7, 29, 30, 31, 44, 59, 60] {
+    for seq in [0, 1, 30, 31, 59] {
         let before = documents(&server, "users").await;
         let report = restore(&server, "users", &format!("seq:{seq}")).await;
         let expected = &states[usize::try_from(seq).unwrap()];
@@ -112,25 +112,16 @@ async fn documents_are_as_they_were_at_any_event_and_a_restore_is_undone() {
     }
     // Each of them is undone, and an undo as well.
     for (bookmark, before) in undone.iter().rev() {
+        let again = documents(&server, "users").await;
         let report = restore(&server, "users", &format!("bookmark:{bookmark}")).await;
         assert_eq!(&documents(&server, "users").await, before);
         let undo = report["undo_bookmark"].as_str().unwrap();
-        let again = documents_at(&server, undo).await;
         restore(&server, "users", &format!("bookmark:{undo}")).await;
         assert_eq!(documents(&server, "users").await, again);
         restore(&server, "users", &format!("bookmark:{bookmark}")).await;
     }
     assert_eq!(&documents(&server, "users").await, now);
     server.stop().await;
-}
-
-/// The users at a bookmark.
-async fn documents_at(server: &TestServer, bookmark: &str) -> Documents {
-    let sql =
-        format!("SELECT key, doc FROM cdc_users FOR BOOKMARK AS OF '{bookmark}' ORDER BY key");
-    let rows = server.rows("shop", &sql).await;
-    let text = |cell: &Value| cell.as_str().unwrap().to_owned();
-    rows.as_array().unwrap().iter().map(|row| (text(&row[0]), text(&row[1]))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +148,7 @@ async fn a_restore_is_ordinary_changes_a_tag_and_an_event_that_tells_of_it() {
     assert_eq!(report["restored_to"]["seq"], 2);
     assert_eq!((&report["tag"], &report["seq"]["first"]), (&json!("before-restore-5"), &json!(6)));
     let id = report["restore"].as_str().unwrap();
-    let sql = "SELECT key, op, before, after, json_get_str(meta, 'restore_of') FROM events \
+    let sql = "SELECT key, op, before, after, meta->>'restore_of' FROM events \
                WHERE seq > 5 AND key IS NOT NULL ORDER BY key";
     assert_eq!(
         server.rows("shop", sql).await,
