@@ -219,6 +219,8 @@ pub struct Changes {
     entries: Vec<ChangeEntry>,
     in_order: usize,
     is_latest: bool,
+    /// With `is_latest`: the newest entry that does not depend on those before it.
+    text_from: Option<i64>,
     /// Of the texts in `base` and `entries`.
     text_bytes: usize,
 }
@@ -328,11 +330,16 @@ impl Changes {
         }
         if self.is_latest {
             entry.drop_claims();
+            if self.text_from.is_some_and(|from| entry.seq < from) {
+                entry.drop_text();
+            } else if entry.is_independent() {
+                self.text_from = Some(entry.seq);
+            }
         }
         self.text_bytes += entry.text_bytes();
         let is_in_order = self.in_order == self.entries.len()
             && self.entries.last().is_none_or(|last| last.seq < entry.seq);
-        let ends_former = self.is_latest && entry.is_independent();
+        let ends_former = self.text_from == Some(entry.seq);
         self.entries.push(entry);
         if is_in_order {
             self.in_order = self.entries.len();
@@ -364,6 +371,7 @@ impl Changes {
         if self.is_latest {
             self.entries.iter_mut().for_each(ChangeEntry::drop_claims);
             if let Some(at) = self.entries.iter().rposition(ChangeEntry::is_independent) {
+                self.text_from = Some(self.entries[at].seq);
                 if let Some(base) = &mut self.base {
                     base.drop_text();
                 }

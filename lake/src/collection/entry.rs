@@ -98,9 +98,7 @@ impl ChangeEntry {
 impl ChangeText {
     fn bytes(&self) -> usize {
         let texts = [&self.image, &self.store, &self.actor, &self.bookmark, &self.claims.before];
-        size_of::<Self>()
-            + self.event_id.capacity()
-            + texts.into_iter().map(capacity).sum::<usize>()
+        size_of::<Self>() + self.event_id.len() + texts.into_iter().map(length).sum::<usize>()
     }
 }
 
@@ -121,16 +119,16 @@ impl BaseState {
 
     pub(super) fn text_bytes(&self) -> usize {
         let Document { doc, store, actor, bookmark, event_id, .. } = &self.document;
-        event_id.capacity() + [doc, store, actor, bookmark].map(capacity).iter().sum::<usize>()
+        event_id.len() + [doc, store, actor, bookmark].map(length).iter().sum::<usize>()
     }
 
     /// Drops the document's text and says how many bytes it had.
     pub(super) fn drop_text(&mut self) -> usize {
         self.is_whole = false;
-        self.document.doc.take().map_or(0, |text| text.capacity())
+        self.document.doc.take().map_or(0, |text| text.len())
     }
 }
 
-fn capacity(text: &Option<String>) -> usize {
-    text.as_ref().map_or(0, String::capacity)
+fn length(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
 }

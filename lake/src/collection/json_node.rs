@@ -15,6 +15,9 @@ use std::{borrow::Cow, collections::HashMap};
 const UNAVAILABLE: [&str; 2] =
     ["__debezium_unavailable_value", "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="];
 
+/// Steps of a patch that a look at one of many members, or moving one of many elements, costs.
+const STEPS_A_PART: usize = 4;
+
 /// Why no place is found.
 const NO_PLACE: PatchRefusal = "names a place that the document does not have";
 
@@ -104,7 +107,7 @@ impl<'a> JsonNode<'a> {
         match self {
             Self::Array(elements) => elements.get_mut(index(token)?).ok_or(NO_PLACE),
             Self::Object(members) => {
-                steps.take(members.len())?;
+                steps.take(members.len() * STEPS_A_PART)?;
                 let found = members.iter_mut().find(|member| member.name == token);
                 found.map(|member| &mut member.value).ok_or(NO_PLACE)
             }
@@ -123,14 +126,14 @@ impl<'a> JsonNode<'a> {
         match self {
             Self::Array(elements) => {
                 let at = if token == "-" { elements.len() } else { index(token)? };
-                steps.take(elements.len())?;
+                steps.take(elements.len() * STEPS_A_PART)?;
                 if elements.len() < at {
                     return Err(NO_PLACE);
                 }
                 elements.insert(at, value);
             }
             Self::Object(members) => {
-                steps.take(members.len())?;
+                steps.take(members.len() * STEPS_A_PART)?;
                 match members.iter_mut().find(|member| member.name == token) {
                     Some(member) => member.value = value,
                     None => members.push(MemberNode::named(token, value)),
@@ -151,14 +154,14 @@ impl<'a> JsonNode<'a> {
         match self {
             Self::Array(elements) => {
                 let at = index(token)?;
-                steps.take(elements.len())?;
+                steps.take(elements.len() * STEPS_A_PART)?;
                 if elements.len() <= at {
                     return Err(NO_PLACE);
                 }
                 Ok(elements.remove(at))
             }
             Self::Object(members) => {
-                steps.take(members.len())?;
+                steps.take(members.len() * STEPS_A_PART)?;
                 let at = members.iter().position(|member| member.name == token);
                 Ok(members.remove(at.ok_or(NO_PLACE)?).value)
             }
