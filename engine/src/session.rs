@@ -171,6 +171,7 @@ impl QuerySessions {
         let scalar = functions::all().into_iter().chain(time::all()).chain(plain);
         let scalar = scalar
             .chain([uuid::function(), element_counts::function(), SameTypeKind::Opaque.function()])
+            .chain([buckets::function()])
             .chain(replacement::all())
             .chain(drawing);
         for function in scalar {
