@@ -8,7 +8,7 @@ use crate::{
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
-    change_views, collected,
+    buckets, change_views, collected,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
