@@ -17,7 +17,7 @@ use crate::sql::{
     },
 };
 use arrow::{
-    array::{Array, AsArray},
+    array::AsArray,
     compute::cast,
     datatypes::{DataType, Int64Type},
 };
@@ -206,7 +206,9 @@ impl Sql {
             let column = column.ok_or_else(|| SqlError::Internal("buckets are numbers".to_owned()));
             for number in column?.iter() {
                 match number.and_then(|number| i32::try_from(number).ok()) {
-                    Some(number) => drop(numbers.insert(number)),
+                    Some(number) => {
+                        numbers.insert(number);
+                    }
                     // The collection was emptied.
                     None => has_all = true,
                 }

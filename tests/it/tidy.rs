@@ -60,6 +60,7 @@ const MAY_USE: MayUse = &[
         "http",
         &[
             "blocking",
+            "collection",
             "ingest",
             "flush",
             "sql",
