@@ -7,6 +7,7 @@
 
 mod audit;
 mod basis;
+pub mod collection_refresh;
 pub mod materialized;
 mod min_seq;
 pub mod points;
