@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod body;
 mod change_events;
+pub mod collection_refresh;
 pub mod compression;
 pub mod conservation;
 pub mod dead_letters;

@@ -4,7 +4,7 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 use crate::http::{
-    AppState, admin, conservation, dead_letters, erasures, fsck,
+    AppState, admin, collection_refresh, conservation, dead_letters, erasures, fsck,
     guard::{self, RouteNeed},
     health, holds,
     ingest::{self, calls::calls},
@@ -23,6 +23,7 @@ use icecore_catalog::access::Action::{Admin, Ingest, Read, Write};
 use icecore_schemas::{
     batch::{IngestParameters, IngestReply},
     conservation::EventsAudit,
+    collection_refresh::{RefreshParameters, RefreshReply},
     dead_letters::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
@@ -456,6 +457,10 @@ pub const ROUTES: &[Route] = &[
         .about("Refresh a table no more; it stays with its rows")
         .answers::<MaterializedRemoved>(&[(200, "Not refreshed any more")])
         .refuses(NO_MATERIALIZED),
+    post("/v1/{namespace}/collections/{collection}/refresh", InCatalog(Write), |m| on(m, collection_refresh::refresh))
+        .about("Have the table of a collection follow its events now; `full` makes it of all events again")
+        .query::<RefreshParameters>().answers::<RefreshReply>(&[(200, "Done; what the table has")])
+        .refuses(&[(404, "No such collection"), (409, "Another commit came first"), (429, "Too many queries at once")]),
     get("/v1/{namespace}/search", InCatalog(Read), |m| on(m, search::search))
         .about("Find things, documents as they are now, by their properties; `property` may be there several times")
         .query::<SearchParameters>()

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
+    collection_refresh::{RefreshParameters, RefreshReply},
     columns::DEAD_LETTERS,
     conservation::EventsAudit,
     dead_letters::{
@@ -71,6 +72,7 @@ const PARAMETERS: &[BodySchema] = &[
     schema_of::<IngestParameters>,
     schema_of::<JobParameters>,
     schema_of::<LetterPage>,
+    schema_of::<RefreshParameters>,
     schema_of::<RetryParameters>,
     schema_of::<SearchParameters>,
     schema_of::<SnapshotPage>,
@@ -123,6 +125,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<RefDropped>,
     schema_of::<RefList>,
     schema_of::<RefReply>,
+    schema_of::<RefreshReply>,
     schema_of::<RestoreReport>,
     schema_of::<RetryReply>,
     schema_of::<SnapshotIds>,
