@@ -66,8 +66,6 @@ const MAY_USE: MayUse = &[
             "sql",
             "engine",
             "maintenance",
-            // names and operations of collections
-            "collection",
             "event",
             "wal",
             "table",
