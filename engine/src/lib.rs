@@ -15,6 +15,7 @@ pub mod catalog_views;
 pub mod change_views;
 pub mod clauses;
 pub mod collected;
+pub mod collections;
 pub mod column_lists;
 pub mod comparisons;
 pub mod conform;
@@ -296,6 +297,8 @@ impl QueryEngine {
         let all = self.sessions.columns(view)?;
         let by_table = self.sessions.columns_by_table(view)?;
         let shown = change_views::show(context, &view.change_views).await;
+        shown.map_err(|cause| failure::of(&cause))?;
+        let shown = Box::pin(collections::show(context, &view.collections)).await;
         shown.map_err(|cause| failure::of(&cause))?;
         let process = self.sessions.process();
         let names = ColumnNames { all: &all, by_table: &by_table, process };

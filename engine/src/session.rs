@@ -8,7 +8,7 @@ use crate::{
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
-    change_views, collected,
+    change_views, collected, collections,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
@@ -34,7 +34,10 @@ use crate::{
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
-    view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, TailPlace, View},
+    view::{
+        CatalogView, ChangeView, CollectionView, NamespaceView, ServiceTableView, TableView,
+        TailPlace, View,
+    },
     visibility::{VisibleRows, deciding_columns, visible_rows},
 };
 use arrow::datatypes::Schema;
@@ -187,6 +190,7 @@ impl QuerySessions {
                 base.register_udaf(Arc::new(ours)).expect(fits);
             }
         }
+        base.register_udaf(Arc::new(collections::fold::document_versions())).expect(fits);
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         base.register_expr_planner(Arc::new(ComparisonTypes)).expect(fits);
         let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool), process);
@@ -230,6 +234,9 @@ impl QuerySessions {
         }
         for seen in &view.catalog_views {
             names.extend(seen.columns.iter().cloned());
+        }
+        if !view.collections.is_empty() {
+            names.extend(collections::columns().into_iter().map(|column| column.name));
         }
         Ok(names)
     }
@@ -306,6 +313,9 @@ impl QuerySessions {
         }
         for ChangeView { namespace, name } in &view.change_views {
             found.insert((namespace.clone(), name.clone()), change_views::columns(name));
+        }
+        for CollectionView { namespace, name, .. } in &view.collections {
+            found.insert((namespace.clone(), name.clone()), collections::columns());
         }
         for CatalogView { namespace, name, columns, .. } in &view.catalog_views {
             let column = |name: &String| RelationColumn { name: name.clone(), is_of_events: false };

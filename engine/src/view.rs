@@ -116,6 +116,23 @@ pub struct ChangeView {
     pub name: String,
 }
 
+/// A collection that a query names, see [`crate::collections`]. The table of its name in the view is its base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionView {
+    /// The name of its namespace, as the statement writes it.
+    pub namespace: String,
+    /// Its name in the statement, which stands for the collection and not for the base.
+    pub name: String,
+    /// The collection, as its events have it.
+    pub collection: String,
+    /// The table of the view with its changes; none where the base alone is read.
+    pub events: Option<String>,
+    /// The last event whose change is in the base; none where no base is read.
+    pub applied_seq: Option<u64>,
+    /// The last event that counts; none where it is not known, and then all do.
+    pub until: Option<u64>,
+}
+
 /// The tables of a namespace as a query sees them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct View {
@@ -127,6 +144,8 @@ pub struct View {
     pub unreadable: Vec<(String, SqlError)>,
     /// The views over changes that are read.
     pub change_views: Vec<ChangeView>,
+    /// The collections that are read.
+    pub collections: Vec<CollectionView>,
     /// Whether the tables that belong to no namespace are seen: their rows are asked for page by page.
     pub has_system: bool,
     /// Tables of other namespaces.
@@ -150,6 +169,7 @@ impl View {
             tables: Vec::new(),
             unreadable: Vec::new(),
             change_views: Vec::new(),
+            collections: Vec::new(),
             has_system: false,
             others: Vec::new(),
             other_levels: BTreeSet::new(),

@@ -6,6 +6,7 @@
 
 pub mod blocking;
 pub mod clock;
+pub mod collection;
 pub mod event;
 pub mod faults;
 pub mod ids;

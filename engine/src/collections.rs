@@ -1,0 +1,290 @@
+//! Collections in SQL: the documents that the changes in a namespace's `events` make, as a relation.
+//!
+//! `cdc_users` is made of a base, a table with the documents as an earlier event left them, and of the changes
+//! since. A document without a change since comes out of the base as it is; the others are folded. Which base and
+//! which events that are is decided where the view is taken. Its one invariant: with every base the answer is
+//! the one that the changes alone have.
+
+pub mod fold;
+
+use crate::{aliases::RelationColumn, session::CATALOG, view::CollectionView};
+use datafusion::{
+    common::TableReference,
+    datasource::ViewTable,
+    error::DataFusionError,
+    execution::{FunctionRegistry, session_state::SessionStateBuilder},
+    prelude::SessionContext,
+};
+use icecore_lake::collection::COLUMNS;
+use icecore_schemas::service_table::EVENTS_TABLE;
+use std::sync::Arc;
+
+/// The property of a base that names its collection.
+pub const COLLECTION_PROPERTY: &str = "icecore.collection";
+/// In the summary of a base's snapshot: the last event whose change is in it.
+pub const APPLIED_SEQ: &str = "icecore.applied-seq";
+/// In the summary of a base's snapshot: the log that its events came from.
+pub const BASE_LOG: &str = "icecore.collection.log";
+
+/// What the names of tables of collections begin with.
+const TABLE_PREFIX: &str = "cdc_";
+/// What a relation's name begins with that is no name of a table: behind it is the collection, whatever its name.
+const PATH_PREFIX: &str = "collections/";
+/// What the names of views over changes end with.
+const DELTAS_SUFFIX: &str = "_deltas";
+
+/// The type of an event that empties a collection.
+const TRUNCATE_TYPE: &str = "cdc.truncate";
+/// The column that events have since documents can be patched.
+const PATCH_COLUMN: &str = "patch";
+/// What takes its place.
+const NO_PATCH: &str = "CAST(NULL AS VARCHAR)";
+/// Those of a change, as the aggregates take them, but for the patch.
+const BEFORE_PATCH: &str = "seq, op, ts, after";
+const BEHIND_PATCH: &str = "store, actor, bookmark, id";
+/// Columns of the relation that are those of `events` unchanged, so that the aliases mean them.
+const UNCHANGED: &[&str] = &["actor", "bookmark", "key", "op", "seq", "store"];
+
+/// A collection as a statement names it in FROM, also where a table of a client has the name of its table:
+/// `"collections/users"`.
+#[must_use]
+pub fn relation(collection: &str) -> String {
+    quoted(&format!("{PATH_PREFIX}{collection}"))
+}
+
+/// The query of the documents of a collection, with the columns of [`COLUMNS`].
+#[must_use]
+pub fn documents_of(collection: &str) -> String {
+    format!("SELECT {} FROM {}", columns_text(""), relation(collection))
+}
+
+/// The same, as the event with this `seq` left them.
+#[must_use]
+pub fn documents_at(collection: &str, seq: u64) -> String {
+    format!("{} FOR SEQ AS OF {seq}", documents_of(collection))
+}
+
+/// The query of the versions of a document since its collection was emptied last. It has one row, whose one column
+/// `versions` is a list of structs with the columns of [`COLUMNS`] but for the key, in order of `seq`; `doc` is
+/// null where the document was deleted.
+#[must_use]
+pub fn versions_of(collection: &str, key: &str) -> String {
+    versions("events", collection, key)
+}
+
+/// The same up to the event with this `seq`.
+#[must_use]
+pub fn versions_until(collection: &str, key: &str, seq: u64) -> String {
+    versions(&format!("events FOR SEQ AS OF {seq}"), collection, key)
+}
+
+fn versions(events: &str, collection: &str, key: &str) -> String {
+    let collection = text(collection);
+    format!(
+        "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM {events} \
+         WHERE {} AND key = {} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
+        is_change(&collection),
+        text(key),
+        is_truncate(&collection),
+    )
+}
+
+/// The query of the changes of a collection, in no order.
+#[must_use]
+pub fn changes_of(collection: &str) -> String {
+    format!(
+        "SELECT key, seq, op, ts, before, after, {PATCH_COLUMN}, {BEHIND_PATCH} FROM events WHERE {}",
+        is_change(&text(collection))
+    )
+}
+
+/// Whether a name is that of a collection whatever tables there are.
+#[must_use]
+pub fn is_path(name: &str) -> bool {
+    name.strip_prefix(PATH_PREFIX).is_some_and(|collection| !collection.is_empty())
+}
+
+/// The collection that a name stands for where no table and no view has it.
+#[must_use]
+pub fn collection_of(name: &str) -> Option<&str> {
+    let of_table = || {
+        let collection = name.strip_prefix(TABLE_PREFIX)?;
+        (!collection.ends_with(DELTAS_SUFFIX)).then_some(collection)
+    };
+    let collection = name.strip_prefix(PATH_PREFIX).or_else(of_table)?;
+    Some(collection).filter(|collection| !collection.is_empty())
+}
+
+/// The name under which a view has the events of a relation: `name` is what the statement calls a version of
+/// `table`. None where `table` can be no collection.
+#[must_use]
+pub fn events_name(name: &str, table: &str) -> Option<String> {
+    if !table.starts_with(TABLE_PREFIX) && !is_path(table) {
+        return None;
+    }
+    Some(format!("{EVENTS_TABLE}{}", name.strip_prefix(table)?))
+}
+
+/// The columns of a relation.
+#[must_use]
+pub fn columns() -> Vec<RelationColumn> {
+    let column = |name: &str| RelationColumn {
+        name: name.to_owned(),
+        is_of_events: UNCHANGED.contains(&name),
+    };
+    COLUMNS.iter().map(|it| column(it.name)).collect()
+}
+
+/// Shows a session the collections that its query names, in the place of their bases.
+///
+/// # Errors
+/// The table `events` of the namespace lacks columns that they read.
+pub async fn show(
+    context: &SessionContext,
+    collections: &[CollectionView],
+) -> Result<(), DataFusionError> {
+    for collection in collections {
+        let CollectionView { namespace, name, events, .. } = collection;
+        let place = |table: &str| TableReference::full(CATALOG, namespace.as_str(), table);
+        let has_patch = match events {
+            Some(events) => {
+                let provider = context.table_provider(place(events)).await?;
+                provider.schema().column_with_name(PATCH_COLUMN).is_some()
+            }
+            None => false,
+        };
+        let state = context.state();
+        let config = state.config().clone().with_default_catalog_and_schema(CATALOG, namespace);
+        let mut state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        // Known to this plan alone.
+        state.register_udaf(Arc::new(fold::fold_changes()))?;
+        let plan = Box::pin(state.create_logical_plan(&query_of(collection, has_patch))).await?;
+        context.register_table(place(name.as_str()), Arc::new(ViewTable::new(plan, None)))?;
+    }
+    Ok(())
+}
+
+/// The query of a relation over its base and its events.
+fn query_of(view: &CollectionView, has_patch: bool) -> String {
+    let base = view.applied_seq.map(|applied| (quoted(&view.name), applied));
+    let Some(events) = &view.events else {
+        return format!("SELECT {} FROM {}", columns_text(""), quoted(&view.name));
+    };
+    let events = EventsPart {
+        events: quoted(events),
+        collection: text(&view.collection),
+        range: range(view),
+        has_patch,
+    };
+    match base {
+        // No event came since.
+        Some((base, applied)) if view.until == Some(applied) => {
+            format!("SELECT {} FROM {base}", columns_text(""))
+        }
+        Some((base, _)) => events.with_base(&base),
+        None => events.alone(),
+    }
+}
+
+/// The events that count beside the base, as a condition.
+fn range(view: &CollectionView) -> String {
+    let above = view.applied_seq.map(|applied| format!(" AND seq > {applied}"));
+    let until = view.until.map(|until| format!(" AND seq <= {until}"));
+    format!("{}{}", above.unwrap_or_default(), until.unwrap_or_default())
+}
+
+/// The events of a relation, in pieces of SQL.
+struct EventsPart {
+    events: String,
+    collection: String,
+    range: String,
+    /// Whether they have the column, which older states have not.
+    has_patch: bool,
+}
+
+impl EventsPart {
+    /// The last event that emptied the collection. What was before it is gone, a base too.
+    fn floor(&self) -> String {
+        let Self { events, collection, range, .. } = self;
+        let is_truncate = is_truncate(collection);
+        format!("coalesce((SELECT max(seq) FROM {events} WHERE {is_truncate}{range}), 0)")
+    }
+
+    fn is_change(&self) -> String {
+        format!("{}{}", is_change(&self.collection), self.range)
+    }
+
+    /// The fold of all changes.
+    fn alone(&self) -> String {
+        let events = &self.events;
+        let patch = if self.has_patch { PATCH_COLUMN } else { NO_PATCH };
+        documents(&format!(
+            "SELECT key, fold_changes({BEFORE_PATCH}, {patch}, {BEHIND_PATCH}, CAST(NULL AS BIGINT), ts) AS folded \
+             FROM {events} WHERE {} AND seq > {} GROUP BY key",
+            self.is_change(),
+            self.floor(),
+        ))
+    }
+
+    /// The base, with the fold of its documents that changed since in their place. The keys that changed are the
+    /// build side of both joins: they are few beside the base.
+    fn with_base(&self, base: &str) -> String {
+        let (events, is_change, floor) = (&self.events, self.is_change(), self.floor());
+        let no_patch = format!("{NO_PATCH} AS {PATCH_COLUMN}");
+        let patch = if self.has_patch { PATCH_COLUMN } else { no_patch.as_str() };
+        let changes = format!(
+            "SELECT key, {BEFORE_PATCH}, {patch}, {BEHIND_PATCH}, \
+             CAST(NULL AS BIGINT) AS known_version, ts AS known_since FROM {events} WHERE {is_change}"
+        );
+        let changed_keys = format!("SELECT DISTINCT key FROM {events} WHERE {is_change}");
+        let of_base = format!(
+            "SELECT b.key, b.seq, b.op, b.updated_at AS ts, b.doc AS after, {no_patch}, \
+             b.store, b.actor, b.bookmark, b.event_id AS id, b.version AS known_version, \
+             b.created_at AS known_since FROM ({changed_keys}) AS k RIGHT SEMI JOIN {base} AS b ON k.key = b.key"
+        );
+        let changed = documents(&format!(
+            "SELECT key, fold_changes({BEFORE_PATCH}, patch, {BEHIND_PATCH}, known_version, known_since) AS folded \
+             FROM ({changes} UNION ALL {of_base}) AS states WHERE seq > {floor} GROUP BY key"
+        ));
+        let unchanged = format!(
+            "SELECT {} FROM ({changed_keys}) AS k RIGHT ANTI JOIN {base} AS b ON k.key = b.key WHERE b.seq > {floor}",
+            columns_text("b.")
+        );
+        format!("SELECT {} FROM ({unchanged} UNION ALL {changed}) AS documents", columns_text(""))
+    }
+}
+
+/// The documents that a query of keys and what is folded of them has.
+fn documents(folds: &str) -> String {
+    let members = COLUMNS.iter().map(|column| match column.name {
+        "key" => "key".to_owned(),
+        name => format!("get_field(folded, '{name}') AS {name}"),
+    });
+    let members: Vec<String> = members.collect();
+    format!("SELECT {} FROM ({folds}) AS folds WHERE folded IS NOT NULL", members.join(", "))
+}
+
+fn is_change(collection: &str) -> String {
+    format!("collection = {collection} AND op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL")
+}
+
+fn is_truncate(collection: &str) -> String {
+    format!("type = '{TRUNCATE_TYPE}' AND collection = {collection}")
+}
+
+fn columns_text(qualifier: &str) -> String {
+    let names: Vec<String> =
+        COLUMNS.iter().map(|column| format!("{qualifier}{}", column.name)).collect();
+    names.join(", ")
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn text(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests;

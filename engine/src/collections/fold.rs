@@ -1,0 +1,355 @@
+//! The aggregates over the changes of one document: what it is, and what it was.
+//!
+//! Rows may come in any order and in any parts: what is kept of a group is a [`Changes`], which is merged by `seq`.
+
+mod columns;
+
+use crate::error::SqlError;
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, ListArray},
+    buffer::OffsetBuffer,
+    datatypes::{DataType, Field, FieldRef, Fields, TimeUnit},
+};
+use columns::{ChangeColumns, DocumentColumns, members_of};
+use datafusion::{
+    common::{ScalarValue, exec_datafusion_err, exec_err, plan_err},
+    error::DataFusionError,
+    logical_expr::{
+        Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature,
+        Volatility,
+        function::{AccumulatorArgs, StateFieldsArgs},
+    },
+};
+use icecore_lake::collection::Changes;
+use std::sync::Arc;
+
+/// The name of the aggregate whose answers are the versions of a document.
+pub const DOCUMENT_VERSIONS: &str = "document_versions";
+const FOLD_CHANGES: &str = "fold_changes";
+
+/// The arguments that a change is made of: `seq`, `op`, `ts`, `after`, `patch`, `store`, `actor`, `bookmark`, `id`.
+const CHANGE_ARGUMENTS: usize = 9;
+/// Those with what a row of a base has besides: `version`, which says that it is one, and `created_at`.
+const FOLD_ARGUMENTS: usize = CHANGE_ARGUMENTS + 2;
+/// Where the time is among them.
+const TIME_ARGUMENT: usize = 2;
+/// Most versions of one document in an answer: each has the whole document.
+const VERSIONS_MAX: usize = 10_000;
+/// How often a text is there: where it is kept, and in the answer.
+const COPIES: usize = 2;
+
+/// The document that a base and the changes since make of one key; null where there is none.
+#[must_use]
+pub fn fold_changes() -> AggregateUDF {
+    of_kind(FoldKind::Document)
+}
+
+/// The versions that the changes make of one document, as a list.
+#[must_use]
+pub fn document_versions() -> AggregateUDF {
+    of_kind(FoldKind::Versions)
+}
+
+fn of_kind(kind: FoldKind) -> AggregateUDF {
+    let signature = Signature::user_defined(Volatility::Immutable);
+    AggregateUDF::from(ChangeFold { kind, signature })
+}
+
+/// What is made of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum FoldKind {
+    /// The document after them.
+    Document,
+    /// Each version on the way.
+    Versions,
+}
+
+impl FoldKind {
+    fn changes(self) -> Changes {
+        match self {
+            Self::Document => Changes::latest(),
+            Self::Versions => Changes::default(),
+        }
+    }
+
+    /// The members of a document, in an answer of this type.
+    fn members(self, answer: &DataType) -> Result<Fields, DataFusionError> {
+        match (self, answer) {
+            (Self::Document, DataType::Struct(members)) => Ok(members.clone()),
+            (Self::Versions, DataType::List(item)) => match item.data_type() {
+                DataType::Struct(members) => Ok(members.clone()),
+                other => exec_err!("a document has members, and {other} has none"),
+            },
+            (_, other) => exec_err!("{other} is no type of a document"),
+        }
+    }
+
+    /// What the groups make, one row each.
+    fn answers(self, groups: Vec<Changes>, members: &Fields) -> Result<ArrayRef, DataFusionError> {
+        let mut columns = DocumentColumns::new(members);
+        if self == Self::Document {
+            for changes in groups {
+                columns.push(changes.document().as_ref());
+            }
+            return Ok(Arc::new(columns.finish(members)?));
+        }
+        let mut lengths = Vec::with_capacity(groups.len());
+        for changes in groups {
+            let versions = changes.versions();
+            if VERSIONS_MAX < versions.len() {
+                return Err(too_many_versions());
+            }
+            lengths.push(versions.len());
+            versions.iter().for_each(|version| columns.push(Some(version)));
+        }
+        let documents = columns.finish(members)?;
+        let item = Arc::new(Field::new_list_field(documents.data_type().clone(), true));
+        let offsets = OffsetBuffer::from_lengths(lengths);
+        Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(documents), None)?))
+    }
+}
+
+fn too_many_versions() -> DataFusionError {
+    DataFusionError::External(Box::new(SqlError::Limit(format!(
+        "a document has more than {VERSIONS_MAX} versions; read a part of its changes, by seq"
+    ))))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ChangeFold {
+    kind: FoldKind,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for ChangeFold {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            FoldKind::Document => FOLD_CHANGES,
+            FoldKind::Versions => DOCUMENT_VERSIONS,
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>, DataFusionError> {
+        let wanted = match self.kind {
+            FoldKind::Document => FOLD_ARGUMENTS,
+            FoldKind::Versions => CHANGE_ARGUMENTS,
+        };
+        if types.len() != wanted {
+            return plan_err!(
+                "`{}` takes {wanted} arguments, not {}: seq, op, ts, after, patch, store, actor, bookmark, id",
+                self.name(),
+                types.len()
+            );
+        }
+        let zone = match &types[TIME_ARGUMENT] {
+            DataType::Timestamp(_, zone) => zone.clone(),
+            other => return plan_err!("`{}` takes a time as `ts`, not {other}", self.name()),
+        };
+        let time = DataType::Timestamp(TimeUnit::Microsecond, zone);
+        let mut taken = vec![DataType::Int64, DataType::Utf8View, time.clone()];
+        taken.resize(CHANGE_ARGUMENTS, DataType::Utf8View);
+        if self.kind == FoldKind::Document {
+            taken.extend([DataType::Int64, time]);
+        }
+        Ok(taken)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType, DataFusionError> {
+        let Some(time) = types.get(TIME_ARGUMENT) else {
+            return plan_err!("`{}` takes a time as `ts`", self.name());
+        };
+        let document = DataType::Struct(members_of(time));
+        Ok(match self.kind {
+            FoldKind::Document => document,
+            FoldKind::Versions => DataType::List(Arc::new(Field::new_list_field(document, true))),
+        })
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>, DataFusionError> {
+        let name = format!("{}[changes]", args.name);
+        Ok(vec![Arc::new(Field::new(name, DataType::Binary, true))])
+    }
+
+    fn accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn Accumulator>, DataFusionError> {
+        let mut groups = self.groups(&args)?;
+        groups.reach(1);
+        Ok(Box::new(ChangesOfOne { groups }))
+    }
+
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
+        !args.is_distinct
+    }
+
+    fn create_groups_accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn GroupsAccumulator>, DataFusionError> {
+        Ok(Box::new(self.groups(&args)?))
+    }
+}
+
+impl ChangeFold {
+    fn groups(&self, args: &AccumulatorArgs<'_>) -> Result<ChangeGroups, DataFusionError> {
+        if args.is_distinct {
+            return plan_err!(
+                "a change that comes twice counts once: remove DISTINCT from `{}`",
+                self.name()
+            );
+        }
+        let members = self.kind.members(args.return_field.data_type())?;
+        Ok(ChangeGroups { kind: self.kind, members, groups: Vec::new(), bytes: 0 })
+    }
+}
+
+/// The changes of several documents.
+#[derive(Debug)]
+struct ChangeGroups {
+    kind: FoldKind,
+    members: Fields,
+    groups: Vec<Changes>,
+    /// Of all of them.
+    bytes: usize,
+}
+
+impl ChangeGroups {
+    /// Makes room for so many groups.
+    fn reach(&mut self, count: usize) {
+        let kind = self.kind;
+        while self.groups.len() < count {
+            let changes = kind.changes();
+            self.bytes += changes.size();
+            self.groups.push(changes);
+        }
+    }
+
+    /// Changes one group, and what is known of its size.
+    fn change(&mut self, group: usize, change: impl FnOnce(&mut Changes)) {
+        let changes = &mut self.groups[group];
+        let before = changes.size();
+        change(changes);
+        self.bytes = (self.bytes + changes.size()).saturating_sub(before);
+    }
+
+    /// Takes groups out.
+    fn take(&mut self, emit: EmitTo) -> Vec<Changes> {
+        let taken = emit.take_needed(&mut self.groups);
+        let bytes: usize = taken.iter().map(Changes::size).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        taken
+    }
+}
+
+impl GroupsAccumulator for ChangeGroups {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        count: usize,
+    ) -> Result<(), DataFusionError> {
+        self.reach(count);
+        let columns = ChangeColumns::of(values)?;
+        for (row, group) in groups.iter().enumerate() {
+            if filter.is_some_and(|filter| !filter.is_valid(row) || !filter.value(row)) {
+                continue;
+            }
+            if let Some(base) = columns.base(row) {
+                self.change(*group, |changes| changes.merge(Changes::of_base(base)));
+            } else if let Some(new) = columns.change(row) {
+                self.change(*group, |changes| changes.push(new));
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_batch(
+        &mut self,
+        states: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        count: usize,
+    ) -> Result<(), DataFusionError> {
+        self.reach(count);
+        let [states] = states else { return exec_err!("changes have a state of one column") };
+        let states = states.as_binary::<i32>();
+        for (row, group) in groups.iter().enumerate() {
+            let is_out = filter.is_some_and(|filter| !filter.is_valid(row) || !filter.value(row));
+            if is_out || states.is_null(row) {
+                continue;
+            }
+            let other = Changes::from_bytes(states.value(row));
+            let other = other.map_err(|cause| exec_datafusion_err!("{cause}"))?;
+            self.change(*group, |changes| changes.merge(other));
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef, DataFusionError> {
+        let groups = self.take(emit);
+        self.kind.answers(groups, &self.members)
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
+        let groups = self.take(emit);
+        let states: BinaryArray = groups.iter().map(|changes| Some(changes.to_bytes())).collect();
+        Ok(vec![Arc::new(states)])
+    }
+
+    fn size(&self) -> usize {
+        self.bytes * COPIES + size_of_val(self)
+    }
+}
+
+/// The changes of one document, where there are no groups.
+#[derive(Debug)]
+struct ChangesOfOne {
+    groups: ChangeGroups,
+}
+
+impl ChangesOfOne {
+    /// Takes the changes out, as groups are.
+    fn with<T>(
+        &mut self,
+        take: impl FnOnce(&mut ChangeGroups) -> Result<T, DataFusionError>,
+    ) -> Result<T, DataFusionError> {
+        let taken = take(&mut self.groups);
+        self.groups.reach(1);
+        taken
+    }
+}
+
+impl Accumulator for ChangesOfOne {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
+        let rows = values.first().map_or(0, |column| column.len());
+        self.groups.update_batch(values, &vec![0; rows], None, 1)
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<(), DataFusionError> {
+        let rows = states.first().map_or(0, |column| column.len());
+        self.groups.merge_batch(states, &vec![0; rows], None, 1)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>, DataFusionError> {
+        let states = self.with(|groups| groups.state(EmitTo::All))?;
+        states.iter().map(|state| ScalarValue::try_from_array(state, 0)).collect()
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue, DataFusionError> {
+        let answer = self.with(|groups| groups.evaluate(EmitTo::All))?;
+        ScalarValue::try_from_array(&answer, 0)
+    }
+
+    fn size(&self) -> usize {
+        self.groups.size()
+    }
+}
+
+#[cfg(test)]
+mod tests;
