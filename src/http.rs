@@ -5,11 +5,13 @@
 
 pub mod admin;
 pub mod body;
+pub mod collections;
 pub mod compression;
 pub mod conservation;
 pub mod dead_letters;
 pub mod erasures;
 pub mod error;
+pub mod events;
 pub mod fsck;
 pub mod guard;
 pub mod gzip;
@@ -22,15 +24,18 @@ pub mod materialized;
 pub mod namespaces;
 pub mod openapi;
 pub mod origin_check;
+pub mod points;
 pub mod query;
 pub mod query_string;
 pub mod record;
 pub mod routes;
+mod rows;
 pub mod search;
 pub mod serve;
 mod sql_writes;
 pub mod table_admin;
 pub mod tables;
+pub mod things;
 pub mod views;
 pub mod webhooks;
 
