@@ -155,7 +155,7 @@ impl ReadCaller<'_> {
     }
 
     /// The point of a version of a document, counted back from its newest one.
-    async fn version_back(
+    pub(super) async fn version_back(
         self,
         place: DocumentPlace<'_>,
         back: u32,

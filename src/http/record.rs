@@ -23,9 +23,9 @@ use std::sync::Arc;
 /// Longest body of a change.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// The route that only asks, although its method is not one that reads. Statements of it that change something are
-/// recorded where they are carried out.
-const QUERY: &str = "/v1/{namespace}/sql";
+/// The routes that only ask, although their method is not one that reads. Statements of the first that change
+/// something are recorded where they are carried out.
+const QUERIES: [&str; 2] = ["/v1/{namespace}/sql", "/v1/{namespace}/resolve"];
 /// The route of documents, whose changes are events.
 const DOCUMENT: &str = "/v1/{namespace}/collections/{collection}/docs/{key}";
 
@@ -61,7 +61,7 @@ impl FromRequestParts<AppState> for ChangeCaller {
 pub fn is_recorded(method: &Method, need: RouteNeed, path: &str) -> bool {
     let takes_events = matches!(need, RouteNeed::Open | RouteNeed::Somewhere(Action::Ingest));
     let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    !reads && !takes_events && ![QUERY, DOCUMENT].contains(&path)
+    !reads && !takes_events && !QUERIES.contains(&path) && path != DOCUMENT
 }
 
 /// Carries out a call of `principal`, if it is `allowed`, and records it either way.

@@ -108,12 +108,14 @@ mod tests {
 
     #[test]
     fn cells_are_json_and_nulls_are_left_out() {
-        let columns: Vec<(&str, ArrayRef)> = vec![
-            ("seq", Arc::new(Int64Array::from(vec![9_007_199_254_740_993, 2]))),
-            ("type", Arc::new(StringArray::from(vec![Some("a\"b"), None]))),
-            ("after", Arc::new(StringArray::from(vec![Some("{\"n\":1.10}"), Some("no json")]))),
-            ("duration_ms", Arc::new(Float64Array::from(vec![1.5, f64::NAN]))),
-            ("ts", Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None]))),
+        let column = |name: &'static str, values: ArrayRef| (name, values);
+        let after = StringArray::from(vec![Some("{\"n\":1.10}"), Some("no json")]);
+        let columns = vec![
+            column("seq", Arc::new(Int64Array::from(vec![9_007_199_254_740_993, 2]))),
+            column("type", Arc::new(StringArray::from(vec![Some("a\"b"), None]))),
+            column("after", Arc::new(after)),
+            column("duration_ms", Arc::new(Float64Array::from(vec![1.5, f64::NAN]))),
+            column("ts", Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None]))),
         ];
         let batch = EventBatch::new(&RecordBatch::try_from_iter(columns).unwrap());
         let shown = |row| -> Vec<String> {
