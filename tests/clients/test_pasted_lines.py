@@ -142,6 +142,7 @@ def test_readme(shell):
     assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/sql -d \""))["rows"] == [[2]]
     # Without a terminal there is no prompt, and stdin has no statement.
     assert shell.paste("icecore sql --ns shop.example") == ""
+    assert "would be restored to seq 1" in shell.paste("icecore restore orders")
     (shell.folder / "events.ndjson").write_text(EVENT)
     assert "1 new" in shell.paste("icecore ingest FILE…", {"FILE…": "events.ndjson"})
     shell.paste("icecore doctor")
@@ -327,3 +328,25 @@ def test_events(shell):
     for start in ["printf %s \"$SECRET\" | icecore webhooks set github", "printf %s \"$SECRET\" | icecore webhooks set resend", "icecore webhooks list"]:
         shell.paste(start)
     shell.end({"icecore ingest": "names a command, which test_readme runs"})
+
+
+@of("docs/restore.md")
+def test_restore(shell):
+    shell.serve("icecore serve")
+    user = {"ns": "shop.example", "collection": "users", "key": "u-1"}
+    for op in ["c", "u", "d"]:
+        shell.post("/ingest", json.dumps(user | {"op": op, "after": None if op == "d" else {"op": op}}))
+    assert "users/u-1 inserted" in shell.paste("icecore restore users --ns shop.example --at seq:2 --dry-run")
+    assert "bookmark:" in shell.paste("icecore restore users --ns shop.example --at seq:2 --yes")
+    shell.paste("icecore restore users --ns shop.example --at seq:2 --into")
+    assert json.loads(shell.paste("curl -s localhost:8181"))["unchanged"] == 1
+    shell.paste("icecore restore --namespace")
+    shell.end({})
+
+
+@of("docs/outbox.md")
+def test_outbox(shell):
+    shell.serve("icecore serve")
+    for start, version in [("curl -s -X PUT localhost", 1), ("curl -s -X PUT 'localhost", 2), ("curl -s -X DELETE", 3)]:
+        assert json.loads(shell.paste(start))["version"] == version
+    shell.end({})
