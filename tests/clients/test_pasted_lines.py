@@ -151,6 +151,7 @@ def test_readme(shell):
         "icecore fsck": "names a command; test_maintenance runs its lines",
         "icecore audit events": "the same",
         "icecore repair": "the same",
+        "icecore restore": "names a command; test_restore runs its lines",
         "cargo run --release -- quickstart --exit": "builds; `icecore quickstart` is run by test_printed_lines.py",
         "./check  ": "runs this test",
         "./check fast": "the same",
@@ -341,7 +342,7 @@ def test_restore(shell):
     shell.paste("icecore restore users --ns shop.example --at seq:2 --into")
     assert json.loads(shell.paste("curl -s localhost:8181"))["unchanged"] == 1
     shell.paste("icecore restore --namespace")
-    shell.end({})
+    shell.end({"icecore restore": "names the command"})
 
 
 @of("docs/outbox.md")
