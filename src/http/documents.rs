@@ -37,7 +37,7 @@ use icecore_schemas::{
 };
 use identity::{RequestKey, WriteRequest};
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// `PUT /v1/{ns}/collections/{c}/docs/{key}?expected_version=&ack=`: the body is the document. Durable on return.
 ///
@@ -158,33 +158,56 @@ async fn write(
         let text = format!("collection `{collection}` has no document `{name}`");
         return Err(ApiError::new(ErrorCode::NotFound, text));
     }
-    let id = match (key, request.expected) {
+    let mut id = match (key, request.expected) {
         (Some(key), _) => identity::of_key(document, key),
         (None, Some(expected)) => identity::next(app, document, request, expected).await?,
         (None, None) => app.ids.mint().to_string(),
     };
-    let version = actual + 1;
-    let op = match (&request.doc, &state) {
+    let meta = json!({ "version": actual + 1 });
+    let text = |id: &str| event(document, request, state.as_ref(), id, &meta);
+    let mut appended = Box::pin(change_events::append(app, namespace, &[text(&id)])).await;
+    let is_taken = match &appended {
+        Ok(receipt) => receipt.duplicates != 0,
+        Err(error) => error.code() == ErrorCode::Conflict,
+    };
+    // The document has the version that is expected, so the id is that of an earlier life whose end is not known any
+    // more.
+    if is_taken && key.is_none() {
+        id = app.ids.mint().to_string();
+        appended = Box::pin(change_events::append(app, namespace, &[text(&id)])).await;
+    }
+    let receipt = appended?;
+    let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
+    let is_repeat = receipt.duplicates != 0;
+    Ok(WriteOutcome { seq, version: actual + 1, event_id: id, is_repeat })
+}
+
+/// The event of a write on this state. What the document was is told to nobody who did not see it: the event is seen as
+/// the one before it.
+fn event(
+    DocumentPlace { collection, key, .. }: &DocumentPlace,
+    WriteRequest { doc, .. }: &WriteRequest,
+    state: Option<&DocumentState>,
+    id: &str,
+    meta: &Value,
+) -> String {
+    let op = match (doc, state) {
         (None, _) => ChangeOp::Delete,
         (Some(_), None) => ChangeOp::Create,
         (Some(_), Some(_)) => ChangeOp::Update,
     };
-    let meta = json!({ "version": version });
     let event = ChangeEvent {
-        id: &id,
+        id,
         op,
         collection,
-        key: name,
-        store: state.as_ref().and_then(|state| state.store.as_deref()),
-        visibility: state.as_ref().and_then(|state| state.visibility.as_deref()),
-        before: state.as_ref().and_then(|state| state.doc.as_deref()),
-        after: request.doc.as_deref(),
-        meta: &meta,
+        key,
+        store: state.and_then(|state| state.store.as_deref()),
+        visibility: state.and_then(|state| state.visibility.as_deref()),
+        before: state.and_then(|state| state.doc.as_deref()),
+        after: doc.as_deref(),
+        meta,
     };
-    // What the document was is told to nobody who did not see it: the event is seen as the one before it.
-    let receipt = Box::pin(change_events::append(app, namespace, &[event.text()])).await?;
-    let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
-    Ok(WriteOutcome { seq, version, event_id: id, is_repeat: receipt.duplicates != 0 })
+    event.text()
 }
 
 fn mismatch(document: &DocumentPlace, expected: u64, actual: u64) -> ApiError {

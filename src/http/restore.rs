@@ -195,7 +195,8 @@ async fn restore(
     report.restore = Some(id.clone());
     report.undo_bookmark = Some(bookmark::of_moment(undo));
     if run::changes(&report) != 0 {
-        report.tag = tag(app, &app.catalog.on_behalf_of(principal.id()), &namespace, undo).await;
+        let catalog = app.catalog.on_behalf_of(principal.id());
+        report.tag = Box::pin(tag(app, &catalog, &namespace, undo)).await;
     }
     Box::pin(run.append(&pairs, report)).await
 }

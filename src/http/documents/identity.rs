@@ -132,14 +132,17 @@ pub(super) async fn expected(
     Ok(Some(WriteOutcome { seq, version, event_id: id, is_repeat: true }))
 }
 
-/// The `seq` and id of the last two deletes of a document, the last one first.
+/// The `seq` and id of the last two events that ended a document, the last one first: its deletes, and what emptied
+/// its collection.
 async fn last_deletes(
     app: &AppState,
     DocumentPlace { levels, collection, key, .. }: &DocumentPlace,
 ) -> Result<Vec<(u64, String)>, ApiError> {
     let request = SqlRequest {
-        sql: "SELECT seq, id FROM events WHERE op = 'd' AND collection = CAST($1 AS text) \
-              AND key = CAST($2 AS text) ORDER BY seq DESC LIMIT 2"
+        sql: "SELECT seq, id FROM (\
+              SELECT seq, id FROM events WHERE op = 'd' AND collection = CAST($1 AS text) AND key = CAST($2 AS text) \
+              UNION ALL SELECT seq, id FROM events WHERE type = 'cdc.truncate' AND collection = CAST($1 AS text)\
+              ) AS ends ORDER BY seq DESC LIMIT 2"
             .to_owned(),
         params: vec![collection.as_str().into(), key.as_str().into()],
         ..SqlRequest::default()

@@ -22,7 +22,7 @@ impl ComparedStates {
         let state = |collection: &str, seq: u64, side: &str| {
             format!(
                 "(SELECT key AS {side}_key, doc AS {side}_doc, store AS {side}_store, seq AS {side}_seq \
-                 FROM {} FOR SEQ AS OF {seq}) AS {side}",
+                 FROM {} FOR SEQ AS OF {seq}) AS {side}_state",
                 relation(collection)
             )
         };
@@ -88,8 +88,8 @@ mod tests {
         };
         let states = ComparedStates { to: 3, head: 9 };
         for sql in [states.counts(&pair), states.changes(&pair), states.sample(&pair)] {
-            assert!(sql.contains("FOR SEQ AS OF 9) AS now"), "{sql}");
-            assert!(sql.contains("FOR SEQ AS OF 3) AS past"), "{sql}");
+            assert!(sql.contains("FOR SEQ AS OF 9) AS now_state"), "{sql}");
+            assert!(sql.contains("FOR SEQ AS OF 3) AS past_state"), "{sql}");
             icecore_engine::guard::check(&sql).unwrap();
         }
     }

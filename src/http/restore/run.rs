@@ -10,7 +10,7 @@ use crate::{
         change_events::{self, ChangeEvent},
         error::ApiError,
         rows::{number_at, text_at},
-        state_rows::{self, first_row},
+        state_rows,
         turns::joined,
     },
     ingest::Receipt,
