@@ -37,7 +37,6 @@ use icecore_lake::{event::bookmark, table::schema::ident};
 use icecore_schemas::{
     collections::TimeBasis,
     error_code::ErrorCode,
-    names::Namespace,
     point::HistoryPoint,
     query::SqlRequest,
     restore::{CollectionRestore, NamespaceRestore, RestoreReport, RestoredPoint},
@@ -196,7 +195,7 @@ async fn restore(
     report.undo_bookmark = Some(bookmark::of_moment(undo));
     if run::changes(&report) != 0 {
         let catalog = app.catalog.on_behalf_of(principal.id());
-        report.tag = Box::pin(tag(app, &catalog, &namespace, undo)).await;
+        report.tag = Box::pin(tag(app, &catalog, &run, undo)).await;
     }
     Box::pin(run.append(&pairs, report)).await
 }
@@ -212,24 +211,27 @@ async fn arrival(app: &AppState, levels: &[String], seq: u64) -> Result<Option<S
 
 /// Tags the state of `events` before a restore, after everything that is acknowledged was committed. The events tell
 /// that state as well, so a restore does not wait for a warehouse that is not there.
-async fn tag(
-    app: &AppState,
-    catalog: &Catalog,
-    namespace: &Namespace,
-    head: u64,
-) -> Option<String> {
+async fn tag(app: &AppState, catalog: &Catalog, run: &RestoreRun<'_>, head: u64) -> Option<String> {
+    let name = format!("before-restore-{head}");
+    let namespace = run.namespace;
+    let events = ident(namespace, EVENTS_TABLE);
+    if run.is_resumed {
+        // What is there now is not the state before it. It was tagged then, or is not.
+        let refs = catalog.refs().list(&events).await.unwrap_or_default();
+        return refs.contains_key(&name).then_some(name);
+    }
     let through = *app.wal.durable().borrow();
     if let Err(cause) = app.flush.commit_now(namespace, through).await {
-        tracing::warn!(%namespace, error = cause.as_ref() as &dyn std::error::Error, "the state before a restore is not tagged");
+        let error = cause.as_ref() as &dyn std::error::Error;
+        tracing::warn!(%namespace, error, "the state before a restore is not tagged");
         return None;
     }
-    let name = format!("before-restore-{head}");
-    let events = ident(namespace, EVENTS_TABLE);
     match catalog.refs().create(&events, &name, RefKind::Tag, None).await {
-        // A restore that broke off set it.
+        // Another restore began at the same event, and changed nothing.
         Ok(_) | Err(CatalogError::AlreadyExists(_)) => Some(name),
         Err(cause) => {
-            tracing::warn!(%namespace, error = &cause as &dyn std::error::Error, "the state before a restore is not tagged");
+            let error = &cause as &dyn std::error::Error;
+            tracing::warn!(%namespace, error, "the state before a restore is not tagged");
             None
         }
     }
