@@ -148,6 +148,8 @@ pub struct Config {
     pub orphans: OrphansConfig,
     /// How long rows and snapshots stay.
     pub retention: RetentionConfig,
+    /// How often the tables of collections follow their changes.
+    pub collections_interval: Duration,
     /// Largest body.
     pub body_bytes_max: usize,
     /// Largest event.
@@ -393,6 +395,7 @@ impl SettingTexts {
             compaction: self.compaction()?,
             orphans: self.orphans()?,
             retention: self.retention()?,
+            collections_interval: self.duration("collections.refresh_interval", SECOND, DAY)?,
             body_bytes_max: self.size("ingest.body_bytes_max", 1 << 16, 1 << 28)?,
             event_bytes_max: self.size("ingest.event_bytes_max", 1 << 16, 1 << 20)?,
             batch_events_max: self.count("ingest.batch_events_max")?,
@@ -489,6 +492,7 @@ impl SettingTexts {
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]

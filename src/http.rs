@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod collection_refresh;
 pub mod collections;
 pub mod compression;
 pub mod conservation;

@@ -73,12 +73,15 @@ impl JobLine {
     /// for work at intervals as well, as refreshes do.
     #[must_use]
     pub fn is_run_by_hand(&self) -> bool {
-        self.cron.is_some() || [CompactNow::NAME, MATERIALIZE].contains(&self.name)
+        self.cron.is_some() || [CompactNow::NAME, MATERIALIZE, REFRESH].contains(&self.name)
     }
 }
 
 /// The name of the job that refreshes tables.
 pub const MATERIALIZE: &str = "materialize";
+
+/// The name of the one that has the tables of collections follow their events.
+pub const REFRESH: &str = "refresh";
 
 /// Every job of a server.
 pub const JOBS: &[JobLine] = &[
@@ -177,6 +180,14 @@ pub const JOBS: &[JobLine] = &[
         woken_by: None,
         is_leased: true,
         about: "runs the queries of materialised tables anew whose time has come",
+    },
+    JobLine {
+        name: REFRESH,
+        every: Duration::from_secs(15),
+        cron: None,
+        woken_by: None,
+        is_leased: true,
+        about: "has the tables of collections follow the changes of their documents",
     },
     JobLine {
         name: "keep-runs",

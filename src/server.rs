@@ -16,7 +16,7 @@ pub mod stores;
 use crate::{
     config::{Config, MetastoreUrl, access::AccessConfig, sql::SqlConfig},
     flush::{Flush, FlushOptions},
-    http::{self, AppParts, AppState, jobs::materialize::RefreshNow},
+    http::{self, AppParts, AppState},
     ingest::Ingest,
     maintenance::{
         JobRegistry,
@@ -196,8 +196,8 @@ impl Server {
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
-        let refresh = has_table_jobs.then(|| RefreshNow::new(&catalog, &sql, &erasures, &ids));
-        jobs::start_refreshes(&jobs, &owner, refresh);
+        let asking = has_table_jobs.then_some((&catalog, &sql, &wal));
+        jobs::start_refreshes((&jobs, config), &owner, asking, (&erasures, &ids));
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;
         let parts = AppParts {

@@ -17,6 +17,13 @@ use std::collections::HashSet;
 /// The table property that, set to `true`, marks a table as ours to thin.
 pub const MANAGED: &str = "icecore.managed";
 
+/// The table property that names the collection whose documents a table of ours has. Its rows are computed, so
+/// nobody else writes any.
+pub const COLLECTION: &str = "icecore.collection";
+
+/// The one with the name that such a table has, for a repair that finds no list of names.
+pub const COLLECTION_TABLE: &str = "icecore.collection.table";
+
 /// The table property that says how long rows of a table of ours are kept. Whoever sets it has rows deleted.
 pub const ROWS_KEPT: &str = "icecore.retention";
 
@@ -80,6 +87,12 @@ pub fn is_overgrown(metadata: &TableMetadata) -> bool {
 #[must_use]
 pub fn is_managed(metadata: &TableMetadata) -> bool {
     metadata.properties().get(MANAGED).is_some_and(|v| v == "true")
+}
+
+/// The collection whose documents a table has; none for every other table.
+#[must_use]
+pub fn collection_of(metadata: &TableMetadata) -> Option<&str> {
+    metadata.properties().get(COLLECTION).filter(|_| is_managed(metadata)).map(String::as_str)
 }
 
 #[derive(Clone, Copy, Debug)]

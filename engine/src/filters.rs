@@ -3,17 +3,20 @@
 //! Its one invariant: what is translated is true for every row for which the expression is; what
 //! has no translation is unknown.
 
+use crate::buckets;
 use arrow::datatypes::{DataType, Schema as ArrowSchema, TimeUnit};
 use datafusion::{
     common::{Column, ScalarValue},
     logical_expr::{Between, BinaryExpr, Expr, Like, Operator, expr::InList},
 };
-use iceberg::spec::{Datum, PrimitiveType, Schema};
+use iceberg::spec::{Datum, PrimitiveType, Schema, Transform};
 use icecore_catalog::scan::filter::{Comparison, Filter, FilterTest, Term, ValueCheck};
 use icecore_lake::event::rows::UTC;
 
 /// Largest whole number that a 64-bit float has exactly.
 const EXACT_MAX: i64 = 1 << 53;
+/// Most buckets that Iceberg's arithmetic has.
+const BUCKETS_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// The condition that follows from an expression over these columns.
 #[must_use]
@@ -83,6 +86,9 @@ impl FilterTranslator<'_> {
             Operator::NotEq => Comparison::NotEqual,
             _ => return None,
         };
+        if let Some(term) = self.bucket(side) {
+            return Some(test(term, ValueCheck::Compare(comparison, bucket_number(value)?)));
+        }
         match side {
             Expr::Cast(cast) => {
                 let column = self.column(&cast.expr)?;
@@ -103,14 +109,16 @@ impl FilterTranslator<'_> {
     }
 
     fn in_list(&self, InList { expr, list, negated }: &InList) -> Option<Filter> {
-        let term = self.column(expr)?;
+        let of_bucket = self.bucket(expr);
         let values: Option<Vec<Datum>> = list
             .iter()
             .map(|item| match item {
+                Expr::Literal(value, _) if of_bucket.is_some() => bucket_number(value),
                 Expr::Literal(value, _) => self.value(expr, value),
                 _ => None,
             })
             .collect();
+        let term = of_bucket.or_else(|| self.column(expr))?;
         let values = values?;
         Some(test(term, if *negated { ValueCheck::NotIn(values) } else { ValueCheck::In(values) }))
     }
@@ -145,6 +153,19 @@ impl FilterTranslator<'_> {
                 Some(starts.and(Filter::Unknown))
             }
         }
+    }
+
+    /// The buckets of a column of texts.
+    fn bucket(&self, expression: &Expr) -> Option<Term> {
+        let Expr::ScalarFunction(call) = expression else { return None };
+        let [Expr::Literal(ScalarValue::Int64(Some(count)), _), column] = call.args.as_slice()
+        else {
+            return None;
+        };
+        let term = self.column(column).filter(|_| call.func.name() == buckets::FUNCTION)?;
+        let count = u32::try_from(*count).ok().filter(|count| (1..=BUCKETS_MAX).contains(count))?;
+        let is_text = term.source == PrimitiveType::String;
+        is_text.then(|| term.transformed(Transform::Bucket(count)).ok()).flatten()
     }
 
     /// A column of the table as it is, however its text is laid out.
@@ -183,6 +204,12 @@ impl FilterTranslator<'_> {
 
 fn test(term: Term, check: ValueCheck) -> Filter {
     Filter::Test(FilterTest { term, check })
+}
+
+/// The number of a bucket, as partitions have it.
+fn bucket_number(value: &ScalarValue) -> Option<Datum> {
+    let ScalarValue::Int64(Some(number)) = value else { return None };
+    i32::try_from(*number).ok().map(Datum::int)
 }
 
 /// A comparison of a column that is cast first: what follows for the column itself.

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod arithmetic;
 pub mod audit;
 pub mod bounded_functions;
+pub mod buckets;
 pub mod catalog_views;
 pub mod change_views;
 pub mod clauses;

@@ -8,7 +8,7 @@ use crate::{
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
-    change_views, collected, collections,
+    buckets, change_views, collected, collections,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
@@ -174,6 +174,7 @@ impl QuerySessions {
         let scalar = functions::all().into_iter().chain(time::all()).chain(plain);
         let scalar = scalar
             .chain([uuid::function(), element_counts::function(), SameTypeKind::Opaque.function()])
+            .chain([buckets::function()])
             .chain(replacement::all())
             .chain(drawing);
         for function in scalar {

@@ -4,11 +4,20 @@
 //! what the fold of all changes up to a `seq` gave, so base and the changes after it give the same
 //! document as all changes do. Who reads changes, and from where, is not known here.
 
+mod codec;
+mod entry;
+mod json_node;
+mod patch;
+mod replay;
+
+use entry::{BaseState, ChangeEntry};
 use icecore_schemas::columns::{
     Column,
     ColumnKind::{self, Long, String as Text, Timestamptz},
     FoundIn,
 };
+use replay::Replay;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a change does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +175,8 @@ const fn column(id: i32, name: &'static str, kind: ColumnKind, doc: &'static str
     Column { id: Some(id), name, kind, required: id == 1, found_in: FoundIn::Server, doc }
 }
 
+/// Fewest changes out of order that are put in order.
+const UNORDERED_MIN: usize = 64;
 /// Longest name of a collection that its table has as it is.
 const NAME_CHARS_MAX: usize = 200;
 /// Most characters of any other collection's name in that of its table.
@@ -208,6 +219,8 @@ pub struct Changes {
     entries: Vec<ChangeEntry>,
     in_order: usize,
     is_latest: bool,
+    /// With `is_latest`: the newest entry that does not depend on those before it.
+    text_from: Option<i64>,
     /// Of the texts in `base` and `entries`.
     text_bytes: usize,
 }
@@ -291,7 +304,7 @@ impl Changes {
     /// All of it as bytes, for [`Self::from_bytes`] of the same build.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        bytes::write(self.base.as_ref(), &self.ordered(), self.is_latest)
+        codec::write(self.base.as_ref(), &self.ordered(), self.is_latest)
     }
 
     /// What [`Self::to_bytes`] wrote.
@@ -300,7 +313,7 @@ impl Changes {
     ///
     /// [`DamagedChanges`] for other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DamagedChanges> {
-        let (base, entries, is_latest) = bytes::read(bytes).ok_or(DamagedChanges)?;
+        let (base, entries, is_latest) = codec::read(bytes).ok_or(DamagedChanges)?;
         let mut changes = Self { is_latest, ..Self::default() };
         if let Some(base) = base {
             changes.rebase(base);
@@ -309,6 +322,87 @@ impl Changes {
             changes.add(entry);
         }
         Ok(changes)
+    }
+
+    fn add(&mut self, mut entry: ChangeEntry) {
+        if self.base.as_ref().is_some_and(|base| entry.seq <= base.document.seq) {
+            return;
+        }
+        if self.is_latest {
+            entry.drop_claims();
+            if self.text_from.is_some_and(|from| entry.seq < from) {
+                entry.drop_text();
+            } else if entry.is_independent() {
+                self.text_from = Some(entry.seq);
+            }
+        }
+        self.text_bytes += entry.text_bytes();
+        let is_in_order = self.in_order == self.entries.len()
+            && self.entries.last().is_none_or(|last| last.seq < entry.seq);
+        let ends_former = self.text_from == Some(entry.seq);
+        self.entries.push(entry);
+        if is_in_order {
+            self.in_order = self.entries.len();
+            if ends_former {
+                self.drop_former_texts(self.entries.len() - 1);
+            }
+        } else if self.in_order.max(UNORDERED_MIN) <= self.entries.len() - self.in_order {
+            self.settle();
+        }
+    }
+
+    /// Takes a base, if it is newer than the one that there is, for the changes that are in it.
+    fn rebase(&mut self, base: BaseState) {
+        let seq = base.document.seq;
+        if self.base.as_ref().is_some_and(|own| seq <= own.document.seq) {
+            return;
+        }
+        self.base = Some(base);
+        self.entries.retain(|entry| seq < entry.seq);
+        self.settle();
+    }
+
+    /// Puts the entries in order, takes out repeats, and drops texts that are no longer needed.
+    fn settle(&mut self) {
+        // Of two entries of one change the one with its text comes first, and stays.
+        self.entries.sort_by_key(|entry| (entry.seq, entry.text.is_none()));
+        self.entries.dedup_by_key(|entry| entry.seq);
+        self.in_order = self.entries.len();
+        if self.is_latest {
+            self.entries.iter_mut().for_each(ChangeEntry::drop_claims);
+            if let Some(at) = self.entries.iter().rposition(ChangeEntry::is_independent) {
+                self.text_from = Some(self.entries[at].seq);
+                if let Some(base) = &mut self.base {
+                    base.drop_text();
+                }
+                for entry in &mut self.entries[..at] {
+                    entry.drop_text();
+                }
+            }
+        }
+        let of_base = self.base.as_ref().map_or(0, BaseState::text_bytes);
+        self.text_bytes = of_base + self.entries.iter().map(ChangeEntry::text_bytes).sum::<usize>();
+    }
+
+    /// Drops the texts of entries in order that are older than the one at `at`, which does not depend on
+    /// them. Those before a text that is gone are gone too.
+    fn drop_former_texts(&mut self, at: usize) {
+        let mut dropped = self.base.as_mut().map_or(0, BaseState::drop_text);
+        let former = self.entries[..at].iter_mut().rev();
+        for entry in former.take_while(|entry| entry.text.is_some()) {
+            dropped += entry.drop_text();
+        }
+        self.text_bytes = self.text_bytes.saturating_sub(dropped);
+    }
+
+    /// The entries in order, each once.
+    fn ordered(&self) -> Vec<&ChangeEntry> {
+        let mut ordered: Vec<&ChangeEntry> = self.entries.iter().collect();
+        if self.in_order < ordered.len() {
+            ordered.sort_by_key(|entry| (entry.seq, entry.text.is_none()));
+            ordered.dedup_by_key(|entry| entry.seq);
+        }
+        ordered
     }
 }
 

@@ -11,7 +11,7 @@ pub mod cloud;
 pub mod codec;
 pub mod dead_letter;
 pub mod decode;
-mod digest;
+pub(crate) mod digest;
 #[cfg(test)]
 mod fuzz;
 pub mod json;

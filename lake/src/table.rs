@@ -7,6 +7,7 @@ pub mod as_of;
 pub mod compaction;
 pub mod conservation;
 pub mod deletes;
+pub mod documents;
 mod encode;
 pub mod erasure;
 pub mod evolve;

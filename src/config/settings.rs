@@ -122,6 +122,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "15 * * * *",
         "when snapshots, branches and tags whose time is over are removed: minute hour day month weekday, UTC; empty: by hand alone",
     ),
+    (
+        "collections.refresh_interval",
+        "60s",
+        "how often the table of a collection with new changes follows them, 1s to 24h",
+    ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
     ("ingest.batch_events_max", "10000", "most events in a body"),

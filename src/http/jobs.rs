@@ -2,6 +2,7 @@
 
 pub mod dedup;
 pub mod materialize;
+pub mod refresh;
 
 use crate::{
     http::{
@@ -9,7 +10,7 @@ use crate::{
         record::ChangeCaller,
     },
     maintenance::{
-        JOBS,
+        JOBS, REFRESH,
         compaction::{
             CompactionError,
             planned::{CompactDays, CompactNow},
@@ -31,6 +32,7 @@ use icecore_schemas::{
     jobs::{JobParameters, JobReport},
 };
 use materialize::RefreshNow;
+use refresh::RefreshCollections;
 
 /// `POST /admin/jobs/{name}?namespace=&table=&where=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
@@ -60,6 +62,11 @@ pub async fn run(
         "dedup" => answer(&app, &asked, DedupExpiry(app.ingest.clone())).await,
         "materialize" => {
             let job = RefreshNow::new(&app.catalog, &app.sql, &app.erasures, &app.ids);
+            answer(&app, &asked, job).await
+        }
+        REFRESH => {
+            let of_events = (&app.sql, &app.wal);
+            let job = RefreshCollections::new(&app.catalog, of_events, &app.erasures, &app.ids);
             answer(&app, &asked, job).await
         }
         "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,

@@ -10,11 +10,13 @@ use crate::{
     http::jobs::{
         dedup::DedupExpiry,
         materialize::{RefreshDue, RefreshNow},
+        refresh::{RefreshChanged, RefreshCollections},
     },
     ingest::Ingest,
     maintenance::{
         JobRegistry, TableJobs,
         compaction::{CompactTables, Compaction, CompactionOptions, planned::CompactDays},
+        erasure::Erasures,
         expiry::SnapshotExpiry,
         fsck::Fsck,
         names::ListNames,
@@ -28,6 +30,7 @@ use crate::{
     },
     owner::{LogOwnership, WatchOwner},
     server::metadata_watch::MetadataWatch,
+    sql::Sql,
     tasks::Tasks,
 };
 use icecore_catalog::catalog::Catalog;
@@ -35,7 +38,8 @@ use icecore_lake::{
     clock::Clock, ids::IdGenerator, load::IngestLoad, table::compaction::choice::CompactionRules,
     wal::Wal,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
 
 /// What looks after the tables of a catalog, by itself or by hand.
 pub(super) fn of_tables(
@@ -116,16 +120,20 @@ pub(super) async fn start(
     Ok(has_table_jobs)
 }
 
-/// Starts the job that refreshes materialised tables, beside the other jobs of tables. It is later than these, as
-/// it asks by SQL.
+/// Starts the jobs that refresh materialised tables and tables of collections, where the other jobs of tables run.
+/// They are later than these, as they ask by SQL.
 pub(super) fn start_refreshes(
-    jobs: &JobRegistry,
+    (jobs, config): (&JobRegistry, &Config),
     owner: &LogOwnership,
-    tables: Option<RefreshNow>,
+    asking: Option<(&Catalog, &Sql, &Wal)>,
+    (erasures, ids): (&Erasures, &IdGenerator),
 ) {
-    if let Some(tables) = tables {
-        jobs.start(RefreshDue::new(tables, owner));
-    }
+    let Some((catalog, sql, wal)) = asking else { return };
+    jobs.start(RefreshDue::new(RefreshNow::new(catalog, sql, erasures, ids), owner));
+    let tables = RefreshCollections::new(catalog, (sql, wal), erasures, ids);
+    let interval = config.collections_interval;
+    let changed = RefreshChanged::new(tables, owner, interval);
+    jobs.start_woken(changed, interval, Arc::new(Notify::new()));
 }
 
 fn start_table_jobs(jobs: &JobRegistry, config: &Config, tables: &TableJobs) {

@@ -236,6 +236,16 @@ impl ResolvedNamespace {
         self.table(sources, name, Some(&as_of)).await
     }
 
+    /// The base of a collection that is called `name`, as it is now, and the collection.
+    pub(super) async fn base(
+        &self,
+        sources: ViewSources<'_>,
+        name: &str,
+    ) -> Result<Option<(String, TableView)>, SqlError> {
+        let found = Box::pin(self.table(sources, name, None)).await?;
+        Ok(found.and_then(|base| Some((base.collection()?.to_owned(), base))))
+    }
+
     async fn table(
         &self,
         ViewSources { wal, owner, catalog, tables, faults }: ViewSources<'_>,

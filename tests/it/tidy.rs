@@ -33,7 +33,7 @@ const MAY_USE: MayUse = &[
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
-    ("table", &["blocking", "ids"]),
+    ("table", &["blocking", "ids", "collection"]),
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
     ("engine", &["blocking", "wal", "event", "table"]),
     // work: these never name one another
@@ -46,7 +46,7 @@ const MAY_USE: MayUse = &[
         ],
     ),
     // `cron` for the times of a materialised table
-    ("sql", &["cron", "engine", "wal", "event", "table", "owner", "ids", "faults", "metrics"]),
+    ("sql", &["cron", "collection", "engine", "wal", "event", "table", "owner", "ids", "faults", "metrics"]),
     (
         "maintenance",
         &[
@@ -60,6 +60,7 @@ const MAY_USE: MayUse = &[
         "http",
         &[
             "blocking",
+            "collection",
             "ingest",
             "flush",
             "sql",

@@ -2,7 +2,7 @@
 //!
 //! Its one invariant: after any call that passes, the table is where the service looks for it and the
 //! service's rows fit it. Rows may be added, changed, deleted and compacted by anybody, and columns may
-//! be added.
+//! be added. Of a table whose rows the service computes, others read the rows and set tags.
 
 use super::{Catalog, OwnColumn, OwnTable, TableChange};
 use crate::{
@@ -27,6 +27,8 @@ use std::collections::HashMap;
 
 /// Most bytes of a `fixed` column that is added.
 const FIXED_BYTES_MAX: u64 = 1 << 20;
+/// What the names of tables begin with that have the documents of a collection.
+const COLLECTION_PREFIX: &str = "cdc_";
 
 impl Catalog {
     /// Refuses to take the table away that this server writes, such as to have it `dropped`. One
@@ -64,7 +66,9 @@ impl Catalog {
         let mut own = options.reserved.tables.iter();
         options.hides_rows
             && (*self.inner.storage.access() == FileAccess::StaticKeys
-                || levels.len() == 1 && own.any(|own| own.name == table.name))
+                || levels.len() == 1
+                    && (own.any(|own| own.name == table.name)
+                        || table.name.starts_with(COLLECTION_PREFIX)))
     }
 
     /// Refuses a client's new namespace a name that the service keeps for itself.
@@ -399,6 +403,36 @@ pub(super) fn check_summaries(
         ))),
         None => Ok(()),
     }
+}
+
+/// Refuses a client's change of what the service computes: rows of theirs would be gone with the next refresh,
+/// and columns of theirs would have no values.
+pub(super) fn check_computed(
+    change: &TableChange,
+    base: &TableMetadata,
+) -> Result<(), CatalogError> {
+    let Some(collection) = retention::collection_of(base) else { return Ok(()) };
+    let is_own = |key: &String| key.starts_with(retention::COLLECTION);
+    let is_refused = |update: &TableUpdate| match update {
+        TableUpdate::AddSnapshot { .. }
+        | TableUpdate::AddSchema { .. }
+        | TableUpdate::SetCurrentSchema { .. }
+        | TableUpdate::AddSpec { .. }
+        | TableUpdate::SetDefaultSpec { .. }
+        | TableUpdate::AddSortOrder { .. }
+        | TableUpdate::SetDefaultSortOrder { .. } => true,
+        TableUpdate::SetProperties { updates } => updates.keys().any(is_own),
+        TableUpdate::RemoveProperties { removals } => removals.iter().any(is_own),
+        _ => false,
+    };
+    if !change.updates.iter().any(is_refused) {
+        return Ok(());
+    }
+    let table = &change.table;
+    Err(CatalogError::Invalid(format!(
+        "{table} has the documents of collection `{collection}`, which this server computes: send changes of \
+         documents as events, or copy the rows to a table of your own"
+    )))
 }
 
 /// Refuses the mark of our own tables on one of a client's: it would be thinned and locked.

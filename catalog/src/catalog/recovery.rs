@@ -76,7 +76,7 @@ pub struct RecoveryNote {
 pub struct RecoveredTable {
     /// As the metastore gets it.
     pub returning: ReturningTable,
-    /// Whether the service writes it.
+    /// Whether it has rows of the service's log.
     pub is_managed: bool,
     /// The highest number of its rows; none where no snapshot says so.
     pub last_seq: Option<u64>,
@@ -96,6 +96,8 @@ struct FoundTable {
     at_ms: i64,
     snapshots: Vec<commit::SnapshotRow>,
     is_managed: bool,
+    /// The name that a table with the documents of a collection says that it has.
+    own_name: Option<String>,
     /// The names of its columns, of a table of the service.
     columns: HashSet<String>,
     last_seq: Option<u64>,
@@ -423,6 +425,7 @@ fn found(
         at_ms: file.head.at_ms(),
         snapshots: Vec::new(),
         is_managed: false,
+        own_name: None,
         columns: HashSet::new(),
         last_seq: None,
         position: None,
@@ -431,7 +434,11 @@ fn found(
     let FoundMetadata::Table(metadata) = metadata else { return found };
     found.kind = NameKind::Table;
     found.snapshots = commit::added_snapshots(None, metadata);
-    found.is_managed = retention::is_managed(metadata);
+    let is_computed = retention::collection_of(metadata).is_some();
+    if is_computed {
+        found.own_name = metadata.properties().get(retention::COLLECTION_TABLE).cloned();
+    }
+    found.is_managed = retention::is_managed(metadata) && !is_computed;
     if found.is_managed {
         let fields = metadata.current_schema().as_struct().fields();
         found.columns = fields.iter().map(|field| field.name.clone()).collect();

@@ -25,6 +25,7 @@ fn columns() -> Schema {
 /// The filter that reaches a scan, after DataFusion has simplified it.
 async fn reaching(schema: &SchemaRef, condition: &str) -> Filter {
     let session = SessionContext::new();
+    session.register_udf(buckets::function());
     session.register_batch("events", RecordBatch::new_empty(Arc::clone(schema))).unwrap();
     let plan = session.sql(&format!("SELECT s FROM events WHERE {condition}")).await.unwrap();
     let mut plan = plan.into_optimized_plan().unwrap();
@@ -63,6 +64,14 @@ async fn conditions_are_translated_as_far_as_they_say_something() {
         let filter = reaching(&schema, condition).await;
         assert_eq!(json::write(&filter).to_string(), expected, "{condition} is {filter:?}");
     }
+    let of_bucket = Term::column(&columns(), "s", true).unwrap();
+    let of_bucket = of_bucket.transformed(Transform::Bucket(4)).unwrap();
+    let check = ValueCheck::Compare(Comparison::Equal, Datum::int(3));
+    let filter = reaching(&schema, "bucket(4, s) = 3").await;
+    assert_eq!(filter, test(of_bucket.clone(), check));
+    let filter = reaching(&schema, "bucket(4, s) IN (0, 1, 2, 3)").await;
+    let check = ValueCheck::In((0..4).map(Datum::int).collect());
+    assert_eq!(filter, test(of_bucket, check));
     for condition in ["length(s) = 3", "NOT (length(s) = 3)", "length(s) = 3 OR i = 5"] {
         let filter = reaching(&schema, condition).await;
         let text = format!("{filter:?}");

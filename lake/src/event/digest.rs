@@ -55,7 +55,7 @@ fn array(value: JsonValue<'_>) -> u128 {
 
 /// A string's text. Half of a surrogate pair stands for no character, so such a string is what it is
 /// written as.
-fn text(value: JsonValue<'_>) -> Cow<'_, str> {
+pub(crate) fn text(value: JsonValue<'_>) -> Cow<'_, str> {
     match value.text() {
         Some(text) if value.kind == JsonKind::Plain || !text.contains('\u{fffd}') => text,
         _ => Cow::Borrowed(value.raw),

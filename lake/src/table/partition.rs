@@ -1,19 +1,20 @@
 //! Splits rows into partitions and sorts each of them, in one pass over row keys.
 //!
-//! Knows the transforms that our own tables use; what another engine may have made of a partition
+//! Knows the transforms that our own tables use, buckets of text among them; what another engine may have made of a partition
 //! spec beyond them is refused, because a wrong partition value hides rows from every reader.
 
 use crate::table::layout::{FileLayout, WriteError};
 use arrow::{
-    array::{Array, ArrayRef, AsArray, UInt32Array},
+    array::{Array, ArrayRef, AsArray, Int32Array, UInt32Array, make_array},
     compute::take,
-    datatypes::{DataType, Field, Int64Type, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType},
     error::ArrowError,
     record_batch::RecordBatch,
 };
 use iceberg::{
     Error, ErrorKind,
     spec::{Literal, PrimitiveType, SortDirection, Struct, TableMetadata, Transform},
+    transform::create_transform_function,
 };
 use std::{collections::HashMap, hash::Hash, ops::Range};
 
@@ -187,6 +188,11 @@ fn partition_numbers(
                 let days = times.map(|time| time.map(day));
                 refine(&mut numbers, &mut values, days, Literal::date);
             }
+            (Transform::Bucket(count), Some(column), Some(DataType::Utf8)) => {
+                let of_texts = buckets(&make_array(column.to_data()), count);
+                let of_texts = of_texts.map_err(WriteError::Describe)?;
+                refine(&mut numbers, &mut values, of_texts.iter(), Literal::int);
+            }
             (Transform::Void, _, _) => {
                 values.iter_mut().for_each(|values| values.push(None));
             }
@@ -198,6 +204,20 @@ fn partition_numbers(
         }
     }
     Ok((numbers, values.into_iter().map(Struct::from_iter).collect()))
+}
+
+/// The bucket of each value of a column, of `count` buckets, as Iceberg reckons it: null where there is none.
+///
+/// # Errors
+/// The column's type has no buckets, or there are none.
+pub fn buckets(column: &ArrayRef, count: u32) -> Result<Int32Array, Error> {
+    if count == 0 || i32::try_from(count).is_err() {
+        let text = format!("{count} is no number of buckets: take 1 to {}", i32::MAX);
+        return Err(Error::new(ErrorKind::DataInvalid, text));
+    }
+    let reckoned = create_transform_function(&Transform::Bucket(count))?;
+    let made = reckoned.transform(ArrayRef::clone(column))?;
+    Ok(made.as_primitive::<Int32Type>().clone())
 }
 
 /// Days since 1970 of a time in microseconds, also before 1970.

@@ -22,7 +22,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// Columns with long free text: their bounds would cost bytes in every manifest and prune nothing.
 pub const UNBOUNDED: &[&str] =
-    &["before", "after", "data", "meta", "payload", "error", "url", "detail"];
+    &["before", "after", "data", "meta", "payload", "error", "url", "detail", "doc"];
 
 /// Columns that are looked up by one exact value and have a bloom filter in each file of ours. Other
 /// writers are not asked for them: Iceberg's Java library makes each as long as the longest may be,
@@ -93,7 +93,7 @@ pub fn foreign_ident(levels: &[String], name: &str) -> Option<TableIdent> {
 }
 
 /// The schema of a new table: later columns get the ids after those of version 0.1.0.
-fn schema(columns: &[Column]) -> Schema {
+pub(super) fn schema(columns: &[Column]) -> Schema {
     let fields =
         (1..).zip(columns).map(|(place, column)| field(column, column.id.unwrap_or(place)));
     Schema::builder()
@@ -157,7 +157,7 @@ fn sort_order(ours: &ServiceTable) -> SortOrder {
         .expect("an order with an id and fields is sound")
 }
 
-fn properties(columns: &[Column]) -> HashMap<String, String> {
+pub(super) fn properties(columns: &[Column]) -> HashMap<String, String> {
     let mut properties: HashMap<String, String> = [
         (MANAGED, "true"),
         ("write.format.default", "parquet"),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
+    collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
         CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
         DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
@@ -78,6 +79,7 @@ const PARAMETERS: &[BodySchema] = &[
     schema_of::<JobParameters>,
     schema_of::<LetterPage>,
     schema_of::<PointParameters>,
+    schema_of::<RefreshParameters>,
     schema_of::<RetryParameters>,
     schema_of::<SearchParameters>,
     schema_of::<SnapshotPage>,
@@ -136,6 +138,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<RefDropped>,
     schema_of::<RefList>,
     schema_of::<RefReply>,
+    schema_of::<RefreshReply>,
     schema_of::<ResolvedPoint>,
     schema_of::<RetryReply>,
     schema_of::<SnapshotIds>,

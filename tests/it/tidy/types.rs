@@ -69,8 +69,9 @@ const IRREGULAR: &[&str] = &[
 
 /// Nouns that look like participles.
 const NOUNS: &[&str] = &[
-    "Binding", "Building", "Encoding", "Feed", "Heading", "Listing", "Mapping", "Meaning", "Need",
-    "Ping", "Seed", "Setting", "Speed", "Spelling", "String", "Thing", "Timing", "Warning",
+    "Binding", "Building", "Encoding", "Feed", "Finding", "Heading", "Listing", "Mapping",
+    "Meaning", "Need", "Ping", "Seed", "Setting", "Speed", "Spelling", "String", "Thing", "Timing",
+    "Warning",
 ];
 
 #[test]

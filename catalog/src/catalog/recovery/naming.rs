@@ -182,7 +182,8 @@ impl<'a> NameSources<'a> {
     ) -> ListedName {
         let unknown = || vec![NAMESPACE.to_owned()];
         let levels = self.levels_of(&table.location, folders).unwrap_or_else(unknown);
-        let own = table.is_managed.then(|| self.own_name(&table.columns)).flatten();
+        let of_columns = || table.is_managed.then(|| self.own_name(&table.columns)).flatten();
+        let own = table.own_name.as_deref().or_else(of_columns);
         let is_free = |name: &str| !taken.names.contains(&(levels.clone(), name.to_owned()));
         let name = match own {
             Some(own) if !was_dropped && is_free(own) => own.to_owned(),

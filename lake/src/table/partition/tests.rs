@@ -129,13 +129,33 @@ fn a_transform_that_is_not_ours_is_refused() {
     let mut new = sample::events_table();
     new.partition_spec = Some(
         UnboundPartitionSpec::builder()
-            .add_partition_field(1, "id_bucket", Transform::Bucket(16))
+            .add_partition_field(1, "id_start", Transform::Truncate(16))
             .unwrap()
             .build(),
     );
     let error = split(&layout(new), &sample::events(1, 1, 1, 7)).unwrap_err();
     let WriteError::Describe(cause) = error else { panic!("{error:?}") };
-    assert!(cause.to_string().contains("id_bucket"), "{cause}");
+    assert!(cause.to_string().contains("id_start"), "{cause}");
+}
+
+#[test]
+fn buckets_of_text_are_partitions_as_iceberg_reckons_them() {
+    let mut new = sample::dead_letters_table();
+    new.partition_spec = Some(
+        UnboundPartitionSpec::builder()
+            .add_partition_field(6, "type_bucket", Transform::Bucket(16))
+            .unwrap()
+            .build(),
+    );
+    let rows = sample::dead_letters(4, 6);
+    let types = StringArray::from(vec![None, Some("iceberg"), None, Some("iceberg")]);
+    let rows = with_column(&rows, "type", Arc::new(types));
+    let split = split(&layout(new), &rows).unwrap();
+    let parts: Vec<(Struct, usize)> =
+        split.parts.into_iter().map(|part| (part.values, part.rows.len())).collect();
+    // The specification's hash of `iceberg` is 1210000089.
+    let bucket = Struct::from_iter([Some(Literal::int(1_210_000_089 % 16))]);
+    assert_eq!(parts, [(Struct::from_iter([None]), 2), (bucket, 2)]);
 }
 
 #[test]

@@ -1,0 +1,269 @@
+//! The table with the documents of a collection: how it is made, what its snapshots say, and how many buckets it
+//! has.
+//!
+//! Documents are in buckets by their keys, sorted by key in each file, and none of its snapshots has delete files.
+//! Its one invariant: a snapshot says up to which event its rows are the documents, or it says nothing and its
+//! rows are taken for no documents.
+
+use crate::{
+    collection::{COLUMNS, table_name},
+    table::{
+        compaction::{described, rewrite::RewriteError},
+        layout::WriteError,
+        reader, schema,
+    },
+};
+use futures::TryStreamExt;
+use iceberg::{
+    TableUpdate,
+    spec::{
+        DataFile, Literal, Operation, PrimitiveLiteral, TableMetadata, Transform,
+        UnboundPartitionSpec,
+    },
+};
+use icecore_catalog::{
+    ancestors,
+    catalog::CreateTable,
+    retention::{COLLECTION, COLLECTION_TABLE, expiry::MAX_SNAPSHOT_AGE},
+    scan::{ManifestSource, filter::Filter, manifests::PlannedFile},
+};
+use std::{collections::BTreeMap, pin::pin};
+
+/// Snapshot summary: every event up to this `seq` is in the rows.
+pub const APPLIED_SEQ: &str = "icecore.applied-seq";
+/// Snapshot summary: the log that the events came from.
+pub const LOG: &str = "icecore.collection.log";
+/// Snapshot summary: which erasures the namespace had had; left out while one went on.
+pub const ERASURES: &str = "icecore.collection.erasures";
+
+/// Field id of the key, by which documents are in buckets.
+const KEY_ID: i32 = 1;
+/// What the partition field of a new table is called.
+const BUCKET_FIELD: &str = "key_bucket";
+/// Buckets of a new table: a refresh that reaches one document leaves the files of the others.
+const BUCKETS_FIRST: u32 = 4;
+/// Most buckets: each has a file, which every full read opens.
+const BUCKETS_MAX: u32 = 1_024;
+/// A table gets more buckets once one has so many bytes on average.
+const BUCKET_BYTES_MAX: u64 = 64 << 20;
+/// How many bytes one has then: a table that grows is written as a whole again once it is four times as large.
+const BUCKET_BYTES: u64 = 16 << 20;
+/// Most data files of such a table: a bucket that is too long for one has several.
+pub const FILES_MAX: usize = 10_000;
+/// How old snapshots become, ms: each refresh makes one. Tags keep others.
+const SNAPSHOT_AGE_MS: &str = "86400000";
+
+/// A new table for the documents of a collection.
+#[must_use]
+pub fn create(collection: &str) -> CreateTable {
+    let name = table_name(collection);
+    let mut properties = schema::properties(COLUMNS);
+    let bloom_filter = format!("{}key", schema::BLOOM_FILTER);
+    let own = [
+        (COLLECTION, collection),
+        (COLLECTION_TABLE, name.as_str()),
+        (MAX_SNAPSHOT_AGE, SNAPSHOT_AGE_MS),
+        (bloom_filter.as_str(), "true"),
+    ];
+    properties.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    CreateTable {
+        partition_spec: Some(spec(BUCKET_FIELD, BUCKETS_FIRST)),
+        properties,
+        ..CreateTable::plain(&name, schema::schema(COLUMNS))
+    }
+}
+
+fn spec(name: &str, buckets: u32) -> UnboundPartitionSpec {
+    UnboundPartitionSpec::builder()
+        .add_partition_field(KEY_ID, name, Transform::Bucket(buckets))
+        .expect("one field has a name and an id of its own")
+        .build()
+}
+
+/// How many buckets new files are of; none where the table is not partitioned by them.
+#[must_use]
+pub fn bucket_count(table: &TableMetadata) -> Option<u32> {
+    match table.default_partition_spec().fields() {
+        [field] if field.source_id == KEY_ID => match field.transform {
+            Transform::Bucket(count) => Some(count),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What gives a table more buckets whose files take so many bytes together; nothing where it has enough. Files of
+/// before keep theirs until a refresh writes them anew.
+#[must_use]
+pub fn growth(table: &TableMetadata, bytes: u64) -> Vec<TableUpdate> {
+    /// The spec that was added last.
+    const LAST: i32 = -1;
+    let Some(count) = bucket_count(table).and_then(|count| more_buckets(count, bytes)) else {
+        return Vec::new();
+    };
+    // Engines show the partitions of all specs in one struct, whose members have names of their own.
+    let spec = spec(&format!("{BUCKET_FIELD}_{count}"), count);
+    vec![TableUpdate::AddSpec { spec }, TableUpdate::SetDefaultSpec { spec_id: LAST }]
+}
+
+fn more_buckets(count: u32, bytes: u64) -> Option<u32> {
+    if bytes <= u64::from(count).saturating_mul(BUCKET_BYTES_MAX) {
+        return None;
+    }
+    let wanted = u32::try_from(bytes.div_ceil(BUCKET_BYTES)).unwrap_or(BUCKETS_MAX);
+    let wanted = wanted.min(BUCKETS_MAX).next_power_of_two();
+    (count < wanted).then_some(wanted)
+}
+
+/// How far the rows of a snapshot have the changes of their collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedChanges {
+    /// Every event up to this one is in them.
+    pub seq: u64,
+    /// The log that the events came from.
+    pub log: String,
+    /// Which erasures the namespace had had; none where one went on.
+    pub erasures: Option<String>,
+}
+
+impl AppliedChanges {
+    /// Those of a table's snapshot; none where its rows are not taken for the documents: somebody took some out,
+    /// or they are to be made anew.
+    #[must_use]
+    pub fn of(table: &TableMetadata, snapshot_id: Option<i64>) -> Option<Self> {
+        for snapshot in ancestors::of(table, snapshot_id) {
+            let entries = &snapshot.summary().additional_properties;
+            if let Some(seq) = entries.get(APPLIED_SEQ) {
+                let (seq, log) = (seq.parse().ok()?, entries.get(LOG)?.clone());
+                return Some(Self { seq, log, erasures: entries.get(ERASURES).cloned() });
+            }
+            // Merging files changes no row.
+            if snapshot.summary().operation != Operation::Replace {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// What the summary of a snapshot says of them.
+    #[must_use]
+    pub fn summary(&self) -> BTreeMap<String, String> {
+        let mut entries = BTreeMap::from([
+            (APPLIED_SEQ.to_owned(), self.seq.to_string()),
+            (LOG.to_owned(), self.log.clone()),
+        ]);
+        entries.extend(self.erasures.clone().map(|erasures| (ERASURES.to_owned(), erasures)));
+        entries
+    }
+}
+
+/// A data file with documents of one bucket.
+#[derive(Clone, Debug)]
+pub struct BucketFile {
+    /// The bucket; none where the file's partition is something else.
+    pub bucket: Option<i32>,
+    /// Its partition spec, which says of how many buckets.
+    pub spec_id: i32,
+    /// Its documents.
+    pub rows: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// As a commit that takes it out names it.
+    pub file: DataFile,
+}
+
+impl BucketFile {
+    fn of(file: &PlannedFile) -> Result<Self, WriteError> {
+        let bucket = match file.partition.iter().next() {
+            Some(Some(Literal::Primitive(PrimitiveLiteral::Int(bucket)))) => Some(*bucket),
+            _ => None,
+        };
+        let (spec_id, rows, bytes) = (file.spec_id, file.rows, file.bytes);
+        Ok(Self { bucket, spec_id, rows, bytes, file: described(file)? })
+    }
+}
+
+/// The data files of a snapshot.
+///
+/// # Errors
+/// [`RewriteError`]; [`WriteError::TooManyFiles`] in it for more than [`FILES_MAX`] files.
+pub async fn files(
+    source: ManifestSource<'_>,
+    snapshot_id: i64,
+) -> Result<Vec<BucketFile>, RewriteError> {
+    let listed = source.list(snapshot_id, &Filter::True).await?;
+    let mut plans = pin!(reader::plans(source, listed, Filter::True));
+    let mut files = Vec::new();
+    while let Some(plan) = plans.try_next().await? {
+        for file in &plan.files {
+            files.push(BucketFile::of(file)?);
+        }
+        if FILES_MAX < files.len() {
+            return Err(WriteError::TooManyFiles(FILES_MAX).into());
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use icecore_samples as sample;
+
+    fn table(collection: &str) -> TableMetadata {
+        sample::metadata(create(collection), "file:///warehouse/table/")
+    }
+
+    #[test]
+    fn a_new_table_has_the_columns_in_order_and_few_buckets_of_keys() {
+        let orders = table("Orders");
+        let names: Vec<&str> = orders
+            .current_schema()
+            .as_struct()
+            .fields()
+            .iter()
+            .map(|field| field.name.as_str())
+            .collect();
+        let wanted: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+        assert_eq!(names, wanted);
+        assert_eq!(bucket_count(&orders), Some(BUCKETS_FIRST));
+        assert!(orders.default_sort_order().is_unsorted());
+        assert_eq!(icecore_catalog::retention::collection_of(&orders), Some("Orders"));
+        let named = &orders.properties()[COLLECTION_TABLE];
+        assert_eq!(*named, table_name("Orders"));
+        assert_eq!(orders.properties()["write.metadata.metrics.column.doc"], "counts");
+    }
+
+    #[test]
+    fn a_table_gets_buckets_for_four_times_its_bytes_once_they_are_too_long() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(more_buckets(4, 0), None);
+        assert_eq!(more_buckets(4, 4 * 64 * MIB), None);
+        assert_eq!(more_buckets(4, 4 * 64 * MIB + 1), Some(32));
+        assert_eq!(more_buckets(32, 1_000 * MIB), None);
+        assert_eq!(more_buckets(4, u64::MAX), Some(BUCKETS_MAX));
+        assert_eq!(more_buckets(BUCKETS_MAX, u64::MAX), None);
+        let orders = table("orders");
+        assert_eq!(growth(&orders, 1), Vec::new());
+        let grown = growth(&orders, 300 * MIB);
+        let [TableUpdate::AddSpec { spec }, TableUpdate::SetDefaultSpec { spec_id: -1 }] =
+            &grown[..]
+        else {
+            panic!("{grown:?}")
+        };
+        let [field] = spec.fields() else { panic!("{spec:?}") };
+        assert_eq!(
+            (field.transform, field.name.as_str()),
+            (Transform::Bucket(32), "key_bucket_32")
+        );
+    }
+
+    #[test]
+    fn a_table_without_snapshots_has_no_changes() {
+        assert_eq!(AppliedChanges::of(&table("orders"), None), None);
+        let applied =
+            AppliedChanges { seq: 7, log: "log".to_owned(), erasures: Some("0/none".to_owned()) };
+        assert_eq!(applied.summary()[APPLIED_SEQ], "7");
+        assert_eq!(applied.summary().len(), 3);
+    }
+}

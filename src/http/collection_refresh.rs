@@ -1,0 +1,44 @@
+//! `POST /v1/{ns}/collections/{collection}/refresh`: has the table of a collection follow its events now.
+
+use crate::{
+    http::{
+        AppState, error::ApiError, guard::CatalogNamespace, jobs::materialize::erasures_of, json,
+        query_string::QueryParameters, record::ChangeCaller,
+    },
+    sql::materialized::RefreshCaller,
+};
+use axum::{
+    extract::{Extension, Path, State},
+    response::Response,
+};
+use icecore_schemas::{
+    collection_refresh::{RefreshParameters, RefreshReply},
+    snapshot_id::SnapshotId,
+};
+
+/// Refreshes a table, or makes it. Durable on return.
+///
+/// # Errors
+/// 400 where another table has its name, 404 for a collection without events, 409 where another commit to the table
+/// came first, 422, 429, 503.
+pub(super) async fn refresh(
+    State(app): State<AppState>,
+    Path((_, collection)): Path<(String, String)>,
+    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
+    caller: ChangeCaller,
+    QueryParameters(RefreshParameters { full }): QueryParameters<RefreshParameters>,
+) -> Result<Response, ApiError> {
+    app.owner.check()?;
+    let erasures = erasures_of(&app.erasures, &levels).await?;
+    let by = RefreshCaller { catalog: caller.catalog(&app), ids: &app.ids, erasures };
+    let done = Box::pin(app.sql.refresh_collection(&by, &levels, &collection, full)).await?;
+    let reply = RefreshReply {
+        collection,
+        applied_seq: done.applied_seq,
+        snapshot: done.snapshot.map(SnapshotId),
+        documents: done.documents,
+        buckets: done.buckets,
+        rows: done.rows,
+    };
+    Ok(json(200, &reply))
+}

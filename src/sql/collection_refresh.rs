@@ -1,0 +1,479 @@
+//! The refresh of a collection's table: the documents of those buckets that changed are written anew, and stand in
+//! the place of the files of before in one commit.
+//!
+//! First it asks for the buckets of the keys that changed since the events that the table has, then for the
+//! documents of these buckets as the last of these events left them. Its one invariant: a snapshot that says up to
+//! which event it is has the documents of exactly that event, as it is committed only on the snapshot that its other
+//! files were read of.
+//!
+//! The service itself asks: rows of every visibility are in the table.
+
+use crate::sql::{
+    Sql,
+    materialized::RefreshCaller,
+    writes::{
+        WriteCaller, WriteFailure,
+        target::{column_ids, invalid},
+    },
+};
+use arrow::{
+    array::AsArray,
+    compute::cast,
+    datatypes::{DataType, Int64Type},
+};
+use futures::StreamExt;
+use iceberg::{
+    TableIdent,
+    spec::{Operation, TableMetadata},
+};
+use icecore_catalog::{
+    access::Principal,
+    catalog::{Catalog, LoadedTable},
+    error::CatalogError,
+    retention,
+    scan::{Deadline, ManifestSource, manifests::ManifestCache},
+    snapshot::NewSnapshot,
+};
+use icecore_engine::{
+    QueryAnswer, collections::documents_at, error::SqlError, references::QueryScope,
+};
+use icecore_lake::{
+    collection::table_name,
+    table::{
+        documents::{self, AppliedChanges, BucketFile},
+        row_fit::RowFit,
+        schema::foreign_ident,
+    },
+};
+use icecore_schemas::query::SqlRequest;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Most collections of a namespace whose tables are made: each is looked at in every round.
+pub const COLLECTIONS_MAX: usize = 1_000;
+/// Who asks, in the bounds of statements that write.
+const ASKER: &str = "icecore/refresh";
+/// Events that a table may be behind without a change of its collection among them: whoever reads the documents
+/// looks through them. Beyond it a snapshot without files says that it has them.
+const LAG_MAX: u64 = 100_000;
+/// Snapshot summary: the documents are to be made of events alone by the next refresh.
+const SET_ASIDE: &str = "icecore.collection.set-aside";
+/// Events that change documents, beside those that have a key.
+const TRUNCATE: &str = "cdc.truncate";
+
+/// What a refresh did to a collection's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshedCollection {
+    /// The last event that the table has.
+    pub applied_seq: u64,
+    /// Its snapshot; none of a collection without a table.
+    pub snapshot: Option<i64>,
+    /// How many documents it has.
+    pub documents: u64,
+    /// How many buckets were written anew.
+    pub buckets: u64,
+    /// How many documents these have.
+    pub rows: u64,
+    /// Whether there is a new snapshot.
+    pub is_changed: bool,
+}
+
+/// Which collection, and where its table is.
+struct CollectionPlace<'a> {
+    levels: &'a [String],
+    collection: &'a str,
+    ident: TableIdent,
+}
+
+/// A collection's table as it was read.
+struct ReadBase {
+    table: LoadedTable,
+    files: Vec<BucketFile>,
+    applied: Option<AppliedChanges>,
+}
+
+/// Buckets with documents that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ChangedBuckets {
+    All,
+    These(BTreeSet<i32>),
+}
+
+impl ChangedBuckets {
+    fn has(&self, file: &BucketFile) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(numbers) => file.bucket.is_some_and(|bucket| numbers.contains(&bucket)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::These(numbers) if numbers.is_empty())
+    }
+
+    /// How many they are, of `count` in all.
+    fn count(&self, count: u32) -> u64 {
+        match self {
+            Self::All => u64::from(count),
+            Self::These(numbers) => numbers.len() as u64,
+        }
+    }
+}
+
+impl Sql {
+    /// Has the table of a collection follow its events. What it has of them stays, but where `is_full` asks for all
+    /// of it to be made of events again, or where it is of another log or of before an erasure. Durable on return.
+    ///
+    /// # Errors
+    /// [`WriteFailure`]; `CommitFailed` when another commit to the table came first. The table stays as it is then,
+    /// but after `CommitStateUnknown`, which says so.
+    pub async fn refresh_collection(
+        &self,
+        caller: &RefreshCaller<'_>,
+        levels: &[String],
+        collection: &str,
+        is_full: bool,
+    ) -> Result<RefreshedCollection, WriteFailure> {
+        let ident = foreign_ident(levels, &table_name(collection))
+            .ok_or_else(|| invalid("a namespace has a name"))?;
+        let place = CollectionPlace { levels, collection, ident };
+        let log = self.inner.owner.log().to_string();
+        let mut base = ReadBase::load(&caller.catalog, &place).await?;
+        // While an erasure goes on, nothing is known of what is there.
+        let is_same = |it: &AppliedChanges| {
+            it.log == log && it.erasures.is_some() && it.erasures == caller.erasures
+        };
+        if let Some(known) = &base
+            && let Some(applied) = known.applied.clone().filter(is_same)
+            && !is_full
+        {
+            let (seq, changed) = Box::pin(self.changed_buckets(&place, known, applied.seq)).await?;
+            // A log that was restored gives numbers again.
+            if applied.seq <= seq {
+                let next = AppliedChanges { seq, ..applied };
+                return Box::pin(self.follow(caller, &place, base, next, changed)).await;
+            }
+        }
+        if let Some(known) = base.take_if(|known| known.applied.is_some()) {
+            base = Some(Box::pin(set_aside(&caller.catalog, &place, known)).await?);
+        }
+        let asked = self.asked(levels, "SELECT seq FROM events LIMIT 1".to_owned());
+        let seq = seq_of(&Box::pin(asked).await?);
+        let next = AppliedChanges { seq, log, erasures: caller.erasures.clone() };
+        Box::pin(self.write_documents(caller, &place, base, next, ChangedBuckets::All)).await
+    }
+
+    /// The collections of a namespace that have changes behind `after`, in order and at most one more than
+    /// [`COLLECTIONS_MAX`]; and the last event that was looked at.
+    ///
+    /// # Errors
+    /// [`SqlError`]
+    pub async fn changed_collections(
+        &self,
+        levels: &[String],
+        after: u64,
+    ) -> Result<(Vec<String>, u64), SqlError> {
+        let (first, last, most) = (after.saturating_add(1), i64::MAX, COLLECTIONS_MAX + 1);
+        let sql = format!(
+            "SELECT DISTINCT collection FROM events BETWEEN SEQ {first} AND {last} WHERE collection <> '' AND (key IS NOT NULL OR type = '{TRUNCATE}') ORDER BY collection LIMIT {most}"
+        );
+        let mut answer = self.asked(levels, sql).await?;
+        let mut names = Vec::new();
+        while let Some(batch) = answer.batches.next().await {
+            let column = cast(batch?.column(0), &DataType::Utf8);
+            let column = column.map_err(|cause| SqlError::Internal(cause.to_string()))?;
+            names.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
+        Ok((names, seq_of(&answer)))
+    }
+
+    /// The buckets of documents that changed behind `after`, and the last event that was looked at.
+    async fn changed_buckets(
+        &self,
+        place: &CollectionPlace<'_>,
+        base: &ReadBase,
+        after: u64,
+    ) -> Result<(u64, ChangedBuckets), WriteFailure> {
+        let (count, collection) = (base.bucket_count(&place.ident)?, quoted(place.collection));
+        let (first, last) = (after.saturating_add(1), i64::MAX);
+        let sql = format!(
+            "SELECT DISTINCT bucket({count}, key) AS b FROM events BETWEEN SEQ {first} AND {last} WHERE collection = {collection} AND (key IS NOT NULL OR type = '{TRUNCATE}')"
+        );
+        let mut answer = self.asked(place.levels, sql).await?;
+        let (mut numbers, mut has_all) = (BTreeSet::new(), false);
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            let column = batch.column(0).as_primitive_opt::<Int64Type>();
+            let column = column.ok_or_else(|| SqlError::Internal("buckets are numbers".to_owned()));
+            for number in column?.iter() {
+                match number.and_then(|number| i32::try_from(number).ok()) {
+                    Some(number) => {
+                        numbers.insert(number);
+                    }
+                    // The collection was emptied.
+                    None => has_all = true,
+                }
+            }
+        }
+        let changed = if has_all { ChangedBuckets::All } else { ChangedBuckets::These(numbers) };
+        let is_written_anew = !changed.is_empty() && !base.has_buckets_of_now();
+        Ok((seq_of(&answer), if is_written_anew { ChangedBuckets::All } else { changed }))
+    }
+
+    /// Brings a table up to an event, from one before it.
+    async fn follow(
+        &self,
+        caller: &RefreshCaller<'_>,
+        place: &CollectionPlace<'_>,
+        base: Option<ReadBase>,
+        next: AppliedChanges,
+        changed: ChangedBuckets,
+    ) -> Result<RefreshedCollection, WriteFailure> {
+        let Some(known) = base.as_ref().filter(|_| changed.is_empty()) else {
+            return Box::pin(self.write_documents(caller, place, base, next, changed)).await;
+        };
+        let documents = known.files.iter().map(|file| file.rows).sum();
+        let applied = known.applied.as_ref().map_or(0, |applied| applied.seq);
+        let mut done = RefreshedCollection {
+            applied_seq: applied,
+            snapshot: known.table.metadata.current_snapshot_id(),
+            documents,
+            buckets: 0,
+            rows: 0,
+            is_changed: false,
+        };
+        if LAG_MAX <= next.seq.saturating_sub(applied) {
+            let new = NewSnapshot { summary: next.summary(), ..known.without_files() };
+            let made = Box::pin(caller.catalog.add_snapshot(&place.ident, new)).await?;
+            done.applied_seq = next.seq;
+            done.snapshot = made.metadata.current_snapshot_id();
+            done.is_changed = true;
+        }
+        Ok(done)
+    }
+
+    /// Writes the documents of these buckets as an event left them, and puts them in the place of those that the
+    /// table has there.
+    async fn write_documents(
+        &self,
+        caller: &RefreshCaller<'_>,
+        place: &CollectionPlace<'_>,
+        base: Option<ReadBase>,
+        applied: AppliedChanges,
+        changed: ChangedBuckets,
+    ) -> Result<RefreshedCollection, WriteFailure> {
+        let Some(base) = base else {
+            return Box::pin(self.make_table(caller, place, applied)).await;
+        };
+        let metadata = Arc::clone(&base.table.metadata);
+        let count = base.bucket_count(&place.ident)?;
+        let sql = documents_sql(place.collection, applied.seq, count, &changed);
+        let answer = Box::pin(self.asked(place.levels, sql)).await?;
+        let fit = RowFit::new(metadata.current_schema(), &column_ids(&metadata), &answer.schema)?;
+        let (removed, kept): (Vec<BucketFile>, Vec<BucketFile>) =
+            base.files.into_iter().partition(|file| changed.has(file));
+        let (kept_rows, kept_bytes) = kept
+            .iter()
+            .fold((0_u64, 0_u64), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
+        let (catalog, ident) = (caller.catalog.clone(), place.ident.clone());
+        let (read, uuid) = (metadata.current_snapshot_id(), metadata.uuid());
+        let (summary, of_table) = (applied.summary(), Arc::clone(&metadata));
+        let commit = move |new: Option<NewSnapshot>| async move {
+            let mut new = new.unwrap_or_default();
+            new.operation = match read {
+                Some(_) => Operation::Overwrite,
+                None => Operation::Append,
+            };
+            (new.read, new.needs_head, new.table) = (read, true, Some(uuid));
+            new.upgrades = documents::growth(&of_table, kept_bytes + bytes_of(&new));
+            new.removed = removed.into_iter().map(|file| file.file).collect();
+            new.summary.extend(summary);
+            catalog.add_snapshot(&ident, new).await
+        };
+        let (asker, statement_id) = (asker(), caller.ids.mint().to_string());
+        let writer = writer_of(caller, place, &asker, &statement_id);
+        let done = Box::pin(self.fill(&writer, metadata, fit, answer, commit)).await?;
+        Ok(RefreshedCollection {
+            applied_seq: applied.seq,
+            snapshot: done.snapshot,
+            documents: kept_rows + done.rows,
+            buckets: changed.count(count),
+            rows: done.rows,
+            is_changed: true,
+        })
+    }
+
+    /// Makes the table of a collection, with all of its documents.
+    async fn make_table(
+        &self,
+        caller: &RefreshCaller<'_>,
+        place: &CollectionPlace<'_>,
+        applied: AppliedChanges,
+    ) -> Result<RefreshedCollection, WriteFailure> {
+        let (catalog, ident) = (caller.catalog.clone(), place.ident.clone());
+        let new = documents::create(place.collection);
+        let staged = catalog.tables().stage_first(&place.levels.to_vec(), new).await?;
+        let count = bucket_count(&place.ident, &staged)?;
+        let sql = documents_sql(place.collection, applied.seq, count, &ChangedBuckets::All);
+        let answer = Box::pin(self.asked(place.levels, sql)).await?;
+        let fit = RowFit::new(staged.current_schema(), &column_ids(&staged), &answer.schema)?;
+        let (files_of, summary) = (Arc::new(staged.clone()), applied.summary());
+        let commit = move |new: Option<NewSnapshot>| async move {
+            // Without documents the snapshot says that there are none.
+            let mut new = new.unwrap_or_default();
+            new.summary.extend(summary);
+            catalog.tables().create_filled(ident, staged, new).await
+        };
+        let (asker, statement_id) = (asker(), caller.ids.mint().to_string());
+        let writer = writer_of(caller, place, &asker, &statement_id);
+        let done = Box::pin(self.fill(&writer, files_of, fit, answer, commit)).await?;
+        Ok(RefreshedCollection {
+            applied_seq: applied.seq,
+            snapshot: done.snapshot,
+            documents: done.rows,
+            buckets: u64::from(count),
+            rows: done.rows,
+            is_changed: true,
+        })
+    }
+
+    /// The answer of a statement of the service's own, in a namespace.
+    async fn asked(&self, levels: &[String], sql: String) -> Result<QueryAnswer, SqlError> {
+        let request = SqlRequest { sql, ..SqlRequest::default() };
+        // What is written is bounded apart from what is answered.
+        let asked = self.query_within(levels, QueryScope::Namespace, None, request, u64::MAX);
+        Box::pin(asked).await
+    }
+}
+
+impl ReadBase {
+    /// The table of a collection; none where there is none yet.
+    async fn load(
+        catalog: &Catalog,
+        place: &CollectionPlace<'_>,
+    ) -> Result<Option<Self>, WriteFailure> {
+        let table = match catalog.tables().load(&place.ident).await {
+            Err(CatalogError::NoSuchTable(_)) => return Ok(None),
+            found => found?,
+        };
+        if retention::collection_of(&table.metadata) != Some(place.collection) {
+            let (ident, collection) = (&place.ident, place.collection);
+            return Err(invalid(format!(
+                "{ident} is another table than that of collection `{collection}`, which has its name: rename it"
+            ))
+            .into());
+        }
+        let head = table.metadata.current_snapshot_id();
+        let applied = AppliedChanges::of(&table.metadata, head);
+        let files = match head {
+            Some(head) => {
+                let cache = ManifestCache::default();
+                let (storage, metadata) = (catalog.storage(), table.metadata.as_ref());
+                let until = Deadline::NONE;
+                let source = ManifestSource { storage, cache: &cache, metadata, until };
+                let listed = Box::pin(documents::files(source, head)).await;
+                listed.map_err(|cause| WriteFailure::Replaced(Box::new(cause)))?
+            }
+            None => Vec::new(),
+        };
+        Ok(Some(Self { table, files, applied }))
+    }
+
+    fn bucket_count(&self, ident: &TableIdent) -> Result<u32, WriteFailure> {
+        bucket_count(ident, &self.table.metadata)
+    }
+
+    /// Whether all files are of as many buckets as new ones.
+    fn has_buckets_of_now(&self) -> bool {
+        let spec_id = self.table.metadata.default_partition_spec_id();
+        self.files.iter().all(|file| file.spec_id == spec_id && file.bucket.is_some())
+    }
+
+    /// A snapshot behind this one that changes no row.
+    fn without_files(&self) -> NewSnapshot {
+        let metadata = &self.table.metadata;
+        NewSnapshot {
+            read: metadata.current_snapshot_id(),
+            needs_head: true,
+            table: Some(metadata.uuid()),
+            ..NewSnapshot::default()
+        }
+    }
+}
+
+/// Has the rows of a table count for no documents, until a refresh has made them of events alone. Engines that read
+/// the table see them meanwhile.
+async fn set_aside(
+    catalog: &Catalog,
+    place: &CollectionPlace<'_>,
+    base: ReadBase,
+) -> Result<ReadBase, WriteFailure> {
+    let summary = [(SET_ASIDE.to_owned(), "true".to_owned())].into();
+    let new = NewSnapshot { summary, ..base.without_files() };
+    let table = catalog.add_snapshot(&place.ident, new).await?;
+    Ok(ReadBase { table, applied: None, ..base })
+}
+
+fn bucket_count(ident: &TableIdent, table: &TableMetadata) -> Result<u32, WriteFailure> {
+    documents::bucket_count(table).ok_or_else(|| {
+        let text = format!("{ident} is not partitioned by buckets of keys: repair the table");
+        SqlError::Unreadable(text).into()
+    })
+}
+
+/// The documents of some of `count` buckets as an event left them, bucket after bucket, by key in each.
+fn documents_sql(collection: &str, seq: u64, count: u32, changed: &ChangedBuckets) -> String {
+    let of_buckets = match changed {
+        ChangedBuckets::All => String::new(),
+        ChangedBuckets::These(numbers) => {
+            let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+            format!(" WHERE bucket({count}, key) IN ({})", numbers.join(", "))
+        }
+    };
+    let documents = documents_at(collection, seq);
+    format!("{documents}{of_buckets} ORDER BY bucket({count}, key), key")
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn seq_of(answer: &QueryAnswer) -> u64 {
+    answer.basis.as_ref().and_then(|basis| basis.seq).unwrap_or(0)
+}
+
+/// How long the files are that come with a snapshot.
+fn bytes_of(new: &NewSnapshot) -> u64 {
+    new.added_of_spec.iter().map(|(_, file)| file.file_size_in_bytes()).sum()
+}
+
+fn asker() -> Principal {
+    Principal::new(ASKER, Vec::new(), None)
+}
+
+fn writer_of<'a>(
+    caller: &'a RefreshCaller<'_>,
+    place: &'a CollectionPlace<'_>,
+    principal: &'a Principal,
+    statement_id: &'a str,
+) -> WriteCaller<'a> {
+    let (levels, reach, catalog) = (place.levels, QueryScope::Namespace, caller.catalog.clone());
+    WriteCaller { levels, reach, principal, catalog, ids: caller.ids, statement_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_asked_for_bucket_by_bucket() {
+        let some = ChangedBuckets::These([3, 1].into());
+        let sql = documents_sql("it's", 17, 4, &some);
+        let end = " WHERE bucket(4, key) IN (1, 3) ORDER BY bucket(4, key), key";
+        assert_eq!(sql, format!("{}{end}", documents_at("it's", 17)));
+        let all = documents_sql("orders", 17, 4, &ChangedBuckets::All);
+        assert!(all.ends_with("17 ORDER BY bucket(4, key), key"), "{all}");
+        assert_eq!((some.count(4), ChangedBuckets::All.count(4)), (2, 4));
+        assert!(ChangedBuckets::These(BTreeSet::new()).is_empty());
+        assert!(!ChangedBuckets::All.is_empty());
+    }
+}
