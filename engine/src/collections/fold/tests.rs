@@ -26,7 +26,7 @@ fn arguments(kind: FoldKind, rows: &[(i64, &str, Option<&str>)]) -> Vec<ArrayRef
         Arc::new(ids),
     ];
     if kind == FoldKind::Document {
-        columns.push(Arc::new(Int64Array::from(vec![None; rows.len()])));
+        columns.push(Arc::new(Int64Array::from(vec![None::<i64>; rows.len()])));
         columns.push(times());
     }
     columns
