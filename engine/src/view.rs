@@ -4,8 +4,8 @@
 //! what a query reads is sent: the columns, and no snapshot but the one that is read and the current.
 
 use crate::{
-    collections::COLLECTION_PROPERTY, error::SqlError, guard::CheckedStatement,
-    metadata_tables::MetadataTable, seq_range::SeqRange, visibility::VisibleRows,
+    error::SqlError, guard::CheckedStatement, metadata_tables::MetadataTable, seq_range::SeqRange,
+    visibility::VisibleRows,
 };
 use iceberg::spec::{SchemaRef, TableMetadata};
 use icecore_lake::{
@@ -46,13 +46,6 @@ pub struct TableView {
 }
 
 impl TableView {
-    /// The collection whose base it is; none for every other table.
-    #[must_use]
-    pub fn collection(&self) -> Option<&str> {
-        let metadata = self.metadata.as_ref()?;
-        metadata.properties().get(COLLECTION_PROPERTY).map(String::as_str)
-    }
-
     /// The columns that the snapshot was written with, where it is read with these.
     #[must_use]
     pub fn past_columns(&self) -> Option<&SchemaRef> {

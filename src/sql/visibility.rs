@@ -4,7 +4,7 @@
 //! Its one invariant: what cannot be told apart is not shown. A table of ours without the column has rows of every
 //! visibility, and so have the metadata tables that count rows and list values.
 
-use crate::sql::Sql;
+use crate::sql::{Sql, view::collection_of};
 use icecore_catalog::access::{Action, Principal, RowVisibility};
 use icecore_engine::{
     error::SqlError,
@@ -44,7 +44,7 @@ pub(super) fn is_told(table: &TableView) -> bool {
 pub(super) fn check_table(table: &TableView) -> Result<(), SqlError> {
     match table.ours {
         // Its documents are made of events of every visibility.
-        None if table.collection().is_some() => Err(of_all(&table.name)),
+        None if collection_of(table).is_some() => Err(of_all(&table.name)),
         None => deciding_columns(table).map(drop),
         Some(_) if is_told(table) => Ok(()),
         Some(_) => Err(of_all(&table.name)),

@@ -1,6 +1,7 @@
 //! The rows of the table for what reads documents and events.
 
 use crate::http::{
+    collection_refresh,
     collections::{self, diff, history, list},
     events,
     guard::RouteNeed::InCatalog,
@@ -9,8 +10,9 @@ use crate::http::{
     search, things,
 };
 use axum::routing::on;
-use icecore_catalog::access::Action::Read;
+use icecore_catalog::access::Action::{Read, Write};
 use icecore_schemas::{
+    collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
         CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
         DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
@@ -92,6 +94,17 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
         .query::<DiffParameters>()
         .answers::<CollectionDiff>(&[(200, "How many, and a page of them; `next` is there while there may be more")])
         .refuses(POINT_REFUSED),
+    post("/v1/{namespace}/collections/{collection}/refresh", InCatalog(Write), |m| {
+        on(m, collection_refresh::refresh)
+    })
+    .about("Have the table of a collection follow its events now; `full` makes it of all events again")
+    .query::<RefreshParameters>()
+    .answers::<RefreshReply>(&[(200, "Done; what the table has")])
+    .refuses(&[
+        (404, "No such collection"),
+        (409, "Another commit came first"),
+        (429, "Too many queries at once"),
+    ]),
     get("/v1/{namespace}/events", InCatalog(Read), |m| on(m, events::events))
         .about("Events by seq, bookmark, type or time; as JSON lines with Accept: application/x-ndjson")
         .query::<EventPage>()

@@ -6,18 +6,21 @@
 use crate::sql::{
     points::{QueryPoints, TableRead},
     statement_view::ViewDraft,
-    view::ResolvedNamespace,
+    view::{self, ResolvedNamespace},
     visibility,
 };
 use iceberg::spec::TableMetadata;
 use icecore_catalog::ancestors;
 use icecore_engine::{
-    collections::{APPLIED_SEQ, BASE_LOG, collection_of, events_name, is_path},
+    collections::{collection_of, events_name, is_path},
     error::SqlError,
     metadata_tables::MetadataTable,
     view::{CollectionView, TableView, View},
 };
-use icecore_lake::{collection::table_name, table::as_of};
+use icecore_lake::{
+    collection::table_name,
+    table::{as_of, documents::AppliedChanges},
+};
 use icecore_schemas::{as_of::AsOf, service_table::EVENTS_TABLE};
 
 /// What a name in FROM may mean as a collection's.
@@ -167,16 +170,18 @@ impl ViewDraft<'_> {
         if let Some(base) = base {
             let snapshot_id = if is_of_events { base.snapshot_id } else { own };
             if !is_of_events {
-                view.applied_seq = applied_seq(&base, own);
+                let metadata = base.metadata.as_deref();
+                let applied = metadata.and_then(|table| AppliedChanges::of(table, own));
+                view.applied_seq = applied.map(|applied| applied.seq);
                 view.until = view.applied_seq;
             }
             let base = TableView { name: name.to_owned(), snapshot_id, ..base };
             let (tables, _) = self.view.namespace_mut(schema);
-            match tables.iter_mut().find(|table| table.name == name) {
+            match tables.iter().position(|table| table.name == name) {
                 // Its metadata tables are read, too.
-                Some(known) if known.collection().is_some() => {
-                    let inspected = std::mem::take(&mut known.inspected);
-                    *known = TableView { inspected, ..base };
+                Some(at) if view::collection_of(&tables[at]).is_some() => {
+                    let inspected = std::mem::take(&mut tables[at].inspected);
+                    tables[at] = TableView { inspected, ..base };
                 }
                 Some(_) => (),
                 None => tables.push(base),
@@ -217,14 +222,6 @@ fn own_snapshot(points: &QueryPoints, name: &str, base: &TableView, now_ms: i64)
     }
 }
 
-/// The last event whose change is in a snapshot of a base: the newest one that says so tells.
-fn applied_seq(base: &TableView, snapshot: Option<i64>) -> Option<u64> {
-    let metadata = base.metadata.as_ref()?;
-    ancestors::of(metadata, snapshot).find_map(|snapshot| {
-        snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
-    })
-}
-
 /// Chooses the snapshots of the bases: of each the newest that has no event behind the last one that is seen. `log` is
 /// where this server's events come from, where it takes them: of the events of another log some may be in no table.
 pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
@@ -237,7 +234,7 @@ pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
         let until = collection.until.filter(|_| is_on_main(events));
         let base = tables.iter_mut().find(|table| table.name == collection.name);
         let named = collection.collection.as_str();
-        let Some(base) = base.filter(|base| base.collection() == Some(named)) else {
+        let Some(base) = base.filter(|base| view::collection_of(base) == Some(named)) else {
             continue;
         };
         let metadata = base.metadata.clone();
@@ -261,22 +258,15 @@ fn is_on_main(events: &TableView) -> bool {
     ancestors::of(metadata, metadata.current_snapshot_id()).any(|it| it.snapshot_id() == id)
 }
 
-/// The newest snapshot of a base without an event behind `until`, and the last event whose change it has. What has been
-/// committed on top of a refresh without a number of its own, as compaction is, has the rows of that refresh.
+/// The newest snapshot of a base without an event behind `until`, and the last event whose change it has. What is below
+/// a snapshot that is not of the documents is of none: the base was set aside, or rows were taken out of it.
 fn newest(base: &TableMetadata, until: u64, log: Option<&str>) -> Option<(i64, u64)> {
-    let mut candidate = None;
     for snapshot in ancestors::of(base, base.current_snapshot_id()) {
-        let id = *candidate.get_or_insert(snapshot.snapshot_id());
-        let summary = &snapshot.summary().additional_properties;
-        let Some(applied) = summary.get(APPLIED_SEQ).and_then(|seq| seq.parse::<u64>().ok()) else {
-            continue;
-        };
-        let noted = summary.get(BASE_LOG).map(String::as_str);
-        let is_of_log = log.zip(noted).is_none_or(|(log, noted)| log == noted);
-        if is_of_log && applied <= until {
-            return Some((id, applied));
+        let id = snapshot.snapshot_id();
+        let applied = AppliedChanges::of(base, Some(id))?;
+        if applied.seq <= until && log.is_none_or(|log| applied.log == log) {
+            return Some((id, applied.seq));
         }
-        candidate = None;
     }
     None
 }
