@@ -1,7 +1,7 @@
 //! Whose rows an erasure takes: a person, a document or one event, by a member that events have.
 //!
 //! A row is the subject's where the column of that member has its value, or a document of the row
-//! (`before`, `after`, `data`, `payload`) has it at its top, under any name that an event may use for it. An
+//! (`before`, `after`, `data`, `payload`, or the `doc` of a collection's table) has it at its top, under any name that an event may use for it. An
 //! event that a `payload` has is looked through as if it had columns of its own.
 //! Its one invariant: a document that is no JSON is looked through as text, so damage hides nobody.
 
@@ -25,7 +25,7 @@ use serde_json::value::{RawValue, Value};
 /// Longest value of a subject, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// Columns that are looked into.
-const DOCUMENTS: [&str; 4] = ["before", "after", "data", "payload"];
+const DOCUMENTS: [&str; 5] = ["before", "after", "data", "payload", "doc"];
 /// The one among them that may have a whole event: of a dead letter, or of one that columns do not hold.
 const EVENT: &str = "payload";
 /// Members of an event that are documents, or events.

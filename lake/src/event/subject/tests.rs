@@ -14,7 +14,8 @@ fn has(subject: &Subject, text: &str, collection: Option<&str>, detail: Option<&
     let column =
         |text: Option<&str>| -> Option<ArrayRef> { Some(Arc::new(StringArray::from(vec![text]))) };
     let mut columns: Vec<Option<ArrayRef>> = vec![None; subject.columns().len()];
-    columns.extend([None, None, None, column(Some(text)), column(collection), column(detail)]);
+    let documents = [None, None, None, column(Some(text)), None];
+    columns.extend(documents.into_iter().chain([column(collection), column(detail)]));
     subject.rows(&columns, 1).value(0)
 }
 
