@@ -3,7 +3,7 @@
 //! `cdc_users` is made of a base, a table with the documents as an earlier event left them, and of the changes
 //! since. A document without a change since comes out of the base as it is; the others are folded. Which base and
 //! which events that are is decided where the view is taken. Its one invariant: with every base the answer is
-//! the one that the changes alone have.
+//! the one that the changes alone have, but for deletes that a base forgot.
 
 pub mod fold;
 
@@ -18,13 +18,6 @@ use datafusion::{
 use icecore_lake::collection::COLUMNS;
 use icecore_schemas::service_table::EVENTS_TABLE;
 use std::sync::Arc;
-
-/// The property of a base that names its collection.
-pub const COLLECTION_PROPERTY: &str = "icecore.collection";
-/// In the summary of a base's snapshot: the last event whose change is in it.
-pub const APPLIED_SEQ: &str = "icecore.applied-seq";
-/// In the summary of a base's snapshot: the log that its events came from.
-pub const BASE_LOG: &str = "icecore.collection.log";
 
 /// What the names of tables of collections begin with.
 const TABLE_PREFIX: &str = "cdc_";

@@ -146,6 +146,7 @@ pub const EVENTS: &[Column] = &[
     optional(52, "data", String, Event, "JSON text of the event's data"),
     optional(53, "meta", String, Event, "JSON text of the event's _meta"),
     optional(54, "payload", String, Server, "The whole event as it came, when a member has no column"),
+    later("patch", String, Change, "JSON text of how the record differs: RFC 6902, an array, or RFC 7396, an object"),
 ];
 
 /// Names that events also use for columns of [`EVENTS`]; in SQL they are names of these columns, which `*`
@@ -160,6 +161,8 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("pk", "key"),
     ("prev", "before"),
     ("doc", "after"),
+    ("jsonPatch", "patch"),
+    ("mergePatch", "patch"),
     ("txId", "txid"),
     ("rpcNamespace", "rpc_namespace"),
     ("durationMs", "duration_ms"),

@@ -6,14 +6,14 @@ use icecore_catalog::ancestors;
 use icecore_engine::{
     error::SqlError,
     seq_range::SeqRange,
-    view::{NamespaceView, TableView, View},
+    view::{CollectionView, NamespaceView, TableView, View},
 };
 use icecore_lake::table::retention::{REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ};
 use icecore_schemas::{query::QueryBasis, service_table::RecordKind, snapshot_id::SnapshotId};
 use std::iter;
 
 /// The basis of an answer over this view, when `now()` is `clock_ms`: the one that was sent, if there is one. None
-/// for an answer over several namespaces, as `seq` counts in each of them.
+/// for an answer over several namespaces, as `seq` counts in each of them. `named` are the tables of the statement.
 ///
 /// # Errors
 /// [`SqlError::Invalid`] for a basis that was sent with a statement over several namespaces.
@@ -21,6 +21,7 @@ pub(super) fn of(
     view: &View,
     points: &QueryPoints,
     clock_ms: i64,
+    named: &[String],
 ) -> Result<Option<QueryBasis>, SqlError> {
     // A namespace that is only looked into for a name has nothing in the answer.
     let has_tables =
@@ -28,7 +29,7 @@ pub(super) fn of(
     match (view.others.iter().find(has_tables), &points.basis) {
         (None, sent) => {
             let basis = sent.clone().unwrap_or_else(|| made(view, clock_ms));
-            Ok(Some(QueryBasis { inexact: inexact(view, points), ..basis }))
+            Ok(Some(QueryBasis { inexact: inexact(view, points, named), ..basis }))
         }
         (Some(_), None) => Ok(None),
         (Some(other), Some(_)) => Err(SqlError::Invalid(format!(
@@ -41,9 +42,12 @@ pub(super) fn of(
 fn made(view: &View, clock_ms: i64) -> QueryBasis {
     let with_seq = view.tables.iter().filter(|table| table.ours == Some(RecordKind::Events));
     let snapshot = |table: &TableView| (table.name.clone(), table.snapshot_id.map(SnapshotId));
+    // A collection without a base is one of the answer, too.
+    let own = view.collections.iter().filter(|of| of.namespace == view.namespace);
+    let bases = own.map(|collection| (collection.name.clone(), None));
     QueryBasis {
         seq: with_seq.map(|table| table.last_seq).max(),
-        snapshots: view.tables.iter().map(snapshot).collect(),
+        snapshots: bases.chain(view.tables.iter().map(snapshot)).collect(),
         clock: DateTime::from_timestamp_millis(clock_ms)
             .unwrap_or_default()
             .to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -51,16 +55,35 @@ fn made(view: &View, clock_ms: i64) -> QueryBasis {
     }
 }
 
-/// The tables that are cut by `seq` and lack events that retention removed, as far as retained snapshots tell.
-fn inexact(view: &View, points: &QueryPoints) -> Vec<String> {
-    let has_point =
-        |table: &&TableView| points.basis.is_some() || points.versions.contains_key(&table.name);
+/// The tables that are cut by `seq`, and the collections, that lack events that retention removed, as far as retained
+/// snapshots tell.
+fn inexact(view: &View, points: &QueryPoints, named: &[String]) -> Vec<String> {
+    let is_folded = |table: &TableView| {
+        view.collections.iter().any(|it| it.events.as_ref() == Some(&table.name))
+    };
+    let has_point = |table: &&TableView| {
+        // What is under a collection alone may lack what the base has.
+        let is_read = named.contains(&table.name) || !is_folded(table);
+        is_read && (points.basis.is_some() || points.versions.contains_key(&table.name))
+    };
     let lacks_some = |table: &&TableView| {
         let mut states = iter::successors(Some(*table), |state| state.later.as_deref());
         states.any(|state| state.seqs.is_some_and(|seqs| has_lost(state, seqs)))
     };
     let found = view.tables.iter().filter(has_point).filter(lacks_some);
-    found.map(|table| table.name.clone()).collect()
+    let own = view.collections.iter().filter(|of| of.namespace == view.namespace);
+    let folded = own.filter(|collection| is_without_some(view, collection));
+    found.map(|table| &table.name).chain(folded.map(|it| &it.name)).cloned().collect()
+}
+
+/// Whether retention removed changes of a collection that its base does not have.
+fn is_without_some(view: &View, collection: &CollectionView) -> bool {
+    let Some(events) = collection.events.as_ref().and_then(|name| view.table(name)) else {
+        return false;
+    };
+    let first = collection.applied_seq.map_or(0, |applied| applied + 1);
+    let last = collection.until.unwrap_or(u64::MAX);
+    has_lost(events, SeqRange { first, last })
 }
 
 /// Whether retention removed some of these events before this state.
@@ -81,7 +104,14 @@ pub(super) fn newest_snapshot_ms(view: &View, points: &QueryPoints) -> Option<i6
     let has_version = |namespace: &str, table: &TableView| {
         namespace == view.namespace && points.versions.contains_key(&table.name)
     };
-    let tables = view.all_tables().filter(|(namespace, table)| !has_version(namespace, table));
+    // A base may have been made later than the events that are read.
+    let is_base = |namespace: &str, table: &TableView| {
+        let is_it = |of: &CollectionView| of.namespace == namespace && of.name == table.name;
+        view.collections.iter().any(|of| is_it(of) && of.events.is_some())
+    };
+    let tables = view
+        .all_tables()
+        .filter(|(namespace, table)| !has_version(namespace, table) && !is_base(namespace, table));
     let times = tables.filter_map(|(_, table)| {
         let snapshot = table.metadata.as_ref()?.snapshot_by_id(table.snapshot_id?)?;
         Some(snapshot.timestamp_ms())

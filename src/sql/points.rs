@@ -17,6 +17,7 @@ use futures::TryStreamExt;
 use icecore_engine::{
     EngineQuery, QueryControls,
     audit::AuditPages,
+    collections::events_name,
     error::SqlError,
     guard::{self, CheckedStatement},
     log_tail::TailSource,
@@ -116,6 +117,17 @@ impl QueryPoints {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.basis.as_ref().is_none_or(|basis| basis.snapshots.contains_key(name))
+    }
+
+    /// Notes the point of a table. The events of a collection have a name that is made of its point.
+    fn note(&mut self, name: String, table: &str, read: TableRead) -> Result<(), SqlError> {
+        if self.versions.get(&name).is_some_and(|(_, known)| *known != read) {
+            return Err(invalid(format!(
+                "the versions of two tables are both written as `{name}`; write shorter expressions"
+            )));
+        }
+        self.versions.insert(name, (table.to_owned(), read));
+        Ok(())
     }
 
     fn repeated(&self, name: &str, read: TableRead) -> Result<TableRead, SqlError> {
@@ -229,7 +241,10 @@ impl SqlInner {
                     TableRead::Now(Some(SeqRange { first: seq(first)?, last: seq(last)? }))
                 }
             };
-            points.versions.insert(name.clone(), (table.clone(), read));
+            if let Some(events) = events_name(name, table) {
+                points.note(events, EVENTS_TABLE, read.clone())?;
+            }
+            points.note(name.clone(), table, read)?;
         }
         Ok(points)
     }

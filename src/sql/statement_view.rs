@@ -1,11 +1,12 @@
 //! The view of one statement: its namespace, others that its sender may read, metadata tables, views.
 //!
 //! A name is looked for where it can be: first as a table, then as a metadata table of one, then as a view
-//! of the catalog, whose own names are looked for in the same way, then as a view over changes. Its one
-//! invariant: of a namespace that the sender may not read nothing is asked, so it answers as one that is not
-//! there.
+//! of the catalog, whose own names are looked for in the same way, then as a view over changes, and then as a
+//! collection. Its one invariant: of a namespace that the sender may not read nothing is asked, so it answers as
+//! one that is not there.
 
 mod catalog_views;
+mod collections;
 
 use crate::sql::{
     points::{QueryPoints, without_versions},
@@ -15,6 +16,7 @@ use crate::sql::{
 use icecore_catalog::access::{Action, Principal};
 use icecore_engine::{
     change_views,
+    collections::collection_of,
     error::SqlError,
     guard::RELATIONS_MAX,
     metadata_tables::MetadataTable,
@@ -103,6 +105,8 @@ impl ViewSources<'_> {
         for other in &mut draft.view.others {
             end_together(&mut other.tables, &draft.elsewhere);
         }
+        let log = self.owner.check_owner().is_ok().then(|| self.owner.log().to_string());
+        collections::choose_bases(&mut draft.view, log.as_deref());
         Ok((draft.view, pin))
     }
 }
@@ -124,8 +128,9 @@ impl ViewDraft<'_> {
             WantedTables::All => {
                 self.add_all(schema, space).await?;
                 for name in &tables.named {
-                    // What is not there is found out when the statement is planned.
-                    if !self.has(schema, name) {
+                    // What is not there is found out when the statement is planned. A base is there under the
+                    // name of its collection.
+                    if !self.has(schema, name) || collection_of(name).is_some() {
                         self.find_and_add(schema, space, name).await?;
                     }
                 }
@@ -200,6 +205,9 @@ impl ViewDraft<'_> {
         space: &ResolvedNamespace,
         name: &str,
     ) -> Result<bool, SqlError> {
+        if self.add_based_collection(schema, space, name).await? {
+            return Ok(true);
+        }
         let is_there = match MetadataTable::split(name) {
             Some((table, kind)) => self.add_generated(schema, space, table, kind).await?,
             None => self.has(schema, name) || self.add_table(schema, space, name).await?,
@@ -207,7 +215,8 @@ impl ViewDraft<'_> {
         if is_there || self.add_view(schema, space, name).await? {
             return Ok(true);
         }
-        self.add_change_view(schema, space, name).await
+        Ok(self.add_change_view(schema, space, name).await?
+            || self.add_folded_collection(schema, space, name).await?)
     }
 
     /// A view over the changes of a namespace that has some.

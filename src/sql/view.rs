@@ -21,6 +21,7 @@ use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     commit::LAST_SEQ,
     error::CatalogError,
+    retention::COLLECTION,
 };
 use icecore_engine::{
     error::SqlError,
@@ -236,6 +237,16 @@ impl ResolvedNamespace {
         self.table(sources, name, Some(&as_of)).await
     }
 
+    /// The base of a collection that is called `name`, as it is now, and the collection.
+    pub(super) async fn base(
+        &self,
+        sources: ViewSources<'_>,
+        name: &str,
+    ) -> Result<Option<(String, TableView)>, SqlError> {
+        let found = Box::pin(self.table(sources, name, None)).await?;
+        Ok(found.and_then(|base| Some((collection_of(&base)?.to_owned(), base))))
+    }
+
     async fn table(
         &self,
         ViewSources { wal, owner, catalog, tables, faults }: ViewSources<'_>,
@@ -316,6 +327,11 @@ impl ResolvedNamespace {
             },
         }
     }
+}
+
+/// The collection whose base a table is; none for every other one.
+pub(super) fn collection_of(table: &TableView) -> Option<&str> {
+    table.metadata.as_ref()?.properties().get(COLLECTION).map(String::as_str)
 }
 
 /// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'

@@ -4,7 +4,7 @@
 //! Its one invariant: what cannot be told apart is not shown. A table of ours without the column has rows of every
 //! visibility, and so have the metadata tables that count rows and list values.
 
-use crate::sql::Sql;
+use crate::sql::{Sql, view::collection_of};
 use icecore_catalog::access::{Action, Principal, RowVisibility};
 use icecore_engine::{
     error::SqlError,
@@ -39,10 +39,12 @@ pub(super) fn is_told(table: &TableView) -> bool {
     }
 }
 
-/// Refuses a table whose rows do not say who may see them: one of ours without the column, or a state of another
-/// one that lacks the column.
+/// Refuses a table whose rows do not say who may see them: one of ours without the column, the base of a collection,
+/// or a state of another one that lacks the column.
 pub(super) fn check_table(table: &TableView) -> Result<(), SqlError> {
     match table.ours {
+        // Its documents are made of events of every visibility.
+        None if collection_of(table).is_some() => Err(of_all(&table.name)),
         None => deciding_columns(table).map(drop),
         Some(_) if is_told(table) => Ok(()),
         Some(_) => Err(of_all(&table.name)),
@@ -64,7 +66,7 @@ pub(super) fn check_metadata(table: &TableView, kind: MetadataTable) -> Result<(
     }
 }
 
-fn of_all(table: &str) -> SqlError {
+pub(super) fn of_all(table: &str) -> SqlError {
     SqlError::Forbidden(format!(
         "`{table}` tells of rows of every visibility (visibility.filter is on): it needs the scope `admin`"
     ))

@@ -420,7 +420,7 @@ async fn records_that_are_no_changes_have_types_of_their_own() {
             json!({ "source": source, "ts_ms": NOW_MS, "databaseName": "d", "ddl": "DROP TABLE t", "tableChanges": [] }),
             "debezium.schema_change",
         ),
-        (json!({ "op": "t", "source": source, "ts_ms": NOW_MS }), "debezium.truncate"),
+        (json!({ "op": "t", "source": source, "ts_ms": NOW_MS }), "cdc.truncate"),
         (
             json!({ "op": "m", "source": source, "ts_ms": NOW_MS, "message": { "prefix": "p", "content": "Ymfy" } }),
             "debezium.message",
@@ -443,7 +443,7 @@ async fn records_that_are_no_changes_have_types_of_their_own() {
     let count = server.rows("others", "SELECT count(*) FROM events").await;
     assert_eq!(count, json!([[plain.len()]]), "a record in a wrapper is the same record");
     let truncate =
-        "SELECT store, collection, lsn, op, txid FROM events WHERE type = 'debezium.truncate'";
+        "SELECT store, collection, lsn, op, txid FROM events WHERE type = 'cdc.truncate'";
     assert_eq!(server.rows("others", truncate).await, json!([["d.s", "t", 5, null, "2"]]));
     let row =
         json!({ "schema": { "type": "struct" }, "payload": { "id": 1, "type": "a b", "ts": "x" } });

@@ -23,7 +23,7 @@ async fn a_statement_that_fails_is_told_what_to_change() {
         ("SELECT typ FROM events", "no column `typ`; did you mean `type`?"),
         (
             "SELECT e.sequence_no FROM events e",
-            "no column `e.sequence_no`; there are 54 columns; DESCRIBE lists those of a table",
+            "no column `e.sequence_no`; there are 55 columns; DESCRIBE lists those of a table",
         ),
         ("SELECT x", "no column `x`; the statement reads no table"),
         (

@@ -35,7 +35,7 @@ const MAY_USE: MayUse = &[
     ("wal", &["clock", "faults", "metrics"]),
     ("table", &["blocking", "ids", "collection"]),
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
-    ("engine", &["blocking", "wal", "event", "table"]),
+    ("engine", &["blocking", "collection", "wal", "event", "table"]),
     // work: these never name one another
     ("ingest", &["wal", "event", "clock", "ids"]),
     (

@@ -87,7 +87,7 @@ fn parse_schema(text: &[u8]) -> Result<Schema, String> {
 }
 
 /// Columns that hold JSON text: a string there is taken as the JSON it holds.
-const JSON_FIELDS: [&str; 7] = ["data", "before", "prev", "after", "doc", "meta", "_meta"];
+const JSON_FIELDS: [&str; 8] = ["data", "before", "prev", "after", "doc", "patch", "meta", "_meta"];
 
 fn event<'s>(
     writer: &mut JsonWriter<'s>,

@@ -19,7 +19,7 @@ use std::{borrow::Cow, sync::Arc};
 
 const PAYLOAD: &str = "payload";
 /// Columns that hold JSON as text.
-const JSON: [&str; 4] = ["before", "after", "data", "meta"];
+const JSON: [&str; 5] = ["before", "after", "data", "meta", "patch"];
 
 /// The rows without these columns, each row that has a value there with the whole event in `payload`.
 ///

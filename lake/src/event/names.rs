@@ -42,6 +42,7 @@ pub(crate) const OUTCOME: usize = column("outcome");
 pub(crate) const DATA: usize = column("data");
 pub(crate) const META: usize = column("meta");
 pub(crate) const PAYLOAD: usize = column("payload");
+pub(crate) const PATCH: usize = column("patch");
 
 /// `do`: an object for the `do_*` columns.
 pub(crate) const DO: usize = COLUMNS;
@@ -121,6 +122,8 @@ const ALIASES: &[(&str, usize)] = &[
     ("pk", KEY),
     ("prev", BEFORE),
     ("doc", AFTER),
+    ("jsonPatch", PATCH),
+    ("mergePatch", PATCH),
     ("txId", TXID),
     ("rpcNamespace", RPC_NAMESPACE),
     ("durationMs", column("duration_ms")),

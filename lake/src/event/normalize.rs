@@ -474,7 +474,12 @@ impl<'m, 'a> EventDraft<'m, 'a> {
             let column = usize::from(*column);
             let is_json = matches!(
                 column,
-                names::BEFORE | names::AFTER | names::DATA | names::META | names::PAYLOAD
+                names::BEFORE
+                    | names::AFTER
+                    | names::PATCH
+                    | names::DATA
+                    | names::META
+                    | names::PAYLOAD
             );
             // Elsewhere a text that is borrowed is JSON as it came: what has escapes is owned.
             if (is_json || matches!(text, Cow::Borrowed(_)))

@@ -196,7 +196,7 @@ fn has_same_columns(old: &ComparedRow<'_>, new: &ComparedRow<'_>) -> bool {
         // A bookmark that was minted is no word of the sender's.
         match name {
             "bookmark" if new.is_none() => true,
-            "before" | "after" | "data" => value(old) == value(new),
+            "before" | "after" | "data" | "patch" => value(old) == value(new),
             _ => old == new,
         }
     });

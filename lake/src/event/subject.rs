@@ -1,7 +1,7 @@
 //! Whose rows an erasure takes: a person, a document or one event, by a member that events have.
 //!
 //! A row is the subject's where the column of that member has its value, or a document of the row
-//! (`before`, `after`, `data`, `payload`, or the `doc` of a collection's table) has it at its top, under any name that an event may use for it. An
+//! (`before`, `after`, `data`, `payload`, `patch`, or `doc` of a collection's table) has it at its top, under any name that an event may use for it. An
 //! event that a `payload` has is looked through as if it had columns of its own.
 //! Its one invariant: a document that is no JSON is looked through as text, so damage hides nobody.
 
@@ -11,7 +11,8 @@ mod tests;
 use crate::event::{
     dead_letter, digest,
     names::{
-        self, AFTER, BEFORE, COLLECTION, DATA, EVENT_LIST, ID, KEPT_EVENT, KEY, PAYLOAD, WRAPPED,
+        self, AFTER, BEFORE, COLLECTION, DATA, EVENT_LIST, ID, KEPT_EVENT, KEY, PATCH, PAYLOAD,
+        WRAPPED,
     },
 };
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
@@ -25,11 +26,11 @@ use serde_json::value::{RawValue, Value};
 /// Longest value of a subject, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// Columns that are looked into.
-const DOCUMENTS: [&str; 5] = ["before", "after", "data", "payload", "doc"];
+const DOCUMENTS: [&str; 6] = ["before", "after", "data", "payload", "patch", "doc"];
 /// The one among them that may have a whole event: of a dead letter, or of one that columns do not hold.
 const EVENT: &str = "payload";
 /// Members of an event that are documents, or events.
-const NESTED: [usize; 6] = [BEFORE, AFTER, DATA, PAYLOAD, WRAPPED, EVENT_LIST];
+const NESTED: [usize; 7] = [BEFORE, AFTER, PATCH, DATA, PAYLOAD, WRAPPED, EVENT_LIST];
 /// How deep they are looked into: a list of events, a wrapper, an event that was kept, its document.
 const NESTING_MAX: u8 = 4;
 /// Columns that say more of a row: the collection of its documents, and how a dead letter keeps its bytes.

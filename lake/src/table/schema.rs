@@ -22,7 +22,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// Columns with long free text: their bounds would cost bytes in every manifest and prune nothing.
 pub const UNBOUNDED: &[&str] =
-    &["before", "after", "data", "meta", "payload", "error", "url", "detail", "doc"];
+    &["before", "after", "data", "meta", "payload", "error", "url", "detail", "doc", "patch"];
 
 /// Columns that are looked up by one exact value and have a bloom filter in each file of ours. Other
 /// writers are not asked for them: Iceberg's Java library makes each as long as the longest may be,

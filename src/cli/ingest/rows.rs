@@ -34,7 +34,7 @@ const DECODED_BYTES_MAX: u64 = 8 << 20;
 const HEAD_BYTES: u64 = 64 * 1024;
 /// Members whose value our tables hold as JSON text.
 pub(in crate::cli) const JSON_COLUMNS: &[&str] =
-    &["before", "prev", "after", "doc", "data", "meta", "_meta", "do"];
+    &["before", "prev", "after", "doc", "patch", "data", "meta", "_meta", "do"];
 
 /// A Parquet file that is open for reading.
 #[derive(Debug)]

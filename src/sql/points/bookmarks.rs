@@ -19,7 +19,7 @@ use icecore_engine::{
     view::{TableView, View},
 };
 use icecore_lake::{event::bookmark::minted_seq, table::retention::REMOVED_FIRST_SEQ};
-use icecore_schemas::as_of::AsOf;
+use icecore_schemas::{as_of::AsOf, service_table::EVENTS_TABLE};
 use std::sync::Arc;
 
 /// What is looked for.
@@ -48,11 +48,14 @@ impl SqlInner {
         let Some(bookmark) = versions::text_of(bookmark) else {
             return Err(invalid("BOOKMARK AS OF takes a bookmark in single quotes"));
         };
-        let search = BookmarkSearch { levels, table, bookmark, until };
         let wanted = WantedTables::Named(vec![table.to_owned()]);
         let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
         // What is read stays readable while the pin lives.
-        let (view, _pin) = view;
+        let (mut view, _pin) = view;
+        // A collection's documents have the bookmarks of their last changes alone.
+        let table = if view.collections.is_empty() { table } else { EVENTS_TABLE };
+        view.collections.clear();
+        let search = BookmarkSearch { levels, table, bookmark, until };
         let Some(now) = view.table(table).cloned() else {
             return Err(without_versions(table));
         };

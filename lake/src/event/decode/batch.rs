@@ -15,6 +15,7 @@ const EVENT_MEMBERS: &[usize] = &[
     names::COLLECTION,
     names::BEFORE,
     names::AFTER,
+    names::PATCH,
     names::EVENT_TYPE,
     names::SPEC_VERSION,
     names::column("event"),

@@ -865,9 +865,11 @@ fn debezium_keeps_what_the_event_says_itself() {
     let shown = row(event, BodyFormat::Json);
     let expected = r#"id=mine type=order.changed source=mongodb op=c store=d collection=c key=k after={"_id":{"$oid":"5"}} lsn=3 payload="#;
     assert!(shown.starts_with(expected), "{shown}");
-    for (op, event_type) in [("t", "truncate"), ("m", "message"), ("x", "record")] {
+    for (op, event_type) in
+        [("t", "cdc.truncate"), ("m", "debezium.message"), ("x", "debezium.record")]
+    {
         let event = format!(r#"{{"op":"{op}","source":{{"table":"t"}}}}"#);
-        check(&event, &format!("type=debezium.{event_type} collection=t payload={event}"));
+        check(&event, &format!("type={event_type} collection=t payload={event}"));
     }
     check(r#"{"op":"c","after":{"id":1}}"#, r#"type=cdc.insert op=c after={"id":1}"#);
 }
@@ -875,7 +877,8 @@ fn debezium_keeps_what_the_event_says_itself() {
 #[test]
 fn an_op_that_is_no_change_of_a_row_is_null() {
     for (members, shown) in [
-        (r#""op":"truncate","collection":"o""#, "type=cdc.update collection=o"),
+        (r#""op":"truncate","collection":"o""#, "type=cdc.truncate collection=o"),
+        (r#""op":"T","collection":"o""#, "type=cdc.truncate collection=o"),
         (r#""op":7,"store":"s""#, "type=cdc.update store=s"),
         (
             r#""op":"merge","collection":"o","after":{"a":1}"#,
@@ -893,6 +896,43 @@ fn an_op_that_is_no_change_of_a_row_is_null() {
     check(r#"{"store":"s"}"#, "type=cdc.update op=u store=s");
     check(r#"{"op":null,"store":"s"}"#, "type=cdc.update op=u store=s");
     check(r#"{"store":"s","after":{}}"#, "type=cdc.insert op=c store=s after={}");
+}
+
+#[test]
+fn a_patch_is_an_update() {
+    for (members, shown) in [
+        (
+            r#""collection":"o","key":"k","patch":{"a": null}"#,
+            r#"type=cdc.update op=u collection=o key=k patch={"a": null}"#,
+        ),
+        (
+            r#""collection":"o","before":{"a":1},"jsonPatch":[{"op":"remove","path":"/a"}]"#,
+            r#"type=cdc.update op=u collection=o before={"a":1} patch=[{"op":"remove","path":"/a"}]"#,
+        ),
+        (r#""mergePatch":{}"#, "type=cdc.update op=u patch={}"),
+        (
+            r#""op":"c","collection":"o","patch":{"a":1}"#,
+            r#"type=cdc.insert op=c collection=o patch={"a":1}"#,
+        ),
+        (
+            r#""type":"collection.updated","collection":"o","patch":{"a":1}"#,
+            r#"type=collection.updated op=u collection=o patch={"a":1}"#,
+        ),
+        // CloudEvents and others may have a change in `data`.
+        (
+            r#""type":"cdc.update","data":{"collection":"o","patch":{"a":1}}"#,
+            r#"type=cdc.update op=u collection=o data={"collection":"o","patch":{"a":1}} patch={"a":1}"#,
+        ),
+    ] {
+        check(&format!("{{{members}}}"), shown);
+    }
+    // A text is the JSON that it holds. The event says what it was.
+    let event = r#"{"collection":"o","patch":"{\"a\":1}"}"#;
+    check(event, &format!(r#"type=cdc.update op=u collection=o payload={event} patch={{"a":1}}"#));
+    // MongoDB's own description of an update is none.
+    let event = r#"{"op":"u","patch":"{\"$set\":{\"a\":1}}","source":{"connector":"mongodb","db":"d","collection":"c","ord":3}}"#;
+    let shown = row(event, BodyFormat::Json);
+    assert!(!shown.contains(" patch="), "{shown}");
 }
 
 #[test]

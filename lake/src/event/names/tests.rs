@@ -65,6 +65,7 @@ fn identity_and_time_never_come_from_data() {
         "lsn",
         "bookmark",
         "version",
+        "patch",
     ] {
         assert!(is_change(column(name)) && !is_found_in_data(column(name)), "{name}");
     }

@@ -57,6 +57,7 @@ pub(super) fn is_kept(column: usize, value: JsonValue<'_>) -> bool {
     match (column, KINDS[column]) {
         (names::DATA, _) => true,
         (names::BEFORE | names::AFTER | names::META, _) => value.kind == JsonKind::Object,
+        (names::PATCH, _) => matches!(value.kind, JsonKind::Array | JsonKind::Object),
         (_, ColumnKind::String) => {
             matches!(value.kind, JsonKind::Plain | JsonKind::Escaped | JsonKind::Number)
         }

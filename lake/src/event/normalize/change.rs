@@ -30,6 +30,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 const LOG_POSITION: [&str; 7] =
     ["lsn", "commit_ts", "pos", "scn", "change_lsn", "mvcc_timestamp", "ord"];
 
+/// The type of a change that takes all rows of a table away.
+const TRUNCATE: &str = "cdc.truncate";
+
 /// Members of an envelope that its identity has, or that are another whenever it is sent.
 const IN_IDENTITY: [&str; 13] = [
     "before",
@@ -108,6 +111,10 @@ impl<'a> EventDraft<'_, 'a> {
         for image in [names::BEFORE, names::AFTER] {
             self.mongodb_image(image);
         }
+        // Old connectors for MongoDB send what its log says of an update as text, which is no patch of ours.
+        if self.value(names::PATCH).is_some_and(|patch| patch.text().is_some()) {
+            self.forget(names::PATCH);
+        }
         self.describe(&origin, &operation);
         self.change.ts = self.own_time().or_else(|| time_of(&origin));
     }
@@ -164,13 +171,15 @@ impl<'a> EventDraft<'_, 'a> {
     pub(super) fn change_without_type(&mut self) {
         let word = self.value(names::OP);
         let said = word.and_then(|value| op(&value.text()?));
-        let is_somewhere =
-            self.value(names::STORE).is_some() || self.value(names::COLLECTION).is_some();
+        let is_somewhere = [names::STORE, names::COLLECTION, names::PATCH]
+            .into_iter()
+            .any(|slot| self.value(slot).is_some());
         if said.is_none() && !is_somewhere {
             return;
         }
         let op = said.unwrap_or_else(|| {
             match (self.value(names::BEFORE).is_some(), self.value(names::AFTER).is_some()) {
+                _ if self.value(names::PATCH).is_some() => "u",
                 (false, true) => "c",
                 (true, false) => "d",
                 _ => "u",
@@ -187,7 +196,10 @@ impl<'a> EventDraft<'_, 'a> {
                 }
             }
         }
-        self.change.event_type = Some(event_type(op));
+        let is_truncate = word
+            .and_then(|value| value.text())
+            .is_some_and(|word| ["t", "truncate"].contains(&&*word.to_ascii_lowercase()));
+        self.change.event_type = Some(if is_truncate { TRUNCATE } else { event_type(op) });
         self.change.ts = self.own_time();
     }
 
@@ -373,7 +385,7 @@ impl<'t> ChangeOperation<'t> {
     fn event_type(&self) -> &'static str {
         match (self.op, &*self.text) {
             (Some(op), _) => event_type(op),
-            (None, "t") => "debezium.truncate",
+            (None, "t") => TRUNCATE,
             (None, "m") => "debezium.message",
             (None, _) => record::OTHER,
         }

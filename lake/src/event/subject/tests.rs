@@ -14,8 +14,8 @@ fn has(subject: &Subject, text: &str, collection: Option<&str>, detail: Option<&
     let column =
         |text: Option<&str>| -> Option<ArrayRef> { Some(Arc::new(StringArray::from(vec![text]))) };
     let mut columns: Vec<Option<ArrayRef>> = vec![None; subject.columns().len()];
-    let documents = [None, None, None, column(Some(text)), None];
-    columns.extend(documents.into_iter().chain([column(collection), column(detail)]));
+    columns.extend([None, None, None, column(Some(text)), None, None]);
+    columns.extend([column(collection), column(detail)]);
     subject.rows(&columns, 1).value(0)
 }
 
@@ -23,9 +23,9 @@ fn has(subject: &Subject, text: &str, collection: Option<&str>, detail: Option<&
 fn a_row_is_the_subjects_by_its_column() {
     let ann = subject("user_id", "ann");
     let own: ArrayRef = Arc::new(StringArray::from(vec![Some("ann"), Some("anna"), None]));
-    let found = ann.rows(&[Some(own), None, None, None, None, None, None], 3);
+    let found = ann.rows(&[Some(own), None, None, None, None, None, None, None], 3);
     assert_eq!(found, BooleanArray::from(vec![true, false, false]));
-    assert_eq!(ann.rows(&vec![None; 7], 2), BooleanArray::from(vec![false, false]));
+    assert_eq!(ann.rows(&vec![None; 8], 2), BooleanArray::from(vec![false, false]));
 }
 
 #[test]

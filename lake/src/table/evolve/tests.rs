@@ -45,17 +45,17 @@ fn a_table_of_an_earlier_version_lacks_the_later_columns_and_gets_them_with_its_
     assert_eq!(names(&fit.missing), ["deployment_environment", "attempt_number"]);
     assert!(fit.left_out.is_empty());
     let seen = fit.extended(&old).unwrap();
-    assert_eq!(seen.field_by_name("deployment_environment").unwrap().id, 56, "not yet given");
+    assert_eq!(seen.field_by_name("deployment_environment").unwrap().id, 57, "not yet given");
 
     // Only the second one has a value at first.
     let ident = ident(&Namespace::parse("a").unwrap(), "events");
     let change = add_columns(&ident, &old, &fit.missing[1..]).unwrap();
     let new = changed(old, change.updates[..1].to_vec());
     let id = |name: &str| new.current_schema().field_by_name(name).map(|field| field.id);
-    assert_eq!((id("note"), id("attempt_number")), (Some(55), Some(56)));
+    assert_eq!((id("note"), id("attempt_number")), (Some(56), Some(57)));
     let fit = SchemaFit::of(&ours, &new).unwrap();
     assert_eq!(names(&fit.missing), ["deployment_environment"]);
-    assert_eq!(fit.extended(&new).unwrap().highest_field_id(), 57);
+    assert_eq!(fit.extended(&new).unwrap().highest_field_id(), 58);
     // The version before reads the table as it did.
     assert!(SchemaFit::of(&SERVICE_TABLES[0], &new).unwrap().missing.is_empty());
 }
