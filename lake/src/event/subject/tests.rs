@@ -88,8 +88,8 @@ fn a_number_is_compared_exactly_however_it_is_written() {
 fn members_of_documents_that_are_no_events_are_looked_at_at_their_top_alone() {
     let ann = subject("user_id", "ann");
     let inside: ArrayRef = Arc::new(StringArray::from(vec![r#"{"data":{"user_id":"ann"}}"#]));
-    // user_id, before, after, data, payload, collection, detail.
-    let columns = [None, None, None, Some(inside), None, None, None];
+    // user_id, before, after, data, payload, patch, doc, collection, detail.
+    let columns = [None, None, None, Some(inside), None, None, None, None, None];
     assert_eq!(ann.rows(&columns, 1), BooleanArray::from(vec![false]));
 }
 
@@ -117,7 +117,7 @@ fn a_key_may_be_of_one_collection_alone() {
     assert!(!has(&user, r#"{"collection":"orders","after":{"docId":7}}"#, None, None));
     let keys: ArrayRef = Arc::new(StringArray::from(vec!["7", "7"]));
     let collections: ArrayRef = Arc::new(StringArray::from(vec!["users", "orders"]));
-    let columns = [Some(keys), None, None, None, None, Some(collections), None];
+    let columns = [Some(keys), None, None, None, None, None, None, Some(collections), None];
     assert_eq!(user.rows(&columns, 2), BooleanArray::from(vec![true, false]));
 }
 
