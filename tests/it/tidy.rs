@@ -30,6 +30,7 @@ const MAY_USE: MayUse = &[
     // pure
     ("cron", &[]),
     ("event", &[]),
+    ("collection", &["event"]),
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),

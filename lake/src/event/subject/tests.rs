@@ -29,6 +29,29 @@ fn a_row_is_the_subjects_by_its_column() {
 }
 
 #[test]
+fn a_patch_has_it_in_its_members_and_in_what_it_gives_to_members() {
+    let ann = subject("user_id", "ann");
+    let is_hers = |patch: &str| {
+        let patch: ArrayRef = Arc::new(StringArray::from(vec![Some(patch)]));
+        ann.rows(&[None, None, None, None, None, Some(patch), None, None], 1).value(0)
+    };
+    for patch in [
+        r#"{"userId":"ann"}"#,
+        r#"[{"op":"test","path":"/a","value":1},{"op":"replace","path":"/userId","value":"ann"}]"#,
+        r#"[{"op":"add","path":"","value":{"user_id":"ann"}}]"#,
+    ] {
+        assert!(is_hers(patch), "{patch}");
+    }
+    for patch in [
+        r#"{"name":"ann"}"#,
+        r#"[{"op":"add","path":"/name","value":"ann"}]"#,
+        r#"[{"op":"add","path":"/userId","value":"anna"}]"#,
+    ] {
+        assert!(!is_hers(patch), "{patch}");
+    }
+}
+
+#[test]
 fn a_document_has_it_at_its_top_under_each_of_its_names() {
     let ann = subject("user_id", "ann");
     let named = [
