@@ -22,8 +22,8 @@ use axum::{
 use icecore_catalog::access::Action::{Admin, Ingest, Read, Write};
 use icecore_schemas::{
     batch::{IngestParameters, IngestReply},
-    conservation::EventsAudit,
     collection_refresh::{RefreshParameters, RefreshReply},
+    conservation::EventsAudit,
     dead_letters::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,

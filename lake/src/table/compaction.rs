@@ -63,7 +63,9 @@ const SWITCH: &str = "icecore.compaction";
 #[must_use]
 pub fn obstacle(table: &TableMetadata) -> Option<String> {
     if collection_of(table).is_some() {
-        return Some("it has the documents of a collection, whose files a refresh replaces".to_owned());
+        return Some(
+            "it has the documents of a collection, whose files a refresh replaces".to_owned(),
+        );
     }
     if is_set(table, "off") {
         return Some(format!("its property `{SWITCH}` is `off`"));
