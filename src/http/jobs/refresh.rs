@@ -28,7 +28,7 @@ use icecore_engine::error::SqlError;
 use icecore_lake::{
     collection::table_name,
     ids::IdGenerator,
-    table::schema::{TableIdent, foreign_ident},
+    table::schema::foreign_ident,
     wal::Wal,
 };
 use icecore_schemas::{
