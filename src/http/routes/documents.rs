@@ -1,18 +1,15 @@
-//! The rows of the table for what writes documents: one by its key, collections by what they were, and their tables.
+//! The rows of the table for what writes documents: one by its key, and collections by what they were.
 
 use crate::http::{
-    collection_refresh, documents,
+    documents,
     guard::RouteNeed::InCatalog,
     restore,
     routes::{Route, delete, post, put},
 };
 use axum::routing::on;
 use icecore_catalog::access::Action::Write;
-use icecore_schemas::{
-    collection_refresh::{RefreshParameters, RefreshReply},
-    restore::{
-        CollectionRestore, DocumentParameters, DocumentWritten, NamespaceRestore, RestoreReport,
-    },
+use icecore_schemas::restore::{
+    CollectionRestore, DocumentParameters, DocumentWritten, NamespaceRestore, RestoreReport,
 };
 
 const DOCUMENT: &str = "/v1/{namespace}/collections/{collection}/docs/{key}";
@@ -54,17 +51,6 @@ pub(super) const DOCUMENT_ROUTES: &[Route] = &[
             (429, "Too many writes wait"),
             (503, "Cannot now; send again after Retry-After"),
         ]),
-    post("/v1/{namespace}/collections/{collection}/refresh", InCatalog(Write), |m| {
-        on(m, collection_refresh::refresh)
-    })
-    .about("Have the table of a collection follow its events now; `full` makes it of all events again")
-    .query::<RefreshParameters>()
-    .answers::<RefreshReply>(&[(200, "Done; what the table has")])
-    .refuses(&[
-        (404, "No such collection"),
-        (409, "Another commit came first"),
-        (429, "Too many queries at once"),
-    ]),
     post("/v1/{namespace}/collections/{collection}/restore", InCatalog(Write), |m| {
         on(m, restore::collection)
     })
