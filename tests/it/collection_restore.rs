@@ -4,6 +4,7 @@
 use crate::{
     admin::icecore,
     harness::{TestServer, config, rfc3339},
+    process::post_and_die,
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Value, json};
@@ -258,6 +259,26 @@ async fn a_restore_that_broke_off_goes_on_where_it_was() {
     restore(&server, "users", &format!("bookmark:{undo}")).await;
     assert!(documents(&server, "users").await.is_empty());
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_in_a_restore_has_all_of_its_batch_or_none() {
+    let server = TestServer::start().await;
+    let doc = json!({"n": 1});
+    take(&server, &[change("c", "users", "1", &doc), change("c", "users", "2", &doc)]).await;
+    let gone = ["1", "2"].map(|key| change("d", "users", key, &Value::Null));
+    take(&server, &gone).await;
+    let mut folder = server.stop().await;
+    let path = "/v1/shop/collections/users/restore";
+    for (point, there) in [("wal.before_write", 0), ("wal.after_sync", 2)] {
+        let body = json!({"at": "seq:2"}).to_string();
+        post_and_die(folder.path(), &format!("{point}=abort"), path, body).await;
+        let server = TestServer::start_in(folder, &[]).await;
+        assert_eq!(documents(&server, "users").await.len(), there, "{point}");
+        let told = "SELECT count(*) FROM events WHERE type = 'restore.completed'";
+        assert_eq!(server.rows("shop", told).await, json!([[there / 2]]), "{point}");
+        folder = server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
