@@ -1,10 +1,10 @@
 //! `GET /v1/{ns}/events`: the events of a range by `seq`, bookmark, type or time, as JSON or JSON lines.
 //!
 //! An event is an object of its columns: one without a value is left out, and one with JSON text is that JSON, so
-//! its numbers are those of the sender. A page of JSON is bounded in bytes; JSON lines are streamed and have the
-//! limits of every query.
+//! its numbers are those of the sender. A page of JSON is bounded in bytes; JSON lines are streamed.
 
 mod cells;
+mod lines;
 
 use crate::http::{
     AppState,
@@ -18,28 +18,26 @@ use crate::http::{
 use axum::{
     body::Body,
     extract::{Extension, State},
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, header},
+    response::Response,
 };
-use bytes::Bytes;
 use cells::EventBatch;
 use chrono::DateTime;
 use futures::StreamExt;
 use icecore_catalog::access::Principal;
-use icecore_engine::{QueryAnswer, error::SqlError};
+use icecore_engine::QueryAnswer;
 use icecore_schemas::{
     collections::{EventColumns, EventList, EventOrder, EventPage},
     error_code::ErrorCode,
 };
-use serde_json::{Value, value::RawValue};
+use lines::{EventRange, LINES};
+use serde_json::Value;
 
 /// Events of a page of JSON that names no limit, and most of any.
 const PAGE_EVENTS: usize = 100;
 const PAGE_EVENTS_MAX: usize = 10_000;
 /// Bytes of events after which a page of JSON ends.
 const PAGE_BYTES_MAX: usize = 8 << 20;
-/// The media type of JSON lines.
-const LINES: &str = "application/x-ndjson";
 
 /// `GET /v1/{ns}/events?after_seq=&until_seq=&after_bookmark=&until_bookmark=&type=&before=&after=&order=&limit=`
 ///
@@ -62,26 +60,24 @@ pub(super) async fn events(
     let order = wanted.order();
     if !caller.has_events().await? {
         return match is_lines {
-            true => Ok(lines_of(Body::empty())),
+            true => Ok(lines::lines_of(Body::empty())),
             false => Ok(json(200, &EventList { events: Vec::new(), next: None })),
         };
     }
     let (conditions, params) = Box::pin(conditions(caller, &wanted)).await?;
+    if is_lines {
+        let limit = wanted.limit.unwrap_or(usize::MAX);
+        return lines::lines(caller, EventRange { conditions, params, order, limit }).await;
+    }
     let direction = match order {
         EventOrder::Asc => "ASC",
         EventOrder::Desc => "DESC",
     };
-    let bound = match (is_lines, wanted.limit) {
-        (true, None) => String::new(),
-        (true, Some(limit)) => format!(" LIMIT {limit}"),
-        (false, _) => format!(" LIMIT {}", limit + 1),
-    };
-    let sql =
-        format!("SELECT * FROM events WHERE true{conditions} ORDER BY seq {direction}{bound}");
+    let sql = format!(
+        "SELECT * FROM events WHERE true{conditions} ORDER BY seq {direction} LIMIT {}",
+        limit + 1
+    );
     let answer = caller.ask(statement(&sql, params)).await?;
-    if is_lines {
-        return Ok(lines(answer));
-    }
     Ok(json(200, &Box::pin(event_page(answer, limit, order)).await?))
 }
 
@@ -151,42 +147,6 @@ async fn event_page(
     Ok(page)
 }
 
-/// All events, a line each. A body that cannot go on breaks off.
-fn lines(answer: QueryAnswer) -> Response {
-    let pieces = answer.batches.map(|batch| -> Result<Bytes, SqlError> {
-        let batch = EventBatch::new(&batch?);
-        let mut text = Vec::new();
-        for row in 0..batch.rows() {
-            write_line(&mut text, batch.members(row));
-        }
-        Ok(text.into())
-    });
-    lines_of(Body::from_stream(pieces))
-}
-
-fn lines_of(body: Body) -> Response {
-    let mut response = body.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(LINES));
-    response
-}
-
-/// Writes an event as one line: what JSON text has of breaks is between its words, and becomes blanks.
-fn write_line<'a>(text: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, Box<RawValue>)>) {
-    let mut before = b'{';
-    for (name, value) in members {
-        text.push(before);
-        before = b',';
-        text.extend_from_slice(Value::from(name).to_string().as_bytes());
-        text.push(b':');
-        let blank = |byte: &u8| if matches!(*byte, b'\n' | b'\r') { b' ' } else { *byte };
-        text.extend(value.get().as_bytes().iter().map(blank));
-    }
-    if before == b'{' {
-        text.push(before);
-    }
-    text.extend_from_slice(b"}\n");
-}
-
 /// A time of a parameter as it stands in a statement.
 fn rfc3339(name: &str, text: &str) -> Result<String, ApiError> {
     let time = DateTime::parse_from_rfc3339(text).ok();
@@ -199,20 +159,4 @@ fn rfc3339(name: &str, text: &str) -> Result<String, ApiError> {
 
 fn invalid(text: String) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::rows::json_of;
-
-    #[test]
-    fn an_event_is_one_line() {
-        let mut text = Vec::new();
-        let after = json_of("{\n \"a\": 12345678901234567890.5\r\n}");
-        write_line(&mut text, [("seq", json_of("7")), ("after", after)].into_iter());
-        write_line(&mut text, std::iter::empty());
-        let expected = "{\"seq\":7,\"after\":{  \"a\": 12345678901234567890.5  }}\n{}\n";
-        assert_eq!(String::from_utf8(text).unwrap(), expected);
-    }
 }

@@ -13,7 +13,8 @@ use crate::http::{
     query_string::QueryParameters,
 };
 use axum::{
-    extract::{Extension, OriginalUri, State},
+    extract::{Extension, State},
+    http::Uri,
     response::Response,
 };
 use icecore_catalog::access::Principal;
@@ -39,7 +40,7 @@ pub(super) async fn thing(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     QueryParameters(ThingParameters { v }): QueryParameters<ThingParameters>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };

@@ -330,6 +330,30 @@ async fn events_are_listed_by_seq_bookmark_type_and_time() {
     server.stop().await;
 }
 
+/// More events than one statement of a stream gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_stream_has_each_event_once() {
+    let server = TestServer::start().await;
+    for first in [0, 5_100] {
+        let events: Vec<Value> = (first..first + 5_100)
+            .map(|n| json!({ "id": format!("e{n}"), "ns": NS, "type": "t" }))
+            .collect();
+        assert_eq!(server.ingest(&json!({ "events": events })).await.0, 200);
+        server.commit(NS).await;
+    }
+    let seqs = async |query: &str| -> Vec<u64> {
+        let url = format!("{}/v1/{NS}/events?{query}", server.url);
+        let lines = server.http.get(url).header("accept", "application/x-ndjson").send().await;
+        let text = lines.unwrap().text().await.unwrap();
+        let seq =
+            |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
+        text.lines().map(seq).collect()
+    };
+    assert_eq!(seqs("after_seq=10").await, (11..=10_200).collect::<Vec<u64>>());
+    assert_eq!(seqs("limit=10050").await, (151..=10_200).rev().collect::<Vec<u64>>());
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_point_resolves_to_the_last_event_that_counts() {
     let server = TestServer::start().await;

@@ -1,7 +1,7 @@
 //! The tables `cdc_…` of a namespace: which collection each is of, and how far it has the events.
 
 use crate::http::{error::ApiError, points::ReadCaller};
-use icecore_catalog::error::CatalogError;
+use icecore_catalog::{ancestors, error::CatalogError};
 use icecore_engine::collections::{APPLIED_SEQ, COLLECTION_PROPERTY};
 use icecore_lake::table::schema::foreign_ident;
 use std::collections::BTreeMap;
@@ -32,9 +32,11 @@ pub(super) async fn of_namespace(
         let Ok(table) = catalog.tables().load(&ident).await else { continue };
         let metadata = &table.metadata;
         let Some(collection) = metadata.properties().get(COLLECTION_PROPERTY) else { continue };
-        let summary = metadata.current_snapshot().map(|snapshot| snapshot.summary());
-        let applied = summary.and_then(|summary| summary.additional_properties.get(APPLIED_SEQ));
-        let applied = applied.and_then(|seq| seq.parse().ok());
+        // What is committed on top of a refresh, as compaction is, need not tell.
+        let mut snapshots = ancestors::of(metadata, metadata.current_snapshot_id());
+        let applied = snapshots.find_map(|snapshot| {
+            snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
+        });
         bases.insert(collection.clone(), applied);
     }
     Ok(bases)
