@@ -82,8 +82,12 @@ fn is_without_some(view: &View, collection: &CollectionView) -> bool {
         return false;
     };
     let first = collection.applied_seq.map_or(0, |applied| applied + 1);
-    let last = collection.until.unwrap_or(u64::MAX);
-    has_lost(events, SeqRange { first, last })
+    let folded = SeqRange { first, last: collection.until.unwrap_or(u64::MAX) };
+    let mut states = iter::successors(Some(events), |state| state.later.as_deref());
+    states.any(|state| {
+        let seqs = state.seqs.map_or(folded, |seqs| seqs.and(folded));
+        seqs.first <= seqs.last && has_lost(state, seqs)
+    })
 }
 
 /// Whether retention removed some of these events before this state.
