@@ -34,6 +34,7 @@ use icecore_schemas::{
     names::Namespace,
     query::SqlRequest,
     restore::{DocumentParameters, DocumentWritten},
+    service_table::EVENTS_TABLE,
 };
 use identity::{RequestKey, WriteRequest};
 use serde::de::IgnoredAny;
@@ -53,6 +54,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
+    app.sql.check_sees_all(&principal, &levels, EVENTS_TABLE)?;
     let body = body::read(&app, &headers, body).await?;
     let doc = document(&app, &body.bytes)?;
     let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
@@ -76,6 +78,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
+    app.sql.check_sees_all(&principal, &levels, EVENTS_TABLE)?;
     let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
     let place = DocumentPlace { levels, namespace, collection, key };
     let request = WriteRequest { doc: None, expected: parameters.expected_version };

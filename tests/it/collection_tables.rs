@@ -123,6 +123,23 @@ async fn a_table_goes_on_after_a_restart_and_is_made_of_events_again_where_it_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_made_of_events_again_where_another_log_takes_them() {
+    let server = shop(0..20).await;
+    refresh(&server, "").await;
+    server.commit("shop").await;
+    let folder = server.stop().await;
+    std::fs::remove_dir_all(folder.path().join("wal")).unwrap();
+    let server = TestServer::start_in(folder, &[]).await;
+    send(&server, vec![change("u", 3, 2)]).await;
+    let wanted = server.rows("shop", DOCUMENTS).await;
+    let made = refresh(&server, "").await;
+    assert_eq!((made.buckets, made.rows, made.documents), (BUCKETS, 20, 20), "{made:?}");
+    assert_eq!(server.rows("shop", DOCUMENTS).await, wanted);
+    assert_eq!(refresh(&server, "").await.buckets, 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_is_emptied_has_no_documents() {
     let server = shop(0..8).await;
     refresh(&server, "").await;

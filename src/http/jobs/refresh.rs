@@ -26,10 +26,7 @@ use icecore_catalog::{
 };
 use icecore_engine::error::SqlError;
 use icecore_lake::{
-    collection::table_name,
-    ids::IdGenerator,
-    table::schema::foreign_ident,
-    wal::Wal,
+    collection::table_name, ids::IdGenerator, table::schema::foreign_ident, wal::Wal,
 };
 use icecore_schemas::{
     jobs::{JobReport, SkippedTable},

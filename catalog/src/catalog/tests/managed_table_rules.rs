@@ -219,8 +219,10 @@ async fn sums_and_numbers_of_rows_are_told_by_this_server_alone() {
 async fn only_this_server_marks_its_tables() {
     let house = house().await;
     create(&house.catalog, "a.t").await;
-    let refused = house.catalog.commit(set("a.t", MANAGED, "true")).await;
-    assert!(matches!(refused, Err(CatalogError::Invalid(_))));
+    for mark in [MANAGED, COLLECTION] {
+        let refused = house.catalog.commit(set("a.t", mark, "true")).await;
+        assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{mark}");
+    }
 }
 
 #[tokio::test]
