@@ -40,8 +40,8 @@ mod sql_writes;
 mod state_rows;
 pub mod table_admin;
 pub mod tables;
-mod turns;
 pub mod things;
+mod turns;
 pub mod views;
 pub mod webhooks;
 
