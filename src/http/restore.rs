@@ -197,7 +197,10 @@ async fn restore(
         let catalog = app.catalog.on_behalf_of(principal.id());
         report.tag = Box::pin(tag(app, &catalog, &run, undo)).await;
     }
-    Box::pin(run.append(&pairs, report)).await
+    let report = Box::pin(run.append(&pairs, report)).await?;
+    let (to, changes) = (run.to, run::changes(&report));
+    tracing::info!(%namespace, restore = %id, to, changes, "documents were restored");
+    Ok(report)
 }
 
 /// When the event with this `seq` arrived, where it is there.

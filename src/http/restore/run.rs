@@ -127,7 +127,8 @@ impl RestoreRun<'_> {
             names
                 .extend((0..batch.num_rows()).filter_map(|row| text_at(&batch, "collection", row)));
         }
-        // Of a collection whose events are all gone there may be a table.
+        // Of a collection whose events are all gone there may be a table. One that does not load has nothing to restore
+        // from, and the others are restored all the same.
         for table in self.tables().await? {
             let table = ident(self.namespace, &table);
             let Ok(loaded) = self.app.catalog.tables().load(&table).await else { continue };
