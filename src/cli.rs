@@ -9,6 +9,7 @@ pub mod audit;
 pub mod backup;
 pub mod catalog;
 pub mod client;
+pub mod collections;
 pub mod compact;
 pub mod deadletters;
 pub mod doctor;
@@ -136,6 +137,14 @@ enum RunCommand {
     Tables(admin::TablesCommand),
     /// List the snapshots of a table
     Snapshots(admin::SnapshotsCommand),
+    /// List the collections of a namespace
+    Collections(collections::CollectionsCommand),
+    /// Show a document of a collection, or list all of them, now or as they were
+    Docs(collections::DocsCommand),
+    /// List the versions of a document
+    History(collections::HistoryCommand),
+    /// Compare the documents of a collection at two points
+    Diff(collections::DiffCommand),
     /// Administer the catalog's tables, or probe the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
@@ -335,6 +344,10 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Materialize(command) => materialize::run(config, &command).await,
         RunCommand::Tables(command) => admin::tables(config, &command).await,
         RunCommand::Snapshots(command) => admin::snapshots(config, &command).await,
+        RunCommand::Collections(command) => collections::collections(config, &command).await,
+        RunCommand::Docs(command) => collections::docs(config, &command).await,
+        RunCommand::History(command) => collections::history(config, &command).await,
+        RunCommand::Diff(command) => collections::diff(config, &command).await,
         RunCommand::Catalog(command) => catalog::run(config, &command).await,
         RunCommand::Branches(command) => refs::branches(config, &command).await,
         RunCommand::Tags(command) => refs::tags(config, &command).await,

@@ -5,6 +5,7 @@
 pub mod as_of;
 pub mod batch;
 pub mod collection_refresh;
+pub mod collections;
 pub mod columns;
 pub mod conservation;
 pub mod dead_letters;
@@ -16,6 +17,7 @@ pub mod holds;
 pub mod jobs;
 pub mod materialized;
 pub mod names;
+pub mod point;
 pub mod query;
 pub mod retention;
 pub mod search;

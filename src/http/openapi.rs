@@ -128,6 +128,9 @@ fn path_part(name: &str, need: RouteNeed) -> Value {
         ("table", _) => text("The table"),
         ("name", _) => text("A branch or tag"),
         ("view", _) => text("A view of the catalog"),
+        ("collection", _) => text("The collection, as its events name it"),
+        ("key", _) => text("The key of a document; a `/` in it is written %2F"),
+        ("thing", _) => text("A collection, or a key that one collection alone has"),
         ("hold", _) => text("A legal hold"),
         ("erasure", _) => text("The id of an erasure, as its first answer has it"),
         ("job", _) => {

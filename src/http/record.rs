@@ -23,9 +23,9 @@ use std::sync::Arc;
 /// Longest body of a change.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// The route that only asks, although its method is not one that reads. Statements of it that change something are
-/// recorded where they are carried out.
-const QUERY: &str = "/v1/{namespace}/sql";
+/// The routes that only ask, although their method is not one that reads. Statements of the first that change
+/// something are recorded where they are carried out.
+const QUERIES: [&str; 2] = ["/v1/{namespace}/sql", "/v1/{namespace}/resolve"];
 
 /// Who asks for a change, as its handler needs it.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl FromRequestParts<AppState> for ChangeCaller {
 pub fn is_recorded(method: &Method, need: RouteNeed, path: &str) -> bool {
     let takes_events = matches!(need, RouteNeed::Open | RouteNeed::Somewhere(Action::Ingest));
     let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    !reads && !takes_events && path != QUERY
+    !reads && !takes_events && !QUERIES.contains(&path)
 }
 
 /// Carries out a call of `principal`, if it is `allowed`, and records it either way.

@@ -3,14 +3,16 @@
 //!
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
+mod collections;
+
 use crate::http::{
-    AppState, admin, collection_refresh, conservation, dead_letters, erasures, fsck,
+    AppState, admin, conservation, dead_letters, erasures, fsck,
     guard::{self, RouteNeed},
     health, holds,
     ingest::{self, calls::calls},
     jobs, materialized,
     openapi::RouteOperation,
-    query, search, table_admin, tables, views, webhooks,
+    query, table_admin, tables, views, webhooks,
 };
 use RouteNeed::{AnyToken, Everywhere, In, InCatalog, Open, Somewhere};
 use axum::{
@@ -23,7 +25,6 @@ use icecore_catalog::access::Action::{Admin, Ingest, Read, Write};
 use icecore_schemas::{
     batch::{IngestParameters, IngestReply},
     conservation::EventsAudit,
-    collection_refresh::{RefreshParameters, RefreshReply},
     dead_letters::{
         DiscardLetters, DiscardReply, LetterList, LetterPage, RetryLetters, RetryParameters,
         RetryReply,
@@ -34,7 +35,6 @@ use icecore_schemas::{
     jobs::{JobList, JobParameters, JobReport},
     materialized::{MaterializedEntry, MaterializedRemoved, NewMaterialized},
     query::SqlRequest,
-    search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
     snapshot_id::SnapshotIds,
     tables::{
         CommitAllReply, CommitReply, DropRef, DropTable, DroppedList, FastForward, NamespaceList,
@@ -97,14 +97,21 @@ const CALLS_REFUSED: &[(u16, &str)] =
 const NO_TABLE: &[(u16, &str)] = &[(404, "No such table")];
 const NO_MATERIALIZED: &[(u16, &str)] = &[(404, "No such materialised table")];
 const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
-const SEARCH_REFUSED: &[(u16, &str)] = &[
-    (400, "A parameter is not valid; the text names it"),
-    (422, "Over the time, memory or row limit"),
-    (429, "Too many queries at once"),
-];
 
 /// The table.
-pub const ROUTES: &[Route] = &[
+pub const ROUTES: &[Route] = &{
+    let (first, others) = (OTHER_ROUTES, collections::COLLECTION_ROUTES);
+    let mut all = [OTHER_ROUTES[0]; OTHER_ROUTES.len() + collections::COLLECTION_ROUTES.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < first.len() { first[at] } else { others[at - first.len()] };
+        at += 1;
+    }
+    all
+};
+
+/// Those that have no file of their own.
+const OTHER_ROUTES: &[Route] = &[
     post("/ingest", Somewhere(Ingest), |m| on(m, ingest::ingest))
         .about("Take events; 2xx means durable. `/e` is the same route")
         .query::<IngestParameters>()
@@ -457,20 +464,6 @@ pub const ROUTES: &[Route] = &[
         .about("Refresh a table no more; it stays with its rows")
         .answers::<MaterializedRemoved>(&[(200, "Not refreshed any more")])
         .refuses(NO_MATERIALIZED),
-    post("/v1/{namespace}/collections/{collection}/refresh", InCatalog(Write), |m| on(m, collection_refresh::refresh))
-        .about("Have the table of a collection follow its events now; `full` makes it of all events again")
-        .query::<RefreshParameters>().answers::<RefreshReply>(&[(200, "Done; what the table has")])
-        .refuses(&[(404, "No such collection"), (409, "Another commit came first"), (429, "Too many queries at once")]),
-    get("/v1/{namespace}/search", InCatalog(Read), |m| on(m, search::search))
-        .about("Find things, documents as they are now, by their properties; `property` may be there several times")
-        .query::<SearchParameters>()
-        .answers::<FoundThings>(&[(200, "A page; `next` is there while there may be more")])
-        .refuses(SEARCH_REFUSED),
-    get("/v1/{namespace}/facets", InCatalog(Read), |m| on(m, search::facets))
-        .about("Count things by their properties; `property` and `by` may be there several times")
-        .query::<FacetParameters>()
-        .answers::<ThingFacets>(&[(200, "Counts by type, collection and the properties in `by`")])
-        .refuses(SEARCH_REFUSED),
     get("/healthz", Open, |m| on(m, health::healthz))
         .about("Alive")
         .answers_media(&["text/plain"], &[(200, "ok")]),

@@ -10,13 +10,9 @@ use crate::http::{
     guard::CatalogNamespace,
     json, query,
     query_string::{QueryParameters, page_size},
+    rows::{integer_at, number_at, text_at},
 };
-use arrow::{
-    array::{Array, AsArray},
-    compute::cast,
-    datatypes::{DataType, Int64Type},
-    record_batch::RecordBatch,
-};
+use arrow::record_batch::RecordBatch;
 use axum::{
     extract::{Extension, State},
     response::Response,
@@ -317,22 +313,6 @@ fn thing_at(batch: &RecordBatch, row: usize) -> Option<(FoundThing, usize)> {
         seq: number_at(batch, "rowid", row)?,
     };
     Some((thing, length))
-}
-
-fn text_at(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
-    let column = cast(&batch.column_by_name(name)?.slice(row, 1), &DataType::Utf8).ok()?;
-    let column = column.as_string_opt::<i32>()?;
-    column.is_valid(0).then(|| column.value(0).to_owned())
-}
-
-fn number_at(batch: &RecordBatch, name: &str, row: usize) -> Option<u64> {
-    u64::try_from(integer_at(batch, name, row)?).ok()
-}
-
-fn integer_at(batch: &RecordBatch, name: &str, row: usize) -> Option<i64> {
-    let column = cast(&batch.column_by_name(name)?.slice(row, 1), &DataType::Int64).ok()?;
-    let column = column.as_primitive_opt::<Int64Type>()?;
-    column.is_valid(0).then(|| column.value(0))
 }
 
 #[cfg(test)]

@@ -140,6 +140,9 @@ def test_readme(shell):
     assert "2" in shell.paste("echo \"SELECT count(*) FROM events; SELECT max(seq)").split()
     assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/sql -d '{"))["rowCount"] == 2
     assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/sql -d \""))["rows"] == [[2]]
+    assert json.loads(shell.paste("curl -s localhost:8181/v1/shop.example/collections"))["doc"] == {"state": "paid"}
+    assert "paid" in shell.paste("icecore history orders")
+    assert "1 document added" in shell.paste("icecore diff orders")
     # Without a terminal there is no prompt, and stdin has no statement.
     assert shell.paste("icecore sql --ns shop.example") == ""
     (shell.folder / "events.ndjson").write_text(EVENT)
@@ -235,6 +238,7 @@ def test_operations(shell):
     shell.end({
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
+        "icecore collections": "names commands; test_readme runs some, and tests/it/collections_api.rs all",
         "icecore import": "names a command, whose lines are run above",
         "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
@@ -256,6 +260,9 @@ def test_maintenance(shell):
     assert json.loads(shell.paste("curl -s -X PUT localhost:8181/v1/NS/holds", words))["name"] == "case-7"
     assert len(json.loads(shell.paste("curl -s localhost:8181/v1/NS/holds", words))["holds"]) == 1
     assert json.loads(shell.paste("curl -s -X DELETE localhost:8181/v1/NS/holds", words))["removed"] == "case-7"
+    shell.post("/ingest", '{"id":"p-2","type":"user","ns":"shop.example","op":"c","collection":"users","key":"1","after":{"a":1}}')
+    shell.paste("icecore jobs run refresh", words)
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/collections/users/refresh", words))["documents"] == 1
     erased = words | {"ann": "nobody", '"7"': '"nobody"'}
     for start in ["icecore erase --ns NS --user-id ann --dry-run", "icecore erase --ns NS --user-id ann"]:
         assert "erasure" in shell.paste(start, erased)

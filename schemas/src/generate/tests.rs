@@ -2,6 +2,11 @@ use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
     collection_refresh::{RefreshParameters, RefreshReply},
+    collections::{
+        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
+        DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
+        HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+    },
     columns::DEAD_LETTERS,
     conservation::EventsAudit,
     dead_letters::{
@@ -59,19 +64,26 @@ type BodySchema = fn(&mut SchemaGenerator) -> (String, Value);
 /// What stands behind the `?` of a path.
 const PARAMETERS: &[BodySchema] = &[
     schema_of::<AuditPage>,
+    schema_of::<CollectionPage>,
     schema_of::<DeliveryTarget>,
+    schema_of::<DiffParameters>,
     schema_of::<DiscardLetters>,
+    schema_of::<DocumentPage>,
     schema_of::<DropRef>,
     schema_of::<DropTable>,
+    schema_of::<EventPage>,
     schema_of::<FacetParameters>,
     schema_of::<FsckParameters>,
+    schema_of::<HistoryPage>,
     schema_of::<IngestParameters>,
     schema_of::<JobParameters>,
     schema_of::<LetterPage>,
+    schema_of::<PointParameters>,
     schema_of::<RefreshParameters>,
     schema_of::<RetryParameters>,
     schema_of::<SearchParameters>,
     schema_of::<SnapshotPage>,
+    schema_of::<ThingParameters>,
 ];
 
 /// Bodies of requests.
@@ -85,6 +97,7 @@ const SENT: &[BodySchema] = &[
     schema_of::<NewTableName>,
     schema_of::<NewToken>,
     schema_of::<NewView>,
+    schema_of::<PointRequest>,
     schema_of::<RetryLetters>,
     schema_of::<Rollback>,
     schema_of::<SqlRequest>,
@@ -93,13 +106,20 @@ const SENT: &[BodySchema] = &[
 /// Bodies of answers.
 const ANSWERED: &[BodySchema] = &[
     schema_of::<AuditRecords>,
+    schema_of::<CollectionDiff>,
+    schema_of::<CollectionEntry>,
+    schema_of::<CollectionList>,
     schema_of::<CommitAllReply>,
     schema_of::<CommitReply>,
     schema_of::<DiscardReply>,
+    schema_of::<DocumentHistory>,
+    schema_of::<DocumentList>,
+    schema_of::<DocumentReply>,
     schema_of::<DroppedList>,
     schema_of::<ErasureList>,
     schema_of::<ErasureReport>,
     schema_of::<ErrorBody>,
+    schema_of::<EventList>,
     schema_of::<EventsAudit>,
     schema_of::<FoundThings>,
     schema_of::<FsckReport>,
@@ -119,6 +139,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<RefList>,
     schema_of::<RefReply>,
     schema_of::<RefreshReply>,
+    schema_of::<ResolvedPoint>,
     schema_of::<RetryReply>,
     schema_of::<SnapshotIds>,
     schema_of::<SnapshotList>,

@@ -1,0 +1,347 @@
+//! `icecore collections`, `docs`, `history` and `diff`: documents as they are and as they were.
+
+use crate::{
+    cli::{
+        CliError,
+        admin::{aligned, escape, escape_ns, shown},
+        client::ServerClient,
+        counted, remark, say,
+    },
+    config::{Config, units::write_bytes},
+};
+use clap::Args;
+use icecore_schemas::collections::{
+    CollectionDiff, CollectionEntry, CollectionList, DiffEntry, DocumentChange, DocumentEntry,
+    DocumentHistory, DocumentList, DocumentReply, VersionEntry,
+};
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// Characters of a document that a table shows.
+const DOCUMENT_LETTERS_MAX: usize = 80;
+
+/// Whose documents are read, and how they are printed.
+#[derive(Debug, Args)]
+struct ReaderArgs {
+    /// The namespace
+    #[arg(long, default_value = "default")]
+    ns: String,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+    /// The server, http://host:port
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// `icecore collections`
+#[derive(Debug, Args)]
+pub struct CollectionsCommand {
+    /// One collection; all of them when left out
+    name: Option<String>,
+    /// Only names behind this one
+    #[arg(long, conflicts_with = "name")]
+    after: Option<String>,
+    #[command(flatten)]
+    reader: ReaderArgs,
+}
+
+/// `icecore docs`
+#[derive(Debug, Args)]
+pub struct DocsCommand {
+    /// The collection
+    collection: String,
+    /// The key of a document; all documents when left out
+    key: Option<String>,
+    /// The point: seq:17, bookmark:…, time:2026-11-20T12:00:00Z, snapshot:…, tag:…, before:BATCH, or ~1 for a
+    /// document; now when left out
+    #[arg(long)]
+    at: Option<String>,
+    /// Only keys behind this one
+    #[arg(long, conflicts_with = "key")]
+    after: Option<String>,
+    /// Most documents
+    #[arg(long, conflicts_with = "key")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    reader: ReaderArgs,
+}
+
+/// `icecore history`
+#[derive(Debug, Args)]
+pub struct HistoryCommand {
+    /// The collection
+    collection: String,
+    /// The key of the document
+    key: String,
+    /// Only versions before the one with this seq
+    #[arg(long)]
+    after: Option<u64>,
+    /// Most versions
+    #[arg(long)]
+    limit: Option<usize>,
+    #[command(flatten)]
+    reader: ReaderArgs,
+}
+
+/// `icecore diff`
+#[derive(Debug, Args)]
+pub struct DiffCommand {
+    /// The collection
+    collection: String,
+    /// The earlier point, as `icecore docs --at` takes it
+    #[arg(long)]
+    from: String,
+    /// The later point; now when left out
+    #[arg(long)]
+    to: Option<String>,
+    /// Only keys behind this one
+    #[arg(long)]
+    after: Option<String>,
+    /// Most documents
+    #[arg(long)]
+    limit: Option<usize>,
+    #[command(flatten)]
+    reader: ReaderArgs,
+}
+
+impl ReaderArgs {
+    fn client(&self, config: &Config) -> ServerClient {
+        ServerClient::new(config, self.url.as_deref())
+    }
+
+    /// A path below the collections of the namespace.
+    fn path(&self, below: &[&str], parameters: &[(&str, Option<String>)]) -> String {
+        let mut path = format!("/v1/{}/collections", escape_ns(&self.ns));
+        for part in below {
+            path.push('/');
+            path.push_str(part);
+        }
+        let mut mark = '?';
+        for (name, value) in parameters {
+            let Some(value) = value else { continue };
+            path.push(mark);
+            mark = '&';
+            path.push_str(&format!("{name}={}", escape(value)));
+        }
+        path
+    }
+}
+
+/// Prints the collections of a namespace, or one of them.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn collections(config: &Config, command: &CollectionsCommand) -> Result<(), CliError> {
+    let CollectionsCommand { name, after, reader } = command;
+    let client = reader.client(config);
+    let (entries, next) = match name {
+        Some(name) => {
+            let path = reader.path(&[&escape(name)], &[]);
+            let entry: CollectionEntry = client.read(Method::GET, &path, None).await?;
+            if reader.json {
+                return say_json(&entry);
+            }
+            (vec![entry], None)
+        }
+        None => {
+            let path = reader.path(&[], &[("after", after.clone())]);
+            let list: CollectionList = client.read(Method::GET, &path, None).await?;
+            if reader.json {
+                return say_json(&list);
+            }
+            (list.collections, list.next)
+        }
+    };
+    let row = |it: &CollectionEntry| {
+        vec![
+            printable(&it.name),
+            it.documents.to_string(),
+            it.deleted.to_string(),
+            write_bytes(it.bytes),
+            it.last_seq.to_string(),
+            shown(it.applied_seq.as_ref()),
+            it.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{lag} ms")),
+        ]
+    };
+    let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    let header = ["collection", "documents", "deleted", "bytes", "last_seq", "applied_seq", "lag"];
+    say(aligned(&header, &rows).trim_end())?;
+    say_next(next.as_deref());
+    Ok(())
+}
+
+/// Prints the documents of a collection, or one of them.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError> {
+    let DocsCommand { collection, key, at, after, limit, reader } = command;
+    let client = reader.client(config);
+    let collection = escape(collection);
+    if let Some(key) = key {
+        let path = reader.path(&[&collection, "docs", &escape(key)], &[("at", at.clone())]);
+        let reply: DocumentReply = client.read(Method::GET, &path, None).await?;
+        if reader.json {
+            return say_json(&reply);
+        }
+        let DocumentReply { doc, version, seq, updated_at, actor, .. } = reply;
+        say(doc.get())?;
+        let (time, actor) = (shown(updated_at.as_ref()), actor.map(|actor| printable(&actor)));
+        remark(&format!("version {version}, seq {seq}, {time}, by {}", shown(actor.as_ref())));
+        return Ok(());
+    }
+    let limit = limit.map(|limit| limit.to_string());
+    let parameters = [("at", at.clone()), ("after", after.clone()), ("limit", limit)];
+    let path = reader.path(&[&collection, "docs"], &parameters);
+    let list: DocumentList = client.read(Method::GET, &path, None).await?;
+    if reader.json {
+        return say_json(&list);
+    }
+    let row = |it: &DocumentEntry| {
+        vec![
+            printable(&it.key),
+            it.version.to_string(),
+            it.seq.to_string(),
+            shown(it.updated_at.as_ref()),
+            short(Some(&it.doc)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = list.docs.iter().map(row).collect();
+    say(aligned(&["key", "version", "seq", "updated_at", "doc"], &rows).trim_end())?;
+    say_next(list.next.as_deref());
+    Ok(())
+}
+
+/// Prints the versions of a document.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn history(config: &Config, command: &HistoryCommand) -> Result<(), CliError> {
+    let HistoryCommand { collection, key, after, limit, reader } = command;
+    let parameters = [
+        ("after", after.map(|after| after.to_string())),
+        ("limit", limit.map(|limit| limit.to_string())),
+    ];
+    let path = reader.path(&[&escape(collection), "docs", &escape(key), "history"], &parameters);
+    let found: DocumentHistory = reader.client(config).read(Method::GET, &path, None).await?;
+    if reader.json {
+        return say_json(&found);
+    }
+    let row = |it: &VersionEntry| {
+        let change = it.patch.as_deref().map_or_else(
+            || short(it.doc.as_deref()),
+            |patch| format!("patch {}", short(Some(patch))),
+        );
+        vec![
+            it.version.to_string(),
+            it.seq.to_string(),
+            shown(it.op.as_ref()),
+            shown(it.ts.as_ref()),
+            shown(it.actor.as_deref().map(printable).as_ref()),
+            change,
+        ]
+    };
+    let rows: Vec<Vec<String>> = found.history.iter().map(row).collect();
+    say(aligned(&["version", "seq", "op", "ts", "actor", "change"], &rows).trim_end())?;
+    say_next(found.next.map(|next| next.to_string()).as_deref());
+    Ok(())
+}
+
+/// Prints what is different in a collection at two points.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn diff(config: &Config, command: &DiffCommand) -> Result<(), CliError> {
+    let DiffCommand { collection, from, to, after, limit, reader } = command;
+    let parameters = [
+        ("from", Some(from.clone())),
+        ("to", to.clone()),
+        ("after", after.clone()),
+        ("limit", limit.map(|limit| limit.to_string())),
+    ];
+    let path = reader.path(&[&escape(collection), "diff"], &parameters);
+    let found: CollectionDiff = reader.client(config).read(Method::GET, &path, None).await?;
+    if reader.json {
+        return say_json(&found);
+    }
+    say(&format!(
+        "{} added, {} changed, {} removed between seq {} and {}",
+        counted(found.added, "document"),
+        found.changed,
+        found.removed,
+        found.from_seq,
+        found.to_seq,
+    ))?;
+    if found.docs.is_empty() {
+        return Ok(());
+    }
+    let row = |it: &DiffEntry| {
+        let change = match it.change {
+            DocumentChange::Added => "added",
+            DocumentChange::Changed => "changed",
+            DocumentChange::Removed => "removed",
+        };
+        vec![
+            change.to_owned(),
+            printable(&it.key),
+            short(it.before.as_deref()),
+            short(it.after.as_deref()),
+        ]
+    };
+    let rows: Vec<Vec<String>> = found.docs.iter().map(row).collect();
+    say(aligned(&["change", "key", "before", "after"], &rows).trim_end())?;
+    say_next(found.next.as_deref());
+    Ok(())
+}
+
+/// Prints an answer as JSON with the numbers that its documents have.
+fn say_json(answer: &impl Serialize) -> Result<(), CliError> {
+    say(&serde_json::to_string(answer).expect("its members are texts, numbers and JSON"))
+}
+
+fn say_next(next: Option<&str>) {
+    if let Some(next) = next {
+        remark(&format!("there are more: --after '{}' lists them", printable(next)));
+    }
+}
+
+/// A text that a terminal takes for no command.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The beginning of a document, or a dash for none.
+fn short(doc: Option<&RawValue>) -> String {
+    let Some(doc) = doc else { return "-".to_owned() };
+    let mut letters = doc.get().chars();
+    let mut text: String = letters.by_ref().take(DOCUMENT_LETTERS_MAX).collect();
+    if letters.next().is_some() {
+        text.push('…');
+    }
+    printable(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_escaped_in_paths() {
+        let reader = ReaderArgs { ns: "shop.example".to_owned(), json: false, url: None };
+        let at = [("at", Some("time:2026-11-20T12:00:00+01:00".to_owned())), ("limit", None)];
+        assert_eq!(
+            reader.path(&["users", "docs", &escape("a/b@c")], &at),
+            "/v1/shop%2Eexample/collections/users/docs/a%2Fb%40c\
+             ?at=time%3A2026%2D11%2D20T12%3A00%3A00%2B01%3A00"
+        );
+    }
+
+    #[test]
+    fn a_long_document_is_cut() {
+        let long = serde_json::value::to_raw_value(&"x".repeat(100)).unwrap();
+        assert_eq!(short(Some(&long)).chars().count(), DOCUMENT_LETTERS_MAX + 1);
+        assert_eq!(short(None), "-");
+    }
+}

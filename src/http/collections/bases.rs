@@ -1,0 +1,43 @@
+//! The tables `cdc_…` of a namespace: which collection each is of, and how far it has the events.
+
+use crate::http::{error::ApiError, points::ReadCaller};
+use icecore_catalog::{ancestors, error::CatalogError};
+use icecore_engine::collections::{APPLIED_SEQ, COLLECTION_PROPERTY};
+use icecore_lake::table::schema::foreign_ident;
+use std::collections::BTreeMap;
+
+/// What their names begin with.
+const PREFIX: &str = "cdc_";
+/// Most tables that are looked at: a namespace has fewer collections.
+const BASES_MAX: usize = 2000;
+
+/// How far the table of each collection has the events; none where no snapshot tells.
+///
+/// # Errors
+/// The catalog's.
+pub(super) async fn of_namespace(
+    caller: ReadCaller<'_>,
+) -> Result<BTreeMap<String, Option<u64>>, ApiError> {
+    let catalog = &caller.app.catalog;
+    let names = match catalog.metastore().tables(&caller.levels.to_vec()).await {
+        Ok(names) => names,
+        // Its first events are on their way into tables.
+        Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
+        Err(cause) => return Err(cause.into()),
+    };
+    let mut bases = BTreeMap::new();
+    for name in names.into_iter().filter(|name| name.starts_with(PREFIX)).take(BASES_MAX) {
+        let Some(ident) = foreign_ident(caller.levels, &name) else { continue };
+        // One that is dropped meanwhile or cannot be read is none; who reads its collection hears of it.
+        let Ok(table) = catalog.tables().load(&ident).await else { continue };
+        let metadata = &table.metadata;
+        let Some(collection) = metadata.properties().get(COLLECTION_PROPERTY) else { continue };
+        // What is committed on top of a refresh, as compaction is, need not tell.
+        let mut snapshots = ancestors::of(metadata, metadata.current_snapshot_id());
+        let applied = snapshots.find_map(|snapshot| {
+            snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
+        });
+        bases.insert(collection.clone(), applied);
+    }
+    Ok(bases)
+}

@@ -1,0 +1,184 @@
+//! `GET /v1/{ns}/collections`: the collections of a namespace, how large each is, and how far its table is.
+//!
+//! What deleted documents there were is told by the events; the documents themselves are counted in the relation of
+//! each collection, one after the other.
+
+use crate::http::{
+    AppState,
+    collections::{
+        bases, check_collection,
+        statements::{self, IS_CHANGE},
+    },
+    error::ApiError,
+    guard::CatalogNamespace,
+    json,
+    points::{ReadCaller, statement},
+    query_string::{QueryParameters, page_size},
+    rows::{RowPage, integer_at, number_at, page, text_at},
+};
+use arrow::record_batch::RecordBatch;
+use axum::{
+    extract::{Extension, Path, State},
+    response::Response,
+};
+use icecore_catalog::access::Principal;
+use icecore_schemas::{
+    collections::{CollectionEntry, CollectionList, CollectionPage},
+    error_code::ErrorCode,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Collections of a page that names no limit, and most of any page: each costs a query.
+const PAGE_COLLECTIONS: usize = 50;
+const PAGE_COLLECTIONS_MAX: usize = 200;
+
+/// What the events tell of a collection.
+#[derive(Clone, Copy, Debug, Default)]
+struct ChangeCounts {
+    last_seq: u64,
+    deleted: u64,
+}
+
+/// `GET /v1/{ns}/collections?after=&limit=`: by name.
+///
+/// # Errors
+/// 404 for a namespace that is not there, 422 and 429 as queries.
+pub(in crate::http) async fn list(
+    State(app): State<AppState>,
+    Extension(principal): Extension<Principal>,
+    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
+    QueryParameters(CollectionPage { after, limit }): QueryParameters<CollectionPage>,
+) -> Result<Response, ApiError> {
+    let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
+    let limit = page_size(limit, PAGE_COLLECTIONS, PAGE_COLLECTIONS_MAX)?;
+    let mut page = CollectionList { collections: Vec::new(), next: None };
+    if !caller.has_events().await? {
+        return Ok(json(200, &page));
+    }
+    let bases = bases::of_namespace(caller).await?;
+    let (condition, params) = match &after {
+        Some(after) => ("collection > $1", vec![after.as_str().into()]),
+        None => ("true", Vec::new()),
+    };
+    let mut found = Box::pin(changed(caller, condition, params, limit + 1)).await?;
+    let behind = |name: &&String| after.as_ref().is_none_or(|after| after < *name);
+    // Retention may have removed every change of a collection that has a table.
+    for name in bases.keys().filter(behind) {
+        found.entry(name.clone()).or_default();
+    }
+    let has_more = limit < found.len();
+    for (name, counts) in found.into_iter().take(limit) {
+        let entry = Box::pin(entry(caller, name, counts, &bases)).await?;
+        page.collections.push(entry);
+    }
+    page.next = page.collections.last().filter(|_| has_more).map(|last| last.name.clone());
+    Ok(json(200, &page))
+}
+
+/// `GET /v1/{ns}/collections/{collection}`
+///
+/// # Errors
+/// 404 where there is none, 422 and 429 as queries.
+pub(in crate::http) async fn show(
+    State(app): State<AppState>,
+    Extension(principal): Extension<Principal>,
+    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
+    check_collection(&name)?;
+    caller.check_events().await?;
+    let bases = bases::of_namespace(caller).await?;
+    let params = vec![name.as_str().into()];
+    let found = Box::pin(changed(caller, "collection = $1", params, 1)).await?;
+    let counts = match (found.get(&name), bases.contains_key(&name)) {
+        (Some(counts), _) => *counts,
+        (None, true) => ChangeCounts::default(),
+        (None, false) => {
+            let text = format!(
+                "there is no collection `{name}`; GET /v1/{{namespace}}/collections lists all of them"
+            );
+            return Err(ApiError::new(ErrorCode::NotFound, text));
+        }
+    };
+    Ok(json(200, &Box::pin(entry(caller, name, counts, &bases)).await?))
+}
+
+/// The first collections by name that events under this condition name, and what the events tell of them.
+async fn changed(
+    caller: ReadCaller<'_>,
+    condition: &str,
+    params: Vec<Value>,
+    limit: usize,
+) -> Result<BTreeMap<String, ChangeCounts>, ApiError> {
+    let sql = format!(
+        "SELECT collection, CAST(max(newest) AS bigint) AS last_seq, \
+         CAST(sum(CASE WHEN newest = gone THEN 1 ELSE 0 END) AS bigint) AS deleted \
+         FROM (SELECT collection, key, max(seq) AS newest, max(CASE WHEN op = 'd' THEN seq END) AS gone \
+         FROM events WHERE {IS_CHANGE} AND {condition} GROUP BY collection, key) AS documents \
+         GROUP BY collection ORDER BY collection LIMIT {limit}"
+    );
+    let answer = caller.ask(statement(&sql, params)).await?;
+    let read = |batch: &RecordBatch, row: usize| {
+        let counts = ChangeCounts {
+            last_seq: number_at(batch, "last_seq", row)?,
+            deleted: number_at(batch, "deleted", row).unwrap_or_default(),
+        };
+        Some(((text_at(batch, "collection", row)?, counts), 0))
+    };
+    let RowPage { rows, .. } = page(answer, limit, read).await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// A collection with its documents counted.
+async fn entry(
+    caller: ReadCaller<'_>,
+    name: String,
+    counts: ChangeCounts,
+    bases: &BTreeMap<String, Option<u64>>,
+) -> Result<CollectionEntry, ApiError> {
+    let relation = statements::relation(&name, None);
+    let sql = format!(
+        "SELECT CAST(count(*) AS bigint) AS documents, \
+         CAST(sum(octet_length(doc)) AS bigint) AS bytes FROM {relation}"
+    );
+    let answer = caller.ask_of(&name, statement(&sql, Vec::new())).await?;
+    let read = |batch: &RecordBatch, row: usize| {
+        let documents = number_at(batch, "documents", row)?;
+        Some(((documents, number_at(batch, "bytes", row).unwrap_or_default()), 0))
+    };
+    let (documents, bytes) = page(answer, 1, read).await?.rows.first().copied().unwrap_or_default();
+    let applied_seq = bases.get(&name).copied().flatten();
+    let lag_ms = match applied_seq {
+        Some(applied) if applied < counts.last_seq => Box::pin(lag(caller, &name, applied)).await?,
+        Some(_) => Some(0),
+        None => None,
+    };
+    Ok(CollectionEntry {
+        name,
+        documents,
+        deleted: counts.deleted,
+        bytes,
+        last_seq: counts.last_seq,
+        applied_seq,
+        lag_ms,
+    })
+}
+
+/// For how long the oldest change waits that a table does not have, milliseconds.
+async fn lag(
+    caller: ReadCaller<'_>,
+    collection: &str,
+    applied: u64,
+) -> Result<Option<u64>, ApiError> {
+    let sql = format!(
+        "SELECT CAST(min(ingested_at) AS bigint) AS since FROM events \
+         WHERE collection = $1 AND {IS_CHANGE} AND seq > {applied}"
+    );
+    let answer = caller.ask(statement(&sql, vec![collection.into()])).await?;
+    let read = |batch: &RecordBatch, row: usize| Some((integer_at(batch, "since", row)?, 0));
+    let since = page(answer, 1, read).await?.rows.first().copied();
+    let waited_us = since.map(|since| caller.app.clock.now_us().saturating_sub(since));
+    Ok(waited_us.map(|waited| u64::try_from(waited / 1000).unwrap_or_default()))
+}
