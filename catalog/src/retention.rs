@@ -12,7 +12,7 @@ mod tests;
 use crate::metadata_file::refs;
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use lease::LeasedSnapshots;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// The table property that, set to `true`, marks a table as ours to thin.
 pub const MANAGED: &str = "icecore.managed";
@@ -87,6 +87,12 @@ pub fn is_overgrown(metadata: &TableMetadata) -> bool {
 #[must_use]
 pub fn is_managed(metadata: &TableMetadata) -> bool {
     metadata.properties().get(MANAGED).is_some_and(|v| v == "true")
+}
+
+/// The first of the properties that only tables of ours have, where it is among these.
+#[must_use]
+pub(crate) fn mark_in(properties: &HashMap<String, String>) -> Option<&'static str> {
+    [MANAGED, COLLECTION].into_iter().find(|mark| properties.contains_key(*mark))
 }
 
 /// The collection whose documents a table has; none for every other table.

@@ -3,7 +3,7 @@
 use crate::{
     http::{
         AppState, error::ApiError, guard::CatalogNamespace, jobs::materialize::erasures_of, json,
-        query_string::QueryParameters, record::ChangeCaller,
+        query_string::QueryParameters, record::ChangeCaller, sql_writes::commit_waiting,
     },
     sql::materialized::RefreshCaller,
 };
@@ -29,6 +29,7 @@ pub(super) async fn refresh(
     QueryParameters(RefreshParameters { full }): QueryParameters<RefreshParameters>,
 ) -> Result<Response, ApiError> {
     app.owner.check()?;
+    commit_waiting(&app, &levels).await?;
     let erasures = erasures_of(&app.erasures, &levels).await?;
     let by = RefreshCaller { catalog: caller.catalog(&app), ids: &app.ids, erasures };
     let done = Box::pin(app.sql.refresh_collection(&by, &levels, &collection, full)).await?;

@@ -15,7 +15,7 @@ use crate::maintenance::{
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
-    retention::{ROWS_KEPT, is_managed},
+    retention::{ROWS_KEPT, collection_of, is_managed},
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
 };
 use icecore_lake::{
@@ -272,6 +272,9 @@ impl TableRetention {
         let metadata = loaded.metadata.as_ref();
         if !is_managed(metadata) {
             return Ok(RetentionStep::skip("it is not a table of the service"));
+        }
+        if collection_of(metadata).is_some() {
+            return Ok(RetentionStep::skip("it has the documents of a collection, which are kept"));
         }
         let own;
         let kept = match bound {

@@ -156,8 +156,7 @@ impl Sql {
         if let Some(known) = base.take_if(|known| known.applied.is_some()) {
             base = Some(Box::pin(set_aside(&caller.catalog, &place, known)).await?);
         }
-        let asked = self.asked(levels, "SELECT seq FROM events LIMIT 1".to_owned());
-        let seq = seq_of(&Box::pin(asked).await?);
+        let seq = Box::pin(self.last_seq(&place, base.is_none())).await?;
         let next = AppliedChanges { seq, log, erasures: caller.erasures.clone() };
         Box::pin(self.write_documents(caller, &place, base, next, ChangedBuckets::All)).await
     }
@@ -184,6 +183,33 @@ impl Sql {
             names.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
         }
         Ok((names, seq_of(&answer)))
+    }
+
+    /// The last event that there is. A collection that `is_new` has to have changes.
+    async fn last_seq(
+        &self,
+        place: &CollectionPlace<'_>,
+        is_new: bool,
+    ) -> Result<u64, WriteFailure> {
+        let CollectionPlace { levels, collection, .. } = place;
+        let of_collection = match is_new {
+            true => format!(
+                " WHERE collection = {} AND (key IS NOT NULL OR type = '{TRUNCATE}')",
+                quoted(collection)
+            ),
+            false => String::new(),
+        };
+        let sql = format!("SELECT seq FROM events{of_collection} LIMIT 1");
+        let mut answer = self.asked(levels, sql).await?;
+        let mut rows = 0;
+        while let Some(batch) = answer.batches.next().await {
+            rows += batch?.num_rows();
+        }
+        if is_new && rows == 0 {
+            let text = format!("collection `{collection}` has no changes: send some first");
+            return Err(SqlError::NotFound(text).into());
+        }
+        Ok(seq_of(&answer))
     }
 
     /// The buckets of documents that changed behind `after`, and the last event that was looked at.
@@ -461,19 +487,4 @@ fn writer_of<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn documents_are_asked_for_bucket_by_bucket() {
-        let some = ChangedBuckets::These([3, 1].into());
-        let sql = documents_sql("it's", 17, 4, &some);
-        let end = " WHERE bucket(4, key) IN (1, 3) ORDER BY bucket(4, key), key";
-        assert_eq!(sql, format!("{}{end}", documents_at("it's", 17)));
-        let all = documents_sql("orders", 17, 4, &ChangedBuckets::All);
-        assert!(all.ends_with("17 ORDER BY bucket(4, key), key"), "{all}");
-        assert_eq!((some.count(4), ChangedBuckets::All.count(4)), (2, 4));
-        assert!(ChangedBuckets::These(BTreeSet::new()).is_empty());
-        assert!(!ChangedBuckets::All.is_empty());
-    }
-}
+mod tests;

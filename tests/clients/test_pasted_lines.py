@@ -260,6 +260,9 @@ def test_maintenance(shell):
     assert json.loads(shell.paste("curl -s -X PUT localhost:8181/v1/NS/holds", words))["name"] == "case-7"
     assert len(json.loads(shell.paste("curl -s localhost:8181/v1/NS/holds", words))["holds"]) == 1
     assert json.loads(shell.paste("curl -s -X DELETE localhost:8181/v1/NS/holds", words))["removed"] == "case-7"
+    shell.post("/ingest", '{"id":"p-2","type":"user","ns":"shop.example","op":"c","collection":"users","key":"1","after":{"a":1}}')
+    shell.paste("icecore jobs run refresh", words)
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/NS/collections/users/refresh", words))["documents"] == 1
     erased = words | {"ann": "nobody", '"7"': '"nobody"'}
     for start in ["icecore erase --ns NS --user-id ann --dry-run", "icecore erase --ns NS --user-id ann"]:
         assert "erasure" in shell.paste(start, erased)

@@ -254,12 +254,13 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
 }
 
 /// The same of legal holds, views, materialised tables, erasures and checks.
-fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 8] {
+fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 9] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
     const VIEW: &str = "/v1/{namespace}/views/{view}";
     const KINDS: &str = "/v1/shop.example/views/kinds";
     const MATERIALIZED: &str = "/v1/{namespace}/materialized/{table}";
+    const REFRESH: &str = "/v1/{namespace}/collections/{collection}/refresh";
     const ROLLUP: &str = "/v1/shop.example/materialized/rollup";
     let view = json!({"sql": "SELECT DISTINCT type FROM events"});
     let rollup = json!({"sql": "SELECT DISTINCT type FROM events", "every": "0 0 1 1 *"});
@@ -271,6 +272,7 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
         ("DELETE", VIEW, KINDS, Value::Null, "done"),
         ("PUT", MATERIALIZED, ROLLUP, rollup, "done"),
         ("DELETE", MATERIALIZED, ROLLUP, Value::Null, "done"),
+        ("POST", REFRESH, "/v1/shop.example/collections/none/refresh", Value::Null, "404"),
         ("POST", "/v1/{namespace}/erase", "/v1/shop.example/erase", erasure, "202"),
         ("POST", "/admin/fsck", "/admin/fsck?quick=true", Value::Null, "200"),
     ]

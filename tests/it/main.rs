@@ -12,6 +12,7 @@ mod calls;
 mod clocks;
 mod cloud_events;
 mod collection_sql;
+mod collection_tables;
 mod collections_api;
 mod command_line;
 mod compaction;

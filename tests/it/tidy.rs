@@ -30,6 +30,7 @@ const MAY_USE: MayUse = &[
     // pure
     ("cron", &[]),
     ("event", &[]),
+    ("collection", &["event"]),
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
@@ -46,7 +47,21 @@ const MAY_USE: MayUse = &[
         ],
     ),
     // `cron` for the times of a materialised table
-    ("sql", &["cron", "collection", "engine", "wal", "event", "table", "owner", "ids", "faults", "metrics"]),
+    (
+        "sql",
+        &[
+            "cron",
+            "collection",
+            "engine",
+            "wal",
+            "event",
+            "table",
+            "owner",
+            "ids",
+            "faults",
+            "metrics",
+        ],
+    ),
     (
         "maintenance",
         &[

@@ -176,6 +176,35 @@ async fn tables_of_an_earlier_release_get_two_columns_and_keep_every_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_an_earlier_release_get_the_column_of_patches_with_the_first_one() {
+    let (folder, _) = folder_of_a_release_with_fewer_columns("plain");
+    let server = release(folder, "0").await;
+    server.commit(NS).await;
+    assert_eq!(later_columns(&server).await, []);
+    let merge =
+        json!({ "id": "p-1", "ns": NS, "collection": "c", "key": "k", "patch": { "a": null } });
+    let patch = json!([{ "op": "remove", "path": "/a" }]);
+    let json_patch =
+        json!({ "id": "p-2", "ns": NS, "collection": "c", "key": "k", "jsonPatch": patch });
+    let patches = [merge, json_patch];
+    assert_eq!(duplicates(&server, &patches).await, 0);
+    let seen =
+        "SELECT type, op, patch, payload, jsonPatch FROM events WHERE id LIKE 'p-%' ORDER BY id";
+    let [first, second] = ["{\"a\":null}".to_owned(), patch.to_string()];
+    let expected =
+        json!(
+            [["cdc.update", "u", first, null, first], ["cdc.update", "u", second, null, second],]
+        );
+    assert_eq!(server.rows(NS, seen).await, expected);
+    server.commit(NS).await;
+    assert_eq!(later_columns(&server).await, [pair("patch", 55)]);
+    assert_eq!(server.rows(NS, seen).await, expected);
+    assert_eq!(duplicates(&server, &patches).await, 2);
+    check_whole(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_upgrade_brings_more_than_64_columns() {
     let (folder, sent) = folder_of_a_release_with_fewer_columns("plain");
     let server = release(folder, "1").await;

@@ -435,28 +435,26 @@ pub(super) fn check_computed(
     )))
 }
 
-/// Refuses the mark of our own tables on one of a client's: it would be thinned and locked.
+/// Refuses the marks of our own tables on one of a client's: it would be thinned and locked, or read as the
+/// documents of a collection.
 pub(super) fn check_is_foreign(updates: &[TableUpdate]) -> Result<(), CatalogError> {
-    let marks = |update: &TableUpdate| matches!(update, TableUpdate::SetProperties { updates } if updates.contains_key(retention::MANAGED));
-    if !updates.iter().any(marks) {
-        return Ok(());
-    }
+    let mark = updates.iter().find_map(|update| match update {
+        TableUpdate::SetProperties { updates } => retention::mark_in(updates),
+        _ => None,
+    });
+    let Some(mark) = mark else { return Ok(()) };
     Err(CatalogError::Invalid(format!(
-        "the property `{}` marks tables that this server writes: remove it",
-        retention::MANAGED
+        "the property `{mark}` marks tables that this server writes: remove it"
     )))
 }
 
-/// Refuses metadata with that mark that a client wants adopted: our own tables cannot leave, so none
+/// Refuses metadata with such a mark that a client wants adopted: our own tables cannot leave, so none
 /// comes back that way.
 pub(super) fn check_adopted(metadata: &TableMetadata) -> Result<(), CatalogError> {
-    if !metadata.properties().contains_key(retention::MANAGED) {
-        return Ok(());
-    }
+    let Some(mark) = retention::mark_in(metadata.properties()) else { return Ok(()) };
     Err(CatalogError::Invalid(format!(
-        "the property `{}` marks tables that a server like this one writes: copy the rows to a \
-         table of your own, or register metadata without it",
-        retention::MANAGED
+        "the property `{mark}` marks tables that a server like this one writes: copy the rows to a \
+         table of your own, or register metadata without it"
     )))
 }
 

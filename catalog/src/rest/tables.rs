@@ -126,8 +126,8 @@ pub(super) async fn create(
     JsonBody(body): JsonBody<CreateTableBody>,
 ) -> Result<Response, RestError> {
     let properties = body.properties.unwrap_or_default();
-    if properties.contains_key(retention::MANAGED) {
-        let message = format!("the property `{}` is reserved for this server", retention::MANAGED);
+    if let Some(mark) = retention::mark_in(&properties) {
+        let message = format!("the property `{mark}` is reserved for this server");
         return Err(RestError::bad_request(message));
     }
     if let Some(location) = &body.location {

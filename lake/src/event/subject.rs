@@ -1,7 +1,7 @@
 //! Whose rows an erasure takes: a person, a document or one event, by a member that events have.
 //!
 //! A row is the subject's where the column of that member has its value, or a document of the row
-//! (`before`, `after`, `data`, `payload`, `patch`) has it at its top, under any name that an event may use for it. An
+//! (`before`, `after`, `data`, `payload`, `patch`, or `doc` of a collection's table) has it at its top, under any name that an event may use for it. An
 //! event that a `payload` has is looked through as if it had columns of its own.
 //! Its one invariant: a document that is no JSON is looked through as text, so damage hides nobody.
 
@@ -26,9 +26,11 @@ use serde_json::value::{RawValue, Value};
 /// Longest value of a subject, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// Columns that are looked into.
-const DOCUMENTS: [&str; 5] = ["before", "after", "data", "payload", "patch"];
+const DOCUMENTS: [&str; 6] = ["before", "after", "data", "payload", "patch", "doc"];
 /// The one among them that may have a whole event: of a dead letter, or of one that columns do not hold.
 const EVENT: &str = "payload";
+/// The one among them that may say what is done to members, one after another.
+const PATCHES: &str = "patch";
 /// Members of an event that are documents, or events.
 const NESTED: [usize; 7] = [BEFORE, AFTER, PATCH, DATA, PAYLOAD, WRAPPED, EVENT_LIST];
 /// How deep they are looked into: a list of events, a wrapper, an event that was kept, its document.
@@ -155,6 +157,29 @@ impl Subject {
             return false;
         }
         self.is_in_text(text, collection, if name == EVENT { NESTING_MAX } else { 0 })
+            || (name == PATCHES && self.is_in_operations(text, collection))
+    }
+
+    /// Whether operations of a JSON patch (RFC 6902) give it to the member, or to a whole document.
+    fn is_in_operations(&self, text: &str, collection: Option<&str>) -> bool {
+        let Ok(operations) = serde_json::from_str::<Vec<ObjectMembers<'_>>>(text) else {
+            return false;
+        };
+        operations.iter().any(|ObjectMembers(members)| {
+            let of = |wanted: &'static str| {
+                let named = members.iter().filter(move |(name, _)| name == wanted);
+                named.map(|(_, value)| value.get())
+            };
+            let mut paths = of("path").filter_map(|path| serde_json::from_str::<String>(path).ok());
+            paths.any(|path| match path.strip_prefix('/') {
+                Some(name) => {
+                    slot_of(name) == Some(self.slot)
+                        && self.is_within(collection)
+                        && of("value").any(|value| is_text(value, &self.value))
+                }
+                None => of("value").any(|value| self.is_in_text(value, collection, 0)),
+            })
+        })
     }
 
     /// Whether a document has it at its top, or in those documents that it has down to `nesting`.

@@ -34,7 +34,7 @@ use iceberg::{
 };
 use icecore_catalog::{
     names::is_own_file,
-    retention::NEWEST_IN_FULL,
+    retention::{NEWEST_IN_FULL, collection_of},
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, is_only_about, partition_key},
@@ -62,6 +62,11 @@ const SWITCH: &str = "icecore.compaction";
 /// Why no file of a table is rewritten; none when they may be.
 #[must_use]
 pub fn obstacle(table: &TableMetadata) -> Option<String> {
+    if collection_of(table).is_some() {
+        return Some(
+            "it has the documents of a collection, whose files a refresh replaces".to_owned(),
+        );
+    }
     if is_set(table, "off") {
         return Some(format!("its property `{SWITCH}` is `off`"));
     }

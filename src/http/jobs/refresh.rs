@@ -26,10 +26,7 @@ use icecore_catalog::{
 };
 use icecore_engine::error::SqlError;
 use icecore_lake::{
-    collection::table_name,
-    ids::IdGenerator,
-    table::schema::{TableIdent, foreign_ident},
-    wal::Wal,
+    collection::table_name, ids::IdGenerator, table::schema::foreign_ident, wal::Wal,
 };
 use icecore_schemas::{
     jobs::{JobReport, SkippedTable},
@@ -283,8 +280,9 @@ struct NamespaceRound {
 pub struct RefreshChanged {
     tables: RefreshCollections,
     owner: LogOwnership,
-    /// From one look at a namespace to the next one, at least.
+    /// From one look at a namespace to the next one, at least, and from the start to the first one.
     interval: Duration,
+    started_ms: i64,
     /// One for each namespace that is there.
     rounds: HashMap<Vec<String>, NamespaceRound>,
 }
@@ -300,7 +298,8 @@ impl RefreshChanged {
     /// The job of `tables`, on the server that takes the events.
     #[must_use]
     pub fn new(tables: RefreshCollections, owner: &LogOwnership, interval: Duration) -> Self {
-        Self { tables, owner: owner.clone(), interval, rounds: HashMap::new() }
+        let started_ms = tables.catalog.now_ms();
+        Self { tables, owner: owner.clone(), interval, started_ms, rounds: HashMap::new() }
     }
 
     /// Refreshes what changed in a namespace since its last round.
@@ -356,10 +355,9 @@ impl Job for RefreshChanged {
         for levels in self.tables.namespaces().await? {
             let mut round = self.rounds.get(&levels).cloned().unwrap_or_default();
             let now_ms = self.tables.catalog.now_ms();
+            let since_ms = round.looked_ms.unwrap_or(self.started_ms);
             // A clock that was set back says nothing of how long it is since.
-            let is_due = round
-                .looked_ms
-                .is_none_or(|at_ms| now_ms < at_ms || interval_ms <= now_ms.saturating_sub(at_ms));
+            let is_due = now_ms < since_ms || interval_ms <= now_ms.saturating_sub(since_ms);
             if is_due {
                 round.looked_ms = Some(now_ms);
                 let name = levels.join(".");

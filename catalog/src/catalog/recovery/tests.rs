@@ -250,6 +250,27 @@ async fn a_table_of_the_service_is_known_by_its_columns_and_says_how_far_it_is()
 }
 
 #[tokio::test]
+async fn a_table_with_the_documents_of_a_collection_says_its_name() {
+    let house = house().await;
+    let catalog = over(&house, house.catalog.metastore().clone());
+    let properties = [
+        (retention::MANAGED, "true"),
+        (retention::COLLECTION, "Orders"),
+        (retention::COLLECTION_TABLE, "cdc_orders_1"),
+    ];
+    let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let new = CreateTable { properties, ..new_table("cdc_orders_1") };
+    let levels = suite::levels("a");
+    let metadata = catalog.tables().stage_first(&levels, new).await.unwrap();
+    let (table, rows) = (ident("a.cdc_orders_1"), NewSnapshot::default());
+    catalog.tables().create_filled(table, metadata, rows).await.unwrap();
+    // No list says its name.
+    let found = find(&catalog, false).await;
+    assert_eq!(names(&found), ["a.cdc_orders_1"]);
+    assert!(!found.names.tables[0].is_managed, "it has no rows of the log");
+}
+
+#[tokio::test]
 async fn many_tables_are_listed_once_and_read_once_each() {
     const TABLES: u128 = 1_000;
     let house = house().await;

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     commit::{COMPACTION, FIRST_SEQ},
     metastore::DropTerms,
-    retention::MANAGED,
+    retention::{COLLECTION, COLLECTION_TABLE, MANAGED},
     row_sum::{ROWS_SUM, ROWS_SUM_BASIS},
     snapshot::obsolete::FORKED,
 };
@@ -219,8 +219,10 @@ async fn sums_and_numbers_of_rows_are_told_by_this_server_alone() {
 async fn only_this_server_marks_its_tables() {
     let house = house().await;
     create(&house.catalog, "a.t").await;
-    let refused = house.catalog.commit(set("a.t", MANAGED, "true")).await;
-    assert!(matches!(refused, Err(CatalogError::Invalid(_))));
+    for mark in [MANAGED, COLLECTION] {
+        let refused = house.catalog.commit(set("a.t", mark, "true")).await;
+        assert!(matches!(refused, Err(CatalogError::Invalid(_))), "{mark}");
+    }
 }
 
 #[tokio::test]
@@ -324,4 +326,26 @@ async fn a_column_that_the_service_finds_by_name_stays_once_it_is_there() {
         &with(&more, &without("later")),
     );
     assert!(kept.is_ok());
+}
+
+#[tokio::test]
+async fn of_a_table_whose_rows_are_computed_others_set_tags_and_properties_of_their_own() {
+    let house = house().await;
+    let properties = [(MANAGED, "true"), (COLLECTION, "orders"), (COLLECTION_TABLE, "cdc_orders")];
+    let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let table = CreateTable { properties: properties.into(), ..new_table("cdc_orders") };
+    let made = house.catalog.tables().create(&suite::levels("a"), table).await.unwrap();
+    let column = json!({"id": 99, "name": "more", "required": false, "type": "string"});
+    for updates in [
+        add_snapshot(&made, 1, &own_list(&made, 1)),
+        columns(&made, |fields| fields.push(column.clone())),
+        json!([{"action": "set-properties", "updates": {COLLECTION: "others"}}]),
+        json!([{"action": "remove-properties", "removals": [COLLECTION_TABLE]}]),
+    ] {
+        let refused = house.catalog.commit(change("a.cdc_orders", json!([]), updates)).await;
+        let Err(CatalogError::Invalid(message)) = refused else { panic!("{refused:?}") };
+        assert!(message.contains("collection `orders`"), "{message}");
+    }
+    let own = house.catalog.commit(set("a.cdc_orders", "team", "b")).await.unwrap();
+    assert_eq!(own.metadata.properties()["team"], "b");
 }

@@ -14,7 +14,7 @@ fn has(subject: &Subject, text: &str, collection: Option<&str>, detail: Option<&
     let column =
         |text: Option<&str>| -> Option<ArrayRef> { Some(Arc::new(StringArray::from(vec![text]))) };
     let mut columns: Vec<Option<ArrayRef>> = vec![None; subject.columns().len()];
-    columns.extend([None, None, None, column(Some(text)), None]);
+    columns.extend([None, None, None, column(Some(text)), None, None]);
     columns.extend([column(collection), column(detail)]);
     subject.rows(&columns, 1).value(0)
 }
@@ -26,6 +26,29 @@ fn a_row_is_the_subjects_by_its_column() {
     let found = ann.rows(&[Some(own), None, None, None, None, None, None, None], 3);
     assert_eq!(found, BooleanArray::from(vec![true, false, false]));
     assert_eq!(ann.rows(&vec![None; 8], 2), BooleanArray::from(vec![false, false]));
+}
+
+#[test]
+fn a_patch_has_it_in_its_members_and_in_what_it_gives_to_members() {
+    let ann = subject("user_id", "ann");
+    let is_hers = |patch: &str| {
+        let patch: ArrayRef = Arc::new(StringArray::from(vec![Some(patch)]));
+        ann.rows(&[None, None, None, None, None, Some(patch), None, None], 1).value(0)
+    };
+    for patch in [
+        r#"{"userId":"ann"}"#,
+        r#"[{"op":"test","path":"/a","value":1},{"op":"replace","path":"/userId","value":"ann"}]"#,
+        r#"[{"op":"add","path":"","value":{"user_id":"ann"}}]"#,
+    ] {
+        assert!(is_hers(patch), "{patch}");
+    }
+    for patch in [
+        r#"{"name":"ann"}"#,
+        r#"[{"op":"add","path":"/name","value":"ann"}]"#,
+        r#"[{"op":"add","path":"/userId","value":"anna"}]"#,
+    ] {
+        assert!(!is_hers(patch), "{patch}");
+    }
 }
 
 #[test]
@@ -88,8 +111,8 @@ fn a_number_is_compared_exactly_however_it_is_written() {
 fn members_of_documents_that_are_no_events_are_looked_at_at_their_top_alone() {
     let ann = subject("user_id", "ann");
     let inside: ArrayRef = Arc::new(StringArray::from(vec![r#"{"data":{"user_id":"ann"}}"#]));
-    // user_id, before, after, data, payload, collection, detail.
-    let columns = [None, None, None, Some(inside), None, None, None];
+    // user_id, before, after, data, payload, patch, doc, collection, detail.
+    let columns = [None, None, None, Some(inside), None, None, None, None, None];
     assert_eq!(ann.rows(&columns, 1), BooleanArray::from(vec![false]));
 }
 
@@ -117,7 +140,7 @@ fn a_key_may_be_of_one_collection_alone() {
     assert!(!has(&user, r#"{"collection":"orders","after":{"docId":7}}"#, None, None));
     let keys: ArrayRef = Arc::new(StringArray::from(vec!["7", "7"]));
     let collections: ArrayRef = Arc::new(StringArray::from(vec!["users", "orders"]));
-    let columns = [Some(keys), None, None, None, None, Some(collections), None];
+    let columns = [Some(keys), None, None, None, None, None, None, Some(collections), None];
     assert_eq!(user.rows(&columns, 2), BooleanArray::from(vec![true, false]));
 }
 

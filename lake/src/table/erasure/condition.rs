@@ -4,16 +4,22 @@
 
 use crate::blocking::blocking;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, StringArray},
     datatypes::{Int64Type, TimestampMicrosecondType},
     record_batch::RecordBatch,
 };
 use iceberg::spec::{PrimitiveLiteral, TableMetadata};
-use icecore_catalog::scan::manifests::{ColumnBounds, PlannedFile};
+use icecore_catalog::{
+    retention,
+    scan::manifests::{ColumnBounds, PlannedFile},
+};
 use std::{fmt, sync::Arc};
 
 /// Columns that say when a row came: its `seq`, and its time in a table of events or of dead letters.
 const ARRIVAL: [&str; 3] = ["seq", "ingested_at", "received_at"];
+
+/// The column with the collection of a document. A table of one collection has none.
+const COLLECTION: &str = "collection";
 
 /// Tells of rows with these columns, where their table has them, which ones are meant.
 type RowTest = dyn Fn(&[Option<ArrayRef>], usize) -> BooleanArray + Send + Sync;
@@ -90,7 +96,9 @@ impl RowCondition {
             columns.iter().position(|column| *column == id)
         };
         let (places, test) = (self.names().map(place).collect(), Arc::clone(&self.test));
-        TableCondition { places, test, bound: self.bound }
+        let at = self.names().position(|name| name == COLLECTION);
+        let collection = at.zip(retention::collection_of(table).map(Arc::from));
+        TableCondition { places, test, bound: self.bound, collection }
     }
 
     /// Whether a file may have such a row.
@@ -112,6 +120,8 @@ pub(crate) struct TableCondition {
     places: Vec<Option<usize>>,
     test: Arc<RowTest>,
     bound: Option<ArrivalBound>,
+    /// The collection of every row, and the place of its column among those of the test.
+    collection: Option<(usize, Arc<str>)>,
 }
 
 impl TableCondition {
@@ -120,6 +130,9 @@ impl TableCondition {
         let column = |place: &Option<usize>| place.map(|at| Arc::clone(rows.column(at)));
         let mut columns: Vec<Option<ArrayRef>> = self.places.iter().map(column).collect();
         let (test, count, bound) = (Arc::clone(&self.test), rows.num_rows(), self.bound);
+        if let Some((at, name)) = &self.collection {
+            columns[*at] = Some(Arc::new(StringArray::from(vec![&**name; count])));
+        }
         let Some(bound) = bound else { return blocking(move || test(&columns, count)).await };
         let arrival = columns.split_off(columns.len().saturating_sub(ARRIVAL.len()));
         blocking(move || {
