@@ -297,9 +297,20 @@ fn has_same_members(
         })
 }
 
-/// Whether a value is one that the source could not read.
+/// Whether a value is one that the source could not read. One of an array is an array of one such text.
 fn is_gap(value: JsonValue<'_>) -> bool {
-    value.kind == JsonKind::Plain && UNAVAILABLE.contains(&&value.raw[1..value.raw.len() - 1])
+    match value.kind {
+        JsonKind::Plain => UNAVAILABLE.contains(&&value.raw[1..value.raw.len() - 1]),
+        JsonKind::Array => {
+            let elements = json::elements_of(value);
+            matches!(elements.as_slice(), [one] if one.kind == JsonKind::Plain && is_gap(*one))
+        }
+        JsonKind::Null
+        | JsonKind::Bool
+        | JsonKind::Number
+        | JsonKind::Escaped
+        | JsonKind::Object => false,
+    }
 }
 
 /// Whether a document has members that its source could not read.
