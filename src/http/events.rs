@@ -13,7 +13,7 @@ use crate::http::{
     json,
     points::{ReadCaller, statement},
     query_string::{QueryParameters, page_size},
-    rows::written_time,
+    rows::{PAGE_BYTES_MAX, written_time},
 };
 use axum::{
     body::Body,
@@ -36,8 +36,6 @@ use serde_json::Value;
 /// Events of a page of JSON that names no limit, and most of any.
 const PAGE_EVENTS: usize = 100;
 const PAGE_EVENTS_MAX: usize = 10_000;
-/// Bytes of events after which a page of JSON ends.
-const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// `GET /v1/{ns}/events?after_seq=&until_seq=&after_bookmark=&until_bookmark=&type=&before=&after=&order=&limit=`
 ///

@@ -86,7 +86,8 @@ pub(super) async fn resolve(
         ApiError::new(ErrorCode::InvalidRequest, text)
     })?;
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
-    let point = parse("at", Some(&at))?;
+    let point = at.parse::<HistoryPoint>();
+    let point = point.map_err(|problem| invalid(format!("member `at`: {problem}")))?;
     caller.check_events().await?;
     let found = Box::pin(caller.find(&point, basis)).await?;
     let seq = Box::pin(caller.seq_of(found)).await?;

@@ -16,7 +16,7 @@ use icecore_schemas::query::QueryBasis;
 use serde_json::value::{RawValue, to_raw_value};
 
 /// Bytes of documents after which a page ends.
-const PAGE_BYTES_MAX: usize = 8 << 20;
+pub(super) const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Rows of an answer.
 pub(super) struct RowPage<T> {

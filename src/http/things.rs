@@ -109,7 +109,7 @@ impl ThingAddress {
     /// The collection and key that the text of the address may be.
     fn split(&self) -> Option<(&str, &str)> {
         match &self.place {
-            Some((collection, key)) => Some((collection, key)),
+            Some((collection, key)) => Some((collection.as_str(), key.as_str())),
             None => self.id.split_once('/'),
         }
     }
@@ -196,7 +196,7 @@ mod tests {
         meanings
             .into_iter()
             .map(|it| {
-                let (collection, key) = it.split().unwrap_or(("-", &it.id));
+                let (collection, key) = it.split().unwrap_or(("-", it.id.as_str()));
                 (format!("{collection} {key}"), it.point.clone())
             })
             .collect()

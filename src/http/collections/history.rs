@@ -9,7 +9,7 @@ use crate::http::{
     json,
     points::{ReadCaller, statement},
     query_string::{QueryParameters, page_size},
-    rows::{json_at, number_at, text_at, time_at},
+    rows::{PAGE_BYTES_MAX, json_at, number_at, text_at, time_at},
 };
 use arrow::{
     array::{Array, AsArray},
@@ -33,8 +33,6 @@ use std::sync::Arc;
 /// Versions of a page that names no limit, and most of any page.
 const PAGE_VERSIONS: usize = 50;
 const PAGE_VERSIONS_MAX: usize = 500;
-/// Bytes of documents after which a page ends.
-const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// `GET /v1/{ns}/collections/{collection}/docs/{key}/history?after=&limit=`
 ///
