@@ -178,7 +178,8 @@ impl<'c> Replay<'c> {
 
     /// Compares what the source said with what is known.
     fn compare_claims(&mut self, entry: &ChangeEntry) {
-        let Some(claims) = entry.text.as_deref().map(|text| &text.claims) else { return };
+        let claims = entry.text.as_deref().and_then(|text| text.claims.as_deref());
+        let Some(claims) = claims else { return };
         let doc = self.state.as_ref().and_then(|state| state.doc.as_deref());
         if let (Some(before), Some(doc)) = (&claims.before, doc)
             && !json_node::is_former(before, doc)

@@ -230,6 +230,18 @@ fn a_member_that_the_source_could_not_read_stays_as_it_was() {
             r#"v3 u @3 1-3 {"big":"text","x":3}"#,
         ],
     );
+    check(
+        &[
+            whole(1, "c", r#"{"tags":["x"]}"#),
+            whole(2, "u", r#"{"tags":["__debezium_unavailable_value"]}"#),
+            whole(3, "u", r#"{"tags":["y","__debezium_unavailable_value"]}"#),
+        ],
+        &[
+            r#"v1 c @1 1-1 {"tags":["x"]}"#,
+            r#"v2 u @2 1-2 {"tags":["x"]}"#,
+            r#"v3 u @3 1-3 {"tags":["y","__debezium_unavailable_value"]}"#,
+        ],
+    );
     // Where nothing was known it says what the source said.
     check(&[whole(1, "u", gap)], &[&format!("v1 u @1 1-1 {gap}")]);
 }

@@ -1,3 +1,5 @@
+mod reference;
+
 use super::{PatchError, json_patch, kind, merge_patch, merge_patch_of_none};
 use crate::collection::entry::ImageKind;
 
