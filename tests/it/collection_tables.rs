@@ -119,6 +119,9 @@ async fn a_table_goes_on_after_a_restart_and_is_made_of_events_again_where_it_is
     let aside = &summaries[1];
     assert_eq!(aside["icecore.collection.set-aside"], "true", "{summaries:?}");
     assert_eq!(aside["icecore.applied-seq"], Value::Null);
+    let checked = server.post("/admin/fsck", "application/json", "{}").await;
+    let checked: Value = checked.json().await.unwrap();
+    assert_eq!(checked["whole"], true, "{checked}");
     server.stop().await;
 }
 
