@@ -142,6 +142,36 @@ async fn a_table_is_made_of_events_again_where_another_log_takes_them() {
     server.stop().await;
 }
 
+/// Returns once the table has the changes up to an event.
+async fn wait_for(server: &TestServer, seq: &str) {
+    loop {
+        let answer = server.get(TABLE).await;
+        if answer.status() == 200 {
+            let table: Value = answer.json().await.unwrap();
+            let snapshots = table["metadata"]["snapshots"].as_array().unwrap();
+            if snapshots.iter().any(|it| it["summary"]["icecore.applied-seq"] == seq) {
+                return;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_makes_the_table_by_itself_and_has_it_follow() {
+    let settings = [("collections.refresh_interval", "1s")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    send(&server, (0..4).map(|n| change("c", n, 1)).collect()).await;
+    server.commit("shop").await;
+    wait_for(&server, "4").await;
+    // This one is in the log alone.
+    send(&server, vec![change("u", 2, 2)]).await;
+    wait_for(&server, "5").await;
+    let doc = server.rows("shop", "SELECT version FROM cdc_orders WHERE key = 'k-02'").await;
+    assert_eq!(doc, json!([[2]]));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_is_emptied_has_no_documents() {
     let server = shop(0..8).await;
