@@ -227,10 +227,9 @@ impl ReadCaller<'_> {
     /// The last event that was acknowledged up to a time: what was committed then, and what waited in the log.
     async fn acknowledged(self, us: i64) -> Result<FoundPoint, ApiError> {
         let time = time_text(us)?;
-        let is_past = |code| match code {
-            ErrorCode::NotFound | ErrorCode::Gone => true,
-            ErrorCode::InvalidSql => us <= self.app.clock.now_us(),
-            _ => false,
+        let is_past = |code: ErrorCode| {
+            let is_unknown = matches!(code, ErrorCode::NotFound | ErrorCode::Gone);
+            is_unknown || (code == ErrorCode::InvalidSql && us <= self.app.clock.now_us())
         };
         let committed = match self.referred(json!(time)).await {
             Ok(found) => found,
