@@ -120,8 +120,8 @@ pub struct EventPage {
     /// `desc`, the newest first, or `asc`. When left out it is `asc` with `after_seq` or `after_bookmark`, else
     /// `desc`.
     pub order: Option<EventOrder>,
-    /// Most of an answer; 100 when left out.
-    #[cfg_attr(test, schemars(range(min = 1, max = 10000)))]
+    /// Most of an answer. When left out it is 100, and JSON lines have no limit. A page of JSON has 10 000 at most.
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub limit: Option<usize>,
 }
 

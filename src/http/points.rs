@@ -227,12 +227,14 @@ impl ReadCaller<'_> {
     /// The last event that was acknowledged up to a time: what was committed then, and what waited in the log.
     async fn acknowledged(self, us: i64) -> Result<FoundPoint, ApiError> {
         let time = time_text(us)?;
+        let is_past = |code: ErrorCode| {
+            let is_unknown = matches!(code, ErrorCode::NotFound | ErrorCode::Gone);
+            is_unknown || (code == ErrorCode::InvalidSql && us <= self.app.clock.now_us())
+        };
         let committed = match self.referred(json!(time)).await {
             Ok(found) => found,
-            // Nothing was committed then, or it is not known any more: the events tell.
-            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::Gone) => {
-                FoundPoint::at(0)
-            }
+            // Nothing was committed then, or it is not known what, as after a clock was wrong: the events tell.
+            Err(error) if is_past(error.code()) => FoundPoint::at(0),
             Err(error) => return Err(error),
         };
         let from = committed.seq.unwrap_or(0);

@@ -44,8 +44,11 @@ async fn code(server: &TestServer, path: &str) -> (u16, String) {
     (status, answer["code"].as_str().unwrap_or_default().to_owned())
 }
 
+/// Tables of collections are made by hand alone.
+const SETTINGS: &[(&str, &str)] = &[("collections.refresh_interval", "24h")];
+
 async fn with_documents() -> TestServer {
-    let server = TestServer::start().await;
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), SETTINGS).await;
     let (status, reply) = server.ingest(&sent()).await;
     assert_eq!(status, 200, "{reply}");
     server
@@ -268,6 +271,7 @@ async fn collections_are_counted_before_and_behind_their_tables() {
     assert_eq!(page["collections"][0]["name"], "users");
     assert!(page["next"].is_null(), "{page}");
 
+    server.commit(NS).await;
     let path = format!("/v1/{NS}/collections/users/refresh");
     let refreshed = server.post(&path, "application/json", "").await;
     assert_eq!(refreshed.status(), 200, "{}", refreshed.text().await.unwrap());

@@ -36,7 +36,7 @@ pub(in crate::http) async fn diff(
     let DiffParameters { from, to, basis, after, limit } = wanted;
     let limit = page_size(limit, PAGE_DOCUMENTS, PAGE_DOCUMENTS_MAX)?;
     check_collection(&collection)?;
-    let from = points::parse("from", Some(&from))?;
+    let from = points::parse("from", Some(from.as_str()))?;
     let to = points::parse("to", to.as_deref())?;
     caller.check_events().await?;
     let (from, to) =
