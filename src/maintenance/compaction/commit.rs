@@ -28,13 +28,13 @@ use tracing::{debug, warn};
 /// each group to be refused alone.
 const COMMITS_MAX: usize = 2 * GROUPS_MAX;
 /// How often a step carries deletes over. Each time takes as long as reading the manifests and the deletes, so it
-/// ends beside an engine that deletes several times a second.
+/// is enough beside an engine that deletes several times a second.
 const CARRIES_MAX: usize = 8;
 
 impl Compaction {
-    /// Commits groups together. Where that is refused, one of them was changed meanwhile: the others are
-    /// committed at once without the one whose file the refusal names, or looked for by halves where it
-    /// names none. What is refused at last is told.
+    /// Commits groups together. Where that is refused, one of them was changed meanwhile: deletes are carried
+    /// over, and the others are committed without the one whose file the refusal names, or looked for by
+    /// halves where it names none. What is refused at last is told.
     pub(super) async fn commit(
         &self,
         table: &TableIdent,
@@ -57,11 +57,12 @@ impl Compaction {
                         lost.append(&mut part);
                     } else if !lost.is_empty() && carries < CARRIES_MAX {
                         carries += 1;
+                        // Deletes of one statement are often about files of many groups.
+                        lost.append(&mut part);
                         let (carried, others) = Box::pin(self.carry(table, lost)).await;
-                        left.extend((!part.is_empty()).then(|| std::mem::take(&mut part)));
-                        // First, as more deletes may come.
+                        (lost, part) =
+                            others.into_iter().partition(|group| group.is_named_in(&why));
                         left.extend((!carried.is_empty()).then_some(carried));
-                        lost = others;
                     } else if lost.is_empty() && 1 < part.len() {
                         let other = part.split_off(part.len() / 2);
                         left.extend([other, part]);

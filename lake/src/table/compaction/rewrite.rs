@@ -239,11 +239,14 @@ impl RewrittenFiles {
 }
 
 /// The snapshot that puts groups of new files in the place of the old ones, which were read of snapshot
-/// `read`, and whose deletes are carried over up to one snapshot or none. It changes no row, so it moves no mark.
+/// `read`. It changes no row, so it moves no mark.
 #[must_use]
 pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> NewSnapshot {
     let sums = groups.iter().map(|group| group.rows_sum);
     let rows = sums.reduce(|one, other| Some(one?.merge(other?))).flatten();
+    // Deletes of groups that were carried over to different snapshots are looked for from the first one on.
+    let carried = groups.iter().map(|group| group.deletes_read);
+    let deletes_read = carried.reduce(|one, other| one.filter(|_| one == other)).flatten();
     let of_specs = groups.iter().filter_map(|group| Some((group.spec_id?, &group.added)));
     let of_specs =
         of_specs.flat_map(|(id, added)| added.iter().map(move |file| (id, file.clone())));
@@ -255,7 +258,7 @@ pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> N
         added_of_spec: of_specs.collect(),
         removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
         deletes: groups.iter().flat_map(|group| &group.deletes).cloned().collect(),
-        deletes_read: groups.iter().find_map(|group| group.deletes_read),
+        deletes_read,
         summary: BTreeMap::from([
             (COMMIT_ID.to_owned(), commit_id),
             (COMPACTION.to_owned(), MERGED.to_owned()),

@@ -516,9 +516,12 @@ async fn deletes_that_came_meanwhile_are_carried_over_to_what_was_written() {
     let [rows] = read.as_slice() else { panic!("{read:?}") };
     assert_eq!(rows.column(1).as_primitive::<Int64Type>().values().to_vec(), [0, 4, 5]);
     assert!(rows.column(0).as_string::<i32>().iter().all(|path| path == about.as_deref()));
-    let replaced = replacement(1, &[carried], "commit".to_owned());
+    let replaced = replacement(1, std::slice::from_ref(&carried), "commit".to_owned());
     assert_eq!((replaced.deletes.len(), replaced.removed.len()), (1, 2));
     assert_eq!(replaced.deletes_read, lake.metadata.current_snapshot_id());
+    // Of one of two groups nobody carried anything over.
+    let mixed = replacement(1, &[carried, done.clone()], "commit".to_owned());
+    assert_eq!((mixed.deletes.len(), mixed.deletes_read), (1, None));
 
     // One of the files is gone, or nothing is known of their rows.
     let mut gone = done.clone();
