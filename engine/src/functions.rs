@@ -11,7 +11,7 @@ use datafusion::{
     error::DataFusionError,
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
-use icecore_lake::event::json::{member_of, without_lone_surrogates};
+use icecore_lake::{event::json::without_lone_surrogates, table::promoted::json::member_of};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, sync::Arc};

@@ -3,11 +3,9 @@
 //! Leaves meaning to `normalize`. A value it hands out is valid JSON (RFC 8259) and nested no
 //! deeper than asked; a hostile text costs neither stack nor memory.
 
-mod member;
 mod repeats;
 mod text;
 
-pub use member::member_of;
 pub(crate) use repeats::last_of_each;
 use std::borrow::Cow;
 pub(crate) use text::push_string;

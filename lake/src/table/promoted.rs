@@ -9,12 +9,12 @@
 //! and who reads rows of the log as well, so an answer does not change with a commit. Files that were written before
 //! have null there until they are written anew.
 
-use crate::{
-    event::json::member_of,
-    table::{
-        evolve,
-        partition::{FIELD_ID, field_id},
-    },
+pub mod json;
+
+use crate::table::{
+    evolve,
+    partition::{FIELD_ID, field_id},
+    promoted::json::member_of,
 };
 use arrow::{
     array::{
