@@ -2,7 +2,8 @@
 //!
 //! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew, and [`copy`] puts
 //! them one behind the other where that is enough, which [`group`] decides. Tables of other engines are
-//! [`foreign`]'s, and [`places`] knows where rows went. Here is what all need of a snapshot. The commit is left to whoever runs it.
+//! [`foreign`]'s, and [`places`] knows where rows went. Here is what all need of a snapshot. The commit is left to
+//! whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
 //! deletes, with every column that the table has or had: one that was dropped may come back.
