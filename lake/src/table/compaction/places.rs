@@ -63,7 +63,8 @@ impl RowPlaces {
             return;
         }
         let (Ok(file), Ok(rows)) = (u32::try_from(file), u32::try_from(rows)) else {
-            return self.lose();
+            self.lose();
+            return;
         };
         if let Some(last) = self.runs.last_mut()
             && last.file == file
