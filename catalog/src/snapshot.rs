@@ -90,6 +90,9 @@ pub struct NewSnapshot {
     pub operation: Operation,
     /// The snapshot of its branch that was read for it; none for an append.
     pub read: Option<i64>,
+    /// A later snapshot whose position deletes of the removed files `deletes` has for the added ones; none
+    /// where deletes were read of `read` alone.
+    pub deletes_read: Option<i64>,
     /// Whether `main` has to be at the snapshot that was read, or empty where none was: its rows stand for all
     /// that was there, and are not put on top of what others committed.
     pub needs_head: bool,
@@ -105,8 +108,8 @@ pub struct NewSnapshot {
     /// Data files that go, and delete files that are of no use without them: each as a manifest of the
     /// table has it.
     pub removed: Vec<DataFile>,
-    /// Position delete files that come, already durable, each about one data file, with the partition
-    /// spec of that.
+    /// Position delete files that come, already durable, each about one data file that is live or comes
+    /// with it, with the partition spec of that.
     pub deletes: Vec<(i32, DataFile)>,
     /// Entries of the snapshot summary beyond Iceberg's own, such as [`crate::commit::FIRST_SEQ`] and
     /// [`crate::commit::LAST_SEQ`], which tell the first and last number of the rows.

@@ -11,8 +11,8 @@ use datafusion::{
     error::DataFusionError,
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
-use icecore_lake::event::json::without_lone_surrogates;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use icecore_lake::{event::json::without_lone_surrogates, table::promoted::json::member_of};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -143,15 +143,15 @@ fn parsed(text: &str) -> Result<&RawValue, DataFusionError> {
 
 /// The value at the end of the path, if it leads to one.
 fn within<'a>(whole: &'a RawValue, path: &[PathStep]) -> Option<&'a RawValue> {
-    path.iter().try_fold(whole, |found, step| {
-        let mut json = serde_json::Deserializer::from_str(found.get());
-        match step {
-            PathStep::Key(name) => json.deserialize_map(MemberSearch(name)).ok()?,
-            PathStep::Index(index) => json.deserialize_seq(ElementSearch(*index)).ok()?,
-            PathStep::FromEnd(distance) => {
-                let elements: Vec<&RawValue> = serde_json::from_str(found.get()).ok()?;
-                elements.get(elements.len().checked_sub(*distance)?).copied()
-            }
+    path.iter().try_fold(whole, |found, step| match step {
+        PathStep::Key(name) => member_of(found, name),
+        PathStep::Index(index) => {
+            let mut json = serde_json::Deserializer::from_str(found.get());
+            json.deserialize_seq(ElementSearch(*index)).ok()?
+        }
+        PathStep::FromEnd(distance) => {
+            let elements: Vec<&RawValue> = serde_json::from_str(found.get()).ok()?;
+            elements.get(elements.len().checked_sub(*distance)?).copied()
         }
     })
 }
@@ -162,29 +162,6 @@ fn shown(found: &RawValue, unquote: bool) -> Option<String> {
         b'n' if unquote => None,
         b'"' if unquote => serde_json::from_str(raw).ok(),
         _ => Some(raw.to_owned()),
-    }
-}
-
-/// Finds a member of an object; of several with the name the last, as other readers do.
-struct MemberSearch<'a>(&'a str);
-
-impl<'de> Visitor<'de> for MemberSearch<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            if name == self.0 {
-                found = Some(members.next_value()?);
-            } else {
-                members.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -3,11 +3,13 @@
 //! What is worth it is [`icecore_lake::table::compaction`]'s to know. A step reads the files of some groups
 //! of one table without holding anything of it, writes them anew, and commits a `replace`, which is put on
 //! top of whatever was committed meanwhile. The catalog refuses it when a file is not live any more, or
-//! got deletes; then the groups that changed are looked for by halves, and chosen anew.
+//! got deletes; then deletes are carried over, and groups whose files went are looked for by halves, and chosen
+//! anew.
 //!
 //! Its one invariant: nothing that is committed depends on what a former run did. A run that ends in its
 //! middle leaves files that no snapshot names, and the next one chooses anew.
 
+mod commit;
 mod notes;
 mod outcome;
 mod pace;

@@ -22,7 +22,7 @@ use icecore_catalog::{
     usage::UsageCounter,
 };
 use icecore_lake::table::{compaction::condition::PartitionCondition, schema::TableIdent};
-use icecore_schemas::jobs::{JobReport, JobTrigger};
+use icecore_schemas::jobs::{JobReport, JobTrigger, JobUsage};
 use runner::PlannedRunner;
 use std::{error::Error, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, oneshot};
@@ -201,17 +201,32 @@ impl JobRegistry {
 
     /// Records a run at its time, if it changed something.
     async fn record_run(&self, job: &'static str, trigger: JobTrigger, report: &JobReport) {
+        if record::is_changed(report) {
+            let JobReport { tables, files, rows, errors, .. } = report;
+            let (before, after) = (files.before, files.after);
+            let numbers =
+                format!("tables={tables} files={before}/{after} rows={rows} errors={errors}");
+            self.record_numbers(job, trigger, &numbers).await;
+        }
+    }
+
+    /// Records a run at its time that failed, if it wrote files of the warehouse before: what it committed
+    /// stays, and it has no report that tells of it.
+    async fn record_failed_run(&self, job: &'static str, trigger: JobTrigger, usage: JobUsage) {
+        let JobUsage { bytes_written, .. } = usage;
+        if 0 < bytes_written {
+            self.record_numbers(job, trigger, &format!("failed written={bytes_written}")).await;
+        }
+    }
+
+    /// Records a run at its time in the audit log, where there is one.
+    async fn record_numbers(&self, job: &'static str, trigger: JobTrigger, numbers: &str) {
         let recorder = self.inner.access.get().and_then(AccessControl::recorder);
-        let (Some(recorder), true) = (recorder, record::is_changed(report)) else { return };
-        let JobReport { tables, files, rows, errors, .. } = report;
-        let (before, after, trigger) = (files.before, files.after, trigger.name());
-        let object = format!(
-            "{job} trigger={trigger} tables={tables} files={before}/{after} rows={rows} errors={errors}"
-        );
+        let Some(recorder) = recorder else { return };
         let entry = AuditEntry {
             principal: ACTOR.to_owned(),
             action: RUN.to_owned(),
-            object,
+            object: format!("{job} trigger={} {numbers}", trigger.name()),
             ..AuditEntry::default()
         };
         recorder.record_done(entry).await;

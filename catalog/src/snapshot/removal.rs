@@ -124,22 +124,29 @@ pub(super) async fn check(
     if new.operation == Operation::Append {
         return Ok(None);
     }
-    let Some(snapshot) = new.read.and_then(|id| base.snapshot_by_id(id)) else {
-        let id = new.read.unwrap_or_default();
+    let number = number_of(base, new.read.unwrap_or_default())?;
+    let known = match new.deletes_read {
+        Some(id) => number_of(base, id)?.max(number),
+        None => number,
+    };
+    check_deletes_since(storage, listed, known, new, read).await?;
+    check_live(storage, listed, new, read).await?;
+    Ok((new.operation == Operation::Replace).then_some(number))
+}
+
+/// The number of a snapshot that was read for a new one, and is of its line.
+fn number_of(base: &TableMetadata, id: i64) -> Result<i64, CatalogError> {
+    let Some(snapshot) = base.snapshot_by_id(id) else {
         return Err(conflict(&format!("snapshot {id}, which was read for it, is gone")));
     };
     // Deletes of a line that was left would be carried out for good. In a history of one line thinning may
     // have taken a snapshot between it and the head.
-    let id = snapshot.snapshot_id();
     if obsolete::history(base) != SnapshotHistory::OneLine
         && !ancestors::is_ancestor(base, id, base.current_snapshot_id())
     {
         return Err(conflict(&format!("snapshot {id}, which was read for it, is on another line")));
     }
-    let number = snapshot.sequence_number();
-    check_deletes_since(storage, listed, number, new, read).await?;
-    check_live(storage, listed, new, read).await?;
-    Ok((new.operation == Operation::Replace).then_some(number))
+    Ok(snapshot.sequence_number())
 }
 
 /// The manifests of a snapshot that takes files out.
@@ -276,9 +283,12 @@ async fn check_deletes_since(
     Ok(())
 }
 
-/// The data files that the position deletes of a snapshot are about.
+/// The data files of before that the position deletes of a snapshot are about: not those that come with it.
 fn about(new: &NewSnapshot) -> impl Iterator<Item = String> {
-    new.deletes.iter().filter_map(|(_, file)| file.referenced_data_file())
+    let of_specs = new.added_of_spec.iter().map(|(_, file)| file);
+    let own: HashSet<&str> = new.added.iter().chain(of_specs).map(DataFile::file_path).collect();
+    let all = new.deletes.iter().filter_map(|(_, file)| file.referenced_data_file());
+    all.filter(move |path| !own.contains(path.as_str()))
 }
 
 fn keys(files: &[DataFile]) -> impl Iterator<Item = FileKey> {

@@ -2,7 +2,8 @@
 //!
 //! [`choice`] says which files are worth it, from values alone; [`rewrite`] writes them anew, and [`copy`] puts
 //! them one behind the other where that is enough, which [`group`] decides. Tables of other engines are
-//! [`foreign`]'s. Here is what all need of a snapshot. The commit is left to whoever runs it.
+//! [`foreign`]'s, and [`places`] knows where rows went. Here is what all need of a snapshot. The commit is left to
+//! whoever runs it.
 //!
 //! Its one invariant: what is written anew has exactly the rows that the files had and that no delete file
 //! deletes, with every column that the table has or had: one that was dropped may come back.
@@ -13,6 +14,7 @@ pub mod copy;
 pub mod foreign;
 pub mod group;
 mod merge;
+pub mod places;
 pub mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -378,6 +380,25 @@ fn had_nested(table: &TableMetadata) -> bool {
 pub(super) fn has_own_name(table: &TableMetadata, file: &PlannedFile) -> bool {
     let inside = file.location.strip_prefix(table.location().trim_end_matches('/'));
     inside.and_then(|name| name.strip_prefix("/data/")).is_some_and(is_own_file)
+}
+
+/// The columns without a value in any of the files, by their manifests. Only the service's own are believed:
+/// they count each column that the table had. One with a default has that in rows of files that lack it, and one
+/// that is computed gets its values now.
+fn empty_columns(
+    table: &TableMetadata,
+    files: &[Arc<PlannedFile>],
+    layout: &FileLayout,
+) -> HashSet<i32> {
+    let is_empty = |file: &PlannedFile, id: i32| {
+        file.column(id).is_some_and(|column| column.nulls == Some(file.rows))
+    };
+    let are_own = files.iter().all(|file| has_own_name(table, file));
+    let fields = layout.schema.as_struct().fields().iter();
+    let fields = fields.filter(|field| field.initial_default.is_none());
+    let ids = fields.map(|field| field.id).filter(|id| !layout.promoted.has(*id));
+    let empty = ids.filter(|id| files.iter().all(|file| is_empty(file, *id)));
+    if are_own { empty.collect() } else { HashSet::new() }
 }
 
 /// Whether rows of the file are known to have no place in the table's order.

@@ -27,6 +27,7 @@ use crate::table::{
     file_columns::{FileColumns, FileError, OpenFile},
 };
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use iceberg::spec::{DataContentType, DataFileFormat};
 use icecore_catalog::{
@@ -37,6 +38,7 @@ use icecore_catalog::{
     },
     storage::Storage,
 };
+use parquet::errors::ParquetError;
 use roaring::RoaringTreemap;
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -84,6 +86,17 @@ pub enum DeletesError {
 /// Never: they are constant.
 pub(super) fn position_columns() -> Result<FileColumns, String> {
     positions::columns()
+}
+
+/// A position delete file of one data file, for these places in order.
+///
+/// # Errors
+/// What Parquet's writer says.
+pub(in crate::table) fn encoded_positions(
+    location: &str,
+    places: &[u64],
+) -> Result<Bytes, ParquetError> {
+    positions::encoded(location, places)
 }
 
 /// Places of rows in a data file, counted from 0.
@@ -184,6 +197,13 @@ impl RowDeletes {
             keys.find(source, file, &mut rows).await?;
         }
         Ok(Some(rows).filter(|rows| !rows.is_empty()))
+    }
+
+    /// The rows of a data file that are deleted by their places, not those by their values; none where there are
+    /// none.
+    #[must_use]
+    pub fn places_of(&self, location: &str) -> Option<&DeletedRows> {
+        self.places.get(location)
     }
 
     /// Which delete files reach which data files.

@@ -9,9 +9,12 @@
 //! and who reads rows of the log as well, so an answer does not change with a commit. Files that were written before
 //! have null there until they are written anew.
 
+pub mod json;
+
 use crate::table::{
     evolve,
     partition::{FIELD_ID, field_id},
+    promoted::json::member_of,
 };
 use arrow::{
     array::{
@@ -28,9 +31,8 @@ use iceberg::{
     spec::{NestedField, NestedFieldRef, PrimitiveType, Schema, TableMetadata, Type},
 };
 use icecore_catalog::{catalog::TableChange, retention};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 /// The property of a table that names its paths: at most 16 of the form `column.member:type`, with commas
 /// between them. Columns are `data`, `before`, `after`, `meta` and `payload`; types are `string`, `long`,
@@ -229,10 +231,7 @@ impl PromotedPath {
     /// What is there in a JSON text; nothing in a text that is no JSON.
     fn found_in<'a>(&self, text: &'a str) -> Option<&'a RawValue> {
         let whole: &RawValue = serde_json::from_str(text).ok()?;
-        self.members.iter().try_fold(whole, |found, name| {
-            let mut json = serde_json::Deserializer::from_str(found.get());
-            json.deserialize_map(MemberSearch(name)).ok()?
-        })
+        self.members.iter().try_fold(whole, |found, name| member_of(found, name))
     }
 }
 
@@ -394,29 +393,6 @@ impl PathRequests {
         let next_id = table.last_column_id() + 1;
         let fields = (next_id..).zip(&self.missing).map(|(id, path)| path.field(id));
         evolve::add_fields(ident, table, fields)
-    }
-}
-
-/// Finds a member of an object; of several with the name the last, as the functions of SQL do.
-struct MemberSearch<'a>(&'a str);
-
-impl<'de> Visitor<'de> for MemberSearch<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            if name == self.0 {
-                found = Some(members.next_value()?);
-            } else {
-                members.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
     }
 }
 

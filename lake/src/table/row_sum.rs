@@ -6,6 +6,7 @@
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
 use iceberg::spec::{PrimitiveType, Schema, Type};
 use icecore_catalog::row_sum::RowSum;
+use std::sync::{Arc, Mutex, PoisonError};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// The columns that tell a row from every other, by their names.
@@ -35,6 +36,21 @@ impl RowKeys {
     #[must_use]
     pub fn columns(self) -> Vec<i32> {
         self.ids.to_vec()
+    }
+}
+
+/// The sum of rows as they are read of several files; clones count together.
+#[derive(Clone, Debug, Default)]
+pub(in crate::table) struct ReadSum(Arc<Mutex<RowSum>>);
+
+impl ReadSum {
+    pub(in crate::table) fn add(&self, rows: RowSum) {
+        let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *sum = sum.merge(rows);
+    }
+
+    pub(in crate::table) fn get(&self) -> RowSum {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

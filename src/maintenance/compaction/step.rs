@@ -23,11 +23,11 @@ use icecore_lake::table::{
         FileTotals,
         choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
         newest_kept_ms, planned_files,
-        rewrite::{RewriteError, RewriteInput, RewrittenFiles, replacement},
+        rewrite::{RewriteError, RewriteInput, RewrittenFiles},
     },
     deletes::RowDeletes,
     schema::TableIdent,
-    writer::{self, FileLayout},
+    writer::FileLayout,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -57,9 +57,6 @@ const TIME_MIN: Duration = Duration::from_millis(500);
 const KEPT_SHARE: u32 = 3;
 /// Groups of a table that others change are not made smaller than this.
 const FEWER_FILES_MIN: usize = 4;
-/// After so many commits of a step none that is refused is tried again without what was changed: enough for
-/// each group to be refused alone.
-const COMMITS_MAX: usize = 2 * GROUPS_MAX;
 
 impl Compaction {
     /// Writes the groups anew that are worth it the most, and commits them. Files are left alone whose
@@ -343,77 +340,6 @@ impl Compaction {
         }
         Ok(done)
     }
-
-    /// Commits groups together. Where that is refused, one of them was changed meanwhile: the others are
-    /// committed at once without the one whose file the refusal names, or looked for by halves where it
-    /// names none. What is refused at last is told, and chosen anew by a later step. Files that no snapshot
-    /// names are deleted, unless it is not known whether one does.
-    async fn commit(
-        &self,
-        table: &TableIdent,
-        read: i64,
-        written: Vec<RewrittenFiles>,
-        step: &mut CompactionStep,
-    ) -> Result<(), CompactionError> {
-        if written.is_empty() {
-            return Ok(());
-        }
-        let (mut left, mut commits) = (vec![written], 0);
-        while let Some(mut part) = left.pop() {
-            commits += 1;
-            match self.replace(table, read, &part).await {
-                Ok(()) => part.iter().for_each(|done| step.add(done)),
-                Err(CompactionError::Catalog(CatalogError::CommitFailed(why)))
-                    if 1 < part.len() && commits < COMMITS_MAX =>
-                {
-                    let named: Vec<RewrittenFiles> =
-                        part.extract_if(.., |group| group.is_named_in(&why)).collect();
-                    if named.is_empty() {
-                        let other = part.split_off(part.len() / 2);
-                        left.extend([other, part]);
-                        continue;
-                    }
-                    self.delete(&named).await;
-                    step.skipped.push(why);
-                    step.is_refused = true;
-                    left.extend((!part.is_empty()).then_some(part));
-                }
-                Err(CompactionError::Catalog(CatalogError::CommitFailed(why))) => {
-                    self.delete(&part).await;
-                    step.skipped.push(why);
-                    step.is_refused = true;
-                }
-                Err(cause) => {
-                    left.extend((!is_unknown(&cause)).then_some(part));
-                    for part in left {
-                        self.delete(&part).await;
-                    }
-                    return Err(cause);
-                }
-            }
-        }
-        Ok(self.0.faults.hit("compact.after_commit")?)
-    }
-
-    async fn replace(
-        &self,
-        table: &TableIdent,
-        read: i64,
-        groups: &[RewrittenFiles],
-    ) -> Result<(), CompactionError> {
-        self.0.faults.hit("compact.before_commit")?;
-        let new = replacement(read, groups, self.0.ids.mint().to_string());
-        self.0.catalog.add_snapshot(table, new).await?;
-        let unknown = |fault: std::io::Error| CatalogError::CommitStateUnknown(fault.to_string());
-        Ok(self.0.faults.hit("compact.lost_answer").map_err(unknown)?)
-    }
-
-    /// Deletes files that no snapshot names.
-    pub(super) async fn delete(&self, groups: &[RewrittenFiles]) {
-        let files = groups.iter().flat_map(RewrittenFiles::locations);
-        let files: Vec<String> = files.map(str::to_owned).collect();
-        writer::delete(self.0.catalog.storage(), files.iter().map(String::as_str)).await;
-    }
 }
 
 fn group_bytes(groups: &[FileGroup]) -> u64 {
@@ -450,11 +376,6 @@ fn within_bounds(mut groups: Vec<FileGroup>, refused: u32) -> (Vec<FileGroup>, b
     is_more |= count < groups.len();
     groups.truncate(count);
     (groups, is_more)
-}
-
-/// Whether a commit may have been made all the same.
-fn is_unknown(cause: &CompactionError) -> bool {
-    matches!(cause, CompactionError::Catalog(CatalogError::CommitStateUnknown(_)))
 }
 
 /// How a group is written anew.

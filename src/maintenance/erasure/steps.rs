@@ -27,7 +27,7 @@ use icecore_schemas::{
     erasure::{ErasedRows, ErasureStatus},
     service_table::DEAD_LETTERS_TABLE,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tracing::info;
 
 /// Most commits of one step that remove snapshots of a table; the next step goes on.
@@ -39,6 +39,9 @@ const READER_GRACE_MS: i64 = OBSOLETE_GRACE_MS;
 const DELETIONS_MAX: u32 = 1_000;
 /// How often rows that are found at the end are erased, too: more of them come again and again then.
 const PASSES_MAX: i64 = 5;
+/// How often the proof looks for snapshots that came while it read others: each time takes as long as reading what
+/// they added. What comes after that came after the proof.
+const PROOF_ROUNDS_MAX: usize = 16;
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,7 +267,8 @@ impl Erasures {
         Ok(StepEnd::More)
     }
 
-    /// Looks through every live file of every retained snapshot, and for what waits in the log.
+    /// Looks through every live file of every retained snapshot, and for what waits in the log. Snapshots that come
+    /// while it reads are looked through as well, until none came.
     async fn prove(
         &self,
         erasure: &mut StoredErasure,
@@ -274,25 +278,28 @@ impl Erasures {
             // A log that was opened anew does not know yet what its tables have.
             return Ok(StepEnd::Waits);
         }
-        let (tables, others) = self.tables(&erasure.levels).await?;
         // What was found before is not believed.
         let (mut scanned, mut found) = (ScannedFiles::default(), SubjectRows::default());
-        for (table, loaded) in &tables {
-            let cache = ManifestCache::default();
-            for snapshot in retained_snapshots(&loaded.metadata) {
-                let source = self.source(loaded, &cache);
-                let of_table = found.of_table(table);
-                let counted = count_rows(source, snapshot, condition, &mut scanned, of_table);
-                let counted = self.parts.pace.over(Box::pin(counted));
-                Box::pin(self.lease(loaded, snapshot).over(counted)).await?;
+        let (mut seen, mut others) = (HashSet::new(), Vec::new());
+        for _ in 0..PROOF_ROUNDS_MAX {
+            let (tables, foreign) = self.tables(&erasure.levels).await?;
+            others = foreign;
+            let before = seen.len();
+            for of_table in &tables {
+                let counts = (&mut scanned, &mut found);
+                Box::pin(self.look_through(of_table, condition, &mut seen, counts)).await?;
             }
+            // Nothing came meanwhile, or it is erased first.
+            if seen.len() == before || 0 < found.files() {
+                break;
+            }
+            self.parts.faults.hit("erase.before_done")?;
         }
         let left = found.files();
         if left == 0 {
             for limit in self.limits(erasure, &others).await? {
                 limits::tell(&mut erasure.report.cannot, limit);
             }
-            self.parts.faults.hit("erase.before_done")?;
             erasure.report.status = ErasureStatus::Done;
             info!(erasure = erasure.report.erasure, "an erasure is done");
             return Ok(StepEnd::More);
@@ -309,6 +316,28 @@ impl Erasures {
         found.add_to(erasure);
         erasure.report.status = ErasureStatus::Rewrite;
         Ok(StepEnd::More)
+    }
+
+    /// Looks through the retained snapshots of a table that were not seen before.
+    async fn look_through(
+        &self,
+        (table, loaded): &(TableIdent, LoadedTable),
+        condition: &RowCondition,
+        seen: &mut HashSet<(TableIdent, i64)>,
+        (scanned, found): (&mut ScannedFiles, &mut SubjectRows),
+    ) -> Result<(), EraseError> {
+        let cache = ManifestCache::default();
+        for snapshot in retained_snapshots(&loaded.metadata) {
+            if !seen.insert((table.clone(), snapshot)) {
+                continue;
+            }
+            let source = self.source(loaded, &cache);
+            let of_table = found.of_table(table);
+            let counted = count_rows(source, snapshot, condition, scanned, of_table);
+            let counted = self.parts.pace.over(Box::pin(counted));
+            Box::pin(self.lease(loaded, snapshot).over(counted)).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn check_hold(&self, levels: &[String]) -> Result<(), EraseError> {

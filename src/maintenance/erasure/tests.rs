@@ -24,6 +24,7 @@ const NOW_MS: i64 = 1_790_000_000_000;
 struct House {
     erasures: Erasures,
     owner: LogOwnership,
+    clock: Clock,
     _writer: WalWriter,
     _folder: tempfile::TempDir,
 }
@@ -69,13 +70,13 @@ impl House {
             store,
             wal,
             catalog,
-            ids: IdGenerator::new(clock),
+            ids: IdGenerator::new(clock.clone()),
             owner: owner.clone(),
             faults,
             pace,
         };
         let erasures = Erasures::new(parts, folder.path());
-        Self { erasures, owner, _writer: writer, _folder: folder }
+        Self { erasures, owner, clock, _writer: writer, _folder: folder }
     }
 
     /// Writes down an erasure of a namespace that is gone, asked for at this position of the log.
@@ -181,6 +182,34 @@ fn run_apart(house: &House) -> JoinHandle<Vec<ErasureReport>> {
     })
 }
 
+/// Carries it out to its end, with a clock that goes on while files wait for readers.
+fn run_to_end_apart(house: &House) -> JoinHandle<ErasureReport> {
+    const TICKS_MAX: usize = 1_000;
+    let (erasures, clock, levels) =
+        (house.erasures.clone(), house.clock.clone(), vec!["shop".to_owned()]);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (mut job, _wake) = erasures.job();
+            for _ in 0..TICKS_MAX {
+                Box::pin(job.tick()).await.unwrap();
+                let report = erasures.show(&levels, "e1").await.unwrap();
+                assert_eq!(report.error, None);
+                match report.status {
+                    ErasureStatus::Done | ErasureStatus::Failed => return report,
+                    ErasureStatus::Files => clock.advance_ms(11 * 60_000),
+                    ErasureStatus::Log
+                    | ErasureStatus::Count
+                    | ErasureStatus::Rewrite
+                    | ErasureStatus::History
+                    | ErasureStatus::Proof => (),
+                }
+            }
+            panic!("it does not end")
+        })
+    })
+}
+
 async fn meet(barrier: &Arc<Barrier>) {
     let barrier = Arc::clone(barrier);
     tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
@@ -248,4 +277,26 @@ async fn a_long_rewrite_keeps_what_it_reads_and_commits_all_but_what_others_chan
     assert_eq!(replaced, ["1", "5"]);
     let rows = house.erasures.parts.catalog.tables().stats(&table).await.unwrap().data_rows;
     assert_eq!(rows, 150);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_comes_while_the_proof_reads_others_is_looked_through() {
+    let (faults, barrier) = Failpoints::meeting("erase.before_done");
+    let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+    let house = House::with(faults, pace).await;
+    let table = house.create("shop").await;
+    let files = house.write(&table).await;
+    house.append(&table, files).await;
+    house.add_to("shop", 0).await;
+    let running = run_to_end_apart(&house);
+    meet(&barrier).await;
+    // A writer that read the rows before they were erased brings them back.
+    let again = house.write(&table).await;
+    house.append(&table, again).await;
+    meet(&barrier).await;
+    let done = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    assert_eq!(done.status, ErasureStatus::Done, "{done:?}");
+    assert_eq!(done.tables["events"].rows, 2 * 150, "{done:?}");
+    let rows = house.erasures.parts.catalog.tables().stats(&table).await.unwrap().data_rows;
+    assert_eq!(rows, 2 * 150, "those of others");
 }

@@ -110,10 +110,14 @@ impl<J: PlannedJob> PlannedRunner<J> {
         let elapsed_ms = u64::try_from(clock.passed_ms() - began_ms).unwrap_or(0);
         let (trigger, usage) = (self.trigger(due_ms), record::usage_of(&counter));
         let span = RunSpan { started_ms, elapsed_ms, trigger, usage };
-        if let Ok(LookEnd::Ran(report, fence)) = &ended {
-            // Before it is noted: a run that is made up finds nothing more to change.
-            self.jobs.record_run(J::NAME, trigger, report).await;
-            self.note(due_ms, fence.as_ref()).await;
+        match &ended {
+            Ok(LookEnd::Ran(report, fence)) => {
+                // Before it is noted: a run that is made up finds nothing more to change.
+                self.jobs.record_run(J::NAME, trigger, report).await;
+                self.note(due_ms, fence.as_ref()).await;
+            }
+            Ok(LookEnd::Elsewhere | LookEnd::WasRun(_)) => (),
+            Err(_) => self.jobs.record_failed_run(J::NAME, trigger, usage).await,
         }
         // Another server looks whether it is time for it.
         self.end().await;

@@ -3,7 +3,11 @@ use super::{
     *,
 };
 use crate::{store, tasks::Tasks};
-use icecore_catalog::{audit::ChainRecord, metastore::Metastore};
+use icecore_catalog::{
+    audit::ChainRecord,
+    metastore::Metastore,
+    storage::{S3Options, Storage},
+};
 use icecore_lake::{clock::Clock, metrics::Metrics};
 use icecore_schemas::jobs::{JobOutcome, JobRun, JobState, JobUsage, SkippedTable};
 use std::{
@@ -29,6 +33,8 @@ struct RunScript {
     asked: Mutex<Vec<RunRequest>>,
     /// Each run waits for it, where there is one.
     gate: Option<Notify>,
+    /// Each run writes this file, where there is one.
+    file: Option<(Storage, String)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,9 @@ impl PlannedJob for ScriptedRuns {
         if let Some(gate) = &self.0.gate {
             gate.notified().await;
         }
+        if let Some((storage, location)) = &self.0.file {
+            storage.put(location, "written".into()).await.unwrap();
+        }
         let end = self.0.ends.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         end.unwrap_or_else(|| Ok(report(0)))
     }
@@ -52,6 +61,12 @@ impl PlannedJob for ScriptedRuns {
 impl ScriptedRuns {
     fn ending(ends: Vec<Result<JobReport, NoRoom>>) -> Self {
         Self(Arc::new(RunScript { ends: Mutex::new(ends.into()), ..RunScript::default() }))
+    }
+
+    /// The same of runs that write this file.
+    fn writing(file: (Storage, String), ends: Vec<Result<JobReport, NoRoom>>) -> Self {
+        let (file, ends) = (Some(file), Mutex::new(ends.into()));
+        Self(Arc::new(RunScript { file, ends, ..RunScript::default() }))
     }
 
     /// Whose runs do not end before they are let.
@@ -469,4 +484,30 @@ async fn a_run_at_its_time_that_changed_something_is_in_the_audit_log_and_no_oth
         format!("compact-day trigger={trigger} tables={tables} files=0/0 rows=0 errors=0")
     };
     assert_eq!(told, [object("time", 2), object("retry", 1)]);
+}
+
+#[tokio::test]
+async fn a_run_that_failed_after_it_wrote_is_in_the_audit_log() {
+    let house = House::new().await;
+    let (jobs, metastore) = (house.server("first").await, house.open().await);
+    let clock = house.clock.clone();
+    let access = AccessControl::recorded(metastore.clone(), Arc::new(move || clock.now_ms()));
+    jobs.record_by(&access);
+    let warehouse = format!("file://{}/warehouse", house.folder.path().display());
+    let storage = Storage::open(&warehouse, &S3Options::default()).unwrap();
+    let failed = || Err(NoRoom(std::fmt::Error));
+    let job =
+        ScriptedRuns::writing((storage, format!("{warehouse}/file")), vec![failed(), failed()]);
+    let mut runner = planned(&jobs, &job, "0 0 * * *");
+    runner.look().await;
+    for _ in 0..3 {
+        house.clock.advance_ms(DAY_MS);
+        runner.look().await;
+    }
+    assert_eq!(job.count(), 3, "the last one did nothing");
+    access.tick().await.unwrap();
+    let records = metastore.audit(0, 10).await.unwrap();
+    let told: Vec<&str> = records.iter().map(|record| record.entry.object.as_str()).collect();
+    let object = |trigger: &str| format!("compact-day trigger={trigger} failed written=7");
+    assert_eq!(told, [object("time"), object("retry")]);
 }

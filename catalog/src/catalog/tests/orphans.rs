@@ -48,6 +48,29 @@ async fn leave(catalog: &Catalog, table: &LoadedTable, name: &str, time_ms: i64)
     location
 }
 
+/// A file that is written under one name, and committed under another.
+async fn committed_as(catalog: &Catalog, id: i64, written: &str, named: &str) -> String {
+    let head = catalog.tables().load(&ident("a.t")).await.unwrap();
+    let data = leave(catalog, &head, &format!("data/{written}"), NOW - 3 * DAY_MS).await;
+    let work = [(named, 10)];
+    catalog.commit(put(catalog, &head, id, append(&work)).await).await.unwrap();
+    data
+}
+
+/// A catalog with a namespace over a bucket, and its clock.
+async fn in_a_bucket() -> (tempfile::TempDir, Catalog, Arc<AtomicI64>) {
+    let (folder, metastore) = crate::metastore::tests::sqlite().await;
+    let clock = Arc::new(AtomicI64::new(NOW));
+    let now: NowMs = {
+        let clock = Arc::clone(&clock);
+        Arc::new(move || clock.load(Ordering::SeqCst))
+    };
+    let storage = Storage::bucket_in_memory("s3://bucket/warehouse");
+    let catalog = Catalog::new("icecore", storage, metastore, now);
+    catalog.namespaces().ensure(&suite::levels("a"), &Properties::new()).await.unwrap();
+    (folder, catalog, clock)
+}
+
 /// What a run finds, and how many files it queues.
 async fn sweep(catalog: &Catalog, table: &str) -> (Vec<String>, u64) {
     let search = catalog.orphans().search(&ident(table), 0).await.unwrap();
@@ -311,10 +334,7 @@ async fn a_file_is_the_same_whether_its_name_is_encoded_or_not() {
         (3, "k=a%3Ab/1.parquet", "k=a%253Ab/1.parquet"),
         (4, "K=c/1.parquet", "k=c/1.parquet"),
     ] {
-        let head = catalog.tables().load(&ident("a.t")).await.unwrap();
-        let data = leave(&catalog, &head, &format!("data/{written}"), NOW - 3 * DAY_MS).await;
-        let work = [(named, 10)];
-        catalog.commit(put(&catalog, &head, id, append(&work)).await).await.unwrap();
+        let data = committed_as(&catalog, id, written, named).await;
         assert!(!sweep(&catalog, "a.t").await.0.contains(&data), "{named}");
     }
     // One that is queued under the name it was written with is not committed under the other one.
@@ -338,10 +358,7 @@ async fn a_file_is_the_same_whatever_scheme_and_slashes_its_name_has() {
         (2, "one", format!("{}/data/one", folder.replacen("file:///", "file:/", 1))),
         (3, "two", format!("{folder}//data//two")),
     ] {
-        let head = catalog.tables().load(&ident("a.t")).await.unwrap();
-        let data = leave(&catalog, &head, &format!("data/{file}"), NOW - 3 * DAY_MS).await;
-        let work = [(named.as_str(), 10)];
-        catalog.commit(put(&catalog, &head, id, append(&work)).await).await.unwrap();
+        let data = committed_as(&catalog, id, file, &named).await;
         let found = sweep(&catalog, "a.t").await.0;
         assert!(!found.contains(&data) && found.contains(&left), "{named}: {found:?}");
     }

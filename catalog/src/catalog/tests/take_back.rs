@@ -34,6 +34,23 @@ fn compaction(
     }
 }
 
+/// A position delete file of a data file that comes with it.
+fn carried(read: &LoadedTable, name: &str, about: &str) -> (i32, DataFile) {
+    let place = |name: &str| format!("{}/data/{name}", read.metadata.location());
+    let file = DataFileBuilder::default()
+        .content(DataContentType::PositionDeletes)
+        .file_path(place(name))
+        .file_format(DataFileFormat::Parquet)
+        .record_count(1)
+        .file_size_in_bytes(10)
+        .partition(Struct::empty())
+        .partition_spec_id(0)
+        .referenced_data_file(Some(place(about)))
+        .build()
+        .unwrap();
+    (0, file)
+}
+
 async fn compact(catalog: &Catalog, merged: &[(&str, u64)], added: &str) -> LoadedTable {
     let read = load(catalog).await;
     let rows: u64 = merged.iter().map(|(_, rows)| rows).sum();
@@ -278,6 +295,88 @@ async fn a_delete_that_compaction_carried_out_comes_back_with_its_file() {
     assert_eq!(numbered(&catalog).await, ["d1@2", "d2@5", "f1@1", "f2@1"]);
 }
 
+/// A compaction of both files that was built on a state before these deletes, each with what carries it over,
+/// is committed; gives a late delete of `f2` by a client that read the same state.
+async fn carried_over(catalog: &Catalog, deletes: &[(&str, &str, &str)]) -> TableChange {
+    let read = load(catalog).await;
+    let late = put(catalog, &read, 2, Work { deletes: &[("d2", "f2")], ..DELETE }).await;
+    let mut new = compaction(&read, BOTH, &[], &[("f", 20)]);
+    for (id, &(delete, about, carries)) in (3..).zip(deletes) {
+        let work = Work { deletes: &[(delete, about)], ..DELETE };
+        let now = commit(catalog, id, work).await.unwrap();
+        let lost = catalog.add_snapshot(&ident("a.t"), new.clone()).await;
+        let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+        assert!(text.contains(&format!("/data/{about}` since")), "{text}");
+        new.removed.push(super::row_delta::delete(&read, (delete, Some(about))));
+        new.deletes.push(carried(&read, carries, "f"));
+        new.deletes_read = now.metadata.current_snapshot_id();
+    }
+    catalog.add_snapshot(&ident("a.t"), new).await.unwrap();
+    late
+}
+
+#[tokio::test]
+async fn a_compaction_carries_deletes_over_that_came_meanwhile() {
+    let (_house, catalog) = two_files().await;
+    let late = carried_over(&catalog, &[("d1", "f1", "e1")]).await;
+    assert_eq!(numbered(&catalog).await, ["e1@3", "f@1"]);
+    // What it carried over is in the inputs again.
+    let now = catalog.commit(late).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["d1@2", "d2@5", "f1@1", "f2@1"]);
+    let between = now.metadata.current_snapshot().unwrap().parent_snapshot_id().unwrap();
+    let between = now.metadata.snapshot_by_id(between).unwrap();
+    let summary = &between.summary().additional_properties;
+    for (key, value) in [
+        (COMPACTION, commit::TAKEN_BACK),
+        ("added-delete-files", "1"),
+        ("removed-delete-files", "1"),
+    ] {
+        assert_eq!(summary[key], value, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_carried_over_goes_back_through_a_further_compaction() {
+    let (_house, catalog) = two_files().await;
+    let late = carried_over(&catalog, &[("d1", "f1", "e1"), ("d3", "f1", "e3")]).await;
+    assert_eq!(numbered(&catalog).await, ["e1@4", "e3@4", "f@1"]);
+    let append = Work { operation: "append", adds: &[("f3", 5)], ..Work::default() };
+    let now = commit(&catalog, 9, append).await.unwrap();
+    let merged = [("f", 20), ("f3", 5)];
+    let again = compaction(&now, &merged, &[("e1", "f"), ("e3", "f")], &[("g", 23)]);
+    catalog.add_snapshot(&ident("a.t"), again).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["g@5"]);
+    catalog.commit(late).await.unwrap();
+    assert_eq!(numbered(&catalog).await, ["d1@2", "d2@8", "d3@3", "f1@1", "f2@1", "f3@5"]);
+}
+
+#[tokio::test]
+async fn deletes_of_an_output_that_others_carried_out_or_added_are_not_taken_back() {
+    for (between, why) in [
+        (Some("d9"), "/data/d9` deletes rows of what it wrote"),
+        (None, "/data/e1`, which deleted rows of it, was removed"),
+    ] {
+        let (_house, catalog) = two_files().await;
+        let late = carried_over(&catalog, &[("d1", "f1", "e1")]).await;
+        let now = load(&catalog).await;
+        match between {
+            Some(delete) => {
+                commit(&catalog, 9, Work { deletes: &[(delete, "f")], ..DELETE }).await.unwrap();
+            }
+            None => {
+                let new = compaction(&now, &[], &[("e1", "f")], &[]);
+                let gone = NewSnapshot { summary: BTreeMap::new(), ..new };
+                catalog.add_snapshot(&ident("a.t"), gone).await.unwrap();
+            }
+        }
+        let before = numbered(&catalog).await;
+        let lost = catalog.commit(late).await;
+        let Err(CatalogError::CommitFailed(text)) = &lost else { panic!("{lost:?}") };
+        assert!(text.contains(why), "{text}");
+        assert_eq!(numbered(&catalog).await, before);
+    }
+}
+
 #[tokio::test]
 async fn a_delete_that_came_before_compaction_speaks_against_a_late_one_as_ever() {
     let (_house, catalog) = two_files().await;
@@ -433,7 +532,37 @@ impl TableModel {
             of_live.map(|(name, about)| (name.as_str(), about.as_str())).collect();
         let added = [(new.as_str(), all.len() as u64)];
         let snapshot = compaction(&state.table, &merged, &deletes, &added);
-        self.data.insert(new, all);
+        self.data.insert(new.clone(), all);
+        let told = catalog.add_snapshot(&ident("a.t"), snapshot.clone()).await;
+        assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
+        told.is_ok() || self.carry(catalog, state, (new.as_str(), snapshot)).await
+    }
+
+    /// The same compaction with the deletes that came since it was built, as places of its output.
+    async fn carry(
+        &mut self,
+        catalog: &Catalog,
+        state: &ReadState,
+        (new, mut snapshot): (&str, NewSnapshot),
+    ) -> bool {
+        let table = load(catalog).await;
+        let head = table.metadata.current_snapshot().unwrap().clone();
+        let now = self.state(catalog, &table, head.manifest_list()).await;
+        if !state.rows.keys().all(|name| now.rows.contains_key(name)) {
+            return false;
+        }
+        let of_inputs = now.deletes.iter().filter(|delete| state.rows.contains_key(&delete.1));
+        let since: Vec<_> =
+            of_inputs.filter(|delete| !state.deletes.contains(delete)).cloned().collect();
+        for (delete, about) in since {
+            let (row, name) = (self.deletes[&delete].1, self.name("e"));
+            snapshot.deletes.push(carried(&table, &name, new));
+            self.deletes.insert(name, (new.to_owned(), row));
+            snapshot
+                .removed
+                .push(super::row_delta::delete(&table, (delete.as_str(), Some(about.as_str()))));
+        }
+        snapshot.deletes_read = Some(head.snapshot_id());
         let told = catalog.add_snapshot(&ident("a.t"), snapshot).await;
         assert!(matches!(told, Ok(_) | Err(CatalogError::CommitFailed(_))), "{told:?}");
         told.is_ok()
@@ -485,5 +614,5 @@ async fn whatever_is_taken_back_every_snapshot_has_the_rows_that_it_should() {
             refused += u32::from(!model.step(&catalog, step, &state, &mut random).await);
         }
     }
-    assert!(0 < taken_back && 3 < refused, "{taken_back} taken back, {refused} refused");
+    assert!(0 < taken_back && 0 < refused, "{taken_back} taken back, {refused} refused");
 }

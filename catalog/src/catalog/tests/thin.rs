@@ -1,6 +1,10 @@
 //! Thinning beside other commits, and expiry.
 
-use super::*;
+use super::{
+    late_client::Work,
+    live::{UPDATE, commit, two_files},
+    *,
+};
 use crate::{
     catalog::{ExpiryRequest, HistoryExpiry, RefKind, SNAPSHOT_LEASE_MS},
     metastore::{SnapshotLease, Watermark, holds::LegalHold},
@@ -205,6 +209,49 @@ async fn of_another_engines_table_snapshots_go_when_its_properties_or_an_operato
     assert!(loaded.metadata.snapshot_for_ref("side").is_none());
     assert!(loaded.metadata.snapshot_for_ref("main").is_some());
     assert_eq!(snapshots(&house).await.len(), 3);
+}
+
+/// A branch has the files of the tag that it was made of, whatever becomes of that and of `main`. With one name
+/// left of several, peers deleted what only the other had.
+#[tokio::test]
+async fn a_branch_keeps_its_files_when_the_tag_goes_that_it_was_made_of() {
+    let (house, catalog) = two_files().await;
+    let table = ident("a.t");
+    let load = async || catalog.tables().load(&table).await.unwrap().metadata;
+    let first = load().await.current_snapshot_id();
+    catalog.refs().create(&table, "kept", RefKind::Tag, None).await.unwrap();
+    for (id, old, new) in [(2, "f1", "g1"), (3, "f2", "g2")] {
+        let work = Work { removes: &[old], adds: &[(new, 10)], ..UPDATE };
+        commit(&catalog, id, work).await.unwrap();
+    }
+    catalog.refs().create(&table, "side", RefKind::Branch, first).await.unwrap();
+    catalog.refs().drop(&table, "kept", Some(RefKind::Tag)).await.unwrap();
+    house.clock.fetch_add(93 * DAY_MS, Ordering::SeqCst);
+    let expire = async || {
+        let request = ExpiryRequest { is_named: true, is_dry: false };
+        Box::pin(catalog.upkeep().expire(&table, request)).await.unwrap()
+    };
+    let queued = async || catalog.metastore().obsolete(i64::MAX, 100).await.unwrap();
+    assert_eq!(expire().await.snapshots, 1, "the one between");
+    let metadata = load().await;
+    let snapshot = metadata.snapshot_for_ref("side").unwrap();
+    assert_eq!(Some(snapshot.snapshot_id()), first);
+    let mut needed = vec![snapshot.manifest_list().to_owned()];
+    for manifest in
+        crate::snapshot::read_list(catalog.storage(), &metadata, snapshot).await.unwrap()
+    {
+        let read = manifest.load_manifest(&catalog.storage().file_io()).await.unwrap();
+        needed.extend(read.entries().iter().map(|entry| entry.file_path().to_owned()));
+        needed.push(manifest.manifest_path);
+    }
+    assert_eq!(needed.iter().filter(|file| file.contains("/data/f")).count(), 2, "{needed:?}");
+    let gone = queued().await;
+    assert!(!gone.is_empty() && gone.iter().all(|file| !needed.contains(file)), "{gone:?}");
+    // Nobody needs them once the branch is gone.
+    catalog.refs().drop(&table, "side", Some(RefKind::Branch)).await.unwrap();
+    assert_eq!(expire().await.snapshots, 1);
+    let gone = queued().await;
+    assert!(needed.iter().all(|file| gone.contains(file)), "{gone:?}");
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@
 //!
 //! Its one invariant: every row is there as often as before. So all outputs are live, no input is, nobody
 //! has deleted rows of an output by their place, which is another one in the inputs, and every delete file
-//! that reached an input is there. Deletes by value need no more: they reach what has a lower number.
+//! that reached an input is there. Deletes by value need no more: they reach what has a lower number. What a
+//! compaction itself says of places in its outputs goes with these: it stands for deletes of the inputs.
 
 mod history;
 
@@ -92,7 +93,7 @@ pub(crate) async fn revert(
     }
     let table = TableHead { storage, base, own, head, before, now };
     let history = CompactionHistory::needed(&table, parent, &lost).await?;
-    let Some(plan) = RevertPlan::of(history, &lost) else { return Ok(None) };
+    let Some(mut plan) = RevertPlan::of(history, &lost) else { return Ok(None) };
     let holders = plan.check(&table).await?;
     plan.write(&table, &holders, now_ms).await.map(Some)
 }
@@ -120,6 +121,8 @@ struct RevertPlan {
     outputs: HashSet<String>,
     /// Those of them that are to go: the others were inputs of a later compaction.
     live_outputs: HashMap<String, DataFile>,
+    /// Delete files that compactions wrote for outputs, in the place of those of the inputs. All of them go.
+    carried: HashMap<String, DataFile>,
 }
 
 impl RevertPlan {
@@ -131,8 +134,11 @@ impl RevertPlan {
         let merged: HashSet<String> =
             groups.iter().flat_map(|group| &group.inputs).cloned().collect();
         let inputs: HashSet<String> = merged.difference(&outputs).cloned().collect();
+        let carried: HashMap<String, DataFile> =
+            groups.iter().flat_map(|group| group.carried.clone()).collect();
+        let removed = groups.iter().flat_map(|group| group.deletes.keys());
         let deletes: HashSet<String> =
-            groups.iter().flat_map(|group| group.deletes.keys()).cloned().collect();
+            removed.filter(|path| !carried.contains_key(*path)).cloned().collect();
         let live_outputs = groups
             .iter()
             .flat_map(|group| &group.outputs)
@@ -140,23 +146,34 @@ impl RevertPlan {
             .map(|(path, file)| (path.clone(), file.clone()))
             .collect();
         let is_whole = lost.iter().all(|path| inputs.contains(path) || deletes.contains(path));
-        is_whole.then_some(Self { history, inputs, deletes, outputs, live_outputs })
+        is_whole.then_some(Self { history, inputs, deletes, outputs, live_outputs, carried })
     }
 
-    /// Checks that the plan changes no row of the head; gives the manifests that have the outputs.
-    async fn check(&self, table: &TableHead<'_>) -> Result<HashSet<String>, CatalogError> {
+    /// Checks that the plan changes no row of the head; gives the manifests that have what compactions wrote.
+    async fn check(&mut self, table: &TableHead<'_>) -> Result<HashSet<String>, CatalogError> {
         if FILES_MAX < self.inputs.len() + self.deletes.len() {
             return Err(self.conflict(&format!("it has more than {FILES_MAX} files")));
         }
         // By their places in an output: places in the inputs are others.
-        let mut removed = self.history.groups.iter().flat_map(|group| &group.deletes);
-        if let Some((delete, _)) = removed.find(|(_, about)| self.outputs.contains(about.as_str()))
-        {
+        let removed = self.history.groups.iter().flat_map(|group| &group.deletes);
+        let mut of_others = removed.filter(|(delete, _)| !self.carried.contains_key(*delete));
+        let of_output = of_others.find(|(_, about)| self.outputs.contains(about.as_str()));
+        if let Some((delete, _)) = of_output {
             return Err(self.conflict(&format!("`{delete}` deleted rows of what it wrote")));
         }
-        let holders = self.check_data(table).await?;
-        let live = self.check_new_deletes(table).await?;
+        let mut holders = self.check_data(table).await?;
+        let live = self.check_new_deletes(table, &mut holders).await?;
         self.check_old_deletes(table, &live).await?;
+        let is_of_live = |file: &DataFile| {
+            let about = file.referenced_data_file();
+            about.is_some_and(|about| self.live_outputs.contains_key(&about))
+        };
+        let mut gone = self.carried.iter().filter(|(path, _)| !live.contains(*path));
+        if let Some((path, _)) = gone.find(|(_, file)| is_of_live(file)) {
+            return Err(self.conflict(&format!("`{path}`, which deleted rows of it, was removed")));
+        }
+        // Others went with outputs that were merged again.
+        self.carried.retain(|path, _| live.contains(path));
         Ok(holders)
     }
 
@@ -181,14 +198,21 @@ impl RevertPlan {
         }
     }
 
-    /// Nobody deleted rows of an output by their place. Gives the delete files that are new since the base.
+    /// Nobody deleted rows of an output by their place. Gives the delete files that are new since the base, and
+    /// adds the manifests that have those of the compactions.
     async fn check_new_deletes(
         &self,
         table: &TableHead<'_>,
+        holders: &mut HashSet<String>,
     ) -> Result<HashSet<String>, CatalogError> {
         let first = self.history.first_number();
         let mut live = HashSet::new();
         for (entry, manifest) in table.new_entries(ManifestContentType::Deletes).await? {
+            if self.carried.contains_key(&entry.path) {
+                holders.insert(manifest.manifest_path.clone());
+                live.insert(entry.path);
+                continue;
+            }
             let is_since = first <= entry.number.unwrap_or(manifest.sequence_number);
             let may_delete = match entry.about() {
                 Some(path) => self.outputs.contains(path),
@@ -220,7 +244,10 @@ impl RevertPlan {
         for listed in self.history.lists() {
             let gone = missing_from(listed, &table.now, ManifestContentType::Deletes);
             for (entry, _) in live_entries(table.storage, &table.own, gone).await? {
-                let is_there = live.contains(&entry.path) || self.deletes.contains(&entry.path);
+                // What a compaction wrote for an output says what others say of the inputs, which are there.
+                let is_there = live.contains(&entry.path)
+                    || self.deletes.contains(&entry.path)
+                    || self.carried.contains_key(&entry.path);
                 let is_merged =
                     |path: &str| self.inputs.contains(path) || self.outputs.contains(path);
                 let may_reach = entry.about().is_none_or(is_merged);
@@ -305,8 +332,8 @@ impl RevertPlan {
         let (base, before) = (table.base, Some(table.head.summary()));
         let added: Vec<DataFile> =
             restored.values().flatten().map(|entry| entry.data_file().clone()).collect();
-        let gone: HashSet<FileKey> =
-            self.live_outputs.keys().map(|path| FileKey::of(path)).collect();
+        let gone = self.live_outputs.keys().chain(self.carried.keys());
+        let gone: HashSet<FileKey> = gone.map(|path| FileKey::of(path)).collect();
         let mut listed = Vec::new();
         for ((spec_id, is_of_deletes), entries) in restored {
             let content = match is_of_deletes {
@@ -336,7 +363,8 @@ impl RevertPlan {
         let sums =
             row_sum::entries(Some(table.head.as_ref()), &operation, Some(RowChange::default()));
         own.extend(sums.into_iter().map(|(key, value)| (key.to_owned(), value)));
-        let files = summary::SummaryCounts::of(added.iter(), self.live_outputs.values());
+        let removed = self.live_outputs.values().chain(self.carried.values());
+        let files = summary::SummaryCounts::of(added.iter(), removed);
         Ok(Snapshot::builder()
             .with_snapshot_id(writer.snapshot_id())
             .with_parent_snapshot_id(Some(table.head.snapshot_id()))

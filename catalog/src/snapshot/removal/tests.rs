@@ -1,6 +1,6 @@
 use super::*;
 use crate::snapshot::{build, tests::Table};
-use iceberg::spec::FormatVersion;
+use iceberg::spec::{DataFileBuilder, DataFileFormat, FormatVersion};
 
 #[test]
 fn manifests_are_kept_up_to_a_bound() {
@@ -104,4 +104,60 @@ async fn what_was_written_for_manifests_that_were_merged_since_is_of_no_use() {
     assert_eq!(unused, written);
     table.apply(built.updates);
     assert_eq!(table.live(built.snapshot_id).await.len(), manifests::merge::MERGE_AT);
+}
+
+/// Deletes that are carried over to a file that comes are read up to a snapshot, and are about no file of before.
+#[tokio::test]
+async fn deletes_of_a_later_snapshot_are_carried_over_and_no_younger_ones() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let one = table.file("a");
+    let built = table.build(vec![one.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let read = table.metadata.current_snapshot_id();
+    let about = |of: &DataFile, name: &str| {
+        let delete = DataFileBuilder::default()
+            .content(DataContentType::PositionDeletes)
+            .file_path(format!("{}-{name}", of.file_path()))
+            .file_format(DataFileFormat::Parquet)
+            .partition(of.partition().clone())
+            .partition_spec_id(0)
+            .record_count(1)
+            .file_size_in_bytes(10)
+            .referenced_data_file(Some(of.file_path().to_owned()))
+            .build();
+        (0, delete.unwrap())
+    };
+    let merged = table.file("a");
+    let mut new = NewSnapshot {
+        operation: Operation::Replace,
+        read,
+        removed: vec![one.clone()],
+        added: vec![merged.clone()],
+        deletes: vec![about(&merged, "carried")],
+        ..NewSnapshot::default()
+    };
+    let none = ReadManifests::default();
+    for name in ["first", "second"] {
+        let delete = NewSnapshot {
+            operation: Operation::Delete,
+            read: table.metadata.current_snapshot_id(),
+            deletes: vec![about(&one, name)],
+            ..NewSnapshot::default()
+        };
+        let built = build(&table.storage, &table.metadata, &delete, &none, table.now_ms).await;
+        table.apply(built.unwrap().updates);
+        let refused = build(&table.storage, &table.metadata, &new, &none, table.now_ms).await;
+        let Err(CatalogError::CommitFailed(text)) = &refused else { panic!("{refused:?}") };
+        assert!(text.contains(&format!("-{name}` deletes rows of `")), "{text}");
+        new.deletes_read = table.metadata.current_snapshot_id();
+    }
+    let built = build(&table.storage, &table.metadata, &new, &none, table.now_ms).await.unwrap();
+    table.apply(built.updates);
+    let live = table.live(built.snapshot_id).await;
+    let paths: Vec<&str> = live.iter().map(|(path, ..)| path.as_str()).collect();
+    assert!(paths.contains(&merged.file_path()) && !paths.contains(&one.file_path()), "{paths:?}");
+    new.deletes_read = Some(1);
+    let refused = build(&table.storage, &table.metadata, &new, &none, table.now_ms).await;
+    let Err(CatalogError::CommitFailed(text)) = &refused else { panic!("{refused:?}") };
+    assert!(text.contains("snapshot 1, which was read for it, is gone"), "{text}");
 }

@@ -17,6 +17,7 @@ use crate::{
         compaction::{
             described, has_own_name, layout,
             merge::{SortKey, keys},
+            places::RowPlaces,
             rewrite::{RewriteError, RewriteInput, RewriteWay, RewrittenFiles},
             z_order::ZOrder,
         },
@@ -207,12 +208,16 @@ impl<'a> FileCopy<'a> {
         };
         let mut done = RewrittenFiles { way: RewriteWay::Copied, ..RewrittenFiles::default() };
         done.erased_sum = RowKeys::of(&layout.schema).map(|_| RowSum::default());
-        for file in &files {
+        let mut places = RowPlaces::default();
+        for (at, file) in files.iter().enumerate() {
+            places.add_file(&file.location, None);
+            places.add_rows(at, file.rows);
             done.files += 1;
             done.bytes += file.bytes;
             done.rows += file.rows;
             done.removed.push(described(file)?);
         }
+        done.places = places.of_rows(done.rows).map(Arc::new);
         let id = ids.mint();
         let location = format!("{}/data/{:02x}/{id}.parquet", layout.location, id.0 & 0xff);
         let values = files[0].partition.clone();

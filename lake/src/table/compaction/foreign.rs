@@ -20,6 +20,7 @@ use crate::{
             FIXED_BYTES_MAX, SWITCH,
             choice::LiveFile,
             day, described, files_as, is_set, live_file,
+            places::RowPlaces,
             rewrite::{RewriteError, RewriteInput, RewrittenFiles},
             useless_deletes,
         },
@@ -225,7 +226,7 @@ impl<'a> ForeignRewrite<'a> {
         let aliases = aliases.map_err(|cause| ReadError::Unsupported(cause.to_string()))?;
         let columns = FileColumns::new(fields.clone(), is_nested, aliases);
         let columns = columns.map_err(ReadError::Unsupported)?;
-        let mut done = RewrittenFiles::default();
+        let (mut done, mut places) = (RewrittenFiles::default(), RowPlaces::default());
         let (mut left, mut rows_before, mut refused) = (VecDeque::new(), 0, Vec::new());
         let opens: Vec<_> =
             files.iter().map(|file| OpenFile::new(storage, file, &columns)).collect();
@@ -247,8 +248,10 @@ impl<'a> ForeignRewrite<'a> {
             let deleted = deletes.of(source, file).await?;
             rows_before += file.rows;
             let last = file.rows.checked_sub(1);
-            done.deleted_rows +=
-                deleted.as_ref().zip(last).map_or(0, |(places, last)| places.rank(last));
+            let gone = deleted.as_ref().zip(last).map_or(0, |(places, last)| places.rank(last));
+            places.add_file(&file.location, deleted.clone());
+            places.add_rows(left.len(), file.rows.saturating_sub(gone));
+            done.deleted_rows += gone;
             done.files += 1;
             done.bytes += file.bytes;
             done.removed.push(described(file)?);
@@ -263,6 +266,7 @@ impl<'a> ForeignRewrite<'a> {
         let written_columns = written_columns(table, &fields, &left);
         let layout = layout_of(table, &files, &fields, &columns, &written_columns);
         done.spec_id = Some(layout.spec_id);
+        done.places = places.of_rows(rows_before - done.deleted_rows).map(Arc::new);
         let FileLayout { location: folder, file_bytes, .. } = FileLayout::of(table);
         Ok(Self {
             storage,

@@ -10,7 +10,8 @@
 use crate::{
     blocking::blocking,
     table::{
-        compaction::rewrite::RewriteError,
+        compaction::{places::RowPlaces, rewrite::RewriteError},
+        deletes::DeletedRows,
         partition::{self, sort_keys},
         reader::ReadError,
         writer::{FileLayout, WriteError},
@@ -63,21 +64,26 @@ pub(super) struct RowMerge<'a> {
     heap: BinaryHeap<Reverse<(SortKey, usize)>>,
     /// What the batches of all files take.
     held: usize,
+    /// Where their rows go.
+    places: RowPlaces,
 }
 
 impl<'a> RowMerge<'a> {
     pub(super) fn new(layout: Arc<FileLayout>) -> Self {
-        Self { layout, files: Vec::new(), heap: BinaryHeap::new(), held: 0 }
+        let places = RowPlaces::default();
+        Self { layout, files: Vec::new(), heap: BinaryHeap::new(), held: 0, places }
     }
 
-    /// Adds a file; one that is not sorted is read now.
+    /// Adds a file whose rows are not at the places that are `left_out`; one that is not sorted is read now.
     pub(super) async fn add(
         &mut self,
         location: &str,
         mut rows: FileRows<'a>,
         is_sorted: bool,
+        left_out: Option<DeletedRows>,
     ) -> Result<(), RewriteError> {
         if !is_sorted {
+            self.places.lose();
             rows = sorted(&self.layout, location, rows).await?;
         }
         let Some(batch) = next_of(&mut rows).await? else { return Ok(()) };
@@ -86,6 +92,7 @@ impl<'a> RowMerge<'a> {
         self.heap.push(Reverse((keys[0], self.files.len())));
         let bytes = bytes_of(&batch, &keys);
         self.held += bytes;
+        self.places.add_file(&location, left_out);
         self.files.push(MergedFile { location, rows, batch, keys, next: 0, bytes });
         Ok(())
     }
@@ -93,6 +100,11 @@ impl<'a> RowMerge<'a> {
     /// What the batches of all files take.
     pub(super) fn held_bytes(&self) -> usize {
         self.held
+    }
+
+    /// Where the rows went that came so far.
+    pub(super) fn into_places(self) -> RowPlaces {
+        self.places
     }
 
     /// The rows that come next, with the columns that are computed; none at the end.
@@ -114,11 +126,13 @@ impl<'a> RowMerge<'a> {
             });
             let of_row = file.batch.get_array_memory_size() / file.batch.num_rows().max(1);
             let is_next = |key: &SortKey| bound.is_none_or(|bound| *key <= bound);
+            let before = taken.len();
             while has_room(taken.len(), bytes) && file.keys.get(file.next).is_some_and(is_next) {
                 taken.push((slot, file.next));
                 file.next += 1;
                 bytes += of_row;
             }
+            self.places.add_rows(at, (taken.len() - before) as u64);
             if file.next == file.keys.len() {
                 slots[at] = None;
                 self.held -= file.bytes;

@@ -13,8 +13,9 @@ use crate::{
     ids::IdGenerator,
     table::{
         compaction::{
-            described, has_own_name, layout,
+            described, empty_columns, layout,
             merge::{FileRows, RowMerge},
+            places::RowPlaces,
             useless_deletes,
             z_order::{self, ZOrder, ZOrderRows},
         },
@@ -22,7 +23,7 @@ use crate::{
         erasure::condition::{RowCondition, TableCondition},
         file_columns::{BATCH_BYTES, FileBytes, FileColumns, FileError, OpenFile},
         reader::{self, ReadError},
-        row_sum::{self, RowKeys},
+        row_sum::{self, ReadSum, RowKeys},
         schema::file_order,
         writer::{FileLayout, WriteError, WrittenFiles, delete, sorted::SortedWriter},
     },
@@ -40,11 +41,7 @@ use icecore_catalog::{
     snapshot::NewSnapshot,
     storage::Storage,
 };
-use std::{
-    collections::{BTreeMap, HashSet},
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, pin::pin, sync::Arc};
 
 /// Most bytes that open files hold beside their batches, going by their footers. One row group of the size
 /// that other engines write by default fits, as it is stored and unpacked.
@@ -214,12 +211,18 @@ pub struct RewrittenFiles {
     pub erased_rows: u64,
     /// Their sum; none of a table whose rows have none.
     pub erased_sum: Option<RowSum>,
+    /// Where the rows of the files are in the new ones, where that is known.
+    pub places: Option<Arc<RowPlaces>>,
+    /// Position delete files of the new files, durable, with their partition spec.
+    pub deletes: Vec<(i32, DataFile)>,
+    /// The snapshot up to which these have what was deleted of the files; none where it is the one that was read.
+    pub deletes_read: Option<i64>,
 }
 
 impl RewrittenFiles {
     /// Where the new files are.
     pub fn locations(&self) -> impl Iterator<Item = &str> {
-        self.added.iter().map(DataFile::file_path)
+        self.added.iter().chain(self.deletes.iter().map(|(_, file)| file)).map(DataFile::file_path)
     }
 
     /// Whether a refusal of their commit names a file that they stand for.
@@ -241,6 +244,9 @@ impl RewrittenFiles {
 pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> NewSnapshot {
     let sums = groups.iter().map(|group| group.rows_sum);
     let rows = sums.reduce(|one, other| Some(one?.merge(other?))).flatten();
+    // Deletes of groups that were carried over to different snapshots are looked for from the first one on.
+    let carried = groups.iter().map(|group| group.deletes_read);
+    let deletes_read = carried.reduce(|one, other| one.filter(|_| one == other)).flatten();
     let of_specs = groups.iter().filter_map(|group| Some((group.spec_id?, &group.added)));
     let of_specs =
         of_specs.flat_map(|(id, added)| added.iter().map(move |file| (id, file.clone())));
@@ -251,6 +257,8 @@ pub fn replacement(read: i64, groups: &[RewrittenFiles], commit_id: String) -> N
         added: of_default.flat_map(|group| &group.added).cloned().collect(),
         added_of_spec: of_specs.collect(),
         removed: groups.iter().flat_map(|group| &group.removed).cloned().collect(),
+        deletes: groups.iter().flat_map(|group| &group.deletes).cloned().collect(),
+        deletes_read,
         summary: BTreeMap::from([
             (COMMIT_ID.to_owned(), commit_id),
             (COMPACTION.to_owned(), MERGED.to_owned()),
@@ -279,21 +287,6 @@ pub struct FileRewrite<'a> {
     without: Option<TableCondition>,
     /// Rows that wait to be put in another order than the table's.
     z_order: Option<ZOrderRows>,
-}
-
-/// The sum of the rows that were read of all files so far.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ReadSum(Arc<Mutex<RowSum>>);
-
-impl ReadSum {
-    pub(super) fn add(&self, rows: RowSum) {
-        let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *sum = sum.merge(rows);
-    }
-
-    fn get(&self) -> RowSum {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl std::fmt::Debug for FileRewrite<'_> {
@@ -342,14 +335,15 @@ impl<'a> FileRewrite<'a> {
             let (kept, of_file) = reader::rows_in_batches(opened, deleted.as_ref(), batch_bytes)?;
             rows += file.rows;
             done.rows += kept;
+            let last = file.rows.checked_sub(1);
             done.deleted_rows +=
-                deleted.zip(file.rows.checked_sub(1)).map_or(0, |(places, last)| places.rank(last));
+                deleted.as_ref().zip(last).map_or(0, |(places, last)| places.rank(last));
             let sum = has_sum.then(|| read_sum.clone());
             let add = move |rows: &RecordBatch| {
                 sum.iter().for_each(|sum| sum.add(row_sum::sum_of(rows)));
             };
             let of_file: FileRows<'a> = of_file.map_err(ReadError::from).inspect_ok(add).boxed();
-            merge.add(&file.location, of_file, is_sorted).await?;
+            merge.add(&file.location, of_file, is_sorted, deleted).await?;
             taken += 1;
             done.files += 1;
             done.bytes += file.bytes;
@@ -430,7 +424,10 @@ impl<'a> FileRewrite<'a> {
     /// # Errors
     /// [`RewriteError`]; what was written is deleted then.
     pub async fn finish(self) -> Result<RewrittenFiles, RewriteError> {
-        let Self { mut writer, storage, mut done, rows, read, read_sum, z_order, .. } = self;
+        let Self { merge, mut writer, storage, mut done, rows, read, read_sum, .. } = self;
+        let (z_order, is_whole) = (self.z_order, self.without.is_none());
+        // Another order, or rows that are left out on the way, are not noted.
+        let places = (z_order.is_none() && is_whole).then(|| merge.into_places());
         if let Some(mut held) = z_order {
             match held.take().await {
                 Ok(Some(rows)) => writer.write(&rows).await?,
@@ -457,6 +454,10 @@ impl<'a> FileRewrite<'a> {
             let (first, others) = (first.unwrap_or_default(), done.files.saturating_sub(1));
             return Err(RewriteError::RowsDiffer { first, others, expected, written });
         }
+        // Rows of several partitions, which no file should have, are parted as they are written.
+        let is_of_one = |pair: &[DataFile]| pair[0].partition() == pair[1].partition();
+        let places = places.filter(|_| done.added.windows(2).all(is_of_one));
+        done.places = places.and_then(|places| places.of_rows(done.rows)).map(Arc::new);
         Ok(done)
     }
 
@@ -464,25 +465,6 @@ impl<'a> FileRewrite<'a> {
     pub async fn abandon(self) {
         self.writer.abandon().await;
     }
-}
-
-/// The columns without a value in any of the files, by their manifests. Only the service's own are believed:
-/// they count each column that the table had. One with a default has that in rows of files that lack it, and one
-/// that is computed gets its values now.
-fn empty_columns(
-    table: &TableMetadata,
-    files: &[Arc<PlannedFile>],
-    layout: &FileLayout,
-) -> HashSet<i32> {
-    let is_empty = |file: &PlannedFile, id: i32| {
-        file.column(id).is_some_and(|column| column.nulls == Some(file.rows))
-    };
-    let are_own = files.iter().all(|file| has_own_name(table, file));
-    let fields = layout.schema.as_struct().fields().iter();
-    let fields = fields.filter(|field| field.initial_default.is_none());
-    let ids = fields.map(|field| field.id).filter(|id| !layout.promoted.has(*id));
-    let empty = ids.filter(|id| files.iter().all(|file| is_empty(file, *id)));
-    if are_own { empty.collect() } else { HashSet::new() }
 }
 
 /// Whether this is one file whose rows are in no known order and too many to be sorted in memory.

@@ -1,4 +1,4 @@
-use super::{merge::RowMerge, rewrite::*, *};
+use super::{merge::RowMerge, places::carry_deletes, rewrite::*, *};
 use crate::{
     clock::Clock,
     ids::IdGenerator,
@@ -198,7 +198,7 @@ async fn large_rows_are_merged_in_small_batches() {
             let rows = rows.map_err(ReadError::from).inspect_ok(move |rows: &RecordBatch| {
                 assert!(rows.num_rows() <= rows_max, "{} in {names:?}", rows.num_rows());
             });
-            merge.add(&file.location, rows.boxed(), true).await.unwrap();
+            merge.add(&file.location, rows.boxed(), true, None).await.unwrap();
         }
         // Texts may have room for as much again.
         assert!(merge.held_bytes() <= 2 * 2 * (rows_max + 1) * LARGE, "{names:?}");
@@ -486,4 +486,48 @@ fn a_nested_column_keeps_a_table_from_being_merged() {
     let expected =
         "its column `tags` is a nested column (struct, list or map), which compaction cannot write";
     assert_eq!(told, expected);
+}
+
+/// Rows that others delete by their places while files are merged.
+#[tokio::test]
+async fn deletes_that_came_meanwhile_are_carried_over_to_what_was_written() {
+    let mut lake = sorted_people();
+    let name = |id: i64| format!("n{id}");
+    let first = large_file(&mut lake, [1, 4, 7, 10, 13].into_iter(), name).await;
+    let second = large_file(&mut lake, [2, 3, 9, 11].into_iter(), name).await;
+    lake.commit(vec![first.clone(), second.clone()]).await;
+    let mut before = lake.positions(&[(&first, 1)]).await;
+    lake.commit(vec![before.partition(within("Ulm")).build().unwrap()]).await;
+    let done = rewrite(&lake).await.unwrap();
+    assert_eq!((done.rows, done.deleted_rows), (8, 1));
+    // Those of 1, 10 and 9, which are behind one another in 1, 2, 3, 7, 9, 10, 11, 13.
+    let mut since = lake.positions(&[(&first, 0), (&first, 3), (&second, 2)]).await;
+    lake.commit(vec![since.partition(within("Ulm")).build().unwrap()]).await;
+    let ids = IdGenerator::new(Clock::manual(2_000));
+    let carried = carry_deletes(lake.source(), &ids, &done).await.unwrap().unwrap();
+    assert_eq!(carried.deletes_read, lake.metadata.current_snapshot_id());
+    let [(spec_id, deletes)] = carried.deletes.as_slice() else { panic!("{carried:?}") };
+    assert_eq!((*spec_id, deletes.record_count()), (0, 3));
+    let about = deletes.referenced_data_file();
+    assert_eq!(about.as_deref(), Some(carried.added[0].file_path()));
+    let bytes = lake.storage.get(deletes.file_path()).await.unwrap();
+    let read = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    let read: Vec<RecordBatch> = read.map(Result::unwrap).collect();
+    let [rows] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!(rows.column(1).as_primitive::<Int64Type>().values().to_vec(), [0, 4, 5]);
+    assert!(rows.column(0).as_string::<i32>().iter().all(|path| path == about.as_deref()));
+    let replaced = replacement(1, std::slice::from_ref(&carried), "commit".to_owned());
+    assert_eq!((replaced.deletes.len(), replaced.removed.len()), (1, 2));
+    assert_eq!(replaced.deletes_read, lake.metadata.current_snapshot_id());
+    // Of one of two groups nobody carried anything over.
+    let mixed = replacement(1, &[carried, done.clone()], "commit".to_owned());
+    assert_eq!((mixed.deletes.len(), mixed.deletes_read), (1, None));
+
+    // One of the files is gone, or nothing is known of their rows.
+    let mut gone = done.clone();
+    gone.removed.push(large_file(&mut lake, [20].into_iter(), name).await);
+    let unknown = RewrittenFiles { places: None, ..done };
+    for group in [gone, unknown] {
+        assert!(carry_deletes(lake.source(), &ids, &group).await.unwrap().is_none());
+    }
 }

@@ -4,8 +4,14 @@ use crate::table::{
     deletes::{DeletedRows, DeletesError, RowDeletes, rows_of},
     field_ids::FieldAliases,
     file_columns::FileColumns,
+    partition::FIELD_ID,
 };
-use arrow::{array::AsArray, datatypes::Int64Type};
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, StringArray},
+    datatypes::{DataType, Field, Int64Type, Schema},
+    record_batch::RecordBatch,
+};
+use bytes::Bytes;
 use flate2::Crc;
 use futures::TryStreamExt;
 use iceberg::spec::{NestedField, PrimitiveType, Type};
@@ -13,6 +19,12 @@ use icecore_catalog::scan::{
     ManifestSource, ScanError,
     deletes::{FILE_PATH_ID, applies},
     manifests::{PlannedFile, PlannedFiles},
+};
+use parquet::{
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    basic::{Compression, ZstdLevel},
+    errors::ParquetError,
+    file::properties::WriterProperties,
 };
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
@@ -39,6 +51,31 @@ pub(super) fn columns() -> Result<FileColumns, String> {
     let columns =
         vec![column(FILE_PATH, PrimitiveType::String), column(POSITION, PrimitiveType::Long)];
     FileColumns::new(columns, false, FieldAliases::default())
+}
+
+/// A file of the two columns, for places of one data file.
+pub(super) fn encoded(location: &str, places: &[u64]) -> Result<Bytes, ParquetError> {
+    let column = |(id, name): (i32, &str), kind| {
+        Field::new(name, kind, false).with_metadata([(FIELD_ID.to_owned(), id.to_string())].into())
+    };
+    let schema = Arc::new(Schema::new(vec![
+        column(FILE_PATH, DataType::Utf8),
+        column(POSITION, DataType::Int64),
+    ]));
+    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(places.iter().map(|_| location)));
+    let places = places.iter().map(|place| place.cast_signed());
+    let places: ArrayRef = Arc::new(Int64Array::from_iter_values(places));
+    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![paths, places])?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build();
+    let options =
+        ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options)?;
+    writer.write(&rows)?;
+    writer.close()?;
+    Ok(bytes.into())
 }
 
 /// Adds the places that position delete files have for any of `files`.

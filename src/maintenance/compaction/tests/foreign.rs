@@ -1,6 +1,7 @@
 //! Tables of other engines: who has them merged, and that nothing of them is lost.
 
 use super::*;
+use iceberg::spec::{Literal, PrimitiveLiteral};
 
 /// A catalog whose `table` is another engine's, with this value of the property of compaction.
 async fn other_engines(switch: Option<&str>) -> House {
@@ -97,8 +98,8 @@ async fn the_job_takes_a_table_whose_property_asks_for_it_and_no_other() {
     }
 }
 
-#[tokio::test]
-async fn files_of_an_earlier_partition_spec_stay_in_it() {
+/// Files of two partition specs: by type and day, and then by type alone.
+async fn two_specs() -> House {
     let mut house = other_engines(Some("on")).await;
     for _ in 0..3 {
         add(&mut house, 30).await;
@@ -116,6 +117,39 @@ async fn files_of_an_earlier_partition_spec_stay_in_it() {
     for _ in 0..3 {
         add(&mut house, 30).await;
     }
+    house
+}
+
+/// By a filter that reaches into both specs, peers merged all files of the earlier one.
+#[tokio::test]
+async fn a_condition_takes_partitions_of_each_spec_and_no_others() {
+    let house = two_specs().await;
+    let (loaded, head) = (house.load().await, house.head().await);
+    let (before, rows) = (house.planned(&loaded.metadata, head).await, house.head_rows(head));
+    let wanted = before[0].partition.fields()[0].clone();
+    let Some(Literal::Primitive(PrimitiveLiteral::String(kind))) = &wanted else {
+        panic!("{wanted:?}")
+    };
+    let condition = Some(PartitionCondition::parse(&format!("type = '{kind}'")).unwrap());
+    let request = CompactionRequest { condition, ..named() };
+    let done = house.compaction.run(&request).await.unwrap();
+    let is_wanted = |file: &&Arc<PlannedFile>| file.partition.fields()[0] == wanted;
+    assert_eq!(done.files.before, before.iter().filter(is_wanted).count() as u64, "{done:?}");
+    let (loaded, head) = (house.load().await, house.head().await);
+    let after = house.planned(&loaded.metadata, head).await;
+    let others = |files: &[Arc<PlannedFile>]| -> BTreeSet<String> {
+        let others = files.iter().filter(|file| !is_wanted(file));
+        others.map(|file| file.location.clone()).collect()
+    };
+    assert_eq!(others(&after), others(&before));
+    let specs: BTreeSet<i32> = after.iter().filter(is_wanted).map(|file| file.spec_id).collect();
+    assert_eq!(specs.len(), 2, "{specs:?}");
+    assert_eq!(house.read(&loaded.metadata, head).await, rows);
+}
+
+#[tokio::test]
+async fn files_of_an_earlier_partition_spec_stay_in_it() {
+    let mut house = two_specs().await;
     let before = live_files(&house).await;
     assert!(0 < house.compact().await.files.before);
     let loaded = house.load().await;

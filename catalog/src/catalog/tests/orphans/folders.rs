@@ -150,15 +150,8 @@ async fn a_statement_that_commits_after_its_files_were_queued_is_refused() {
 
 #[tokio::test]
 async fn a_folder_in_a_bucket_goes_by_the_times_of_the_store() {
-    let (_folder, metastore) = crate::metastore::tests::sqlite().await;
-    let clock = Arc::new(AtomicI64::new(NOW));
-    let now: NowMs = {
-        let clock = Arc::clone(&clock);
-        Arc::new(move || clock.load(Ordering::SeqCst))
-    };
-    let storage = Storage::bucket_in_memory("s3://bucket/warehouse");
-    let catalog = Catalog::new("icecore", storage.clone(), metastore, now);
-    catalog.namespaces().ensure(&suite::levels("a"), &Properties::new()).await.unwrap();
+    let (_folder, catalog, clock) = in_a_bucket().await;
+    let storage = catalog.storage();
     let left = leave_folder(&catalog, &[DATA, MANIFEST]).await;
     let own = storage.normalize(&folder_of_file(&left[0])).unwrap();
     let files = storage.list_files(&own).unwrap().next_page().await.unwrap();

@@ -88,15 +88,8 @@ async fn a_backup_holds_orphans_as_it_holds_other_files() {
 
 #[tokio::test]
 async fn orphans_in_a_bucket_are_found_by_the_times_of_the_store() {
-    let (_folder, metastore) = crate::metastore::tests::sqlite().await;
-    let clock = Arc::new(AtomicI64::new(NOW));
-    let now: NowMs = {
-        let clock = Arc::clone(&clock);
-        Arc::new(move || clock.load(Ordering::SeqCst))
-    };
-    let storage = Storage::bucket_in_memory("s3://bucket/warehouse");
-    let catalog = Catalog::new("icecore", storage.clone(), metastore, now);
-    catalog.namespaces().ensure(&suite::levels("a"), &Properties::new()).await.unwrap();
+    let (_folder, catalog, clock) = in_a_bucket().await;
+    let storage = catalog.storage();
     let made = create(&catalog, "a.t").await;
     let sent = put(&catalog, &made, 1, append(&[("live.parquet", 10)])).await;
     storage.put(&in_table(&made, "data/live.parquet"), Bytes::from_static(b"x")).await.unwrap();

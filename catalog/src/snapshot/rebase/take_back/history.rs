@@ -35,6 +35,9 @@ pub(super) struct CompactedGroup {
     pub(super) outputs: HashMap<String, DataFile>,
     /// Delete files that went with the inputs, each with the data file that it is about.
     pub(super) deletes: HashMap<String, String>,
+    /// Delete files of the outputs that came with them: they have for their places what others had deleted of
+    /// the inputs meanwhile.
+    pub(super) carried: HashMap<String, DataFile>,
 }
 
 impl CompactedGroup {
@@ -167,6 +170,8 @@ struct ReadFiles {
     inputs: HashMap<String, FilePartition>,
     outputs: Vec<(FilePartition, DataFile)>,
     deletes: HashMap<String, String>,
+    /// Delete files that came with it, each with the output that it is about.
+    carried: Vec<(String, DataFile)>,
 }
 
 impl ReadFiles {
@@ -199,6 +204,16 @@ impl ReadFiles {
             }
         }
         let deletes = own_manifests(compaction, before, listed, ManifestContentType::Deletes);
+        for manifest in deletes.iter().filter(|manifest| manifest.has_added_files()) {
+            for entry in manifests::restore::all(storage, own, manifest).await? {
+                let is_new =
+                    entry.status() == ManifestStatus::Added && entry.snapshot_id() == Some(id);
+                let file = entry.data_file();
+                if let Some(about) = file.referenced_data_file().filter(|_| is_new) {
+                    read.carried.push((about, file.clone()));
+                }
+            }
+        }
         for (entry, _) in all_entries(storage, own, deletes).await? {
             let is_removed = !entry.is_live() && entry.snapshot_id == Some(id);
             if let Some(about) = entry.about().filter(|_| is_removed) {
@@ -227,6 +242,14 @@ impl ReadFiles {
             if let Some(partition) = self.inputs.get(about) {
                 let deletes = &mut groups.entry(of(partition)).or_default().deletes;
                 deletes.insert(delete.clone(), about.clone());
+            }
+        }
+        for (about, delete) in self.carried {
+            let mut outputs = self.outputs.iter();
+            let output = outputs.find(|(_, file)| file.file_path() == about);
+            if let Some((partition, _)) = output {
+                let carried = &mut groups.entry(of(partition)).or_default().carried;
+                carried.insert(delete.file_path().to_owned(), delete);
             }
         }
         groups.into_values().collect()
