@@ -11,6 +11,7 @@ mod commit_queue;
 mod commit_work;
 mod create;
 mod first;
+mod hidden_rows;
 mod keyed;
 mod leases;
 mod live;

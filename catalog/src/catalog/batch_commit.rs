@@ -277,7 +277,10 @@ impl Catalog {
             held => Box::pin(self.rebased(&base, examined, held)).await?,
         };
         let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
-        let checked = match draft.apply(updates) {
+        let made = draft.apply(updates).and_then(|metadata| {
+            self.check_rows_stay_hidden(change, &base, &metadata).map(|()| metadata)
+        });
+        let checked = match made {
             Ok(metadata) => self.checked(draft, &change.table, metadata, updates).await,
             Err(cause) => Err(cause),
         };
