@@ -39,7 +39,7 @@ mod writers;
 pub use admin::{RefKind, Refs, TableStats};
 pub(crate) use create::folder_of;
 pub use first::FirstAppend;
-pub use keyed::KeyedRequest;
+pub use keyed::{KeyedRequest, KeyedViewRequest};
 pub use leases::SNAPSHOT_LEASE_MS;
 pub use name_list::ListedThrough;
 pub use namespaces::Namespaces;
