@@ -16,7 +16,7 @@ use crate::sql::{
         target::{check_is_callers, check_partitions, column_ids},
     },
 };
-use definition::{FoldedEvents, MaterializedQuery, QueryOrigin, notes};
+use definition::{FoldedEvents, MaterializedQuery, QueryOrigin, RefreshSchedule, notes};
 use iceberg::{
     TableIdent, TableRequirement, TableUpdate,
     spec::{Operation, TableMetadata},
@@ -28,14 +28,19 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::NewSnapshot,
 };
-use icecore_engine::{QueryAnswer, references::QueryScope, visibility::VISIBILITY_COLUMN};
+use icecore_engine::{
+    QueryAnswer, error::SqlError, references::QueryScope, visibility::VISIBILITY_COLUMN,
+};
 use icecore_lake::{
     ids::IdGenerator,
     table::{compaction, row_fit::RowFit, writer::foreign::FILES_MAX},
 };
 use icecore_schemas::query::SqlRequest;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{sync::SemaphorePermit, time::timeout};
 
+/// Longest that a refresh waits for the turn of a statement that writes.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Who asks, in the bounds of queries at once.
 const ASKER: &str = "icecore/materialize";
 
@@ -89,6 +94,7 @@ impl Sql {
     ) -> Result<Option<WriteReport>, WriteFailure> {
         check_is_callers(ident, &table.metadata)?;
         check_partitions(&table.metadata)?;
+        let _turn = self.refresh_turn().await?;
         let (asker, statement_id) = (asker(), caller.ids.mint().to_string());
         let levels: &Vec<String> = ident.namespace.as_ref();
         let writer = caller.writer(levels, &asker, &statement_id);
@@ -127,9 +133,29 @@ impl Sql {
         namespace: &'a [String],
         query: &'a MaterializedQuery,
     ) -> QueryOrigin<'a> {
-        let (log, filters_visibility) =
-            (self.inner.owner.log(), self.inner.options.filters_visibility);
-        QueryOrigin { query, namespace, log, filters_visibility }
+        let (log, losses) = (self.inner.owner.log(), self.inner.owner.losses());
+        let filters_visibility = self.inner.options.filters_visibility;
+        QueryOrigin { query, namespace, log, filters_visibility, losses }
+    }
+
+    /// When the rows of a table are made anew.
+    #[must_use]
+    pub fn schedule_of(
+        &self,
+        ident: &TableIdent,
+        table: &TableMetadata,
+        query: &MaterializedQuery,
+    ) -> RefreshSchedule {
+        let levels: &Vec<String> = ident.namespace.as_ref();
+        RefreshSchedule::of(table, self.origin_of(levels, query))
+    }
+
+    /// A turn of a statement that writes, once one is free.
+    async fn refresh_turn(&self) -> Result<SemaphorePermit<'_>, SqlError> {
+        match timeout(TURN_WAIT_MAX, self.inner.writes.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => self.write_turn(),
+        }
     }
 
     /// Puts the rows of an answer in the place of all rows of a table, with these entries in the summary.
