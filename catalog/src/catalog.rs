@@ -10,6 +10,7 @@ mod change;
 mod commit_queue;
 mod commit_work;
 mod create;
+mod evolution;
 mod first;
 mod hidden_rows;
 mod keyed;

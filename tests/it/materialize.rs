@@ -328,6 +328,8 @@ async fn a_definition_is_checked_and_ends_without_its_table() {
     let insert = json!({"sql": "INSERT INTO daily SELECT * FROM daily"});
     let (status, answer) = server.query("shop", &insert).await;
     assert_eq!(status, 400, "{answer}");
+    let replace = json!({"sql": "CREATE OR REPLACE TABLE daily AS SELECT 1 AS x"});
+    assert_eq!(server.query("shop", &replace).await.0, 400);
     let ended = icecore(&server, &["materialize", "daily", "--ns", "shop", "--end"]);
     assert!(ended.0, "{}", ended.1);
     assert_eq!(server.get(PATH).await.status(), 404);

@@ -339,7 +339,10 @@ impl Catalog {
         }
         self.check_own_files(&draft.metadata, new, read).await?;
         let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
-        let built = snapshot::build(storage, &draft.metadata, new, read, now_ms).await?;
+        let base = Box::pin(self.evolved(&draft.metadata, table, new, now_ms)).await?;
+        let mut built = snapshot::build(storage, &base, new, read, now_ms).await?;
+        let evolution = new.evolution.iter().flat_map(|it| it.updates.iter().cloned());
+        built.updates.splice(0..0, evolution);
         let metadata = match draft.apply(&built.updates) {
             Ok(metadata) => metadata,
             Err(cause) => {

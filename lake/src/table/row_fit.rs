@@ -15,7 +15,7 @@ use arrow::{
     error::ArrowError,
     record_batch::RecordBatch,
 };
-use iceberg::spec::{NestedField, PrimitiveType, Schema};
+use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
 use nested::FieldIds;
 use std::{collections::HashMap, sync::Arc};
 
@@ -163,11 +163,38 @@ fn file_type(kind: &PrimitiveType) -> Option<DataType> {
 /// # Errors
 /// [`FitError::NoName`], [`FitError::Twice`], [`FitError::Case`], [`FitError::Members`], [`FitError::NoType`].
 pub fn new_schema(rows: &ArrowSchema) -> Result<Schema, FitError> {
+    schema_of(rows, 0, |_, _| None)
+}
+
+/// The columns for rows with these columns in a table that has others, whose last field id is `last_id`. One that
+/// has its name and type before keeps its field id. None of them is required.
+///
+/// # Errors
+/// As [`new_schema`].
+pub fn replacing_schema(
+    rows: &ArrowSchema,
+    before: &Schema,
+    last_id: i32,
+) -> Result<Schema, FitError> {
+    let fields = before.as_struct().fields();
+    schema_of(rows, last_id, |name, kind| {
+        let known = fields.iter().find(|field| field.name == name)?;
+        (kind.is_primitive() && *known.field_type == *kind).then_some(known.id)
+    })
+}
+
+/// Columns whose field ids are known, or go on behind `last_id`.
+fn schema_of(
+    rows: &ArrowSchema,
+    last_id: i32,
+    known: impl Fn(&str, &Type) -> Option<i32>,
+) -> Result<Schema, FitError> {
     let mut names: HashMap<String, &String> = HashMap::new();
     let mut fields = Vec::with_capacity(rows.fields().len());
     // What is in columns has the ids behind theirs.
-    let mut ids = FieldIds::behind(rows.fields().len());
-    for (id, field) in (1..).zip(rows.fields()) {
+    let count = i32::try_from(rows.fields().len()).unwrap_or(i32::MAX);
+    let mut ids = FieldIds::behind(last_id.saturating_add(count));
+    for (id, field) in (last_id.saturating_add(1)..).zip(rows.fields()) {
         let name = field.name();
         if name.is_empty() {
             return Err(FitError::NoName(fields.len() + 1));
@@ -178,6 +205,7 @@ pub fn new_schema(rows: &ArrowSchema) -> Result<Schema, FitError> {
             None => (),
         }
         let kind = nested::new_type(name, field.data_type(), &mut ids)?;
+        let id = known(name, &kind).unwrap_or(id);
         fields.push(Arc::new(NestedField::optional(id, name, kind)));
     }
     let built = Schema::builder().with_fields(fields).build();

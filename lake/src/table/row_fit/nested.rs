@@ -22,9 +22,9 @@ pub(super) struct FieldIds {
 }
 
 impl FieldIds {
-    /// Those behind the ids of so many columns.
-    pub(super) fn behind(columns: usize) -> Self {
-        Self { last: i32::try_from(columns).unwrap_or(i32::MAX) }
+    /// Those behind this one.
+    pub(super) fn behind(last: i32) -> Self {
+        Self { last }
     }
 
     fn next(&mut self) -> i32 {

@@ -10,7 +10,6 @@ use arrow::{
     },
     datatypes::{Fields, Int32Type},
 };
-use iceberg::spec::Type;
 
 fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(
@@ -145,6 +144,27 @@ fn nested_values_go_to_columns_of_the_same_form_alone() {
     let whole = schema([optional(1, "n", PrimitiveType::Int)]);
     let error = fitted(&whole, &[1], &one).unwrap_err().to_string();
     assert!(error.contains("`n` of the table is of type int"), "{error}");
+}
+
+#[test]
+fn a_column_that_is_replaced_by_one_of_its_name_and_type_keeps_its_id() {
+    let before = schema([
+        optional(3, "n", PrimitiveType::Long),
+        optional(5, "text", PrimitiveType::String),
+        optional(6, "gone", PrimitiveType::String),
+    ]);
+    let item = Arc::new(Field::new("item", DataType::Int64, true));
+    let kinds = [
+        ("new", DataType::Int64),
+        ("text", DataType::Utf8),
+        ("n", DataType::Utf8),
+        ("list", DataType::List(item)),
+    ];
+    let fields = kinds.map(|(name, kind)| Field::new(name, kind, true));
+    let made = replacing_schema(&ArrowSchema::new(fields.to_vec()), &before, 7).unwrap();
+    let ids: Vec<i32> = made.as_struct().fields().iter().map(|field| field.id).collect();
+    assert_eq!(ids, [8, 5, 10, 11]);
+    assert_eq!(made.highest_field_id(), 12);
 }
 
 #[test]
