@@ -107,7 +107,7 @@ def test_lists_structs_and_maps_are_the_same_everywhere(shop):
     [row] = PyIceberg(uri).load(NAMESPACE, "nested").scan().to_arrow().to_pylist()
     assert (row["several"], row["parts"], dict(row["pairs"])) == ([1, 2], {"a": 1, "b": ["x"]}, {"k": 2})
     duck = DuckDB(uri)
-    assert duck.rows(f"SELECT several, parts, pairs['k'] FROM {duck.table(NAMESPACE, 'nested')}") == [([1, 2], {"a": 1, "b": ["x"]}, 2)]
+    assert duck.rows(f"SELECT several, parts, map_values(pairs) FROM {duck.table(NAMESPACE, 'nested')}") == [([1, 2], {"a": 1, "b": ["x"]}, [2])]
 
 
 def test_what_no_column_can_hold_is_refused(shop):
