@@ -307,3 +307,6 @@ pub async fn erasures_of(
     let last = all().next().map_or("none", |erasure| erasure.erasure.as_str());
     Ok(Some(format!("{}/{last}", all().count())))
 }
+
+#[cfg(test)]
+mod tests;
