@@ -23,11 +23,11 @@ use icecore_catalog::{
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::{NewSnapshot, TableEvolution},
 };
-use icecore_engine::write_statement::PartitionColumn;
+use icecore_engine::{error::SqlError, write_statement::PartitionColumn};
 use icecore_lake::table::{
-    compaction,
+    compaction::{self, rewrite::RewriteError},
     row_fit::{self, RowFit},
-    writer::foreign::FILES_MAX,
+    writer::{WriteError, foreign::FILES_MAX},
 };
 use icecore_schemas::query::SqlRequest;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Sql {
         Box::pin(self.fill(caller, evolved, fit, answer, commit)).await
     }
 
-    /// The files that a table has in its current state.
+    /// The files that a table has in its current state; [`SqlError::Limit`] for too many.
     pub(in crate::sql) async fn live_files(
         &self,
         metadata: &TableMetadata,
@@ -80,7 +80,15 @@ impl Sql {
         let (storage, until) = (self.inner.catalog.storage(), Deadline::NONE);
         let source = ManifestSource { storage, cache: &cache, metadata, until };
         let listed = Box::pin(compaction::all_files(source, read, FILES_MAX)).await;
-        listed.map_err(|cause| WriteFailure::Replaced(Box::new(cause)))
+        listed.map_err(|cause| match cause {
+            RewriteError::Write(WriteError::TooManyFiles(most)) => {
+                let text = format!(
+                    "the table has more than {most} files, which are not replaced in one commit: compact it first, with POST /admin/jobs/compact, or drop it"
+                );
+                SqlError::Limit(text).into()
+            }
+            cause => WriteFailure::Replaced(Box::new(cause)),
+        })
     }
 }
 
