@@ -55,6 +55,8 @@ struct OwnershipInner {
     since: u64,
     epoch: u64,
     lost: OnceLock<NotOwner>,
+    /// How many losses of acknowledged events an operator accepted before this start.
+    losses: OnceLock<u64>,
     obstacles: Mutex<Vec<ReadinessObstacle>>,
     /// Whether one of them keeps events out.
     is_closed: AtomicBool,
@@ -82,8 +84,23 @@ impl LogOwnership {
     fn with(metastore: Option<Metastore>, log: Uuid, since: u64, epoch: u64) -> Self {
         let (lost, obstacles) = (OnceLock::new(), Mutex::default());
         let is_closed = AtomicBool::new(false);
-        let inner = OwnershipInner { metastore, log, since, epoch, lost, obstacles, is_closed };
+        let losses = OnceLock::new();
+        let inner =
+            OwnershipInner { metastore, log, since, epoch, lost, losses, obstacles, is_closed };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Notes how many losses of acknowledged events an operator has accepted.
+    pub fn note_losses(&self, count: u64) {
+        // Set once, at the start.
+        let _ = self.inner.losses.set(count);
+    }
+
+    /// How many those are: after another one, an answer that was given before may have events that are nowhere
+    /// any more.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.inner.losses.get().copied().unwrap_or(0)
     }
 
     /// Takes no events, moves none to tables, and is not ready, until this is started again or the

@@ -32,7 +32,7 @@ use crate::{
     storage::Storage,
 };
 use iceberg::{
-    TableUpdate,
+    TableRequirement, TableUpdate,
     spec::{DataContentType, DataFile, FormatVersion, Operation, Snapshot, Summary, TableMetadata},
 };
 use rand::Rng;
@@ -123,8 +123,19 @@ pub struct NewSnapshot {
     pub mark: Option<MarkMove>,
     /// What else changes with it, such as properties of a table that an earlier version made.
     pub upgrades: Vec<TableUpdate>,
+    /// Which other columns and partition fields the table has with it; none where they stay.
+    pub evolution: Option<TableEvolution>,
     /// What time it has.
     pub time: SnapshotTime,
+}
+
+/// What becomes of a table's columns and partition fields with a snapshot, whose files are written for them.
+#[derive(Clone, Debug)]
+pub struct TableEvolution {
+    /// What must hold of the table, so that ids are given as they were for the files.
+    pub requirements: Vec<TableRequirement>,
+    /// What changes, in order.
+    pub updates: Vec<TableUpdate>,
 }
 
 impl NewSnapshot {

@@ -1,4 +1,4 @@
-//! Statements that write a table: `CREATE TABLE … AS` and `INSERT INTO`.
+//! Statements that write a table: `CREATE [OR REPLACE] TABLE … AS` and `INSERT INTO`.
 //!
 //! Only what stands before the query is read here. The query is checked and run as any other, so nothing
 //! of a statement that writes reaches the planner.
@@ -32,6 +32,8 @@ pub enum WriteKind {
     Create {
         /// Whether a table that is there already is no error.
         if_not_exists: bool,
+        /// Whether a table that is there gets these columns and rows instead of its own.
+        replaces: bool,
         /// What its files are apart by, in order.
         partition_by: Vec<PartitionColumn>,
     },
@@ -111,12 +113,7 @@ pub fn take(sql: &str) -> Result<Option<WriteStatement>, SqlError> {
     if !head.takes_word("table") {
         return Ok(None);
     }
-    if replaces {
-        return Err(invalid(
-            "CREATE OR REPLACE TABLE is not available: drop the table first, with DELETE /v1/{namespace}/tables/{table}",
-        ));
-    }
-    head.create().map(Some)
+    head.create(replaces).map(Some)
 }
 
 /// Whether a statement may be one that writes, by its first word: nearly all are told by it, and need no look at
@@ -138,9 +135,14 @@ struct StatementHead<'a> {
 }
 
 impl StatementHead<'_> {
-    /// Behind `CREATE TABLE`.
-    fn create(mut self) -> Result<WriteStatement, SqlError> {
+    /// Behind `CREATE [OR REPLACE] TABLE`.
+    fn create(mut self, replaces: bool) -> Result<WriteStatement, SqlError> {
         let if_not_exists = self.takes_word("if");
+        if if_not_exists && replaces {
+            return Err(invalid(
+                "a table is replaced or left alone where it is there: leave OR REPLACE or IF NOT EXISTS out",
+            ));
+        }
         if if_not_exists && !(self.takes_word("not") && self.takes_word("exists")) {
             return Err(invalid("write CREATE TABLE IF NOT EXISTS name AS SELECT …"));
         }
@@ -162,7 +164,7 @@ impl StatementHead<'_> {
                 "CREATE TABLE needs AS and a query: CREATE TABLE name AS SELECT …",
             ));
         }
-        let kind = WriteKind::Create { if_not_exists, partition_by };
+        let kind = WriteKind::Create { if_not_exists, replaces, partition_by };
         Ok(WriteStatement { namespace, table, kind, query: self.query()? })
     }
 

@@ -17,7 +17,7 @@ use futures::{StreamExt, stream};
 use icecore_catalog::{
     access::{Action, Principal, request_entry},
     audit::AuditEntry,
-    catalog::{Catalog, KeyedRequest},
+    catalog::{Catalog, KeyedRequest, KeyedViewRequest},
 };
 use icecore_engine::{
     QueryAnswer,
@@ -89,7 +89,7 @@ struct KeyedStatement {
 }
 
 /// What repeats of a statement are known by.
-struct StatementKey {
+pub(super) struct StatementKey {
     id: Uuid,
     /// Names what was sent, and by whom.
     fingerprint: String,
@@ -97,7 +97,7 @@ struct StatementKey {
 
 impl StatementKey {
     /// The key of a request with this record, if it has one.
-    fn of(headers: &HeaderMap, entry: &AuditEntry) -> Result<Option<Self>, ApiError> {
+    pub(super) fn of(headers: &HeaderMap, entry: &AuditEntry) -> Result<Option<Self>, ApiError> {
         let Some(text) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
         let id = text.to_str().ok().and_then(|text| Uuid::try_parse(text).ok());
         let id = id.ok_or_else(|| {
@@ -123,11 +123,25 @@ impl StatementKey {
                 let text = "this request was carried out, and its table was dropped since";
                 return Err(ApiError::new(ErrorCode::NotFound, text));
             }
-            KeyedRequest::Other => {
-                let text = format!("Idempotency-Key {} was used for another request", self.id);
-                return Err(ApiError::new(ErrorCode::InvalidRequest, text));
-            }
+            KeyedRequest::Other => return Err(self.of_another()),
         })
+    }
+
+    /// The catalog for the one change of a request of this key that makes a view; none where it was carried out.
+    pub(super) async fn look_up_view(
+        &self,
+        catalog: &Catalog,
+    ) -> Result<Option<Catalog>, ApiError> {
+        match catalog.keyed_view(self.id, &self.fingerprint).await? {
+            KeyedViewRequest::New(catalog) => Ok(Some(*catalog)),
+            KeyedViewRequest::Done => Ok(None),
+            KeyedViewRequest::Other => Err(self.of_another()),
+        }
+    }
+
+    fn of_another(&self) -> ApiError {
+        let text = format!("Idempotency-Key {} was used for another request", self.id);
+        ApiError::new(ErrorCode::InvalidRequest, text)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
         guard::{CatalogNamespace, allow_levels},
         json,
         record::ChangeCaller,
-        sql_writes::commit_waiting,
+        sql_writes::{StatementKey, commit_waiting},
     },
     sql::stored_views::{NewStoredView, StoredView, ViewStoreError},
 };
@@ -76,6 +76,7 @@ pub(super) async fn create(
         object: format!("{}.{}", levels.join("."), view.name),
         ..request_entry(parts, principal, body)
     };
+    let key = StatementKey::of(&parts.headers, &entry)?;
     let recording = app.access.recorder().map(|recorder| {
         let busy = "the audit log is behind; send the statement again";
         recorder.begin(entry).ok_or_else(|| ApiError::new(ErrorCode::Unavailable, busy))
@@ -85,7 +86,7 @@ pub(super) async fn create(
         Some(recording) => app.catalog.for_call(recording.call()),
         None => app.catalog.clone(),
     };
-    let stored = Box::pin(create_in(app, &catalog, asked, view)).await;
+    let stored = Box::pin(create_in(app, &catalog, asked, view, key)).await;
     if let Some(recording) = recording {
         let status = stored.as_ref().map_or_else(|error| error.code().status(), |_| 200);
         recording.end(status).await;
@@ -99,7 +100,8 @@ async fn create_in(
     catalog: &Catalog,
     asked: &CreateStatement<'_>,
     view: &ViewDefinition,
-) -> Result<StoredView, ApiError> {
+    key: Option<StatementKey>,
+) -> Result<(), ApiError> {
     let &CreateStatement { principal, levels, request, .. } = asked;
     allow_levels(principal, Action::Write, levels)?;
     let namespace = levels.join(".");
@@ -114,7 +116,14 @@ async fn create_in(
     }
     let view =
         NewStoredView { levels, name: &view.name, sql: &view.query, replaces: view.replaces };
-    store(app, catalog, principal, view).await
+    let Some(key) = key else { return store(app, catalog, principal, view).await.map(drop) };
+    let Some(keyed) = key.look_up_view(catalog).await? else { return Ok(()) };
+    let Err(cause) = store(app, &keyed, principal, view).await else { return Ok(()) };
+    // The same request may have been carried out meanwhile.
+    match key.look_up_view(catalog).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) | Err(_) => Err(cause),
+    }
 }
 
 /// Stores a view in a namespace that the catalog may not have yet, because its events wait.

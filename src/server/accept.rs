@@ -22,7 +22,7 @@ use icecore_schemas::names::Namespace;
 use serde::Serialize;
 use serde_json::json;
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -138,7 +138,7 @@ fn give_up(noted: &mut NotedMarks, known: &CatalogState, accepted: &LossReport, 
     }
 }
 
-/// Notes what is given up, in a file that nobody but people reads.
+/// Notes what is given up, in a file for people. How many lines it has is part of what materialised tables are of.
 fn write_down(folder: &Path, clock: &Clock, accepted: &LossReport) -> io::Result<()> {
     let mut line = serde_json::to_value(LossAnswer::of(accepted)).map_err(io::Error::from)?;
     line["at_ms"] = json!(clock.now_ms());
@@ -151,6 +151,15 @@ pub(super) fn note_loss(folder: &Path, line: &serde_json::Value) -> io::Result<(
     let mut file = options.append(true).create(true).mode(0o600).open(folder.join(LOSSES))?;
     writeln!(file, "{line}")?;
     file.sync_all()
+}
+
+/// How many losses are noted. One whose command was killed before the loss counts, too.
+pub(super) fn losses(folder: &Path) -> io::Result<u64> {
+    match fs::read(folder.join(LOSSES)) {
+        Ok(bytes) => Ok(bytes.iter().filter(|byte| **byte == b'\n').count() as u64),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(cause) => Err(cause),
+    }
 }
 
 /// The same for people and programs.

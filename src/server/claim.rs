@@ -10,7 +10,7 @@ use crate::{
     config::{Config, MetastoreUrl},
     owner::{LogOwner, LogOwnership, OwnerClaim},
     server::{
-        StartError, make_data_folder, open_metastore, reserve,
+        StartError, accept, make_data_folder, open_metastore, reserve,
         stores::{self, CatalogState, StoreComparison, StoreFindings},
     },
 };
@@ -102,6 +102,11 @@ pub(super) async fn claim(
     let url = config.metastore.clone();
     blocking(move || reserve::keep(&url)).await;
     let ownership = LogOwnership::new(metastore.clone(), log, &owner);
+    let losses = accept::losses(&config.data_dir);
+    ownership.note_losses(
+        losses
+            .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?,
+    );
     if !is_right {
         ownership.refuse(stores::TOPIC, findings.describe(config, Some(catalog)).await);
     }

@@ -13,29 +13,28 @@ use crate::sql::{
     Sql,
     writes::{
         self, NewTable, WriteCaller, WriteFailure, WriteReport,
+        replace::replacing,
         target::{check_is_callers, check_partitions, column_ids},
     },
 };
-use definition::{FoldedEvents, MaterializedQuery, QueryOrigin, notes};
-use iceberg::{
-    TableIdent, TableRequirement, TableUpdate,
-    spec::{Operation, TableMetadata},
-};
+use definition::{FoldedEvents, MaterializedQuery, QueryOrigin, RefreshSchedule, notes};
+use iceberg::{TableIdent, TableRequirement, TableUpdate, spec::TableMetadata};
 use icecore_catalog::{
     access::Principal,
     catalog::{Catalog, LoadedTable, TableChange},
     error::CatalogError,
-    scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::NewSnapshot,
 };
-use icecore_engine::{QueryAnswer, references::QueryScope, visibility::VISIBILITY_COLUMN};
-use icecore_lake::{
-    ids::IdGenerator,
-    table::{compaction, row_fit::RowFit, writer::foreign::FILES_MAX},
+use icecore_engine::{
+    QueryAnswer, error::SqlError, references::QueryScope, visibility::VISIBILITY_COLUMN,
 };
+use icecore_lake::{ids::IdGenerator, table::row_fit::RowFit};
 use icecore_schemas::query::SqlRequest;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{sync::SemaphorePermit, time::timeout};
 
+/// Longest that a refresh waits for the turn of a statement that writes.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Who asks, in the bounds of queries at once.
 const ASKER: &str = "icecore/materialize";
 
@@ -89,6 +88,7 @@ impl Sql {
     ) -> Result<Option<WriteReport>, WriteFailure> {
         check_is_callers(ident, &table.metadata)?;
         check_partitions(&table.metadata)?;
+        let _turn = self.refresh_turn().await?;
         let (asker, statement_id) = (asker(), caller.ids.mint().to_string());
         let levels: &Vec<String> = ident.namespace.as_ref();
         let writer = caller.writer(levels, &asker, &statement_id);
@@ -127,9 +127,29 @@ impl Sql {
         namespace: &'a [String],
         query: &'a MaterializedQuery,
     ) -> QueryOrigin<'a> {
-        let (log, filters_visibility) =
-            (self.inner.owner.log(), self.inner.options.filters_visibility);
-        QueryOrigin { query, namespace, log, filters_visibility }
+        let (log, losses) = (self.inner.owner.log(), self.inner.owner.losses());
+        let filters_visibility = self.inner.options.filters_visibility;
+        QueryOrigin { query, namespace, log, filters_visibility, losses }
+    }
+
+    /// When the rows of a table are made anew.
+    #[must_use]
+    pub fn schedule_of(
+        &self,
+        ident: &TableIdent,
+        table: &TableMetadata,
+        query: &MaterializedQuery,
+    ) -> RefreshSchedule {
+        let levels: &Vec<String> = ident.namespace.as_ref();
+        RefreshSchedule::of(table, self.origin_of(levels, query))
+    }
+
+    /// A turn of a statement that writes, once one is free.
+    async fn refresh_turn(&self) -> Result<SemaphorePermit<'_>, SqlError> {
+        match timeout(TURN_WAIT_MAX, self.inner.writes.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => self.write_turn(),
+        }
     }
 
     /// Puts the rows of an answer in the place of all rows of a table, with these entries in the summary.
@@ -143,31 +163,13 @@ impl Sql {
     ) -> Result<WriteReport, WriteFailure> {
         let metadata = Arc::clone(&table.metadata);
         let fit = RowFit::new(metadata.current_schema(), &column_ids(&metadata), &answer.schema)?;
-        let read = metadata.current_snapshot_id();
-        let removed = match read {
-            Some(read) => {
-                let cache = ManifestCache::default();
-                let (storage, metadata) = (self.inner.catalog.storage(), metadata.as_ref());
-                let until = Deadline::NONE;
-                let source = ManifestSource { storage, cache: &cache, metadata, until };
-                let listed = Box::pin(compaction::all_files(source, read, FILES_MAX)).await;
-                listed.map_err(|cause| WriteFailure::Replaced(Box::new(cause)))?
-            }
-            None => Vec::new(),
-        };
-        let (catalog, ident) = (writer.catalog.clone(), ident.clone());
-        let uuid = metadata.uuid();
+        let removed = self.live_files(&metadata).await?;
+        let (catalog, ident, base) = (writer.catalog.clone(), ident.clone(), Arc::clone(&metadata));
         let commit = move |new: Option<NewSnapshot>| async move {
             if new.is_none() && removed.is_empty() {
                 return Ok(table);
             }
-            let mut new = new.unwrap_or_default();
-            new.operation = match read {
-                Some(_) => Operation::Overwrite,
-                None => Operation::Append,
-            };
-            (new.read, new.needs_head, new.table) = (read, true, Some(uuid));
-            new.removed = removed;
+            let mut new = replacing(&base, removed, new);
             new.summary.extend(notes);
             catalog.add_snapshot(&ident, new).await
         };

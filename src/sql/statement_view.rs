@@ -10,8 +10,8 @@ mod collections;
 
 use crate::sql::{
     points::{QueryPoints, without_versions},
-    view::{ResolvedNamespace, ViewSources, end_together},
-    visibility,
+    view::{ResolvedNamespace, ViewSources, end_together, internal},
+    view_query, visibility,
 };
 use icecore_catalog::access::{Action, Principal};
 use icecore_engine::{
@@ -253,6 +253,12 @@ impl ViewDraft<'_> {
         }
         let found = Box::pin(space.at_point(self.sources, name, points)).await?;
         let Some(table) = found else { return Ok(false) };
+        if !self.open.is_empty() {
+            let named = view_query::gives_version(self.sources.catalog, &space.levels, name).await;
+            if named.map_err(|cause| internal(&cause))? {
+                return Err(SqlError::Invalid(view_query::VERSION.to_owned()));
+            }
+        }
         self.behind_views += usize::from(!self.open.is_empty());
         if RELATIONS_MAX < self.behind_views {
             return Err(SqlError::Invalid(format!(

@@ -21,7 +21,8 @@ use icecore_engine::{
     draws,
     error::SqlError,
     guard,
-    references::{self, QueryScope, WantedTables},
+    metadata_tables::MetadataTable,
+    references::{self, QueryScope, StatementTables, WantedTables},
 };
 use icecore_schemas::query::SqlRequest;
 use serde_json::json;
@@ -88,7 +89,7 @@ impl Sql {
         view: NewStoredView<'_>,
     ) -> Result<StoredView, ViewStoreError> {
         let ident = ident(view.levels, view.name)?;
-        check_query(view)?;
+        check_versions(catalog, view, &check_query(view)?).await?;
         let request =
             SqlRequest { sql: view.sql.to_owned(), limit: Some(0), ..SqlRequest::default() };
         let asked = self.query(view.levels, QueryScope::Namespace, Some(principal), request);
@@ -161,11 +162,10 @@ fn ident(levels: &Levels, name: &str) -> Result<TableIdent, CatalogError> {
     Ok(TableIdent::new(namespace, name.to_owned()))
 }
 
-/// Refuses what a view of the catalog cannot be read with later.
-fn check_query(view: NewStoredView<'_>) -> Result<(), SqlError> {
+/// Refuses what a view of the catalog cannot be read with later. Gives the names of its query.
+fn check_query(view: NewStoredView<'_>) -> Result<StatementTables, SqlError> {
     let NewStoredView { levels, name, sql, .. } = view;
-    let refused =
-        |reason: &str| SqlError::Invalid(format!("view `{name}` cannot be stored: {reason}"));
+    let refused = |reason: &str| refused(view, reason);
     let checked = guard::check(sql)?;
     if let Some(reason) = view_query::unread(&checked) {
         return Err(refused(reason));
@@ -181,7 +181,35 @@ fn check_query(view: NewStoredView<'_>) -> Result<(), SqlError> {
     if tables.named.iter().any(|named| named == name) {
         return Err(refused("it reads itself; give it another name"));
     }
+    Ok(tables)
+}
+
+/// Refuses versions of tables that stand in their names.
+async fn check_versions(
+    catalog: &Catalog,
+    view: NewStoredView<'_>,
+    tables: &StatementTables,
+) -> Result<(), ViewStoreError> {
+    let home = view.levels;
+    let mut names: Vec<(Levels, &str)> =
+        tables.named.iter().map(|name| (home.clone(), name.as_str())).collect();
+    for name in &tables.qualified {
+        // A namespace, or a table before its metadata table.
+        names.push((name.schema.split('.').map(str::to_owned).collect(), name.table.as_str()));
+        if MetadataTable::parse(&name.table).is_some() {
+            names.push((home.clone(), name.schema.as_str()));
+        }
+    }
+    for (levels, name) in names {
+        if view_query::gives_version(catalog, &levels, name).await? {
+            return Err(refused(view, view_query::VERSION).into());
+        }
+    }
     Ok(())
+}
+
+fn refused(view: NewStoredView<'_>, reason: &str) -> SqlError {
+    SqlError::Invalid(format!("view `{}` cannot be stored: {reason}", view.name))
 }
 
 fn version(

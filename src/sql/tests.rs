@@ -1,4 +1,5 @@
 mod plans;
+mod refreshes;
 mod travel;
 
 use super::*;

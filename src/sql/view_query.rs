@@ -1,14 +1,22 @@
 //! Which of the queries of a catalog's view is read: one view may have one for each dialect.
 
-use iceberg::spec::{SqlViewRepresentation, ViewMetadata, ViewRepresentation};
+use iceberg::{
+    NamespaceIdent, TableIdent,
+    spec::{SqlViewRepresentation, ViewMetadata, ViewRepresentation},
+};
+use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Levels};
 use icecore_engine::{
     catalog_views,
     error::SqlError,
     guard::{self, CheckedStatement},
+    metadata_tables::MetadataTable,
 };
 
 /// Dialects of a view's query, the nearest to ours first. Others come last.
 const DIALECTS: &[&str] = &["icecore", "datafusion", "duckdb", "trino", "spark"];
+
+/// Why a view with a version of a table is none.
+pub(super) const VERSION: &str = "it gives a table a version; write its query";
 
 /// The query of a view, in the nearest dialect that is read here.
 ///
@@ -51,7 +59,7 @@ pub(super) fn unread(checked: &CheckedStatement) -> Option<&'static str> {
         return Some("it is a SUMMARIZE; write a query");
     }
     if !checked.versions.is_empty() {
-        return Some("it gives a table a version; write its query");
+        return Some(VERSION);
     }
     if checked.reads_paths {
         return Some(
@@ -59,4 +67,29 @@ pub(super) fn unread(checked: &CheckedStatement) -> Option<&'static str> {
         );
     }
     None
+}
+
+/// Whether a name gives a table a version, as `events@nightly` does: nothing is called so.
+///
+/// # Errors
+/// Those of the metastore.
+pub(super) async fn gives_version(
+    catalog: &Catalog,
+    levels: &Levels,
+    name: &str,
+) -> Result<bool, CatalogError> {
+    let table = MetadataTable::split(name).map_or(name, |(table, _)| table);
+    if table.rsplit_once('@').is_none_or(|(table, _)| table.is_empty()) {
+        return Ok(false);
+    }
+    let Ok(namespace) = NamespaceIdent::from_vec(levels.clone()) else { return Ok(false) };
+    for called in [name, table] {
+        let view = TableIdent::new(namespace.clone(), called.to_owned());
+        let is_there = catalog.metastore().table(levels, called).await?.is_some()
+            || catalog.views().has(&view).await?;
+        if is_there {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -5,6 +5,7 @@
 //! it. Files of a statement that ends before are deleted, or nobody's; after a commit whose outcome is not known
 //! they stay.
 
+pub(super) mod replace;
 pub(super) mod target;
 
 use crate::sql::{
@@ -41,8 +42,8 @@ use icecore_lake::{
 use icecore_schemas::query::SqlRequest;
 use std::{collections::BTreeMap, sync::Arc};
 use target::{
-    check_is_callers, check_namespace, check_partitions, column_ids, invalid, is_of_collection,
-    named_ids, new_properties, not_callers, partition_spec,
+    check_is_callers, check_is_no_answer, check_namespace, check_partitions, column_ids, invalid,
+    is_of_collection, named_ids, new_properties, not_callers, partition_spec,
 };
 use tokio::{
     runtime::Handle,
@@ -158,11 +159,17 @@ impl Sql {
         let _turn = self.write_turn()?;
         let request = SqlRequest { sql: query, ..request };
         match kind {
-            WriteKind::Create { if_not_exists, partition_by } => {
+            WriteKind::Create { if_not_exists, replaces, partition_by } => {
                 self.check_name(&ident)?;
                 check_is_there(caller).await?;
-                match caller.catalog.tables().load(&ident).await {
+                let found = caller.catalog.tables().load(&ident).await;
+                match found {
                     Ok(found) if if_not_exists => return Ok(WriteReport::without_rows(&found)),
+                    Ok(found) if replaces => {
+                        let partition_by = &partition_by[..];
+                        let new = NewTable { ident, partition_by, materialized: None };
+                        return Box::pin(self.replace_table(caller, new, request, &found)).await;
+                    }
                     Ok(_) => {
                         let text = format!("Table already exists: {ident}");
                         return Err(CatalogError::AlreadyExists(text).into());
@@ -256,13 +263,7 @@ impl Sql {
         }
         let table = caller.catalog.tables().load(&ident).await?;
         check_is_callers(&ident, &table.metadata)?;
-        if MaterializedQuery::is_noted(&table.metadata) {
-            return Err(invalid(format!(
-                "{ident} has the rows of its own query, and a refresh would take others out: end that first, with DELETE /v1/{{namespace}}/materialized/{}",
-                ident.name
-            ))
-            .into());
-        }
+        check_is_no_answer(&ident, &table.metadata)?;
         check_partitions(&table.metadata)?;
         let targets = match columns {
             Some(columns) => named_ids(&table.metadata, columns)?,

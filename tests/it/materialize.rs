@@ -250,6 +250,22 @@ async fn a_server_that_dies_in_a_refresh_has_each_event_in_the_table_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_loss_is_accepted_the_whole_query_is_run_again() {
+    let server = shop(4).await;
+    put(&server, PATH, BY_TYPE).await;
+    let folder = server.stop().await;
+    // What `icecore wal accept-loss` and `icecore repair table` note.
+    std::fs::write(folder.path().join("accepted-losses.ndjson"), "{}\n").unwrap();
+    let server = TestServer::start_in(folder, &[("compaction.enabled", "off")]).await;
+    for tables in [1, 0] {
+        let done = refresh(&server, "&table=daily").await;
+        assert_eq!((done.tables, done.errors), (tables, 0), "{done:?}");
+    }
+    check_daily(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_an_erasure_nothing_of_the_subject_is_in_the_table() {
     let server = shop(6).await;
     let by_user = "SELECT user_id, count(*) AS n FROM events GROUP BY user_id";
@@ -312,6 +328,8 @@ async fn a_definition_is_checked_and_ends_without_its_table() {
     let insert = json!({"sql": "INSERT INTO daily SELECT * FROM daily"});
     let (status, answer) = server.query("shop", &insert).await;
     assert_eq!(status, 400, "{answer}");
+    let replace = json!({"sql": "CREATE OR REPLACE TABLE daily AS SELECT 1 AS x"});
+    assert_eq!(server.query("shop", &replace).await.0, 400);
     let ended = icecore(&server, &["materialize", "daily", "--ns", "shop", "--end"]);
     assert!(ended.0, "{}", ended.1);
     assert_eq!(server.get(PATH).await.status(), 404);

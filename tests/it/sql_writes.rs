@@ -178,13 +178,15 @@ async fn what_cannot_be_written_leaves_nothing_behind() {
         ("INSERT INTO t (ts) VALUES ('soon')", 400, "column `ts`"),
         ("INSERT INTO t SELEC 1", 400, "SELECT"),
         ("CREATE TABLE n AS SELECT NULL AS x", 400, "`x`"),
-        ("CREATE TABLE n AS SELECT make_array(1, 2) AS list", 400, "`list`"),
+        ("CREATE TABLE n AS SELECT ts - ts AS length FROM events", 400, "`length`"),
+        ("CREATE TABLE n AS SELECT 1 AS \"A\", 2 AS a", 400, "differ by case"),
         ("CREATE TABLE n AS SELECT 1 AS x, 2 AS x", 400, "`x`"),
         ("CREATE TABLE n AS SELECT * FROM nowhere", 400, "nowhere"),
         // Rows come before the one that fails.
         ("CREATE TABLE n AS SELECT 10 / (seq - 9) AS x FROM events", 400, "division by zero"),
         ("INSERT INTO t (seq) SELECT 10 / (seq - 9) FROM events", 400, "division by zero"),
-        ("CREATE OR REPLACE TABLE t AS SELECT 1 AS x", 400, "OR REPLACE"),
+        ("CREATE OR REPLACE TABLE t AS SELECT 10 / (seq - 9) AS x FROM events", 400, "by zero"),
+        ("CREATE OR REPLACE TABLE dead_letters AS SELECT 1 AS x", 400, "that this server writes"),
         ("DROP TABLE t", 400, "only queries"),
         ("UPDATE t SET seq = 1", 400, ""),
         ("DELETE FROM t", 400, "only queries"),
@@ -200,6 +202,69 @@ async fn what_cannot_be_written_leaves_nothing_behind() {
     let names: Vec<&Value> =
         tables["tables"].as_array().unwrap().iter().map(|table| &table["name"]).collect();
     assert!(names.contains(&&json!("t")) && !names.contains(&&json!("n")), "{tables}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_replaced_in_one_commit_and_its_history_stays() {
+    let server = shop(6).await;
+    let first = write(
+        &server,
+        "CREATE OR REPLACE TABLE t PARTITIONED BY (type) AS SELECT type, count(*) AS n FROM events GROUP BY type",
+    )
+    .await;
+    assert_eq!(first["rowCount"], 2, "{first}");
+    // The query reads the table that it replaces.
+    let second = write(
+        &server,
+        "CREATE OR REPLACE TABLE t PARTITIONED BY (day(ts)) AS SELECT e.id, e.ts, CAST(t.n AS varchar) AS n, [1] AS list FROM events e JOIN t ON e.type = t.type",
+    )
+    .await;
+    assert_eq!(second["rowCount"], 6, "{second}");
+    let rows = "SELECT count(*), min(id), min(n), count(list) FROM t";
+    assert_eq!(server.rows("shop", rows).await, json!([[6, "e-0", "3", 6]]));
+    let was = "SELECT type, n FROM t ORDER BY type";
+    let was = json!({ "sql": was, "as_of": first["snapshot_str"] });
+    let (_, answer) = server.query("shop", &was).await;
+    assert_eq!(answer["rows"], json!([["call", 3], ["order", 3]]), "{answer}");
+    let snapshots = "SELECT operation FROM t.snapshots ORDER BY committed_at";
+    assert_eq!(server.rows("shop", snapshots).await, json!([["append"], ["overwrite"]]));
+    write(&server, "INSERT INTO t (id) VALUES ('more')").await;
+    // One without rows, and then one without files.
+    for (column, rows) in [("id", "id FROM events"), ("n", "seq AS n FROM events")] {
+        let sql = format!("CREATE OR REPLACE TABLE t AS SELECT {rows} WHERE false");
+        assert_eq!(write(&server, &sql).await["rowCount"], 0);
+        let count = format!("SELECT count({column}) FROM t");
+        assert_eq!(server.rows("shop", &count).await, json!([[0]]));
+    }
+    write(&server, "INSERT INTO t VALUES (1)").await;
+    assert_eq!(server.rows("shop", "SELECT n FROM t").await, json!([[1]]));
+    let checked = server.post("/admin/fsck", "application/json", "{}").await;
+    let checked: Value = checked.json().await.unwrap();
+    assert_eq!(checked["whole"], true, "{checked}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_structs_and_maps_are_written_and_read_again() {
+    let server = shop(2).await;
+    let made = write(
+        &server,
+        "CREATE TABLE nested AS SELECT seq, [1, NULL, 3] AS several, {'a': 1, 'b': ['x', 'y']} AS parts, MAP {'k': 2} AS pairs FROM events",
+    )
+    .await;
+    assert_eq!(made["rowCount"], 2, "{made}");
+    write(&server, "INSERT INTO nested SELECT * FROM nested WHERE seq = 2").await;
+    write(&server, "INSERT INTO nested (several) SELECT [7]").await;
+    let sql = "SELECT several[1] AS one, parts.a AS a, pairs['k'] AS k, seq FROM nested ORDER BY one, seq";
+    let rows = json!([[1, 1, 2, 1], [1, 1, 2, 2], [1, 1, 2, 2], [7, null, null, null]]);
+    assert_eq!(server.rows("shop", sql).await, rows);
+    let other = "INSERT INTO nested (parts) SELECT {'a': 1, 'c': ['x']}";
+    refused(&server, other, 400, "`parts`").await;
+    refused(&server, "INSERT INTO nested (several) VALUES (1)", 400, "`several`").await;
+    let checked = server.post("/admin/fsck", "application/json", "{}").await;
+    let checked: Value = checked.json().await.unwrap();
+    assert_eq!(checked["whole"], true, "{checked}");
     server.stop().await;
 }
 

@@ -110,6 +110,9 @@ async fn a_view_that_could_not_be_read_is_not_stored() {
         ("CREATE VIEW v AS SELECT id, type AS id FROM events", "two columns `id`"),
         ("CREATE VIEW v AS SELECT id FROM events WHERE id = $1", "without parameters"),
         ("CREATE VIEW v AS SELECT * FROM events FOR SEQ AS OF 1", "version"),
+        ("CREATE VIEW v AS SELECT * FROM \"events@main\"", "version"),
+        ("CREATE VIEW v AS SELECT * FROM shop_example.\"events@main\"", "version"),
+        ("CREATE VIEW v AS SELECT * FROM \"events@main$files\"", "version"),
         ("CREATE VIEW v AS SELECT table_name FROM information_schema.tables", "who asks"),
         ("CREATE VIEW v AS SELECT now() - ts AS age FROM events", "cast it"),
         ("CREATE VIEW v AS SELECT random() AS r", "draws values"),
@@ -146,6 +149,38 @@ async fn members_of_structs_and_maps_are_read_through_a_view() {
     assert_eq!(status, 200, "{answer}");
     let sql = "SELECT s.a, s['a'] AS b, m['k'] AS k FROM parts";
     assert_eq!(server.rows(NS, sql).await, json!([[1, 1, 2]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_with_a_key_makes_its_view_once() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&sent()).await.0, 200);
+    let send = async |key: &str, sql: &str| {
+        let asked = server.http.post(format!("{}/v1/{NS}/sql", server.url));
+        let body = json!({ "sql": sql });
+        let answer = asked.header("idempotency-key", key).json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.unwrap())
+    };
+    let (one, two) =
+        ("018f6b5e-0000-7000-8000-000000000011", "018f6b5e-0000-7000-8000-000000000012");
+    let (make, replace) =
+        ("CREATE VIEW v AS SELECT 1 AS a", "CREATE OR REPLACE VIEW v AS SELECT 2 AS a");
+    for _ in 0..2 {
+        let (status, answer) = send(one, make).await;
+        assert_eq!((status, &answer["rows"]), (200, &json!([["v"]])), "{answer}");
+    }
+    assert_eq!(send(two, replace).await.0, 200);
+    let other = json!({ "sql": "CREATE OR REPLACE VIEW v AS SELECT 3 AS a" });
+    assert_eq!(server.query(NS, &other).await.0, 200);
+    assert_eq!(send(two, replace).await.0, 200);
+    // What others did meanwhile stays.
+    assert_eq!(server.rows(NS, "SELECT a FROM v").await, json!([[3]]));
+    let (status, answer) = send(one, replace).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("another request"), "{answer}");
+    assert_eq!(send("no key", make).await.0, 400);
     server.stop().await;
 }
 

@@ -236,6 +236,12 @@ async fn a_column_says_who_sees_a_row_under_each_name_that_it_has_or_had() {
     .await;
     change_columns(&guarded, &writer, "early_name", |fields| rename(fields, "visibility", "vis"))
         .await;
+    // The schema with the name is what tells of it.
+    let forget =
+        json!({"requirements": [], "updates": [{"action": "remove-schemas", "schema-ids": [0]}]});
+    let path = "/catalog/v1/namespaces/shop/tables/early_name";
+    let (status, answer) = guarded.post(&writer, path, &forget).await;
+    assert_eq!(status, 403, "{answer}");
     let of_now = ["late_name".to_owned(), "early_name".to_owned()];
     for from in of_now.into_iter().chain([at("late_name", 0), at("early_name", 1)]) {
         assert_eq!(guarded.seen(&writer, &count(&from)).await, seen, "{from}");
@@ -261,6 +267,13 @@ async fn a_column_says_who_sees_a_row_under_each_name_that_it_has_or_had() {
     assert_eq!(guarded.seen(&writer, &count(&at("early_name", 1))).await, seen);
     // No row says anything yet.
     assert_eq!(guarded.seen(&writer, &count("late_column")).await, all);
+    // Who replaces a table copies rows that it sees, and opens no others.
+    let sql = "CREATE OR REPLACE TABLE capital AS SELECT id FROM capital";
+    let (status, answer) = guarded.post(&writer, "/v1/shop/sql", &json!({ "sql": sql })).await;
+    assert_eq!((status, &answer["rowCount"]), (200, &json!(2)), "{answer}");
+    let asked = json!({ "sql": count("capital") });
+    assert_eq!(guarded.post(&writer, "/v1/shop/sql", &asked).await.0, 403);
+    assert_eq!(guarded.seen(&writer, &count(&at("capital", 2))).await, seen);
     guarded.server.stop().await;
 }
 

@@ -278,7 +278,10 @@ impl Catalog {
             held => Box::pin(self.rebased(&base, examined, held)).await?,
         };
         let updates = rebased.as_ref().map_or(&change.updates, |rebased| &rebased.updates);
-        let checked = match draft.apply(updates) {
+        let made = draft.apply(updates).and_then(|metadata| {
+            self.check_rows_stay_hidden(change, &base, &metadata).map(|()| metadata)
+        });
+        let checked = match made {
             Ok(metadata) => self.checked(draft, &change.table, metadata, updates).await,
             Err(cause) => Err(cause),
         };
@@ -337,7 +340,10 @@ impl Catalog {
         }
         self.check_own_files(&draft.metadata, new, read).await?;
         let (storage, now_ms) = (&self.inner.storage, draft.next_ms());
-        let built = snapshot::build(storage, &draft.metadata, new, read, now_ms).await?;
+        let base = Box::pin(self.evolved(&draft.metadata, table, new, now_ms)).await?;
+        let mut built = snapshot::build(storage, &base, new, read, now_ms).await?;
+        let evolution = new.evolution.iter().flat_map(|it| it.updates.iter().cloned());
+        built.updates.splice(0..0, evolution);
         let metadata = match draft.apply(&built.updates) {
             Ok(metadata) => metadata,
             Err(cause) => {

@@ -19,6 +19,17 @@ pub enum KeyedRequest {
     Other,
 }
 
+/// What is known of a request for a view with an idempotency key.
+#[derive(Debug)]
+pub enum KeyedViewRequest {
+    /// Nothing. This catalog is for its one change to a view, whose transaction keeps the key.
+    New(Box<Catalog>),
+    /// It was carried out.
+    Done,
+    /// Its key was used for another request.
+    Other,
+}
+
 impl Catalog {
     /// Looks whether a request was carried out before. `fingerprint` names its contents and its sender.
     ///
@@ -42,5 +53,25 @@ impl Catalog {
         };
         let table = self.tables().load_file(made.uuid, &now.metadata_location).await?;
         Ok(KeyedRequest::Done(Some(table)))
+    }
+
+    /// The same for a request that makes a view, or changes one.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn keyed_view(
+        &self,
+        id: Uuid,
+        fingerprint: &str,
+    ) -> Result<KeyedViewRequest, CatalogError> {
+        Ok(match self.metastore().request(id).await? {
+            Some(done) if done.fingerprint == fingerprint => KeyedViewRequest::Done,
+            Some(_) => KeyedViewRequest::Other,
+            None => {
+                let (fingerprint, answer) = (fingerprint.to_owned(), RecordedAnswer::View);
+                let catalog = self.for_request(RequestKey { id, fingerprint, answer });
+                KeyedViewRequest::New(Box::new(catalog))
+            }
+        })
     }
 }

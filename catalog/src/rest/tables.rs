@@ -164,6 +164,7 @@ pub(super) async fn register(
 ) -> Result<Response, RestError> {
     let (name, location) = (&body.name, &body.metadata_location);
     places::check(asked.rest(), &caller, location)?;
+    asked.rest().catalog.check_registers(caller.principal().may(Action::Admin, &path.0))?;
     let may_lie = |place: &str| places::check(asked.rest(), &caller, place);
     let catalog = asked.catalog(RecordedAnswer::Table);
     let registered = if body.overwrite.unwrap_or_default() {

@@ -345,11 +345,18 @@ impl<'a> SnapshotWriter<'a> {
             CatalogError::Invalid(format!("the table has no partition spec {spec_id}"))
         })?;
         let location = format!("{}/metadata/{}-{suffix}.avro", self.base.location(), self.unique);
+        // Columns of a spec that is not the default one may have been dropped since.
+        let has_columns = |schema: &&SchemaRef| {
+            spec.fields().iter().all(|field| schema.field_by_id(field.source_id).is_some())
+        };
+        let current = self.base.current_schema();
+        let schema = Some(current).filter(has_columns);
+        let schema = schema.or_else(|| self.base.schemas_iter().find(has_columns));
         Ok(ManifestDraft {
             io: FileIO::new_with_memory(),
             location: self.storage.normalize(&location)?.to_string(),
             snapshot_id: self.snapshot_id,
-            schema: Arc::clone(self.base.current_schema()),
+            schema: Arc::clone(schema.unwrap_or(current)),
             spec: spec.as_ref().clone(),
             content,
             version: self.base.format_version(),

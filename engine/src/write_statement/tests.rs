@@ -14,7 +14,8 @@ fn a_created_table_is_its_name_and_a_query() {
     let sql = "CREATE TABLE Daily AS\nSELECT type, count(*) AS n FROM events GROUP BY type;";
     let statement = taken(sql);
     assert_eq!((statement.namespace, statement.table.as_str()), (None, "daily"));
-    let kind = WriteKind::Create { if_not_exists: false, partition_by: Vec::new() };
+    let kind =
+        WriteKind::Create { if_not_exists: false, replaces: false, partition_by: Vec::new() };
     assert_eq!(statement.kind, kind);
     assert_eq!(statement.query.len(), sql.len());
     assert!(statement.query.trim_start().starts_with("SELECT type"), "{}", statement.query);
@@ -32,7 +33,14 @@ fn the_parts_of_a_created_table_are_read() {
         PartitionColumn { column: plain("type"), is_by_day: false },
         PartitionColumn { column: plain("ts"), is_by_day: true },
     ];
-    assert_eq!(statement.kind, WriteKind::Create { if_not_exists: true, partition_by });
+    assert_eq!(
+        statement.kind,
+        WriteKind::Create { if_not_exists: true, replaces: false, partition_by }
+    );
+    let replacing = taken("CREATE OR REPLACE TABLE t AS SELECT 1");
+    let partition_by = Vec::new();
+    let kind = WriteKind::Create { if_not_exists: false, replaces: true, partition_by };
+    assert_eq!(replacing.kind, kind);
     assert!(statement.query.trim_start().starts_with("(with a"), "{}", statement.query);
 }
 
@@ -78,7 +86,7 @@ fn other_statements_are_not_taken() {
 #[test]
 fn what_cannot_be_written_is_told() {
     for (sql, told) in [
-        ("CREATE OR REPLACE TABLE t AS SELECT 1", "OR REPLACE"),
+        ("CREATE OR REPLACE TABLE IF NOT EXISTS t AS SELECT 1", "leave OR REPLACE"),
         ("CREATE TABLE t (a int)", "takes its columns from its query"),
         ("CREATE TABLE t", "needs AS"),
         ("CREATE TABLE t AS DELETE FROM x", "SELECT, WITH, VALUES or FROM"),

@@ -2,6 +2,8 @@
 //!
 //! Its one invariant: a value that does not fit its column is an error that names the column, never a null.
 
+mod nested;
+
 use crate::table::partition::FIELD_ID;
 use arrow::{
     array::{Array, ArrayRef, AsArray, new_null_array},
@@ -14,7 +16,8 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
-use std::{collections::HashSet, sync::Arc};
+use nested::FieldIds;
+use std::{collections::HashMap, sync::Arc};
 
 /// Most digits of a decimal, by Iceberg's specification.
 const DIGITS_MAX: u8 = 38;
@@ -28,6 +31,16 @@ pub enum FitError {
     /// Two columns of one name.
     #[error("two columns are called `{0}`: give one of them another name with AS")]
     Twice(String),
+    /// Two columns whose names are one name in many engines.
+    #[error(
+        "columns `{0}` and `{1}` differ by case only, and many engines take the two for one: give one of them another name with AS"
+    )]
+    Case(String, String),
+    /// A struct whose members have no names of their own.
+    #[error(
+        "column `{0}` has a struct with a member without a name, or with two whose names are the same but for case: give each another name"
+    )]
+    Members(String),
     /// A column of a type that no table has.
     #[error("column `{column}` is of type {kind}, which is not written: CAST it to another type")]
     #[expect(missing_docs, reason = "the members are named in the text")]
@@ -49,7 +62,7 @@ pub enum FitError {
         "column `{column}` of the table is of type {wanted}, but the query's is {given}: CAST it"
     )]
     #[expect(missing_docs, reason = "the members are named in the text")]
-    Kind { column: String, wanted: PrimitiveType, given: DataType },
+    Kind { column: String, wanted: String, given: DataType },
     /// A column that needs a value gets none.
     #[error("column `{0}` needs a value, and gets none")]
     Missing(String),
@@ -148,25 +161,52 @@ fn file_type(kind: &PrimitiveType) -> Option<DataType> {
 /// The columns of a new table for rows with these columns. None of them is required.
 ///
 /// # Errors
-/// [`FitError::NoName`], [`FitError::Twice`], [`FitError::NoType`].
+/// [`FitError::NoName`], [`FitError::Twice`], [`FitError::Case`], [`FitError::Members`], [`FitError::NoType`].
 pub fn new_schema(rows: &ArrowSchema) -> Result<Schema, FitError> {
-    let mut names = HashSet::new();
+    schema_of(rows, 0, |_, _| None)
+}
+
+/// The columns for rows with these columns in a table that has others, whose last field id is `last_id`. One that
+/// has its name and type before keeps its field id. None of them is required.
+///
+/// # Errors
+/// As [`new_schema`].
+pub fn replacing_schema(
+    rows: &ArrowSchema,
+    before: &Schema,
+    last_id: i32,
+) -> Result<Schema, FitError> {
+    let fields = before.as_struct().fields();
+    schema_of(rows, last_id, |name, kind| {
+        let known = fields.iter().find(|field| field.name == name)?;
+        (kind.is_primitive() && *known.field_type == *kind).then_some(known.id)
+    })
+}
+
+/// Columns whose field ids are known, or go on behind `last_id`.
+fn schema_of(
+    rows: &ArrowSchema,
+    last_id: i32,
+    known: impl Fn(&str, &Type) -> Option<i32>,
+) -> Result<Schema, FitError> {
+    let mut names: HashMap<String, &String> = HashMap::new();
     let mut fields = Vec::with_capacity(rows.fields().len());
-    for (id, field) in (1..).zip(rows.fields()) {
+    // What is in columns has the ids behind theirs.
+    let count = i32::try_from(rows.fields().len()).unwrap_or(i32::MAX);
+    let mut ids = FieldIds::behind(last_id.saturating_add(count));
+    for (id, field) in (last_id.saturating_add(1)..).zip(rows.fields()) {
         let name = field.name();
         if name.is_empty() {
             return Err(FitError::NoName(fields.len() + 1));
         }
-        if !names.insert(name) {
-            return Err(FitError::Twice(name.clone()));
+        match names.insert(name.to_lowercase(), name) {
+            Some(other) if other == name => return Err(FitError::Twice(name.clone())),
+            Some(other) => return Err(FitError::Case(other.clone(), name.clone())),
+            None => (),
         }
-        let kind = column_type(field.data_type())
-            .filter(|kind| file_type(kind).is_some_and(|it| can_cast(field.data_type(), &it)));
-        let kind = kind.ok_or_else(|| FitError::NoType {
-            column: name.clone(),
-            kind: field.data_type().clone(),
-        })?;
-        fields.push(Arc::new(NestedField::optional(id, name, Type::Primitive(kind))));
+        let kind = nested::new_type(name, field.data_type(), &mut ids)?;
+        let id = known(name, &kind).unwrap_or(id);
+        fields.push(Arc::new(NestedField::optional(id, name, kind)));
     }
     let built = Schema::builder().with_fields(fields).build();
     Ok(built.expect("ids and names are unique"))
@@ -204,7 +244,10 @@ impl RowFit {
             if source.is_none() {
                 check_left_out(field)?;
             }
-            let Some((kind, in_file)) = written_type(field) else {
+            // Of what has columns within, a file without the column says the same as one with nulls.
+            let is_left_out = source.is_none() && !field.field_type.is_primitive();
+            let in_file = nested::written_type(&field.field_type).filter(|_| !is_left_out);
+            let Some(in_file) = in_file else {
                 if source.is_none() {
                     continue;
                 }
@@ -213,9 +256,11 @@ impl RowFit {
             };
             if let Some(source) = source {
                 let given = rows.field(source).data_type();
-                if !is_assignable(given, &kind) || !can_cast(given, &in_file) {
+                if !nested::fits(given, &field.field_type) || !nested::can_convert(given, &in_file)
+                {
                     let (column, given) = (field.name.clone(), given.clone());
-                    return Err(FitError::Kind { column, wanted: kind, given });
+                    let wanted = field.field_type.to_string();
+                    return Err(FitError::Kind { column, wanted, given });
                 }
             }
             let id = [(FIELD_ID.to_owned(), field.id.to_string())];
@@ -266,13 +311,6 @@ fn check_left_out(field: &NestedField) -> Result<(), FitError> {
     Ok(())
 }
 
-fn written_type(field: &NestedField) -> Option<(PrimitiveType, DataType)> {
-    match field.field_type.as_ref() {
-        Type::Primitive(kind) => Some((kind.clone(), file_type(kind)?)),
-        Type::Struct(_) | Type::List(_) | Type::Map(_) => None,
-    }
-}
-
 fn can_cast(from: &DataType, to: &DataType) -> bool {
     from == to || can_cast_types(from, to)
 }
@@ -281,6 +319,9 @@ fn can_cast(from: &DataType, to: &DataType) -> bool {
 fn converted(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
     if column.data_type() == kind {
         return Ok(Arc::clone(column));
+    }
+    if kind.is_nested() {
+        return nested::converted(column, kind);
     }
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let made = cast_with_options(column, kind, &options)?;

@@ -15,7 +15,7 @@ use crate::{
         Sql,
         materialized::{
             RefreshCaller,
-            definition::{MaterializedQuery, is_due},
+            definition::{MaterializedQuery, RefreshAttempt, RefreshSchedule},
         },
         writes::WriteFailure,
     },
@@ -24,9 +24,13 @@ use crate::{
 use icecore_catalog::{
     catalog::Catalog,
     error::{CatalogError, with_causes},
+    metastore::moved::PlaceKind,
 };
 use icecore_engine::error::SqlError;
-use icecore_lake::{ids::IdGenerator, table::schema::TableIdent};
+use icecore_lake::{
+    ids::IdGenerator,
+    table::schema::{TableIdent, foreign_ident},
+};
 use icecore_schemas::jobs::{JobReport, SkippedTable};
 use std::{collections::HashMap, error::Error};
 use tokio::time::Instant;
@@ -81,8 +85,6 @@ impl TableError {
 enum RefreshEnd {
     /// It is no materialised one.
     Other,
-    /// It is not time.
-    NotDue,
     /// No event came since its last refresh.
     Unchanged,
     /// It has so many new rows, or would have them.
@@ -106,22 +108,12 @@ impl RefreshNow {
         Self { catalog, sql, erasures: erasures.clone(), ids: ids.clone() }
     }
 
-    /// Refreshes a table; where it was looked at before, only when a time has come since.
-    async fn refresh(
-        &self,
-        ident: &TableIdent,
-        due: Option<&HashMap<TableIdent, i64>>,
-        is_dry: bool,
-    ) -> Result<RefreshEnd, TableError> {
+    /// Refreshes a table.
+    async fn refresh(&self, ident: &TableIdent, is_dry: bool) -> Result<RefreshEnd, TableError> {
         let table = self.catalog.tables().load(ident).await?;
         let Some(query) = MaterializedQuery::of(&table.metadata)? else {
             return Ok(RefreshEnd::Other);
         };
-        if let Some(looked) = due
-            && !is_due(&table.metadata, &query, looked.get(ident).copied(), self.catalog.now_ms())
-        {
-            return Ok(RefreshEnd::NotDue);
-        }
         if is_dry {
             return Ok(RefreshEnd::Refreshed(0));
         }
@@ -147,14 +139,14 @@ impl PlannedJob for RefreshNow {
             if self.sql.is_of_service(&table) && !is_named {
                 continue;
             }
-            let reason = match Box::pin(self.refresh(&table, None, request.dry_run)).await {
+            let reason = match Box::pin(self.refresh(&table, request.dry_run)).await {
                 Ok(RefreshEnd::Refreshed(rows)) => {
                     report.tables += 1;
                     report.rows += rows;
                     continue;
                 }
                 Ok(RefreshEnd::Other) if is_named => NOT_MATERIALIZED.to_owned(),
-                Ok(RefreshEnd::Other | RefreshEnd::NotDue | RefreshEnd::Unchanged) => continue,
+                Ok(RefreshEnd::Other | RefreshEnd::Unchanged) => continue,
                 // Another job tells of tables that do not load.
                 Err(TableError::Load(_)) if !is_named => continue,
                 Err(cause) => {
@@ -170,20 +162,79 @@ impl PlannedJob for RefreshNow {
     }
 }
 
-/// The job that refreshes tables whose time has come.
+/// What is known of a table. The metadata file is read once, and then not before there is another one.
+#[derive(Debug)]
+struct KnownTable {
+    metadata_location: String,
+    /// None of a table without a query that is run again.
+    schedule: Option<RefreshSchedule>,
+    /// The refresh that was tried last.
+    tried: Option<RefreshAttempt>,
+}
+
+/// The job that refreshes tables whose time has come, or whose rows are of another origin than they would be now.
 #[derive(Debug)]
 pub struct RefreshDue {
     tables: RefreshNow,
     owner: LogOwnership,
-    /// When a table was tried last that has no snapshot of that. One entry for each table that is there.
-    looked: HashMap<TableIdent, i64>,
+    /// One entry for each table that is there.
+    known: HashMap<TableIdent, KnownTable>,
 }
 
 impl RefreshDue {
     /// The job of `tables`, on the server that takes the events.
     #[must_use]
     pub fn new(tables: RefreshNow, owner: &LogOwnership) -> Self {
-        Self { tables, owner: owner.clone(), looked: HashMap::new() }
+        Self { tables, owner: owner.clone(), known: HashMap::new() }
+    }
+
+    /// What there is to know of a table with this metadata file.
+    async fn look_up(
+        &mut self,
+        ident: &TableIdent,
+        metadata_location: String,
+    ) -> Result<KnownTable, TableError> {
+        let before = self.known.remove(ident);
+        let tried = match before {
+            Some(known) if known.metadata_location == metadata_location => return Ok(known),
+            Some(known) => known.tried,
+            None => None,
+        };
+        let table = self.tables.catalog.tables().load(ident).await?;
+        let schedule = MaterializedQuery::of(&table.metadata)?
+            .map(|query| self.tables.sql.schedule_of(ident, &table.metadata, &query));
+        // It may be a later one than was listed.
+        Ok(KnownTable { metadata_location: table.metadata_location, schedule, tried })
+    }
+
+    /// Refreshes a table that is due. True where its rows are other ones now.
+    async fn refresh(
+        &self,
+        ident: &TableIdent,
+        known: &mut KnownTable,
+    ) -> Result<bool, TableError> {
+        let Some(schedule) = &known.schedule else { return Ok(false) };
+        let (tried, now_ms) = (known.tried.as_ref(), self.tables.catalog.now_ms());
+        if !schedule.is_of_other_origin(tried) {
+            if !schedule.has_come(tried, now_ms) {
+                return Ok(false);
+            }
+            let metastore = self.tables.catalog.metastore();
+            if schedule.waits_under_hold(now_ms)
+                && metastore.hold_over(ident.namespace.as_ref()).await?.is_some()
+            {
+                return Ok(false);
+            }
+        }
+        let attempt = schedule.attempt(now_ms);
+        let ended = Box::pin(self.tables.refresh(ident, false)).await;
+        let is_of_the_moment = |cause: &TableError| {
+            cause.is_of_the_moment() || self.tables.catalog.storage().outage().is_some()
+        };
+        if !ended.as_ref().is_err_and(is_of_the_moment) {
+            known.tried = Some(attempt);
+        }
+        Ok(matches!(ended?, RefreshEnd::Refreshed(_)))
     }
 }
 
@@ -198,35 +249,40 @@ impl Job for RefreshDue {
             return Ok(Progress::Skipped(cause.to_string()));
         }
         let (mut is_changed, mut failed) = (false, Vec::new());
-        let all = RunRequest::default().every_table(&self.tables.catalog).await?;
-        let mut looked = HashMap::new();
-        for table in all {
-            if self.tables.sql.is_of_service(&table) {
+        let mut all = HashMap::new();
+        for place in self.tables.catalog.metastore().places().await? {
+            let Some(ident) = foreign_ident(&place.levels, &place.name) else { continue };
+            if place.of != PlaceKind::Table || self.tables.sql.is_of_service(&ident) {
                 continue;
             }
-            let now_ms = self.tables.catalog.now_ms();
-            let before = self.looked.get(&table).copied();
-            let ended = Box::pin(self.tables.refresh(&table, Some(&self.looked), false)).await;
-            let tried = match ended {
-                Ok(RefreshEnd::Refreshed(_)) => {
-                    is_changed = true;
-                    Some(now_ms)
+            let listed = place.metadata_location.clone();
+            let ended = match self.look_up(&ident, place.metadata_location).await {
+                Ok(mut known) => {
+                    let ended = Box::pin(self.refresh(&ident, &mut known)).await;
+                    all.insert(ident.clone(), known);
+                    ended
                 }
-                Ok(RefreshEnd::Unchanged) => Some(now_ms),
-                Ok(RefreshEnd::NotDue) => before,
-                // Another job tells of tables that do not load.
-                Ok(RefreshEnd::Other) | Err(TableError::Load(_)) => None,
                 Err(cause) => {
-                    let is_of_the_moment = cause.is_of_the_moment()
-                        || self.tables.catalog.storage().outage().is_some();
-                    warn!(%table, error = &cause as &dyn Error, "a table is not refreshed");
-                    failed.push(format!("{table}: {}", with_causes(&cause)));
-                    if is_of_the_moment { before } else { Some(now_ms) }
+                    // What it says of its query does not read before it says something else.
+                    if matches!(cause, TableError::Definition(_)) {
+                        let (schedule, tried) = (None, None);
+                        let known = KnownTable { metadata_location: listed, schedule, tried };
+                        all.insert(ident.clone(), known);
+                    }
+                    Err(cause)
                 }
             };
-            looked.extend(tried.map(|tried_ms| (table, tried_ms)));
+            match ended {
+                Ok(is_refreshed) => is_changed |= is_refreshed,
+                // Another job tells of tables that do not load.
+                Err(TableError::Load(_)) => (),
+                Err(cause) => {
+                    warn!(table = %ident, error = &cause as &dyn Error, "a table is not refreshed");
+                    failed.push(format!("{ident}: {}", with_causes(&cause)));
+                }
+            }
         }
-        self.looked = looked;
+        self.known = all;
         if is_changed || failed.is_empty() {
             return Ok(Progress::of(is_changed, false));
         }
@@ -251,3 +307,6 @@ pub async fn erasures_of(
     let last = all().next().map_or("none", |erasure| erasure.erasure.as_str());
     Ok(Some(format!("{}/{last}", all().count())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,10 @@ const SEQ: &str = "icecore.materialize.seq";
 const QUERY: &str = "icecore.materialize.query";
 /// Snapshot summary: which erasures the namespace had had; left out while one went on.
 const ERASURES: &str = "icecore.materialize.erasures";
+/// From so many snapshots on, a table of a held namespace is refreshed every [`HELD_REFRESH_MS`] at most.
+const HELD_SNAPSHOTS: usize = 1_000;
+/// The least time between its refreshes then: 24 more snapshots a day, however long the hold is.
+const HELD_REFRESH_MS: i64 = 60 * 60 * 1000;
 /// How old snapshots of a new table become, ms: each refresh makes one.
 const SNAPSHOT_AGE_MS: &str = "86400000";
 
@@ -105,12 +109,16 @@ pub(in crate::sql) struct QueryOrigin<'a> {
     pub(in crate::sql) log: Uuid,
     /// Whether `visibility.filter` is on.
     pub(in crate::sql) filters_visibility: bool,
+    /// How many losses of acknowledged events an operator accepted: rows may have events that were given up.
+    pub(in crate::sql) losses: u64,
 }
 
 impl QueryOrigin<'_> {
     fn hash(&self) -> String {
-        let Self { query, namespace, log, filters_visibility } = self;
+        let Self { query, namespace, log, filters_visibility, losses } = self;
         let text = format!("{log} {filters_visibility} {namespace:?} {}", query.sql);
+        // Most logs have none, and say nothing of them.
+        let text = if *losses == 0 { text } else { format!("{losses} losses {text}") };
         format!("{:016x}", xxh3_64(text.as_bytes()))
     }
 }
@@ -186,16 +194,65 @@ pub fn refreshed(table: &TableMetadata) -> Option<(i64, u64)> {
     Some((snapshot.timestamp_ms(), seq))
 }
 
-/// Whether a time of a table's query has come since its last refresh, or since `looked_ms`, when it was tried last.
-#[must_use]
-pub fn is_due(
-    table: &TableMetadata,
-    query: &MaterializedQuery,
-    looked_ms: Option<i64>,
-    now_ms: i64,
-) -> bool {
-    let last_ms = refreshed(table).map(|(at_ms, _)| at_ms).max(looked_ms);
-    query.every.last(now_ms).is_some_and(|due_ms| last_ms.is_none_or(|last_ms| last_ms < due_ms))
+/// When the rows of a table are made anew, as one state of its metadata tells.
+#[derive(Clone, Debug)]
+pub struct RefreshSchedule {
+    every: CronTimes,
+    /// When the last refresh was, ms since 1970, and which origin its rows have.
+    last: Option<(i64, Option<String>)>,
+    /// The origin that rows have by now.
+    origin: String,
+    snapshots: usize,
+}
+
+/// A refresh that was tried, whatever became of it.
+#[derive(Clone, Debug)]
+pub struct RefreshAttempt {
+    at_ms: i64,
+    origin: String,
+}
+
+impl RefreshSchedule {
+    pub(super) fn of(table: &TableMetadata, origin: QueryOrigin<'_>) -> Self {
+        let last = last_refresh(table).map(|snapshot| {
+            let entries = &snapshot.summary().additional_properties;
+            (snapshot.timestamp_ms(), entries.get(QUERY).cloned())
+        });
+        let (every, snapshots) = (origin.query.every.clone(), table.snapshots().len());
+        Self { every, last, origin: origin.hash(), snapshots }
+    }
+
+    /// That a refresh was tried at this time, ms since 1970.
+    #[must_use]
+    pub fn attempt(&self, at_ms: i64) -> RefreshAttempt {
+        RefreshAttempt { at_ms, origin: self.origin.clone() }
+    }
+
+    /// Whether the rows are of another origin than rows are by now, and that was not tried to be mended: they may
+    /// have what is hidden since, or events that were given up.
+    #[must_use]
+    pub fn is_of_other_origin(&self, tried: Option<&RefreshAttempt>) -> bool {
+        let is_other =
+            self.last.as_ref().is_some_and(|(_, origin)| origin.as_ref() != Some(&self.origin));
+        is_other && tried.is_none_or(|tried| tried.origin != self.origin)
+    }
+
+    /// Whether a time of the query has come since the last refresh, or since it was tried last.
+    #[must_use]
+    pub fn has_come(&self, tried: Option<&RefreshAttempt>, now_ms: i64) -> bool {
+        let refreshed_ms = self.last.as_ref().map(|(at_ms, _)| *at_ms);
+        let last_ms = refreshed_ms.max(tried.map(|tried| tried.at_ms));
+        self.every.last(now_ms).is_some_and(|due_ms| last_ms.is_none_or(|last_ms| last_ms < due_ms))
+    }
+
+    /// Whether the table waits where its namespace is held: no snapshot of it goes then, and each refresh adds
+    /// one.
+    #[must_use]
+    pub fn waits_under_hold(&self, now_ms: i64) -> bool {
+        let is_recent = |at_ms: i64| now_ms.saturating_sub(at_ms) < HELD_REFRESH_MS;
+        HELD_SNAPSHOTS <= self.snapshots
+            && self.last.as_ref().is_some_and(|(at_ms, _)| is_recent(*at_ms))
+    }
 }
 
 #[cfg(test)]
@@ -222,21 +279,62 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_another_query_namespace_log_or_filter_are_of_another_origin() {
+    fn rows_of_another_query_namespace_log_filter_or_loss_are_of_another_origin() {
         let query = MaterializedQuery::parse("SELECT 1 AS x", "@hourly").unwrap();
         let other = MaterializedQuery::parse("SELECT 2 AS x", "@hourly").unwrap();
         let often = MaterializedQuery::parse("SELECT 1 AS x", "* * * * *").unwrap();
         let (log, [shop, bank]) = (Uuid::from_u128(1), ["shop", "bank"].map(|it| [it.to_owned()]));
-        let origin =
-            QueryOrigin { query: &query, namespace: &shop, log, filters_visibility: false };
+        let origin = QueryOrigin {
+            query: &query,
+            namespace: &shop,
+            log,
+            filters_visibility: false,
+            losses: 0,
+        };
         assert_eq!(QueryOrigin { query: &often, ..origin }.hash(), origin.hash());
         for changed in [
             QueryOrigin { query: &other, ..origin },
             QueryOrigin { namespace: &bank, ..origin },
             QueryOrigin { log: Uuid::from_u128(2), ..origin },
             QueryOrigin { filters_visibility: true, ..origin },
+            QueryOrigin { losses: 1, ..origin },
         ] {
             assert_ne!(changed.hash(), origin.hash(), "{changed:?}");
         }
+    }
+    fn schedule(every: &str, last: Option<(i64, &str)>, snapshots: usize) -> RefreshSchedule {
+        let last = last.map(|(at_ms, origin)| (at_ms, Some(origin.to_owned())));
+        let every = CronTimes::parse(every).unwrap();
+        RefreshSchedule { every, last, origin: "now".to_owned(), snapshots }
+    }
+
+    #[test]
+    fn rows_of_another_origin_are_made_anew_at_once_and_tried_once() {
+        let other = schedule("0 0 1 1 *", Some((0, "then")), 1);
+        assert!(other.is_of_other_origin(None));
+        assert!(!other.is_of_other_origin(Some(&other.attempt(5))));
+        let before = RefreshAttempt { at_ms: 5, origin: "before".to_owned() };
+        assert!(other.is_of_other_origin(Some(&before)));
+        assert!(!schedule("0 0 1 1 *", Some((0, "now")), 1).is_of_other_origin(None));
+        assert!(!schedule("0 0 1 1 *", None, 0).is_of_other_origin(None));
+    }
+
+    #[test]
+    fn a_time_that_came_since_the_last_refresh_or_attempt_is_due() {
+        let hour_ms = 60 * 60 * 1000;
+        let hourly = schedule("@hourly", Some((hour_ms, "now")), 1);
+        assert!(!hourly.has_come(None, 2 * hour_ms - 1));
+        assert!(hourly.has_come(None, 2 * hour_ms));
+        assert!(!hourly.has_come(Some(&hourly.attempt(2 * hour_ms)), 3 * hour_ms - 1));
+        assert!(schedule("@hourly", None, 0).has_come(None, hour_ms));
+    }
+
+    #[test]
+    fn a_table_with_many_snapshots_waits_an_hour_where_none_may_go() {
+        let of = |snapshots| schedule("* * * * *", Some((0, "now")), snapshots);
+        assert!(!of(HELD_SNAPSHOTS - 1).waits_under_hold(1));
+        assert!(of(HELD_SNAPSHOTS).waits_under_hold(HELD_REFRESH_MS - 1));
+        assert!(!of(HELD_SNAPSHOTS).waits_under_hold(HELD_REFRESH_MS));
+        assert!(!schedule("* * * * *", None, HELD_SNAPSHOTS).waits_under_hold(1));
     }
 }

@@ -1,6 +1,7 @@
 //! The table of a statement that writes: whether it is one to write to, which of its columns are meant, and
 //! how a new one is made.
 
+use crate::sql::materialized::definition::MaterializedQuery;
 use iceberg::{
     TableIdent,
     spec::{FormatVersion, Schema, TableMetadata, Transform, UnboundPartitionSpec},
@@ -42,6 +43,20 @@ pub(in crate::sql) fn check_is_callers(
         return Err(invalid(format!("{table} has format version 1: upgrade it to version 2")));
     }
     Ok(())
+}
+
+/// Refuses a table that has the rows of a query which is run again.
+pub(super) fn check_is_no_answer(
+    table: &TableIdent,
+    metadata: &TableMetadata,
+) -> Result<(), SqlError> {
+    if !MaterializedQuery::is_noted(metadata) {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{table} has the rows of its own query, and a refresh would take others out: end that first, with DELETE /v1/{{namespace}}/materialized/{}",
+        table.name
+    )))
 }
 
 /// Whether a table of this name is one of a collection: a namespace of events has no other ones. What stands for a

@@ -3,7 +3,13 @@ use crate::table::{
     lake::{longs, optional, schema, texts},
     partition::field_id,
 };
-use arrow::array::{Date32Array, Float32Array, Float64Array, NullArray};
+use arrow::{
+    array::{
+        Date32Array, Float32Array, Float64Array, Int32Array, Int64Builder, ListArray, MapBuilder,
+        NullArray, StringBuilder, StructArray,
+    },
+    datatypes::{Fields, Int32Type},
+};
 
 fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(
@@ -41,8 +47,11 @@ fn every_type_of_a_query_becomes_a_column_or_is_refused_by_name() {
         (DataType::Decimal128(5, -2), None),
         (DataType::Null, None),
         (DataType::Duration(TimeUnit::Second), None),
-        (DataType::List(item()), None),
-        (DataType::Struct(vec![item()].into()), None),
+        (DataType::List(item()), Some("list")),
+        (DataType::FixedSizeList(item(), 2), Some("list")),
+        (DataType::Struct(vec![item()].into()), Some("struct<int>")),
+        (DataType::Struct(Fields::empty()), None),
+        (DataType::List(Arc::new(Field::new("item", DataType::Null, true))), None),
     ] {
         let made = new_schema(&ArrowSchema::new(vec![Field::new("x", given.clone(), true)]));
         match (made, wanted) {
@@ -66,7 +75,96 @@ fn names_of_new_columns_are_there_once() {
     };
     assert!(matches!(of(&["a", "a"]), Err(FitError::Twice(name)) if name == "a"));
     assert!(matches!(of(&["a", ""]), Err(FitError::NoName(2))));
-    assert_eq!(of(&["a", "A"]).unwrap().as_struct().fields().len(), 2);
+    let told = of(&["a", "b", "A"]).unwrap_err().to_string();
+    assert!(told.contains("`a` and `A` differ by case"), "{told}");
+    let members = ["n", "N"].map(|name| Field::new(name, DataType::Int64, true));
+    let kind = DataType::Struct(members.to_vec().into());
+    let made = new_schema(&ArrowSchema::new(vec![Field::new("s", kind, true)]));
+    assert!(matches!(made, Err(FitError::Members(name)) if name == "s"));
+}
+
+/// Rows with a list, a struct with a list, and a map.
+fn nested_rows() -> RecordBatch {
+    let list = |values: Vec<Option<Vec<Option<i32>>>>| -> ArrayRef {
+        Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(values))
+    };
+    let within = list(vec![Some(vec![Some(7)]), None]);
+    let member = Field::new("l", within.data_type().clone(), true);
+    let structs = StructArray::new(vec![member].into(), vec![within], None);
+    let mut map = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
+    map.keys().append_value("k");
+    map.values().append_value(2);
+    map.append(true).unwrap();
+    map.append(false).unwrap();
+    rows(vec![
+        ("list", list(vec![Some(vec![Some(1), None]), None])),
+        ("parts", Arc::new(structs)),
+        ("map", Arc::new(map.finish())),
+    ])
+}
+
+#[test]
+fn lists_structs_and_maps_are_written_with_field_ids_at_each_depth() {
+    let given = nested_rows();
+    let table = new_schema(given.schema_ref()).unwrap();
+    let written = fitted(&table, &[1, 2, 3], &given).unwrap();
+    let ids = |fields: &Fields| fields.iter().map(|field| field_id(field)).collect::<Vec<_>>();
+    assert_eq!(ids(written.schema_ref().fields()), [Some(1), Some(2), Some(3)]);
+    let DataType::Struct(members) = written.column(1).data_type() else { panic!("no struct") };
+    assert_eq!(ids(members), [Some(5)]);
+    let DataType::List(item) = members[0].data_type() else { panic!("no list") };
+    assert_eq!((item.name().as_str(), field_id(item)), ("element", Some(6)));
+    let DataType::Map(entries, _) = written.column(2).data_type() else { panic!("no map") };
+    let DataType::Struct(entry) = entries.data_type() else { panic!("no entries") };
+    assert_eq!(ids(entry), [Some(7), Some(8)]);
+    let list = written.column(0).as_list::<i32>();
+    let first: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None]));
+    assert_eq!((&list.value(0), list.is_null(1)), (&first, true));
+    let within = written.column(1).as_struct().column(0).as_list::<i32>();
+    assert_eq!((within.value(0).len(), within.is_null(1)), (1, true));
+    assert_eq!(written.column(2).as_map().value(0).len(), 1);
+    // Nothing stands for all of them.
+    let nothing = ["a", "b", "c"].map(|name| (name, Arc::new(NullArray::new(1)) as ArrayRef));
+    let nulls = fitted(&table, &[1, 2, 3], &rows(nothing.to_vec())).unwrap();
+    assert!(nulls.columns().iter().all(|column| column.null_count() == 1), "{nulls:?}");
+}
+
+#[test]
+fn nested_values_go_to_columns_of_the_same_form_alone() {
+    let given = nested_rows();
+    let table = new_schema(given.schema_ref()).unwrap();
+    for (targets, told) in [([2, 1, 3], "`list` of the table"), ([1, 3, 2], "`parts` of the table")]
+    {
+        let error = fitted(&table, &targets, &given).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    // A column that is left out is not in the file.
+    let one = rows(vec![("list", Arc::clone(given.column(0)))]);
+    assert_eq!(fitted(&table, &[1], &one).unwrap().num_columns(), 1);
+    let whole = schema([optional(1, "n", PrimitiveType::Int)]);
+    let error = fitted(&whole, &[1], &one).unwrap_err().to_string();
+    assert!(error.contains("`n` of the table is of type int"), "{error}");
+}
+
+#[test]
+fn a_column_that_is_replaced_by_one_of_its_name_and_type_keeps_its_id() {
+    let before = schema([
+        optional(3, "n", PrimitiveType::Long),
+        optional(5, "text", PrimitiveType::String),
+        optional(6, "gone", PrimitiveType::String),
+    ]);
+    let item = Arc::new(Field::new("item", DataType::Int64, true));
+    let kinds = [
+        ("new", DataType::Int64),
+        ("text", DataType::Utf8),
+        ("n", DataType::Utf8),
+        ("list", DataType::List(item)),
+    ];
+    let fields = kinds.map(|(name, kind)| Field::new(name, kind, true));
+    let made = replacing_schema(&ArrowSchema::new(fields.to_vec()), &before, 7).unwrap();
+    let ids: Vec<i32> = made.as_struct().fields().iter().map(|field| field.id).collect();
+    assert_eq!(ids, [8, 5, 10, 11]);
+    assert_eq!(made.highest_field_id(), 12);
 }
 
 #[test]

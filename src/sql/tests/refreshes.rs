@@ -1,0 +1,68 @@
+//! Materialised tables: when their rows are of another origin by now, and whose turn a refresh takes.
+
+use super::*;
+use crate::sql::materialized::{RefreshCaller, definition::MaterializedQuery};
+use std::pin::pin;
+
+fn daily(house: &House) -> (TableIdent, MaterializedQuery) {
+    let ident = schema::foreign_ident(&levels(&house.ns), "daily").unwrap();
+    let sql = "SELECT type, count(*) AS n FROM events GROUP BY type";
+    (ident, MaterializedQuery::parse(sql, "0 0 1 1 *").unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn losses_and_the_filter_of_rows_have_a_table_made_anew() {
+    let house = House::new().await;
+    house.take(1..7);
+    house.commit().await;
+    let ids = IdGenerator::new(house.clock.clone());
+    let erasures = Some("0/none".to_owned());
+    let caller = RefreshCaller { catalog: house.catalog.clone(), ids: &ids, erasures };
+    let (ident, query) = daily(&house);
+    let made = house.sql.materialize(&caller, ident.clone(), query.clone()).await.unwrap();
+    assert_eq!(made.rows, 2);
+    let load = async || house.catalog.tables().load(&ident).await.unwrap();
+    let is_other = |sql: &Sql, table: &LoadedTable| {
+        sql.schedule_of(&ident, &table.metadata, &query).is_of_other_origin(None)
+    };
+    let table = load().await;
+    assert!(!is_other(&house.sql, &table));
+    let none = house.sql.refresh(&caller, &ident, table, &query).await.unwrap();
+    assert!(none.is_none(), "{none:?}");
+
+    let options = house.sql.inner.options.clone();
+    let again = |options: SqlOptions, owner: LogOwnership| {
+        Sql::new(options, house.wal.clone(), owner, house.catalog.clone(), Failpoints::default())
+    };
+    let hiding = SqlOptions { filters_visibility: true, ..options.clone() };
+    let lossy = LogOwnership::first();
+    lossy.note_losses(1);
+    for sql in [again(hiding, LogOwnership::first()), again(options, lossy)] {
+        let table = load().await;
+        assert!(is_other(&sql, &table));
+        let report = sql.refresh(&caller, &ident, table, &query).await.unwrap();
+        assert_eq!(report.map(|report| report.rows), Some(2));
+        assert!(!is_other(&sql, &load().await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_waits_for_the_turn_of_a_statement_that_writes() {
+    let house = House::new().await;
+    house.take(1..7);
+    house.commit().await;
+    let ids = IdGenerator::new(house.clock.clone());
+    let caller = RefreshCaller { catalog: house.catalog.clone(), ids: &ids, erasures: None };
+    let (ident, query) = daily(&house);
+    house.sql.materialize(&caller, ident.clone(), query.clone()).await.unwrap();
+    let table = house.catalog.tables().load(&ident).await.unwrap();
+    let turns = [house.sql.write_turn().unwrap(), house.sql.write_turn().unwrap()];
+    let mut refresh = pin!(house.sql.refresh(&caller, &ident, table, &query));
+    assert!(futures::poll!(refresh.as_mut()).is_pending());
+    let [one, other] = turns;
+    drop(one);
+    // It is the refresh's by now.
+    assert!(house.sql.write_turn().is_err());
+    assert!(refresh.await.unwrap().is_some());
+    drop(other);
+}
