@@ -36,8 +36,14 @@ pub const SNAPSHOTS_MAX: usize = 500;
 pub const SNAPSHOTS_SLACK: usize = 50;
 
 /// The newest snapshots, which stay in full: while a table is thinned whatever their age, when
-/// snapshots expire for ninety days.
+/// snapshots expire for a day.
 pub const NEWEST_IN_FULL: usize = 400;
+
+/// When snapshots expire, one of the newest stays per so much time once they no longer stay in full, for
+/// [`NEWEST_MS`] after the next one came. A table whose commits are as far apart, as those of one that
+/// nobody reads are, keeps all of them.
+const NEWEST_STEP_MS: i64 = 5 * MINUTE_MS;
+const NEWEST_MS: i64 = 90 * DAY_MS;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -140,9 +146,15 @@ fn thin_beyond(
     for (age_rank, snapshot) in snapshots.iter().enumerate() {
         let is_among_newest = age_rank < NEWEST_IN_FULL;
         // The one that was current when the time began comes last: most often it stands for its day.
+        let is_recent = is_among_newest && now_ms.saturating_sub(NEWEST_MS) <= until_ms;
+        let mut is_last_of_step = || {
+            let of_age = step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
+            let of_newest = is_recent && taken.insert(step_of(snapshot.at_ms, NEWEST_STEP_MS));
+            of_age || of_newest
+        };
         let stays = (is_among_newest && in_full_since_ms <= snapshot.at_ms)
             || named.contains(&snapshot.id)
-            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step))
+            || is_last_of_step()
             || (is_among_newest && in_full_since_ms <= until_ms);
         until_ms = snapshot.at_ms;
         if stays {
@@ -172,5 +184,9 @@ fn thin_beyond(
 fn step(at_ms: i64, now_ms: i64) -> Option<(i64, i64)> {
     let age_ms = now_ms.saturating_sub(at_ms);
     let (_, width) = TIERS.into_iter().find(|(age_max, _)| age_ms <= *age_max)?;
-    Some((width, at_ms.div_euclid(width)))
+    Some(step_of(at_ms, width))
+}
+
+fn step_of(at_ms: i64, width: i64) -> (i64, i64) {
+    (width, at_ms.div_euclid(width))
 }

@@ -150,6 +150,21 @@ fn of_many_snapshots_the_newest_stay_and_of_older_ones_one_a_day() {
 }
 
 #[test]
+fn of_many_snapshots_in_little_time_one_per_five_minutes_stays_after_a_day() {
+    let burst = |age_ms: i64| -> Vec<i64> {
+        (0..450).rev().map(|second| age_ms + second * 1_000).collect()
+    };
+    let ours = [(MANAGED, "true")];
+    // The newest 400 are of two whole steps and of midnight, which is a step of its own; that of midnight and
+    // the one before it are the last of their days.
+    let gone: Vec<i64> = (1..=450).filter(|id| ![149, 449, 450].contains(id)).collect();
+    check(&table(&burst(2 * DAY_MS), &ours), false, &gone, &[]);
+    // Within a day the newest 400 stay.
+    let gone: Vec<i64> = (1..=50).collect();
+    check(&table(&burst(20 * HOUR_MS), &ours), false, &gone, &[]);
+}
+
+#[test]
 fn what_a_client_holds_stays_whatever_the_table_says() {
     let table = table(FOUR, &[(MAX_SNAPSHOT_AGE, "1")]);
     let leases = LeasedIds { main: HashSet::from([3]), others: HashSet::from([1]) };
