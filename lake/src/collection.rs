@@ -141,7 +141,7 @@ pub enum FindingKind {
     LsnWentBack,
     /// Its `version` is below that of the change before it. The change was applied.
     VersionWentBack,
-    /// A row of a snapshot that is older than the document. The change was not applied.
+    /// A row of a snapshot that is older than the document that there is. The change was not applied.
     StaleRead,
     /// It says neither the document nor how it differs. The change was not applied.
     NoImage,
