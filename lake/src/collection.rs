@@ -17,6 +17,7 @@ use icecore_schemas::columns::{
     FoundIn,
 };
 use replay::Replay;
+use std::convert::Infallible;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a change does.
@@ -275,14 +276,36 @@ impl Changes {
     /// Each version of the document from the first that is known whole, deletes too, in order.
     #[must_use]
     pub fn versions(&self) -> Vec<Document> {
+        let mut versions = Vec::new();
+        let Ok(()) = self.each_version(|version| {
+            versions.push(version);
+            Ok::<(), Infallible>(())
+        });
+        versions
+    }
+
+    /// Visits the versions one by one, until the visitor refuses one. Small patches of a large document
+    /// make versions that are far larger than [`Self::size`]: who keeps them counts their bytes.
+    ///
+    /// # Errors
+    ///
+    /// That of the visitor.
+    pub fn each_version<E>(
+        &self,
+        mut visit: impl FnMut(Document) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut replay = Replay::of(self.base.as_deref());
-        let mut versions: Vec<Document> = replay.document().into_iter().collect();
+        if let Some(document) = replay.document() {
+            visit(document)?;
+        }
         for entry in self.ordered() {
-            if replay.apply(entry) {
-                versions.extend(replay.document());
+            if replay.apply(entry)
+                && let Some(document) = replay.document()
+            {
+                visit(document)?;
             }
         }
-        versions
+        Ok(())
     }
 
     /// What there is to say of the changes, in order. Of changes whose texts are gone it says less.

@@ -318,6 +318,21 @@ fn texts_that_cannot_matter_are_not_kept() {
 }
 
 #[test]
+fn who_counts_the_bytes_of_versions_stops_in_time() {
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(10_000));
+    let mut changes = all([whole(1, "c", &large)]);
+    (2..100).for_each(|seq| changes.push(patch(seq, "u", r#"{"n":1}"#)));
+    let mut bytes = 0;
+    let refused = changes.each_version(|version| {
+        bytes += version.doc.map_or(0, |doc| doc.len());
+        if bytes <= 50_000 { Ok(()) } else { Err(version.seq) }
+    });
+    assert_eq!(refused, Err(5));
+    assert!(changes.size() < 50_000, "{}", changes.size());
+    assert_eq!(changes.versions().len(), 99);
+}
+
+#[test]
 fn other_bytes_are_refused() {
     let mut changes = Changes::of_base(all([whole(1, "c", "1")]).document().expect("a document"));
     changes.push(patch(2, "u", "{}"));
