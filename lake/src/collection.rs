@@ -364,11 +364,11 @@ impl Changes {
             && self.entries.last().is_none_or(|last| last.seq < entry.seq);
         let ends_former = self.text_from == Some(entry.seq);
         self.entries.push(entry);
+        if ends_former {
+            self.drop_former_texts(self.entries.len() - 1);
+        }
         if is_in_order {
             self.in_order = self.entries.len();
-            if ends_former {
-                self.drop_former_texts(self.entries.len() - 1);
-            }
         } else if self.in_order.max(UNORDERED_MIN) <= self.entries.len() - self.in_order {
             self.settle();
         }
@@ -407,12 +407,13 @@ impl Changes {
         self.text_bytes = of_base + self.entries.iter().map(ChangeEntry::text_bytes).sum::<usize>();
     }
 
-    /// Drops the texts of entries in order that are older than the one at `at`, which does not depend on
-    /// them. Those before a text that is gone are gone too.
+    /// Drops the texts of entries that came before the one at `at`, which does not depend on them: back to
+    /// one without a text, as in order all before it have none either, or to a newer one.
     fn drop_former_texts(&mut self, at: usize) {
         let mut dropped = self.base.as_deref_mut().map_or(0, BaseState::drop_text);
+        let seq = self.entries[at].seq;
         let former = self.entries[..at].iter_mut().rev();
-        for entry in former.take_while(|entry| entry.text.is_some()) {
+        for entry in former.take_while(|entry| entry.seq < seq && entry.text.is_some()) {
             dropped += entry.drop_text();
         }
         self.text_bytes = self.text_bytes.saturating_sub(dropped);
