@@ -284,25 +284,25 @@ impl Changes {
         versions
     }
 
-    /// Visits the versions one by one, until the visitor refuses one. Small patches of a large document
-    /// make versions that are far larger than [`Self::size`]: who keeps them counts their bytes.
+    /// Hands over the same, one after the other: each has the whole document, and together they may have far
+    /// more bytes than the changes.
     ///
     /// # Errors
     ///
-    /// That of the visitor.
+    /// That of `take`, after which no more is handed over.
     pub fn each_version<E>(
         &self,
-        mut visit: impl FnMut(Document) -> Result<(), E>,
+        mut take: impl FnMut(Document) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut replay = Replay::of(self.base.as_deref());
-        if let Some(document) = replay.document() {
-            visit(document)?;
+        if let Some(version) = replay.document() {
+            take(version)?;
         }
         for entry in self.ordered() {
             if replay.apply(entry)
-                && let Some(document) = replay.document()
+                && let Some(version) = replay.document()
             {
-                visit(document)?;
+                take(version)?;
             }
         }
         Ok(())
