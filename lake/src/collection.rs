@@ -17,6 +17,7 @@ use icecore_schemas::columns::{
     FoundIn,
 };
 use replay::Replay;
+use std::convert::Infallible;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a change does.
@@ -141,7 +142,7 @@ pub enum FindingKind {
     LsnWentBack,
     /// Its `version` is below that of the change before it. The change was applied.
     VersionWentBack,
-    /// A row of a snapshot that is older than the document. The change was not applied.
+    /// A row of a snapshot that is older than the document that there is. The change was not applied.
     StaleRead,
     /// It says neither the document nor how it differs. The change was not applied.
     NoImage,
@@ -275,14 +276,36 @@ impl Changes {
     /// Each version of the document from the first that is known whole, deletes too, in order.
     #[must_use]
     pub fn versions(&self) -> Vec<Document> {
+        let mut versions = Vec::new();
+        let Ok(()) = self.each_version(|version| {
+            versions.push(version);
+            Ok::<(), Infallible>(())
+        });
+        versions
+    }
+
+    /// Hands over the same, one after the other: each has the whole document, and together they may have far
+    /// more bytes than the changes.
+    ///
+    /// # Errors
+    ///
+    /// That of `take`, after which no more is handed over.
+    pub fn each_version<E>(
+        &self,
+        mut take: impl FnMut(Document) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut replay = Replay::of(self.base.as_deref());
-        let mut versions: Vec<Document> = replay.document().into_iter().collect();
+        if let Some(version) = replay.document() {
+            take(version)?;
+        }
         for entry in self.ordered() {
-            if replay.apply(entry) {
-                versions.extend(replay.document());
+            if replay.apply(entry)
+                && let Some(version) = replay.document()
+            {
+                take(version)?;
             }
         }
-        versions
+        Ok(())
     }
 
     /// What there is to say of the changes, in order. Of changes whose texts are gone it says less.
@@ -341,11 +364,11 @@ impl Changes {
             && self.entries.last().is_none_or(|last| last.seq < entry.seq);
         let ends_former = self.text_from == Some(entry.seq);
         self.entries.push(entry);
+        if ends_former {
+            self.drop_former_texts(self.entries.len() - 1);
+        }
         if is_in_order {
             self.in_order = self.entries.len();
-            if ends_former {
-                self.drop_former_texts(self.entries.len() - 1);
-            }
         } else if self.in_order.max(UNORDERED_MIN) <= self.entries.len() - self.in_order {
             self.settle();
         }
@@ -384,12 +407,13 @@ impl Changes {
         self.text_bytes = of_base + self.entries.iter().map(ChangeEntry::text_bytes).sum::<usize>();
     }
 
-    /// Drops the texts of entries in order that are older than the one at `at`, which does not depend on
-    /// them. Those before a text that is gone are gone too.
+    /// Drops the texts of entries that came before the one at `at`, which does not depend on them: back to
+    /// one without a text, as in order all before it have none either, or to a newer one.
     fn drop_former_texts(&mut self, at: usize) {
         let mut dropped = self.base.as_deref_mut().map_or(0, BaseState::drop_text);
+        let seq = self.entries[at].seq;
         let former = self.entries[..at].iter_mut().rev();
-        for entry in former.take_while(|entry| entry.text.is_some()) {
+        for entry in former.take_while(|entry| entry.seq < seq && entry.text.is_some()) {
             dropped += entry.drop_text();
         }
         self.text_bytes = self.text_bytes.saturating_sub(dropped);

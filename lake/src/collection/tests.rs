@@ -142,20 +142,22 @@ fn a_row_of_a_snapshot_never_overwrites_what_is_newer() {
         &[whole(2, "u", "1"), at(2, whole(3, "r", "2")), at(1, whole(4, "r", "3"))],
         &["v1 u @2 2-2 1", "v2 r @3 2-2 2", "v3 r @4 2-1 3"],
     );
-    let stale = [whole(2, "c", "1"), delete(3), at(2, whole(4, "r", "0"))];
-    check(&stale, &["v1 c @2 2-2 1", "v2 d @3 2-3 gone"]);
-    assert_eq!(kinds(&all(stale)), [(4, FindingKind::StaleRead)]);
+    let stale = [whole(2, "c", "1"), at(1, whole(3, "r", "0"))];
+    assert_eq!(kinds(&all(stale)), [(3, FindingKind::StaleRead)]);
 }
 
 #[test]
-fn a_delete_that_a_base_no_longer_has_stands_against_nothing() {
+fn a_delete_stands_against_no_row_of_a_snapshot() {
     let read = at(2, whole(4, "r", "0"));
-    assert_eq!(lines(&all([read.clone()]).versions()), ["v1 r @4 2-2 0"]);
-    // A base that has it is as good as the changes.
+    let changes = [whole(2, "c", "1"), delete(3), read.clone()];
+    check(&changes, &["v1 c @2 2-2 1", "v2 d @3 2-3 gone", "v1 r @4 2-2 0"]);
+    assert!(all(changes.clone()).findings().is_empty());
+    // A base after the delete has no such document, and the answer is the same.
+    assert_eq!(all([read.clone()]).document(), all(changes).document());
     let tombstone = all([whole(2, "c", "1"), delete(3)]).versions().pop().expect("the delete");
     let mut changes = Changes::of_base(tombstone);
-    changes.push(read);
-    assert_eq!(changes.document(), None);
+    changes.push(read.clone());
+    assert_eq!(changes.document(), all([read]).document());
 }
 
 #[test]
@@ -303,16 +305,40 @@ fn texts_that_cannot_matter_are_not_kept() {
     assert!(bytes.len() < 1 << 16, "{}", bytes.len());
     assert_eq!(Changes::from_bytes(&bytes).map(|read| read.document()), Ok(latest.document()));
 
+    // Nor after one that came twice, from where on they wait to be put in order.
+    latest.push(whole(1, "u", &doc(1)));
+    for seq in 1001..1900 {
+        latest.push(whole(seq, "u", &doc(seq)));
+    }
+    assert!(latest.size() < 1 << 18, "{}", latest.size());
+    assert_eq!(latest.document().and_then(|document| document.doc), Some(doc(1899)));
+
     // What comes late and is older is not kept either, and what all of it needs stays.
     let mut late = Changes::latest();
     for seq in (1..=1000).rev() {
         late.push(whole(seq, "u", &doc(seq)));
     }
-    assert_eq!(late.document(), latest.document());
+    assert_eq!(late.document(), versions.document());
     assert!(late.size() < 1 << 20, "{}", late.size());
+    let expected = versions.document();
     late.merge(versions);
-    assert_eq!(late.document(), latest.document());
+    assert_eq!(late.document(), expected);
     assert!(late.size() < 1 << 18, "{}", late.size());
+}
+
+#[test]
+fn who_counts_the_bytes_of_versions_stops_in_time() {
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(10_000));
+    let mut changes = all([whole(1, "c", &large)]);
+    (2..100).for_each(|seq| changes.push(patch(seq, "u", r#"{"n":1}"#)));
+    let mut bytes = 0;
+    let refused = changes.each_version(|version| {
+        bytes += version.doc.map_or(0, |doc| doc.len());
+        if bytes <= 50_000 { Ok(()) } else { Err(version.seq) }
+    });
+    assert_eq!(refused, Err(5));
+    assert!(changes.size() < 50_000, "{}", changes.size());
+    assert_eq!(changes.versions().len(), 99);
 }
 
 #[test]

@@ -87,7 +87,8 @@ fn parse_schema(text: &[u8]) -> Result<Schema, String> {
 }
 
 /// Columns that hold JSON text: a string there is taken as the JSON it holds.
-const JSON_FIELDS: [&str; 8] = ["data", "before", "prev", "after", "doc", "patch", "meta", "_meta"];
+const JSON_FIELDS: [&str; 10] =
+    ["data", "before", "prev", "after", "doc", "patch", "jsonPatch", "mergePatch", "meta", "_meta"];
 
 fn event<'s>(
     writer: &mut JsonWriter<'s>,

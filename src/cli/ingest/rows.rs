@@ -33,8 +33,19 @@ const DECODED_BYTES_MAX: u64 = 8 << 20;
 /// How much of a file's start and end is looked at to know it again.
 const HEAD_BYTES: u64 = 64 * 1024;
 /// Members whose value our tables hold as JSON text.
-pub(in crate::cli) const JSON_COLUMNS: &[&str] =
-    &["before", "prev", "after", "doc", "patch", "data", "meta", "_meta", "do"];
+pub(in crate::cli) const JSON_COLUMNS: &[&str] = &[
+    "before",
+    "prev",
+    "after",
+    "doc",
+    "patch",
+    "jsonPatch",
+    "mergePatch",
+    "data",
+    "meta",
+    "_meta",
+    "do",
+];
 
 /// A Parquet file that is open for reading.
 #[derive(Debug)]

@@ -17,11 +17,10 @@ use crate::{
 };
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
-use icecore_catalog::error::CatalogError;
-use icecore_engine::collections::{APPLIED_SEQ, COLLECTION_PROPERTY};
+use icecore_catalog::{error::CatalogError, retention};
 use icecore_lake::{
     collection::{ChangeOp, table_name},
-    table::schema::ident,
+    table::{documents::AppliedChanges, schema::ident},
 };
 use icecore_schemas::{
     batch::SeqRange,
@@ -132,7 +131,7 @@ impl RestoreRun<'_> {
         for table in self.tables().await? {
             let table = ident(self.namespace, &table);
             let Ok(loaded) = self.app.catalog.tables().load(&table).await else { continue };
-            names.extend(loaded.metadata.properties().get(COLLECTION_PROPERTY).cloned());
+            names.extend(retention::collection_of(&loaded.metadata).map(str::to_owned));
         }
         if COLLECTIONS_MAX < names.len() {
             let text = format!(
@@ -229,10 +228,11 @@ impl RestoreRun<'_> {
         let loaded = self.app.catalog.tables().load(&table).await;
         let applied: BTreeSet<u64> = match &loaded {
             Ok(loaded) => {
-                let noted = loaded.metadata.snapshots().filter_map(|snapshot| {
-                    snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
-                });
-                noted.collect()
+                let metadata = &loaded.metadata;
+                let noted = metadata
+                    .snapshots()
+                    .filter_map(|it| AppliedChanges::of(metadata, Some(it.snapshot_id())));
+                noted.map(|applied| applied.seq).collect()
             }
             // Then no state of the table is known.
             Err(_) => BTreeSet::new(),
