@@ -141,7 +141,7 @@ pub enum FindingKind {
     LsnWentBack,
     /// Its `version` is below that of the change before it. The change was applied.
     VersionWentBack,
-    /// A row of a snapshot that is older than the document. The change was not applied.
+    /// A row of a snapshot that is older than the document that there is. The change was not applied.
     StaleRead,
     /// It says neither the document nor how it differs. The change was not applied.
     NoImage,
@@ -214,7 +214,7 @@ fn ends_like_a_hash(collection: &str) -> bool {
 /// What is merged into or with such changes keeps no more than they do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
-    base: Option<BaseState>,
+    base: Option<Box<BaseState>>,
     /// In order of `seq` up to `in_order`, in any order after it.
     entries: Vec<ChangeEntry>,
     in_order: usize,
@@ -237,7 +237,7 @@ impl Changes {
     #[must_use]
     pub fn of_base(document: Document) -> Self {
         let base = BaseState::of(document);
-        Self { text_bytes: base.text_bytes(), base: Some(base), ..Self::default() }
+        Self { text_bytes: base.bytes(), base: Some(Box::new(base)), ..Self::default() }
     }
 
     /// Adds a change. One with the `seq` of another is the same change, and has no effect.
@@ -254,7 +254,7 @@ impl Changes {
     pub fn merge(&mut self, other: Self) {
         self.is_latest |= other.is_latest;
         if let Some(base) = other.base {
-            self.rebase(base);
+            self.rebase(*base);
         }
         for entry in other.entries {
             self.add(entry);
@@ -265,7 +265,7 @@ impl Changes {
     /// The document after all of the changes. None where there is none, or it was deleted.
     #[must_use]
     pub fn document(&self) -> Option<Document> {
-        let mut replay = Replay::of(self.base.as_ref());
+        let mut replay = Replay::of(self.base.as_deref());
         for entry in self.ordered() {
             replay.apply(entry);
         }
@@ -275,7 +275,7 @@ impl Changes {
     /// Each version of the document from the first that is known whole, deletes too, in order.
     #[must_use]
     pub fn versions(&self) -> Vec<Document> {
-        let mut replay = Replay::of(self.base.as_ref());
+        let mut replay = Replay::of(self.base.as_deref());
         let mut versions: Vec<Document> = replay.document().into_iter().collect();
         for entry in self.ordered() {
             if replay.apply(entry) {
@@ -288,7 +288,7 @@ impl Changes {
     /// What there is to say of the changes, in order. Of changes whose texts are gone it says less.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
-        let mut replay = Replay::of(self.base.as_ref());
+        let mut replay = Replay::of(self.base.as_deref());
         for entry in self.ordered() {
             replay.apply(entry);
         }
@@ -304,7 +304,7 @@ impl Changes {
     /// All of it as bytes, for [`Self::from_bytes`] of the same build.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        codec::write(self.base.as_ref(), &self.ordered(), self.is_latest)
+        codec::write(self.base.as_deref(), &self.ordered(), self.is_latest)
     }
 
     /// What [`Self::to_bytes`] wrote.
@@ -357,7 +357,7 @@ impl Changes {
         if self.base.as_ref().is_some_and(|own| seq <= own.document.seq) {
             return;
         }
-        self.base = Some(base);
+        self.base = Some(Box::new(base));
         self.entries.retain(|entry| seq < entry.seq);
         self.settle();
     }
@@ -380,14 +380,14 @@ impl Changes {
                 }
             }
         }
-        let of_base = self.base.as_ref().map_or(0, BaseState::text_bytes);
+        let of_base = self.base.as_deref().map_or(0, BaseState::bytes);
         self.text_bytes = of_base + self.entries.iter().map(ChangeEntry::text_bytes).sum::<usize>();
     }
 
     /// Drops the texts of entries in order that are older than the one at `at`, which does not depend on
     /// them. Those before a text that is gone are gone too.
     fn drop_former_texts(&mut self, at: usize) {
-        let mut dropped = self.base.as_mut().map_or(0, BaseState::drop_text);
+        let mut dropped = self.base.as_deref_mut().map_or(0, BaseState::drop_text);
         let former = self.entries[..at].iter_mut().rev();
         for entry in former.take_while(|entry| entry.text.is_some()) {
             dropped += entry.drop_text();

@@ -5,7 +5,7 @@
 
 use super::{
     ChangeOp, Document, SourceClaims,
-    entry::{BaseState, ChangeEntry, ChangeText, ImageKind},
+    entry::{BaseState, ChangeEntry, ChangeText, ImageKind, boxed},
 };
 
 /// The first byte, another one whenever the form changes.
@@ -58,7 +58,8 @@ fn write_entry(out: &mut Vec<u8>, entry: &ChangeEntry) {
     out.extend_from_slice(&entry.ts.to_le_bytes());
     out.push(u8::from(entry.text.is_some()));
     let Some(text) = entry.text.as_deref() else { return };
-    let claims = &text.claims;
+    let none = SourceClaims::default();
+    let claims = text.claims.as_deref().unwrap_or(&none);
     for text in [&text.image, &text.store, &text.actor, &text.bookmark, &claims.before] {
         write_text(out, text.as_deref());
     }
@@ -130,7 +131,7 @@ fn read_change_text(reader: &mut ByteReader<'_>) -> Option<ChangeText> {
         [reader.text()?, reader.text()?, reader.text()?, reader.text()?, reader.text()?];
     let [lsn, version] = [reader.optional_number()?, reader.optional_number()?];
     let event_id = reader.text()??;
-    let claims = SourceClaims { before, lsn, version };
+    let claims = boxed(SourceClaims { before, lsn, version });
     Some(ChangeText { image, store, actor, bookmark, event_id, claims })
 }
 

@@ -42,7 +42,7 @@ pub(super) struct ChangeText {
     pub(super) actor: Option<String>,
     pub(super) bookmark: Option<String>,
     pub(super) event_id: String,
-    pub(super) claims: SourceClaims,
+    pub(super) claims: Option<Box<SourceClaims>>,
 }
 
 impl ChangeEntry {
@@ -63,7 +63,7 @@ impl ChangeEntry {
             actor: change.actor,
             bookmark: change.bookmark,
             event_id: change.event_id,
-            claims,
+            claims: boxed(claims),
         };
         let text = Some(Box::new(text));
         Self { seq: change.seq, ts: change.ts, op: change.op, image: kind, text }
@@ -90,15 +90,20 @@ impl ChangeEntry {
 
     pub(super) fn drop_claims(&mut self) {
         if let Some(text) = &mut self.text {
-            text.claims = SourceClaims::default();
+            text.claims = None;
         }
     }
 }
 
 impl ChangeText {
     fn bytes(&self) -> usize {
-        let texts = [&self.image, &self.store, &self.actor, &self.bookmark, &self.claims.before];
-        size_of::<Self>() + self.event_id.len() + texts.into_iter().map(length).sum::<usize>()
+        let texts = [&self.image, &self.store, &self.actor, &self.bookmark];
+        let of_texts = self.event_id.len() + texts.into_iter().map(length).sum::<usize>();
+        let of_claims = self
+            .claims
+            .as_deref()
+            .map_or(0, |claims| size_of::<SourceClaims>() + length(&claims.before));
+        size_of::<Self>() + of_texts + of_claims
     }
 }
 
@@ -117,9 +122,10 @@ impl BaseState {
         Self { exists: document.doc.is_some(), is_whole: true, document }
     }
 
-    pub(super) fn text_bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let Document { doc, store, actor, bookmark, event_id, .. } = &self.document;
-        event_id.len() + [doc, store, actor, bookmark].map(length).iter().sum::<usize>()
+        let of_texts = [doc, store, actor, bookmark].map(length).iter().sum::<usize>();
+        size_of::<Self>() + event_id.len() + of_texts
     }
 
     /// Drops the document's text and says how many bytes it had.
@@ -127,6 +133,11 @@ impl BaseState {
         self.is_whole = false;
         self.document.doc.take().map_or(0, |text| text.len())
     }
+}
+
+/// What a source said, if it said something: most say nothing.
+pub(super) fn boxed(claims: SourceClaims) -> Option<Box<SourceClaims>> {
+    (claims != SourceClaims::default()).then(|| Box::new(claims))
 }
 
 fn length(text: &Option<String>) -> usize {

@@ -16,7 +16,7 @@ const UNAVAILABLE: [&str; 2] =
     ["__debezium_unavailable_value", "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="];
 
 /// Steps of a patch that a look at one of many members, or moving one of many elements, costs.
-const STEPS_A_PART: usize = 4;
+const STEPS_A_PART: usize = 2;
 
 /// Why no place is found.
 const NO_PLACE: PatchRefusal = "names a place that the document does not have";
@@ -126,10 +126,8 @@ impl<'a> JsonNode<'a> {
         match self {
             Self::Array(elements) => {
                 let at = if token == "-" { elements.len() } else { index(token)? };
-                steps.take(elements.len() * STEPS_A_PART)?;
-                if elements.len() < at {
-                    return Err(NO_PLACE);
-                }
+                let behind = elements.len().checked_sub(at).ok_or(NO_PLACE)?;
+                steps.take(behind * STEPS_A_PART)?;
                 elements.insert(at, value);
             }
             Self::Object(members) => {
@@ -154,10 +152,10 @@ impl<'a> JsonNode<'a> {
         match self {
             Self::Array(elements) => {
                 let at = index(token)?;
-                steps.take(elements.len() * STEPS_A_PART)?;
                 if elements.len() <= at {
                     return Err(NO_PLACE);
                 }
+                steps.take((elements.len() - at) * STEPS_A_PART)?;
                 Ok(elements.remove(at))
             }
             Self::Object(members) => {
@@ -299,14 +297,25 @@ fn has_same_members(
         })
 }
 
-/// Whether a value is one that the source could not read.
+/// Whether a value is one that the source could not read. One of an array is an array of one such text.
 fn is_gap(value: JsonValue<'_>) -> bool {
-    value.kind == JsonKind::Plain && UNAVAILABLE.contains(&&value.raw[1..value.raw.len() - 1])
+    match value.kind {
+        JsonKind::Plain => UNAVAILABLE.contains(&&value.raw[1..value.raw.len() - 1]),
+        JsonKind::Array => {
+            let elements = json::elements_of(value);
+            matches!(elements.as_slice(), [one] if one.kind == JsonKind::Plain && is_gap(*one))
+        }
+        JsonKind::Null
+        | JsonKind::Bool
+        | JsonKind::Number
+        | JsonKind::Escaped
+        | JsonKind::Object => false,
+    }
 }
 
 /// Whether a document has members that its source could not read.
 pub(super) fn has_gaps(text: &str) -> bool {
-    UNAVAILABLE.iter().any(|unavailable| text.contains(unavailable))
+    UNAVAILABLE.iter().any(|unavailable| text.contains(*unavailable))
         && json::one_value(text).is_some_and(|document| {
             json::members_of(document).iter().any(|member| is_gap(member.value))
         })

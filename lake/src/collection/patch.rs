@@ -79,9 +79,14 @@ pub(super) fn merge_patch_of_none(patch: &str) -> String {
 
 /// The document after a JSON patch.
 pub(super) fn json_patch(document: &str, patch: &str) -> Result<String, PatchError> {
+    json_patch_within(STEPS_MAX, document, patch)
+}
+
+/// The same in so many steps at most.
+fn json_patch_within(steps: usize, document: &str, patch: &str) -> Result<String, PatchError> {
     let mut root = JsonNode::of(document).ok_or(PatchError::NotJson)?;
     let patch = json::one_value(patch).ok_or(PatchError::UnknownKind)?;
-    let mut steps = PatchSteps(STEPS_MAX);
+    let mut steps = PatchSteps(steps);
     for (at, operation) in json::elements_of(patch).into_iter().enumerate() {
         apply(&mut root, operation, &mut steps)
             .map_err(|refusal| PatchError::Operation { at, refusal })?;

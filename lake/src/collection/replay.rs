@@ -120,13 +120,15 @@ impl<'c> Replay<'c> {
     /// Why a change makes no version, if it makes none, and what to say of that. It follows from what is
     /// kept of every change.
     fn reason_against(&self, entry: &ChangeEntry) -> Option<Option<FindingKind>> {
-        let exists = self.state.as_ref().is_some_and(|state| state.exists);
+        // A delete stands against nothing: a base knows none, and must not change the answer.
+        let existing = self.state.as_ref().filter(|state| state.exists);
+        let exists = existing.is_some();
         if entry.op == ChangeOp::Delete {
             return (!exists).then_some(None);
         }
-        let is_older =
+        let is_newer =
             |state: &ReplayState<'_>| state.op != ChangeOp::Read && entry.ts < state.updated_at;
-        if entry.op == ChangeOp::Read && self.state.as_ref().is_some_and(is_older) {
+        if entry.op == ChangeOp::Read && existing.is_some_and(is_newer) {
             return Some(Some(FindingKind::StaleRead));
         }
         match entry.image {
@@ -178,7 +180,8 @@ impl<'c> Replay<'c> {
 
     /// Compares what the source said with what is known.
     fn compare_claims(&mut self, entry: &ChangeEntry) {
-        let Some(claims) = entry.text.as_deref().map(|text| &text.claims) else { return };
+        let claims = entry.text.as_deref().and_then(|text| text.claims.as_deref());
+        let Some(claims) = claims else { return };
         let doc = self.state.as_ref().and_then(|state| state.doc.as_deref());
         if let (Some(before), Some(doc)) = (&claims.before, doc)
             && !json_node::is_former(before, doc)

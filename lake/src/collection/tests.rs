@@ -142,20 +142,22 @@ fn a_row_of_a_snapshot_never_overwrites_what_is_newer() {
         &[whole(2, "u", "1"), at(2, whole(3, "r", "2")), at(1, whole(4, "r", "3"))],
         &["v1 u @2 2-2 1", "v2 r @3 2-2 2", "v3 r @4 2-1 3"],
     );
-    let stale = [whole(2, "c", "1"), delete(3), at(2, whole(4, "r", "0"))];
-    check(&stale, &["v1 c @2 2-2 1", "v2 d @3 2-3 gone"]);
-    assert_eq!(kinds(&all(stale)), [(4, FindingKind::StaleRead)]);
+    let stale = [whole(2, "c", "1"), at(1, whole(3, "r", "0"))];
+    assert_eq!(kinds(&all(stale)), [(3, FindingKind::StaleRead)]);
 }
 
 #[test]
-fn a_delete_that_a_base_no_longer_has_stands_against_nothing() {
+fn a_delete_stands_against_no_row_of_a_snapshot() {
     let read = at(2, whole(4, "r", "0"));
-    assert_eq!(lines(&all([read.clone()]).versions()), ["v1 r @4 2-2 0"]);
-    // A base that has it is as good as the changes.
+    let changes = [whole(2, "c", "1"), delete(3), read.clone()];
+    check(&changes, &["v1 c @2 2-2 1", "v2 d @3 2-3 gone", "v1 r @4 2-2 0"]);
+    assert!(all(changes.clone()).findings().is_empty());
+    // A base after the delete has no such document, and the answer is the same.
+    assert_eq!(all([read.clone()]).document(), all(changes).document());
     let tombstone = all([whole(2, "c", "1"), delete(3)]).versions().pop().expect("the delete");
     let mut changes = Changes::of_base(tombstone);
-    changes.push(read);
-    assert_eq!(changes.document(), None);
+    changes.push(read.clone());
+    assert_eq!(changes.document(), all([read]).document());
 }
 
 #[test]
@@ -228,6 +230,18 @@ fn a_member_that_the_source_could_not_read_stays_as_it_was() {
             r#"v1 c @1 1-1 {"id":1,"big":"text","small":2}"#,
             r#"v2 u @2 1-2 {"id":1,"big":"text"}"#,
             r#"v3 u @3 1-3 {"big":"text","x":3}"#,
+        ],
+    );
+    check(
+        &[
+            whole(1, "c", r#"{"tags":["x"]}"#),
+            whole(2, "u", r#"{"tags":["__debezium_unavailable_value"]}"#),
+            whole(3, "u", r#"{"tags":["y","__debezium_unavailable_value"]}"#),
+        ],
+        &[
+            r#"v1 c @1 1-1 {"tags":["x"]}"#,
+            r#"v2 u @2 1-2 {"tags":["x"]}"#,
+            r#"v3 u @3 1-3 {"tags":["y","__debezium_unavailable_value"]}"#,
         ],
     );
     // Where nothing was known it says what the source said.

@@ -97,7 +97,7 @@ fn the_generated_schema_is_read_into_its_columns() {
             ("ts", _) => Value::Union(1, Box::new(Value::TimestampMicros(now_us - 1))),
             ("op", _) => text("u"),
             ("before" | "after" | "data", _) => text(" {\"a\": 1} "),
-            ("meta", _) => text("{\"x\":1}"),
+            ("meta" | "patch", _) => text("{\"x\":1}"),
             (name, Schema::Union(union)) => match &union.variants()[1] {
                 Schema::String => text(name),
                 Schema::Long => Value::Union(1, Box::new(Value::Long(7))),
