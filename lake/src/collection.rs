@@ -17,6 +17,7 @@ use icecore_schemas::columns::{
     FoundIn,
 };
 use replay::Replay;
+use std::convert::Infallible;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a change does.
@@ -275,14 +276,36 @@ impl Changes {
     /// Each version of the document from the first that is known whole, deletes too, in order.
     #[must_use]
     pub fn versions(&self) -> Vec<Document> {
+        let mut versions = Vec::new();
+        let Ok(()) = self.each_version(|version| {
+            versions.push(version);
+            Ok::<(), Infallible>(())
+        });
+        versions
+    }
+
+    /// Hands over the same, one after the other: each has the whole document, and together they may have far
+    /// more bytes than the changes.
+    ///
+    /// # Errors
+    ///
+    /// That of `take`, after which no more is handed over.
+    pub fn each_version<E>(
+        &self,
+        mut take: impl FnMut(Document) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut replay = Replay::of(self.base.as_deref());
-        let mut versions: Vec<Document> = replay.document().into_iter().collect();
+        if let Some(version) = replay.document() {
+            take(version)?;
+        }
         for entry in self.ordered() {
-            if replay.apply(entry) {
-                versions.extend(replay.document());
+            if replay.apply(entry)
+                && let Some(version) = replay.document()
+            {
+                take(version)?;
             }
         }
-        versions
+        Ok(())
     }
 
     /// What there is to say of the changes, in order. Of changes whose texts are gone it says less.
