@@ -146,7 +146,8 @@ impl ViewDraft<'_> {
         }
         check_is_state(self.points(schema), name)?;
         let own = base.as_ref().and_then(|base| {
-            own_snapshot(self.points(schema), name, base, self.sources.catalog.now_ms())
+            let now_ms = self.sources.catalog.now_ms();
+            own_snapshot(self.points(schema), (name, events.as_str()), base, now_ms)
         });
         let added = match self.has(schema, &events) {
             true => Ok(true),
@@ -205,10 +206,20 @@ fn check_is_state(points: &QueryPoints, name: &str) -> Result<(), SqlError> {
     }
 }
 
-/// The snapshot of a base that a point names by its id, or by a tag or a branch of the base.
-fn own_snapshot(points: &QueryPoints, name: &str, base: &TableView, now_ms: i64) -> Option<i64> {
+/// The snapshot of a base that a point names by its id, or by a tag or a branch of the base. `events` is what the
+/// view has the events by.
+fn own_snapshot(
+    points: &QueryPoints,
+    (name, events): (&str, &str),
+    base: &TableView,
+    now_ms: i64,
+) -> Option<i64> {
     let read = match points.of(name).ok()? {
         (_, read @ TableRead::AsOf(_)) => read,
+        // The answer that is repeated was one of the base alone.
+        (_, TableRead::Basis { snapshot: Some(id), .. }) if !points.has(events) => {
+            TableRead::AsOf(AsOf::Snapshot(id))
+        }
         _ => points.of_reference(name).ok()??.1,
     };
     match read {
