@@ -141,7 +141,8 @@ async fn documents(base: Option<u64>, until: u64) -> String {
 
 #[tokio::test]
 async fn with_every_base_the_documents_are_those_of_the_events_alone() {
-    for until in 0..=12 {
+    // Nothing, patches and a delete, the truncate as the last event, and all.
+    for until in [0, 5, 8, 12] {
         let expected = documents(None, until).await;
         for base in 0..=until {
             assert_eq!(documents(Some(base), until).await, expected, "{base} to {until}");

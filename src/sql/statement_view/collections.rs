@@ -145,6 +145,7 @@ impl ViewDraft<'_> {
             return Err(visibility::of_all(name));
         }
         check_is_state(self.points(schema), name)?;
+        self.count_behind_views()?;
         let own = base.as_ref().and_then(|base| {
             let now_ms = self.sources.catalog.now_ms();
             own_snapshot(self.points(schema), (name, events.as_str()), base, now_ms)
