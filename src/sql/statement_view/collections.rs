@@ -215,12 +215,13 @@ fn own_snapshot(
     base: &TableView,
     now_ms: i64,
 ) -> Option<i64> {
+    // The answer that is repeated had the events. Where they are gone since, the base alone is not the same.
+    if points.basis.is_some() && points.has(events) {
+        return None;
+    }
     let read = match points.of(name).ok()? {
         (_, read @ TableRead::AsOf(_)) => read,
-        // The answer that is repeated was one of the base alone.
-        (_, TableRead::Basis { snapshot: Some(id), .. }) if !points.has(events) => {
-            TableRead::AsOf(AsOf::Snapshot(id))
-        }
+        (_, TableRead::Basis { snapshot: Some(id), .. }) => TableRead::AsOf(AsOf::Snapshot(id)),
         _ => points.of_reference(name).ok()??.1,
     };
     match read {
