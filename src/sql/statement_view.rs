@@ -259,15 +259,21 @@ impl ViewDraft<'_> {
                 return Err(SqlError::Invalid(view_query::VERSION.to_owned()));
             }
         }
+        self.count_behind_views()?;
+        self.hide_rows(schema, space, &table)?;
+        self.view.namespace_mut(schema).0.push(table);
+        Ok(true)
+    }
+
+    /// Counts a table or a collection that is read, where a view reads it.
+    fn count_behind_views(&mut self) -> Result<(), SqlError> {
         self.behind_views += usize::from(!self.open.is_empty());
         if RELATIONS_MAX < self.behind_views {
             return Err(SqlError::Invalid(format!(
                 "the views of the statement read more than {RELATIONS_MAX} tables"
             )));
         }
-        self.hide_rows(schema, space, &table)?;
-        self.view.namespace_mut(schema).0.push(table);
-        Ok(true)
+        Ok(())
     }
 
     /// Notes which rows of a table are seen, before it is in the view.

@@ -21,7 +21,7 @@ use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     commit::LAST_SEQ,
     error::CatalogError,
-    retention::COLLECTION,
+    retention,
 };
 use icecore_engine::{
     error::SqlError,
@@ -331,7 +331,7 @@ impl ResolvedNamespace {
 
 /// The collection whose base a table is; none for every other one.
 pub(super) fn collection_of(table: &TableView) -> Option<&str> {
-    table.metadata.as_ref()?.properties().get(COLLECTION).map(String::as_str)
+    retention::collection_of(table.metadata.as_deref()?)
 }
 
 /// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'

@@ -165,6 +165,8 @@ async fn a_collection_is_read_at_every_kind_of_point() {
     let request = json!({ "sql": sql, "as_of": own });
     let answer = asked(&server, &request).await;
     assert_eq!((&answer["rows"], &answer["basis"]["seq"]), (&expected()[2], &json!(2)));
+    let request = json!({ "sql": sql, "basis": answer["basis"] });
+    assert_eq!(asked(&server, &request).await["rows"], expected()[2], "{request}");
     for (sql, status, text) in [
         ("SELECT * FROM cdc_users BETWEEN SEQ 2 AND 3", 400, "FOR SEQ AS OF 3"),
         ("SELECT * FROM cdc_users FOR VERSION AS OF 42", 404, "42"),

@@ -6,7 +6,7 @@ mod columns;
 
 use crate::error::SqlError;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, ListArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryArray, ListArray},
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, FieldRef, Fields, TimeUnit},
 };
@@ -35,6 +35,8 @@ const FOLD_ARGUMENTS: usize = CHANGE_ARGUMENTS + 2;
 const TIME_ARGUMENT: usize = 2;
 /// Most versions of one document in an answer: each has the whole document.
 const VERSIONS_MAX: usize = 10_000;
+/// Most bytes of the versions in an answer beyond those of the changes: a short patch makes a whole document.
+const VERSIONS_BYTES_MAX: usize = 64 << 20;
 /// How often a text is there: where it is kept, and in the answer.
 const COPIES: usize = 2;
 
@@ -86,32 +88,55 @@ impl FoldKind {
 
     /// What the groups make, one row each.
     fn answers(self, groups: Vec<Changes>, members: &Fields) -> Result<ArrayRef, DataFusionError> {
+        if self == Self::Versions {
+            return Ok(Arc::new(version_lists(groups, members, VERSIONS_BYTES_MAX)?));
+        }
         let mut columns = DocumentColumns::new(members);
-        if self == Self::Document {
-            for changes in groups {
-                columns.push(changes.document().as_ref());
-            }
-            return Ok(Arc::new(columns.finish(members)?));
-        }
-        let mut lengths = Vec::with_capacity(groups.len());
         for changes in groups {
-            let versions = changes.versions();
-            if VERSIONS_MAX < versions.len() {
-                return Err(too_many_versions());
-            }
-            lengths.push(versions.len());
-            versions.iter().for_each(|version| columns.push(Some(version)));
+            columns.push(changes.document().as_ref());
         }
-        let documents = columns.finish(members)?;
-        let item = Arc::new(Field::new_list_field(documents.data_type().clone(), true));
-        let offsets = OffsetBuffer::from_lengths(lengths);
-        Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(documents), None)?))
+        Ok(Arc::new(columns.finish(members)?))
     }
 }
 
-fn too_many_versions() -> DataFusionError {
+/// The versions that the groups make, a list each. Their documents may take as many bytes as the changes do, and
+/// `bytes_max` more.
+fn version_lists(
+    groups: Vec<Changes>,
+    members: &Fields,
+    bytes_max: usize,
+) -> Result<ListArray, DataFusionError> {
+    let mut spare = groups.iter().map(Changes::size).fold(bytes_max, usize::saturating_add);
+    let mut columns = DocumentColumns::new(members);
+    let mut lengths = Vec::with_capacity(groups.len());
+    for changes in groups {
+        let mut count = 0;
+        changes.each_version(|version| -> Result<(), DataFusionError> {
+            count += 1;
+            if VERSIONS_MAX < count {
+                return Err(too_many(&format!("more than {VERSIONS_MAX} versions")));
+            }
+            let bytes = version.doc.as_ref().map_or(0, String::len);
+            let Some(left) = spare.checked_sub(bytes) else {
+                return Err(too_many(&format!(
+                    "versions of more than {bytes_max} bytes beyond its changes"
+                )));
+            };
+            spare = left;
+            columns.push(Some(&version));
+            Ok(())
+        })?;
+        lengths.push(count);
+    }
+    let documents = columns.finish(members)?;
+    let item = Arc::new(Field::new_list_field(documents.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(ListArray::try_new(item, offsets, Arc::new(documents), None)?)
+}
+
+fn too_many(what: &str) -> DataFusionError {
     DataFusionError::External(Box::new(SqlError::Limit(format!(
-        "a document has more than {VERSIONS_MAX} versions; read a part of its changes, by seq"
+        "a document has {what}; read a part of its changes, by seq"
     ))))
 }
 
@@ -171,7 +196,7 @@ impl AggregateUDFImpl for ChangeFold {
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>, DataFusionError> {
         let name = format!("{}[changes]", args.name);
-        Ok(vec![Arc::new(Field::new(name, DataType::Binary, true))])
+        Ok(vec![Arc::new(Field::new(name, DataType::LargeBinary, true))])
     }
 
     fn accumulator(
@@ -278,7 +303,7 @@ impl GroupsAccumulator for ChangeGroups {
     ) -> Result<(), DataFusionError> {
         self.reach(count);
         let [states] = states else { return exec_err!("changes have a state of one column") };
-        let states = states.as_binary::<i32>();
+        let states = states.as_binary::<i64>();
         for (row, group) in groups.iter().enumerate() {
             let is_out = filter.is_some_and(|filter| !filter.is_valid(row) || !filter.value(row));
             if is_out || states.is_null(row) {
@@ -298,7 +323,8 @@ impl GroupsAccumulator for ChangeGroups {
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
         let groups = self.take(emit);
-        let states: BinaryArray = groups.iter().map(|changes| Some(changes.to_bytes())).collect();
+        let states = groups.iter().map(|changes| Some(changes.to_bytes()));
+        let states: LargeBinaryArray = states.collect();
         Ok(vec![Arc::new(states) as ArrayRef])
     }
 

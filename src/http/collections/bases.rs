@@ -1,7 +1,7 @@
 //! The tables `cdc_…` of a namespace: which collection each is of, and how far it has the events.
 
 use crate::http::{error::ApiError, points::ReadCaller};
-use icecore_catalog::{error::CatalogError, retention::COLLECTION};
+use icecore_catalog::{error::CatalogError, retention};
 use icecore_lake::table::{documents::AppliedChanges, schema::foreign_ident};
 use std::collections::BTreeMap;
 
@@ -30,9 +30,9 @@ pub(super) async fn of_namespace(
         // One that is dropped meanwhile or cannot be read is none; who reads its collection hears of it.
         let Ok(table) = catalog.tables().load(&ident).await else { continue };
         let metadata = &table.metadata;
-        let Some(collection) = metadata.properties().get(COLLECTION) else { continue };
+        let Some(collection) = retention::collection_of(metadata) else { continue };
         let applied = AppliedChanges::of(metadata, metadata.current_snapshot_id());
-        bases.insert(collection.clone(), applied.map(|applied| applied.seq));
+        bases.insert(collection.to_owned(), applied.map(|applied| applied.seq));
     }
     Ok(bases)
 }

@@ -145,8 +145,10 @@ impl ViewDraft<'_> {
             return Err(visibility::of_all(name));
         }
         check_is_state(self.points(schema), name)?;
+        self.count_behind_views()?;
         let own = base.as_ref().and_then(|base| {
-            own_snapshot(self.points(schema), name, base, self.sources.catalog.now_ms())
+            let now_ms = self.sources.catalog.now_ms();
+            own_snapshot(self.points(schema), (name, events.as_str()), base, now_ms)
         });
         let added = match self.has(schema, &events) {
             true => Ok(true),
@@ -205,10 +207,21 @@ fn check_is_state(points: &QueryPoints, name: &str) -> Result<(), SqlError> {
     }
 }
 
-/// The snapshot of a base that a point names by its id, or by a tag or a branch of the base.
-fn own_snapshot(points: &QueryPoints, name: &str, base: &TableView, now_ms: i64) -> Option<i64> {
+/// The snapshot of a base that a point names by its id, or by a tag or a branch of the base. `events` is what the
+/// view has the events by.
+fn own_snapshot(
+    points: &QueryPoints,
+    (name, events): (&str, &str),
+    base: &TableView,
+    now_ms: i64,
+) -> Option<i64> {
+    // The answer that is repeated had the events. Where they are gone since, the base alone is not the same.
+    if points.basis.is_some() && points.has(events) {
+        return None;
+    }
     let read = match points.of(name).ok()? {
         (_, read @ TableRead::AsOf(_)) => read,
+        (_, TableRead::Basis { snapshot: Some(id), .. }) => TableRead::AsOf(AsOf::Snapshot(id)),
         _ => points.of_reference(name).ok()??.1,
     };
     match read {

@@ -1,5 +1,6 @@
 use super::*;
 use arrow::array::{Int64Array, StringViewArray, TimestampMicrosecondArray};
+use icecore_lake::collection::{Change, ChangeOp, Image};
 
 const ZONE: &str = "+00:00";
 
@@ -116,6 +117,31 @@ fn versions_are_bounded() {
     all.update_batch(&arguments(kind, &rows[..3]), &[0, 0, 0], None, 1).unwrap();
     let answer = all.evaluate(EmitTo::All).unwrap();
     assert_eq!(answer.as_list::<i32>().value_length(0), 3);
+}
+
+#[test]
+fn versions_of_short_patches_are_bounded_by_their_bytes() {
+    let change = |seq: i64, image: Image| Change {
+        seq,
+        op: ChangeOp::Update,
+        ts: seq,
+        image: Some(image),
+        store: None,
+        actor: None,
+        bookmark: None,
+        event_id: String::new(),
+    };
+    let mut changes = Changes::default();
+    let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(10_000));
+    changes.push(change(1, Image::Whole(document)));
+    for seq in 2..=20 {
+        changes.push(change(seq, Image::Patch(r#"{"n":1}"#.to_owned())));
+    }
+    let members = members_of(&DataType::Timestamp(TimeUnit::Microsecond, Some(ZONE.into())));
+    let lists = |bytes_max| version_lists(vec![changes.clone()], &members, bytes_max);
+    let refused = lists(50_000).unwrap_err().to_string();
+    assert!(refused.contains("versions of more than 50000 bytes"), "{refused}");
+    assert_eq!(lists(500_000).unwrap().value_length(0), 20);
 }
 
 #[test]
