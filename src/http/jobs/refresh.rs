@@ -79,6 +79,8 @@ struct FoundCollections {
     beyond: Option<String>,
     /// Changes up to this event are of these collections.
     seq: u64,
+    /// Why those without a table are not among them.
+    cause: Option<SqlError>,
 }
 
 /// What refreshes the tables of collections, by hand all that are asked for. Cheap to clone.
@@ -113,11 +115,12 @@ impl RefreshCollections {
         mut names: BTreeSet<String>,
         is_of_all: bool,
     ) -> Result<FoundCollections, NamespaceError> {
-        let (mut changed, mut seq) = Box::pin(self.sql.changed_collections(levels, after)).await?;
-        if seq < after {
-            // A log that was restored gives numbers again.
-            (changed, seq) = Box::pin(self.sql.changed_collections(levels, 0)).await?;
-        }
+        let (changed, seq, cause) = match self.changed(levels, after).await {
+            Ok((changed, seq)) => (changed, seq, None),
+            // There are too many events for one statement. Those that have a table follow all the same.
+            Err(cause @ SqlError::Limit(_)) if is_of_all => (Vec::new(), after, Some(cause)),
+            Err(cause) => return Err(cause.into()),
+        };
         let tables: BTreeSet<String> =
             self.catalog.metastore().tables(&levels.to_vec()).await?.into_iter().collect();
         if is_of_all || COLLECTIONS_MAX < changed.len() {
@@ -126,7 +129,17 @@ impl RefreshCollections {
         }
         names.extend(changed);
         let beyond = leave_out(&mut names, &tables, COLLECTIONS_MAX);
-        Ok(FoundCollections { names, beyond, seq })
+        Ok(FoundCollections { names, beyond, seq, cause })
+    }
+
+    /// The collections with changes behind `after`, and the last event that was looked at.
+    async fn changed(&self, levels: &[String], after: u64) -> Result<(Vec<String>, u64), SqlError> {
+        let found = Box::pin(self.sql.changed_collections(levels, after)).await?;
+        if after <= found.1 {
+            return Ok(found);
+        }
+        // A log that was restored gives numbers again.
+        Box::pin(self.sql.changed_collections(levels, 0)).await
     }
 
     /// The collections that have one of these tables.
@@ -219,6 +232,9 @@ impl RefreshCollections {
         let found = self.collections(levels, 0, BTreeSet::new(), true).await?;
         if let Some(first) = found.beyond.filter(|_| request.table.is_none()) {
             report.skipped.push(skip(&table_name(&first), beyond(&first)));
+        }
+        if let Some(cause) = found.cause {
+            fail(report, &levels.join("."), &NamespaceError::from(cause));
         }
         let mut is_found = false;
         for collection in found.names {
@@ -358,7 +374,7 @@ impl RefreshChanged {
             let is_of_all = known != Some(&seen.erasures);
             self.tables.collections(levels, round.after, again, is_of_all).await?
         } else {
-            FoundCollections { names: again, beyond: None, seq: round.after }
+            FoundCollections { names: again, beyond: None, seq: round.after, cause: None }
         };
         let mut failed = BTreeSet::new();
         for collection in found.names {
@@ -374,7 +390,12 @@ impl RefreshChanged {
                 }
             }
         }
-        (round.seen, round.after, round.failed) = (Some(seen), found.seq, failed);
+        round.failed = failed;
+        if let Some(cause) = found.cause {
+            end.failed.push(with_causes(&cause));
+        } else {
+            (round.seen, round.after) = (Some(seen), found.seq);
+        }
         end.failed.extend(found.beyond.map(|first| beyond(&first)));
         Ok(end)
     }
