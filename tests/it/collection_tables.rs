@@ -290,7 +290,8 @@ async fn a_collection_whose_table_is_in_the_way_holds_up_no_other() {
     let server = shop(0..4).await;
     let other = json!({"id": "b", "type": "t", "ns": "shop", "op": "c", "collection": "blocked", "key": "1",
         "after": {"a": 1}});
-    send(&server, vec![other]).await;
+    let no_change = json!({"id": "n", "type": "t", "ns": "shop", "collection": "seen", "key": "1"});
+    send(&server, vec![other, no_change]).await;
     server.commit("shop").await;
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
         {"id": 1, "name": "n", "required": false, "type": "long"}]});
