@@ -44,6 +44,9 @@ use tracing::warn;
 const ACTOR: &str = "icecore/refresh";
 /// What the names of all these tables begin with.
 const TABLE_PREFIX: &str = "cdc_";
+/// After so many events all tables are looked at, also those that nothing changed: whoever reads one looks through the
+/// events behind it.
+const EVENTS_BEHIND_MAX: u64 = 1_000_000;
 /// Why a table that is named is left alone.
 const NOT_OF_COLLECTION: &str = "no collection of the namespace has this table: name another one";
 /// Why nothing of a namespace is refreshed for now. `/sql` answers from events meanwhile.
@@ -319,6 +322,8 @@ struct NamespaceRound {
     seen: Option<SeenEvents>,
     /// Changes up to this event are in all tables but those that failed.
     after: u64,
+    /// The last event when all tables were looked at.
+    all_seq: u64,
     /// Collections whose tables did not follow: each look tries them again.
     failed: BTreeSet<String>,
 }
@@ -371,8 +376,13 @@ impl RefreshChanged {
             // What was taken out may be of any collection. After a start nothing is known of any: what changed behind
             // the tables alone would leave out one whose first refresh the server did not live to see.
             let known = round.seen.as_ref().map(|known| &known.erasures);
-            let is_of_all = known != Some(&seen.erasures);
-            self.tables.collections(levels, round.after, again, is_of_all).await?
+            let behind = seen.last_seq.map_or(0, |last| last.saturating_sub(round.all_seq));
+            let is_of_all = known != Some(&seen.erasures) || EVENTS_BEHIND_MAX <= behind;
+            let found = self.tables.collections(levels, round.after, again, is_of_all).await?;
+            if is_of_all {
+                round.all_seq = found.seq;
+            }
+            found
         } else {
             FoundCollections { names: again, beyond: None, seq: round.after, cause: None }
         };
