@@ -57,8 +57,9 @@ const ASKER: &str = "icecore/refresh";
 const LAG_MAX: u64 = 100_000;
 /// Snapshot summary: the documents are to be made of events alone by the next refresh.
 const SET_ASIDE: &str = "icecore.collection.set-aside";
-/// Events that change documents, beside those that have a key.
-const TRUNCATE: &str = "cdc.truncate";
+/// Events of a collection that change documents: those of one key, and those that empty it.
+const IS_CHANGE: &str =
+    "(op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL OR type = 'cdc.truncate' AND key IS NULL)";
 
 /// What a refresh did to a collection's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +174,7 @@ impl Sql {
     ) -> Result<(Vec<String>, u64), SqlError> {
         let (first, last, most) = (after.saturating_add(1), i64::MAX, COLLECTIONS_MAX + 1);
         let sql = format!(
-            "SELECT DISTINCT collection FROM events BETWEEN SEQ {first} AND {last} WHERE collection <> '' AND (key IS NOT NULL OR type = '{TRUNCATE}') ORDER BY collection LIMIT {most}"
+            "SELECT DISTINCT collection FROM events BETWEEN SEQ {first} AND {last} WHERE collection <> '' AND {IS_CHANGE} ORDER BY collection LIMIT {most}"
         );
         let mut answer = self.asked(levels, sql).await?;
         let mut names = Vec::new();
@@ -193,10 +194,7 @@ impl Sql {
     ) -> Result<u64, WriteFailure> {
         let CollectionPlace { levels, collection, .. } = place;
         let of_collection = match is_new {
-            true => format!(
-                " WHERE collection = {} AND (key IS NOT NULL OR type = '{TRUNCATE}')",
-                quoted(collection)
-            ),
+            true => format!(" WHERE collection = {} AND {IS_CHANGE}", quoted(collection)),
             false => String::new(),
         };
         let sql = format!("SELECT seq FROM events{of_collection} LIMIT 1");
@@ -222,7 +220,7 @@ impl Sql {
         let (count, collection) = (base.bucket_count(&place.ident)?, quoted(place.collection));
         let (first, last) = (after.saturating_add(1), i64::MAX);
         let sql = format!(
-            "SELECT DISTINCT bucket({count}, key) AS b FROM events BETWEEN SEQ {first} AND {last} WHERE collection = {collection} AND (key IS NOT NULL OR type = '{TRUNCATE}')"
+            "SELECT DISTINCT bucket({count}, key) AS b FROM events BETWEEN SEQ {first} AND {last} WHERE collection = {collection} AND {IS_CHANGE}"
         );
         let mut answer = self.asked(place.levels, sql).await?;
         let (mut numbers, mut has_all) = (BTreeSet::new(), false);

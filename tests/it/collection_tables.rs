@@ -26,7 +26,7 @@ async fn send(server: &TestServer, events: Vec<Value>) {
 }
 
 async fn shop(documents: Range<u32>) -> TestServer {
-    let settings = [("compaction.enabled", "off"), ("collections.refresh_interval", "24h")];
+    let settings = [("compaction.enabled", "off")];
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     send(&server, documents.map(|n| change("c", n, 1)).collect()).await;
     server
@@ -142,10 +142,10 @@ async fn a_table_is_made_of_events_again_where_another_log_takes_them() {
     server.stop().await;
 }
 
-/// Returns once the table has the changes up to an event.
-async fn wait_for(server: &TestServer, seq: &str) {
+/// Returns once a table has the changes up to an event.
+async fn wait_for(server: &TestServer, table: &str, seq: &str) {
     loop {
-        let answer = server.get(TABLE).await;
+        let answer = server.get(table).await;
         if answer.status() == 200 {
             let table: Value = answer.json().await.unwrap();
             let snapshots = table["metadata"]["snapshots"].as_array().unwrap();
@@ -163,12 +163,26 @@ async fn the_job_makes_the_table_by_itself_and_has_it_follow() {
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     send(&server, (0..4).map(|n| change("c", n, 1)).collect()).await;
     server.commit("shop").await;
-    wait_for(&server, "4").await;
+    wait_for(&server, TABLE, "4").await;
     // This one is in the log alone.
     send(&server, vec![change("u", 2, 2)]).await;
-    wait_for(&server, "5").await;
+    wait_for(&server, TABLE, "5").await;
     let doc = server.rows("shop", "SELECT version FROM cdc_orders WHERE key = 'k-02'").await;
     assert_eq!(doc, json!([[2]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_got_no_table_before_the_server_ended_gets_one_after_the_start() {
+    let server = shop(0..1).await;
+    let other = json!({"id": "i", "type": "t", "ns": "shop", "op": "c", "collection": "items", "key": "1",
+        "after": {"a": 1}});
+    send(&server, vec![other, change("u", 0, 2)]).await;
+    // The other one changed before the last event of this table.
+    assert_eq!(refresh(&server, "").await.applied_seq, 3);
+    let settings = [("collections.refresh_interval", "1s")];
+    let server = TestServer::start_in(server.stop().await, &settings).await;
+    wait_for(&server, "/catalog/v1/namespaces/shop/tables/cdc_items", "3").await;
     server.stop().await;
 }
 
@@ -276,7 +290,8 @@ async fn a_collection_whose_table_is_in_the_way_holds_up_no_other() {
     let server = shop(0..4).await;
     let other = json!({"id": "b", "type": "t", "ns": "shop", "op": "c", "collection": "blocked", "key": "1",
         "after": {"a": 1}});
-    send(&server, vec![other]).await;
+    let no_change = json!({"id": "n", "type": "t", "ns": "shop", "collection": "seen", "key": "1"});
+    send(&server, vec![other, no_change]).await;
     server.commit("shop").await;
     let schema = json!({"type": "struct", "schema-id": 0, "fields": [
         {"id": 1, "name": "n", "required": false, "type": "long"}]});

@@ -25,6 +25,8 @@ pub(crate) fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
         ("data_dir", folder.path().display().to_string()),
         // Nothing is committed unless a test asks for it.
         ("commit.interval", "10min".to_owned()),
+        // No table appears because a test takes long.
+        ("collections.refresh_interval", "24h".to_owned()),
         ("wal.segment_bytes", "1MiB".to_owned()),
         // What is free on the machine is no matter of these tests.
         ("wal.disk_free_min", "0".to_owned()),

@@ -26,10 +26,7 @@ use icecore_catalog::{
 };
 use icecore_engine::error::SqlError;
 use icecore_lake::{
-    collection::table_name,
-    ids::IdGenerator,
-    table::{documents::AppliedChanges, schema::foreign_ident},
-    wal::Wal,
+    collection::table_name, ids::IdGenerator, table::schema::foreign_ident, wal::Wal,
 };
 use icecore_schemas::{
     jobs::{JobReport, SkippedTable},
@@ -47,6 +44,9 @@ use tracing::warn;
 const ACTOR: &str = "icecore/refresh";
 /// What the names of all these tables begin with.
 const TABLE_PREFIX: &str = "cdc_";
+/// After so many events all tables are looked at, also those that nothing changed: whoever reads one looks through the
+/// events behind it.
+const EVENTS_BEHIND_MAX: u64 = 1_000_000;
 /// Why a table that is named is left alone.
 const NOT_OF_COLLECTION: &str = "no collection of the namespace has this table: name another one";
 /// Why nothing of a namespace is refreshed for now. `/sql` answers from events meanwhile.
@@ -74,21 +74,16 @@ enum NamespaceError {
     Catalog(#[from] CatalogError),
 }
 
-/// A collection that has a table.
-struct KnownBase {
-    collection: String,
-    /// The last event that the table has; 0 where it has to be made anew.
-    applied_seq: u64,
-}
-
 /// The collections of a namespace whose tables are looked at.
 struct FoundCollections {
-    /// In order, at most [`COLLECTIONS_MAX`].
+    /// In order. A table is made for none beyond [`COLLECTIONS_MAX`].
     names: BTreeSet<String>,
-    /// The first one beyond that bound.
+    /// The first one that gets no table.
     beyond: Option<String>,
     /// Changes up to this event are of these collections.
     seq: u64,
+    /// Why those without a table are not among them.
+    cause: Option<SqlError>,
 }
 
 /// What refreshes the tables of collections, by hand all that are asked for. Cheap to clone.
@@ -114,46 +109,54 @@ impl RefreshCollections {
         Self { catalog, sql, wal, erasures: erasures.clone(), ids: ids.clone() }
     }
 
-    /// The collections of a namespace with changes behind `after`, and those that have these tables.
+    /// The collections of a namespace with changes behind `after`, those of `names`, and where it `is_of_all` those
+    /// that have these tables.
     async fn collections(
         &self,
         levels: &[String],
         after: u64,
-        bases: Vec<KnownBase>,
+        mut names: BTreeSet<String>,
+        is_of_all: bool,
     ) -> Result<FoundCollections, NamespaceError> {
-        let (mut changed, mut seq) = Box::pin(self.sql.changed_collections(levels, after)).await?;
-        if seq < after {
-            // A log that was restored gives numbers again.
-            (changed, seq) = Box::pin(self.sql.changed_collections(levels, 0)).await?;
+        let (changed, seq, cause) = match self.changed(levels, after).await {
+            Ok((changed, seq)) => (changed, seq, None),
+            // There are too many events for one statement. Those that have a table follow all the same.
+            Err(cause @ SqlError::Limit(_)) if is_of_all => (Vec::new(), after, Some(cause)),
+            Err(cause) => return Err(cause.into()),
+        };
+        let tables: BTreeSet<String> =
+            self.catalog.metastore().tables(&levels.to_vec()).await?.into_iter().collect();
+        if is_of_all || COLLECTIONS_MAX < changed.len() {
+            // Not all that changed are named.
+            names.extend(self.bases(levels, &tables).await);
         }
-        let mut names: BTreeSet<String> = changed.into_iter().collect();
-        names.extend(bases.into_iter().map(|base| base.collection));
-        let beyond = names.iter().nth(COLLECTIONS_MAX).cloned();
-        if let Some(first) = &beyond {
-            drop(names.split_off(first));
-        }
-        Ok(FoundCollections { names, beyond, seq })
+        names.extend(changed);
+        let beyond = leave_out(&mut names, &tables, COLLECTIONS_MAX);
+        Ok(FoundCollections { names, beyond, seq, cause })
     }
 
-    /// The collections that have a table.
-    async fn bases(&self, levels: &[String]) -> Result<Vec<KnownBase>, CatalogError> {
+    /// The collections with changes behind `after`, and the last event that was looked at.
+    async fn changed(&self, levels: &[String], after: u64) -> Result<(Vec<String>, u64), SqlError> {
+        let found = Box::pin(self.sql.changed_collections(levels, after)).await?;
+        if after <= found.1 {
+            return Ok(found);
+        }
+        // A log that was restored gives numbers again.
+        Box::pin(self.sql.changed_collections(levels, 0)).await
+    }
+
+    /// The collections that have one of these tables.
+    async fn bases(&self, levels: &[String], tables: &BTreeSet<String>) -> Vec<String> {
         let mut found = Vec::new();
-        for name in self.catalog.metastore().tables(&levels.to_vec()).await? {
-            let Some(ident) = foreign_ident(levels, &name) else { continue };
-            if !name.starts_with(TABLE_PREFIX) {
-                continue;
-            }
+        for name in tables.iter().filter(|name| name.starts_with(TABLE_PREFIX)) {
+            let Some(ident) = foreign_ident(levels, name) else { continue };
             // Another job tells of tables that do not load.
             let Ok(LoadedTable { metadata, .. }) = self.catalog.tables().load(&ident).await else {
                 continue;
             };
-            if let Some(collection) = retention::collection_of(&metadata) {
-                let applied = AppliedChanges::of(&metadata, metadata.current_snapshot_id());
-                let applied_seq = applied.map_or(0, |applied| applied.seq);
-                found.push(KnownBase { collection: collection.to_owned(), applied_seq });
-            }
+            found.extend(retention::collection_of(&metadata).map(str::to_owned));
         }
-        Ok(found)
+        found
     }
 
     async fn refresh(
@@ -229,10 +232,12 @@ impl RefreshCollections {
             SkippedTable { table, reason }
         };
         let Some(seen) = self.seen(levels).await? else { return Ok(()) };
-        let bases = self.bases(levels).await?;
-        let found = self.collections(levels, 0, bases).await?;
+        let found = self.collections(levels, 0, BTreeSet::new(), true).await?;
         if let Some(first) = found.beyond.filter(|_| request.table.is_none()) {
             report.skipped.push(skip(&table_name(&first), beyond(&first)));
+        }
+        if let Some(cause) = found.cause {
+            fail(report, &levels.join("."), &NamespaceError::from(cause));
         }
         let mut is_found = false;
         for collection in found.names {
@@ -260,6 +265,29 @@ impl RefreshCollections {
     }
 }
 
+/// Takes the collections out that would have more than `most` tables be made, and gives the first of them.
+fn leave_out(
+    names: &mut BTreeSet<String>,
+    tables: &BTreeSet<String>,
+    most: usize,
+) -> Option<String> {
+    let known = tables.iter().filter(|name| name.starts_with(TABLE_PREFIX)).count();
+    let mut room = most.saturating_sub(known);
+    let mut beyond = None;
+    names.retain(|name| {
+        if tables.contains(&table_name(name)) {
+            return true;
+        }
+        if room == 0 {
+            beyond.get_or_insert_with(|| name.clone());
+            return false;
+        }
+        room -= 1;
+        true
+    });
+    beyond
+}
+
 /// Notes why a table, or a namespace, is left as it is.
 fn fail(report: &mut JobReport, table: &str, cause: &(dyn Error + 'static)) {
     warn!(table, error = cause, "the table of a collection is not refreshed");
@@ -270,7 +298,7 @@ fn fail(report: &mut JobReport, table: &str, cause: &(dyn Error + 'static)) {
 
 fn beyond(first: &str) -> String {
     format!(
-        "the namespace has more than {COLLECTIONS_MAX} collections: those from `{first}` on have no table that follows them; \
+        "the namespace has more than {COLLECTIONS_MAX} collections: `{first}` and others have no table; \
          send them to other namespaces"
     )
 }
@@ -289,11 +317,15 @@ struct SeenEvents {
 /// What became of a namespace when it was looked at last.
 #[derive(Clone, Debug, Default)]
 struct NamespaceRound {
-    looked_ms: Option<i64>,
-    /// Of a round in which no table failed.
+    looked: Option<Instant>,
+    /// What it had then.
     seen: Option<SeenEvents>,
-    /// Changes up to this event are in all tables.
+    /// Changes up to this event are in all tables but those that failed.
     after: u64,
+    /// The last event when all tables were looked at.
+    all_seq: u64,
+    /// Collections whose tables did not follow: each look tries them again.
+    failed: BTreeSet<String>,
 }
 
 /// The job that refreshes tables of collections with new changes.
@@ -303,7 +335,7 @@ pub struct RefreshChanged {
     owner: LogOwnership,
     /// From one look at a namespace to the next one, at least, and from the start to the first one.
     interval: Duration,
-    started_ms: i64,
+    started: Instant,
     /// One for each namespace that is there.
     rounds: HashMap<Vec<String>, NamespaceRound>,
 }
@@ -319,8 +351,8 @@ impl RefreshChanged {
     /// The job of `tables`, on the server that takes the events.
     #[must_use]
     pub fn new(tables: RefreshCollections, owner: &LogOwnership, interval: Duration) -> Self {
-        let started_ms = tables.catalog.now_ms();
-        Self { tables, owner: owner.clone(), interval, started_ms, rounds: HashMap::new() }
+        let (owner, started) = (owner.clone(), Instant::now());
+        Self { tables, owner, interval, started, rounds: HashMap::new() }
     }
 
     /// Refreshes what changed in a namespace since its last round.
@@ -331,33 +363,47 @@ impl RefreshChanged {
     ) -> Result<LookEnd, NamespaceError> {
         let mut end = LookEnd::default();
         let Some(seen) = self.tables.seen(levels).await? else { return Ok(end) };
-        if round.seen.as_ref() == Some(&seen) {
+        let is_new = round.seen.as_ref() != Some(&seen);
+        if !is_new && round.failed.is_empty() {
             return Ok(end);
         }
         if seen.erasures.is_none() {
             end.failed.push(IS_ERASING.to_owned());
             return Ok(end);
         }
-        // What was taken out may be of any collection, and after a start nothing is known of any.
-        let known = round.seen.as_ref().map(|known| known.erasures == seen.erasures);
-        let bases = match known {
-            Some(true) => Vec::new(),
-            Some(false) | None => self.tables.bases(levels).await?,
+        let again = round.failed.clone();
+        let found = if is_new {
+            // What was taken out may be of any collection. After a start nothing is known of any: what changed behind
+            // the tables alone would leave out one whose first refresh the server did not live to see.
+            let known = round.seen.as_ref().map(|known| &known.erasures);
+            let behind = seen.last_seq.map_or(0, |last| last.saturating_sub(round.all_seq));
+            let is_of_all = known != Some(&seen.erasures) || EVENTS_BEHIND_MAX <= behind;
+            let found = self.tables.collections(levels, round.after, again, is_of_all).await?;
+            if is_of_all {
+                round.all_seq = found.seq;
+            }
+            found
+        } else {
+            FoundCollections { names: again, beyond: None, seq: round.after, cause: None }
         };
-        let least = bases.iter().map(|base| base.applied_seq).min().unwrap_or(0);
-        let after = if known.is_some() { round.after } else { least };
-        let found = self.tables.collections(levels, after, bases).await?;
-        for collection in &found.names {
-            match self.tables.refresh(levels, collection, seen.erasures.clone()).await {
+        let mut failed = BTreeSet::new();
+        for collection in found.names {
+            match self.tables.refresh(levels, &collection, seen.erasures.clone()).await {
                 Ok(done) => end.is_changed |= done.is_changed,
+                // Its events are gone.
+                Err(WriteFailure::Query(SqlError::NotFound(_))) => (),
                 Err(cause) => {
-                    let table = table_name(collection);
+                    let table = table_name(&collection);
                     warn!(table, error = &cause as &dyn Error, "a collection is not refreshed");
                     end.failed.push(format!("{table}: {}", with_causes(&cause)));
+                    failed.insert(collection);
                 }
             }
         }
-        if end.failed.is_empty() {
+        round.failed = failed;
+        if let Some(cause) = found.cause {
+            end.failed.push(with_causes(&cause));
+        } else {
             (round.seen, round.after) = (Some(seen), found.seq);
         }
         end.failed.extend(found.beyond.map(|first| beyond(&first)));
@@ -377,15 +423,10 @@ impl Job for RefreshChanged {
         }
         let (mut is_changed, mut failed) = (false, Vec::new());
         let mut rounds = HashMap::new();
-        let interval_ms = i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX);
         for levels in self.tables.namespaces().await? {
             let mut round = self.rounds.get(&levels).cloned().unwrap_or_default();
-            let now_ms = self.tables.catalog.now_ms();
-            let since_ms = round.looked_ms.unwrap_or(self.started_ms);
-            // A clock that was set back says nothing of how long it is since.
-            let is_due = now_ms < since_ms || interval_ms <= now_ms.saturating_sub(since_ms);
-            if is_due {
-                round.looked_ms = Some(now_ms);
+            if self.interval <= round.looked.unwrap_or(self.started).elapsed() {
+                round.looked = Some(Instant::now());
                 let name = levels.join(".");
                 match Box::pin(self.look(&levels, &mut round)).await {
                     Ok(end) => {
@@ -405,5 +446,26 @@ impl Job for RefreshChanged {
             return Ok(Progress::of(is_changed, false));
         }
         Ok(Progress::Skipped(failed.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn tables_are_made_up_to_the_bound_and_those_that_are_there_follow() {
+        let tables = set(&["events", "cdc_c", "cdc_d"]);
+        let mut names = set(&["a", "b", "c", "d"]);
+        assert_eq!(leave_out(&mut names, &tables, 3), Some("b".to_owned()));
+        assert_eq!(names, set(&["a", "c", "d"]));
+        let mut names = set(&["a", "c", "d"]);
+        assert_eq!(leave_out(&mut names, &tables, 1), Some("a".to_owned()));
+        assert_eq!(names, set(&["c", "d"]));
+        assert_eq!(leave_out(&mut names, &tables, 3), None);
     }
 }
