@@ -262,7 +262,7 @@ fn is_change(collection: &str) -> String {
 }
 
 fn is_truncate(collection: &str) -> String {
-    format!("type = '{TRUNCATE_TYPE}' AND collection = {collection}")
+    format!("type = '{TRUNCATE_TYPE}' AND collection = {collection} AND key IS NULL")
 }
 
 fn columns_text(qualifier: &str) -> String {

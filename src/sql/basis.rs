@@ -43,10 +43,12 @@ fn made(view: &View, clock_ms: i64) -> QueryBasis {
     let with_seq = view.tables.iter().filter(|table| table.ours == Some(RecordKind::Events));
     let snapshot = |table: &TableView| (table.name.clone(), table.snapshot_id.map(SnapshotId));
     // A collection without a base is one of the answer, too.
-    let own = view.collections.iter().filter(|of| of.namespace == view.namespace);
-    let bases = own.map(|collection| (collection.name.clone(), None));
+    let own = || view.collections.iter().filter(|of| of.namespace == view.namespace);
+    let bases = own().map(|collection| (collection.name.clone(), None));
+    // A base that is read without events has those up to its own last one.
+    let of_bases = own().filter(|of| of.events.is_none()).filter_map(|of| of.until);
     QueryBasis {
-        seq: with_seq.map(|table| table.last_seq).max(),
+        seq: with_seq.map(|table| table.last_seq).chain(of_bases).max(),
         snapshots: bases.chain(view.tables.iter().map(snapshot)).collect(),
         clock: DateTime::from_timestamp_millis(clock_ms)
             .unwrap_or_default()

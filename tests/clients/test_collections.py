@@ -49,7 +49,7 @@ def test_duckdb_reads_the_documents(filled, wanted):
     duck = DuckDB(filled.url + "/catalog")
     table = duck.table(NAMESPACE, TABLE)
     assert of_rows(duck.rows(f"SELECT {', '.join(COLUMNS)} FROM {table}")) == wanted
-    # Of its buckets and bounds one file is left to read.
+    # Buckets and bounds leave one file to read.
     assert duck.rows(f"SELECT count(*) FROM {table} WHERE key = 'u-0050'") == [(1,)]
     assert duck.rows(f"SELECT count(*) FROM {table} WHERE key = 'u-0001'") == [(0,)]
 

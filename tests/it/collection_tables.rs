@@ -119,6 +119,9 @@ async fn a_table_goes_on_after_a_restart_and_is_made_of_events_again_where_it_is
     let aside = &summaries[1];
     assert_eq!(aside["icecore.collection.set-aside"], "true", "{summaries:?}");
     assert_eq!(aside["icecore.applied-seq"], Value::Null);
+    let checked = server.post("/admin/fsck", "application/json", "{}").await;
+    let checked: Value = checked.json().await.unwrap();
+    assert_eq!(checked["whole"], true, "{checked}");
     server.stop().await;
 }
 
@@ -136,6 +139,36 @@ async fn a_table_is_made_of_events_again_where_another_log_takes_them() {
     assert_eq!((made.buckets, made.rows, made.documents), (BUCKETS, 20, 20), "{made:?}");
     assert_eq!(server.rows("shop", DOCUMENTS).await, wanted);
     assert_eq!(refresh(&server, "").await.buckets, 0);
+    server.stop().await;
+}
+
+/// Returns once the table has the changes up to an event.
+async fn wait_for(server: &TestServer, seq: &str) {
+    loop {
+        let answer = server.get(TABLE).await;
+        if answer.status() == 200 {
+            let table: Value = answer.json().await.unwrap();
+            let snapshots = table["metadata"]["snapshots"].as_array().unwrap();
+            if snapshots.iter().any(|it| it["summary"]["icecore.applied-seq"] == seq) {
+                return;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_makes_the_table_by_itself_and_has_it_follow() {
+    let settings = [("collections.refresh_interval", "1s")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    send(&server, (0..4).map(|n| change("c", n, 1)).collect()).await;
+    server.commit("shop").await;
+    wait_for(&server, "4").await;
+    // This one is in the log alone.
+    send(&server, vec![change("u", 2, 2)]).await;
+    wait_for(&server, "5").await;
+    let doc = server.rows("shop", "SELECT version FROM cdc_orders WHERE key = 'k-02'").await;
+    assert_eq!(doc, json!([[2]]));
     server.stop().await;
 }
 

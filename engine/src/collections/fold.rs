@@ -299,7 +299,7 @@ impl GroupsAccumulator for ChangeGroups {
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
         let groups = self.take(emit);
         let states: BinaryArray = groups.iter().map(|changes| Some(changes.to_bytes())).collect();
-        Ok(vec![Arc::new(states)])
+        Ok(vec![Arc::new(states) as ArrayRef])
     }
 
     fn size(&self) -> usize {

@@ -208,6 +208,7 @@ pub async fn files(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::lake::TestLake;
     use icecore_samples as sample;
 
     fn table(collection: &str) -> TableMetadata {
@@ -256,6 +257,21 @@ mod tests {
             (field.transform, field.name.as_str()),
             (Transform::Bucket(32), "key_bucket_32")
         );
+    }
+
+    #[test]
+    fn a_table_that_grows_keeps_the_buckets_of_its_files_beside_those_of_new_ones() {
+        let mut lake = TestLake::new(schema::schema(COLUMNS), spec(BUCKET_FIELD, BUCKETS_FIRST));
+        let before = lake.metadata.default_partition_spec_id();
+        let grown = growth(&lake.metadata, u64::MAX);
+        lake.change(|builder| {
+            grown.into_iter().try_fold(builder, |builder, update| update.apply(builder))
+        });
+        assert_eq!(bucket_count(&lake.metadata), Some(BUCKETS_MAX));
+        assert_ne!(lake.metadata.default_partition_spec_id(), before);
+        let known = lake.metadata.partition_spec_by_id(before).unwrap();
+        assert_eq!(known.fields()[0].transform, Transform::Bucket(BUCKETS_FIRST));
+        assert_eq!(growth(&lake.metadata, u64::MAX), Vec::new());
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The tables `cdc_…` of a namespace: which collection each is of, and how far it has the events.
 
 use crate::http::{error::ApiError, points::ReadCaller};
-use icecore_catalog::{ancestors, error::CatalogError};
-use icecore_engine::collections::{APPLIED_SEQ, COLLECTION_PROPERTY};
-use icecore_lake::table::schema::foreign_ident;
+use icecore_catalog::{error::CatalogError, retention::COLLECTION};
+use icecore_lake::table::{documents::AppliedChanges, schema::foreign_ident};
 use std::collections::BTreeMap;
 
 /// What their names begin with.
@@ -31,13 +30,9 @@ pub(super) async fn of_namespace(
         // One that is dropped meanwhile or cannot be read is none; who reads its collection hears of it.
         let Ok(table) = catalog.tables().load(&ident).await else { continue };
         let metadata = &table.metadata;
-        let Some(collection) = metadata.properties().get(COLLECTION_PROPERTY) else { continue };
-        // What is committed on top of a refresh, as compaction is, need not tell.
-        let mut snapshots = ancestors::of(metadata, metadata.current_snapshot_id());
-        let applied = snapshots.find_map(|snapshot| {
-            snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
-        });
-        bases.insert(collection.clone(), applied);
+        let Some(collection) = metadata.properties().get(COLLECTION) else { continue };
+        let applied = AppliedChanges::of(metadata, metadata.current_snapshot_id());
+        bases.insert(collection.clone(), applied.map(|applied| applied.seq));
     }
     Ok(bases)
 }

@@ -20,13 +20,16 @@ use crate::{
     tasks::{Job, Progress},
 };
 use icecore_catalog::{
-    catalog::Catalog,
+    catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
     retention,
 };
 use icecore_engine::error::SqlError;
 use icecore_lake::{
-    collection::table_name, ids::IdGenerator, table::schema::foreign_ident, wal::Wal,
+    collection::table_name,
+    ids::IdGenerator,
+    table::{documents::AppliedChanges, schema::foreign_ident},
+    wal::Wal,
 };
 use icecore_schemas::{
     jobs::{JobReport, SkippedTable},
@@ -71,6 +74,13 @@ enum NamespaceError {
     Catalog(#[from] CatalogError),
 }
 
+/// A collection that has a table.
+struct KnownBase {
+    collection: String,
+    /// The last event that the table has; 0 where it has to be made anew.
+    applied_seq: u64,
+}
+
 /// The collections of a namespace whose tables are looked at.
 struct FoundCollections {
     /// In order, at most [`COLLECTIONS_MAX`].
@@ -104,19 +114,20 @@ impl RefreshCollections {
         Self { catalog, sql, wal, erasures: erasures.clone(), ids: ids.clone() }
     }
 
-    /// The collections of a namespace with changes behind `after`; from the first event on with those that have a
-    /// table and no event any more.
+    /// The collections of a namespace with changes behind `after`, and those that have these tables.
     async fn collections(
         &self,
         levels: &[String],
         after: u64,
+        bases: Vec<KnownBase>,
     ) -> Result<FoundCollections, NamespaceError> {
-        let changed = Box::pin(self.sql.changed_collections(levels, after)).await?;
-        let (mut names, seq): (BTreeSet<String>, u64) =
-            (changed.0.into_iter().collect(), changed.1);
-        if after == 0 {
-            names.extend(self.with_tables(levels).await?);
+        let (mut changed, mut seq) = Box::pin(self.sql.changed_collections(levels, after)).await?;
+        if seq < after {
+            // A log that was restored gives numbers again.
+            (changed, seq) = Box::pin(self.sql.changed_collections(levels, 0)).await?;
         }
+        let mut names: BTreeSet<String> = changed.into_iter().collect();
+        names.extend(bases.into_iter().map(|base| base.collection));
         let beyond = names.iter().nth(COLLECTIONS_MAX).cloned();
         if let Some(first) = &beyond {
             drop(names.split_off(first));
@@ -125,7 +136,7 @@ impl RefreshCollections {
     }
 
     /// The collections that have a table.
-    async fn with_tables(&self, levels: &[String]) -> Result<Vec<String>, CatalogError> {
+    async fn bases(&self, levels: &[String]) -> Result<Vec<KnownBase>, CatalogError> {
         let mut found = Vec::new();
         for name in self.catalog.metastore().tables(&levels.to_vec()).await? {
             let Some(ident) = foreign_ident(levels, &name) else { continue };
@@ -133,8 +144,13 @@ impl RefreshCollections {
                 continue;
             }
             // Another job tells of tables that do not load.
-            if let Ok(table) = self.catalog.tables().load(&ident).await {
-                found.extend(retention::collection_of(&table.metadata).map(str::to_owned));
+            let Ok(LoadedTable { metadata, .. }) = self.catalog.tables().load(&ident).await else {
+                continue;
+            };
+            if let Some(collection) = retention::collection_of(&metadata) {
+                let applied = AppliedChanges::of(&metadata, metadata.current_snapshot_id());
+                let applied_seq = applied.map_or(0, |applied| applied.seq);
+                found.push(KnownBase { collection: collection.to_owned(), applied_seq });
             }
         }
         Ok(found)
@@ -183,7 +199,11 @@ impl PlannedJob for RefreshCollections {
         let started = Instant::now();
         let mut report = JobReport { job: REFRESH.to_owned(), ..JobReport::default() };
         let namespaces = match &request.levels {
-            Some(levels) => vec![levels.clone()],
+            Some(levels) => {
+                // Whoever names one that is not there is told so.
+                self.catalog.metastore().tables(levels).await?;
+                vec![levels.clone()]
+            }
             None => self.namespaces().await?,
         };
         for levels in namespaces {
@@ -209,7 +229,8 @@ impl RefreshCollections {
             SkippedTable { table, reason }
         };
         let Some(seen) = self.seen(levels).await? else { return Ok(()) };
-        let found = self.collections(levels, 0).await?;
+        let bases = self.bases(levels).await?;
+        let found = self.collections(levels, 0, bases).await?;
         if let Some(first) = found.beyond.filter(|_| request.table.is_none()) {
             report.skipped.push(skip(&table_name(&first), beyond(&first)));
         }
@@ -317,10 +338,15 @@ impl RefreshChanged {
             end.failed.push(IS_ERASING.to_owned());
             return Ok(end);
         }
-        // What was taken out may be of any collection.
-        let is_same = round.seen.as_ref().is_some_and(|known| known.erasures == seen.erasures);
-        let after = if is_same { round.after } else { 0 };
-        let found = self.tables.collections(levels, after).await?;
+        // What was taken out may be of any collection, and after a start nothing is known of any.
+        let known = round.seen.as_ref().map(|known| known.erasures == seen.erasures);
+        let bases = match known {
+            Some(true) => Vec::new(),
+            Some(false) | None => self.tables.bases(levels).await?,
+        };
+        let least = bases.iter().map(|base| base.applied_seq).min().unwrap_or(0);
+        let after = if known.is_some() { round.after } else { least };
+        let found = self.tables.collections(levels, after, bases).await?;
         for collection in &found.names {
             match self.tables.refresh(levels, collection, seen.erasures.clone()).await {
                 Ok(done) => end.is_changed |= done.is_changed,

@@ -7,6 +7,7 @@ use iceberg::{
 };
 use icecore_catalog::retention;
 use icecore_engine::{
+    collections::is_path,
     error::SqlError,
     write_statement::{ColumnName, PartitionColumn},
 };
@@ -43,10 +44,12 @@ pub(in crate::sql) fn check_is_callers(
     Ok(())
 }
 
-/// Whether a table of this name is one of a collection: a namespace of events has no other ones.
+/// Whether a table of this name is one of a collection: a namespace of events has no other ones. What stands for a
+/// collection whatever tables there are is no name of a table.
 pub(super) fn is_of_collection(table: &TableIdent) -> bool {
     let levels: &Vec<String> = table.namespace.as_ref();
-    levels.len() == 1 && table.name.to_lowercase().starts_with(COLLECTION_PREFIX)
+    let is_its_table = table.name.to_lowercase().starts_with(COLLECTION_PREFIX);
+    levels.len() == 1 && (is_its_table || is_path(&table.name))
 }
 
 pub(super) fn not_callers(table: &TableIdent) -> SqlError {

@@ -68,5 +68,6 @@ fn names_of_collections_are_those_of_the_service() {
         is_of_collection(&foreign_ident(&levels, name).unwrap())
     };
     assert!(is_refused(&["shop"], "cdc_users") && is_refused(&["shop"], "CDC_x"));
+    assert!(is_refused(&["shop"], "collections/users"));
     assert!(!is_refused(&["shop"], "cdcusers") && !is_refused(&["a", "b"], "cdc_users"));
 }
