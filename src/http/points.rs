@@ -27,6 +27,8 @@ use icecore_schemas::{
 };
 use serde_json::{Value, json};
 
+/// The greatest `seq` that an event can have.
+const SEQ_MAX: u64 = u64::MAX >> 1;
 /// The last event of `events`, at a point or now.
 const NEWEST: &str = "SELECT CAST(max(seq) AS bigint) AS seq FROM events";
 
@@ -52,7 +54,7 @@ impl FoundPoint {
     pub(super) const NOW: Self = Self { seq: None, snapshot: None };
 
     fn at(seq: u64) -> Self {
-        Self { seq: Some(seq), snapshot: None }
+        Self { seq: Some(seq.min(SEQ_MAX)), snapshot: None }
     }
 
     /// The basis of what was read at this point, given that of the statement that read it.

@@ -37,7 +37,7 @@ const PAGE_VERSIONS_MAX: usize = 500;
 /// `GET /v1/{ns}/collections/{collection}/docs/{key}/history?after=&limit=`
 ///
 /// # Errors
-/// 404 for a document that never was, 422 and 429 as queries.
+/// 403 for who does not see every row, 404 for a document that never was, 422 and 429 as queries.
 pub(in crate::http) async fn history(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
@@ -66,6 +66,8 @@ pub(super) async fn versions(
     caller: ReadCaller<'_>,
     DocumentPlace { collection, key }: DocumentPlace<'_>,
 ) -> Result<Vec<VersionEntry>, ApiError> {
+    // Their statement reads events, of which such a caller sees some: what they make together is no version.
+    caller.app.sql.check_sees_all(caller.principal, caller.levels, collection)?;
     let request = statement(&versions_of(collection, key), Vec::new());
     let mut answer = caller.ask_of(collection, request).await?;
     let mut versions = Vec::new();
