@@ -7,7 +7,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{PAGE_BYTES_MAX, json_at, number_at, text_at, time_at},
 };
@@ -24,7 +24,7 @@ use futures::StreamExt;
 use icecore_catalog::access::Principal;
 use icecore_engine::collections::versions_of;
 use icecore_schemas::{
-    collections::{DocumentHistory, HistoryPage, VersionEntry},
+    collections::{DocumentEntry, DocumentHistory, HistoryPage, VersionEntry},
     error_code::ErrorCode,
 };
 use serde_json::value::RawValue;
@@ -58,14 +58,15 @@ pub(in crate::http) async fn history(
 }
 
 /// Every version of a document since its collection was emptied last, the newest first, without the ones before
-/// them.
+/// them. Of one whose events were removed it is the newest version alone.
 ///
 /// # Errors
 /// As queries.
 pub(super) async fn versions(
     caller: ReadCaller<'_>,
-    DocumentPlace { collection, key }: DocumentPlace<'_>,
+    place: DocumentPlace<'_>,
 ) -> Result<Vec<VersionEntry>, ApiError> {
+    let DocumentPlace { collection, key } = place;
     // Their statement reads events, of which such a caller sees some: what they make together is no version.
     caller.app.sql.check_sees_all(caller.principal, caller.levels, collection)?;
     let request = statement(&versions_of(collection, key), Vec::new());
@@ -85,7 +86,29 @@ pub(super) async fn versions(
         }
     }
     versions.sort_by_key(|version| std::cmp::Reverse(version.seq));
+    if versions.is_empty() {
+        // Retention may have removed its events, while the table of the collection has it.
+        let (document, _) = Box::pin(caller.document(place, FoundPoint::NOW)).await?;
+        versions.extend(document.map(version_of));
+    }
     Ok(versions)
+}
+
+/// A document as its newest version.
+fn version_of(entry: DocumentEntry) -> VersionEntry {
+    let DocumentEntry { doc, op, version, seq, bookmark, updated_at, actor, event_id, .. } = entry;
+    VersionEntry {
+        version,
+        seq,
+        op,
+        doc: Some(doc),
+        prev: None,
+        patch: None,
+        ts: updated_at,
+        bookmark,
+        actor,
+        event_id,
+    }
 }
 
 /// A page of versions, each with the one before it.
