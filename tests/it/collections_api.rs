@@ -205,6 +205,7 @@ async fn the_history_of_a_document_has_each_version_and_the_one_before() {
     let found = got(&server, "collections/users/docs/u-1/history").await;
     let history = found["history"].as_array().unwrap();
     assert_eq!(history.len(), 2, "{found}");
+    assert_eq!(found["basis"]["seq"], 6, "{found}");
     let (rome, oslo) =
         (json!({"name": "Ann", "city": "Rome"}), json!({"name": "Ann", "city": "Oslo"}));
     assert_eq!((&history[0]["doc"], &history[0]["prev"]), (&oslo, &rome));
@@ -234,6 +235,7 @@ async fn a_diff_counts_and_lists_what_is_different() {
     let found = got(&server, "collections/users/diff?from=seq:2&to=seq:5").await;
     let counts = ["added", "changed", "removed"].map(|name| found[name].as_u64().unwrap());
     assert_eq!(counts, [0, 1, 1], "{found}");
+    assert_eq!(found["basis"]["seq"], 5, "{found}");
     assert_eq!(
         found["docs"],
         json!([
