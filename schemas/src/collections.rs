@@ -323,6 +323,8 @@ pub struct DocumentHistory {
     /// What the next page comes after, while there may be more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// What the answer was made of.
+    pub basis: QueryBasis,
 }
 
 /// How a document is different.
@@ -373,6 +375,8 @@ pub struct CollectionDiff {
     /// What the next page comes after, while there may be more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// What the answer was made of; its `seq` is that of the later point.
+    pub basis: QueryBasis,
 }
 
 /// An event by its columns. Those without a value are left out; those with JSON text are that JSON.

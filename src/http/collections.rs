@@ -160,7 +160,7 @@ impl ReadCaller<'_> {
         place: DocumentPlace<'_>,
         back: u32,
     ) -> Result<FoundPoint, ApiError> {
-        let versions = Box::pin(history::versions(self, place)).await?;
+        let (versions, _) = Box::pin(history::versions(self, place)).await?;
         let wanted = usize::try_from(back).ok().and_then(|back| versions.get(back));
         let seq = wanted.map(|version| version.seq).ok_or_else(|| {
             let DocumentPlace { collection, key } = place;

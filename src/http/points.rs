@@ -27,6 +27,10 @@ use icecore_schemas::{
 };
 use serde_json::{Value, json};
 
+/// The greatest `seq` that an event can have.
+const SEQ_MAX: u64 = u64::MAX >> 1;
+/// What the clock of snapshots counts in, microseconds.
+const CLOCK_STEP_US: i64 = 1_000;
 /// The last event of `events`, at a point or now.
 const NEWEST: &str = "SELECT CAST(max(seq) AS bigint) AS seq FROM events";
 
@@ -52,7 +56,7 @@ impl FoundPoint {
     pub(super) const NOW: Self = Self { seq: None, snapshot: None };
 
     fn at(seq: u64) -> Self {
-        Self { seq: Some(seq), snapshot: None }
+        Self { seq: Some(seq.min(SEQ_MAX)), snapshot: None }
     }
 
     /// The basis of what was read at this point, given that of the statement that read it.
@@ -231,7 +235,9 @@ impl ReadCaller<'_> {
             let is_unknown = matches!(code, ErrorCode::NotFound | ErrorCode::Gone);
             is_unknown || (code == ErrorCode::InvalidSql && us <= self.app.clock.now_us())
         };
-        let committed = match self.referred(json!(time)).await {
+        // The clock of snapshots has no microseconds: one of this millisecond may have later events.
+        let bound = time_text(us.saturating_sub(CLOCK_STEP_US))?;
+        let committed = match self.referred(json!(bound)).await {
             Ok(found) => found,
             // Nothing was committed then, or it is not known what, as after a clock was wrong: the events tell.
             Err(error) if is_past(error.code()) => FoundPoint::at(0),

@@ -10,7 +10,7 @@ use crate::http::{
     guard::CatalogNamespace,
     json, query,
     query_string::{QueryParameters, page_size},
-    rows::{integer_at, number_at, text_at},
+    rows::{PAGE_BYTES_MAX, integer_at, number_at, text_at},
 };
 use arrow::record_batch::RecordBatch;
 use axum::{
@@ -31,8 +31,6 @@ use std::{cmp::Reverse, collections::BTreeMap, str::FromStr};
 /// Things of a page that names no limit, and most of any page.
 const PAGE_THINGS: usize = 50;
 const PAGE_THINGS_MAX: usize = 500;
-/// Bytes of documents after which a page ends.
-const PAGE_BYTES_MAX: usize = 8 << 20;
 /// Values of a facet where the request names no limit, and most of any.
 const FACET_VALUES: usize = 20;
 const FACET_VALUES_MAX: usize = 100;

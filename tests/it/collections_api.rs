@@ -128,6 +128,7 @@ async fn what_was_not_there_is_not_found() {
         "collections/users/docs/u-1?at=before:first",
         "collections/users/docs/u-1?at=seq:0",
         "collections/users/docs/u-1?at=seq:99",
+        "collections/users/docs/u-1?at=seq:18446744073709551615",
         "collections/users/docs/u-1?at=snapshot:1",
         "collections/users/docs/u-1?at=bookmark:absent",
         "collections/users/docs/u-1?at=absent",
@@ -204,6 +205,7 @@ async fn the_history_of_a_document_has_each_version_and_the_one_before() {
     let found = got(&server, "collections/users/docs/u-1/history").await;
     let history = found["history"].as_array().unwrap();
     assert_eq!(history.len(), 2, "{found}");
+    assert_eq!(found["basis"]["seq"], 6, "{found}");
     let (rome, oslo) =
         (json!({"name": "Ann", "city": "Rome"}), json!({"name": "Ann", "city": "Oslo"}));
     assert_eq!((&history[0]["doc"], &history[0]["prev"]), (&oslo, &rome));
@@ -233,6 +235,7 @@ async fn a_diff_counts_and_lists_what_is_different() {
     let found = got(&server, "collections/users/diff?from=seq:2&to=seq:5").await;
     let counts = ["added", "changed", "removed"].map(|name| found[name].as_u64().unwrap());
     assert_eq!(counts, [0, 1, 1], "{found}");
+    assert_eq!(found["basis"]["seq"], 5, "{found}");
     assert_eq!(
         found["docs"],
         json!([
@@ -459,6 +462,43 @@ async fn documents_are_read_with_the_right_to_read() {
     let at = json!({ "at": "seq:1" });
     assert_eq!(guarded.post(&reader, "/v1/shop/resolve", &at).await.0, 200);
     assert_eq!(guarded.post(&sender, "/v1/shop/resolve", &at).await.0, 404);
+    guarded.server.stop().await;
+}
+
+/// A document is made of changes of every visibility, and so are its versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_see_every_row_reads_events_and_no_documents() {
+    let guarded = Guarded::start_with(&[("visibility.filter", "on")]).await;
+    let change = |id: &str, op: &str, visibility: &str| json!({"id": id, "ns": "shop", "op": op, "collection": "users", "key": "ann", "after": {"by": visibility}, "visibility": visibility});
+    let sent = json!({ "events": [change("1", "c", "public"), change("2", "u", "team")] });
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &sent).await.0, 200);
+    let reader = guarded.token(&json!({"name": "r", "scopes": ["read:shop"]})).await;
+    for path in [
+        "collections",
+        "collections/users",
+        "collections/users/docs",
+        "collections/users/docs/ann",
+        "collections/users/docs/ann?at=~1",
+        "collections/users/docs/ann/history",
+        "collections/users/diff?from=seq:1",
+        "things/ann",
+        "things/users/ann@~1",
+    ] {
+        let path = format!("/v1/shop/{path}");
+        assert_eq!(guarded.get(&guarded.admin, &path).await.0, 200, "{path}");
+        let (status, answer) = guarded.get(&reader, &path).await;
+        assert_eq!((status, &answer["code"]), (403, &json!("FORBIDDEN")), "{path}: {answer}");
+    }
+    for (token, expected) in [(&guarded.admin, vec!["1", "2"]), (&reader, vec!["1"])] {
+        let (_, page) = guarded.get(token, "/v1/shop/events?order=asc").await;
+        let events = page["events"].as_array().unwrap().iter();
+        let ids: Vec<&str> = events.map(|it| it["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, expected, "{page}");
+        let url = format!("{}/v1/shop/events", guarded.server.url);
+        let lines = guarded.server.http.get(url).bearer_auth(token);
+        let lines = lines.header("accept", "application/x-ndjson").send().await.unwrap();
+        assert_eq!(lines.text().await.unwrap().lines().count(), expected.len());
+    }
     guarded.server.stop().await;
 }
 

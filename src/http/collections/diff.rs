@@ -16,7 +16,10 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
-use icecore_schemas::collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange};
+use icecore_schemas::{
+    collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange},
+    query::QueryBasis,
+};
 
 /// Which documents differ.
 const DIFFERS: &str = "old_doc IS DISTINCT FROM new_doc";
@@ -58,10 +61,11 @@ pub(in crate::http) async fn diff(
         limit + 1
     );
     let answer = caller.ask_of(&collection, statement(&sql, params)).await?;
-    let RowPage { rows: docs, has_more, .. } = page(answer, limit, entry_at).await?;
+    let RowPage { rows: docs, has_more, basis } = page(answer, limit, entry_at).await?;
     let next = docs.last().filter(|_| has_more).map(|last| last.key.clone());
+    let basis = QueryBasis { seq: Some(to_seq), ..basis.unwrap_or_default() };
     let [added, changed, removed] = counts;
-    Ok(json(200, &CollectionDiff { from_seq, to_seq, added, changed, removed, docs, next }))
+    Ok(json(200, &CollectionDiff { from_seq, to_seq, added, changed, removed, docs, next, basis }))
 }
 
 /// How many documents were added, changed and removed in these pairs.

@@ -7,7 +7,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{PAGE_BYTES_MAX, json_at, number_at, text_at, time_at},
 };
@@ -24,8 +24,9 @@ use futures::StreamExt;
 use icecore_catalog::access::Principal;
 use icecore_engine::collections::versions_of;
 use icecore_schemas::{
-    collections::{DocumentHistory, HistoryPage, VersionEntry},
+    collections::{DocumentEntry, DocumentHistory, HistoryPage, VersionEntry},
     error_code::ErrorCode,
+    query::QueryBasis,
 };
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ const PAGE_VERSIONS_MAX: usize = 500;
 /// `GET /v1/{ns}/collections/{collection}/docs/{key}/history?after=&limit=`
 ///
 /// # Errors
-/// 404 for a document that never was, 422 and 429 as queries.
+/// 403 for who does not see every row, 404 for a document that never was, 422 and 429 as queries.
 pub(in crate::http) async fn history(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
@@ -49,25 +50,29 @@ pub(in crate::http) async fn history(
     let limit = page_size(limit, PAGE_VERSIONS, PAGE_VERSIONS_MAX)?;
     let place = DocumentPlace::new(&collection, &key)?;
     caller.check_events().await?;
-    let versions = Box::pin(versions(caller, place)).await?;
+    let (versions, basis) = Box::pin(versions(caller, place)).await?;
     if versions.is_empty() {
         let text = format!("collection `{collection}` never had a document `{key}`");
         return Err(ApiError::new(ErrorCode::NotFound, text));
     }
-    Ok(json(200, &history_page(versions, after, limit)))
+    Ok(json(200, &DocumentHistory { basis, ..history_page(versions, after, limit) }))
 }
 
 /// Every version of a document since its collection was emptied last, the newest first, without the ones before
-/// them.
+/// them, and what they were made of. Of one whose events were removed it is the newest version alone.
 ///
 /// # Errors
 /// As queries.
 pub(super) async fn versions(
     caller: ReadCaller<'_>,
-    DocumentPlace { collection, key }: DocumentPlace<'_>,
-) -> Result<Vec<VersionEntry>, ApiError> {
+    place: DocumentPlace<'_>,
+) -> Result<(Vec<VersionEntry>, QueryBasis), ApiError> {
+    let DocumentPlace { collection, key } = place;
+    // Their statement reads events, of which such a caller sees some: what they make together is no version.
+    caller.app.sql.check_sees_all(caller.principal, caller.levels, collection)?;
     let request = statement(&versions_of(collection, key), Vec::new());
     let mut answer = caller.ask_of(collection, request).await?;
+    let basis = answer.basis.take().unwrap_or_default();
     let mut versions = Vec::new();
     while let Some(batch) = answer.batches.next().await {
         let batch = batch?;
@@ -83,14 +88,37 @@ pub(super) async fn versions(
         }
     }
     versions.sort_by_key(|version| std::cmp::Reverse(version.seq));
-    Ok(versions)
+    if versions.is_empty() {
+        // Retention may have removed its events, while the table of the collection has it.
+        let (document, _) = Box::pin(caller.document(place, FoundPoint::NOW)).await?;
+        versions.extend(document.map(version_of));
+    }
+    Ok((versions, basis))
 }
 
-/// A page of versions, each with the one before it.
+/// A document as its newest version.
+fn version_of(entry: DocumentEntry) -> VersionEntry {
+    let DocumentEntry { doc, op, version, seq, bookmark, updated_at, actor, event_id, .. } = entry;
+    VersionEntry {
+        version,
+        seq,
+        op,
+        doc: Some(doc),
+        prev: None,
+        patch: None,
+        ts: updated_at,
+        bookmark,
+        actor,
+        event_id,
+    }
+}
+
+/// A page of versions, each with the one before it; its basis is still to be filled.
 fn history_page(versions: Vec<VersionEntry>, after: Option<u64>, limit: usize) -> DocumentHistory {
     let mut versions =
         versions.into_iter().filter(|version| after.is_none_or(|after| version.seq < after));
-    let mut page = DocumentHistory { history: Vec::new(), next: None };
+    let mut page =
+        DocumentHistory { history: Vec::new(), next: None, basis: QueryBasis::default() };
     let (mut newer, mut bytes): (Option<VersionEntry>, usize) = (None, 0);
     loop {
         let older = versions.next();

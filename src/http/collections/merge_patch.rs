@@ -3,7 +3,8 @@
 use serde_json::value::{RawValue, to_raw_value};
 use std::collections::BTreeMap;
 
-/// Deepest member that is compared by itself; below it a member is compared as a whole.
+/// Deepest member that is compared by itself; below it a member is compared as a whole. A new one that is deeper has no
+/// patch: patches make documents of any depth.
 const DEPTH_MAX: usize = 64;
 
 /// The members of an object; of a name that is there twice, the last one.
@@ -43,7 +44,7 @@ fn difference(
                 }
                 to_raw_value(&inner).ok()?
             }
-            None if has_null(value) => return None,
+            None if has_null(value, 0) => return None,
             None => (*value).to_owned(),
         };
         patch.insert(name.clone(), change);
@@ -51,12 +52,15 @@ fn difference(
     Some(patch)
 }
 
-/// Whether a patch that has this value as it is would remove something: it is null, or an object with a null.
-fn has_null(value: &RawValue) -> bool {
+/// Whether a patch that has this value as it is would remove something: it is null, or an object with a null. One that
+/// is deeper than is looked into counts as such.
+fn has_null(value: &RawValue, depth: usize) -> bool {
     if value.get() == "null" {
         return true;
     }
-    members(value).is_some_and(|members| members.values().any(|value| has_null(value)))
+    members(value).is_some_and(|members| {
+        DEPTH_MAX <= depth || members.values().any(|value| has_null(value, depth + 1))
+    })
 }
 
 #[cfg(test)]
@@ -89,5 +93,15 @@ mod tests {
         check("{\"a\":{\"x\":1}}", "{\"a\":{\"x\":null}}", None);
         check("[1]", "{}", None);
         check("{}", "1", None);
+    }
+
+    #[test]
+    fn a_member_of_any_depth_is_looked_into_so_far_alone() {
+        let nested = |levels: usize| {
+            format!("{{\"n\":{}1{}}}", "{\"a\":".repeat(levels), "}".repeat(levels))
+        };
+        let shallow = nested(DEPTH_MAX);
+        check("{}", &shallow, Some(&shallow));
+        check("{}", &nested(50_000), None);
     }
 }
