@@ -199,6 +199,26 @@ async fn a_whole_namespace_and_a_dropped_collection_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_before_a_truncate_comes_back_and_what_was_before_all_is_nothing() {
+    let server = TestServer::start().await;
+    let doc = json!({"n": 1});
+    take(&server, &[change("c", "users", "1", &doc), change("c", "users", "2", &doc)]).await;
+    take(&server, &[json!({"ns": "shop", "type": "cdc.truncate", "collection": "users"})]).await;
+    assert!(documents(&server, "users").await.is_empty());
+    let report = restore(&server, "users", "seq:2").await;
+    assert_eq!((&report["inserted"], &report["unchanged"]), (&json!(2), &json!(0)), "{report}");
+    let there = documents(&server, "users").await;
+    assert_eq!(there.len(), 2);
+    let report = restore(&server, "users", "seq:0").await;
+    assert_eq!((&report["deleted"], &report["inserted"]), (&json!(2), &json!(0)), "{report}");
+    assert!(documents(&server, "users").await.is_empty());
+    let undo = report["undo_bookmark"].as_str().unwrap();
+    restore(&server, "users", &format!("bookmark:{undo}")).await;
+    assert_eq!(documents(&server, "users").await, there);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_collection_gets_the_state_if_it_has_no_documents() {
     let server = TestServer::start().await;
     let doc = json!({"n": 1});
