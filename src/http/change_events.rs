@@ -18,9 +18,9 @@ use icecore_lake::{
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use serde_json::Value;
 
-/// The visibility of a change of a document whose own event is gone, so that nothing says any more who may see it. No
-/// scope names this value, so only who sees every row sees the change.
-pub(super) const VISIBILITY_LOST: &str = "lost";
+/// The visibility of what `admin` alone may see, as no scope names it: what a restore says of a whole collection, and
+/// changes of documents whose own event is gone, so that nothing says any more who may see them.
+pub(super) const ADMIN_VISIBILITY: &str = "admin";
 
 /// The namespace whose events a path means. `levels` are where the caller has the right to write.
 ///

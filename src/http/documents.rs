@@ -9,7 +9,7 @@ pub(in crate::http) mod identity;
 
 use crate::http::{
     self, AppState, body,
-    change_events::{self, ChangeEvent, VISIBILITY_LOST},
+    change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
     error::ApiError,
     guard::CatalogNamespace,
     health::not_taken,
@@ -263,7 +263,7 @@ async fn state(
         let event = first_row(&state_rows::rows(app, levels, request).await?);
         visibility = match event {
             Some(event) => text_at(&event, "visibility", 0),
-            None => Some(VISIBILITY_LOST.to_owned()),
+            None => Some(ADMIN_VISIBILITY.to_owned()),
         };
     }
     Ok(Some(DocumentState {

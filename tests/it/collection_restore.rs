@@ -403,6 +403,10 @@ async fn who_saw_a_document_sees_its_restore_and_nothing_else() {
     assert_eq!(status, 200, "{report}");
     let sql = json!({"sql": "SELECT key, visibility, before, after FROM events WHERE seq > 4 AND key IS NOT NULL ORDER BY key"});
     let (_, answer) = guarded.post(&guarded.admin, "/v1/shop/sql", &sql).await;
+    let reader = guarded.token(&json!({"name": "r", "scopes": ["read.team:shop"]})).await;
+    let seen = json!({"sql": "SELECT count(*) FROM events WHERE seq > 4"});
+    let (_, counted) = guarded.post(&reader, "/v1/shop/sql", &seen).await;
+    assert_eq!(counted["rows"], json!([[2]]), "{counted}");
     // What the organisation alone may see is not told to the team.
     let doc = ann.to_string();
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Statements that compare a collection at two numbers: what it is, and what it was.
 
 use super::run::CollectionPair;
-use crate::http::change_events::VISIBILITY_LOST;
+use crate::http::change_events::ADMIN_VISIBILITY;
 use icecore_engine::collections::relation;
 use icecore_lake::collection::ChangeOp;
 
@@ -73,7 +73,7 @@ impl ComparedStates {
         };
         let seen = |side: &str| {
             format!(
-                "CASE WHEN {side}_seq IS NOT NULL AND {side}_event IS NULL THEN '{VISIBILITY_LOST}' \
+                "CASE WHEN {side}_seq IS NOT NULL AND {side}_event IS NULL THEN '{ADMIN_VISIBILITY}' \
                  ELSE {side}_said END AS {side}_visibility"
             )
         };
