@@ -17,11 +17,11 @@ use crate::{
 };
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
-use icecore_catalog::error::CatalogError;
-use icecore_engine::collections::{APPLIED_SEQ, COLLECTION_PROPERTY};
+use icecore_catalog::{error::CatalogError, retention::collection_of};
+use icecore_engine::QueryAnswer;
 use icecore_lake::{
     collection::{ChangeOp, table_name},
-    table::schema::ident,
+    table::{documents::APPLIED_SEQ, schema::ident},
 };
 use icecore_schemas::{
     batch::SeqRange,
@@ -137,7 +137,7 @@ impl RestoreRun<'_> {
         for table in self.tables().await? {
             let table = ident(self.namespace, &table);
             let Ok(loaded) = self.app.catalog.tables().load(&table).await else { continue };
-            names.extend(loaded.metadata.properties().get(COLLECTION_PROPERTY).cloned());
+            names.extend(collection_of(&loaded.metadata).map(str::to_owned));
         }
         if COLLECTIONS_MAX < names.len() {
             let text = format!(
@@ -235,7 +235,7 @@ impl RestoreRun<'_> {
         let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
             return Ok(counts);
         };
-        if answer.basis.as_ref().is_some_and(|basis| !basis.inexact.is_empty()) {
+        if lacks_some(&answer) {
             return Err(self.gone(pair).await);
         }
         while let Some(batch) = answer.batches.next().await {
@@ -339,6 +339,10 @@ impl RestoreRun<'_> {
             let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
                 continue;
             };
+            // Retention may have come since they were counted.
+            if lacks_some(&answer) {
+                return Err(self.gone(pair).await);
+            }
             while let Some(batch) = answer.batches.next().await {
                 let batch = batch?;
                 for row in 0..batch.num_rows() {
@@ -376,6 +380,11 @@ impl RestoreRun<'_> {
         };
         event.text()
     }
+}
+
+/// Whether retention removed events that an answer would be made of.
+fn lacks_some(answer: &QueryAnswer) -> bool {
+    answer.basis.as_ref().is_some_and(|basis| !basis.inexact.is_empty())
 }
 
 /// Batches of changes on their way to the log.
