@@ -83,7 +83,7 @@ pub struct RestoreReport {
     pub collections: Vec<CollectionCounts>,
     /// Atomic batches that its events were appended in: 1 unless it was too large for one.
     pub batches: u64,
-    /// First and last `seq` of its events; none where nothing changed.
+    /// First and last `seq` of its events, of which the last one tells of it; none for a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<SeqRange>,
     /// The tag of `events` at the state before it; none where it could not be set.

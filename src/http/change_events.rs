@@ -5,10 +5,11 @@
 //! what senders may send.
 
 use crate::{
-    http::{AppState, error::ApiError, ingest::compare},
+    http::{AppState, error::ApiError, guard, ingest::compare, parse_namespace, tables},
     ingest::{Receipt, Submission},
 };
 use bytes::Bytes;
+use icecore_catalog::access::Principal;
 use icecore_lake::{
     blocking::blocking,
     collection::ChangeOp,
@@ -16,6 +17,31 @@ use icecore_lake::{
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use serde_json::Value;
+
+/// The visibility of what `admin` alone may see, as no scope names it: what a restore says of a whole collection, and
+/// changes of documents whose own event is gone, so that nothing says any more who may see them.
+pub(super) const ADMIN_VISIBILITY: &str = "admin";
+
+/// The namespace whose events a path means. `levels` are where the caller has the right to write.
+///
+/// # Errors
+/// 400, 404 where the path is of a namespace of the catalog whose name is another one's in events, 503.
+pub(super) async fn namespace_of(
+    app: &AppState,
+    principal: &Principal,
+    levels: &[String],
+    text: &str,
+) -> Result<Namespace, ApiError> {
+    let namespace = tables::owner(app, principal, parse_namespace(text)?).await?;
+    if guard::levels(&namespace).as_slice() == levels {
+        return Ok(namespace);
+    }
+    let text = format!(
+        "namespace `{}` of the catalog takes no events: name it as its events do",
+        levels.join(".")
+    );
+    Err(ApiError::new(ErrorCode::NotFound, text))
+}
 
 /// One change of a document.
 #[derive(Clone, Debug)]

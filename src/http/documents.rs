@@ -9,15 +9,13 @@ pub(in crate::http) mod identity;
 
 use crate::http::{
     self, AppState, body,
-    change_events::{self, ChangeEvent},
+    change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
     error::ApiError,
     guard::CatalogNamespace,
     health::not_taken,
-    parse_namespace,
     query_string::QueryParameters,
     rows::{number_at, text_at},
     state_rows::{self, first_row},
-    tables,
 };
 use axum::{
     body::Body,
@@ -39,6 +37,7 @@ use icecore_schemas::{
 use identity::{RequestKey, WriteRequest};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 /// `PUT /v1/{ns}/collections/{c}/docs/{key}?expected_version=&ack=`: the body is the document. Durable on return.
 ///
@@ -57,11 +56,11 @@ pub(super) async fn put(
     app.sql.check_sees_all(&principal, &levels, EVENTS_TABLE)?;
     let body = body::read(&app, &headers, body).await?;
     let doc = document(&app, &body.bytes)?;
-    let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
+    let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
     let place = DocumentPlace { levels, namespace, collection, key };
     let request = WriteRequest { doc: Some(doc), expected: parameters.expected_version };
     let key = RequestKey::of(&headers)?;
-    let written = Box::pin(write(&app, &place, &request, key.as_ref())).await?;
+    let (place, written) = carry_out(&app, place, request, key).await?;
     reply(&app, &place, written, parameters.ack).await
 }
 
@@ -79,11 +78,11 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     app.sql.check_sees_all(&principal, &levels, EVENTS_TABLE)?;
-    let namespace = tables::owner(&app, &principal, parse_namespace(&namespace)?).await?;
+    let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
     let place = DocumentPlace { levels, namespace, collection, key };
     let request = WriteRequest { doc: None, expected: parameters.expected_version };
     let key = RequestKey::of(&headers)?;
-    let written = Box::pin(write(&app, &place, &request, key.as_ref())).await?;
+    let (place, written) = carry_out(&app, place, request, key).await?;
     reply(&app, &place, written, parameters.ack).await
 }
 
@@ -133,7 +132,24 @@ struct WriteOutcome {
     is_repeat: bool,
 }
 
-/// Carries out a request, or finds that it was.
+/// Carries out a request to its end, also where nobody waits for the answer any more: the next writer of the document
+/// gets its turn when it is known what became of this one.
+async fn carry_out(
+    app: &AppState,
+    document: DocumentPlace,
+    request: WriteRequest,
+    key: Option<RequestKey>,
+) -> Result<(DocumentPlace, WriteOutcome), ApiError> {
+    let app = app.clone();
+    let work = async move {
+        let written = Box::pin(write(&app, &document, &request, key.as_ref())).await;
+        written.map(|written| (document, written))
+    };
+    let done = Handle::current().spawn(work).await;
+    done.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
+}
+
+/// Writes a document in its turn, or finds that the request was carried out before.
 async fn write(
     app: &AppState,
     document: &DocumentPlace,
@@ -181,8 +197,10 @@ async fn write(
     }
     let receipt = appended?;
     let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
+    // Its event is gone, and its id is still known: nothing was written.
     let is_repeat = receipt.duplicates != 0;
-    Ok(WriteOutcome { seq, version: actual + 1, event_id: id, is_repeat })
+    let version = actual + u64::from(!is_repeat);
+    Ok(WriteOutcome { seq, version, event_id: id, is_repeat })
 }
 
 /// The event of a write on this state. What the document was is told to nobody who did not see it: the event is seen as
@@ -243,7 +261,10 @@ async fn state(
         let sql = format!("SELECT visibility FROM events WHERE seq = {seq}");
         let request = SqlRequest { sql, ..SqlRequest::default() };
         let event = first_row(&state_rows::rows(app, levels, request).await?);
-        visibility = event.and_then(|event| text_at(&event, "visibility", 0));
+        visibility = match event {
+            Some(event) => text_at(&event, "visibility", 0),
+            None => Some(ADMIN_VISIBILITY.to_owned()),
+        };
     }
     Ok(Some(DocumentState {
         visibility,

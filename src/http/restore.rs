@@ -10,17 +10,15 @@ mod marker;
 mod run;
 
 use crate::http::{
-    self, AppState, body,
+    self, AppState, body, change_events,
     documents::identity::RequestKey,
     error::ApiError,
     guard::CatalogNamespace,
     health::not_taken,
-    parse_namespace,
     points::{FoundPoint, ReadCaller},
     record::ChangeCaller,
     rows::time_at,
     state_rows::{self, first_row},
-    tables,
 };
 use axum::{
     body::Body,
@@ -129,7 +127,7 @@ fn point(at: &Value) -> Result<HistoryPoint, ApiError> {
             return Err(invalid("`at` is a text such as seq:17, or a number".to_owned()));
         }
     };
-    text.parse().map_err(|problem| invalid(format!("`at`: {problem}")))
+    text.parse::<HistoryPoint>().map_err(|problem| invalid(format!("`at`: {problem}")))
 }
 
 /// Carries out a restore, goes on with one that broke off, or tells of one that was carried out.
@@ -142,10 +140,12 @@ async fn restore(
     app.owner.check().map_err(|reason| not_taken(Some(principal), &reason))?;
     let RestoreRequest { namespace, levels, scope, at, text, key, dry_run } = request;
     app.sql.check_sees_all(principal, &levels, EVENTS_TABLE)?;
-    let namespace = tables::owner(app, principal, parse_namespace(&namespace)?).await?;
+    let namespace = change_events::namespace_of(app, principal, &levels, &namespace).await?;
     let _turn = app.restore_turns.take(&[namespace.name()]).await?;
     let reader = ReadCaller { app, principal, levels: &levels };
     reader.check_events().await?;
+    // Before the marks of earlier tries are looked for: what one of them still appends is behind it or has a mark.
+    let head = Box::pin(reader.seq_of(FoundPoint::NOW)).await?;
     let id = match &key {
         Some(key) => marker::restore_id(&key.0),
         None => app.ids.mint().to_string(),
@@ -157,7 +157,6 @@ async fn restore(
         }
         begun = marker::begun(app, &levels, &id, &text).await?;
     }
-    let head = Box::pin(reader.seq_of(FoundPoint::NOW)).await?;
     let (point, undo) = match &begun {
         // What its point stands for may be something else by now.
         Some(begun) => (RestoredPoint { seq: begun.to, ts: None, snapshot: None }, begun.head),
@@ -190,6 +189,7 @@ async fn restore(
         report.dry_run = true;
         return Ok(report);
     }
+    run.check_erasures().await?;
     caller.call.about(&format!("{} {text} {id}", namespace.name()));
     report.restore = Some(id.clone());
     report.undo_bookmark = Some(bookmark::of_moment(undo));

@@ -2,6 +2,7 @@
 //! is undone, and what becomes of a restore that breaks off.
 
 use crate::{
+    access::Guarded,
     admin::icecore,
     harness::{TestServer, config, rfc3339},
     process::post_and_die,
@@ -198,6 +199,26 @@ async fn a_whole_namespace_and_a_dropped_collection_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_before_a_truncate_comes_back_and_what_was_before_all_is_nothing() {
+    let server = TestServer::start().await;
+    let doc = json!({"n": 1});
+    take(&server, &[change("c", "users", "1", &doc), change("c", "users", "2", &doc)]).await;
+    take(&server, &[json!({"ns": "shop", "type": "cdc.truncate", "collection": "users"})]).await;
+    assert!(documents(&server, "users").await.is_empty());
+    let report = restore(&server, "users", "seq:2").await;
+    assert_eq!((&report["inserted"], &report["unchanged"]), (&json!(2), &json!(0)), "{report}");
+    let there = documents(&server, "users").await;
+    assert_eq!(there.len(), 2);
+    let report = restore(&server, "users", "seq:0").await;
+    assert_eq!((&report["deleted"], &report["inserted"]), (&json!(2), &json!(0)), "{report}");
+    assert!(documents(&server, "users").await.is_empty());
+    let undo = report["undo_bookmark"].as_str().unwrap();
+    restore(&server, "users", &format!("bookmark:{undo}")).await;
+    assert_eq!(documents(&server, "users").await, there);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_collection_gets_the_state_if_it_has_no_documents() {
     let server = TestServer::start().await;
     let doc = json!({"n": 1});
@@ -322,12 +343,77 @@ async fn an_erased_subject_does_not_come_back() {
             break;
         }
         assert_ne!(report["status"], "failed", "{report}");
+        if !report["error"].is_null() || !report["waits"].is_null() {
+            // A step that waits for its next time goes on at once.
+            let wake = json!({"subject": {"id": "nobody"}, "dry_run": true});
+            server.ingest_at("/v1/shop/erase", &wake).await;
+        }
         tokio::task::yield_now().await;
     }
     restore(&server, "users", "seq:2").await;
     let found: Vec<String> = documents(&server, "users").await.into_keys().collect();
     assert_eq!(found, ["bea"]);
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_restored_while_an_erasure_takes_rows_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let stuck = [SETTINGS, &[("failpoints", "erase.before_write=error*1000000")]].concat();
+    let server = TestServer::start_at(folder, &stuck, Clock::manual(NOW_MS)).await;
+    let doc = json!({"n": 1});
+    take(&server, &[change("c", "users", "ann", &doc), change("d", "users", "ann", &Value::Null)])
+        .await;
+    let subject = json!({"subject": {"key": "ann", "collection": "users"}});
+    assert_eq!(server.ingest_at("/v1/shop/erase", &subject).await.0, 202);
+    for (what, dry_run, expected) in [
+        ("collections/users/restore", false, 409),
+        ("restore", false, 409),
+        ("collections/users/restore", true, 200),
+    ] {
+        let body = json!({"at": "seq:1", "dry_run": dry_run});
+        let (status, answer) = server.ingest_at(&format!("/v1/shop/{what}"), &body).await;
+        assert_eq!(status, expected, "{what}: {answer}");
+    }
+    assert_eq!(server.rows("shop", "SELECT max(seq) FROM events").await, json!([[2]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_saw_a_document_sees_its_restore_and_nothing_else() {
+    let guarded = Guarded::start_with(&[("visibility.filter", "on")]).await;
+    let told = |op: &str, key: &str, doc: &Value, visibility: Option<&str>| {
+        let mut event = change(op, "users", key, doc);
+        event["visibility"] = json!(visibility);
+        event
+    };
+    let (ann, bea) = (json!({"name": "Ann"}), json!({"name": "Bea"}));
+    let sent = json!([
+        told("c", "secret", &ann, Some("team")),
+        told("c", "shared", &ann, Some("team")),
+        told("d", "secret", &Value::Null, Some("team")),
+        told("u", "shared", &bea, Some("org")),
+    ]);
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &sent).await.0, 200);
+    let path = "/v1/shop/collections/users/restore";
+    let writer = guarded.token(&json!({"name": "w", "scopes": ["write:shop"]})).await;
+    let body = json!({"at": "seq:2"});
+    assert_eq!(guarded.post(&writer, path, &body).await.0, 403);
+    let (status, report) = guarded.post(&guarded.admin, path, &body).await;
+    assert_eq!(status, 200, "{report}");
+    let sql = json!({"sql": "SELECT key, visibility, before, after FROM events WHERE seq > 4 AND key IS NOT NULL ORDER BY key"});
+    let (_, answer) = guarded.post(&guarded.admin, "/v1/shop/sql", &sql).await;
+    let reader = guarded.token(&json!({"name": "r", "scopes": ["read.team:shop"]})).await;
+    let seen = json!({"sql": "SELECT count(*) FROM events WHERE seq > 4"});
+    let (_, counted) = guarded.post(&reader, "/v1/shop/sql", &seen).await;
+    assert_eq!(counted["rows"], json!([[2]]), "{counted}");
+    // What the organisation alone may see is not told to the team.
+    let doc = ann.to_string();
+    assert_eq!(
+        answer["rows"],
+        json!([["secret", "team", null, doc], ["shared", "team", null, doc]])
+    );
+    guarded.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,6 +144,43 @@ async fn a_request_with_a_name_is_carried_out_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_of_the_catalog_that_takes_no_events_gets_no_documents() {
+    let server = TestServer::start().await;
+    // Events that carry this text go to `sales`.
+    let made = json!({"namespace": ["Sales"]}).to_string();
+    let made = server.post("/catalog/v1/namespaces", "application/json", made).await;
+    assert_eq!(made.status(), 200);
+    for (method, path, body) in [
+        (Method::PUT, "collections/users/docs/u-1", "{}"),
+        (Method::DELETE, "collections/users/docs/u-1", ""),
+        (Method::POST, "collections/users/restore", "{\"at\":\"seq:0\"}"),
+        (Method::POST, "restore", "{\"at\":\"seq:0\"}"),
+    ] {
+        let (status, answer) = send(&server, method, &format!("/v1/Sales/{path}"), &[], body).await;
+        assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{path}: {answer}");
+    }
+    let (status, answer) = server.query("sales", &json!({"sql": "SELECT 1 FROM events"})).await;
+    assert_ne!(status, 200, "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_keeps_its_numbers_and_may_not_be_too_large() {
+    let server = TestServer::start().await;
+    let doc = "{\"n\":12345678901234567890123,\"m\":1.10}";
+    assert_eq!(put(&server, "", doc).await.0, 200);
+    assert_eq!(put(&server, "", "{}").await.0, 200);
+    let back = "{\"at\":\"seq:1\"}";
+    let path = "/v1/shop/collections/users/restore";
+    assert_eq!(send(&server, Method::POST, path, &[], back).await.0, 200);
+    assert_eq!(users(&server).await, json!([["u-1", doc, 3]]));
+    let large = format!("{{\"n\":\"{}\"}}", "x".repeat(1 << 20));
+    let (status, answer) = put(&server, "", &large).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("EVENT_TOO_LARGE")), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_writers_that_expect_the_same_version_one_wins() {
     let server = TestServer::start().await;
     assert_eq!(put(&server, "", "{}").await.0, 200);

@@ -1,6 +1,7 @@
 //! Statements that compare a collection at two numbers: what it is, and what it was.
 
 use super::run::CollectionPair;
+use crate::http::change_events::ADMIN_VISIBILITY;
 use icecore_engine::collections::relation;
 use icecore_lake::collection::ChangeOp;
 
@@ -60,6 +61,32 @@ impl ComparedStates {
         )
     }
 
+    /// The same with who sees the last change of a document in each state, which its event says.
+    pub(super) fn visible_changes(self, pair: &CollectionPair) -> String {
+        let named = [&pair.from, &pair.into].map(|name| format!("'{}'", name.replace('\'', "''")));
+        let event = |side: &str| {
+            format!(
+                "LEFT JOIN (SELECT seq AS {side}_event, visibility AS {side}_said FROM events \
+                 WHERE op IS NOT NULL AND collection IN ({})) AS {side}_events ON {side}_seq = {side}_event",
+                named.join(", ")
+            )
+        };
+        let seen = |side: &str| {
+            format!(
+                "CASE WHEN {side}_seq IS NOT NULL AND {side}_event IS NULL THEN '{ADMIN_VISIBILITY}' \
+                 ELSE {side}_said END AS {side}_visibility"
+            )
+        };
+        format!(
+            "SELECT now_key, past_key, now_doc, past_doc, doc_store, {}, {} FROM ({}) AS changes {} {}",
+            seen("now"),
+            seen("past"),
+            self.changes(pair),
+            event("now"),
+            event("past")
+        )
+    }
+
     /// Some of them.
     pub(super) fn sample(self, pair: &CollectionPair) -> String {
         format!("{} ORDER BY coalesce(past_key, now_key) LIMIT {SAMPLE_MAX}", self.changes(pair))
@@ -87,7 +114,8 @@ mod tests {
             is_other: true,
         };
         let states = ComparedStates { to: 3, head: 9 };
-        for sql in [states.counts(&pair), states.changes(&pair), states.sample(&pair)] {
+        let (changes, visible) = (states.changes(&pair), states.visible_changes(&pair));
+        for sql in [states.counts(&pair), changes, visible, states.sample(&pair)] {
             assert!(sql.contains("FOR SEQ AS OF 9) AS now_state"), "{sql}");
             assert!(sql.contains("FOR SEQ AS OF 3) AS past_state"), "{sql}");
             icecore_engine::guard::check(&sql).unwrap();

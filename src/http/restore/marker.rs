@@ -3,6 +3,7 @@
 
 use crate::http::{
     AppState,
+    change_events::ADMIN_VISIBILITY,
     error::ApiError,
     rows::{number_at, text_at},
     state_rows::{self, first_row},
@@ -54,7 +55,7 @@ impl BegunRestore {
     /// The event.
     pub(super) fn text(&self) -> String {
         let id = format!("restore-{}-begun", self.restore);
-        json!({ "id": id, "type": BEGUN, "data": self }).to_string()
+        json!({ "id": id, "type": BEGUN, "visibility": ADMIN_VISIBILITY, "data": self }).to_string()
     }
 }
 
@@ -62,7 +63,8 @@ impl CompletedRestore {
     /// The event.
     pub(super) fn text(&self) -> String {
         let id = format!("restore-{}-completed", self.restore);
-        json!({ "id": id, "type": COMPLETED, "data": self }).to_string()
+        json!({ "id": id, "type": COMPLETED, "visibility": ADMIN_VISIBILITY, "data": self })
+            .to_string()
     }
 }
 

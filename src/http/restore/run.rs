@@ -17,20 +17,22 @@ use crate::{
 };
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
-use icecore_catalog::{error::CatalogError, retention};
+use icecore_catalog::{error::CatalogError, retention::collection_of};
+use icecore_engine::QueryAnswer;
 use icecore_lake::{
     collection::{ChangeOp, table_name},
-    table::{documents::AppliedChanges, schema::ident},
+    table::{documents::APPLIED_SEQ, schema::ident},
 };
 use icecore_schemas::{
     batch::SeqRange,
+    erasure::{ErasureReport, ErasureStatus},
     error_code::ErrorCode,
     names::Namespace,
     query::SqlRequest,
     restore::{CollectionCounts, RestoreReport, SampleChange},
 };
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Most collections of a namespace that is restored.
@@ -78,8 +80,10 @@ struct DocumentChange {
     before: Option<String>,
     after: Option<String>,
     store: Option<String>,
-    before_seq: Option<u64>,
-    after_seq: Option<u64>,
+    /// Who sees the change, where rows are told apart by that.
+    visibility: Option<String>,
+    /// Whether they may see what the document is.
+    is_told: bool,
 }
 
 impl DocumentChange {
@@ -92,14 +96,16 @@ impl DocumentChange {
             (Some(_), None) => ChangeOp::Delete,
             (None, None) => return None,
         };
+        let now_seen = text_at(batch, "now_visibility", row);
+        let past_seen = text_at(batch, "past_visibility", row);
         Some(Self {
             op,
             key: now.or(past)?,
             before: text_at(batch, "now_doc", row),
             after: text_at(batch, "past_doc", row),
             store: text_at(batch, "doc_store", row),
-            before_seq: number_at(batch, "now_seq", row),
-            after_seq: number_at(batch, "past_seq", row),
+            is_told: now_seen.is_none() || past_seen.is_none() || now_seen == past_seen,
+            visibility: past_seen.or(now_seen),
         })
     }
 }
@@ -117,7 +123,7 @@ impl RestoreRun<'_> {
         let limit = COLLECTIONS_MAX + 1;
         let sql = format!(
             "SELECT DISTINCT collection FROM events WHERE collection IS NOT NULL AND key IS NOT NULL \
-             AND op IS NOT NULL AND seq <= {} LIMIT {limit}",
+             AND collection <> '' AND op IS NOT NULL AND seq <= {} LIMIT {limit}",
             self.head
         );
         let request = SqlRequest { sql, ..SqlRequest::default() };
@@ -131,7 +137,7 @@ impl RestoreRun<'_> {
         for table in self.tables().await? {
             let table = ident(self.namespace, &table);
             let Ok(loaded) = self.app.catalog.tables().load(&table).await else { continue };
-            names.extend(retention::collection_of(&loaded.metadata).map(str::to_owned));
+            names.extend(collection_of(&loaded.metadata).map(str::to_owned));
         }
         if COLLECTIONS_MAX < names.len() {
             let text = format!(
@@ -153,6 +159,31 @@ impl RestoreRun<'_> {
             Err(cause) => return Err(cause.into()),
         };
         Ok(names.into_iter().filter(|name| name.starts_with("cdc_")).collect())
+    }
+
+    /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.
+    ///
+    /// # Errors
+    /// 409; else the metastore's.
+    pub(super) async fn check_erasures(&self) -> Result<(), ApiError> {
+        let erasures = self.app.erasures.list(self.levels).await?.erasures;
+        let has_rows = |erasure: &&ErasureReport| match erasure.status {
+            ErasureStatus::Log
+            | ErasureStatus::Count
+            | ErasureStatus::Rewrite
+            | ErasureStatus::History => !erasure.dry_run,
+            ErasureStatus::Files
+            | ErasureStatus::Proof
+            | ErasureStatus::Done
+            | ErasureStatus::Failed => false,
+        };
+        let Some(ErasureReport { erasure, .. }) = erasures.iter().find(has_rows) else {
+            return Ok(());
+        };
+        let text = format!(
+            "erasure `{erasure}` still takes rows out of this namespace: restore when its status is `files`"
+        );
+        Err(ApiError::new(ErrorCode::Conflict, text))
     }
 
     /// Counts what would change.
@@ -204,7 +235,7 @@ impl RestoreRun<'_> {
         let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
             return Ok(counts);
         };
-        if answer.basis.as_ref().is_some_and(|basis| !basis.inexact.is_empty()) {
+        if lacks_some(&answer) {
             return Err(self.gone(pair).await);
         }
         while let Some(batch) = answer.batches.next().await {
@@ -228,11 +259,10 @@ impl RestoreRun<'_> {
         let loaded = self.app.catalog.tables().load(&table).await;
         let applied: BTreeSet<u64> = match &loaded {
             Ok(loaded) => {
-                let metadata = &loaded.metadata;
-                let noted = metadata
-                    .snapshots()
-                    .filter_map(|it| AppliedChanges::of(metadata, Some(it.snapshot_id())));
-                noted.map(|applied| applied.seq).collect()
+                let noted = loaded.metadata.snapshots().filter_map(|snapshot| {
+                    snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
+                });
+                noted.collect()
             }
             // Then no state of the table is known.
             Err(_) => BTreeSet::new(),
@@ -301,17 +331,23 @@ impl RestoreRun<'_> {
         };
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
         for pair in pairs {
-            let visible = self.visibilities(pair).await?;
-            let sql = self.states().changes(pair);
+            let sql = match self.app.sql.filters_visibility() {
+                true => self.states().visible_changes(pair),
+                false => self.states().changes(pair),
+            };
             let request = SqlRequest { sql, ..SqlRequest::default() };
             let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
                 continue;
             };
+            // Retention may have come since they were counted.
+            if lacks_some(&answer) {
+                return Err(self.gone(pair).await);
+            }
             while let Some(batch) = answer.batches.next().await {
                 let batch = batch?;
                 for row in 0..batch.num_rows() {
                     let Some(change) = DocumentChange::at(&batch, row) else { continue };
-                    batches.push(self.event(pair, &change, &visible, &meta)).await?;
+                    batches.push(self.event(pair, &change, &meta)).await?;
                 }
             }
         }
@@ -326,58 +362,29 @@ impl RestoreRun<'_> {
         bookmark.and_then(icecore_lake::event::bookmark::moment_seq).unwrap_or(self.head)
     }
 
-    fn event(
-        &self,
-        pair: &CollectionPair,
-        change: &DocumentChange,
-        visible: &HashMap<u64, String>,
-        meta: &Value,
-    ) -> String {
+    fn event(&self, pair: &CollectionPair, change: &DocumentChange, meta: &Value) -> String {
         let key = xxh3_128(&joined(&[&pair.into, &change.key]));
         // A restore that goes on compares with another state, so its changes are other ones.
         let id = format!("restore-{}-{}-{key:032x}", self.id, self.head);
-        let of = |seq: Option<u64>| seq.and_then(|seq| visible.get(&seq)).map(String::as_str);
-        let (now, past) = (of(change.before_seq), of(change.after_seq));
-        let visibility = past.or(now);
-        // What somebody may not see is not told beside what they may.
-        let is_told = now.is_none() || now == visibility;
         let event = ChangeEvent {
             id: &id,
             op: change.op,
             collection: &pair.into,
             key: &change.key,
             store: change.store.as_deref(),
-            visibility,
-            before: change.before.as_deref().filter(|_| is_told),
+            visibility: change.visibility.as_deref(),
+            // What somebody may not see is not told beside what they may.
+            before: change.before.as_deref().filter(|_| change.is_told),
             after: change.after.as_deref(),
             meta,
         };
         event.text()
     }
+}
 
-    /// Who sees which change, where rows are told apart by that.
-    async fn visibilities(&self, pair: &CollectionPair) -> Result<HashMap<u64, String>, ApiError> {
-        let mut visible = HashMap::new();
-        if !self.app.sql.filters_visibility() {
-            return Ok(visible);
-        }
-        let request = SqlRequest {
-            sql: format!(
-                "SELECT seq, visibility FROM events WHERE visibility IS NOT NULL AND seq <= {} \
-                 AND collection IN (CAST($1 AS text), CAST($2 AS text))",
-                self.head
-            ),
-            params: vec![pair.from.as_str().into(), pair.into.as_str().into()],
-            ..SqlRequest::default()
-        };
-        for batch in state_rows::rows(self.app, self.levels, request).await? {
-            for row in 0..batch.num_rows() {
-                let cells = number_at(&batch, "seq", row).zip(text_at(&batch, "visibility", row));
-                visible.extend(cells);
-            }
-        }
-        Ok(visible)
-    }
+/// Whether retention removed events that an answer would be made of.
+fn lacks_some(answer: &QueryAnswer) -> bool {
+    answer.basis.as_ref().is_some_and(|basis| !basis.inexact.is_empty())
 }
 
 /// Batches of changes on their way to the log.
@@ -430,6 +437,7 @@ impl RestoreBatches<'_> {
 
     async fn append(&mut self, events: &[String]) -> Result<SeqRange, ApiError> {
         let RestoreRun { app, namespace, .. } = self.run;
+        self.run.check_erasures().await?;
         let Receipt { ranges, .. } =
             Box::pin(change_events::append(app, namespace, events)).await?;
         let (first, last) = ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last));

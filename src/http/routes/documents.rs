@@ -19,7 +19,7 @@ const RESTORED: &[(u16, &str)] = &[(200, "Durable; how many documents changed")]
 const NOT_RESTORED: &[(u16, &str)] = &[
     (400, "Not a valid point"),
     (404, "No such point, or no events"),
-    (409, "`into` has documents, or the Idempotency-Key is of another request"),
+    (409, "`into` has documents, the Idempotency-Key is of another request, or an erasure goes on"),
     (410, "The state is not kept any more; `nearest` of the details has points that are"),
     (422, "Too many changes, or over the limits of a query"),
     (429, "Too many queries or restores at once"),
