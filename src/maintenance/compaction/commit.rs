@@ -114,7 +114,8 @@ impl Compaction {
                     debug!(%table, files, "deletes that came meanwhile are carried over");
                     // Those of an earlier try are of no use any more.
                     let earlier = group.deletes.iter().map(|(_, file)| file.file_path());
-                    writer::delete(storage, earlier).await;
+                    let earlier: Vec<&str> = earlier.collect();
+                    writer::delete(storage, earlier.into_iter()).await;
                     carried.push(done);
                 }
                 Ok(None) => lost.push(group),

@@ -849,6 +849,46 @@ async fn what_others_commit_meanwhile_is_kept() {
     }
 }
 
+/// Each time what was written for those of the time before is of no use, and no file of it is left.
+#[tokio::test]
+async fn deletes_that_come_while_others_are_carried_over_are_carried_over_too() {
+    let (faults, barrier) = Failpoints::meetings("compact.before_commit", 2);
+    let mut house = House::with(faults).await;
+    for _ in 0..4 {
+        house.append(30, 1).await;
+    }
+    let compaction = house.compaction.clone();
+    let run = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(compaction.run(&now()))
+    });
+    let meet = || {
+        let barrier = Arc::clone(&barrier);
+        tokio::task::spawn_blocking(move || barrier.wait())
+    };
+    let mut after = RowCounts::new();
+    for seed in [3, 4] {
+        meet().await.unwrap();
+        house.delete(&mut StdRng::seed_from_u64(seed)).await;
+        after = house.head_rows(house.head().await);
+        meet().await.unwrap();
+    }
+    let report = tokio::task::spawn_blocking(|| run.join().unwrap()).await.unwrap().unwrap();
+    assert!(!report.skipped.iter().any(|it| it.reason.contains("is refused")), "{report:?}");
+    let (loaded, head) = (house.load().await, house.head().await);
+    assert_eq!(house.read(&loaded.metadata, head).await, after, "{report:?}");
+    let merges = loaded.metadata.snapshots().map(|made| made.summary());
+    let merges = merges.filter(|told| told.operation == Operation::Replace);
+    let carried = merges.filter_map(|told| told.additional_properties.get("added-delete-files"));
+    let carried: usize = carried.map(|count| count.parse::<usize>().unwrap()).sum();
+    let files = house.data_files().await;
+    // Those of the other engine have the name of their data file before.
+    let is_own = |file: &&String| file.ends_with("-deletes.parquet") && !file.contains(".parquet-");
+    assert_eq!(files.iter().filter(is_own).count(), carried, "{files:?}");
+    assert!(0 < carried, "{report:?}");
+    house.check().await;
+}
+
 /// The engine has read the files from before, and so has every older snapshot.
 #[tokio::test]
 async fn a_delete_that_was_begun_before_a_compaction_has_it_taken_back_and_made_anew() {

@@ -30,6 +30,9 @@ use std::collections::HashSet;
 
 /// Most runs that are noted of a group, which take 2 MiB. Rows that alternate between files need one each.
 const RUNS_MAX: usize = 256 << 10;
+/// Most rows of a group whose deletes are carried over: each has the path of its file while they are written. A
+/// group that loses more is better merged again.
+const PLACES_MAX: u64 = 256 << 10;
 
 /// Rows of one file that come one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -89,15 +92,25 @@ impl RowPlaces {
         (!self.is_lost && noted == rows).then_some(self)
     }
 
-    /// The places, in all that was written one behind the other, of rows that are deleted by now.
-    fn carried<'d>(&self, deleted: impl Fn(&str) -> Option<&'d DeletedRows>) -> DeletedRows {
-        // Which of the rows that were taken of each file, in their order.
-        let of_file = |(location, left_out): &(String, DeletedRows)| -> Vec<u64> {
-            let new = deleted(location).map(|deleted| deleted - left_out).unwrap_or_default();
-            new.iter().map(|place| place - left_out.rank(place)).collect()
+    /// The places, in all that was written one behind the other, of rows that are deleted by now; none where these
+    /// are too many.
+    fn carried<'d>(
+        &self,
+        deleted: impl Fn(&str) -> Option<&'d DeletedRows>,
+    ) -> Option<DeletedRows> {
+        let since = |(location, left_out): &(String, DeletedRows)| -> DeletedRows {
+            deleted(location).map(|deleted| deleted - left_out).unwrap_or_default()
         };
-        let mut wanted: Vec<_> =
-            self.files.iter().map(|file| of_file(file).into_iter().peekable()).collect();
+        let new: Vec<DeletedRows> = self.files.iter().map(since).collect();
+        if PLACES_MAX < new.iter().map(DeletedRows::len).sum::<u64>() {
+            return None;
+        }
+        // Which of the rows that were taken of each file, in their order.
+        let mut wanted = Vec::with_capacity(new.len());
+        for (new, (_, left_out)) in new.iter().zip(&self.files) {
+            let rows: Vec<u64> = new.iter().map(|place| place - left_out.rank(place)).collect();
+            wanted.push(rows.into_iter().peekable());
+        }
         let mut taken = vec![0_u64; self.files.len()];
         let (mut places, mut start) = (DeletedRows::new(), 0_u64);
         for run in &self.runs {
@@ -109,13 +122,13 @@ impl RowPlaces {
             taken[file] = end;
             start += rows;
         }
-        places
+        Some(places)
     }
 }
 
 /// The same group of files for the current snapshot of `source`: rows of the files that are deleted by their places
-/// there are deleted of what was written, too. None where a file is not live there any more, or it is not known where
-/// its rows are.
+/// there are deleted of what was written, too. None where a file is not live there any more, it is not known where
+/// its rows are, or too many of them are deleted.
 ///
 /// # Errors
 /// [`RewriteError`]; nothing is written then.
@@ -138,7 +151,9 @@ pub async fn carry_deletes(
     let useless = useless_deletes(&files, deletes.index());
     let removed = files.iter().chain(&useless).map(|file| described(file));
     let removed = removed.collect::<Result<Vec<DataFile>, WriteError>>()?;
-    let deleted = places.carried(|location| deletes.places_of(location));
+    let Some(deleted) = places.carried(|location| deletes.places_of(location)) else {
+        return Ok(None);
+    };
     let written = written_deletes(source, (ids, of), &group.added, &deleted)?;
     let (files, bytes): (Vec<DataFile>, Vec<Bytes>) = written.into_iter().unzip();
     for (file, bytes) in files.iter().zip(bytes) {

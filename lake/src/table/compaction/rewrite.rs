@@ -25,7 +25,7 @@ use crate::{
         reader::{self, ReadError},
         row_sum::{self, ReadSum, RowKeys},
         schema::file_order,
-        writer::{FileLayout, WriteError, WrittenFiles, delete, sorted::SortedWriter},
+        writer::{WriteError, WrittenFiles, delete, sorted::SortedWriter},
     },
 };
 use arrow::{

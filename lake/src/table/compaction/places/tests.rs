@@ -18,8 +18,20 @@ fn places_are_those_of_the_same_rows_among_what_was_written() {
     // No row is at place 9.
     let (a, b) = (set([0, 1, 3, 9]), set([1, 2]));
     let carried = places.carried(|location| Some(if location == "a" { &a } else { &b }));
-    assert_eq!(carried, set([0, 3, 4, 5]));
-    assert!(places.carried(|_| None).is_empty());
+    assert_eq!(carried, Some(set([0, 3, 4, 5])));
+    assert_eq!(places.carried(|_| None), Some(set([])));
+}
+
+#[test]
+fn more_deletes_than_are_worth_it_are_not_carried_over() {
+    let mut places = RowPlaces::default();
+    places.add_file("a", Some(set([0])));
+    places.add_rows(0, 2 * PLACES_MAX);
+    // The first one was left out before.
+    let (most, more) = (set(0..=PLACES_MAX), set(0..PLACES_MAX + 2));
+    let carried = places.carried(|_| Some(&most)).unwrap();
+    assert_eq!(carried, set(0..PLACES_MAX));
+    assert_eq!(places.carried(|_| Some(&more)), None);
 }
 
 #[test]
