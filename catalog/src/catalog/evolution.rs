@@ -24,6 +24,9 @@ impl Catalog {
             return Ok(Arc::clone(base));
         };
         commit::check_requirements(requirements, Some(base))?;
+        if updates.is_empty() {
+            return Ok(Arc::clone(base));
+        }
         let evolved = commit::apply_updates_at(base, None, updates, now_ms)?;
         let spec_id = evolved.default_partition_spec_id();
         if new.added_of_spec.iter().any(|(id, _)| *id != spec_id) {

@@ -58,6 +58,14 @@ impl Tables<'_> {
             .await
     }
 
+    /// Whether there is a table of this name.
+    ///
+    /// # Errors
+    /// The metastore's.
+    pub async fn has(self, table: &TableIdent) -> Result<bool, CatalogError> {
+        Ok(self.0.metastore().table(table.namespace.as_ref(), &table.name).await?.is_some())
+    }
+
     /// Snapshot index of a table, oldest first.
     ///
     /// # Errors

@@ -351,7 +351,11 @@ impl<'a> SnapshotWriter<'a> {
         };
         let current = self.base.current_schema();
         let schema = Some(current).filter(has_columns);
-        let schema = schema.or_else(|| self.base.schemas_iter().find(has_columns));
+        let newest = || {
+            let those = self.base.schemas_iter().filter(has_columns);
+            those.max_by_key(|schema| schema.schema_id())
+        };
+        let schema = schema.or_else(newest);
         Ok(ManifestDraft {
             io: FileIO::new_with_memory(),
             location: self.storage.normalize(&location)?.to_string(),

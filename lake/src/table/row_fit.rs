@@ -41,6 +41,11 @@ pub enum FitError {
         "column `{0}` has a struct with a member without a name, or with two whose names are the same but for case: give each another name"
     )]
     Members(String),
+    /// A column and a member of a struct, or two members, that have one path.
+    #[error(
+        "columns and members of structs have one path twice, as `a.b` is that of a column and of a member `b` of `a`: give one of them another name ({0})"
+    )]
+    Paths(String),
     /// A column of a type that no table has.
     #[error("column `{column}` is of type {kind}, which is not written: CAST it to another type")]
     #[expect(missing_docs, reason = "the members are named in the text")]
@@ -161,7 +166,8 @@ fn file_type(kind: &PrimitiveType) -> Option<DataType> {
 /// The columns of a new table for rows with these columns. None of them is required.
 ///
 /// # Errors
-/// [`FitError::NoName`], [`FitError::Twice`], [`FitError::Case`], [`FitError::Members`], [`FitError::NoType`].
+/// [`FitError::NoName`], [`FitError::Twice`], [`FitError::Case`], [`FitError::Members`], [`FitError::Paths`],
+/// [`FitError::NoType`].
 pub fn new_schema(rows: &ArrowSchema) -> Result<Schema, FitError> {
     schema_of(rows, 0, |_, _| None)
 }
@@ -209,7 +215,7 @@ fn schema_of(
         fields.push(Arc::new(NestedField::optional(id, name, kind)));
     }
     let built = Schema::builder().with_fields(fields).build();
-    Ok(built.expect("ids and names are unique"))
+    built.map_err(|cause| FitError::Paths(cause.message().to_owned()))
 }
 
 /// A column of the table as it is written.

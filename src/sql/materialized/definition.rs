@@ -302,6 +302,7 @@ mod tests {
             assert_ne!(changed.hash(), origin.hash(), "{changed:?}");
         }
     }
+
     fn schedule(every: &str, last: Option<(i64, &str)>, snapshots: usize) -> RefreshSchedule {
         let last = last.map(|(at_ms, origin)| (at_ms, Some(origin.to_owned())));
         let every = CronTimes::parse(every).unwrap();

@@ -107,6 +107,14 @@ pub(in crate::sql) fn replacing(
     NewSnapshot { operation, read, needs_head, table, removed, ..new.unwrap_or_default() }
 }
 
+/// That nothing changes but rows, whose files were written for the columns that a table has now. Where it was replaced
+/// meanwhile, its new columns would be null in them.
+pub(super) fn same_columns(table: &TableMetadata) -> TableEvolution {
+    let current_schema_id = table.current_schema_id();
+    let requirements = vec![TableRequirement::CurrentSchemaIdMatch { current_schema_id }];
+    TableEvolution { requirements, updates: Vec::new() }
+}
+
 /// What makes of a table one for these rows.
 fn evolution(
     base: &TableMetadata,

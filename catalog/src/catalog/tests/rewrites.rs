@@ -3,9 +3,12 @@
 use super::{late_client::*, live::*, row_delta::files, *};
 use crate::{
     catalog::RefKind,
-    snapshot::{self, ReadManifests},
+    snapshot::{self, ReadManifests, TableEvolution},
 };
-use iceberg::spec::{DataFile, Operation};
+use iceberg::{
+    TableRequirement, TableUpdate,
+    spec::{DataFile, NestedField, Operation, PrimitiveType, Schema, Type},
+};
 use std::collections::BTreeMap;
 
 fn rewrite(operation: Operation, read: &LoadedTable) -> NewSnapshot {
@@ -172,6 +175,38 @@ async fn rows_that_stand_for_all_of_a_table_are_put_on_nothing_newer() {
     let read = load(&catalog).await.metadata.current_snapshot_id();
     catalog.add_snapshot(&table, NewSnapshot { read, ..whole }).await.unwrap();
     assert_eq!(numbered(&catalog).await, ["f1-small@3", "f2@1", "own@2"]);
+}
+
+#[tokio::test]
+async fn rows_of_other_columns_than_a_table_has_by_now_are_refused() {
+    let (_house, catalog) = two_files().await;
+    let table = ident("a.t");
+    let read = load(&catalog).await;
+    let current = read.metadata.current_schema();
+    let id = read.metadata.last_column_id() + 1;
+    let more = NestedField::optional(id, "more", Type::Primitive(PrimitiveType::Int));
+    let fields = current.as_struct().fields().iter().cloned().chain([more.into()]);
+    let schema = Schema::builder().with_fields(fields).build().unwrap();
+    let rows = |name: &str, updates: Vec<TableUpdate>| NewSnapshot {
+        added: vec![rows_of(&read, name, 1)],
+        evolution: Some(TableEvolution {
+            requirements: vec![TableRequirement::CurrentSchemaIdMatch {
+                current_schema_id: current.schema_id(),
+            }],
+            updates,
+        }),
+        ..NewSnapshot::default()
+    };
+    catalog.add_snapshot(&table, rows("f3", Vec::new())).await.unwrap();
+    let updates =
+        vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
+    let now = catalog.add_snapshot(&table, rows("f4", updates)).await.unwrap();
+    assert_eq!(now.metadata.current_schema().field_id_by_name("more"), Some(id));
+    let of = now.metadata.current_snapshot().unwrap().schema_id();
+    assert_eq!(of, Some(now.metadata.current_schema_id()));
+    let late = catalog.add_snapshot(&table, rows("f5", Vec::new())).await;
+    assert!(matches!(late, Err(CatalogError::CommitFailed(_))), "{late:?}");
+    assert_eq!(numbered(&catalog).await, ["f1@1", "f2@1", "f3@2", "f4@3"]);
 }
 
 /// What was found for `read` before its turn, and the state of the table in its turn, which came after

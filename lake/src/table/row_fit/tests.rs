@@ -81,6 +81,13 @@ fn names_of_new_columns_are_there_once() {
     let kind = DataType::Struct(members.to_vec().into());
     let made = new_schema(&ArrowSchema::new(vec![Field::new("s", kind, true)]));
     assert!(matches!(made, Err(FitError::Members(name)) if name == "s"));
+    let member = Field::new("b", DataType::Int64, true);
+    let fields = vec![
+        Field::new("a", DataType::Struct(vec![member].into()), true),
+        Field::new("a.b", DataType::Int64, true),
+    ];
+    let told = new_schema(&ArrowSchema::new(fields)).unwrap_err().to_string();
+    assert!(told.contains("multiple fields for name a.b"), "{told}");
 }
 
 /// Rows with a list, a struct with a list, and a map.
