@@ -304,6 +304,7 @@ impl QueryEngine {
         metadata_tables::rename(statement, &view.rewritten);
         aliases::resolve(statement, &view.namespace, &by_table);
         names::resolve(statement, &all);
+        structs::read_members(statement);
         Ok(())
     }
 }

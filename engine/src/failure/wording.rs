@@ -89,7 +89,7 @@ pub(super) fn in_other_words(text: &str) -> Option<String> {
     }
     if text.contains("Dot access not supported") {
         return Some(
-            "a field of an element is not read with a point here; write `list[1]['field']`"
+            "behind the point of a value stands the name of a member, as in `(s).a` or `list[1].a`"
                 .to_owned(),
         );
     }
