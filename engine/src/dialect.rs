@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArguments, Ident, Statement, Subscript, TimezoneInfo, TypedString, UnaryOperator,
     Value, VisitMut, VisitorMut,
 };
+use icecore_lake::table::row_fit::wall_clock;
 use std::ops::ControlFlow;
 
 /// Aggregate functions beyond those that DataFusion calls so.
@@ -157,7 +158,7 @@ fn complete_time(value: &mut Value, kind: &DataType) {
     use TimezoneInfo::{Tz, WithTimeZone};
     let Value::SingleQuotedString(text) = value else { return };
     if !matches!(kind, DataType::Timestamp(_, Tz | WithTimeZone)) {
-        text.truncate(time::without_zone(text).len());
+        text.truncate(wall_clock::without_zone(text).len());
     }
     if let Some(complete) = time::with_seconds(text) {
         *text = complete;

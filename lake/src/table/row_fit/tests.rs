@@ -3,7 +3,10 @@ use crate::table::{
     lake::{longs, optional, schema, texts},
     partition::field_id,
 };
-use arrow::array::{Date32Array, Float32Array, Float64Array, NullArray};
+use arrow::{
+    array::{Date32Array, Float32Array, Float64Array, NullArray},
+    datatypes::TimestampMicrosecondType,
+};
 
 fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(
@@ -128,6 +131,20 @@ fn text_is_taken_for_times_and_nothing_for_everything() {
     let wrong = rows(vec![("a", texts([Some("soon")])), ("b", texts([None]))]);
     let error = fitted(&table, &[1, 2], &wrong).unwrap_err().to_string();
     assert!(error.contains("`day`"), "{error}");
+}
+
+#[test]
+fn a_zone_behind_a_text_is_ignored_where_the_column_has_none() {
+    let table = schema([
+        optional(1, "local", PrimitiveType::Timestamp),
+        optional(2, "at", PrimitiveType::Timestamptz),
+    ]);
+    let text = || texts([Some("2026-01-01 01:00:00+05")]);
+    let written = fitted(&table, &[1, 2], &rows(vec![("a", text()), ("b", text())])).unwrap();
+    let times = |column: usize| written.column(column).as_primitive::<TimestampMicrosecondType>();
+    let hour = 3_600 * 1_000_000;
+    assert_eq!(times(0).value(0) - times(1).value(0), 5 * hour);
+    assert_eq!(times(0).value(0) % (24 * hour), hour);
 }
 
 #[test]
