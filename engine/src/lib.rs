@@ -72,6 +72,7 @@ pub mod same_names;
 pub mod same_type;
 pub mod scanned_file;
 pub mod seq_range;
+pub mod series;
 pub mod session;
 pub mod similar;
 pub mod stop;

@@ -30,7 +30,7 @@ use crate::{
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
     seq_range::{self, TablePart},
-    sums, time,
+    series, sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
@@ -185,6 +185,12 @@ impl QuerySessions {
             if let Some(ours) = collected::reckoned(&function).or_else(|| sums::exact(function)) {
                 base.deregister_udaf(ours.name()).expect(fits);
                 base.register_udaf(Arc::new(ours)).expect(fits);
+            }
+        }
+        for (name, function) in series::all() {
+            // Where theirs may be called.
+            if base.table_functions().contains_key(name) {
+                base.register_udtf(name, function);
             }
         }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));

@@ -226,6 +226,22 @@ fn unbounded() -> Vec<(&'static str, Value)> {
             json!([["e-0"], ["e-1"]]),
         ),
         ("SELECT length(repeat('a', 100000)) AS n FROM events WHERE seq = 1", json!([[100_000]])),
+        (
+            "SELECT count(*), max(range) FROM range(9223372036854775806, 9223372036854775807)",
+            json!([[1, i64::MAX - 1]]),
+        ),
+        (
+            "SELECT count(*) AS n, max(range) = TIMESTAMP '2026-01-02' AS m FROM range(TIMESTAMP '2026-01-01', TIMESTAMP '2026-01-03', INTERVAL '1 day')",
+            json!([[2, true]]),
+        ),
+        (
+            "SELECT (struct_pack(a := 1)).a AS a, ({'b': {'C': [4, 5]}}).b.\"C\"[2] AS c FROM events WHERE seq = 1",
+            json!([[1, 5]]),
+        ),
+        (
+            "SELECT map_extract(MAP {'k': 1}, 'z') AS none, map_extract(MAP {'k': 1}, 'k') AS one FROM events WHERE seq = 1",
+            json!([[[], [1]]]),
+        ),
     ]
 }
 
