@@ -121,7 +121,7 @@ use query_process::QueryProcess;
 use serde::{Deserialize, Serialize};
 use session::{EngineResources, QuerySessions};
 use std::{iter, sync::Arc};
-use stop::{QuerySignal, QueryStop, between_rules, stopping, stopping_windows};
+use stop::{QuerySignal, QueryStop, TaskContexts, between_rules, stopping, stopping_windows};
 use view::View;
 
 /// The highest limit that a plan can have.
@@ -342,7 +342,8 @@ async fn execute(
     };
     let plan = stopping_windows(plan, stop).map_err(|cause| failure::of(&cause))?;
     let planned = state.query_planner().create_physical_plan(&plan, &state).await;
-    let planned = planned.and_then(|plan| stopping(plan, stop));
+    let contexts = TaskContexts::of(&state).map_err(|cause| failure::of(&cause))?;
+    let planned = planned.and_then(|plan| stopping(plan, stop, &contexts));
     let planned = planned.map_err(|cause| failure::of_optimizer(&cause))?;
     let stream = execute_stream(Arc::clone(&planned), state.task_ctx());
     Ok((planned, stream.map_err(|cause| failure::of(&cause))?))

@@ -1,6 +1,9 @@
 //! Physical plans whose operators stop.
 
-use crate::{forward::forward, stop::QueryStop};
+use crate::{
+    forward::forward,
+    stop::{QueryStop, TaskContexts},
+};
 use arrow::{
     array::RecordBatch,
     datatypes::{FieldRef, Schema, SchemaRef},
@@ -38,23 +41,24 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-/// `plan` with a look at `stop` wherever it can spend time.
+/// `plan` with a look at `stop` wherever it can spend time. Each operator runs in one of `contexts`.
 ///
 /// # Errors
 /// DataFusion does not take the new plan.
 pub fn stopping(
     plan: Arc<dyn ExecutionPlan>,
     stop: &Arc<QueryStop>,
+    contexts: &TaskContexts,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let with_stop = |node: Arc<dyn ExecutionPlan>| {
         let join = if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-            Some(hash_join(join, stop)?)
+            Some(hash_join(join, stop, contexts)?)
         } else if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
             Some(nested_loops(join, stop)?)
         } else {
             None
         };
-        Ok(Transformed::yes(StopExec::around(join.unwrap_or(node), stop)))
+        Ok(Transformed::yes(StopExec::around(join.unwrap_or(node), stop, contexts)))
     };
     plan.transform_up(with_stop).map(|transformed| transformed.data)
 }
@@ -70,6 +74,7 @@ fn nested_loops(
 fn hash_join(
     join: &HashJoinExec,
     stop: &Arc<QueryStop>,
+    contexts: &TaskContexts,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let stopped = HashJoinExecBuilder::from(join).with_filter(Some(filter(join.filter(), stop)));
     let mut stopped: Arc<dyn ExecutionPlan> = Arc::new(stopped.build()?);
@@ -87,7 +92,9 @@ fn hash_join(
             JoinType::Right | JoinType::RightAnti | JoinType::RightMark => {
                 [without_nulls(left, left_keys)?, right]
             }
-            JoinType::Full => [left, StopExec::around(Arc::new(BatchSplitter(right)), stop)],
+            JoinType::Full => {
+                [left, StopExec::around(Arc::new(BatchSplitter(right)), stop, contexts)]
+            }
         };
         stopped = stopped.with_new_children(children.to_vec())?;
     }
@@ -186,11 +193,18 @@ impl PhysicalExpr for StopExpr {
 struct StopExec {
     inner: Arc<dyn ExecutionPlan>,
     stop: Arc<QueryStop>,
+    /// What the operator runs in, whatever the one above it does.
+    context: Arc<TaskContext>,
 }
 
 impl StopExec {
-    fn around(inner: Arc<dyn ExecutionPlan>, stop: &Arc<QueryStop>) -> Arc<dyn ExecutionPlan> {
-        Arc::new(Self { inner, stop: Arc::clone(stop) })
+    fn around(
+        inner: Arc<dyn ExecutionPlan>,
+        stop: &Arc<QueryStop>,
+        contexts: &TaskContexts,
+    ) -> Arc<dyn ExecutionPlan> {
+        let context = Arc::clone(contexts.of_operator(inner.as_ref()));
+        Arc::new(Self { inner, stop: Arc::clone(stop), context })
     }
 }
 
@@ -223,16 +237,17 @@ impl ExecutionPlan for StopExec {
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        Ok(Self::around(children.remove(0), &self.stop))
+        let (stop, context) = (Arc::clone(&self.stop), Arc::clone(&self.context));
+        Ok(Arc::new(Self { inner: children.remove(0), stop, context }))
     }
 
     fn execute(
         &self,
         partition: usize,
-        context: Arc<TaskContext>,
+        _: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         self.stop.check()?;
-        let inner = self.inner.execute(partition, context)?;
+        let inner = self.inner.execute(partition, Arc::clone(&self.context))?;
         let schema = inner.schema();
         Ok(Box::pin(StopStream { inner, schema, stop: Arc::clone(&self.stop), waiting: None }))
     }
