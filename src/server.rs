@@ -447,6 +447,7 @@ fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
         memory_bytes_max,
         spill: (0 < spill_bytes_max).then(|| config.data_dir.join(SPILL_FOLDER)),
         spill_bytes_max,
+        disk_free_min: config.wal_disk_free_min,
         tables: config.tables.clone(),
         idle_max: config.sql.concurrent_max,
         has_foreign_files: !config.catalog_options.checks_contents,

@@ -75,6 +75,8 @@ const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// What the bounds of caches are divided by where several processes run queries: each has its own caches,
 /// and keeps them while it waits.
 const WORKER_CACHE_SHARE: usize = 4;
+/// What each part of a sort has of memory before it has rows, where it may put them on disk: merging them takes some.
+const SORT_RESERVE_BYTES: usize = 4 << 20;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
 /// DataFusion's rule that answers aggregates of a whole table by its statistics.
@@ -353,6 +355,7 @@ impl QuerySessions {
         // It would find that marks of columns (see `rewrite`) are not kept by every operator.
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         config.options_mut().execution.time_zone = Some(UTC.to_owned());
+        config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVE_BYTES;
         // With it, DataFusion 54 loses rows whose key is NULL (apache/datafusion#23103, #23126, #22964).
         config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
         // It would leave out rows by the greatest value so far of one column that `min` of an expression

@@ -175,7 +175,8 @@ async fn workers_read_versions_namespaces_and_what_is_made_of_tables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_needs_too_much_is_refused_and_the_next_one_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config(&folder, &[("sql.memory_bytes_max", "24MiB")]);
+    let settings = [("sql.memory_bytes_max", "24MiB"), ("sql.spill_bytes_max", "0B")];
+    let mut config = config(&folder, &settings);
     workers_of(&mut config);
     let server = TestServer::start_with(folder, &config, Clock::system()).await;
     assert_eq!(server.ingest(&events(0..400)).await.0, 200);
@@ -418,6 +419,68 @@ async fn a_worker_that_read_two_namespaces_serves_none_of_them_alone() {
         let is_more = known.is_subset(&now) && now.len() == known.len() + added;
         assert!(is_more, "{namespace}: {sql}: {known:?} {now:?}");
         known = now;
+    }
+}
+
+/// 250 000 rows of some 150 bytes, in one part: two sorts at a time may take what the other needs.
+const ROWS: &str = "(SELECT b.seq * 1000 + a.seq AS k, a.id || '-' || repeat('x', 120) AS x FROM events a, events b LIMIT 300000)";
+
+/// A server whose queries run in workers of little memory, and may put so much on disk.
+async fn with_spill(bytes_max: &str) -> TestServer {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("sql.memory_bytes_max", "24MiB"), ("sql.spill_bytes_max", bytes_max)];
+    let mut config = config(&folder, &settings);
+    workers_of(&mut config);
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    assert_eq!(server.ingest(&events(0..500)).await.0, 200);
+    server
+}
+
+/// The files in a folder and its folders.
+fn files_within(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let counts = entries.map(|entry| match entry.path() {
+        path if path.is_dir() => files_within(&path),
+        _ => 1,
+    });
+    counts.sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sort_that_is_larger_than_memory_goes_by_the_disk_within_its_bound() {
+    // Rows that do not come after the one before them are counted.
+    let sorted = format!(
+        "SELECT count(*), sum(CASE WHEN k <= before THEN 1 ELSE 0 END), length(max(x)) > 120 \
+         FROM (SELECT k, x, lag(k) OVER (ORDER BY k) AS before FROM {ROWS} t) u"
+    );
+    for (bytes_max, told) in [
+        ("0B", Some("needs more memory than it may use")),
+        ("1MiB", Some("sql.spill_bytes_max")),
+        ("512MiB", None),
+    ] {
+        let server = with_spill(bytes_max).await;
+        let (status, answer) = server.query("shop.example", &json!({ "sql": sorted })).await;
+        match told {
+            Some(told) => {
+                let text = answer["error"].as_str().unwrap_or_default();
+                assert!(status == 422 && text.contains(told), "{bytes_max}: {status} {answer}");
+            }
+            None => {
+                let rows = json!([[250_000, 0, true]]);
+                assert_eq!((status, &answer["rows"]), (200, &rows), "{answer}");
+                // A join that would lose rows there is refused.
+                let join = format!(
+                    "SELECT count(*) FROM {ROWS} t LEFT JOIN {ROWS} u ON t.k > u.k AND t.x <> u.x"
+                );
+                let (status, answer) = server.query("shop.example", &json!({ "sql": join })).await;
+                let text = answer["error"].as_str().unwrap_or_default();
+                assert!(status == 422 && text.contains("needs more memory"), "{status} {answer}");
+            }
+        }
+        let count = server.rows("shop.example", "SELECT count(*) FROM events").await;
+        assert_eq!(count, json!([[500]]));
+        assert_eq!(files_within(&server.folder.path().join("spill")), 0, "{bytes_max}");
+        server.stop().await;
     }
 }
 
