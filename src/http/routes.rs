@@ -3,12 +3,14 @@
 //!
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
+mod calls;
+mod join;
+mod method;
+
 use crate::http::{
     AppState, admin, conservation, dead_letters, erasures, fsck,
     guard::{self, RouteNeed},
-    health, holds,
-    ingest::{self, calls::calls},
-    jobs, materialized,
+    health, holds, ingest, jobs, materialized,
     openapi::RouteOperation,
     query, search, table_admin, tables, views, webhooks,
 };
@@ -45,6 +47,7 @@ use icecore_schemas::{
     views::{NewView, ViewEntry, ViewRemoved},
     webhooks::{DeliveryTarget, NewSecret, WebhookDeleted, WebhookEntry, WebhookList},
 };
+use method::{delete, get, options, post, put};
 
 /// A route: what it is called by, what it asks of its caller, and who answers.
 #[derive(Clone, Copy, Debug)]
@@ -62,37 +65,10 @@ pub struct Route {
 
 type Handler = fn(MethodFilter) -> MethodRouter<AppState>;
 
-const fn get(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
-    Route { method: "GET", path, need, operation: RouteOperation::new(), handler }
-}
-
-const fn post(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
-    Route { method: "POST", path, need, operation: RouteOperation::new(), handler }
-}
-
-const fn put(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
-    Route { method: "PUT", path, need, operation: RouteOperation::new(), handler }
-}
-
-const fn delete(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
-    Route { method: "DELETE", path, need, operation: RouteOperation::new(), handler }
-}
-
-const fn options(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
-    Route { method: "OPTIONS", path, need, operation: RouteOperation::new(), handler }
-}
-
 /// What a sender of CloudEvents asks before it sends.
 const HANDSHAKE: &str = "The handshake of a sender of CloudEvents, which asks whether it may send";
 const HANDSHAKE_ANSWER: &[(u16, &str)] =
     &[(200, "WebHook-Allowed-Origin and WebHook-Allowed-Rate where it said who it is")];
-/// What the libraries of Segment and RudderStack hear.
-const CALLS_TAKEN: &[(u16, &str)] = &[
-    (200, "Some call was taken, or was there before; those that were not are dead letters"),
-    (400, "No call was taken"),
-];
-const CALLS_REFUSED: &[(u16, &str)] =
-    &[(413, "Body too large"), (503, "Cannot now; send again after Retry-After")];
 const NO_TABLE: &[(u16, &str)] = &[(404, "No such table")];
 const NO_MATERIALIZED: &[(u16, &str)] = &[(404, "No such materialised table")];
 const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
@@ -102,8 +78,14 @@ const SEARCH_REFUSED: &[(u16, &str)] = &[
     (429, "Too many queries at once"),
 ];
 
-/// The table.
-pub const ROUTES: &[Route] = &[
+/// The table, of all files.
+pub const ROUTES: &[Route] = &join::joined::<{ join::count(TABLES) }>(TABLES);
+
+/// Its parts. Routes of one subject have a file where this one has no room.
+const TABLES: &[&[Route]] = &[SERVICE, calls::CALLS];
+
+/// The routes that have no file of their own.
+const SERVICE: &[Route] = &[
     post("/ingest", Somewhere(Ingest), |m| on(m, ingest::ingest))
         .about("Take events; 2xx means durable. `/e` is the same route")
         .query::<IngestParameters>()
@@ -128,33 +110,6 @@ pub const ROUTES: &[Route] = &[
     post("/ingest/", Somewhere(Ingest), |m| on(m, ingest::ingest)),
     post("/e", Somewhere(Ingest), |m| on(m, ingest::ingest)),
     post("/e/", Somewhere(Ingest), |m| on(m, ingest::ingest)),
-    post("/v1/batch", Somewhere(Ingest), |m| on(m, calls))
-        .about("Take calls of the libraries of Segment and RudderStack. `/v1/b` and `/v1/import` are the same route")
-        .query::<IngestParameters>()
-        .header("X-Namespace", "Namespace of the calls; the token's or `default` when left out")
-        .takes_media(&["application/json"])
-        .refuses(CALLS_REFUSED)
-        .answers::<IngestReply>(CALLS_TAKEN),
-    post("/v1/b", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/import", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/track", Somewhere(Ingest), |m| on(m, calls))
-        .about("Take one call, whose type is the path's unless it says another: `identify`, `page`, `screen`, `group`, `alias`, and their first letters")
-        .query::<IngestParameters>()
-        .header("X-Namespace", "Namespace of the call; the token's or `default` when left out")
-        .takes_media(&["application/json"])
-        .refuses(CALLS_REFUSED)
-        .answers::<IngestReply>(CALLS_TAKEN),
-    post("/v1/t", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/identify", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/i", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/page", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/p", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/screen", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/s", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/group", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/g", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/alias", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/a", Somewhere(Ingest), |m| on(m, calls)),
     options("/ingest", Open, |m| on(m, webhooks::handshake))
         .about(HANDSHAKE)
         .answers_media(&[], HANDSHAKE_ANSWER),
