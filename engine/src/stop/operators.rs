@@ -1,7 +1,7 @@
 //! Physical plans whose operators stop.
 
 use crate::{
-    forward::forward,
+    forward::{forward, one_input, shown_by_name},
     stop::{QueryStop, TaskContexts},
 };
 use arrow::{
@@ -21,7 +21,7 @@ use datafusion::{
         expressions::{BinaryExpr, IsNotNullExpr, lit},
     },
     physical_plan::{
-        DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, PlanProperties,
+        EmptyRecordBatchStream, ExecutionPlan, PlanProperties,
         filter::FilterExec,
         joins::{
             HashJoinExec, HashJoinExecBuilder, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
@@ -93,7 +93,8 @@ fn hash_join(
                 [without_nulls(left, left_keys)?, right]
             }
             JoinType::Full => {
-                [left, StopExec::around(Arc::new(BatchSplitter(right)), stop, contexts)]
+                let right = Arc::new(BatchSplitter { inner: right });
+                [left, StopExec::around(right, stop, contexts)]
             }
         };
         stopped = stopped.with_new_children(children.to_vec())?;
@@ -208,11 +209,7 @@ impl StopExec {
     }
 }
 
-impl DisplayAs for StopExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+shown_by_name!(StopExec, BatchSplitter);
 
 impl ExecutionPlan for StopExec {
     forward! {
@@ -221,16 +218,10 @@ impl ExecutionPlan for StopExec {
             -> Result<Arc<Statistics>, DataFusionError>;
     }
 
-    fn name(&self) -> &'static str {
-        "StopExec"
-    }
+    one_input!("StopExec");
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.inner]
     }
 
     fn with_new_children(
@@ -330,36 +321,26 @@ const PIECE_ROWS: usize = 64;
 
 /// Small batches of the input's rows.
 #[derive(Debug)]
-struct BatchSplitter(Arc<dyn ExecutionPlan>);
-
-impl DisplayAs for BatchSplitter {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+struct BatchSplitter {
+    inner: Arc<dyn ExecutionPlan>,
 }
 
 impl ExecutionPlan for BatchSplitter {
-    fn name(&self) -> &'static str {
-        "InPieces"
-    }
+    one_input!("InPieces");
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.0.properties()
+    forward! {
+        fn properties(&self) -> &Arc<PlanProperties>;
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.0]
-    }
-
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        Ok(Arc::new(Self(children.remove(0))))
+        Ok(Arc::new(Self { inner: children.remove(0) }))
     }
 
     fn execute(
@@ -367,7 +348,7 @@ impl ExecutionPlan for BatchSplitter {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        let inner = self.0.execute(partition, context)?;
+        let inner = self.inner.execute(partition, context)?;
         let schema = inner.schema();
         let pieces = inner.flat_map(|batch| {
             let pieces: Vec<_> = match batch {
