@@ -361,6 +361,9 @@ impl QuerySessions {
         // It would leave out rows by the greatest value so far of one column that `min` of an expression
         // beside it still needs (DataFusion 54; no release mends it).
         config.options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        // It would leave out rows that `lead` and `lag` with IGNORE NULLS or a negative distance still need
+        // (apache/datafusion#25471).
+        config.options_mut().optimizer.enable_window_limits = false;
         // It would leave out groups whose `max` or `min` is NULL (DataFusion 54; no release mends it).
         config.options_mut().optimizer.enable_topk_aggregation = false;
         // It fails for a DISTINCT of window functions with LIMIT (apache/datafusion#25350).
