@@ -9,8 +9,8 @@ use crate::{
 };
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, Statement, Subscript, TimezoneInfo, TypedString, UnaryOperator,
-    Value, VisitMut, VisitorMut,
+    FunctionArgumentClause, FunctionArguments, Ident, Statement, Subscript, TimezoneInfo,
+    TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use icecore_lake::table::row_fit::wall_clock;
 use std::ops::ControlFlow;
@@ -46,6 +46,32 @@ pub const AGGREGATES: &[&str] = &[
 pub const SCALARS: &[&str] =
     &["atan2", "date", "if", "ifnull", "iff", "len", "mod", "pow", "power", "sign"];
 
+/// Aggregates to which the order of their rows is nothing, and beginnings of the names of others.
+const ORDERLESS: &[&str] = &[
+    "approx_distinct",
+    "approx_median",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "count_if",
+    "countif",
+    "every",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "p50",
+    "p90",
+    "p95",
+    "p99",
+    "std",
+    "sum",
+];
+/// As above.
+const ORDERLESS_STARTS: &[&str] = &["bit_", "covar", "regr_", "stddev", "var"];
+
 /// Translates a statement.
 ///
 /// # Errors
@@ -60,8 +86,10 @@ pub fn translate(statement: &mut Statement) -> Result<(), String> {
 
 /// Whether a call is written in another way for the planner.
 fn is_translated(call: &Function) -> bool {
-    name_of(call)
-        .is_some_and(|name| AGGREGATES.contains(&name.as_str()) || SCALARS.contains(&name.as_str()))
+    is_ordered_for_nothing(call)
+        || name_of(call).is_some_and(|name| {
+            AGGREGATES.contains(&name.as_str()) || SCALARS.contains(&name.as_str())
+        })
 }
 
 struct DialectTranslator;
@@ -71,7 +99,10 @@ impl VisitorMut for DialectTranslator {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
         let made = match expr {
-            Expr::Function(call) => function(call),
+            Expr::Function(call) => {
+                leave_out_order(call);
+                function(call)
+            }
             Expr::Value(literal) => exact::too_long(&literal.value),
             Expr::AtTimeZone { timestamp, time_zone } => {
                 let call = format!("{}(__x, __z)", time::AT_TIME_ZONE);
@@ -133,6 +164,30 @@ impl VisitorMut for DialectTranslator {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// DataFusion 54 fails for `avg(x ORDER BY y)` and the like (apache/datafusion#25403).
+fn leave_out_order(call: &mut Function) {
+    if is_ordered_for_nothing(call)
+        && let FunctionArguments::List(list) = &mut call.args
+    {
+        list.clauses.retain(|clause| !is_order(clause));
+    }
+}
+
+fn is_ordered_for_nothing(call: &Function) -> bool {
+    let is_orderless = name_of(call).is_some_and(|name| {
+        ORDERLESS.contains(&name.as_str())
+            || ORDERLESS_STARTS.iter().any(|start| name.starts_with(start))
+    });
+    match &call.args {
+        FunctionArguments::List(list) => is_orderless && list.clauses.iter().any(is_order),
+        FunctionArguments::None | FunctionArguments::Subquery(_) => false,
+    }
+}
+
+fn is_order(clause: &FunctionArgumentClause) -> bool {
+    matches!(clause, FunctionArgumentClause::OrderBy(_))
 }
 
 /// A slice of a list without a bound goes to its end.
