@@ -4,8 +4,6 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 mod calls;
-mod join;
-mod method;
 
 use crate::http::{
     AppState, admin, conservation, dead_letters, erasures, fsck,
@@ -47,7 +45,6 @@ use icecore_schemas::{
     views::{NewView, ViewEntry, ViewRemoved},
     webhooks::{DeliveryTarget, NewSecret, WebhookDeleted, WebhookEntry, WebhookList},
 };
-use method::{delete, get, options, post, put};
 
 /// A route: what it is called by, what it asks of its caller, and who answers.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +62,26 @@ pub struct Route {
 
 type Handler = fn(MethodFilter) -> MethodRouter<AppState>;
 
+const fn get(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "GET", path, need, operation: RouteOperation::new(), handler }
+}
+
+const fn post(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "POST", path, need, operation: RouteOperation::new(), handler }
+}
+
+const fn put(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "PUT", path, need, operation: RouteOperation::new(), handler }
+}
+
+const fn delete(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "DELETE", path, need, operation: RouteOperation::new(), handler }
+}
+
+const fn options(path: &'static str, need: RouteNeed, handler: Handler) -> Route {
+    Route { method: "OPTIONS", path, need, operation: RouteOperation::new(), handler }
+}
+
 /// What a sender of CloudEvents asks before it sends.
 const HANDSHAKE: &str = "The handshake of a sender of CloudEvents, which asks whether it may send";
 const HANDSHAKE_ANSWER: &[(u16, &str)] =
@@ -78,14 +95,25 @@ const SEARCH_REFUSED: &[(u16, &str)] = &[
     (429, "Too many queries at once"),
 ];
 
-/// The table, of all files.
-pub const ROUTES: &[Route] = &join::joined::<{ join::count(TABLES) }>(TABLES);
+/// The table.
+pub const ROUTES: &[Route] = &{
+    let mut all = [OTHER_ROUTES[0]; PARTS[0].len() + PARTS[1].len()];
+    let (mut part, mut row, mut at) = (0, 0, 0);
+    while at < all.len() {
+        if row == PARTS[part].len() {
+            (part, row) = (part + 1, 0);
+        }
+        all[at] = PARTS[part][row];
+        (row, at) = (row + 1, at + 1);
+    }
+    all
+};
 
-/// Its parts. Routes of one subject have a file where this one has no room.
-const TABLES: &[&[Route]] = &[SERVICE, calls::CALLS];
+/// Its parts; none is empty.
+const PARTS: [&[Route]; 2] = [OTHER_ROUTES, calls::CALL_ROUTES];
 
-/// The routes that have no file of their own.
-const SERVICE: &[Route] = &[
+/// Those that have no file of their own.
+const OTHER_ROUTES: &[Route] = &[
     post("/ingest", Somewhere(Ingest), |m| on(m, ingest::ingest))
         .about("Take events; 2xx means durable. `/e` is the same route")
         .query::<IngestParameters>()

@@ -1,9 +1,9 @@
-//! Routes that the libraries of Segment and RudderStack post to.
+//! The rows of the table for the libraries of Segment and RudderStack.
 
 use crate::http::{
     guard::RouteNeed::Somewhere,
     ingest::calls::calls,
-    routes::{Route, method::post},
+    routes::{Route, post},
 };
 use axum::routing::on;
 use icecore_catalog::access::Action::Ingest;
@@ -18,7 +18,7 @@ const CALLS_REFUSED: &[(u16, &str)] =
     &[(413, "Body too large"), (503, "Cannot now; send again after Retry-After")];
 
 /// The rows.
-pub(super) const CALLS: &[Route] = &[
+pub(super) const CALL_ROUTES: &[Route] = &[
     post("/v1/batch", Somewhere(Ingest), |m| on(m, calls))
         .about("Take calls of the libraries of Segment and RudderStack. `/v1/b` and `/v1/import` are the same route")
         .query::<IngestParameters>()
