@@ -75,6 +75,7 @@ pub mod seq_range;
 pub mod series;
 pub mod session;
 pub mod similar;
+pub mod sort_limits;
 pub mod stop;
 pub mod structs;
 pub mod summary;

@@ -30,7 +30,9 @@ use crate::{
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
     seq_range::{self, TablePart},
-    series, sums, time,
+    series,
+    sort_limits::SortLimitRule,
+    sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
@@ -393,9 +395,10 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// DataFusion's rules and ours, each behind the one that it goes on from.
+/// DataFusion's rules and ours: one before all, and each other behind the one that it goes on from.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
+        vec![Arc::new(SortLimitRule)];
     for rule in &PhysicalOptimizer::new().rules {
         rules.push(pushdown::by_unique_names(rule));
         match rule.name() {
