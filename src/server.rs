@@ -177,15 +177,8 @@ impl Server {
             lost_ids::start_ingest(config, &clock, &ids, &metrics, &catalog, claimed).await?;
         claim::tell_of_stranded(&owner, &wal, &metastore).await?;
 
-        let (flush, job, wake) = Flush::new(
-            flush_options(config, &owner, &metrics),
-            wal.clone(),
-            &catalog,
-            clock.clone(),
-            ids.clone(),
-            config.faults.clone(),
-        );
-        jobs.start_woken(job, config.commit_interval / 4, wake);
+        let of_log = (&owner, &wal);
+        let flush = start_flush(config, &jobs, &metrics, of_log, &catalog, (&clock, &ids));
         jobs.record_by(&access);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
@@ -251,6 +244,21 @@ impl Server {
         }
         info!("stopped");
     }
+}
+
+fn start_flush(
+    config: &Config,
+    jobs: &JobRegistry,
+    metrics: &Metrics,
+    (owner, wal): (&LogOwnership, &Wal),
+    catalog: &Catalog,
+    (clock, ids): (&Clock, &IdGenerator),
+) -> Flush {
+    let options = flush_options(config, owner, metrics);
+    let (clock, ids, faults) = (clock.clone(), ids.clone(), config.faults.clone());
+    let (flush, job, wake) = Flush::new(options, wal.clone(), catalog, clock, ids, faults);
+    jobs.start_woken(job, config.commit_interval / 4, wake);
+    flush
 }
 
 fn flush_options(config: &Config, owner: &LogOwnership, metrics: &Metrics) -> FlushOptions {
@@ -447,6 +455,7 @@ fn sql_options(config: &Config, metrics: &Metrics) -> SqlOptions {
         memory_bytes_max,
         spill: (0 < spill_bytes_max).then(|| config.data_dir.join(SPILL_FOLDER)),
         spill_bytes_max,
+        disk_free_min: config.wal_disk_free_min,
         tables: config.tables.clone(),
         idle_max: config.sql.concurrent_max,
         has_foreign_files: !config.catalog_options.checks_contents,

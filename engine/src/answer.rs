@@ -1,7 +1,7 @@
 //! An answer as it leaves: columns under the names that were asked for, in types that every client of
 //! Arrow knows, and plans without places of this machine.
 
-use crate::{dialect::shown_name, labels::ColumnLabels};
+use crate::{dialect::column_names::shown_name, labels::ColumnLabels};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatchOptions, StringArray},
     compute::cast,

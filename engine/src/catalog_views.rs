@@ -13,6 +13,7 @@ use crate::{
     query_process::QueryProcess,
     session::CATALOG,
     stop::QuerySignal,
+    structs,
     view::CatalogView,
 };
 use datafusion::{
@@ -114,6 +115,7 @@ async fn plan(
     metadata_tables::rename(&mut statement, &view.rewritten);
     aliases::resolve(&mut statement, &view.home, columns.by_table);
     names::resolve(&mut statement, columns.all);
+    structs::read_members(&mut statement);
     let state = context.state();
     let config = state.config().clone().with_default_catalog_and_schema(CATALOG, &view.home);
     let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();

@@ -1,17 +1,19 @@
-//! Spellings of other dialects that have one meaning, as the planner knows them; and names for
-//! columns that would have none, or one that another has.
+//! Spellings of other dialects that have one meaning, as the planner knows them.
+
+pub mod column_names;
+mod patterns;
 
 use crate::{
-    functions::members, lengths, nulls, prepare::exact, replacement, similar, structs,
-    template::fill, time, uuid,
+    functions::members, lengths, nulls, prepare::exact, replacement, structs, template::fill, time,
+    uuid,
 };
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, Select, SelectItem, SetExpr, Statement, Subscript, TimezoneInfo,
-    TypedString, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, VisitorMut,
-    visit_expressions,
+    FunctionArgumentClause, FunctionArguments, Ident, Statement, Subscript, TimezoneInfo,
+    TypedString, UnaryOperator, Value, VisitMut, VisitorMut,
 };
-use std::{collections::HashSet, convert::Infallible, ops::ControlFlow};
+use icecore_lake::table::row_fit::wall_clock;
+use std::ops::ControlFlow;
 
 /// Aggregate functions beyond those that DataFusion calls so.
 pub const AGGREGATES: &[&str] = &[
@@ -44,153 +46,50 @@ pub const AGGREGATES: &[&str] = &[
 pub const SCALARS: &[&str] =
     &["atan2", "date", "if", "ifnull", "iff", "len", "mod", "pow", "power", "sign"];
 
-/// What stands before the name of a column that has the name of an earlier one; the answer leaves
-/// it out.
-const REPEATED: char = '\u{1}';
+/// Aggregates to which the order of their rows is nothing, and beginnings of the names of others.
+const ORDERLESS: &[&str] = &[
+    "approx_distinct",
+    "approx_median",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "count_if",
+    "countif",
+    "every",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "p50",
+    "p90",
+    "p95",
+    "p99",
+    "std",
+    "sum",
+];
+/// As above.
+const ORDERLESS_STARTS: &[&str] = &["bit_", "covar", "regr_", "stddev", "var"];
 
 /// Translates a statement.
 ///
 /// # Errors
 /// It has a form that cannot be translated; the text says which.
 pub fn translate(statement: &mut Statement) -> Result<(), String> {
-    let ControlFlow::Continue(()) = statement.visit(&mut ExpressionLabels);
+    column_names::write(statement);
     match statement.visit(&mut DialectTranslator) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(reason) => Err(reason),
     }
 }
 
-/// The name that an answer shows for a column.
-#[must_use]
-pub fn shown_name(name: &str) -> &str {
-    match name.strip_prefix(REPEATED).and_then(|rest| rest.split_once(REPEATED)) {
-        Some((_, name)) => name,
-        None => name,
-    }
-}
-
-/// Gives columns without a name of their own the text of their expression: the planner calls a cast
-/// by what is cast, and then two columns have one name (DataFusion 54 takes no such projection).
-struct ExpressionLabels;
-
-impl VisitorMut for ExpressionLabels {
-    type Break = Infallible;
-
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
-        for item in &mut select.projection {
-            if let SelectItem::UnnamedExpr(expr) = item
-                && needs_label(expr)
-            {
-                let alias = Ident::with_quote('"', expr.to_string());
-                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_statement(&mut self, statement: &mut Statement) -> ControlFlow<Self::Break> {
-        if let Statement::Query(query) = statement {
-            let mut used = HashSet::new();
-            names_in(&query.order_by, &mut used);
-            let mut body = query.body.as_mut();
-            while let SetExpr::Query(inner) = body {
-                body = inner.body.as_mut();
-            }
-            if let SetExpr::Select(select) = body {
-                // The labels come first: what they make alike is told apart here.
-                self.pre_visit_select(select)?;
-                names_in(&select.group_by, &mut used);
-                names_in(&select.having, &mut used);
-                names_in(&select.qualify, &mut used);
-                tell_apart(&mut select.projection, &used);
-            }
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn needs_label(expr: &Expr) -> bool {
-    let found = visit_expressions(expr, |part| {
-        let is_it = match part {
-            Expr::Value(literal) => exact::too_long(&literal.value).is_some(),
-            Expr::Cast { .. }
-            | Expr::TypedString(_)
-            | Expr::AtTimeZone { .. }
-            | Expr::InSubquery { .. }
-            | Expr::Subquery(_)
-            | Expr::Exists { .. }
-            | Expr::AnyOp { .. }
-            | Expr::AllOp { .. } => true,
-            Expr::Function(call) => is_translated(call),
-            Expr::BinaryOp { op, .. } => members::of_operator(op).is_some(),
-            _ => false,
-        };
-        if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    found.is_break()
-}
-
+/// Whether a call is written in another way for the planner.
 fn is_translated(call: &Function) -> bool {
-    name_of(call)
-        .is_some_and(|name| AGGREGATES.contains(&name.as_str()) || SCALARS.contains(&name.as_str()))
-}
-
-/// Columns of one name in the outermost select list; `used` are names that other clauses look for.
-fn tell_apart(projection: &mut [SelectItem], used: &HashSet<String>) {
-    let has_wildcard = projection
-        .iter()
-        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
-    let mut taken = HashSet::new();
-    for (at, item) in projection.iter_mut().enumerate() {
-        let (expr, shown, is_alias) = match &*item {
-            SelectItem::UnnamedExpr(expr) => (expr, shown_as(expr), false),
-            SelectItem::ExprWithAlias { expr, alias } => {
-                let is_quoted = alias.quote_style.is_some();
-                let name = &alias.value;
-                (expr, if is_quoted { name.clone() } else { name.to_lowercase() }, true)
-            }
-            _ => continue,
-        };
-        // A column alone and behind its table are the same, and those of two tables are not.
-        let (texts, may_be_in_wildcard) = match expr {
-            _ if is_alias => {
-                (vec![shown.clone(), format!("*.{shown}")], !used.contains(&shown.to_lowercase()))
-            }
-            Expr::Identifier(name) => (vec![name.value.clone(), format!("*.{}", name.value)], true),
-            Expr::CompoundIdentifier(_) => (vec![expr.to_string(), shown.clone()], true),
-            _ => (vec![shown.clone()], false),
-        };
-        let is_known = texts.iter().any(|text| taken.contains(&text.to_lowercase()));
-        taken.insert(texts[0].to_lowercase());
-        if let (Expr::CompoundIdentifier(_), false) = (expr, is_alias) {
-            taken.insert(format!("*.{shown}").to_lowercase());
-        }
-        if is_known || has_wildcard && may_be_in_wildcard {
-            let alias = Ident::with_quote('"', format!("{REPEATED}{at}{REPEATED}{shown}"));
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-        }
-    }
-}
-
-/// The names alone that stand in these clauses.
-fn names_in(clause: &impl Visit, names: &mut HashSet<String>) {
-    let ControlFlow::Continue(()) = visit_expressions(clause, |part| {
-        if let Expr::Identifier(name) = part {
-            names.insert(name.value.to_lowercase());
-        }
-        ControlFlow::<Infallible>::Continue(())
-    });
-}
-
-/// The name that the column of an expression has.
-fn shown_as(expr: &Expr) -> String {
-    match expr {
-        Expr::Identifier(name) => name.value.clone(),
-        Expr::CompoundIdentifier(parts) => {
-            parts.last().map_or_else(String::new, |name| name.value.clone())
-        }
-        other => other.to_string(),
-    }
+    is_ordered_for_nothing(call)
+        || name_of(call).is_some_and(|name| {
+            AGGREGATES.contains(&name.as_str()) || SCALARS.contains(&name.as_str())
+        })
 }
 
 struct DialectTranslator;
@@ -200,7 +99,10 @@ impl VisitorMut for DialectTranslator {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
         let made = match expr {
-            Expr::Function(call) => function(call),
+            Expr::Function(call) => {
+                leave_out_order(call);
+                function(call)
+            }
             Expr::Value(literal) => exact::too_long(&literal.value),
             Expr::AtTimeZone { timestamp, time_zone } => {
                 let call = format!("{}(__x, __z)", time::AT_TIME_ZONE);
@@ -247,11 +149,11 @@ impl VisitorMut for DialectTranslator {
             Expr::BinaryOp { left, op, right } => members::of_operator(op)
                 .map(|call| fill(call, &[("__x", left), ("__y", right)], None)),
             Expr::SimilarTo { negated, expr, pattern, escape_char } => {
-                Some(similar_to(*negated, expr, pattern, escape_char.as_ref())?)
+                Some(patterns::similar_to(*negated, expr, pattern, escape_char.as_ref())?)
             }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 if let Some(escape) = escape_char.take() {
-                    escaped(pattern, &escape.value)?;
+                    patterns::escaped(pattern, &escape.value)?;
                 }
                 None
             }
@@ -262,6 +164,30 @@ impl VisitorMut for DialectTranslator {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// DataFusion 54 fails for `avg(x ORDER BY y)` and the like (apache/datafusion#25403).
+fn leave_out_order(call: &mut Function) {
+    if is_ordered_for_nothing(call)
+        && let FunctionArguments::List(list) = &mut call.args
+    {
+        list.clauses.retain(|clause| !is_order(clause));
+    }
+}
+
+fn is_ordered_for_nothing(call: &Function) -> bool {
+    let is_orderless = name_of(call).is_some_and(|name| {
+        ORDERLESS.contains(&name.as_str())
+            || ORDERLESS_STARTS.iter().any(|start| name.starts_with(start))
+    });
+    match &call.args {
+        FunctionArguments::List(list) => is_orderless && list.clauses.iter().any(is_order),
+        FunctionArguments::None | FunctionArguments::Subquery(_) => false,
+    }
+}
+
+fn is_order(clause: &FunctionArgumentClause) -> bool {
+    matches!(clause, FunctionArgumentClause::OrderBy(_))
 }
 
 /// A slice of a list without a bound goes to its end.
@@ -287,7 +213,7 @@ fn complete_time(value: &mut Value, kind: &DataType) {
     use TimezoneInfo::{Tz, WithTimeZone};
     let Value::SingleQuotedString(text) = value else { return };
     if !matches!(kind, DataType::Timestamp(_, Tz | WithTimeZone)) {
-        text.truncate(time::without_zone(text).len());
+        text.truncate(wall_clock::without_zone(text).len());
     }
     if let Some(complete) = time::with_seconds(text) {
         *text = complete;
@@ -300,74 +226,6 @@ fn refuse(reason: impl Into<String>) -> ControlFlow<String> {
 
 fn to_uuid(expr: &Expr) -> Expr {
     fill(&format!("{}(__x)", uuid::FUNCTION), &[("__x", expr)], None)
-}
-
-/// The comparison with a regular expression that is the same as `SIMILAR TO`.
-fn similar_to(
-    negated: bool,
-    expr: &Expr,
-    pattern: &Expr,
-    escape: Option<&ValueWithSpan>,
-) -> ControlFlow<String, Expr> {
-    let text = |value: &ValueWithSpan| match &value.value {
-        Value::SingleQuotedString(text) => Some(text.clone()),
-        _ => None,
-    };
-    let Expr::Value(literal) = pattern else {
-        return ControlFlow::Break(
-            "SIMILAR TO is supported for a constant pattern only".to_owned(),
-        );
-    };
-    let escape = match escape.map(text) {
-        None => Some('\\'),
-        Some(Some(escape)) if escape.is_empty() => None,
-        Some(Some(escape)) if escape.chars().count() == 1 => escape.chars().next(),
-        Some(_) => return ControlFlow::Break("ESCAPE takes one character in quotes".to_owned()),
-    };
-    let Some(regex) = text(literal).and_then(|pattern| similar::to_regex(&pattern, escape)) else {
-        return ControlFlow::Break(format!(
-            "{literal} is not a SIMILAR TO pattern: its brackets must be closed, and it must not end with its ESCAPE character"
-        ));
-    };
-    let regex = Expr::value(Value::SingleQuotedString(regex));
-    let form = if negated { "(__x !~ __p)" } else { "(__x ~ __p)" };
-    ControlFlow::Continue(fill(form, &[("__x", expr), ("__p", &regex)], None))
-}
-
-/// Writes a pattern for the one escape character that the engine knows, the backslash.
-fn escaped(pattern: &mut Expr, escape: &Value) -> ControlFlow<String> {
-    let Value::SingleQuotedString(escape) = escape else {
-        return refuse("ESCAPE takes one character in quotes");
-    };
-    let mut letters = escape.chars();
-    let (escape, more) = (letters.next(), letters.next());
-    let Expr::Value(literal) = pattern else {
-        return refuse("ESCAPE is supported for a constant pattern only");
-    };
-    let Value::SingleQuotedString(text) = &mut literal.value else {
-        return refuse("ESCAPE is supported for a constant pattern only");
-    };
-    if more.is_some() {
-        return refuse("ESCAPE takes one character in quotes");
-    }
-    let mut made = String::with_capacity(text.len());
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        if Some(letter) == escape {
-            let Some(next) = letters.next() else {
-                return refuse("a LIKE pattern must not end with its ESCAPE character");
-            };
-            made.push('\\');
-            made.push(next);
-        } else {
-            if letter == '\\' {
-                made.push('\\');
-            }
-            made.push(letter);
-        }
-    }
-    *text = made;
-    ControlFlow::Continue(())
 }
 
 /// The name of a function that is no path.
@@ -475,6 +333,12 @@ fn as_in_postgresql(call: &Function, name: &str, arguments: &[&Expr]) -> Option<
         ("array_remove" | "list_remove", _) => named(call, "array_remove_all"),
         ("array_replace" | "list_replace", _) => named(call, "array_replace_all"),
         ("regexp_replace", [_, _, made, ..]) => replacement::of_regex(call, made),
+        // The engine has a list with NULL where the key is not there.
+        ("map_extract" | "element_at", [map, key]) => Some(fill(
+            "CASE WHEN array_has(map_keys(__x), __y) THEN map_extract(__x, __y) ELSE array_pop_back(map_extract(__x, __y)) END",
+            &[("__x", map), ("__y", key)],
+            None,
+        )),
         _ => None,
     }
 }

@@ -5,7 +5,8 @@ pub mod wording;
 use crate::{error::SqlError, file_failure};
 use arrow::error::ArrowError;
 use datafusion::{common::SchemaError, error::DataFusionError};
-use wording::{cannot_run, in_other_words, in_sql, is_of_the_engine};
+use std::io::ErrorKind;
+use wording::{cannot_run, in_other_words, in_sql, is_of_the_engine, of_resources};
 
 /// What DataFusion puts before its messages, which tells the asker nothing.
 const PREFIXES: &[&str] = &[
@@ -31,6 +32,9 @@ const MESSAGE_BYTES_MAX: usize = 2_000;
 /// For queries that name columns of the one around them where the planner has no join for it.
 const NOT_DECORRELATED: &str = "Correlated queries of this form cannot be planned: write a JOIN, and give columns with the same name different aliases";
 
+/// For queries that put rows on a disk without room.
+const DISK_FULL: &str = "the query needs more memory, and the server's disk has no room to help out; select fewer columns or rows";
+
 /// What DataFusion puts after its messages about itself.
 const BUG_REPORT: &str = "\nThis issue was likely caused by a bug";
 
@@ -43,11 +47,8 @@ pub(super) fn of(cause: &DataFusionError) -> SqlError {
         return own.clone();
     }
     match root {
-        DataFusionError::ResourcesExhausted(text) => {
-            // What follows names the memory of other queries.
-            let text = text.split(" with top memory consumers").next().unwrap_or(text);
-            SqlError::Limit(format!("the query needs more memory than it may use: {text}"))
-        }
+        _ if is_of_full_disk(root) => SqlError::Limit(DISK_FULL.to_owned()),
+        DataFusionError::ResourcesExhausted(text) => SqlError::Limit(of_resources(text)),
         DataFusionError::SchemaError(schema, _) => {
             SqlError::Invalid(of_unknown_column(schema).unwrap_or_else(|| message(root)))
         }
@@ -129,6 +130,19 @@ fn internal(cause: &DataFusionError) -> SqlError {
         return error;
     }
     SqlError::Internal("the query failed inside the server".to_owned())
+}
+
+/// Whether there was no room for rows that the query puts on disk: it writes nothing else.
+fn is_of_full_disk(root: &DataFusionError) -> bool {
+    let cause = match root {
+        DataFusionError::IoError(cause) => cause,
+        DataFusionError::ArrowError(arrow, _) => match &**arrow {
+            ArrowError::IoError(_, cause) => cause,
+            _ => return false,
+        },
+        _ => return false,
+    };
+    cause.kind() == ErrorKind::StorageFull
 }
 
 /// Whether the query's values are at fault: a cast, a division, an overflow.

@@ -74,8 +74,10 @@ pub mod same_names;
 pub mod same_type;
 pub mod scanned_file;
 pub mod seq_range;
+pub mod series;
 pub mod session;
 pub mod similar;
+pub mod sort_limits;
 pub mod stop;
 pub mod structs;
 pub mod summary;
@@ -122,7 +124,7 @@ use query_process::QueryProcess;
 use serde::{Deserialize, Serialize};
 use session::{EngineResources, QuerySessions};
 use std::{iter, sync::Arc};
-use stop::{QuerySignal, QueryStop, between_rules, stopping, stopping_windows};
+use stop::{QuerySignal, QueryStop, TaskContexts, between_rules, stopping, stopping_windows};
 use view::View;
 
 /// The highest limit that a plan can have.
@@ -308,6 +310,7 @@ impl QueryEngine {
         metadata_tables::rename(statement, &view.rewritten);
         aliases::resolve(statement, &view.namespace, &by_table);
         names::resolve(statement, &all);
+        structs::read_members(statement);
         Ok(())
     }
 }
@@ -344,7 +347,8 @@ async fn execute(
     };
     let plan = stopping_windows(plan, stop).map_err(|cause| failure::of(&cause))?;
     let planned = state.query_planner().create_physical_plan(&plan, &state).await;
-    let planned = planned.and_then(|plan| stopping(plan, stop));
+    let contexts = TaskContexts::of(&state).map_err(|cause| failure::of(&cause))?;
+    let planned = planned.and_then(|plan| stopping(plan, stop, &contexts));
     let planned = planned.map_err(|cause| failure::of_optimizer(&cause))?;
     let stream = execute_stream(Arc::clone(&planned), state.task_ctx());
     Ok((planned, stream.map_err(|cause| failure::of(&cause))?))

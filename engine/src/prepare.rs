@@ -4,6 +4,7 @@ pub mod branches;
 pub mod casts;
 pub mod correlated;
 pub mod exact;
+pub mod grouping_sets;
 pub mod instants;
 pub mod memberships;
 
@@ -36,5 +37,5 @@ fn of_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionErro
         })?;
         Ok(if done.transformed { done.update_data(|expr| name.restore(expr)) } else { done })
     })?;
-    done.map_data(LogicalPlan::recompute_schema)
+    done.map_data(LogicalPlan::recompute_schema)?.transform_data(grouping_sets::of_plan)
 }

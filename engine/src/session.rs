@@ -30,6 +30,8 @@ use crate::{
     rewrite::BoundedFunctionRule,
     same_type::SameTypeKind,
     seq_range::{self, TablePart},
+    series,
+    sort_limits::SortLimitRule,
     sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
@@ -78,6 +80,8 @@ const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// What the bounds of caches are divided by where several processes run queries: each has its own caches,
 /// and keeps them while it waits.
 const WORKER_CACHE_SHARE: usize = 4;
+/// What each part of a sort has of memory before it has rows, where it may put them on disk: merging them takes some.
+const SORT_RESERVE_BYTES: usize = 4 << 20;
 /// How many of the largest memory users an error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
 /// DataFusion's rule that answers aggregates of a whole table by its statistics.
@@ -192,6 +196,12 @@ impl QuerySessions {
             }
         }
         base.register_udaf(Arc::new(collections::fold::document_versions())).expect(fits);
+        for (name, function) in series::all() {
+            // Where theirs may be called.
+            if base.table_functions().contains_key(name) {
+                base.register_udtf(name, function);
+            }
+        }
         base.add_analyzer_rule(Arc::new(CheckedArithmetic));
         base.register_expr_planner(Arc::new(ComparisonTypes)).expect(fits);
         let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool), process);
@@ -358,11 +368,15 @@ impl QuerySessions {
         // It would find that marks of columns (see `rewrite`) are not kept by every operator.
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         config.options_mut().execution.time_zone = Some(UTC.to_owned());
+        config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVE_BYTES;
         // With it, DataFusion 54 loses rows whose key is NULL (apache/datafusion#23103, #23126, #22964).
         config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
         // It would leave out rows by the greatest value so far of one column that `min` of an expression
         // beside it still needs (DataFusion 54; no release mends it).
         config.options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        // It would leave out rows that `lead` and `lag` with IGNORE NULLS or a negative distance still need
+        // (apache/datafusion#25471).
+        config.options_mut().optimizer.enable_window_limits = false;
         // It would leave out groups whose `max` or `min` is NULL (DataFusion 54; no release mends it).
         config.options_mut().optimizer.enable_topk_aggregation = false;
         // It fails for a DISTINCT of window functions with LIMIT (apache/datafusion#25350).
@@ -392,9 +406,10 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// DataFusion's rules and ours, each behind the one that it goes on from.
+/// DataFusion's rules and ours: one before all, and each other behind the one that it goes on from.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
+        vec![Arc::new(SortLimitRule)];
     for rule in &PhysicalOptimizer::new().rules {
         rules.push(pushdown::by_unique_names(rule));
         match rule.name() {

@@ -7,6 +7,7 @@
 
 mod operators;
 mod rules;
+mod spilling;
 mod windows;
 
 use crate::error::SqlError;
@@ -20,6 +21,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 pub use operators::stopping;
 pub use rules::between_rules;
+pub use spilling::TaskContexts;
 pub use windows::stopping_windows;
 
 /// Threads that one query works on at the same time. An operator may keep a thread until the query

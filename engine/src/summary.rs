@@ -3,7 +3,7 @@
 //! The rows of the query are read once. What is counted of them is one row, and a row for each column takes its
 //! part of that.
 
-use crate::{dialect::shown_name, output::type_name, prepare::casts::is_of_time};
+use crate::{dialect::column_names::shown_name, output::type_name, prepare::casts::is_of_time};
 use arrow::datatypes::DataType;
 use datafusion::{
     common::{Column, ScalarValue, plan_err},

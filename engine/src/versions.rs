@@ -9,11 +9,12 @@ mod place;
 pub mod scopes;
 pub mod spelling;
 
-use crate::{error::SqlError, time};
+use crate::error::SqlError;
 use datafusion::sql::sqlparser::ast::{
     DataType, Expr, Ident, TimezoneInfo, TypedString, UnaryOperator, Value, Visit, VisitMut,
     VisitorMut, visit_expressions,
 };
+use icecore_lake::table::row_fit::wall_clock;
 use serde_json::Value as Json;
 use std::{convert::Infallible, ops::ControlFlow};
 
@@ -148,7 +149,7 @@ impl VisitorMut for ZonedLiterals {
         if let Expr::TypedString(TypedString { data_type, value, .. }) = expr
             && let DataType::Timestamp(_, zone) = data_type
             && let Value::SingleQuotedString(text) = &value.value
-            && time::without_zone(text).len() < text.len()
+            && wall_clock::without_zone(text).len() < text.len()
         {
             *zone = TimezoneInfo::Tz;
         }

@@ -8,6 +8,7 @@
 use crate::{
     comparisons::is_comparison,
     error::SqlError,
+    forward::{forward, one_input, shown_by_name},
     view::{TableView, View},
 };
 use arrow::{
@@ -26,16 +27,13 @@ use datafusion::{
         Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown, expr::InList, lit,
     },
     physical_expr::{EquivalenceProperties, Partitioning},
-    physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-        stream::RecordBatchStreamAdapter,
-    },
+    physical_plan::{ExecutionPlan, PlanProperties, stream::RecordBatchStreamAdapter},
     sql::sqlparser::ast::Statement,
 };
 use futures::StreamExt;
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The column that says who may see a row.
 pub const VISIBILITY_COLUMN: &str = "visibility";
@@ -153,12 +151,9 @@ impl VisibleTable {
 
 #[async_trait]
 impl TableProvider for VisibleTable {
-    fn schema(&self) -> SchemaRef {
-        self.inner.schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
+    forward! {
+        fn schema(&self) -> SchemaRef;
+        fn table_type(&self) -> TableType;
     }
 
     fn supports_filters_pushdown(
@@ -250,23 +245,13 @@ impl VisibleRowsExec {
     }
 }
 
-impl DisplayAs for VisibleRowsExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+shown_by_name!(VisibleRowsExec);
 
 impl ExecutionPlan for VisibleRowsExec {
-    fn name(&self) -> &'static str {
-        "VisibleRowsExec"
-    }
+    one_input!("VisibleRowsExec");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.inner]
     }
 
     fn with_new_children(

@@ -39,12 +39,29 @@ pub fn page_size<N: Ord + From<u8> + Display>(
     most: N,
 ) -> Result<N, ApiError> {
     match limit {
-        Some(limit) if limit < N::from(1) => {
-            let text = format!("query parameter `limit`: it must be from 1 to {most}");
-            Err(ApiError::new(ErrorCode::InvalidRequest, text))
-        }
+        Some(limit) if limit < N::from(1) => Err(out_of_bounds(&most)),
         limit => Ok(limit.unwrap_or(default).min(most)),
     }
+}
+
+/// The same, where more than the most is refused: fewer than were asked for would look like all there are.
+///
+/// # Errors
+/// 400 for a page of nothing, and for one that is too large.
+pub fn exact_page_size<N: Ord + From<u8> + Display>(
+    limit: Option<N>,
+    default: N,
+    most: N,
+) -> Result<N, ApiError> {
+    match limit {
+        Some(limit) if limit < N::from(1) || most < limit => Err(out_of_bounds(&most)),
+        limit => Ok(limit.unwrap_or(default)),
+    }
+}
+
+fn out_of_bounds(most: &impl Display) -> ApiError {
+    let text = format!("query parameter `limit`: it must be from 1 to {most}");
+    ApiError::new(ErrorCode::InvalidRequest, text)
 }
 
 /// What does not fit. The text begins with the parameter's name where it is one's.

@@ -3,15 +3,14 @@
 //!
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
+mod calls;
 mod collections;
 mod documents;
 
 use crate::http::{
     AppState, admin, conservation, dead_letters, erasures, fsck,
     guard::{self, RouteNeed},
-    health, holds,
-    ingest::{self, calls::calls},
-    jobs, materialized,
+    health, holds, ingest, jobs, materialized,
     openapi::RouteOperation,
     query, table_admin, tables, views, webhooks,
 };
@@ -88,20 +87,14 @@ const fn options(path: &'static str, need: RouteNeed, handler: Handler) -> Route
 const HANDSHAKE: &str = "The handshake of a sender of CloudEvents, which asks whether it may send";
 const HANDSHAKE_ANSWER: &[(u16, &str)] =
     &[(200, "WebHook-Allowed-Origin and WebHook-Allowed-Rate where it said who it is")];
-/// What the libraries of Segment and RudderStack hear.
-const CALLS_TAKEN: &[(u16, &str)] = &[
-    (200, "Some call was taken, or was there before; those that were not are dead letters"),
-    (400, "No call was taken"),
-];
-const CALLS_REFUSED: &[(u16, &str)] =
-    &[(413, "Body too large"), (503, "Cannot now; send again after Retry-After")];
 const NO_TABLE: &[(u16, &str)] = &[(404, "No such table")];
 const NO_MATERIALIZED: &[(u16, &str)] = &[(404, "No such materialised table")];
 const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
 
 /// The table.
 pub const ROUTES: &[Route] = &{
-    let mut all = [OTHER_ROUTES[0]; PARTS[0].len() + PARTS[1].len() + PARTS[2].len()];
+    let mut all =
+        [OTHER_ROUTES[0]; PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len()];
     let (mut part, mut row, mut at) = (0, 0, 0);
     while at < all.len() {
         if row == PARTS[part].len() {
@@ -114,8 +107,12 @@ pub const ROUTES: &[Route] = &{
 };
 
 /// Its parts; none is empty.
-const PARTS: [&[Route]; 3] =
-    [OTHER_ROUTES, collections::COLLECTION_ROUTES, documents::DOCUMENT_ROUTES];
+const PARTS: [&[Route]; 4] = [
+    OTHER_ROUTES,
+    calls::CALL_ROUTES,
+    collections::COLLECTION_ROUTES,
+    documents::DOCUMENT_ROUTES,
+];
 
 /// Those that have no file of their own.
 const OTHER_ROUTES: &[Route] = &[
@@ -143,33 +140,6 @@ const OTHER_ROUTES: &[Route] = &[
     post("/ingest/", Somewhere(Ingest), |m| on(m, ingest::ingest)),
     post("/e", Somewhere(Ingest), |m| on(m, ingest::ingest)),
     post("/e/", Somewhere(Ingest), |m| on(m, ingest::ingest)),
-    post("/v1/batch", Somewhere(Ingest), |m| on(m, calls))
-        .about("Take calls of the libraries of Segment and RudderStack. `/v1/b` and `/v1/import` are the same route")
-        .query::<IngestParameters>()
-        .header("X-Namespace", "Namespace of the calls; the token's or `default` when left out")
-        .takes_media(&["application/json"])
-        .refuses(CALLS_REFUSED)
-        .answers::<IngestReply>(CALLS_TAKEN),
-    post("/v1/b", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/import", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/track", Somewhere(Ingest), |m| on(m, calls))
-        .about("Take one call, whose type is the path's unless it says another: `identify`, `page`, `screen`, `group`, `alias`, and their first letters")
-        .query::<IngestParameters>()
-        .header("X-Namespace", "Namespace of the call; the token's or `default` when left out")
-        .takes_media(&["application/json"])
-        .refuses(CALLS_REFUSED)
-        .answers::<IngestReply>(CALLS_TAKEN),
-    post("/v1/t", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/identify", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/i", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/page", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/p", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/screen", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/s", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/group", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/g", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/alias", Somewhere(Ingest), |m| on(m, calls)),
-    post("/v1/a", Somewhere(Ingest), |m| on(m, calls)),
     options("/ingest", Open, |m| on(m, webhooks::handshake))
         .about(HANDSHAKE)
         .answers_media(&[], HANDSHAKE_ANSWER),

@@ -9,7 +9,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json, query,
-    query_string::{QueryParameters, page_size},
+    query_string::{QueryParameters, exact_page_size},
     rows::{PAGE_BYTES_MAX, integer_at, number_at, text_at},
 };
 use arrow::record_batch::RecordBatch;
@@ -59,7 +59,7 @@ pub(super) async fn search(
     QueryParameters(parameters): QueryParameters<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
     let wanted = ThingQuery::read(parameters, &["after"])?;
-    let limit = page_size(wanted.limit, PAGE_THINGS, PAGE_THINGS_MAX)?;
+    let limit = exact_page_size(wanted.limit, PAGE_THINGS, PAGE_THINGS_MAX)?;
     let mut page = FoundThings { things: Vec::new(), next: None };
     if !Box::pin(app.sql.has_things(&levels)).await? {
         return Ok(json(200, &page));
@@ -96,7 +96,7 @@ pub(super) async fn facets(
     QueryParameters(parameters): QueryParameters<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
     let wanted = ThingQuery::read(parameters, &["by"])?;
-    let limit = page_size(wanted.limit, FACET_VALUES, FACET_VALUES_MAX)?;
+    let limit = exact_page_size(wanted.limit, FACET_VALUES, FACET_VALUES_MAX)?;
     let mut found = ThingFacets { count: 0, facets: BTreeMap::new() };
     let names: Vec<&str> =
         OWN_FACETS.iter().copied().chain(wanted.by.iter().map(String::as_str)).collect();

@@ -14,7 +14,7 @@ use crate::{
 };
 use iceberg::{
     NamespaceIdent, TableIdent,
-    spec::{PrimitiveType, TableMetadata, Type},
+    spec::{PrimitiveType, SnapshotRef, TableMetadata, Type},
 };
 use icecore_catalog::{
     ancestors,
@@ -431,15 +431,16 @@ fn repeated(
 /// The snapshot that is so many before the current one.
 fn snapshot_back(table: &TableView, count: u32) -> Result<i64, SqlError> {
     let steps = usize::try_from(count).unwrap_or(usize::MAX);
-    let oldest = table.metadata.as_ref().and_then(|metadata| {
-        let id = oldest_of_main(table)?;
-        metadata.snapshot_by_id(id).filter(|oldest| oldest.parent_snapshot_id().is_some())
-    });
-    let found = table.metadata.as_ref().and_then(|metadata| {
-        let mut back = ancestors::of(metadata, metadata.current_snapshot_id());
-        back.nth(steps).map(|snapshot| snapshot.snapshot_id())
-    });
-    found.ok_or_else(|| match oldest {
+    let metadata = table.metadata.iter();
+    let retained: Vec<&SnapshotRef> = metadata
+        .flat_map(|metadata| ancestors::of(metadata, metadata.current_snapshot_id()))
+        .collect();
+    if let Some(found) = retained.get(steps) {
+        return Ok(found.snapshot_id());
+    }
+    let beyond = steps.saturating_sub(retained.len()).saturating_add(1);
+    let oldest = retained.last().filter(|oldest| may_have_before(oldest, beyond));
+    Err(match oldest {
         Some(oldest) => SqlError::Gone {
             text: format!(
                 "the snapshot of table `{}` that is {count} before its current one was removed",
@@ -452,6 +453,13 @@ fn snapshot_back(table: &TableView, count: u32) -> Result<i64, SqlError> {
             table.name
         )),
     })
+}
+
+/// Whether a snapshot was ever made on one that is `count` before it. Each has a greater sequence number than
+/// the one before it, and the first one has 1; in format 1 all have 0, which tells nothing.
+fn may_have_before(snapshot: &SnapshotRef, count: usize) -> bool {
+    let numbers = usize::try_from(snapshot.sequence_number()).unwrap_or(0);
+    snapshot.parent_snapshot_id().is_some() && (numbers == 0 || count < numbers)
 }
 
 /// The oldest snapshot that can be reached from the current one.

@@ -10,6 +10,7 @@ pub(in crate::sql) mod frames;
 mod budget;
 mod process;
 mod query;
+mod spill;
 
 use budget::MemoryBudget;
 use frames::QueryTime;
@@ -50,6 +51,8 @@ pub struct WorkerOptions {
     pub spill: Option<PathBuf>,
     /// Most bytes of one worker there.
     pub spill_bytes_max: u64,
+    /// The share of the disk that the log leaves free, and they more.
+    pub disk_free_min: f64,
     /// The tables that records of the log are rows of.
     pub tables: ServiceTables,
     /// Most workers that are kept without a query.
@@ -182,6 +185,10 @@ impl SqlWorkers {
     /// The files that queries read.
     fn storage(&self) -> &Storage {
         &self.inner.storage
+    }
+
+    fn disk_free_min(&self) -> f64 {
+        self.inner.options.disk_free_min
     }
 
     fn has_foreign_files(&self) -> bool {

@@ -32,7 +32,7 @@ def lines(first, count):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    settings = (f"sql.memory_bytes_max={MEMORY_MAX >> 20}MiB", "sql.timeout_max=10s", "compaction.enabled=off", "wal.disk_free_min=0.001")
+    settings = (f"sql.memory_bytes_max={MEMORY_MAX >> 20}MiB", "sql.spill_bytes_max=64MiB", "sql.timeout_max=10s", "compaction.enabled=off", "wal.disk_free_min=0.001")
     server = Server(tmp_path_factory.mktemp("icecore"), [word for setting in settings for word in ("--set", setting)]).start()
     client = server.client()
     assert client.send(lines(0, EVENTS // 2), NAMESPACE)[0] == 200

@@ -108,8 +108,12 @@ async fn a_backup_of_a_stopped_server_has_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("b1");
     let data_dir = ["--data-dir", text(data.path())];
+    // What queries of a killed server left on disk.
+    fs::create_dir_all(data.path().join("spill/0")).unwrap();
+    fs::write(data.path().join("spill/0/rows"), "spilled").unwrap();
     let made = json_of(&[&["backup", "create", text(&backup)], &data_dir[..]].concat());
     assert_eq!(made["has_log"], true);
+    assert!(backup.join("data/wal").exists() && !backup.join("data/spill").exists());
     // No second backup in the same folder.
     let again = refused(&[&["backup", "create", text(&backup)], &data_dir[..]].concat());
     assert!(again.contains("is not empty"), "{again}");

@@ -60,6 +60,12 @@ async fn a_basis_repeats_an_answer_whatever_came_and_was_compacted_since() {
     assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{answer}");
     assert_eq!(answer["details"]["nearest"].as_array().map(Vec::len), Some(1), "{answer}");
     assert!(answer["error"].as_str().unwrap().contains("cannot be repeated"), "{answer}");
+    // Before it there were no more than a handful.
+    for (back, told) in [(4, (410, "GONE")), (99, (404, "NOT_FOUND"))] {
+        let request = json!({ "sql": format!("SELECT count(*) FROM \"events@~{back}\"") });
+        let (status, answer) = server.query(NAMESPACE, &request).await;
+        assert_eq!((status, answer["code"].as_str().unwrap()), told, "{answer}");
+    }
     server.stop().await;
 }
 

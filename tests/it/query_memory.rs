@@ -60,6 +60,7 @@ async fn what_queries_take_together_is_bounded() {
     let process = Process::start(&[
         ("data_dir", folder.path().display().to_string()),
         ("sql.memory_bytes_max", format!("{}MiB", BOUND >> 20)),
+        ("sql.spill_bytes_max", "0B".to_owned()),
     ])
     .await;
     let http = Client::new();

@@ -118,8 +118,11 @@ async fn a_search_says_what_is_wrong_and_asks_for_the_right_to_read() {
     let guarded = Guarded::with_events().await;
     let reader = guarded.token(&json!({"name": "r", "scopes": ["read:shop"]})).await;
     for route in ["search", "facets"] {
-        let (status, answer) = guarded.get(&reader, &format!("/v1/shop/{route}?limit=0")).await;
-        assert_eq!((status, &answer["code"]), (400, &json!("INVALID_REQUEST")), "{answer}");
+        for limit in [0, 501] {
+            let path = format!("/v1/shop/{route}?limit={limit}");
+            let (status, answer) = guarded.get(&reader, &path).await;
+            assert_eq!((status, &answer["code"]), (400, &json!("INVALID_REQUEST")), "{answer}");
+        }
         let (status, answer) = guarded.get(&reader, &format!("/v1/shop/{route}?colour=red")).await;
         assert_eq!(status, 400);
         assert!(answer["error"].as_str().unwrap().contains("`colour`; known are q"), "{answer}");

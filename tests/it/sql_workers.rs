@@ -175,7 +175,8 @@ async fn workers_read_versions_namespaces_and_what_is_made_of_tables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_needs_too_much_is_refused_and_the_next_one_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config(&folder, &[("sql.memory_bytes_max", "24MiB")]);
+    let settings = [("sql.memory_bytes_max", "24MiB"), ("sql.spill_bytes_max", "0B")];
+    let mut config = config(&folder, &settings);
     workers_of(&mut config);
     let server = TestServer::start_with(folder, &config, Clock::system()).await;
     assert_eq!(server.ingest(&events(0..400)).await.0, 200);
@@ -226,6 +227,22 @@ fn unbounded() -> Vec<(&'static str, Value)> {
             json!([["e-0"], ["e-1"]]),
         ),
         ("SELECT length(repeat('a', 100000)) AS n FROM events WHERE seq = 1", json!([[100_000]])),
+        (
+            "SELECT count(*), max(range) FROM range(9223372036854775806, 9223372036854775807)",
+            json!([[1, i64::MAX - 1]]),
+        ),
+        (
+            "SELECT count(*) AS n, max(range) = TIMESTAMP '2026-01-02' AS m FROM range(TIMESTAMP '2026-01-01', TIMESTAMP '2026-01-03', INTERVAL '1 day')",
+            json!([[2, true]]),
+        ),
+        (
+            "SELECT (struct_pack(a := 1)).a AS a, ({'b': {'C': [4, 5]}}).b.\"C\"[2] AS c FROM events WHERE seq = 1",
+            json!([[1, 5]]),
+        ),
+        (
+            "SELECT map_extract(MAP {'k': 1}, 'z') AS none, map_extract(MAP {'k': 1}, 'k') AS one FROM events WHERE seq = 1",
+            json!([[[], [1]]]),
+        ),
     ]
 }
 
@@ -402,6 +419,82 @@ async fn a_worker_that_read_two_namespaces_serves_none_of_them_alone() {
         let is_more = known.is_subset(&now) && now.len() == known.len() + added;
         assert!(is_more, "{namespace}: {sql}: {known:?} {now:?}");
         known = now;
+    }
+}
+
+/// 100 000 rows with texts of so many letters and a few, in one part: two sorts at a time may take what the
+/// other needs.
+fn rows_of(letters: usize) -> String {
+    format!(
+        "(SELECT b.seq * 1000 + a.seq AS k, a.id || '-' || repeat('x', {letters}) AS x \
+         FROM events a, events b WHERE b.seq <= 200 LIMIT 150000)"
+    )
+}
+
+/// A server whose queries run in workers of little memory, and may put so much on disk.
+async fn with_spill(bytes_max: &str) -> TestServer {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("sql.memory_bytes_max", "24MiB"),
+        ("sql.spill_bytes_max", bytes_max),
+        // How fast this machine is is no matter.
+        ("sql.timeout_max", "10min"),
+    ];
+    let mut config = config(&folder, &settings);
+    workers_of(&mut config);
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    assert_eq!(server.ingest(&events(0..500)).await.0, 200);
+    server
+}
+
+/// The files in a folder and its folders.
+fn files_within(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let counts = entries.map(|entry| match entry.path() {
+        path if path.is_dir() => files_within(&path),
+        _ => 1,
+    });
+    counts.sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sort_that_is_larger_than_memory_goes_by_the_disk_within_its_bound() {
+    // Rows that do not come after the one before them are counted.
+    let sorted = format!(
+        "SELECT count(*), sum(CASE WHEN k <= before THEN 1 ELSE 0 END), length(max(x)) > 200 \
+         FROM (SELECT k, x, lag(k) OVER (ORDER BY k) AS before FROM {} t) u",
+        rows_of(200)
+    );
+    for (bytes_max, told) in [
+        ("0B", Some("needs more memory than it may use")),
+        ("1MiB", Some("sql.spill_bytes_max")),
+        ("512MiB", None),
+    ] {
+        let server = with_spill(bytes_max).await;
+        let (status, answer) = server.query("shop.example", &json!({ "sql": sorted })).await;
+        match told {
+            Some(told) => {
+                let text = answer["error"].as_str().unwrap_or_default();
+                assert!(status == 422 && text.contains(told), "{bytes_max}: {status} {answer}");
+            }
+            None => {
+                let rows = json!([[100_000, 0, true]]);
+                assert_eq!((status, &answer["rows"]), (200, &rows), "{answer}");
+                // A join that would lose rows there is refused.
+                let rows = rows_of(400);
+                let join = format!(
+                    "SELECT count(*) FROM {rows} t LEFT JOIN {rows} u ON t.k > u.k AND t.x <> u.x"
+                );
+                let (status, answer) = server.query("shop.example", &json!({ "sql": join })).await;
+                let text = answer["error"].as_str().unwrap_or_default();
+                assert!(status == 422 && text.contains("needs more memory"), "{status} {answer}");
+            }
+        }
+        let count = server.rows("shop.example", "SELECT count(*) FROM events").await;
+        assert_eq!(count, json!([[500]]));
+        let spill = server.folder.path().join("spill");
+        until("an end of the rows on disk", || files_within(&spill) == 0).await;
+        server.stop().await;
     }
 }
 

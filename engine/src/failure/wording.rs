@@ -61,6 +61,21 @@ const TYPES: &[(&str, &str)] = &[
     ("Decimal256(", "decimal"),
 ];
 
+/// Memory or disk that a query lacks.
+pub(super) fn of_resources(text: &str) -> String {
+    if let Some((_, rest)) = text.split_once("used disk space during the spilling process")
+        && let Some((_, bytes)) = rest.split_once("limit of ")
+    {
+        let bytes = bytes.split(". ").next().unwrap_or(bytes);
+        return format!(
+            "the query needs more memory, and more than {bytes} of disk to help out (sql.spill_bytes_max); select fewer columns or rows"
+        );
+    }
+    // What follows names the memory of other queries.
+    let text = text.split(" with top memory consumers").next().unwrap_or(text);
+    format!("the query needs more memory than it may use: {text}")
+}
+
 /// A message that says more than the engine's, where it has one.
 pub(super) fn in_other_words(text: &str) -> Option<String> {
     if text.contains("Physical plan does not support logical expression") {
@@ -89,7 +104,7 @@ pub(super) fn in_other_words(text: &str) -> Option<String> {
     }
     if text.contains("Dot access not supported") {
         return Some(
-            "a field of an element is not read with a point here; write `list[1]['field']`"
+            "behind the point of a value stands the name of a member, as in `(s).a` or `list[1].a`"
                 .to_owned(),
         );
     }

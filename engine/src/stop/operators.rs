@@ -1,6 +1,9 @@
 //! Physical plans whose operators stop.
 
-use crate::{forward::forward, stop::QueryStop};
+use crate::{
+    forward::{forward, one_input, shown_by_name},
+    stop::{QueryStop, TaskContexts},
+};
 use arrow::{
     array::RecordBatch,
     datatypes::{FieldRef, Schema, SchemaRef},
@@ -18,7 +21,7 @@ use datafusion::{
         expressions::{BinaryExpr, IsNotNullExpr, lit},
     },
     physical_plan::{
-        DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, PlanProperties,
+        EmptyRecordBatchStream, ExecutionPlan, PlanProperties,
         filter::FilterExec,
         joins::{
             HashJoinExec, HashJoinExecBuilder, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
@@ -38,23 +41,24 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-/// `plan` with a look at `stop` wherever it can spend time.
+/// `plan` with a look at `stop` wherever it can spend time. Each operator runs in one of `contexts`.
 ///
 /// # Errors
 /// DataFusion does not take the new plan.
 pub fn stopping(
     plan: Arc<dyn ExecutionPlan>,
     stop: &Arc<QueryStop>,
+    contexts: &TaskContexts,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let with_stop = |node: Arc<dyn ExecutionPlan>| {
         let join = if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-            Some(hash_join(join, stop)?)
+            Some(hash_join(join, stop, contexts)?)
         } else if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
             Some(nested_loops(join, stop)?)
         } else {
             None
         };
-        Ok(Transformed::yes(StopExec::around(join.unwrap_or(node), stop)))
+        Ok(Transformed::yes(StopExec::around(join.unwrap_or(node), stop, contexts)))
     };
     plan.transform_up(with_stop).map(|transformed| transformed.data)
 }
@@ -70,6 +74,7 @@ fn nested_loops(
 fn hash_join(
     join: &HashJoinExec,
     stop: &Arc<QueryStop>,
+    contexts: &TaskContexts,
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let stopped = HashJoinExecBuilder::from(join).with_filter(Some(filter(join.filter(), stop)));
     let mut stopped: Arc<dyn ExecutionPlan> = Arc::new(stopped.build()?);
@@ -87,7 +92,10 @@ fn hash_join(
             JoinType::Right | JoinType::RightAnti | JoinType::RightMark => {
                 [without_nulls(left, left_keys)?, right]
             }
-            JoinType::Full => [left, StopExec::around(Arc::new(BatchSplitter(right)), stop)],
+            JoinType::Full => {
+                let right = Arc::new(BatchSplitter { inner: right });
+                [left, StopExec::around(right, stop, contexts)]
+            }
         };
         stopped = stopped.with_new_children(children.to_vec())?;
     }
@@ -186,19 +194,22 @@ impl PhysicalExpr for StopExpr {
 struct StopExec {
     inner: Arc<dyn ExecutionPlan>,
     stop: Arc<QueryStop>,
+    /// What the operator runs in, whatever the one above it does.
+    context: Arc<TaskContext>,
 }
 
 impl StopExec {
-    fn around(inner: Arc<dyn ExecutionPlan>, stop: &Arc<QueryStop>) -> Arc<dyn ExecutionPlan> {
-        Arc::new(Self { inner, stop: Arc::clone(stop) })
+    fn around(
+        inner: Arc<dyn ExecutionPlan>,
+        stop: &Arc<QueryStop>,
+        contexts: &TaskContexts,
+    ) -> Arc<dyn ExecutionPlan> {
+        let context = Arc::clone(contexts.of_operator(inner.as_ref()));
+        Arc::new(Self { inner, stop: Arc::clone(stop), context })
     }
 }
 
-impl DisplayAs for StopExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+shown_by_name!(StopExec, BatchSplitter);
 
 impl ExecutionPlan for StopExec {
     forward! {
@@ -207,32 +218,27 @@ impl ExecutionPlan for StopExec {
             -> Result<Arc<Statistics>, DataFusionError>;
     }
 
-    fn name(&self) -> &'static str {
-        "StopExec"
-    }
+    one_input!("StopExec");
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.inner]
     }
 
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        Ok(Self::around(children.remove(0), &self.stop))
+        let (stop, context) = (Arc::clone(&self.stop), Arc::clone(&self.context));
+        Ok(Arc::new(Self { inner: children.remove(0), stop, context }))
     }
 
     fn execute(
         &self,
         partition: usize,
-        context: Arc<TaskContext>,
+        _: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         self.stop.check()?;
-        let inner = self.inner.execute(partition, context)?;
+        let inner = self.inner.execute(partition, Arc::clone(&self.context))?;
         let schema = inner.schema();
         Ok(Box::pin(StopStream { inner, schema, stop: Arc::clone(&self.stop), waiting: None }))
     }
@@ -315,36 +321,26 @@ const PIECE_ROWS: usize = 64;
 
 /// Small batches of the input's rows.
 #[derive(Debug)]
-struct BatchSplitter(Arc<dyn ExecutionPlan>);
-
-impl DisplayAs for BatchSplitter {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+struct BatchSplitter {
+    inner: Arc<dyn ExecutionPlan>,
 }
 
 impl ExecutionPlan for BatchSplitter {
-    fn name(&self) -> &'static str {
-        "InPieces"
-    }
+    one_input!("InPieces");
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.0.properties()
+    forward! {
+        fn properties(&self) -> &Arc<PlanProperties>;
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.0]
-    }
-
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        Ok(Arc::new(Self(children.remove(0))))
+        Ok(Arc::new(Self { inner: children.remove(0) }))
     }
 
     fn execute(
@@ -352,7 +348,7 @@ impl ExecutionPlan for BatchSplitter {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        let inner = self.0.execute(partition, context)?;
+        let inner = self.inner.execute(partition, context)?;
         let schema = inner.schema();
         let pieces = inner.flat_map(|batch| {
             let pieces: Vec<_> = match batch {

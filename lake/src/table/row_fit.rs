@@ -3,11 +3,12 @@
 //! Its one invariant: a value that does not fit its column is an error that names the column, never a null.
 
 mod nested;
+pub mod wall_clock;
 
 use crate::table::partition::FIELD_ID;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, new_null_array},
-    compute::{CastOptions, can_cast_types, cast_with_options},
+    array::{Array, ArrayRef, AsArray, StringArray, new_null_array},
+    compute::{CastOptions, can_cast_types, cast, cast_with_options},
     datatypes::{
         DataType, Field, Float32Type, Float64Type, Schema as ArrowSchema,
         SchemaRef as ArrowSchemaRef, TimeUnit,
@@ -330,11 +331,25 @@ fn converted(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError>
         return nested::converted(column, kind);
     }
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    let made = cast_with_options(column, kind, &options)?;
+    let made = match (column.data_type(), kind) {
+        // A zone behind it is ignored, as in the constants of a query.
+        (
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View,
+            DataType::Timestamp(_, None),
+        ) => cast_with_options(&without_zones(column)?, kind, &options)?,
+        _ => cast_with_options(column, kind, &options)?,
+    };
     if *kind == DataType::Float32 {
         check_range(&cast_with_options(column, &DataType::Float64, &options)?, &made)?;
     }
     Ok(made)
+}
+
+/// Texts of times as a clock shows them.
+fn without_zones(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let texts = cast(column, &DataType::Utf8)?;
+    let shown = texts.as_string::<i32>().iter().map(|text| text.map(wall_clock::without_zone));
+    Ok(Arc::new(shown.collect::<StringArray>()))
 }
 
 /// The cast makes infinity of a number that is too large for 32 bits.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::{Config, MetastoreUrl},
     owner::LogOwner,
-    server::{claim, is_missing, open_metastore, open_storage},
+    server::{SPILL_FOLDER, claim, is_missing, open_metastore, open_storage},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use icecore_catalog::{
@@ -326,6 +326,7 @@ impl BackupCreation {
             Some(path) == warehouse.as_deref()
                 || matches!(&self.place, BackupPlace::Folder(folder) if path == folder)
                 || metastore.as_deref() == Some(&path.with_extension(""))
+                || path == self.data_dir.join(SPILL_FOLDER)
                 || name.is_some_and(|name| name == "lock" || name.starts_with(SCRATCH))
         };
         let mut found = Vec::new();

@@ -18,7 +18,7 @@ use std::{
         fd::OwnedFd,
         unix::{fs::DirBuilderExt, net::UnixStream as Pair, process::CommandExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -164,6 +164,11 @@ impl WorkerProcess {
             (FromWorker::Hello(lock), _) => Ok(self.lock.insert(lock).clone()),
             _ => Err(SqlError::Internal("a worker does not say how it is locked in".to_owned())),
         }
+    }
+
+    /// Its folder for what does not fit into memory.
+    pub(super) fn spill(&self) -> Option<&Path> {
+        self.spill.as_deref()
     }
 
     /// Whether it ended by itself, or was ended from outside.

@@ -8,6 +8,7 @@ use crate::sql::workers::{
     budget::MemoryShare,
     frames::{self, FromWorker, QueryTime, ToWorker},
     process::WorkerProcess,
+    spill,
 };
 use arrow::{datatypes::SchemaRef, error::ArrowError, record_batch::RecordBatch};
 use bytes::Bytes;
@@ -41,6 +42,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+use tokio::time::Interval;
 
 /// Questions of one worker that are answered at a time; it waits with more.
 const ANSWERS_AT_ONCE: usize = 16;
@@ -84,6 +86,8 @@ pub(super) struct WorkerQuery {
     memory: MemoryShare,
     bytes_read: Arc<AtomicU64>,
     controls: QueryControls,
+    /// When its disk is looked at.
+    looks: Interval,
 }
 
 impl WorkerQuery {
@@ -113,6 +117,7 @@ impl WorkerQuery {
             memory,
             bytes_read: Arc::clone(&bytes_read),
             controls,
+            looks: tokio::time::interval(spill::LOOK_EVERY),
         };
         let schema = match running.event().await {
             Ok(QueryEvent::Head(schema)) => schema,
@@ -174,14 +179,19 @@ impl WorkerQuery {
     /// Answers what the worker asks until it says something else.
     async fn event(&mut self) -> Result<QueryEvent, QueryFailure> {
         loop {
-            // Both are safe to drop: a frame that is half read stays in its stream, and an answer that is
-            // half made stays in the list.
+            // All are safe to drop: a frame that is half read stays in its stream, an answer that is half made
+            // in the list, and a look comes with the next turn.
             let said = tokio::select! {
                 Some((answer, body)) = self.answers.next(), if !self.answers.is_empty() => {
                     self.worker.tell(&answer, &body).await?;
                     continue;
                 }
                 said = self.worker.hear(), if self.answers.len() < ANSWERS_AT_ONCE => said?,
+                _ = self.looks.tick(), if self.worker.spill().is_some() => {
+                    let folder = self.worker.spill();
+                    folder.map_or(Ok(()), |it| spill::check(it, self.workers.disk_free_min()))?;
+                    continue;
+                }
             };
             let (said, body) = said;
             match said {

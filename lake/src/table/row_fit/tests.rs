@@ -8,7 +8,7 @@ use arrow::{
         Date32Array, Float32Array, Float64Array, Int32Array, Int64Builder, ListArray, MapBuilder,
         NullArray, StringBuilder, StructArray,
     },
-    datatypes::{Fields, Int32Type},
+    datatypes::{Fields, Int32Type, TimestampMicrosecondType},
 };
 
 fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -233,6 +233,20 @@ fn text_is_taken_for_times_and_nothing_for_everything() {
     let wrong = rows(vec![("a", texts([Some("soon")])), ("b", texts([None]))]);
     let error = fitted(&table, &[1, 2], &wrong).unwrap_err().to_string();
     assert!(error.contains("`day`"), "{error}");
+}
+
+#[test]
+fn a_zone_behind_a_text_is_ignored_where_the_column_has_none() {
+    let table = schema([
+        optional(1, "local", PrimitiveType::Timestamp),
+        optional(2, "at", PrimitiveType::Timestamptz),
+    ]);
+    let text = || texts([Some("2026-01-01 01:00:00+05")]);
+    let written = fitted(&table, &[1, 2], &rows(vec![("a", text()), ("b", text())])).unwrap();
+    let times = |column: usize| written.column(column).as_primitive::<TimestampMicrosecondType>();
+    let hour = 3_600 * 1_000_000;
+    assert_eq!(times(0).value(0) - times(1).value(0), 5 * hour);
+    assert_eq!(times(0).value(0) % (24 * hour), hour);
 }
 
 #[test]

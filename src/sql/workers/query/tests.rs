@@ -50,6 +50,7 @@ async fn inputs_at(
         memory_bytes_max: 1 << 20,
         spill: None,
         spill_bytes_max: 0,
+        disk_free_min: 0.0,
         tables: ServiceTables::default(),
         idle_max: 1,
         has_foreign_files,
