@@ -422,6 +422,9 @@ async fn who_saw_a_document_sees_its_restore_and_nothing_else() {
     let writer = guarded.token(&json!({"name": "w", "scopes": ["write:shop"]})).await;
     let body = json!({"at": "seq:2"});
     assert_eq!(guarded.post(&writer, path, &body).await.0, 403);
+    // It would count documents.
+    let refresh = "/v1/shop/collections/users/refresh";
+    assert_eq!(guarded.post(&writer, refresh, &Value::Null).await.0, 403);
     let (status, report) = guarded.post(&guarded.admin, path, &body).await;
     assert_eq!(status, 200, "{report}");
     let sql = json!({"sql": "SELECT key, visibility, before, after FROM events WHERE seq > 4 AND key IS NOT NULL ORDER BY key"});
