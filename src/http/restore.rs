@@ -68,7 +68,7 @@ struct RestoreRequest {
 /// `POST /v1/{ns}/collections/{c}/restore`. Durable on return.
 ///
 /// # Errors
-/// 400, 404 for a point that is not there, 409 where `into` has documents, 410 for a state that is not kept any more,
+/// 400, 404 for a point that is not there, 409 where `into` has documents, 410 for a point that was removed,
 /// 422 for too many changes, 429, 503.
 pub(super) async fn collection(
     State(app): State<AppState>,

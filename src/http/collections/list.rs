@@ -61,7 +61,7 @@ pub(in crate::http) async fn list(
     };
     let mut found = Box::pin(changed(caller, condition, params, limit + 1)).await?;
     let behind = |name: &&String| after.as_ref().is_none_or(|after| after < *name);
-    // Retention may have removed every change of a collection that has a table.
+    // Another engine may have deleted every change of a collection that has a table.
     for name in bases.keys().filter(behind) {
         found.entry(name.clone()).or_default();
     }
