@@ -15,19 +15,19 @@ use datafusion::{
     execution::{FunctionRegistry, session_state::SessionStateBuilder},
     prelude::SessionContext,
 };
-use icecore_lake::collection::COLUMNS;
+use icecore_lake::collection::{COLUMNS, TABLE_PREFIX};
 use icecore_schemas::service_table::EVENTS_TABLE;
 use std::sync::Arc;
 
-/// What the names of tables of collections begin with.
-const TABLE_PREFIX: &str = "cdc_";
 /// What a relation's name begins with that is no name of a table: behind it is the collection, whatever its name.
 const PATH_PREFIX: &str = "collections/";
 /// What the names of views over changes end with.
 const DELTAS_SUFFIX: &str = "_deltas";
 
-/// The type of an event that empties a collection.
-const TRUNCATE_TYPE: &str = "cdc.truncate";
+/// Which events change a document of their collection, as a condition.
+pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL";
+/// Which events empty their collection.
+pub const IS_TRUNCATE: &str = "type = 'cdc.truncate' AND key IS NULL";
 /// The column that events have since documents can be patched.
 const PATCH_COLUMN: &str = "patch";
 /// What takes its place.
@@ -72,12 +72,12 @@ pub fn versions_until(collection: &str, key: &str, seq: u64) -> String {
 }
 
 fn versions(events: &str, collection: &str, key: &str) -> String {
-    let collection = text(collection);
+    let collection = literal(collection);
     format!(
         "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM {events} \
          WHERE {} AND key = {} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
         is_change(&collection),
-        text(key),
+        literal(key),
         is_truncate(&collection),
     )
 }
@@ -87,7 +87,7 @@ fn versions(events: &str, collection: &str, key: &str) -> String {
 pub fn changes_of(collection: &str) -> String {
     format!(
         "SELECT key, seq, op, ts, before, after, {PATCH_COLUMN}, {BEHIND_PATCH} FROM events WHERE {}",
-        is_change(&text(collection))
+        is_change(&literal(collection))
     )
 }
 
@@ -165,7 +165,7 @@ fn query_of(view: &CollectionView, has_patch: bool) -> String {
     };
     let events = EventsPart {
         events: quoted(events),
-        collection: text(&view.collection),
+        collection: literal(&view.collection),
         range: range(view),
         has_patch,
     };
@@ -258,11 +258,11 @@ fn documents(folds: &str) -> String {
 }
 
 fn is_change(collection: &str) -> String {
-    format!("collection = {collection} AND op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL")
+    format!("collection = {collection} AND {IS_CHANGE}")
 }
 
 fn is_truncate(collection: &str) -> String {
-    format!("type = '{TRUNCATE_TYPE}' AND collection = {collection} AND key IS NULL")
+    format!("collection = {collection} AND {IS_TRUNCATE}")
 }
 
 fn columns_text(qualifier: &str) -> String {
@@ -275,7 +275,9 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn text(value: &str) -> String {
+/// A text as it stands in a statement.
+#[must_use]
+pub fn literal(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 

@@ -57,14 +57,14 @@ fn made(view: &View, clock_ms: i64) -> QueryBasis {
     }
 }
 
-/// The tables that are cut by `seq`, and the collections, that lack events that retention removed, as far as retained
-/// snapshots tell.
+/// The tables that are cut by `seq` and lack events that retention removed, as far as retained snapshots tell. No
+/// collection does: retention keeps the events that documents are made of.
 fn inexact(view: &View, points: &QueryPoints, named: &[String]) -> Vec<String> {
     let is_folded = |table: &TableView| {
         view.collections.iter().any(|it| it.events.as_ref() == Some(&table.name))
     };
     let has_point = |table: &&TableView| {
-        // What is under a collection alone may lack what the base has.
+        // What is under a collection alone lacks nothing of it.
         let is_read = named.contains(&table.name) || !is_folded(table);
         is_read && (points.basis.is_some() || points.versions.contains_key(&table.name))
     };
@@ -73,23 +73,7 @@ fn inexact(view: &View, points: &QueryPoints, named: &[String]) -> Vec<String> {
         states.any(|state| state.seqs.is_some_and(|seqs| has_lost(state, seqs)))
     };
     let found = view.tables.iter().filter(has_point).filter(lacks_some);
-    let own = view.collections.iter().filter(|of| of.namespace == view.namespace);
-    let folded = own.filter(|collection| is_without_some(view, collection));
-    found.map(|table| &table.name).chain(folded.map(|it| &it.name)).cloned().collect()
-}
-
-/// Whether retention removed changes of a collection that its base does not have.
-fn is_without_some(view: &View, collection: &CollectionView) -> bool {
-    let Some(events) = collection.events.as_ref().and_then(|name| view.table(name)) else {
-        return false;
-    };
-    let first = collection.applied_seq.map_or(0, |applied| applied + 1);
-    let folded = SeqRange { first, last: collection.until.unwrap_or(u64::MAX) };
-    let mut states = iter::successors(Some(events), |state| state.later.as_deref());
-    states.any(|state| {
-        let seqs = state.seqs.map_or(folded, |seqs| seqs.and(folded));
-        seqs.first <= seqs.last && has_lost(state, seqs)
-    })
+    found.map(|table| table.name.clone()).collect()
 }
 
 /// Whether retention removed some of these events before this state.

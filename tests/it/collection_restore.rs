@@ -172,6 +172,29 @@ async fn a_restore_is_ordinary_changes_a_tag_and_an_event_that_tells_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn documents_that_are_no_objects_come_back_as_they_were() {
+    let server = TestServer::start().await;
+    let docs = [json!("a \"text\""), json!(""), json!("5"), json!(5), json!([1, "b"]), json!(true)];
+    let of_each = |op: &str| -> Vec<Value> {
+        let changes = docs.iter().enumerate().map(|(n, doc)| {
+            let doc = if op == "d" { &Value::Null } else { doc };
+            change(op, "users", &n.to_string(), doc)
+        });
+        changes.collect()
+    };
+    take(&server, &of_each("c")).await;
+    let before = documents(&server, "users").await;
+    assert_eq!(before.len(), docs.len());
+    take(&server, &of_each("d")).await;
+    let point = format!("seq:{}", docs.len());
+    restore(&server, "users", &point).await;
+    assert_eq!(documents(&server, "users").await, before);
+    let again = restore(&server, "users", &point).await;
+    assert_eq!(again["unchanged"], docs.len(), "{again}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_whole_namespace_and_a_dropped_collection_come_back() {
     let server = TestServer::start().await;
     let doc = json!({"n": 1});
@@ -303,24 +326,34 @@ async fn a_server_that_dies_in_a_restore_has_all_of_its_batch_or_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_whose_events_retention_removed_is_gone() {
-    let settings = [SETTINGS, &[("retention.events", "cdc.*=30d")]].concat();
+async fn retention_takes_no_state_away() {
+    let settings = [SETTINGS, &[("retention.events", "cdc.*=30d, order.*=30d")]].concat();
     let folder = tempfile::tempdir().unwrap();
     let server = TestServer::start_at(folder, &settings, Clock::manual(NOW_MS)).await;
-    let ts = |days: i64| rfc3339(NOW_MS - days * 86_400_000);
-    for (key, days) in [("old", 40), ("new", 1)] {
-        let mut event = change("c", "users", key, &json!({}));
-        event["ts"] = json!(ts(days));
-        let (status, reply) = server.ingest_at("/ingest?backfill=true", &json!([event])).await;
-        assert_eq!(status, 200, "{reply}");
+    let created = |key: &str| change("c", "users", key, &json!({}));
+    let mut sent = vec![
+        created("gone"),
+        json!({"ns": "shop", "type": "cdc.truncate", "collection": "users"}),
+        created("old"),
+        json!({"ns": "shop", "type": "order.placed"}),
+        created("new"),
+    ];
+    for event in &mut sent {
+        event["ts"] = json!(rfc3339(NOW_MS - 40 * 86_400_000));
     }
+    let (status, reply) = server.ingest_at("/ingest?backfill=true", &json!(sent)).await;
+    assert_eq!(status, 200, "{reply}");
     server.commit("shop").await;
     let ran = server.post("/admin/jobs/retention?namespace=shop", "application/json", "").await;
     assert_eq!(ran.status(), 200);
-    let path = "/v1/shop/collections/users/restore";
-    let (status, answer) = server.ingest_at(path, &json!({"at": "seq:1"})).await;
-    assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{answer}");
-    assert!(answer["details"]["nearest"].is_array(), "{answer}");
+    let types = "SELECT type, count(*) FROM events GROUP BY type ORDER BY type";
+    let kept = json!([["cdc.insert", 3], ["cdc.truncate", 1]]);
+    assert_eq!(server.rows("shop", types).await, kept);
+    let now: Vec<String> = documents(&server, "users").await.into_keys().collect();
+    assert_eq!(now, ["new", "old"]);
+    restore(&server, "users", "seq:3").await;
+    let then: Vec<String> = documents(&server, "users").await.into_keys().collect();
+    assert_eq!(then, ["old"]);
     server.stop().await;
 }
 
@@ -399,6 +432,9 @@ async fn who_saw_a_document_sees_its_restore_and_nothing_else() {
     let writer = guarded.token(&json!({"name": "w", "scopes": ["write:shop"]})).await;
     let body = json!({"at": "seq:2"});
     assert_eq!(guarded.post(&writer, path, &body).await.0, 403);
+    // It would count documents.
+    let refresh = "/v1/shop/collections/users/refresh";
+    assert_eq!(guarded.post(&writer, refresh, &Value::Null).await.0, 403);
     let (status, report) = guarded.post(&guarded.admin, path, &body).await;
     assert_eq!(status, 200, "{report}");
     let sql = json!({"sql": "SELECT key, visibility, before, after FROM events WHERE seq > 4 AND key IS NOT NULL ORDER BY key"});

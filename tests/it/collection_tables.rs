@@ -142,6 +142,22 @@ async fn a_table_is_made_of_events_again_where_another_log_takes_them() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_made_of_events_again_after_a_loss_is_accepted() {
+    let server = shop(0..8).await;
+    refresh(&server, "").await;
+    let folder = server.stop().await;
+    // What `icecore wal accept-loss` and `icecore repair table` note.
+    std::fs::write(folder.path().join("accepted-losses.ndjson"), "{}\n").unwrap();
+    let server = TestServer::start_in(folder, &[("compaction.enabled", "off")]).await;
+    let wanted = server.rows("shop", DOCUMENTS).await;
+    let made = refresh(&server, "").await;
+    assert_eq!((made.buckets, made.rows, made.documents), (BUCKETS, 8, 8), "{made:?}");
+    assert_eq!(server.rows("shop", DOCUMENTS).await, wanted);
+    assert_eq!(refresh(&server, "").await.buckets, 0);
+    server.stop().await;
+}
+
 /// Returns once a table has the changes up to an event.
 async fn wait_for(server: &TestServer, table: &str, seq: &str) {
     loop {

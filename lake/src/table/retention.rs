@@ -12,12 +12,15 @@
 #[cfg(test)]
 mod tests;
 
-use crate::table::{
-    compaction::{self, described},
-    conservation,
-    layout::WriteError,
-    reader::{self, ReadError},
-    row_sum::RowKeys,
+use crate::{
+    collection::TRUNCATE_TYPE,
+    table::{
+        compaction::{self, described},
+        conservation,
+        layout::WriteError,
+        reader::{self, ReadError},
+        row_sum::RowKeys,
+    },
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
@@ -64,12 +67,14 @@ const NO_DAY: &str = "whose day is not known";
 const NO_TYPE: &str = "whose type is not known";
 const LATER_ROWS: &str = "whose bounds have later times than their day";
 const CHANGES: &str = "that have rows with `op`, or do not say that they have none";
+const TRUNCATES: &str = "that say when a collection was emptied";
 const TWICE: &str = "that are live twice";
 
 /// How long rows are kept.
 #[derive(Clone, Copy, Debug)]
 pub enum KeptRows<'a> {
-    /// Events, by their types. Those with `op` are kept for ever.
+    /// Events, by their types. Those that a collection's documents are made of are kept for ever: those with `op`,
+    /// and truncates.
     Events(&'a RetentionRules),
     /// Dead letters.
     DeadLetters {
@@ -354,6 +359,12 @@ impl<'a> RowAges<'a> {
         let has_no_change = |id| file.column(id).and_then(|column| column.nulls) == Some(file.rows);
         if matches!(self.kept, KeptRows::Events(_)) && !self.op.is_none_or(has_no_change) {
             return FileAge::Stays(CHANGES, Some(day));
+        }
+        // What was emptied would be full again.
+        if matches!(self.kept, KeptRows::Events(_))
+            && type_of(self.table, file) == Some(TRUNCATE_TYPE)
+        {
+            return FileAge::Stays(TRUNCATES, Some(day));
         }
         FileAge::Old(day)
     }

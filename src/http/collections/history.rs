@@ -59,7 +59,7 @@ pub(in crate::http) async fn history(
 }
 
 /// Every version of a document since its collection was emptied last, the newest first, without the ones before
-/// them, and what they were made of. Of one whose events were removed it is the newest version alone.
+/// them, and what they were made of. Of one whose events are gone it is the newest version alone.
 ///
 /// # Errors
 /// As queries.
@@ -89,7 +89,7 @@ pub(super) async fn versions(
     }
     versions.sort_by_key(|version| std::cmp::Reverse(version.seq));
     if versions.is_empty() {
-        // Retention may have removed its events, while the table of the collection has it.
+        // Another engine may have deleted its events, while the table of the collection has it.
         let (document, _) = Box::pin(caller.document(place, FoundPoint::NOW)).await?;
         versions.extend(document.map(version_of));
     }

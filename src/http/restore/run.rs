@@ -18,10 +18,10 @@ use crate::{
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use icecore_catalog::{error::CatalogError, retention::collection_of};
-use icecore_engine::QueryAnswer;
+use icecore_engine::collections::IS_CHANGE;
 use icecore_lake::{
-    collection::{ChangeOp, table_name},
-    table::{documents::APPLIED_SEQ, schema::ident},
+    collection::{ChangeOp, TABLE_PREFIX},
+    table::schema::ident,
 };
 use icecore_schemas::{
     batch::SeqRange,
@@ -122,8 +122,8 @@ impl RestoreRun<'_> {
     pub(super) async fn collections(&self) -> Result<Vec<CollectionPair>, ApiError> {
         let limit = COLLECTIONS_MAX + 1;
         let sql = format!(
-            "SELECT DISTINCT collection FROM events WHERE collection IS NOT NULL AND key IS NOT NULL \
-             AND collection <> '' AND op IS NOT NULL AND seq <= {} LIMIT {limit}",
+            "SELECT DISTINCT collection FROM events WHERE collection <> '' AND {IS_CHANGE} \
+             AND seq <= {} LIMIT {limit}",
             self.head
         );
         let request = SqlRequest { sql, ..SqlRequest::default() };
@@ -158,7 +158,7 @@ impl RestoreRun<'_> {
             Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
             Err(cause) => return Err(cause.into()),
         };
-        Ok(names.into_iter().filter(|name| name.starts_with("cdc_")).collect())
+        Ok(names.into_iter().filter(|name| name.starts_with(TABLE_PREFIX)).collect())
     }
 
     /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.
@@ -189,8 +189,7 @@ impl RestoreRun<'_> {
     /// Counts what would change.
     ///
     /// # Errors
-    /// 409 where another collection is to get the state and has documents, 410 where the state is not kept any more,
-    /// 422 for too many changes; else as queries.
+    /// 409 where another collection is to get the state and has documents, 422 for too many changes; else as queries.
     pub(super) async fn compare(
         &self,
         pairs: &[CollectionPair],
@@ -235,9 +234,6 @@ impl RestoreRun<'_> {
         let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
             return Ok(counts);
         };
-        if lacks_some(&answer) {
-            return Err(self.gone(pair).await);
-        }
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;
             if batch.num_rows() == 0 {
@@ -251,29 +247,6 @@ impl RestoreRun<'_> {
             counts.unchanged = number("documents").saturating_sub(changed);
         }
         Ok(counts)
-    }
-
-    /// The error for a state that retention removed events of, with the nearest one that a table has.
-    async fn gone(&self, pair: &CollectionPair) -> ApiError {
-        let table = ident(self.namespace, &table_name(&pair.from));
-        let loaded = self.app.catalog.tables().load(&table).await;
-        let applied: BTreeSet<u64> = match &loaded {
-            Ok(loaded) => {
-                let noted = loaded.metadata.snapshots().filter_map(|snapshot| {
-                    snapshot.summary().additional_properties.get(APPLIED_SEQ)?.parse().ok()
-                });
-                noted.collect()
-            }
-            // Then no state of the table is known.
-            Err(_) => BTreeSet::new(),
-        };
-        let nearest = applied.range(self.to..).next().into_iter();
-        let nearest: Vec<String> = nearest.map(|seq| format!("seq:{seq}")).collect();
-        let text = format!(
-            "retention removed events of collection `{}` that its state at seq {} is made of; `nearest` has points that can be restored",
-            pair.from, self.to
-        );
-        ApiError::new(ErrorCode::Gone, text).with_details(json!({ "nearest": nearest }))
     }
 
     /// Some of the changes.
@@ -339,10 +312,6 @@ impl RestoreRun<'_> {
             let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
                 continue;
             };
-            // Retention may have come since they were counted.
-            if lacks_some(&answer) {
-                return Err(self.gone(pair).await);
-            }
             while let Some(batch) = answer.batches.next().await {
                 let batch = batch?;
                 for row in 0..batch.num_rows() {
@@ -380,11 +349,6 @@ impl RestoreRun<'_> {
         };
         event.text()
     }
-}
-
-/// Whether retention removed events that an answer would be made of.
-fn lacks_some(answer: &QueryAnswer) -> bool {
-    answer.basis.as_ref().is_some_and(|basis| !basis.inexact.is_empty())
 }
 
 /// Batches of changes on their way to the log.

@@ -20,7 +20,7 @@ const NOT_RESTORED: &[(u16, &str)] = &[
     (400, "Not a valid point"),
     (404, "No such point, or no events"),
     (409, "`into` has documents, the Idempotency-Key is of another request, or an erasure goes on"),
-    (410, "The state is not kept any more; `nearest` of the details has points that are"),
+    (410, "The point was removed; `nearest` of the details has those around it"),
     (422, "Too many changes, or over the limits of a query"),
     (429, "Too many queries or restores at once"),
     (503, "Cannot now; send again after Retry-After"),

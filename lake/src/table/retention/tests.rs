@@ -93,18 +93,21 @@ async fn a_file_goes_once_its_whole_day_is_old_and_nothing_says_otherwise() {
     all.push(with_op.null_value_counts([(OP, 9)].into()).build().unwrap());
     let mut untold = file(&mut lake, "a.y", TODAY - 9).await;
     all.push(untold.null_value_counts(HashMap::new()).build().unwrap());
+    // It has no `op`.
+    all.push(file(&mut lake, "cdc.truncate", TODAY - 9).await.build().unwrap());
     let mut later = file(&mut lake, "a.z", TODAY - 8).await;
     let yesterday = Datum::timestamptz_micros((NOW_MS - DAY_MS) * 1_000);
     all.push(later.upper_bounds([(TIME, yesterday)].into()).build().unwrap());
     lake.commit(all).await;
 
-    let rules = rules();
+    let rules: RetentionRules = "a.*=5d, cdc.*=5d".parse().unwrap();
     let found = survey_of(&lake, KeptRows::Events(&rules)).await;
     assert_eq!(found.all, RemovalTotals { files: 2, bytes: 8, rows: 20 });
     assert_eq!(
         found.skipped,
         [
             "data files that have rows with `op`, or do not say that they have none stay (2)",
+            "data files that say when a collection was emptied stay (1)",
             "data files whose bounds have later times than their day stay (1)",
         ]
     );
