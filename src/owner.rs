@@ -179,6 +179,16 @@ impl LogOwnership {
         self.inner.log
     }
 
+    /// What the rows of a table that is computed from events are of: this log, and the losses that were accepted. After
+    /// another loss they may have events that are nowhere any more.
+    #[must_use]
+    pub fn events_origin(&self) -> String {
+        match self.losses() {
+            0 => self.log().to_string(),
+            losses => format!("{}/{losses}", self.log()),
+        }
+    }
+
     /// The epoch of this log's commits.
     #[must_use]
     pub fn epoch(&self) -> u64 {

@@ -16,7 +16,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use icecore_lake::collection::COLUMNS;
-use icecore_schemas::service_table::EVENTS_TABLE;
+use icecore_schemas::service_table::{EVENTS_TABLE, TRUNCATE_TYPE};
 use std::sync::Arc;
 
 /// What the names of tables of collections begin with.
@@ -26,8 +26,6 @@ const PATH_PREFIX: &str = "collections/";
 /// What the names of views over changes end with.
 const DELTAS_SUFFIX: &str = "_deltas";
 
-/// The type of an event that empties a collection.
-const TRUNCATE_TYPE: &str = "cdc.truncate";
 /// The column that events have since documents can be patched.
 const PATCH_COLUMN: &str = "patch";
 /// What takes its place.

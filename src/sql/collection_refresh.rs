@@ -137,7 +137,7 @@ impl Sql {
         let ident = foreign_ident(levels, &table_name(collection))
             .ok_or_else(|| invalid("a namespace has a name"))?;
         let place = CollectionPlace { levels, collection, ident };
-        let log = self.inner.owner.log().to_string();
+        let log = self.inner.owner.events_origin();
         let mut base = ReadBase::load(&caller.catalog, &place).await?;
         // While an erasure goes on, nothing is known of what is there.
         let is_same = |it: &AppliedChanges| {

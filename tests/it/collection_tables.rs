@@ -142,6 +142,24 @@ async fn a_table_is_made_of_events_again_where_another_log_takes_them() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_made_of_events_again_after_a_loss_was_accepted() {
+    let server = shop(0..4).await;
+    refresh(&server, "").await;
+    let wanted = server.rows("shop", DOCUMENTS).await;
+    let folder = server.stop().await;
+    // What `icecore wal accept-loss` and `icecore repair table` note.
+    std::fs::write(folder.path().join("accepted-losses.ndjson"), "{}\n").unwrap();
+    let server = TestServer::start_in(folder, &[]).await;
+    assert_eq!(server.rows("shop", DOCUMENTS).await, wanted);
+    let made = refresh(&server, "").await;
+    assert_eq!((made.buckets, made.rows, made.documents), (BUCKETS, 4, 4), "{made:?}");
+    let none = refresh(&server, "").await;
+    assert_eq!((none.buckets, none.snapshot), (0, made.snapshot), "{none:?}");
+    assert_eq!(server.rows("shop", DOCUMENTS).await, wanted);
+    server.stop().await;
+}
+
 /// Returns once a table has the changes up to an event.
 async fn wait_for(server: &TestServer, table: &str, seq: &str) {
     loop {

@@ -34,7 +34,7 @@ use icecore_catalog::{
     },
     snapshot::NewSnapshot,
 };
-use icecore_schemas::retention::RetentionRules;
+use icecore_schemas::{retention::RetentionRules, service_table::TRUNCATE_TYPE};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::AddAssign,
@@ -63,13 +63,15 @@ const OTHER_SPEC: &str = "of another partition spec";
 const NO_DAY: &str = "whose day is not known";
 const NO_TYPE: &str = "whose type is not known";
 const LATER_ROWS: &str = "whose bounds have later times than their day";
+const TRUNCATES: &str = "that empty collections";
 const CHANGES: &str = "that have rows with `op`, or do not say that they have none";
 const TWICE: &str = "that are live twice";
 
 /// How long rows are kept.
 #[derive(Clone, Copy, Debug)]
 pub enum KeptRows<'a> {
-    /// Events, by their types. Those with `op` are kept for ever.
+    /// Events, by their types. Those with `op` and those that empty collections are kept for ever: documents that
+    /// were gone would be made of what is left.
     Events(&'a RetentionRules),
     /// Dead letters.
     DeadLetters {
@@ -350,6 +352,11 @@ impl<'a> RowAges<'a> {
         let latest_us = self.time.and_then(|id| long(file.column(id)?.upper.as_ref()?.literal()));
         if latest_us.is_some_and(|us| until_ms <= us.div_euclid(1_000)) {
             return FileAge::Stays(LATER_ROWS, Some(day));
+        }
+        if matches!(self.kept, KeptRows::Events(_))
+            && type_of(self.table, file) == Some(TRUNCATE_TYPE)
+        {
+            return FileAge::Stays(TRUNCATES, Some(day));
         }
         let has_no_change = |id| file.column(id).and_then(|column| column.nulls) == Some(file.rows);
         if matches!(self.kept, KeptRows::Events(_)) && !self.op.is_none_or(has_no_change) {

@@ -236,7 +236,8 @@ fn own_snapshot(
 }
 
 /// Chooses the snapshots of the bases: of each the newest that has no event behind the last one that is seen. `log` is
-/// where this server's events come from, where it takes them: of the events of another log some may be in no table.
+/// where this server's events come from, where it takes them: of the events of another log, or of before a loss, some
+/// may be in no table.
 pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
     let mut collections = std::mem::take(&mut view.collections);
     for collection in &mut collections {

@@ -124,6 +124,18 @@ async fn a_file_goes_once_its_whole_day_is_old_and_nothing_says_otherwise() {
 }
 
 #[tokio::test]
+async fn what_empties_a_collection_stays_with_its_changes() {
+    let mut lake = events();
+    let truncate = file(&mut lake, TRUNCATE_TYPE, TODAY - 9).await.build().unwrap();
+    let other = file(&mut lake, "cdc.other", TODAY - 9).await.build().unwrap();
+    lake.commit(vec![truncate, other.clone()]).await;
+    let rules: RetentionRules = "cdc.*=5d".parse().unwrap();
+    let found = survey_of(&lake, KeptRows::Events(&rules)).await;
+    assert_eq!(found.skipped, ["data files that empty collections stay (1)"]);
+    assert_eq!(removed(&lake, KeptRows::Events(&rules)).await.0, paths(&[&other]));
+}
+
+#[tokio::test]
 async fn delete_files_go_that_delete_nothing_any_more() {
     let mut lake = events();
     let whole = file(&mut lake, "a.x", TODAY - 9).await.build().unwrap();
