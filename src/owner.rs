@@ -103,6 +103,17 @@ impl LogOwnership {
         self.inner.losses.get().copied().unwrap_or(0)
     }
 
+    /// What a number of an event means: its log, and how many losses that had. The same number means another event
+    /// after each of them.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        // Most logs have none, and say nothing of them.
+        match self.losses() {
+            0 => self.log().to_string(),
+            losses => format!("{} after {losses} losses", self.log()),
+        }
+    }
+
     /// Takes no events, moves none to tables, and is not ready, until this is started again or the
     /// topic is cleared. `text` says what is wrong and what to do.
     pub fn refuse(&self, topic: &'static str, text: String) {
@@ -177,16 +188,6 @@ impl LogOwnership {
     #[must_use]
     pub fn log(&self) -> Uuid {
         self.inner.log
-    }
-
-    /// What the rows of a table that is computed from events are of: this log, and the losses that were accepted. After
-    /// another loss they may have events that are nowhere any more.
-    #[must_use]
-    pub fn events_origin(&self) -> String {
-        match self.losses() {
-            0 => self.log().to_string(),
-            losses => format!("{}/{losses}", self.log()),
-        }
     }
 
     /// The epoch of this log's commits.
@@ -360,6 +361,17 @@ mod tests {
         own.check().unwrap();
         own.clear("files");
         assert!(own.obstacle_texts().is_empty());
+    }
+
+    #[test]
+    fn events_have_another_origin_after_a_loss() {
+        let of = |losses| {
+            let own = LogOwnership::of_epochs(4, 6);
+            own.note_losses(losses);
+            own.origin()
+        };
+        assert_eq!(of(0), Uuid::nil().to_string());
+        assert!(of(1) != of(0) && of(1) != of(2));
     }
 
     #[test]

@@ -15,17 +15,19 @@ use datafusion::{
     execution::{FunctionRegistry, session_state::SessionStateBuilder},
     prelude::SessionContext,
 };
-use icecore_lake::collection::COLUMNS;
-use icecore_schemas::service_table::{EVENTS_TABLE, TRUNCATE_TYPE};
+use icecore_lake::collection::{COLUMNS, TABLE_PREFIX};
+use icecore_schemas::service_table::EVENTS_TABLE;
 use std::sync::Arc;
 
-/// What the names of tables of collections begin with.
-const TABLE_PREFIX: &str = "cdc_";
 /// What a relation's name begins with that is no name of a table: behind it is the collection, whatever its name.
 const PATH_PREFIX: &str = "collections/";
 /// What the names of views over changes end with.
 const DELTAS_SUFFIX: &str = "_deltas";
 
+/// Which events change a document of their collection, as a condition.
+pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL";
+/// Which events empty their collection.
+pub const IS_TRUNCATE: &str = "type = 'cdc.truncate' AND key IS NULL";
 /// The column that events have since documents can be patched.
 const PATCH_COLUMN: &str = "patch";
 /// What takes its place.
@@ -256,11 +258,11 @@ fn documents(folds: &str) -> String {
 }
 
 fn is_change(collection: &str) -> String {
-    format!("collection = {collection} AND op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL")
+    format!("collection = {collection} AND {IS_CHANGE}")
 }
 
 fn is_truncate(collection: &str) -> String {
-    format!("type = '{TRUNCATE_TYPE}' AND collection = {collection} AND key IS NULL")
+    format!("collection = {collection} AND {IS_TRUNCATE}")
 }
 
 fn columns_text(qualifier: &str) -> String {

@@ -176,6 +176,9 @@ const fn column(id: i32, name: &'static str, kind: ColumnKind, doc: &'static str
     Column { id: Some(id), name, kind, required: id == 1, found_in: FoundIn::Server, doc }
 }
 
+/// What the names of tables of collections begin with.
+pub const TABLE_PREFIX: &str = "cdc_";
+
 /// Fewest changes out of order that are put in order.
 const UNORDERED_MIN: usize = 64;
 /// Longest name of a collection that its table has as it is.
@@ -193,13 +196,13 @@ pub fn table_name(collection: &str) -> String {
     let is_short = (1..=NAME_CHARS_MAX).contains(&collection.len());
     let is_own = collection.chars().all(is_plain) && !collection.ends_with("_deltas");
     if is_short && is_own && !ends_like_a_hash(collection) {
-        return format!("cdc_{collection}");
+        return format!("{TABLE_PREFIX}{collection}");
     }
     let lower = collection.chars().map(|c| c.to_ascii_lowercase());
     let mapped = lower.map(|c| if is_plain(c) { c } else { '_' });
     let mapped: String = mapped.take(MAPPED_CHARS_MAX).collect();
     let hash = xxh3_64(collection.as_bytes()) & 0xffff_ffff;
-    format!("cdc_{mapped}_{hash:0HASH_DIGITS$x}")
+    format!("{TABLE_PREFIX}{mapped}_{hash:0HASH_DIGITS$x}")
 }
 
 fn ends_like_a_hash(collection: &str) -> bool {

@@ -94,13 +94,12 @@ impl ChangeEvent<'_> {
     }
 }
 
-/// A document as JSON that fills its column with this text again. The column of a document that is a text has that
-/// text without quotes.
+/// A document as JSON that fills its column with this text again: the column has JSON as it was sent, a text with its
+/// quotes. What is no JSON, as other engines may write it, becomes a text, and so does `null`, which would be no
+/// document.
 fn document(text: &str) -> String {
-    let may_be_json = text.starts_with(['{', '[', '-'])
-        || text.starts_with(|first: char| first.is_ascii_digit())
-        || ["true", "false"].contains(&text);
-    match may_be_json && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+    let is_null = text.trim_ascii() == "null";
+    match !is_null && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
         true => text.to_owned(),
         false => Value::from(text).to_string(),
     }
@@ -165,20 +164,22 @@ mod tests {
             key: "1/\n",
             store: None,
             visibility: Some("team"),
-            before: Some("plain text"),
+            before: Some("\"a text\""),
             after: Some("{ \"n\": 1.0 }"),
             meta: &meta,
         };
         assert_eq!(
             event.text(),
-            r#"{"id":"a\"b","type":"cdc.update","op":"u","collection":"users","key":"1/\n","_meta":{"restore_of":"r-1"},"visibility":"team","before":"plain text","after":{ "n": 1.0 }}"#
+            r#"{"id":"a\"b","type":"cdc.update","op":"u","collection":"users","key":"1/\n","_meta":{"restore_of":"r-1"},"visibility":"team","before":"a text","after":{ "n": 1.0 }}"#
         );
         for (text, expected) in [
             ("5", "5"),
             ("-1.50", "-1.50"),
             ("true", "true"),
             ("null", "\"null\""),
-            ("\"a\"", "\"\\\"a\\\"\""),
+            ("\"a\"", "\"a\""),
+            (" {\"a\": 1}", " {\"a\": 1}"),
+            ("plain text", "\"plain text\""),
             ("{broken", "\"{broken\""),
             ("", "\"\""),
         ] {

@@ -2,8 +2,9 @@
 
 use crate::{
     http::{
-        AppState, error::ApiError, guard::CatalogNamespace, jobs::materialize::erasures_of, json,
-        query_string::QueryParameters, record::ChangeCaller, sql_writes::commit_waiting,
+        AppState, collections::check_collection, error::ApiError, guard::CatalogNamespace,
+        jobs::materialize::erasures_of, json, query_string::QueryParameters, record::ChangeCaller,
+        sql_writes::commit_waiting,
     },
     sql::materialized::RefreshCaller,
 };
@@ -13,14 +14,15 @@ use axum::{
 };
 use icecore_schemas::{
     collection_refresh::{RefreshParameters, RefreshReply},
+    service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
 };
 
 /// Refreshes a table, or makes it. Durable on return.
 ///
 /// # Errors
-/// 400 where another table has its name, 404 for a collection without events, 409 where another commit to the table
-/// came first, 422, 429, 503.
+/// 400 where another table has its name, 403 for who does not see every row, 404 for a collection without events,
+/// 409 where another commit to the table came first, 422, 429, 503.
 pub(super) async fn refresh(
     State(app): State<AppState>,
     Path((_, collection)): Path<(String, String)>,
@@ -29,6 +31,9 @@ pub(super) async fn refresh(
     QueryParameters(RefreshParameters { full }): QueryParameters<RefreshParameters>,
 ) -> Result<Response, ApiError> {
     app.owner.check()?;
+    // The answer counts documents of every visibility.
+    app.sql.check_sees_all(&caller.principal, &levels, EVENTS_TABLE)?;
+    check_collection(&collection)?;
     commit_waiting(&app, &levels).await?;
     let erasures = erasures_of(&app.erasures, &levels).await?;
     let by = RefreshCaller { catalog: caller.catalog(&app), ids: &app.ids, erasures };

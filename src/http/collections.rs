@@ -26,14 +26,14 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
-use icecore_engine::QueryAnswer;
+use icecore_engine::{QueryAnswer, collections::IS_CHANGE};
 use icecore_schemas::{
     collections::{DocumentEntry, DocumentList, DocumentPage, DocumentReply, PointParameters},
     error_code::ErrorCode,
     point::{HistoryPoint, MAIN_BRANCH},
     query::{QueryBasis, SqlRequest},
 };
-use statements::{DOCUMENT_COLUMNS, IS_CHANGE};
+use statements::DOCUMENT_COLUMNS;
 
 /// Documents of a page that names no limit, and most of any page.
 const PAGE_DOCUMENTS: usize = 100;
@@ -120,11 +120,7 @@ impl<'a> DocumentPlace<'a> {
     /// # Errors
     /// 400 for what is too long for both.
     pub(super) fn new(collection: &'a str, key: &'a str) -> Result<Self, ApiError> {
-        check_collection(collection)?;
-        if KEY_BYTES_MAX < key.len() {
-            let text = format!("the key is longer than {KEY_BYTES_MAX} bytes");
-            return Err(ApiError::new(ErrorCode::InvalidRequest, text));
-        }
+        check_place(collection, key)?;
         Ok(Self { collection, key })
     }
 
@@ -236,12 +232,28 @@ pub(super) fn reply(collection: &str, entry: DocumentEntry, basis: QueryBasis) -
     }
 }
 
+/// Refuses what is no place of a document, to who reads it and to who writes it.
+///
+/// # Errors
+/// 400 for what is too long.
+pub(super) fn check_place(collection: &str, key: &str) -> Result<(), ApiError> {
+    check_collection(collection)?;
+    if KEY_BYTES_MAX < key.len() {
+        let text = format!("the key is longer than {KEY_BYTES_MAX} bytes");
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
+    Ok(())
+}
+
 /// Refuses a name that no collection has.
-fn check_collection(name: &str) -> Result<(), ApiError> {
-    if name.len() <= NAME_BYTES_MAX && !name.contains('\0') {
+///
+/// # Errors
+/// 400.
+pub(super) fn check_collection(name: &str) -> Result<(), ApiError> {
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
         return Ok(());
     }
-    let text = format!("the name of a collection has at most {NAME_BYTES_MAX} bytes, and no NUL");
+    let text = format!("the name of a collection has 1 to {NAME_BYTES_MAX} bytes, and no NUL");
     Err(ApiError::new(ErrorCode::InvalidRequest, text))
 }
 

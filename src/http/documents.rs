@@ -10,6 +10,7 @@ pub(in crate::http) mod identity;
 use crate::http::{
     self, AppState, body,
     change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
+    collections,
     error::ApiError,
     guard::CatalogNamespace,
     health::not_taken,
@@ -54,6 +55,7 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     app.sql.check_sees_all(&principal, &levels, EVENTS_TABLE)?;
+    collections::check_place(&collection, &key)?;
     let body = body::read(&app, &headers, body).await?;
     let doc = document(&app, &body.bytes)?;
     let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
@@ -78,6 +80,7 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     app.owner.check().map_err(|reason| not_taken(Some(&principal), &reason))?;
     app.sql.check_sees_all(&principal, &levels, EVENTS_TABLE)?;
+    collections::check_place(&collection, &key)?;
     let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
     let place = DocumentPlace { levels, namespace, collection, key };
     let request = WriteRequest { doc: None, expected: parameters.expected_version };

@@ -10,7 +10,7 @@ mod marker;
 mod run;
 
 use crate::http::{
-    self, AppState, body, change_events,
+    self, AppState, body, change_events, collections,
     documents::identity::RequestKey,
     error::ApiError,
     guard::CatalogNamespace,
@@ -83,6 +83,9 @@ pub(super) async fn collection(
         .map_err(|problem| invalid(format!("the body is not {{\"at\": \"seq:17\"}}: {problem}")))?;
     if into.as_deref().is_some_and(str::is_empty) {
         return Err(invalid("`into` is empty: name a collection, or leave it out".to_owned()));
+    }
+    for name in [Some(&collection), into.as_ref()].into_iter().flatten() {
+        collections::check_collection(name)?;
     }
     let into = into.filter(|into| *into != collection);
     let text = format!("{collection:?} {into:?} {at}");

@@ -18,6 +18,7 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
+use icecore_engine::collections::IS_CHANGE;
 use icecore_schemas::{
     collections::{DocumentReply, ThingParameters, TimeBasis},
     error_code::ErrorCode,
@@ -108,10 +109,12 @@ impl ThingAddress {
 
     /// The collection and key that the text of the address may be.
     fn split(&self) -> Option<(&str, &str)> {
-        match &self.place {
+        let place = match &self.place {
             Some((collection, key)) => Some((collection.as_str(), key.as_str())),
             None => self.id.split_once('/'),
-        }
+        };
+        // A key may begin with the sign, as a path does.
+        place.filter(|(collection, _)| !collection.is_empty())
     }
 }
 
@@ -131,8 +134,8 @@ impl ReadCaller<'_> {
             }
         }
         let sql = format!(
-            "SELECT DISTINCT collection FROM events WHERE key = $1 AND collection IS NOT NULL \
-             AND op IN ('c', 'u', 'd', 'r') ORDER BY collection LIMIT {}",
+            "SELECT DISTINCT collection FROM events WHERE key = $1 AND collection <> '' \
+             AND {IS_CHANGE} ORDER BY collection LIMIT {}",
             COLLECTIONS_MAX + 1
         );
         let key = address.id.as_str();
@@ -209,6 +212,7 @@ mod tests {
             ("users/u-1", None, one("users u-1", HistoryPoint::Now)),
             ("u-1", None, one("- u-1", HistoryPoint::Now)),
             ("users%2Fu-1", None, one("users u-1", HistoryPoint::Now)),
+            ("%2Fu-1", None, one("- /u-1", HistoryPoint::Now)),
             ("a%2Fb/c%2Fd", None, one("a/b c/d", HistoryPoint::Now)),
             ("users/u-1@main", None, one("users u-1", HistoryPoint::Now)),
             ("users/u-1@v17", None, one("users u-1", HistoryPoint::Seq(17))),

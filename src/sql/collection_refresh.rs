@@ -35,7 +35,10 @@ use icecore_catalog::{
     snapshot::NewSnapshot,
 };
 use icecore_engine::{
-    QueryAnswer, collections::documents_at, error::SqlError, references::QueryScope,
+    QueryAnswer,
+    collections::{IS_CHANGE, IS_TRUNCATE, documents_at},
+    error::SqlError,
+    references::QueryScope,
 };
 use icecore_lake::{
     collection::table_name,
@@ -57,9 +60,6 @@ const ASKER: &str = "icecore/refresh";
 const LAG_MAX: u64 = 100_000;
 /// Snapshot summary: the documents are to be made of events alone by the next refresh.
 const SET_ASIDE: &str = "icecore.collection.set-aside";
-/// Events of a collection that change documents: those of one key, and those that empty it.
-const IS_CHANGE: &str =
-    "(op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL OR type = 'cdc.truncate' AND key IS NULL)";
 
 /// What a refresh did to a collection's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Sql {
         let ident = foreign_ident(levels, &table_name(collection))
             .ok_or_else(|| invalid("a namespace has a name"))?;
         let place = CollectionPlace { levels, collection, ident };
-        let log = self.inner.owner.events_origin();
+        let log = self.inner.owner.origin();
         let mut base = ReadBase::load(&caller.catalog, &place).await?;
         // While an erasure goes on, nothing is known of what is there.
         let is_same = |it: &AppliedChanges| {
@@ -174,7 +174,7 @@ impl Sql {
     ) -> Result<(Vec<String>, u64), SqlError> {
         let (first, last, most) = (after.saturating_add(1), i64::MAX, COLLECTIONS_MAX + 1);
         let sql = format!(
-            "SELECT DISTINCT collection FROM events BETWEEN SEQ {first} AND {last} WHERE collection <> '' AND {IS_CHANGE} ORDER BY collection LIMIT {most}"
+            "SELECT DISTINCT collection FROM events BETWEEN SEQ {first} AND {last} WHERE collection <> '' AND ({IS_CHANGE} OR {IS_TRUNCATE}) ORDER BY collection LIMIT {most}"
         );
         let mut answer = self.asked(levels, sql).await?;
         let mut names = Vec::new();
@@ -194,7 +194,10 @@ impl Sql {
     ) -> Result<u64, WriteFailure> {
         let CollectionPlace { levels, collection, .. } = place;
         let of_collection = match is_new {
-            true => format!(" WHERE collection = {} AND {IS_CHANGE}", quoted(collection)),
+            true => format!(
+                " WHERE collection = {} AND ({IS_CHANGE} OR {IS_TRUNCATE})",
+                quoted(collection)
+            ),
             false => String::new(),
         };
         let sql = format!("SELECT seq FROM events{of_collection} LIMIT 1");
@@ -220,7 +223,7 @@ impl Sql {
         let (count, collection) = (base.bucket_count(&place.ident)?, quoted(place.collection));
         let (first, last) = (after.saturating_add(1), i64::MAX);
         let sql = format!(
-            "SELECT DISTINCT bucket({count}, key) AS b FROM events BETWEEN SEQ {first} AND {last} WHERE collection = {collection} AND {IS_CHANGE}"
+            "SELECT DISTINCT bucket({count}, key) AS b FROM events BETWEEN SEQ {first} AND {last} WHERE collection = {collection} AND ({IS_CHANGE} OR {IS_TRUNCATE})"
         );
         let mut answer = self.asked(place.levels, sql).await?;
         let (mut numbers, mut has_all) = (BTreeSet::new(), false);

@@ -105,7 +105,7 @@ impl ViewSources<'_> {
         for other in &mut draft.view.others {
             end_together(&mut other.tables, &draft.elsewhere);
         }
-        let log = self.owner.check_owner().is_ok().then(|| self.owner.events_origin());
+        let log = self.owner.check_owner().is_ok().then(|| self.owner.origin());
         collections::choose_bases(&mut draft.view, log.as_deref());
         Ok((draft.view, pin))
     }

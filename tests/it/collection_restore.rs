@@ -172,6 +172,29 @@ async fn a_restore_is_ordinary_changes_a_tag_and_an_event_that_tells_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn documents_that_are_no_objects_come_back_as_they_were() {
+    let server = TestServer::start().await;
+    let docs = [json!("a \"text\""), json!(""), json!("5"), json!(5), json!([1, "b"]), json!(true)];
+    let of_each = |op: &str| -> Vec<Value> {
+        let changes = docs.iter().enumerate().map(|(n, doc)| {
+            let doc = if op == "d" { &Value::Null } else { doc };
+            change(op, "users", &n.to_string(), doc)
+        });
+        changes.collect()
+    };
+    take(&server, &of_each("c")).await;
+    let before = documents(&server, "users").await;
+    assert_eq!(before.len(), docs.len());
+    take(&server, &of_each("d")).await;
+    let point = format!("seq:{}", docs.len());
+    restore(&server, "users", &point).await;
+    assert_eq!(documents(&server, "users").await, before);
+    let again = restore(&server, "users", &point).await;
+    assert_eq!(again["unchanged"], docs.len(), "{again}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_whole_namespace_and_a_dropped_collection_come_back() {
     let server = TestServer::start().await;
     let doc = json!({"n": 1});
@@ -399,6 +422,9 @@ async fn who_saw_a_document_sees_its_restore_and_nothing_else() {
     let writer = guarded.token(&json!({"name": "w", "scopes": ["write:shop"]})).await;
     let body = json!({"at": "seq:2"});
     assert_eq!(guarded.post(&writer, path, &body).await.0, 403);
+    // It would count documents.
+    let refresh = "/v1/shop/collections/users/refresh";
+    assert_eq!(guarded.post(&writer, refresh, &Value::Null).await.0, 403);
     let (status, report) = guarded.post(&guarded.admin, path, &body).await;
     assert_eq!(status, 200, "{report}");
     let sql = json!({"sql": "SELECT key, visibility, before, after FROM events WHERE seq > 4 AND key IS NOT NULL ORDER BY key"});

@@ -291,6 +291,31 @@ async fn collections_are_counted_before_and_behind_their_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn odd_names_and_keys_are_in_no_other_collections_way() {
+    let server = with_documents().await;
+    let of = |id: &str, collection: &str, key: &str| {
+        let mut odd = change(id, "c", key, json!({"n": 1}));
+        odd["collection"] = json!(collection);
+        odd
+    };
+    let long = "x".repeat(2000);
+    let events = [of("6", "", "u-9"), of("7", &long, "u-9"), of("8", "Order \"Items\"", "/o/1")];
+    assert_eq!(server.ingest(&json!({ "events": events })).await.0, 200);
+    let list = got(&server, "collections").await;
+    let listed = list["collections"].as_array().unwrap().iter();
+    let names: Vec<&str> = listed.map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Order \"Items\"", "places", "users"], "{list}");
+    let path = "collections/Order%20%22Items%22/docs/%2Fo%2F1";
+    assert_eq!(got(&server, path).await["doc"], json!({"n": 1}));
+    assert_eq!(got(&server, "things/%2Fo%2F1").await["collection"], "Order \"Items\"");
+    // What cannot be read is not written either.
+    let url = format!("{}/v1/{NS}/collections/{long}/docs/u-9", server.url);
+    let written = server.http.put(url).body("{}").send().await.unwrap();
+    assert_eq!(written.status(), 400);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_are_listed_by_seq_bookmark_type_and_time() {
     let server = with_documents().await;
     let seqs = async |query: &str| -> (Vec<u64>, Value) {

@@ -32,7 +32,7 @@ fn rows() -> Vec<Row> {
         (5, CHANGE, Some("c"), Some("u"), None, Some(r#"{"m":1}"#)),
         (6, CHANGE, None, None, None, None),
         (7, CHANGE, Some("b"), Some("c"), Some(r#"{"n":7}"#), None),
-        (8, TRUNCATE_TYPE, None, None, None, None),
+        (8, "cdc.truncate", None, None, None, None),
         (9, CHANGE, Some("a"), Some("u"), None, Some(r#"{"n":9}"#)),
         (10, CHANGE, Some("d"), Some("r"), Some(r#"{"n":10}"#), None),
         (11, CHANGE, Some("d"), Some("u"), None, Some(r#"[{"op":"add","path":"/o","value":1}]"#)),

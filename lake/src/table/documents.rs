@@ -31,7 +31,7 @@ use std::{collections::BTreeMap, pin::pin};
 
 /// Snapshot summary: every event up to this `seq` is in the rows.
 pub const APPLIED_SEQ: &str = "icecore.applied-seq";
-/// Snapshot summary: the log that the events came from, and how many losses of it were accepted, if any.
+/// Snapshot summary: where the events came from, as `seq` alone does not say which they were.
 pub const LOG: &str = "icecore.collection.log";
 /// Snapshot summary: which erasures the namespace had had; left out while one went on.
 pub const ERASURES: &str = "icecore.collection.erasures";
@@ -120,7 +120,7 @@ fn more_buckets(count: u32, bytes: u64) -> Option<u32> {
 pub struct AppliedChanges {
     /// Every event up to this one is in them.
     pub seq: u64,
-    /// The log that the events came from, with the losses that were accepted of it.
+    /// Where the events came from: their log, and how many losses it had.
     pub log: String,
     /// Which erasures the namespace had had; none where one went on.
     pub erasures: Option<String>,

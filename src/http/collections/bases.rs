@@ -2,11 +2,12 @@
 
 use crate::http::{error::ApiError, points::ReadCaller};
 use icecore_catalog::{error::CatalogError, retention};
-use icecore_lake::table::{documents::AppliedChanges, schema::foreign_ident};
+use icecore_lake::{
+    collection::TABLE_PREFIX,
+    table::{documents::AppliedChanges, schema::foreign_ident},
+};
 use std::collections::BTreeMap;
 
-/// What their names begin with.
-const PREFIX: &str = "cdc_";
 /// Most tables that are looked at: a namespace has fewer collections.
 const BASES_MAX: usize = 2000;
 
@@ -25,7 +26,7 @@ pub(super) async fn of_namespace(
         Err(cause) => return Err(cause.into()),
     };
     let mut bases = BTreeMap::new();
-    for name in names.into_iter().filter(|name| name.starts_with(PREFIX)).take(BASES_MAX) {
+    for name in names.into_iter().filter(|name| name.starts_with(TABLE_PREFIX)).take(BASES_MAX) {
         let Some(ident) = foreign_ident(caller.levels, &name) else { continue };
         // One that is dropped meanwhile or cannot be read is none; who reads its collection hears of it.
         let Ok(table) = catalog.tables().load(&ident).await else { continue };

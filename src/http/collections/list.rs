@@ -5,10 +5,7 @@
 
 use crate::http::{
     AppState,
-    collections::{
-        bases, check_collection,
-        statements::{self, IS_CHANGE},
-    },
+    collections::{NAME_BYTES_MAX, bases, check_collection, statements},
     error::ApiError,
     guard::CatalogNamespace,
     json,
@@ -22,6 +19,7 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
+use icecore_engine::collections::IS_CHANGE;
 use icecore_schemas::{
     collections::{CollectionEntry, CollectionList, CollectionPage},
     error_code::ErrorCode,
@@ -116,7 +114,8 @@ async fn changed(
         "SELECT collection, CAST(max(newest) AS bigint) AS last_seq, \
          CAST(sum(CASE WHEN newest = gone THEN 1 ELSE 0 END) AS bigint) AS deleted \
          FROM (SELECT collection, key, max(seq) AS newest, max(CASE WHEN op = 'd' THEN seq END) AS gone \
-         FROM events WHERE {IS_CHANGE} AND {condition} GROUP BY collection, key) AS documents \
+         FROM events WHERE {IS_CHANGE} AND octet_length(collection) BETWEEN 1 AND {NAME_BYTES_MAX} \
+         AND {condition} GROUP BY collection, key) AS documents \
          GROUP BY collection ORDER BY collection LIMIT {limit}"
     );
     let answer = caller.ask(statement(&sql, params)).await?;

@@ -6,10 +6,6 @@ use icecore_engine::collections;
 pub(super) const DOCUMENT_COLUMNS: &str = "key, doc, op, version, seq, bookmark, actor, event_id, \
      CAST(created_at AS bigint) AS created_us, CAST(updated_at AS bigint) AS updated_us";
 
-/// Which rows of `events` are changes of documents.
-pub(super) const IS_CHANGE: &str =
-    "collection IS NOT NULL AND key IS NOT NULL AND op IN ('c', 'u', 'd', 'r')";
-
 /// The relation of a collection as it stands in a statement, after the event with this `seq`, or now.
 pub(super) fn relation(collection: &str, seq: Option<u64>) -> String {
     let relation = collections::relation(collection);

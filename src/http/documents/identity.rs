@@ -12,6 +12,7 @@ use crate::http::{
     turns::joined,
 };
 use axum::http::HeaderMap;
+use icecore_engine::collections::IS_TRUNCATE;
 use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
@@ -139,11 +140,12 @@ async fn last_deletes(
     DocumentPlace { levels, collection, key, .. }: &DocumentPlace,
 ) -> Result<Vec<(u64, String)>, ApiError> {
     let request = SqlRequest {
-        sql: "SELECT seq, id FROM (\
-              SELECT seq, id FROM events WHERE op = 'd' AND collection = CAST($1 AS text) AND key = CAST($2 AS text) \
-              UNION ALL SELECT seq, id FROM events WHERE type = 'cdc.truncate' AND collection = CAST($1 AS text)\
-              ) AS ends ORDER BY seq DESC LIMIT 2"
-            .to_owned(),
+        sql: format!(
+            "SELECT seq, id FROM (\
+             SELECT seq, id FROM events WHERE op = 'd' AND collection = CAST($1 AS text) AND key = CAST($2 AS text) \
+             UNION ALL SELECT seq, id FROM events WHERE {IS_TRUNCATE} AND collection = CAST($1 AS text)\
+             ) AS ends ORDER BY seq DESC LIMIT 2"
+        ),
         params: vec![collection.as_str().into(), key.as_str().into()],
         ..SqlRequest::default()
     };

@@ -26,7 +26,10 @@ use icecore_catalog::{
 };
 use icecore_engine::error::SqlError;
 use icecore_lake::{
-    collection::table_name, ids::IdGenerator, table::schema::foreign_ident, wal::Wal,
+    collection::{TABLE_PREFIX, table_name},
+    ids::IdGenerator,
+    table::schema::foreign_ident,
+    wal::Wal,
 };
 use icecore_schemas::{
     jobs::{JobReport, SkippedTable},
@@ -42,8 +45,6 @@ use tracing::warn;
 
 /// Who made a change, in the catalog's feed.
 const ACTOR: &str = "icecore/refresh";
-/// What the names of all these tables begin with.
-const TABLE_PREFIX: &str = "cdc_";
 /// After so many events all tables are looked at, also those that nothing changed: whoever reads one looks through the
 /// events behind it.
 const EVENTS_BEHIND_MAX: u64 = 1_000_000;

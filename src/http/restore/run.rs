@@ -18,9 +18,9 @@ use crate::{
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use icecore_catalog::{error::CatalogError, retention::collection_of};
-use icecore_engine::QueryAnswer;
+use icecore_engine::{QueryAnswer, collections::IS_CHANGE};
 use icecore_lake::{
-    collection::{ChangeOp, table_name},
+    collection::{ChangeOp, TABLE_PREFIX, table_name},
     table::{documents::APPLIED_SEQ, schema::ident},
 };
 use icecore_schemas::{
@@ -122,8 +122,8 @@ impl RestoreRun<'_> {
     pub(super) async fn collections(&self) -> Result<Vec<CollectionPair>, ApiError> {
         let limit = COLLECTIONS_MAX + 1;
         let sql = format!(
-            "SELECT DISTINCT collection FROM events WHERE collection IS NOT NULL AND key IS NOT NULL \
-             AND collection <> '' AND op IS NOT NULL AND seq <= {} LIMIT {limit}",
+            "SELECT DISTINCT collection FROM events WHERE collection <> '' AND {IS_CHANGE} \
+             AND seq <= {} LIMIT {limit}",
             self.head
         );
         let request = SqlRequest { sql, ..SqlRequest::default() };
@@ -158,7 +158,7 @@ impl RestoreRun<'_> {
             Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
             Err(cause) => return Err(cause.into()),
         };
-        Ok(names.into_iter().filter(|name| name.starts_with("cdc_")).collect())
+        Ok(names.into_iter().filter(|name| name.starts_with(TABLE_PREFIX)).collect())
     }
 
     /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.

@@ -12,12 +12,9 @@ use icecore_engine::{
     error::SqlError,
     write_statement::{ColumnName, PartitionColumn},
 };
-use icecore_lake::table::partition;
+use icecore_lake::{collection::TABLE_PREFIX, table::partition};
 use icecore_schemas::names::Namespace;
 use std::collections::HashMap;
-
-/// What the names of tables begin with that have the documents of a collection.
-const COLLECTION_PREFIX: &str = "cdc_";
 
 /// A statement writes where its query reads. The namespace may be named as its events do.
 pub(super) fn check_namespace(levels: &[String], written: Option<&str>) -> Result<(), SqlError> {
@@ -63,7 +60,7 @@ pub(super) fn check_is_no_answer(
 /// collection whatever tables there are is no name of a table.
 pub(super) fn is_of_collection(table: &TableIdent) -> bool {
     let levels: &Vec<String> = table.namespace.as_ref();
-    let is_its_table = table.name.to_lowercase().starts_with(COLLECTION_PREFIX);
+    let is_its_table = table.name.to_lowercase().starts_with(TABLE_PREFIX);
     levels.len() == 1 && (is_its_table || is_path(&table.name))
 }
 
