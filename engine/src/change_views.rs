@@ -17,8 +17,9 @@ const THINGS_SELECT: &str = "SELECT seq AS rowid, key AS id, coalesce(\
      CASE WHEN json_valid(after) THEN json_extract_string(after, '$.type') END, \
      CASE WHEN json_valid(before) THEN json_extract_string(before, '$.type') END, \
      collection) AS type, collection, after AS data, op, ts";
-const THINGS_ROWS: &str =
-    " FROM events WHERE op IS NOT NULL AND collection IS NOT NULL AND key IS NOT NULL";
+/// Of a patch the document is not known here, and a change that says nothing changes nothing: neither is a version.
+const THINGS_ROWS: &str = " FROM events WHERE op IS NOT NULL AND collection IS NOT NULL \
+     AND key IS NOT NULL AND (after IS NOT NULL OR op = 'd')";
 
 /// Events under names that hold over all namespaces: a name with the namespace before it is a path of a URL.
 const EVENTS_GLOBAL: &str = "events_global";

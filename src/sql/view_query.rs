@@ -7,6 +7,7 @@ use iceberg::{
 use icecore_catalog::{catalog::Catalog, error::CatalogError, metastore::Levels};
 use icecore_engine::{
     catalog_views,
+    collections::is_path,
     error::SqlError,
     guard::{self, CheckedStatement},
     metadata_tables::MetadataTable,
@@ -78,6 +79,10 @@ pub(super) async fn gives_version(
     levels: &Levels,
     name: &str,
 ) -> Result<bool, CatalogError> {
+    // The sign is a part of the collection's name.
+    if is_path(name) {
+        return Ok(false);
+    }
     let table = MetadataTable::split(name).map_or(name, |(table, _)| table);
     if table.rsplit_once('@').is_none_or(|(table, _)| table.is_empty()) {
         return Ok(false);

@@ -79,6 +79,20 @@ async fn pages_have_every_thing_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_thing_that_was_patched_is_found_as_it_was_sent_last() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&sent()).await.0, 200);
+    let change = |id: &str, key: &str| json!({"id": id, "ns": "shop", "op": "u", "collection": "users", "docId": key});
+    let mut patch = change("8", "u-1");
+    patch["patch"] = json!({"age": 31});
+    let events = json!({ "events": [patch, change("9", "u-2")] });
+    assert_eq!(server.ingest(&events).await.0, 200);
+    assert_eq!(found(&server, "").await, ["u-2", "p-1", "u-1"]);
+    assert_eq!(found(&server, "property=age:30").await, ["u-1"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn things_are_counted_by_their_properties() {
     let server = TestServer::start().await;
     assert_eq!(server.ingest(&sent()).await.0, 200);

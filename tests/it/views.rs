@@ -129,6 +129,11 @@ async fn a_view_that_could_not_be_read_is_not_stored() {
     }
     let with_point = json!({ "sql": "CREATE VIEW v AS SELECT 1 AS a", "as_of": "main" });
     assert_eq!(server.query(NS, &with_point).await.0, 400);
+    // Here the sign is a part of the collection's name.
+    let named = json!({ "sql": "CREATE VIEW named AS SELECT key FROM \"collections/a@b\"" });
+    let (status, answer) = server.query(NS, &named).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(server.rows(NS, "SELECT key FROM named").await, json!([]));
     assert_eq!(server.get("/v1/shop.example/views/v").await.status(), 404);
     let (status, answer) =
         call(&server, Method::PUT, "/v1/shop.example/views/v", &json!({ "query": "x" })).await;
