@@ -145,7 +145,7 @@ impl Sql {
     }
 
     /// A turn of a statement that writes, once one is free.
-    async fn refresh_turn(&self) -> Result<SemaphorePermit<'_>, SqlError> {
+    pub(super) async fn refresh_turn(&self) -> Result<SemaphorePermit<'_>, SqlError> {
         match timeout(TURN_WAIT_MAX, self.inner.writes.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => self.write_turn(),
