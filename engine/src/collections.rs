@@ -72,12 +72,12 @@ pub fn versions_until(collection: &str, key: &str, seq: u64) -> String {
 }
 
 fn versions(events: &str, collection: &str, key: &str) -> String {
-    let collection = text(collection);
+    let collection = literal(collection);
     format!(
         "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM {events} \
          WHERE {} AND key = {} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
         is_change(&collection),
-        text(key),
+        literal(key),
         is_truncate(&collection),
     )
 }
@@ -87,7 +87,7 @@ fn versions(events: &str, collection: &str, key: &str) -> String {
 pub fn changes_of(collection: &str) -> String {
     format!(
         "SELECT key, seq, op, ts, before, after, {PATCH_COLUMN}, {BEHIND_PATCH} FROM events WHERE {}",
-        is_change(&text(collection))
+        is_change(&literal(collection))
     )
 }
 
@@ -165,7 +165,7 @@ fn query_of(view: &CollectionView, has_patch: bool) -> String {
     };
     let events = EventsPart {
         events: quoted(events),
-        collection: text(&view.collection),
+        collection: literal(&view.collection),
         range: range(view),
         has_patch,
     };
@@ -275,7 +275,9 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn text(value: &str) -> String {
+/// A text as it stands in a statement.
+#[must_use]
+pub fn literal(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 

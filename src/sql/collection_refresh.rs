@@ -36,7 +36,7 @@ use icecore_catalog::{
 };
 use icecore_engine::{
     QueryAnswer,
-    collections::{IS_CHANGE, IS_TRUNCATE, documents_at},
+    collections::{IS_CHANGE, IS_TRUNCATE, documents_at, literal},
     error::SqlError,
     references::QueryScope,
 };
@@ -196,7 +196,7 @@ impl Sql {
         let of_collection = match is_new {
             true => format!(
                 " WHERE collection = {} AND ({IS_CHANGE} OR {IS_TRUNCATE})",
-                quoted(collection)
+                literal(collection)
             ),
             false => String::new(),
         };
@@ -220,7 +220,7 @@ impl Sql {
         base: &ReadBase,
         after: u64,
     ) -> Result<(u64, ChangedBuckets), WriteFailure> {
-        let (count, collection) = (base.bucket_count(&place.ident)?, quoted(place.collection));
+        let (count, collection) = (base.bucket_count(&place.ident)?, literal(place.collection));
         let (first, last) = (after.saturating_add(1), i64::MAX);
         let sql = format!(
             "SELECT DISTINCT bucket({count}, key) AS b FROM events BETWEEN SEQ {first} AND {last} WHERE collection = {collection} AND ({IS_CHANGE} OR {IS_TRUNCATE})"
@@ -460,10 +460,6 @@ fn documents_sql(collection: &str, seq: u64, count: u32, changed: &ChangedBucket
     };
     let documents = documents_at(collection, seq);
     format!("{documents}{of_buckets} ORDER BY bucket({count}, key), key")
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 fn seq_of(answer: &QueryAnswer) -> u64 {

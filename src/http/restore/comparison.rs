@@ -2,7 +2,7 @@
 
 use super::run::CollectionPair;
 use crate::http::change_events::ADMIN_VISIBILITY;
-use icecore_engine::collections::relation;
+use icecore_engine::collections::{literal, relation};
 use icecore_lake::collection::ChangeOp;
 
 /// Most changes that a dry run shows.
@@ -63,7 +63,7 @@ impl ComparedStates {
 
     /// The same with who sees the last change of a document in each state, which its event says.
     pub(super) fn visible_changes(self, pair: &CollectionPair) -> String {
-        let named = [&pair.from, &pair.into].map(|name| format!("'{}'", name.replace('\'', "''")));
+        let named = [&pair.from, &pair.into].map(|name| literal(name));
         let event = |side: &str| {
             format!(
                 "LEFT JOIN (SELECT seq AS {side}_event, visibility AS {side}_said FROM events \
