@@ -93,7 +93,7 @@ fn take_changes(house: &House, seqs: Range<u64>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_of_a_collection_takes_the_turn_of_a_statement_that_writes() {
+async fn tables_of_collections_are_written_in_turns_that_statements_do_not_have() {
     let house = House::new().await;
     take_changes(&house, 1..7);
     house.commit().await;
@@ -102,13 +102,15 @@ async fn a_refresh_of_a_collection_takes_the_turn_of_a_statement_that_writes() {
     let caller = RefreshCaller { catalog: house.catalog.clone(), ids: &ids, erasures };
     let levels = levels(&house.ns);
     let mut refresh = pin!(house.sql.refresh_collection(&caller, &levels, "orders", false));
-    let mut turns = writes::WRITES_MAX;
+    let [one, other] = [house.sql.write_turn().unwrap(), house.sql.write_turn().unwrap()];
+    let mut turns = materialized::COLLECTION_WRITES_MAX;
     let made = loop {
         if let Poll::Ready(made) = futures::poll!(refresh.as_mut()) {
             break made.unwrap();
         }
-        turns = turns.min(house.sql.inner.writes.available_permits());
+        turns = turns.min(house.sql.inner.collection_writes.available_permits());
         tokio::task::yield_now().await;
     };
-    assert_eq!((made.documents, turns), (6, writes::WRITES_MAX - 1));
+    assert_eq!((made.documents, turns), (6, materialized::COLLECTION_WRITES_MAX - 1));
+    drop((one, other));
 }
