@@ -99,6 +99,8 @@ struct SqlInner {
     seq_waits: Semaphore,
     /// Turns of statements that write.
     writes: Semaphore,
+    /// Turns of tables of collections that are written.
+    collection_writes: Semaphore,
 }
 
 /// Where queries run.
@@ -170,6 +172,7 @@ impl Sql {
         let threads = QueryThreads::new(QuerySlots::most(options.concurrent));
         let seq_waits = Semaphore::new(min_seq::SEQ_WAITS_MAX);
         let writes = Semaphore::new(writes::WRITES_MAX);
+        let collection_writes = Semaphore::new(materialized::COLLECTION_WRITES_MAX);
         let inner = SqlInner {
             options,
             wal,
@@ -181,6 +184,7 @@ impl Sql {
             slots,
             seq_waits,
             writes,
+            collection_writes,
         };
         Self { inner: Arc::new(inner) }
     }

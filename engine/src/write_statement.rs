@@ -109,8 +109,8 @@ pub fn take(sql: &str) -> Result<Option<WriteStatement>, SqlError> {
     if !head.takes_word("create") {
         return Ok(None);
     }
-    let replaces = head.takes_word("or") && head.takes_word("replace");
-    if !head.takes_word("table") {
+    let replaces = head.takes_word("or");
+    if replaces && !head.takes_word("replace") || !head.takes_word("table") {
         return Ok(None);
     }
     head.create(replaces).map(Some)

@@ -176,9 +176,6 @@ const fn column(id: i32, name: &'static str, kind: ColumnKind, doc: &'static str
     Column { id: Some(id), name, kind, required: id == 1, found_in: FoundIn::Server, doc }
 }
 
-/// The type of an event that empties its collection. It has no `op` and no key.
-pub const TRUNCATE_TYPE: &str = "cdc.truncate";
-
 /// What the names of tables of collections begin with.
 pub const TABLE_PREFIX: &str = "cdc_";
 

@@ -113,6 +113,10 @@ pub struct ServiceTable {
 
 /// The name of the table that holds a namespace's events.
 pub const EVENTS_TABLE: &str = "events";
+
+/// The type of an event that empties a collection. It has no `key` and no `op`.
+pub const TRUNCATE_TYPE: &str = "cdc.truncate";
+
 /// The name of the table that holds what a namespace's senders got wrong.
 pub const DEAD_LETTERS_TABLE: &str = "dead_letters";
 

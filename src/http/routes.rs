@@ -107,12 +107,8 @@ pub const ROUTES: &[Route] = &{
 };
 
 /// Its parts; none is empty.
-const PARTS: [&[Route]; 4] = [
-    OTHER_ROUTES,
-    calls::CALL_ROUTES,
-    collections::COLLECTION_ROUTES,
-    documents::DOCUMENT_ROUTES,
-];
+const PARTS: [&[Route]; 4] =
+    [OTHER_ROUTES, calls::CALL_ROUTES, collections::COLLECTION_ROUTES, documents::DOCUMENT_ROUTES];
 
 /// Those that have no file of their own.
 const OTHER_ROUTES: &[Route] = &[

@@ -138,7 +138,8 @@ fn give_up(noted: &mut NotedMarks, known: &CatalogState, accepted: &LossReport, 
     }
 }
 
-/// Notes what is given up, in a file for people. How many lines it has is part of what materialised tables are of.
+/// Notes what is given up, in a file for people. How many lines it has is part of what materialised tables and
+/// those of collections are of.
 fn write_down(folder: &Path, clock: &Clock, accepted: &LossReport) -> io::Result<()> {
     let mut line = serde_json::to_value(LossAnswer::of(accepted)).map_err(io::Error::from)?;
     line["at_ms"] = json!(clock.now_ms());

@@ -291,6 +291,7 @@ impl Sql {
         let Some(base) = base else {
             return Box::pin(self.make_table(caller, place, applied)).await;
         };
+        let _turn = self.collection_turn().await?;
         let metadata = Arc::clone(&base.table.metadata);
         let count = base.bucket_count(&place.ident)?;
         let sql = documents_sql(place.collection, applied.seq, count, &changed);
@@ -336,6 +337,7 @@ impl Sql {
         place: &CollectionPlace<'_>,
         applied: AppliedChanges,
     ) -> Result<RefreshedCollection, WriteFailure> {
+        let _turn = self.collection_turn().await?;
         let (catalog, ident) = (caller.catalog.clone(), place.ident.clone());
         let new = documents::create(place.collection);
         let staged = catalog.tables().stage_first(&place.levels.to_vec(), new).await?;

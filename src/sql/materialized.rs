@@ -33,7 +33,9 @@ use icecore_schemas::query::SqlRequest;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::SemaphorePermit, time::timeout};
 
-/// Longest that a refresh waits for the turn of a statement that writes.
+/// Tables of collections that are written at a time: each has a file that is not ended in memory.
+pub(super) const COLLECTION_WRITES_MAX: usize = 2;
+/// Longest that a refresh waits for its turn.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Who asks, in the bounds of queries at once.
 const ASKER: &str = "icecore/materialize";
@@ -149,6 +151,20 @@ impl Sql {
         match timeout(TURN_WAIT_MAX, self.inner.writes.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => self.write_turn(),
+        }
+    }
+
+    /// A turn of a collection's table that is written, once one is free. The job writes one after the other, and takes
+    /// no turn from statements of callers, which do not wait for theirs.
+    pub(super) async fn collection_turn(&self) -> Result<SemaphorePermit<'_>, SqlError> {
+        match timeout(TURN_WAIT_MAX, self.inner.collection_writes.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => {
+                let text = format!(
+                    "{COLLECTION_WRITES_MAX} tables of collections are written already; send it again later"
+                );
+                Err(SqlError::Busy(text))
+            }
         }
     }
 

@@ -71,6 +71,7 @@ fn other_statements_are_not_taken() {
         "SELECT 1",
         "CREATE VIEW v AS SELECT 1",
         "CREATE OR REPLACE VIEW v AS SELECT 1",
+        "CREATE OR TABLE t AS SELECT 1",
         "CREATE TEMPORARY TABLE t AS SELECT 1",
         "DROP TABLE t",
         "UPDATE t SET a = 1",

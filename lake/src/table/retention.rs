@@ -12,15 +12,12 @@
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    collection::TRUNCATE_TYPE,
-    table::{
-        compaction::{self, described},
-        conservation,
-        layout::WriteError,
-        reader::{self, ReadError},
-        row_sum::RowKeys,
-    },
+use crate::table::{
+    compaction::{self, described},
+    conservation,
+    layout::WriteError,
+    reader::{self, ReadError},
+    row_sum::RowKeys,
 };
 use futures::TryStreamExt;
 use iceberg::spec::{
@@ -37,7 +34,7 @@ use icecore_catalog::{
     },
     snapshot::NewSnapshot,
 };
-use icecore_schemas::retention::RetentionRules;
+use icecore_schemas::{retention::RetentionRules, service_table::TRUNCATE_TYPE};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::AddAssign,

@@ -15,10 +15,10 @@ use futures::TryStreamExt;
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{
-        DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, MAIN_BRANCH,
-        ManifestFile, ManifestList, ManifestListWriter, ManifestWriterBuilder, NestedField,
-        Operation, PrimitiveType, Snapshot, SnapshotReference, SnapshotRetention, Summary,
-        TableMetadata, Transform, Type, UnboundPartitionSpec,
+        DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, Literal,
+        MAIN_BRANCH, ManifestFile, ManifestList, ManifestListWriter, ManifestWriterBuilder,
+        NestedField, Operation, PrimitiveLiteral, PrimitiveType, Snapshot, SnapshotReference,
+        SnapshotRetention, Summary, TableMetadata, Transform, Type, UnboundPartitionSpec,
     },
 };
 use icecore_catalog::{

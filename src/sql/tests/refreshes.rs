@@ -1,8 +1,9 @@
-//! Materialised tables: when their rows are of another origin by now, and whose turn a refresh takes.
+//! Tables that are refreshed: when the rows of materialised ones are of another origin by now, and whose turn a
+//! refresh takes.
 
 use super::*;
 use crate::sql::materialized::{RefreshCaller, definition::MaterializedQuery};
-use std::pin::pin;
+use std::{pin::pin, task::Poll};
 
 fn daily(house: &House) -> (TableIdent, MaterializedQuery) {
     let ident = schema::foreign_ident(&levels(&house.ns), "daily").unwrap();
@@ -65,4 +66,51 @@ async fn a_refresh_waits_for_the_turn_of_a_statement_that_writes() {
     assert!(house.sql.write_turn().is_err());
     assert!(refresh.await.unwrap().is_some());
     drop(other);
+}
+
+/// Events that make documents of the collection `orders`.
+fn take_changes(house: &House, seqs: Range<u64>) {
+    let schema = rows::event_schema();
+    let plain = sample(&schema, seqs.clone());
+    let columns = schema.fields().iter().zip(plain.columns()).map(|(field, column)| {
+        let value = match field.name().as_str() {
+            "op" => "c",
+            "collection" => "orders",
+            "after" => "{}",
+            _ => return Arc::clone(column),
+        };
+        Arc::new(StringArray::from(vec![value; plain.num_rows()])) as ArrayRef
+    });
+    let changes = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
+    let record = LogRecord {
+        kind: RecordKind::Events,
+        namespace: house.ns.clone(),
+        first_seq: seqs.start,
+        rows: u32::try_from(changes.num_rows()).unwrap(),
+        payload: codec::encode(&schema, &changes),
+    };
+    house.writer.lock().unwrap().append(&[record]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_collections_are_written_in_turns_that_statements_do_not_have() {
+    let house = House::new().await;
+    take_changes(&house, 1..7);
+    house.commit().await;
+    let ids = IdGenerator::new(house.clock.clone());
+    let erasures = Some("0/none".to_owned());
+    let caller = RefreshCaller { catalog: house.catalog.clone(), ids: &ids, erasures };
+    let levels = levels(&house.ns);
+    let mut refresh = pin!(house.sql.refresh_collection(&caller, &levels, "orders", false));
+    let [one, other] = [house.sql.write_turn().unwrap(), house.sql.write_turn().unwrap()];
+    let mut turns = materialized::COLLECTION_WRITES_MAX;
+    let made = loop {
+        if let Poll::Ready(made) = futures::poll!(refresh.as_mut()) {
+            break made.unwrap();
+        }
+        turns = turns.min(house.sql.inner.collection_writes.available_permits());
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((made.documents, turns), (6, materialized::COLLECTION_WRITES_MAX - 1));
+    drop((one, other));
 }

@@ -19,6 +19,7 @@ use crate::event::{
     json::{self, JsonKind, JsonValue},
     names,
 };
+use icecore_schemas::service_table::TRUNCATE_TYPE;
 use origin::{ChangeSource, attribute};
 use position::ChangePosition;
 pub(super) use record::ConnectRecord;
@@ -29,9 +30,6 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 /// What is first looked at of a change's position for the column `lsn`.
 const LOG_POSITION: [&str; 7] =
     ["lsn", "commit_ts", "pos", "scn", "change_lsn", "mvcc_timestamp", "ord"];
-
-/// The type of a change that takes all rows of a table away.
-const TRUNCATE: &str = "cdc.truncate";
 
 /// Members of an envelope that its identity has, or that are another whenever it is sent.
 const IN_IDENTITY: [&str; 13] = [
@@ -199,7 +197,7 @@ impl<'a> EventDraft<'_, 'a> {
         let is_truncate = word
             .and_then(|value| value.text())
             .is_some_and(|word| ["t", "truncate"].contains(&&*word.to_ascii_lowercase()));
-        self.change.event_type = Some(if is_truncate { TRUNCATE } else { event_type(op) });
+        self.change.event_type = Some(if is_truncate { TRUNCATE_TYPE } else { event_type(op) });
         self.change.ts = self.own_time();
     }
 
@@ -385,7 +383,7 @@ impl<'t> ChangeOperation<'t> {
     fn event_type(&self) -> &'static str {
         match (self.op, &*self.text) {
             (Some(op), _) => event_type(op),
-            (None, "t") => TRUNCATE,
+            (None, "t") => TRUNCATE_TYPE,
             (None, "m") => "debezium.message",
             (None, _) => record::OTHER,
         }

@@ -1,7 +1,6 @@
 //! Tables of other engines: who has them merged, and that nothing of them is lost.
 
 use super::*;
-use iceberg::spec::{Literal, PrimitiveLiteral};
 
 /// A catalog whose `table` is another engine's, with this value of the property of compaction.
 async fn other_engines(switch: Option<&str>) -> House {
