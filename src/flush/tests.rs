@@ -698,9 +698,10 @@ async fn a_text_of_another_namespace_is_no_owner() {
 
 #[tokio::test]
 async fn a_table_of_somebody_else_takes_no_rows() {
+    // Columns are numbered anew when a table is made: without the later one none has the number of the last.
     let mut without_data = sample::events_table();
     let fields = without_data.schema.as_struct().fields().iter();
-    let fields = fields.filter(|field| field.name != "data").cloned();
+    let fields = fields.filter(|field| !["data", "patch"].contains(&&*field.name)).cloned();
     without_data.schema = iceberg::spec::Schema::builder().with_fields(fields).build().unwrap();
     let mut unmarked = sample::events_table();
     unmarked.properties.remove(schema::MANAGED);

@@ -71,7 +71,7 @@ impl House {
     async fn with_faults(faults: Failpoints) -> Self {
         let options = SqlOptions {
             memory_bytes_max: 256 << 20,
-            timeout_max: Duration::from_secs(60),
+            timeout_max: Duration::from_secs(600),
             rows_max: 100_000,
             concurrent: SlotsMax { all: 4, namespace: 4, token: 4 },
             metrics: Metrics::default(),
