@@ -130,7 +130,7 @@ impl TableModel {
         (new, mut snapshot): (&str, NewSnapshot),
     ) -> bool {
         let table = load(catalog).await;
-        let head = table.metadata.current_snapshot().unwrap().clone();
+        let head = table.metadata.current_snapshot().unwrap();
         let now = self.state(catalog, &table, head.manifest_list()).await;
         if !state.rows.keys().all(|name| now.rows.contains_key(name)) {
             return false;
