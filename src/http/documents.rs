@@ -26,7 +26,7 @@ use axum::{
 };
 use icecore_catalog::access::Principal;
 use icecore_engine::collections::relation;
-use icecore_lake::collection::ChangeOp;
+use icecore_lake::{collection::ChangeOp, event::json::is_deeper};
 use icecore_schemas::{
     batch::{Ack, IngestReply, SeqRange},
     error_code::ErrorCode,
@@ -101,10 +101,16 @@ fn document(app: &AppState, bytes: &[u8]) -> Result<String, ApiError> {
     let text = text.trim_ascii();
     serde_json::from_str::<IgnoredAny>(text)
         .map_err(|problem| wrong(format!("the body is not a JSON object: {problem}")))?;
-    match text.starts_with('{') {
-        true => Ok(text.to_owned()),
-        false => Err(wrong("the body must be a JSON object: it is the document".to_owned())),
+    if !text.starts_with('{') {
+        return Err(wrong("the body must be a JSON object: it is the document".to_owned()));
     }
+    // The event is a level around it.
+    let levels = app.limits.depth_max.saturating_sub(1);
+    if is_deeper(text, levels) {
+        let text = format!("the document is nested deeper than {levels} levels: make it flatter");
+        return Err(ApiError::new(ErrorCode::TooDeep, text));
+    }
+    Ok(text.to_owned())
 }
 
 /// Which document is written.

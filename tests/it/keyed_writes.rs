@@ -218,6 +218,30 @@ async fn a_document_keeps_its_numbers_and_may_not_be_too_large() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_no_deeper_than_that_of_an_event() {
+    let server = TestServer::start().await;
+    let nested =
+        |levels: usize| format!("{{\"a\":{}1{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+    let ingest = async |doc: &str| {
+        let event =
+            format!("{{\"collection\":\"users\",\"key\":\"u-2\",\"op\":\"c\",\"after\":{doc}}}");
+        let headers = [("x-namespace", "shop"), ("content-type", "application/json")];
+        send(&server, Method::POST, "/ingest", &headers, &event).await
+    };
+    for levels in [64, 65, 66, 300, 100_000] {
+        let (status, answer) = put(&server, "", &nested(levels)).await;
+        assert_eq!((status, &answer["code"]), (400, &json!("TOO_DEEP")), "{levels}: {answer}");
+    }
+    assert_eq!(put(&server, "", &nested(63)).await.0, 200);
+    // The way of events has the same limit.
+    let (_, answer) = ingest(&nested(64)).await;
+    assert_eq!(answer["errors"][0]["code"], "TOO_DEEP", "{answer}");
+    assert_eq!(ingest(&nested(63)).await.0, 200);
+    assert_eq!(users(&server).await.as_array().unwrap().len(), 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_writers_that_expect_the_same_version_one_wins() {
     let server = TestServer::start().await;
     assert_eq!(put(&server, "", "{}").await.0, 200);
