@@ -52,12 +52,12 @@ impl RequestKey {
     }
 }
 
-/// The id of the event of a request with this key.
+/// The id of the event of a request with this key. Events that are copied into another namespace are no requests there.
 pub(super) fn of_key(
-    DocumentPlace { collection, key, .. }: &DocumentPlace,
+    DocumentPlace { namespace, collection, key, .. }: &DocumentPlace,
     RequestKey(name): &RequestKey,
 ) -> String {
-    format!("doc-{:032x}", xxh3_128(&joined(&["key", collection, key, name])))
+    format!("doc-{:032x}", xxh3_128(&joined(&["key", namespace.name(), collection, key, name])))
 }
 
 /// What became of a request of this key; none where there was none.
@@ -158,24 +158,25 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_known_by_its_document_and_its_key() {
-        let place = |collection: &str, key: &str| DocumentPlace {
-            levels: vec!["shop".to_owned()],
-            namespace: Namespace::parse("shop").unwrap(),
+    fn a_request_is_known_by_its_namespace_its_document_and_its_key() {
+        let place = |namespace: &str, collection: &str, key: &str| DocumentPlace {
+            levels: vec![namespace.to_owned()],
+            namespace: Namespace::parse(namespace).unwrap(),
             collection: collection.to_owned(),
             key: key.to_owned(),
         };
-        let id = |collection: &str, key: &str, name: &str| {
-            of_key(&place(collection, key), &RequestKey(name.to_owned()))
+        let id = |namespace: &str, collection: &str, key: &str, name: &str| {
+            of_key(&place(namespace, collection, key), &RequestKey(name.to_owned()))
         };
-        let first = id("users", "1", "a");
-        assert_eq!(first, id("users", "1", "a"));
+        let first = id("shop", "users", "1", "a");
+        assert_eq!(first, id("shop", "users", "1", "a"));
         for other in [
-            id("users", "2", "a"),
-            id("users", "1", "b"),
-            id("orders", "1", "a"),
-            id("users", "1a", ""),
-            id("users1", "", "a"),
+            id("shop", "users", "2", "a"),
+            id("shop", "users", "1", "b"),
+            id("shop", "orders", "1", "a"),
+            id("copy", "users", "1", "a"),
+            id("shop", "users", "1a", ""),
+            id("shop", "users1", "", "a"),
         ] {
             assert_ne!(first, other);
         }
