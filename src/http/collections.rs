@@ -39,7 +39,7 @@ use statements::DOCUMENT_COLUMNS;
 const PAGE_DOCUMENTS: usize = 100;
 const PAGE_DOCUMENTS_MAX: usize = 1000;
 /// Longest name of a collection, and longest key, in bytes: both stand in a statement.
-const NAME_BYTES_MAX: usize = 1024;
+pub(super) const NAME_BYTES_MAX: usize = 1024;
 const KEY_BYTES_MAX: usize = 16 << 10;
 
 /// `GET /v1/{ns}/collections/{collection}/docs/{key}?at=`: a document at a point.

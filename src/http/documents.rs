@@ -1,9 +1,9 @@
 //! `PUT` and `DELETE /v1/{ns}/collections/{c}/docs/{key}`: one document is written on the state that it has.
 //!
 //! The state is read and the change is appended in one turn of the key, so of two writers that expect the same version
-//! one is told of a mismatch. The change is an ordinary event: readers of `events`, of the collection and of
-//! subscriptions see it as any other. Its one invariant: a repeat of a request that was carried out answers the same
-//! and appends nothing.
+//! one is told of a mismatch, also where both send the same document. The change is an ordinary event: readers of
+//! `events`, of the collection and of subscriptions see it as any other. Its one invariant: a repeat of a request with
+//! an `Idempotency-Key` that was carried out answers the same and appends nothing.
 
 pub(in crate::http) mod identity;
 
@@ -26,7 +26,7 @@ use axum::{
 };
 use icecore_catalog::access::Principal;
 use icecore_engine::collections::relation;
-use icecore_lake::collection::ChangeOp;
+use icecore_lake::{collection::ChangeOp, event::json::is_deeper};
 use icecore_schemas::{
     batch::{Ack, IngestReply, SeqRange},
     error_code::ErrorCode,
@@ -101,10 +101,16 @@ fn document(app: &AppState, bytes: &[u8]) -> Result<String, ApiError> {
     let text = text.trim_ascii();
     serde_json::from_str::<IgnoredAny>(text)
         .map_err(|problem| wrong(format!("the body is not a JSON object: {problem}")))?;
-    match text.starts_with('{') {
-        true => Ok(text.to_owned()),
-        false => Err(wrong("the body must be a JSON object: it is the document".to_owned())),
+    if !text.starts_with('{') {
+        return Err(wrong("the body must be a JSON object: it is the document".to_owned()));
     }
+    // The event is a level around it.
+    let levels = app.limits.depth_max.saturating_sub(1);
+    if is_deeper(text, levels) {
+        let text = format!("the document is nested deeper than {levels} levels: make it flatter");
+        return Err(ApiError::new(ErrorCode::TooDeep, text));
+    }
+    Ok(text.to_owned())
 }
 
 /// Which document is written.
@@ -169,36 +175,19 @@ async fn write(
     let state = state(app, document).await?;
     let actual = state.as_ref().map_or(0, |state| state.version);
     if let Some(expected) = request.expected.filter(|expected| *expected != actual) {
-        if key.is_none()
-            && let Some(done) = identity::expected(app, document, request, expected).await?
-        {
-            return Ok(done);
-        }
         return Err(mismatch(document, expected, actual));
     }
     if request.doc.is_none() && state.is_none() {
         let text = format!("collection `{collection}` has no document `{name}`");
         return Err(ApiError::new(ErrorCode::NotFound, text));
     }
-    let mut id = match (key, request.expected) {
-        (Some(key), _) => identity::of_key(document, key),
-        (None, Some(expected)) => identity::next(app, document, request, expected).await?,
-        (None, None) => app.ids.mint().to_string(),
+    let id = match key {
+        Some(key) => identity::of_key(document, key),
+        None => app.ids.mint().to_string(),
     };
     let meta = json!({ "version": actual + 1 });
-    let text = |id: &str| event(document, request, state.as_ref(), id, &meta);
-    let mut appended = Box::pin(change_events::append(app, namespace, &[text(&id)])).await;
-    let is_taken = match &appended {
-        Ok(receipt) => receipt.duplicates != 0,
-        Err(error) => error.code() == ErrorCode::Conflict,
-    };
-    // The document has the version that is expected, so the id is that of an earlier life whose end is not known any
-    // more.
-    if is_taken && key.is_none() {
-        id = app.ids.mint().to_string();
-        appended = Box::pin(change_events::append(app, namespace, &[text(&id)])).await;
-    }
-    let receipt = appended?;
+    let change = event(document, request, state.as_ref(), &id, &meta);
+    let receipt = Box::pin(change_events::append(app, namespace, &[change])).await?;
     let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
     // Its event is gone, and its id is still known: nothing was written.
     let is_repeat = receipt.duplicates != 0;

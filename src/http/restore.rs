@@ -150,7 +150,7 @@ async fn restore(
     // Before the marks of earlier tries are looked for: what one of them still appends is behind it or has a mark.
     let head = Box::pin(reader.seq_of(FoundPoint::NOW)).await?;
     let id = match &key {
-        Some(key) => marker::restore_id(&key.0),
+        Some(key) => marker::restore_id(&namespace, &key.0),
         None => app.ids.mint().to_string(),
     };
     let mut begun = None;

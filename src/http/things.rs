@@ -5,7 +5,7 @@
 
 use crate::http::{
     AppState,
-    collections::{DocumentPlace, reply},
+    collections::{DocumentPlace, NAME_BYTES_MAX, check_collection, reply},
     error::ApiError,
     guard::CatalogNamespace,
     json,
@@ -134,12 +134,16 @@ impl ReadCaller<'_> {
             }
         }
         let sql = format!(
-            "SELECT DISTINCT collection FROM events WHERE key = $1 AND collection <> '' \
+            "SELECT DISTINCT collection FROM events WHERE key = $1 \
+             AND octet_length(collection) BETWEEN 1 AND {NAME_BYTES_MAX} \
              AND {IS_CHANGE} ORDER BY collection LIMIT {}",
             COLLECTIONS_MAX + 1
         );
         let key = address.id.as_str();
-        let names = texts(self.ask(statement(&sql, vec![key.into()])).await?, "collection").await?;
+        let answer = self.ask(statement(&sql, vec![key.into()])).await?;
+        let mut names = texts(answer, "collection").await?;
+        // Senders may write names that no path has. The document of another collection is found all the same.
+        names.retain(|name| check_collection(name).is_ok());
         if COLLECTIONS_MAX < names.len() {
             return Err(ambiguous(key, &names));
         }

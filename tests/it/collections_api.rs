@@ -309,9 +309,21 @@ async fn odd_names_and_keys_are_in_no_other_collections_way() {
     assert_eq!(got(&server, path).await["doc"], json!({"n": 1}));
     assert_eq!(got(&server, "things/%2Fo%2F1").await["collection"], "Order \"Items\"");
     // What cannot be read is not written either.
-    let url = format!("{}/v1/{NS}/collections/{long}/docs/u-9", server.url);
-    let written = server.http.put(url).body("{}").send().await.unwrap();
-    assert_eq!(written.status(), 400);
+    for name in [long.as_str(), "%00"] {
+        let url = format!("{}/v1/{NS}/collections/{name}/docs/u-9", server.url);
+        let written = server.http.put(url).body("{}").send().await.unwrap();
+        assert_eq!(written.status(), 400, "{name}");
+    }
+    for into in [long.as_str(), "a\0", ""] {
+        let url = format!("/v1/{NS}/collections/users/restore");
+        let body = json!({"at": "seq:1", "into": into}).to_string();
+        let restored = server.post(&url, "application/json", body).await;
+        assert_eq!(restored.status(), 400, "{into}");
+    }
+    let events = [of("9", &long, "u-1"), of("10", "", "u-1"), of("11", "a\0", "u-1")];
+    assert_eq!(server.ingest(&json!({ "events": events })).await.0, 200);
+    assert_eq!(got(&server, "things/u-1").await["collection"], "users");
+    assert_eq!(code(&server, "things/u-9").await, (404, "NOT_FOUND".to_owned()));
     server.stop().await;
 }
 

@@ -96,9 +96,15 @@ async fn another_version_than_was_expected_is_told_and_nothing_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_answers_as_the_first_one_and_writes_nothing() {
     let mut server = TestServer::start().await;
-    let first = put(&server, "?expected_version=0", "{\"a\":1}").await.1;
+    let named = async |server: &TestServer, method: Method, query: &str, name: &str, body: &str| {
+        let headers = [("idempotency-key", name)];
+        send(server, method, &format!("{DOC}{query}"), &headers, body).await
+    };
+    let create = ("?expected_version=0", "create", "{\"a\":1}");
+    let first = named(&server, Method::PUT, create.0, create.1, create.2).await.1;
+    assert_eq!((&first["version"], &first["duplicates"]), (&json!(1), &json!(0)), "{first}");
     for _ in 0..2 {
-        let (status, again) = put(&server, "?expected_version=0", "{\"a\":1}").await;
+        let (status, again) = named(&server, Method::PUT, create.0, create.1, create.2).await;
         assert_eq!((status, &again["duplicates"]), (200, &json!(1)), "{again}");
         for member in ["version", "seq", "event_id"] {
             assert_eq!(again[member], first[member]);
@@ -107,17 +113,48 @@ async fn a_repeat_answers_as_the_first_one_and_writes_nothing() {
     }
     // Others have written since, and it is still a repeat.
     assert_eq!(put(&server, "", "{\"a\":2}").await.1["version"], 2);
-    let again = put(&server, "?expected_version=0", "{\"a\":1}").await.1;
+    let again = named(&server, Method::PUT, create.0, create.1, create.2).await.1;
     assert_eq!((&again["version"], &again["seq"]), (&json!(1), &first["seq"]), "{again}");
-    let gone = delete(&server, "?expected_version=2").await.1;
-    let again = delete(&server, "?expected_version=2").await.1;
-    assert_eq!((&again["duplicates"], &again["seq"]), (&json!(1), &gone["seq"]));
-    // A document that was deleted is created by the same words as before.
-    let (status, anew) = put(&server, "?expected_version=0", "{\"a\":1}").await;
+    let gone = named(&server, Method::DELETE, "?expected_version=2", "delete", "").await.1;
+    let again = named(&server, Method::DELETE, "?expected_version=2", "delete", "").await.1;
+    assert_eq!((&again["duplicates"], &again["seq"]), (&json!(1), &gone["seq"]), "{again}");
+    // A document that was deleted is created by the same words under another name.
+    let (status, anew) = named(&server, Method::PUT, create.0, "create again", create.2).await;
     assert_eq!((status, &anew["duplicates"], &anew["version"]), (200, &json!(0), &json!(1)));
     assert_eq!(users(&server).await, json!([["u-1", "{\"a\":1}", 1]]));
-    let again = delete(&server, "?expected_version=2").await.1;
-    assert_eq!(again["seq"], gone["seq"], "{again}");
+    let count = server.rows("shop", "SELECT count(*) FROM events").await;
+    assert_eq!(count, json!([[4]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_name_the_same_words_are_another_request() {
+    let server = TestServer::start().await;
+    let create = ("?expected_version=0", "{\"n\":1}");
+    assert_eq!(put(&server, create.0, create.1).await.0, 200);
+    let (status, again) = put(&server, create.0, create.1).await;
+    assert_eq!((status, &again["code"]), (409, &json!("VERSION_MISMATCH")), "{again}");
+    assert_eq!(again["details"]["actual"], 1, "{again}");
+    // Clients that count one up from the same state send the same document, and one of them has to read it again.
+    let counters = (0..6).map(|_| put(&server, "?expected_version=1", "{\"n\":2}"));
+    let answers = futures::future::join_all(counters).await;
+    let won = answers.iter().filter(|(status, _)| *status == 200).count();
+    assert_eq!(won, 1, "{answers:?}");
+    for (_, answer) in answers.iter().filter(|(status, _)| *status != 200) {
+        assert_eq!(answer["code"], "VERSION_MISMATCH", "{answer}");
+        assert_eq!(answer["details"]["actual"], 2, "{answer}");
+    }
+    // The document tells whose event made it.
+    let event_ids: Vec<&Value> =
+        answers.iter().filter(|(status, _)| *status == 200).map(|(_, a)| &a["event_id"]).collect();
+    let read = send(&server, Method::GET, DOC, &[], "").await.1;
+    assert_eq!(event_ids, [&read["event_id"]], "{read}");
+    assert_eq!(delete(&server, "?expected_version=2").await.0, 200);
+    let (status, again) = delete(&server, "?expected_version=2").await;
+    assert_eq!((status, &again["details"]["actual"]), (409, &json!(0)), "{again}");
+    // Nothing of the document's earlier life stands in the way.
+    let (status, anew) = put(&server, create.0, create.1).await;
+    assert_eq!((status, &anew["duplicates"], &anew["version"]), (200, &json!(0), &json!(1)));
     let count = server.rows("shop", "SELECT count(*) FROM events").await;
     assert_eq!(count, json!([[4]]));
     server.stop().await;
@@ -177,6 +214,30 @@ async fn a_document_keeps_its_numbers_and_may_not_be_too_large() {
     let large = format!("{{\"n\":\"{}\"}}", "x".repeat(1 << 20));
     let (status, answer) = put(&server, "", &large).await;
     assert_eq!((status, &answer["code"]), (400, &json!("EVENT_TOO_LARGE")), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_no_deeper_than_that_of_an_event() {
+    let server = TestServer::start().await;
+    let nested =
+        |levels: usize| format!("{{\"a\":{}1{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+    let ingest = async |doc: &str| {
+        let event =
+            format!("{{\"collection\":\"users\",\"key\":\"u-2\",\"op\":\"c\",\"after\":{doc}}}");
+        let headers = [("x-namespace", "shop"), ("content-type", "application/json")];
+        send(&server, Method::POST, "/ingest", &headers, &event).await
+    };
+    for levels in [64, 65, 66, 300, 100_000] {
+        let (status, answer) = put(&server, "", &nested(levels)).await;
+        assert_eq!((status, &answer["code"]), (400, &json!("TOO_DEEP")), "{levels}: {answer}");
+    }
+    assert_eq!(put(&server, "", &nested(63)).await.0, 200);
+    // The way of events has the same limit.
+    let (_, answer) = ingest(&nested(64)).await;
+    assert_eq!(answer["errors"][0]["code"], "TOO_DEEP", "{answer}");
+    assert_eq!(ingest(&nested(63)).await.0, 200);
+    assert_eq!(users(&server).await.as_array().unwrap().len(), 2);
     server.stop().await;
 }
 

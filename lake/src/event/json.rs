@@ -424,6 +424,14 @@ fn special(word: u64) -> u64 {
     (is_quote | is_backslash | is_control) & HIGH
 }
 
+/// Whether a JSON text has more than `levels` of arrays and objects in each other, as an event's levels are counted.
+/// What is no JSON is not deep.
+#[must_use]
+pub fn is_deeper(text: &str, levels: usize) -> bool {
+    let read = JsonScanner::new(text).value(levels.min(NESTING_MAX));
+    matches!(read, Err(JsonError::TooDeep))
+}
+
 /// Whether `text` is one valid JSON value.
 pub(crate) fn one_value(text: &str) -> Option<JsonValue<'_>> {
     let mut scan = JsonScanner::new(text);

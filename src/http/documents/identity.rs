@@ -1,7 +1,7 @@
 //! What a keyed write is known by when it is sent again, and what became of it the first time.
 //!
-//! Versions of a document begin at 1 again after it was deleted, so an expected version names a request only together
-//! with the last delete before it.
+//! Only its `Idempotency-Key` names a request. Its document and the version that it expects do not: two writers that
+//! count one up from the same version send the same words.
 
 use super::{DocumentPlace, WriteOutcome};
 use crate::http::{
@@ -12,7 +12,6 @@ use crate::http::{
     turns::joined,
 };
 use axum::http::HeaderMap;
-use icecore_engine::collections::IS_TRUNCATE;
 use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
@@ -53,39 +52,12 @@ impl RequestKey {
     }
 }
 
-/// The id of the event of a request with this key.
+/// The id of the event of a request with this key. Events that are copied into another namespace are no requests there.
 pub(super) fn of_key(
-    DocumentPlace { collection, key, .. }: &DocumentPlace,
+    DocumentPlace { namespace, collection, key, .. }: &DocumentPlace,
     RequestKey(name): &RequestKey,
 ) -> String {
-    format!("doc-{:032x}", xxh3_128(&joined(&["key", collection, key, name])))
-}
-
-/// The id of the event of a request that expects a version, when the last delete of the document has this `seq`.
-fn of_version(
-    DocumentPlace { collection, key, .. }: &DocumentPlace,
-    WriteRequest { doc, .. }: &WriteRequest,
-    expected: u64,
-    last_delete: u64,
-) -> String {
-    let (kind, doc) = match doc {
-        Some(doc) => ("put", doc.as_str()),
-        None => ("delete", ""),
-    };
-    let numbers = [expected, last_delete].map(|number| number.to_string());
-    let texts: [&str; 7] = ["version", kind, collection, key, &numbers[0], &numbers[1], doc];
-    format!("doc-{:032x}", xxh3_128(&joined(&texts)))
-}
-
-/// The id that a request which expects a version gets now.
-pub(super) async fn next(
-    app: &AppState,
-    document: &DocumentPlace,
-    request: &WriteRequest,
-    expected: u64,
-) -> Result<String, ApiError> {
-    let deletes = last_deletes(app, document).await?;
-    Ok(of_version(document, request, expected, deletes.first().map_or(0, |(seq, _)| *seq)))
+    format!("doc-{:032x}", xxh3_128(&joined(&["key", namespace.name(), collection, key, name])))
 }
 
 /// What became of a request of this key; none where there was none.
@@ -109,51 +81,6 @@ pub(super) async fn named(
         return Err(ApiError::new(ErrorCode::Conflict, text));
     }
     Ok(Some(event.outcome(id)))
-}
-
-/// What became of a request without a key that expects another version than there is; none where it was not carried
-/// out since the document was created.
-pub(super) async fn expected(
-    app: &AppState,
-    document: &DocumentPlace,
-    request: &WriteRequest,
-    expected: u64,
-) -> Result<Option<WriteOutcome>, ApiError> {
-    let deletes = last_deletes(app, document).await?;
-    let seq_of = |number: usize| deletes.get(number).map_or(0, |(seq, _)| *seq);
-    if request.doc.is_some() {
-        let id = of_version(document, request, expected, seq_of(0));
-        let event = stored(app, document, &id).await?;
-        return Ok(event.map(|event| event.outcome(id)));
-    }
-    // Where it was carried out it is the last delete itself.
-    let id = of_version(document, request, expected, seq_of(1));
-    let Some((seq, _)) = deletes.first().filter(|(_, last)| *last == id) else { return Ok(None) };
-    let (seq, version) = (*seq, expected + 1);
-    Ok(Some(WriteOutcome { seq, version, event_id: id, is_repeat: true }))
-}
-
-/// The `seq` and id of the last two events that ended a document, the last one first: its deletes, and what emptied
-/// its collection.
-async fn last_deletes(
-    app: &AppState,
-    DocumentPlace { levels, collection, key, .. }: &DocumentPlace,
-) -> Result<Vec<(u64, String)>, ApiError> {
-    let request = SqlRequest {
-        sql: format!(
-            "SELECT seq, id FROM (\
-             SELECT seq, id FROM events WHERE op = 'd' AND collection = CAST($1 AS text) AND key = CAST($2 AS text) \
-             UNION ALL SELECT seq, id FROM events WHERE {IS_TRUNCATE} AND collection = CAST($1 AS text)\
-             ) AS ends ORDER BY seq DESC LIMIT 2"
-        ),
-        params: vec![collection.as_str().into(), key.as_str().into()],
-        ..SqlRequest::default()
-    };
-    let batches = state_rows::rows(app, levels, request).await?;
-    let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
-    let deletes =
-        rows.filter_map(|(batch, row)| number_at(batch, "seq", row).zip(text_at(batch, "id", row)));
-    Ok(deletes.collect())
 }
 
 /// The event of an earlier request.
@@ -231,24 +158,25 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_known_by_all_that_it_says_and_by_the_life_of_its_document() {
-        let place = |key: &str| DocumentPlace {
-            levels: vec!["shop".to_owned()],
-            namespace: Namespace::parse("shop").unwrap(),
-            collection: "users".to_owned(),
+    fn a_request_is_known_by_its_namespace_its_document_and_its_key() {
+        let place = |namespace: &str, collection: &str, key: &str| DocumentPlace {
+            levels: vec![namespace.to_owned()],
+            namespace: Namespace::parse(namespace).unwrap(),
+            collection: collection.to_owned(),
             key: key.to_owned(),
         };
-        let put = |doc: &str| WriteRequest { doc: Some(doc.to_owned()), expected: None };
-        let delete = WriteRequest { doc: None, expected: None };
-        let first = of_version(&place("1"), &put("{}"), 0, 0);
-        assert_eq!(first, of_version(&place("1"), &put("{}"), 0, 0));
+        let id = |namespace: &str, collection: &str, key: &str, name: &str| {
+            of_key(&place(namespace, collection, key), &RequestKey(name.to_owned()))
+        };
+        let first = id("shop", "users", "1", "a");
+        assert_eq!(first, id("shop", "users", "1", "a"));
         for other in [
-            of_version(&place("2"), &put("{}"), 0, 0),
-            of_version(&place("1"), &put("{ }"), 0, 0),
-            of_version(&place("1"), &put("{}"), 1, 0),
-            of_version(&place("1"), &put("{}"), 0, 9),
-            of_version(&place("1"), &delete, 0, 0),
-            of_key(&place("1"), &RequestKey("a".to_owned())),
+            id("shop", "users", "2", "a"),
+            id("shop", "users", "1", "b"),
+            id("shop", "orders", "1", "a"),
+            id("copy", "users", "1", "a"),
+            id("shop", "users", "1a", ""),
+            id("shop", "users1", "", "a"),
         ] {
             assert_ne!(first, other);
         }

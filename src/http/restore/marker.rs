@@ -10,7 +10,8 @@ use crate::http::{
     turns::joined,
 };
 use icecore_schemas::{
-    batch::SeqRange, error_code::ErrorCode, query::SqlRequest, restore::RestoreReport,
+    batch::SeqRange, error_code::ErrorCode, names::Namespace, query::SqlRequest,
+    restore::RestoreReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -20,9 +21,9 @@ use xxhash_rust::xxh3::xxh3_128;
 const BEGUN: &str = "restore.begun";
 const COMPLETED: &str = "restore.completed";
 
-/// What a restore of this key is called.
-pub(super) fn restore_id(key: &str) -> String {
-    format!("{:032x}", xxh3_128(&joined(&["restore", key])))
+/// What a restore of this key is called in a namespace. Events that are copied into another one tell of none there.
+pub(super) fn restore_id(namespace: &Namespace, key: &str) -> String {
+    format!("{:032x}", xxh3_128(&joined(&["restore", namespace.name(), key])))
 }
 
 /// A restore that began: what it goes on with after it broke off.
@@ -129,4 +130,17 @@ async fn stored(
     };
     let row = first_row(&state_rows::rows(app, levels, request).await?);
     Ok(row.and_then(|row| number_at(&row, "seq", 0).zip(text_at(&row, "data", 0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_is_known_in_its_namespace_alone() {
+        let [shop, copy] = ["shop", "copy"].map(|name| Namespace::parse(name).unwrap());
+        assert_eq!(restore_id(&shop, "k"), restore_id(&shop, "k"));
+        assert_ne!(restore_id(&shop, "k"), restore_id(&copy, "k"));
+        assert_ne!(restore_id(&shop, "k"), restore_id(&shop, "l"));
+    }
 }

@@ -160,6 +160,18 @@ fn depth_is_bounded() {
     assert!(JsonScanner::new(&nested(3)).value(3).is_ok());
     assert_eq!(JsonScanner::new(&nested(4)).value(3).unwrap_err(), JsonError::TooDeep);
     assert_eq!(JsonScanner::new(&"[".repeat(1_000_000)).value(64).unwrap_err(), JsonError::TooDeep);
+    for (text, levels, expected) in [
+        (nested(3), 3, false),
+        (nested(4), 3, true),
+        ("1".to_owned(), 0, false),
+        ("{}".to_owned(), 0, true),
+        (format!("{{\"[[[\":{}}}", nested(2)), 3, false),
+        (nested(NESTING_MAX), usize::MAX, false),
+        (nested(NESTING_MAX + 1), usize::MAX, true),
+        ("[}".to_owned(), 3, false),
+    ] {
+        assert_eq!(is_deeper(&text, levels), expected, "{levels}: {text}");
+    }
 }
 
 #[test]
