@@ -46,8 +46,10 @@ use tokio::runtime::Handle;
 /// 400 413 no document, 409 another version than was expected, 429 503 as `POST /ingest`.
 pub(super) async fn put(
     State(app): State<AppState>,
-    Extension(principal): Extension<Principal>,
-    Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
+    (Extension(principal), Extension(CatalogNamespace(levels))): (
+        Extension<Principal>,
+        Extension<CatalogNamespace>,
+    ),
     Path((namespace, collection, key)): Path<(String, String, String)>,
     QueryParameters(parameters): QueryParameters<DocumentParameters>,
     headers: HeaderMap,

@@ -48,7 +48,7 @@ pub fn page_size<N: Ord + From<u8> + Display>(
 ///
 /// # Errors
 /// 400 for a page of nothing, and for one that is too large.
-pub fn exact_page_size<N: Ord + From<u8> + Display>(
+pub fn exact_page_size<N: Ord + From<u8> + Display + Copy>(
     limit: Option<N>,
     default: N,
     most: N,
