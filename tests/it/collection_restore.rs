@@ -123,6 +123,11 @@ async fn documents_are_as_they_were_at_any_event_and_a_restore_is_undone() {
         restore(&server, "users", &format!("bookmark:{bookmark}")).await;
     }
     assert_eq!(&documents(&server, "users").await, now);
+    // An event that has such a bookmark is in nobody's way.
+    let undo = restore(&server, "users", "seq:1").await["undo_bookmark"].clone();
+    take(&server, &[json!({"ns": "shop", "type": "a", "bookmark": undo})]).await;
+    restore(&server, "users", &format!("bookmark:{}", undo.as_str().unwrap())).await;
+    assert_eq!(&documents(&server, "users").await, now);
     server.stop().await;
 }
 

@@ -18,6 +18,7 @@ const LAST: u64 = 9;
 const SETTINGS: &[(&str, &str)] =
     &[("compaction.enabled", "off"), ("collections.refresh_interval", "24h")];
 
+#[expect(clippy::needless_pass_by_value, reason = "a test writes the members in place")]
 fn change(op: &str, key: &str, members: Value) -> Value {
     let mut event = json!({"ns": NS, "op": op, "collection": "users", "key": key});
     let given = event.as_object_mut().unwrap();

@@ -62,12 +62,13 @@ impl SqlInner {
         let Some(now) = view.table(table).cloned() else {
             return Err(without_versions(table));
         };
-        if let Some(seq) = Box::pin(self.last_seq(&search, view, signal)).await? {
-            return Ok(seq);
-        }
-        // The moment before a restore need not be that of an event.
+        // The moment before a restore need not be that of an event. It comes first: anybody could give an event its
+        // bookmark.
         let last = until.map_or(now.last_seq, |until| until.min(now.last_seq));
         if let Some(seq) = moment_seq(bookmark).filter(|seq| *seq <= last) {
+            return Ok(seq);
+        }
+        if let Some(seq) = Box::pin(self.last_seq(&search, view, signal)).await? {
             return Ok(seq);
         }
         Err(Box::pin(self.missing(&search, &now, signal)).await?)
