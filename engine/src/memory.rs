@@ -16,6 +16,10 @@ use std::{
 /// Memory is asked for in multiples of this many bytes: asking takes about as long as reading a page.
 const GRANT_BYTES: usize = 4 << 20;
 
+/// What may put its rows on disk instead has so many quarters of the memory: functions and merges, which may not,
+/// need the rest meanwhile.
+const SPILLING_QUARTERS: usize = 3;
+
 /// Asks for more bytes, and says whether they were granted. It may wait for the answer.
 pub type MemoryRequest = Box<dyn Fn(usize) -> bool + Send + Sync>;
 
@@ -63,10 +67,15 @@ impl GrantedMemory {
 
     /// Has `additional` bytes in use, if there is room.
     fn take(&self, additional: usize) -> bool {
+        self.take_below(additional, self.inner.bytes_max)
+    }
+
+    /// The same, where no more than `most` may be in use then.
+    fn take_below(&self, additional: usize, most: usize) -> bool {
         let GrantedInner { ask, bytes_max, .. } = self.inner.as_ref();
         let mut state = self.state();
         let used = state.used.saturating_add(additional);
-        if *bytes_max < used {
+        if most < used {
             return false;
         }
         let lacking = used.saturating_sub(state.granted);
@@ -114,7 +123,11 @@ impl MemoryPool for GrantedMemory {
         reservation: &MemoryReservation,
         additional: usize,
     ) -> Result<(), DataFusionError> {
-        if self.take(additional) {
+        let is_taken = match reservation.consumer().can_spill() {
+            true => self.take_below(additional, self.inner.bytes_max / 4 * SPILLING_QUARTERS),
+            false => self.take(additional),
+        };
+        if is_taken {
             return Ok(());
         }
         Err(resources_datafusion_err!(
@@ -137,6 +150,7 @@ impl MemoryPool for GrantedMemory {
 #[cfg(test)]
 mod tests {
     use super::{GRANT_BYTES, GrantedMemory};
+    use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
     use std::sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -166,6 +180,17 @@ mod tests {
         // Less than a step is left, and it is enough.
         assert!(pool.take(GRANT_BYTES + 9));
         assert!(!pool.take(1));
+    }
+
+    #[test]
+    fn what_can_spill_leaves_room_for_what_cannot() {
+        let (granted, _) = pool(8 * GRANT_BYTES, usize::MAX);
+        let all: Arc<dyn MemoryPool> = Arc::new(granted);
+        let sort = MemoryConsumer::new("sort").with_can_spill(true).register(&all);
+        let function = MemoryConsumer::new("function").register(&all);
+        sort.try_grow(6 * GRANT_BYTES).unwrap();
+        sort.try_grow(1).unwrap_err();
+        function.try_grow(2 * GRANT_BYTES).unwrap();
     }
 
     #[test]

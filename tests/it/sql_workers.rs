@@ -385,15 +385,17 @@ async fn a_worker_serves_one_namespace_and_is_used_again() {
     let count = "SELECT count(*) FROM events";
     let ask = async |namespace| ask(server.url.clone(), namespace, count).await.0;
     assert_eq!(ask("shop.example").await, 200);
+    // One that served, and one for the next.
+    until("the workers", || workers(server.id()).len() == 2).await;
     let one = workers(server.id());
-    assert_eq!(one.len(), 2, "one that served, and one for the next");
     assert_eq!(ask("shop.example").await, 200);
     assert_eq!(workers(server.id()), one);
     // Nothing is known of another namespace, which a worker of its own finds out or nobody does.
     let sql = "SELECT 1";
     assert_eq!(self::ask(server.url.clone(), "other.example", sql).await.0, 200);
+    until("a worker more", || workers(server.id()).len() == 3).await;
     let both = workers(server.id());
-    assert!(one.is_subset(&both) && both.len() == 3, "{one:?} {both:?}");
+    assert!(one.is_subset(&both), "{one:?} {both:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,8 +417,10 @@ async fn a_worker_that_read_two_namespaces_serves_none_of_them_alone() {
     ] {
         let (status, answer) = ask(server.url.clone(), namespace, sql).await;
         assert_eq!((status.as_u16(), &answer["rows"]), (200, &json!([[rows]])), "{answer}");
-        let now = workers(server.id());
-        let is_more = known.is_subset(&now) && now.len() == known.len() + added;
+        let (id, all) = (server.id(), known.len() + added);
+        until("the workers", || workers(id).len() == all).await;
+        let now = workers(id);
+        let is_more = known.is_subset(&now) && now.len() == all;
         assert!(is_more, "{namespace}: {sql}: {known:?} {now:?}");
         known = now;
     }
@@ -435,7 +439,7 @@ fn rows_of(letters: usize) -> String {
 async fn with_spill(bytes_max: &str) -> TestServer {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
-        ("sql.memory_bytes_max", "24MiB"),
+        ("sql.memory_bytes_max", "32MiB"),
         ("sql.spill_bytes_max", bytes_max),
         // How fast this machine is is no matter.
         ("sql.timeout_max", "10min"),
@@ -463,7 +467,7 @@ async fn a_sort_that_is_larger_than_memory_goes_by_the_disk_within_its_bound() {
     let sorted = format!(
         "SELECT count(*), sum(CASE WHEN k <= before THEN 1 ELSE 0 END), length(max(x)) > 200 \
          FROM (SELECT k, x, lag(k) OVER (ORDER BY k) AS before FROM {} t) u",
-        rows_of(200)
+        rows_of(300)
     );
     for (bytes_max, told) in [
         ("0B", Some("needs more memory than it may use")),
@@ -481,7 +485,7 @@ async fn a_sort_that_is_larger_than_memory_goes_by_the_disk_within_its_bound() {
                 let rows = json!([[100_000, 0, true]]);
                 assert_eq!((status, &answer["rows"]), (200, &rows), "{answer}");
                 // A join that would lose rows there is refused.
-                let rows = rows_of(400);
+                let rows = rows_of(600);
                 let join = format!(
                     "SELECT count(*) FROM {rows} t LEFT JOIN {rows} u ON t.k > u.k AND t.x <> u.x"
                 );

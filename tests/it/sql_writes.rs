@@ -1,6 +1,10 @@
 //! Statements that write tables of their callers: what is there afterwards, and what is not.
 
-use crate::{access::Guarded, harness::TestServer, process::post_and_die};
+use crate::{
+    access::Guarded,
+    harness::{TestServer, config},
+    process::{self, post_and_die},
+};
 use icecore_lake::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -247,7 +251,14 @@ async fn a_table_is_replaced_in_one_commit_and_its_history_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_structs_and_maps_are_written_and_read_again() {
-    let server = shop(2).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut config =
+        config(&folder, &[("ingest.ts_past", "10000d"), ("compaction.enabled", "off")]);
+    // The server's own process makes no structs.
+    config.worker_program = Some(process::binary());
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    assert_eq!(server.ingest(&sent(0..2)).await.0, 200);
+    server.commit("shop").await;
     let made = write(
         &server,
         "CREATE TABLE nested AS SELECT seq, [1, NULL, 3] AS several, {'a': 1, 'b': ['x', 'y']} AS parts, MAP {'k': 2} AS pairs FROM events",
