@@ -90,7 +90,7 @@ def test_partitions_of_a_statement_are_those_of_iceberg(shop):
 
 def test_a_table_that_is_replaced_keeps_its_history_for_every_engine(shop):
     client, uri = shop.client(), shop.url + "/catalog"
-    made = write(client, "CREATE TABLE again PARTITIONED BY (type) AS SELECT type, count(*) AS n FROM events GROUP BY type")
+    made = write(client, "CREATE TABLE again AS SELECT type, count(*) AS n FROM events GROUP BY type")
     write(client, "CREATE OR REPLACE TABLE again AS SELECT id, 'x' AS n FROM events")
     table = PyIceberg(uri).load(NAMESPACE, "again")
     rows = table.scan().to_arrow()

@@ -165,7 +165,8 @@ async fn who_does_not_take_the_events_erases_nothing_and_a_namespace_may_be_gone
 fn run_apart(house: &House) -> JoinHandle<Vec<ErasureReport>> {
     let (erasures, levels) = (house.erasures.clone(), vec!["shop".to_owned()]);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        // While this thread waits at a failpoint, another one gives its connection to the metastore back.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.unwrap().block_on(async {
             let (mut job, _wake) = erasures.job();
             let mut reports = Vec::new();
@@ -188,7 +189,8 @@ fn run_to_end_apart(house: &House) -> JoinHandle<ErasureReport> {
     let (erasures, clock, levels) =
         (house.erasures.clone(), house.clock.clone(), vec!["shop".to_owned()]);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        // While this thread waits at a failpoint, another one gives its connection to the metastore back.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.unwrap().block_on(async {
             let (mut job, _wake) = erasures.job();
             for _ in 0..TICKS_MAX {

@@ -8,7 +8,8 @@ use crate::sql::{
     writes::{
         NewTable, STATEMENT_ID, WriteCaller, WriteFailure, WriteReport,
         target::{
-            check_is_callers, check_is_no_answer, check_partitions, column_ids, partition_spec,
+            check_is_callers, check_is_no_answer, check_partitions, column_ids, invalid,
+            partition_spec,
         },
     },
 };
@@ -52,6 +53,7 @@ impl Sql {
         let location = &table.metadata_location;
         let evolved = Arc::new(commit::apply_updates(&base, location, &evolution.updates)?);
         check_partitions(&evolved)?;
+        check_partition_columns(&base, &evolved)?;
         let fit = RowFit::new(evolved.current_schema(), &column_ids(&evolved), &answer.schema)?;
         let removed = self.live_files(&base).await?;
         let (catalog, statement_id) = (caller.catalog.clone(), caller.statement_id.to_owned());
@@ -113,6 +115,23 @@ pub(super) fn same_columns(table: &TableMetadata) -> TableEvolution {
     let current_schema_id = table.current_schema_id();
     let requirements = vec![TableRequirement::CurrentSchemaIdMatch { current_schema_id }];
     TableEvolution { requirements, updates: Vec::new() }
+}
+
+/// Refuses to take a column out by which files lie: engines read partitions of earlier files by their columns, and DuckDB
+/// ends on a table without one.
+fn check_partition_columns(base: &TableMetadata, evolved: &TableMetadata) -> Result<(), SqlError> {
+    let schema = evolved.current_schema();
+    let mut fields = base.partition_specs_iter().flat_map(|spec| spec.fields());
+    match fields.find(|field| schema.field_by_id(field.source_id).is_none()) {
+        Some(field) => {
+            let (id, of) = (field.source_id, base.current_schema());
+            let column = of.name_by_field_id(id).unwrap_or(&field.name);
+            Err(invalid(format!(
+                "the table is partitioned by its column `{column}`: have the query give it, with the same type, or make a table of another name"
+            )))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What makes of a table one for these rows.
