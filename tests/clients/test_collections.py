@@ -70,7 +70,9 @@ def test_pyiceberg_and_polars_read_the_documents(filled, wanted):
     assert of_rows(frame.rows()) == wanted
 
 
-def test_clickhouse_reads_the_documents(filled, wanted, clickhouse_session):
+def test_clickhouse_reads_the_documents(filled, wanted, clickhouse_session, monkeypatch):
+    # It opens local files below the current folder only.
+    monkeypatch.chdir("/")
     house = ClickHouse(clickhouse_session, filled.url + "/catalog")
     answer = clickhouse_session.query(f"SELECT key, version, seq FROM {house.table(NAMESPACE, TABLE)} ORDER BY key", "TabSeparated")
     rows = [line.split("\t") for line in str(answer).splitlines()]
