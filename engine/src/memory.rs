@@ -6,7 +6,7 @@
 use datafusion::{
     common::resources_datafusion_err,
     error::DataFusionError,
-    execution::memory_pool::{MemoryLimit, MemoryPool, MemoryReservation},
+    execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
 };
 use std::{
     fmt,
@@ -16,9 +16,11 @@ use std::{
 /// Memory is asked for in multiples of this many bytes: asking takes about as long as reading a page.
 const GRANT_BYTES: usize = 4 << 20;
 
-/// What may put its rows on disk instead has so many quarters of the memory: functions and merges, which may not,
-/// need the rest meanwhile.
-const SPILLING_QUARTERS: usize = 3;
+/// Sorts, which put their rows on disk instead, have so many quarters of the memory together: functions and merges,
+/// which do not, need the rest meanwhile.
+const SORT_QUARTERS: usize = 3;
+/// What DataFusion calls the memory of a sort begins so.
+const SORT: &str = "ExternalSorter[";
 
 /// Asks for more bytes, and says whether they were granted. It may wait for the answer.
 pub type MemoryRequest = Box<dyn Fn(usize) -> bool + Send + Sync>;
@@ -39,6 +41,8 @@ struct GrantedInner {
 struct GrantState {
     used: usize,
     granted: usize,
+    /// Sorts that run.
+    sorts: usize,
 }
 
 impl fmt::Debug for GrantedMemory {
@@ -65,17 +69,17 @@ impl GrantedMemory {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has `additional` bytes in use, if there is room.
-    fn take(&self, additional: usize) -> bool {
-        self.take_below(additional, self.inner.bytes_max)
+    /// What one of the sorts that run may have: one that took all would leave another none to begin with.
+    fn sort_bytes_max(&self) -> usize {
+        self.inner.bytes_max / 4 * SORT_QUARTERS / self.state().sorts.max(1)
     }
 
-    /// The same, where no more than `most` may be in use then.
-    fn take_below(&self, additional: usize, most: usize) -> bool {
+    /// Has `additional` bytes in use, if there is room.
+    fn take(&self, additional: usize) -> bool {
         let GrantedInner { ask, bytes_max, .. } = self.inner.as_ref();
         let mut state = self.state();
         let used = state.used.saturating_add(additional);
-        if most < used {
+        if *bytes_max < used {
             return false;
         }
         let lacking = used.saturating_sub(state.granted);
@@ -108,6 +112,15 @@ impl MemoryPool for GrantedMemory {
         "granted"
     }
 
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.state().sorts += usize::from(is_sort(consumer));
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        let mut state = self.state();
+        state.sorts = state.sorts.saturating_sub(usize::from(is_sort(consumer)));
+    }
+
     fn grow(&self, _: &MemoryReservation, additional: usize) {
         let mut state = self.state();
         state.used = state.used.saturating_add(additional);
@@ -123,11 +136,9 @@ impl MemoryPool for GrantedMemory {
         reservation: &MemoryReservation,
         additional: usize,
     ) -> Result<(), DataFusionError> {
-        let is_taken = match reservation.consumer().can_spill() {
-            true => self.take_below(additional, self.inner.bytes_max / 4 * SPILLING_QUARTERS),
-            false => self.take(additional),
-        };
-        if is_taken {
+        let is_within = !is_sort(reservation.consumer())
+            || reservation.size().saturating_add(additional) <= self.sort_bytes_max();
+        if is_within && self.take(additional) {
             return Ok(());
         }
         Err(resources_datafusion_err!(
@@ -145,6 +156,10 @@ impl MemoryPool for GrantedMemory {
     fn memory_limit(&self) -> MemoryLimit {
         MemoryLimit::Finite(self.inner.bytes_max)
     }
+}
+
+fn is_sort(consumer: &MemoryConsumer) -> bool {
+    consumer.name().starts_with(SORT)
 }
 
 #[cfg(test)]
@@ -183,14 +198,20 @@ mod tests {
     }
 
     #[test]
-    fn what_can_spill_leaves_room_for_what_cannot() {
+    fn sorts_share_and_leave_room_for_what_has_no_disk() {
         let (granted, _) = pool(8 * GRANT_BYTES, usize::MAX);
         let all: Arc<dyn MemoryPool> = Arc::new(granted);
-        let sort = MemoryConsumer::new("sort").with_can_spill(true).register(&all);
-        let function = MemoryConsumer::new("function").register(&all);
+        let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&all);
         sort.try_grow(6 * GRANT_BYTES).unwrap();
         sort.try_grow(1).unwrap_err();
-        function.try_grow(2 * GRANT_BYTES).unwrap();
+        sort.shrink(5 * GRANT_BYTES);
+        let other = MemoryConsumer::new("ExternalSorter[1]").with_can_spill(true).register(&all);
+        other.try_grow(3 * GRANT_BYTES).unwrap();
+        other.try_grow(1).unwrap_err();
+        let function = MemoryConsumer::new("function").register(&all);
+        function.try_grow(4 * GRANT_BYTES).unwrap();
+        drop(other);
+        sort.try_grow(3 * GRANT_BYTES).unwrap();
     }
 
     #[test]

@@ -19,6 +19,7 @@ use axum::{
 use futures::StreamExt;
 use icecore_catalog::{access::Principal, body::parse_object};
 use icecore_engine::QueryAnswer;
+use icecore_lake::event::bookmark::moment_seq;
 use icecore_schemas::{
     collections::{PointRequest, ResolvedPoint, TimeBasis},
     error_code::ErrorCode,
@@ -212,7 +213,10 @@ impl ReadCaller<'_> {
     pub(super) async fn bookmark(self, bookmark: &str) -> Result<u64, ApiError> {
         let params = || vec![Value::from(bookmark)];
         let named = format!("{NEWEST} WHERE bookmark = $1");
-        if let Some(seq) = self.number(statement(&named, params())).await? {
+        // Anybody could give an event the bookmark of a moment.
+        if moment_seq(bookmark).is_none()
+            && let Some(seq) = self.number(statement(&named, params())).await?
+        {
             return Ok(seq);
         }
         // It says why there is none, and knows the moments that no event has.

@@ -439,7 +439,7 @@ fn rows_of(letters: usize) -> String {
 async fn with_spill(bytes_max: &str) -> TestServer {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
-        ("sql.memory_bytes_max", "32MiB"),
+        ("sql.memory_bytes_max", "48MiB"),
         ("sql.spill_bytes_max", bytes_max),
         // How fast this machine is is no matter.
         ("sql.timeout_max", "10min"),
@@ -467,7 +467,7 @@ async fn a_sort_that_is_larger_than_memory_goes_by_the_disk_within_its_bound() {
     let sorted = format!(
         "SELECT count(*), sum(CASE WHEN k <= before THEN 1 ELSE 0 END), length(max(x)) > 200 \
          FROM (SELECT k, x, lag(k) OVER (ORDER BY k) AS before FROM {} t) u",
-        rows_of(300)
+        rows_of(600)
     );
     for (bytes_max, told) in [
         ("0B", Some("needs more memory than it may use")),
@@ -485,7 +485,7 @@ async fn a_sort_that_is_larger_than_memory_goes_by_the_disk_within_its_bound() {
                 let rows = json!([[100_000, 0, true]]);
                 assert_eq!((status, &answer["rows"]), (200, &rows), "{answer}");
                 // A join that would lose rows there is refused.
-                let rows = rows_of(600);
+                let rows = rows_of(700);
                 let join = format!(
                     "SELECT count(*) FROM {rows} t LEFT JOIN {rows} u ON t.k > u.k AND t.x <> u.x"
                 );
