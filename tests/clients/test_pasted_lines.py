@@ -285,6 +285,7 @@ def test_maintenance(shell):
         assert "events" in shell.paste(start)
     shell.end({
         "icecore doctor": "names a command, which test_operations runs",
+        "icecore wal accept-loss": "names a command; tests/it/restores.rs runs it",
         "icecore compact": "names a command, whose lines are run above",
         "icecore fsck": "names a command, whose lines are run above",
         "icecore repair metastore": "names a command, whose lines are run above",
