@@ -161,7 +161,7 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     (
         "sql.spill_bytes_max",
-        "1GiB",
+        "0B",
         "most disk in <data_dir>/spill of one query that needs more memory than there is, with sql.workers on; 0B: none, it fails",
     ),
     (
