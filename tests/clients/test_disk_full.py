@@ -21,7 +21,7 @@ DISK = 64 << 20
 BALLAST = 24 << 20
 SEGMENT = 2 << 20
 NAMESPACE, TABLE = "disk.example", "disk_example"
-SETTINGS = ["--set", "wal.segment_bytes=2MiB", "--set", "commit.interval=1s"]
+SETTINGS = ["--set", "wal.segment_bytes=2MiB", "--set", "commit.interval=1s", "--set", "wal.disk_free_min=0.05"]
 # As a namespace of root, as one of another user, and without one.
 WAYS = [["unshare", "-m"], ["unshare", "-rm"], []]
 PATIENCE = 60
