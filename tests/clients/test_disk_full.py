@@ -161,7 +161,7 @@ def drain_without_room(folder: Path) -> None:
     """Nothing is sent any more once the disk is nearly full, so nothing but the drain itself can make room."""
     disk = folder / "data"
     write_until_full(disk / "ballast", BALLAST)
-    server = Server(folder, ["--set", "wal.segment_bytes=2MiB", "--set", "commit.interval=10min"]).start()
+    server = Server(folder, ["--set", "wal.segment_bytes=2MiB", "--set", "commit.interval=10min", "--set", "wal.disk_free_min=0.05"]).start()
     sender = Sender(server.url)
     try:
         while 3 * DISK // 40 < free(disk):
