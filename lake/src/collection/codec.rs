@@ -77,7 +77,7 @@ fn write_text(out: &mut Vec<u8>, text: Option<&str>) {
     out.extend_from_slice(text.unwrap_or_default().as_bytes());
 }
 
-/// What [`write`] wrote; none for other bytes.
+/// What [`write()`] wrote; none for other bytes.
 pub(super) fn read(bytes: &[u8]) -> Option<ReadChanges> {
     let mut reader = ByteReader(bytes);
     if reader.byte()? != FORM {
