@@ -57,6 +57,18 @@ pub fn documents_at(collection: &str, seq: u64) -> String {
     format!("{} FOR SEQ AS OF {seq}", documents_of(collection))
 }
 
+/// A collection as a statement names it in FROM, as the event with this `seq` of a branch left it; none for `main`.
+#[must_use]
+pub fn relation_at(collection: &str, branch: Option<&str>, seq: u64) -> String {
+    let name = format!("{PATH_PREFIX}{collection}");
+    match branch {
+        None => format!("{} FOR SEQ AS OF {seq}", quoted(&name)),
+        Some(branch) => {
+            format!("{} FOR SEQ AS OF {seq} OF BRANCH {}", quoted(&name), literal(branch))
+        }
+    }
+}
+
 /// The query of the versions of a document since its collection was emptied last. It has one row, whose one column
 /// `versions` is a list of structs with the columns of [`COLUMNS`] but for the key, in order of `seq`; `doc` is
 /// null where the document was deleted.

@@ -5,6 +5,7 @@
 //! records and files, and its callers say when they are written, committed and trimmed.
 
 pub mod blocking;
+pub mod branch;
 pub mod clock;
 pub mod collection;
 pub mod event;

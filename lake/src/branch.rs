@@ -1,0 +1,112 @@
+//! A branch of a namespace: its events up to a fork, and then events of its own.
+//!
+//! The branch is the ref of that name of table `events`; what the ref does not say of it is one property of that
+//! table, which is committed together with the ref. So table, ref and property cannot disagree, and a repair that
+//! brings the table back brings its branches back. Events of a branch have the numbers behind the fork, so a
+//! `seq` is one event of one branch. Its one invariant: a branch and what is said of it come and go in one commit.
+
+use iceberg::spec::TableMetadata;
+use serde::{Deserialize, Serialize};
+
+/// Properties of `events` that say what its branches are begin so; behind it is the name of the branch.
+pub const BRANCH_PREFIX: &str = "icecore.branch.";
+
+/// What is kept of a branch beside its ref.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The name of its ref.
+    #[serde(skip)]
+    pub name: String,
+    /// The branch that it was made of.
+    pub forked_from: String,
+    /// The last event that it has of that branch.
+    pub fork_seq: u64,
+    /// When it was made, ms since 1970.
+    pub created_at: i64,
+    /// The one collection whose changes it takes; none for all of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
+    /// The newest merge into each other branch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merges: Vec<BranchMerge>,
+}
+
+/// A merge of a branch into another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchMerge {
+    /// The branch that it went into.
+    pub into: String,
+    /// The last event of the branch that it has.
+    pub seq: u64,
+    /// The last event of the other branch with it.
+    pub into_seq: u64,
+}
+
+impl Branch {
+    /// The name of the property of a branch.
+    #[must_use]
+    pub fn property(name: &str) -> String {
+        format!("{BRANCH_PREFIX}{name}")
+    }
+
+    /// What the property of the branch says.
+    ///
+    /// # Errors
+    /// A text that JSON cannot have, which there is none of here.
+    pub fn to_property(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// The branch of this name of table `events`; none where it has no such ref, or where nothing is said of it:
+    /// another engine made it.
+    #[must_use]
+    pub fn of(events: &TableMetadata, name: &str) -> Option<Self> {
+        events.snapshot_for_ref(name)?;
+        let text = events.properties().get(&Self::property(name))?;
+        let branch = serde_json::from_str::<Self>(text).ok()?;
+        Some(Self { name: name.to_owned(), ..branch })
+    }
+
+    /// All branches of table `events`, in order of their names.
+    #[must_use]
+    pub fn all(events: &TableMetadata) -> Vec<Self> {
+        let names = events.properties().keys().filter_map(|key| key.strip_prefix(BRANCH_PREFIX));
+        let mut branches: Vec<_> = names.filter_map(|name| Self::of(events, name)).collect();
+        branches.sort_by(|one, other| one.name.cmp(&other.name));
+        branches
+    }
+
+    /// The last event of this branch and the last one of `into` that both have in common: the newest merge, else the
+    /// fork where the branch was made of `into`.
+    #[must_use]
+    pub fn common_with(&self, into: &str) -> Option<(u64, u64)> {
+        let merge = self.merges.iter().find(|merge| merge.into == into);
+        let fork = || (self.forked_from == into).then_some((self.fork_seq, self.fork_seq));
+        merge.map(|merge| (merge.seq, merge.into_seq)).or_else(fork)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_is_the_text_of_its_property() {
+        let mut branch = Branch {
+            name: "trial".to_owned(),
+            forked_from: "main".to_owned(),
+            fork_seq: 17,
+            created_at: 1_700_000_000_000,
+            collection: None,
+            merges: Vec::new(),
+        };
+        let text = branch.to_property().unwrap();
+        assert_eq!(text, r#"{"forked_from":"main","fork_seq":17,"created_at":1700000000000}"#);
+        let read: Branch = serde_json::from_str(&text).unwrap();
+        assert_eq!(Branch { name: branch.name.clone(), ..read }, branch);
+        assert_eq!(branch.common_with("main"), Some((17, 17)));
+        assert_eq!(branch.common_with("other"), None);
+        branch.merges.push(BranchMerge { into: "main".to_owned(), seq: 20, into_seq: 31 });
+        assert_eq!(branch.common_with("main"), Some((20, 31)));
+    }
+}
