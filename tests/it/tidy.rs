@@ -31,6 +31,7 @@ const MAY_USE: MayUse = &[
     ("cron", &[]),
     ("event", &[]),
     ("collection", &["event"]),
+    ("branch", &[]),
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
@@ -75,6 +76,7 @@ const MAY_USE: MayUse = &[
         "http",
         &[
             "blocking",
+            "branch",
             "collection",
             "ingest",
             "flush",

@@ -67,7 +67,8 @@ pub fn merge_document(sides: MergeSides<'_>, preference: MergePreference) -> Doc
         let document = if theirs == ours { MergedDocument::Ours } else { MergedDocument::Theirs };
         return DocumentMerge { document, conflicts: Vec::new() };
     }
-    let mut merge = Merge { preference, path: String::new(), level: 0, conflicts: Vec::new() };
+    let mut merge =
+        MemberMerge { preference, path: String::new(), level: 0, conflicts: Vec::new() };
     let part = merge.part(PartSides {
         base_theirs: base_theirs.map(value_of),
         theirs: theirs.map(value_of),
@@ -107,7 +108,7 @@ enum MergedPart<'a> {
 
 /// A merge on its way through a document.
 #[derive(Debug)]
-struct Merge {
+struct MemberMerge {
     preference: MergePreference,
     /// Where it is.
     path: String,
@@ -116,7 +117,7 @@ struct Merge {
     conflicts: Vec<String>,
 }
 
-impl Merge {
+impl MemberMerge {
     /// Merges a part.
     fn part<'a>(&mut self, sides: PartSides<'a>) -> MergedPart<'a> {
         let PartSides { base_theirs, theirs, base_ours, ours } = sides;
