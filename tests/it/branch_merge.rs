@@ -106,7 +106,8 @@ async fn members_of_both_branches_are_merged_in_one_batch() {
         [("1".to_owned(), json!({"a": 2, "b": {"x": 2, "y": 3}})), ("3".to_owned(), doc.clone())]
             .into();
     assert_eq!(documents(&server, "main", "users").await, users);
-    assert_eq!(documents(&server, "main", "places").await, [("p".to_owned(), doc)].into());
+    let places = Documents::from([("p".to_owned(), doc)]);
+    assert_eq!(documents(&server, "main", "places").await, places);
     // The branch stays as it was.
     assert_eq!(documents(&server, "trial", "users").await["1"], theirs);
     let told = "SELECT DISTINCT meta->>'merge_of', meta->>'merged_seq' FROM events WHERE seq > 3 AND key IS NOT NULL";

@@ -117,10 +117,12 @@ impl DiffComparison<'_> {
             collections.into_iter().map(|it| (it.name.clone(), it)).collect();
         // After a merge they may differ in what neither changed since, as conflicts were decided.
         if !common.is_fork {
-            for collection in self.changed_since(theirs, 0).await? {
-                let ChangedCollection { name, .. } = collection;
-                let unchanged = ChangedCollection { name: name.clone(), ..Default::default() };
-                all.entry(name).or_insert(unchanged);
+            for state in [theirs, ours] {
+                for ChangedCollection { name, .. } in self.changed_since(state, 0).await? {
+                    let unchanged =
+                        ChangedCollection { name: name.clone(), ..ChangedCollection::default() };
+                    all.entry(name).or_insert(unchanged);
+                }
             }
         }
         for collection in self.changed_since(ours, common.into_seq).await? {
