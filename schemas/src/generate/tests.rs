@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
+    branch_merge::{BranchDiff, BranchDiffParameters, BranchMergeReport, NewBranchMerge},
     collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
         CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
@@ -67,6 +68,7 @@ type BodySchema = fn(&mut SchemaGenerator) -> (String, Value);
 /// What stands behind the `?` of a path.
 const PARAMETERS: &[BodySchema] = &[
     schema_of::<AuditPage>,
+    schema_of::<BranchDiffParameters>,
     schema_of::<CollectionPage>,
     schema_of::<DeliveryTarget>,
     schema_of::<DiffParameters>,
@@ -95,6 +97,7 @@ const SENT: &[BodySchema] = &[
     schema_of::<CollectionRestore>,
     schema_of::<FastForward>,
     schema_of::<NamespaceRestore>,
+    schema_of::<NewBranchMerge>,
     schema_of::<NewErasure>,
     schema_of::<NewHold>,
     schema_of::<NewMaterialized>,
@@ -112,6 +115,8 @@ const SENT: &[BodySchema] = &[
 /// Bodies of answers.
 const ANSWERED: &[BodySchema] = &[
     schema_of::<AuditRecords>,
+    schema_of::<BranchDiff>,
+    schema_of::<BranchMergeReport>,
     schema_of::<CollectionDiff>,
     schema_of::<CollectionEntry>,
     schema_of::<CollectionList>,
