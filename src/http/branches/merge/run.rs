@@ -7,7 +7,6 @@ use super::{
     statements::{ChangedCollection, ComparedBranches},
 };
 use crate::http::{
-    AppState,
     bulk_changes::{ChangeBatches, ChangedBranch},
     change_events::ChangeEvent,
     error::ApiError,
