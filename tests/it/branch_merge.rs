@@ -243,30 +243,44 @@ async fn a_diff_has_pages_and_a_merge_into_what_stayed_is_a_fast_forward() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
+    let points = [
+        ("wal.before_write", 1),
+        ("wal.after_sync", 2),
+        // Nothing says of the branch that it is merged, or nobody knows that it is said.
+        ("branch.before_commit", 2),
+        ("branch.lost_answer", 2),
+    ];
     let server = TestServer::start().await;
-    let doc = json!({"a": 1, "b": 1});
-    take(&server, "main", &[change("c", "users", "1", &doc)]).await;
-    make(&server, &json!({"name": "trial"})).await;
-    take(&server, "trial", &[change("u", "users", "1", &json!({"a": 2, "b": 1}))]).await;
+    let doc = |a: u64| json!({"a": a, "b": 1});
+    for n in 0..points.len() {
+        let key = format!("u-{n}");
+        take(&server, "main", &[change("c", "users", &key, &doc(1))]).await;
+        make(&server, &json!({"name": format!("trial-{n}")})).await;
+        take(&server, &format!("trial-{n}"), &[change("u", "users", &key, &doc(2))]).await;
+    }
     let mut folder = server.stop().await;
-    let path = "/v1/shop/branches/trial/merge";
-    for (point, there) in [("wal.before_write", 1), ("wal.after_sync", 2)] {
-        post_and_die(folder.path(), &format!("{point}=abort"), path, "{}".to_owned()).await;
+    for (n, (point, there)) in points.into_iter().enumerate() {
+        let (branch, key) = (format!("trial-{n}"), format!("u-{n}"));
+        let path = format!("/v1/shop/branches/{branch}/merge");
+        post_and_die(folder.path(), &format!("{point}=abort"), &path, "{}".to_owned()).await;
         let server = TestServer::start_in(folder, &[]).await;
-        assert_eq!(documents(&server, "main", "users").await["1"]["a"], there, "{point}");
+        assert_eq!(documents(&server, "main", "users").await[&key], doc(there), "{point}");
+        if there == 1 {
+            let report = merge(&server, &branch, &json!({})).await;
+            assert_eq!(counts(&report), [0, 1, 0, 0], "{point}: {report}");
+        }
+        // The document changes since. That is no conflict with the merge.
+        take(&server, "main", &[change("u", "users", &key, &doc(3))]).await;
+        let before = events(&server).await;
+        let planned = merge(&server, &branch, &json!({"dry_run": true})).await;
+        assert_eq!(counts(&planned), [0; 4], "{point}: {planned}");
+        assert_eq!(planned["common_seq"], planned["head_seq"], "{point}: {planned}");
+        let report = merge(&server, &branch, &json!({})).await;
+        assert_eq!(counts(&report), [0; 4], "{point}: {report}");
+        assert_eq!(events(&server).await, before, "{point}");
+        assert_eq!(documents(&server, "main", "users").await[&key], doc(3), "{point}");
         folder = server.stop().await;
     }
-    // Nothing says of the branch that it is merged, and the document changed since. That is no conflict.
-    let server = TestServer::start_in(folder, &[]).await;
-    take(&server, "main", &[change("u", "users", "1", &json!({"a": 3, "b": 1}))]).await;
-    let before = events(&server).await;
-    let planned = merge(&server, "trial", &json!({"dry_run": true})).await;
-    assert_eq!((counts(&planned), &planned["common_seq"]), ([0; 4], &json!(2)), "{planned}");
-    let report = merge(&server, "trial", &json!({})).await;
-    assert_eq!(counts(&report), [0; 4], "{report}");
-    assert_eq!(events(&server).await, before);
-    assert_eq!(documents(&server, "main", "users").await["1"]["a"], 3);
-    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

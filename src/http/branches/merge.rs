@@ -184,10 +184,10 @@ async fn compared<'a>(
     dry_run: bool,
 ) -> Result<(MergeRun<'a>, BranchMergeReport), ApiError> {
     let mut report = Box::pin(run.compare(collections)).await?;
+    if dry_run {
+        return Ok((run, report));
+    }
     for _ in 1..COMPARISONS_MAX {
-        if dry_run {
-            return Ok((run, report));
-        }
         let before = run.states.ours;
         let seq = head_of(reader, run.place.namespace, before.branch).await?;
         run.states.ours = BranchState { seq, ..before };
@@ -203,7 +203,7 @@ async fn compared<'a>(
         }
         report = Box::pin(run.compare(collections)).await?;
     }
-    if policy == MergePolicy::Fail && report.conflicting != 0 && !dry_run {
+    if policy == MergePolicy::Fail && report.conflicting != 0 {
         return Err(conflict(&report));
     }
     Ok((run, report))
