@@ -1,8 +1,7 @@
 //! Turns of writers: who reads a state and then writes on it waits for whoever does the same to that state.
 //!
 //! One server owns the log, so turns in its memory are enough. Their number is fixed: two names may share one, and
-//! then wait for each other without need. A writer takes one turn at a time; a merge has that of its namespace and takes
-//! those of branches behind it, so none waits in a circle.
+//! then wait for each other without need. A writer takes one turn at a time, so none waits in a circle.
 
 use crate::http::error::ApiError;
 use icecore_schemas::error_code::ErrorCode;

@@ -108,7 +108,7 @@ async fn carry_out(
 ) -> Result<BranchMergeReport, ApiError> {
     let MergeRequest { namespace, levels, branch, asked, key } = request;
     let NewBranchMerge { into, policy, dry_run } = asked;
-    // Restores and merges read a state and write on it.
+    // Restores and merges read a state and write on it. Turns of branches are taken behind it, never the other way round.
     let _turn = app.restore_turns.take(&[namespace.name()]).await?;
     let reader = ReadCaller { app, principal: &caller.principal, levels };
     let pair = Box::pin(pair(reader, namespace, branch, into)).await?;
