@@ -8,7 +8,7 @@ use crate::{
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Documents = BTreeMap<String, Value>;
 
@@ -448,19 +448,16 @@ impl Numbers {
 
 /// What a merge makes of a value: theirs before and now, ours before and now. Counts conflicts.
 fn merged(sides: [Option<Value>; 4], is_ours: bool, conflicts: &mut u64) -> Option<Value> {
-    let [base_theirs, theirs, base_ours, ours] = sides.clone();
+    let objects = sides.iter().map(|it| it.as_ref().and_then(Value::as_object).cloned());
+    let objects: Option<Vec<Map<String, Value>>> = objects.collect();
+    let [base_theirs, theirs, base_ours, ours] = sides;
     if theirs == base_theirs || theirs == ours {
         return ours;
     }
-    let objects = sides.iter().map(|it| it.as_ref().and_then(Value::as_object).cloned());
-    let objects: Option<Vec<Map<String, Value>>> = objects.collect();
     if let Some(objects) = objects {
-        let names = objects[1].keys().chain(objects[3].keys());
+        let names: BTreeSet<&String> = objects[1].keys().chain(objects[3].keys()).collect();
         let mut members = Map::new();
         for name in names {
-            if members.contains_key(name) {
-                continue;
-            }
             let of = |at: usize| objects[at].get(name).cloned();
             if let Some(value) = merged([of(0), of(1), of(2), of(3)], is_ours, conflicts) {
                 members.insert(name.clone(), value);
