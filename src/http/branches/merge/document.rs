@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn what_different_people_see_nobody_sees_together() {
         let both = MergedDocument::Both("{}".to_owned());
-        let seen = |document, ours, theirs| visibility_of(document, ours, theirs);
+        let seen = visibility_of;
         assert_eq!(seen(&both, Some("a"), Some("b")).as_deref(), Some(ADMIN_VISIBILITY));
         assert_eq!(seen(&both, Some("a"), Some("a")).as_deref(), Some("a"));
         assert_eq!(seen(&both, None, Some("b")).as_deref(), Some("b"));
