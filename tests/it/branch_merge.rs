@@ -188,6 +188,43 @@ async fn what_both_changed_is_listed_or_decided_by_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_branch_never_saw_is_in_conflict_behind_a_merge_as_well() {
+    let server = TestServer::start().await;
+    let doc = json!({"a": 1, "b": 1});
+    let first: Vec<Value> = ["1", "2", "3"].map(|key| change("c", "users", key, &doc)).into();
+    take(&server, "main", &first).await;
+    make(&server, &json!({"name": "trial"})).await;
+    let written = [
+        change("u", "users", "1", &json!({"a": 7, "b": 1})),
+        change("d", "users", "2", &Value::Null),
+    ];
+    take(&server, "main", &written).await;
+    // The merge of another document gives the branch nothing of what `main` changed.
+    take(&server, "trial", &[change("u", "users", "3", &json!({"a": 2, "b": 1}))]).await;
+    let report = merge(&server, "trial", &json!({})).await;
+    assert_eq!(counts(&report), [0, 1, 0, 0], "{report}");
+    let written = [
+        change("u", "users", "1", &json!({"a": 5, "b": 1})),
+        change("u", "users", "2", &json!({"a": 5, "b": 1})),
+        // What it had merged is its own.
+        change("u", "users", "3", &json!({"a": 3, "b": 1})),
+    ];
+    take(&server, "trial", &written).await;
+    let (status, refused) = server.ingest_at("/v1/shop/branches/trial/merge", &json!({})).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    let listed = &refused["details"]["conflicts"];
+    assert_eq!((&listed[0]["key"], &listed[0]["paths"]), (&json!("1"), &json!(["/a"])));
+    assert_eq!((&listed[1]["key"], &listed[1]["paths"]), (&json!("2"), &json!([""])));
+    assert_eq!(refused["details"]["conflicting"], 2, "{refused}");
+    let report = merge(&server, "trial", &json!({"policy": "ours"})).await;
+    assert_eq!(counts(&report), [0, 1, 0, 2], "{report}");
+    let found = documents(&server, "main", "users").await;
+    assert_eq!((&found["1"]["a"], &found["3"]["a"]), (&json!(7), &json!(3)));
+    assert!(!found.contains_key("2"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_diff_has_pages_and_a_merge_into_what_stayed_is_a_fast_forward() {
     let server = TestServer::start().await;
     let (one, two) = (json!({"n": 1}), json!({"n": 2}));
@@ -446,26 +483,26 @@ impl Numbers {
     }
 }
 
-/// What a merge makes of a value: theirs before and now, ours before and now. Counts conflicts.
-fn merged(sides: [Option<Value>; 4], is_ours: bool, conflicts: &mut u64) -> Option<Value> {
+/// What a merge makes of a value: theirs at the last event in common, theirs, ours. Counts conflicts.
+fn merged(sides: [Option<Value>; 3], is_ours: bool, conflicts: &mut u64) -> Option<Value> {
     let objects = sides.iter().map(|it| it.as_ref().and_then(Value::as_object).cloned());
     let objects: Option<Vec<Map<String, Value>>> = objects.collect();
-    let [base_theirs, theirs, base_ours, ours] = sides;
-    if theirs == base_theirs || theirs == ours {
+    let [base, theirs, ours] = sides;
+    if theirs == base || theirs == ours {
         return ours;
     }
     if let Some(objects) = objects {
-        let names: BTreeSet<&String> = objects[1].keys().chain(objects[3].keys()).collect();
+        let names: BTreeSet<&String> = objects[1].keys().chain(objects[2].keys()).collect();
         let mut members = Map::new();
         for name in names {
             let of = |at: usize| objects[at].get(name).cloned();
-            if let Some(value) = merged([of(0), of(1), of(2), of(3)], is_ours, conflicts) {
+            if let Some(value) = merged([of(0), of(1), of(2)], is_ours, conflicts) {
                 members.insert(name.clone(), value);
             }
         }
         return Some(Value::Object(members));
     }
-    if ours == base_ours {
+    if ours == base {
         return theirs;
     }
     *conflicts += 1;
@@ -480,7 +517,7 @@ async fn random_changes_on_both_sides_are_merged_as_a_model_merges_them() {
     take(&server, "main", &numbers.changes(&mut ours)).await;
     make(&server, &json!({"name": "trial"})).await;
     let mut theirs = ours.clone();
-    let (mut base_theirs, mut base_ours) = (theirs.clone(), ours.clone());
+    let mut base = theirs.clone();
     for round in 0..8 {
         take(&server, "trial", &numbers.changes(&mut theirs)).await;
         take(&server, "main", &numbers.changes(&mut ours)).await;
@@ -488,7 +525,7 @@ async fn random_changes_on_both_sides_are_merged_as_a_model_merges_them() {
         let (mut after, mut conflicting) = (Documents::new(), 0);
         let keys = (0..6).map(|n| format!("u-{n}"));
         for key in keys {
-            let sides = [&base_theirs, &theirs, &base_ours, &ours].map(|it| it.get(&key).cloned());
+            let sides = [&base, &theirs, &ours].map(|it| it.get(&key).cloned());
             let mut conflicts = 0;
             if let Some(doc) = merged(sides, is_ours, &mut conflicts) {
                 after.insert(key, doc);
@@ -506,7 +543,7 @@ async fn random_changes_on_both_sides_are_merged_as_a_model_merges_them() {
         assert_eq!(documents(&server, "main", "users").await, after, "{round}: {report}");
         assert_eq!(documents(&server, "trial", "users").await, theirs, "{round}");
         ours = after;
-        (base_theirs, base_ours) = (theirs.clone(), ours.clone());
+        base = theirs.clone();
     }
     server.stop().await;
 }

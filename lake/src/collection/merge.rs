@@ -1,9 +1,10 @@
 //! Three-way merge of a document: what one branch changed is done to what another branch has.
 //!
-//! Each side is compared with what it was when both had the last event in common. A change is one of a member, as deep
-//! as all texts have objects, within a bound; arrays and other values are one value. What nobody changed keeps its text: digits,
-//! escapes, the order of members. Its one invariant: a change of one side alone is never lost, whatever side is
-//! preferred.
+//! Both sides are compared with what the branch had at the last event in common: a value of the other side that the
+//! branch did not have then is one that it did not see, so it is in conflict with a change of the branch, however old it
+//! is. A change is one of a member, as deep as all texts have objects, within a bound; arrays and other values are one
+//! value. What nobody changed keeps its text: digits, escapes, the order of members. Its one invariant: a change of one
+//! side alone is never lost, whatever side is preferred.
 
 use super::json_node::{JsonNode, MemberNode, same};
 use crate::event::{
@@ -19,12 +20,10 @@ const LEVELS_MAX: usize = 127;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MergeSides<'a> {
     /// What the branch had at the last event in common.
-    pub base_theirs: Option<&'a str>,
+    pub base: Option<&'a str>,
     /// What the branch has.
     pub theirs: Option<&'a str>,
-    /// What the branch that it is merged into had at the last event in common.
-    pub base_ours: Option<&'a str>,
-    /// What that branch has.
+    /// What the branch has that it is merged into.
     pub ours: Option<&'a str>,
 }
 
@@ -61,18 +60,17 @@ pub struct DocumentMerge {
 /// Merges a document.
 #[must_use]
 pub fn merge_document(sides: MergeSides<'_>, preference: MergePreference) -> DocumentMerge {
-    let MergeSides { base_theirs, theirs, base_ours, ours } = sides;
+    let MergeSides { base, theirs, ours } = sides;
     // What is equal as JSON and has another text is no change, but where nobody else changed anything it is taken.
-    if base_ours == ours && base_theirs == base_ours {
+    if base == ours {
         let document = if theirs == ours { MergedDocument::Ours } else { MergedDocument::Theirs };
         return DocumentMerge { document, conflicts: Vec::new() };
     }
     let mut merge =
         MemberMerge { preference, path: String::new(), level: 0, conflicts: Vec::new() };
     let part = merge.part(PartSides {
-        base_theirs: base_theirs.map(value_of),
+        base: base.map(value_of),
         theirs: theirs.map(value_of),
-        base_ours: base_ours.map(value_of),
         ours: ours.map(value_of),
     });
     let document = match part {
@@ -92,9 +90,8 @@ fn value_of(text: &str) -> JsonValue<'_> {
 /// A document or a member of it on both sides.
 #[derive(Clone, Copy, Debug)]
 struct PartSides<'a> {
-    base_theirs: Option<JsonValue<'a>>,
+    base: Option<JsonValue<'a>>,
     theirs: Option<JsonValue<'a>>,
-    base_ours: Option<JsonValue<'a>>,
     ours: Option<JsonValue<'a>>,
 }
 
@@ -120,18 +117,17 @@ struct MemberMerge {
 impl MemberMerge {
     /// Merges a part.
     fn part<'a>(&mut self, sides: PartSides<'a>) -> MergedPart<'a> {
-        let PartSides { base_theirs, theirs, base_ours, ours } = sides;
-        if is_same(theirs, base_theirs) || is_same(theirs, ours) {
+        let PartSides { base, theirs, ours } = sides;
+        if is_same(theirs, base) || is_same(theirs, ours) {
             return MergedPart::Ours;
         }
-        if let (Some(base_theirs), Some(theirs), Some(base_ours), Some(ours)) =
-            (base_theirs, theirs, base_ours, ours)
+        if let (Some(base), Some(theirs), Some(ours)) = (base, theirs, ours)
             && self.level < LEVELS_MAX
-            && [base_theirs, theirs, base_ours, ours].iter().all(|it| it.kind == JsonKind::Object)
+            && [base, theirs, ours].iter().all(|it| it.kind == JsonKind::Object)
         {
-            return self.members(base_theirs, theirs, base_ours, ours);
+            return self.members(base, theirs, ours);
         }
-        if is_same(ours, base_ours) {
+        if is_same(ours, base) {
             return MergedPart::Theirs;
         }
         self.conflicts.push(self.path.clone());
@@ -144,12 +140,11 @@ impl MemberMerge {
     /// Merges the members of an object: those of `ours` in their order, and new ones behind them.
     fn members<'a>(
         &mut self,
-        base_theirs: JsonValue<'a>,
+        base: JsonValue<'a>,
         theirs: JsonValue<'a>,
-        base_ours: JsonValue<'a>,
         ours: JsonValue<'a>,
     ) -> MergedPart<'a> {
-        let (base_theirs, base_ours) = (values_of(base_theirs), values_of(base_ours));
+        let base = values_of(base);
         let mut their_values = values_of(theirs);
         let mut is_changed = false;
         let mut merged = Vec::new();
@@ -157,12 +152,8 @@ impl MemberMerge {
             // A member of an object that was just taken apart.
             let JsonNode::Text(value) = member.value else { continue };
             let theirs = their_values.remove(&member.name);
-            let sides = PartSides {
-                base_theirs: base_theirs.get(&member.name).copied(),
-                theirs,
-                base_ours: base_ours.get(&member.name).copied(),
-                ours: Some(value),
-            };
+            let sides =
+                PartSides { base: base.get(&member.name).copied(), theirs, ours: Some(value) };
             let value = match self.member(&member.name, sides) {
                 MergedPart::Ours => Some(JsonNode::Text(value)),
                 MergedPart::Theirs => {
@@ -179,9 +170,8 @@ impl MemberMerge {
         for member in JsonNode::Text(theirs).into_members() {
             let Some(theirs) = their_values.remove(&member.name) else { continue };
             let sides = PartSides {
-                base_theirs: base_theirs.get(&member.name).copied(),
+                base: base.get(&member.name).copied(),
                 theirs: Some(theirs),
-                base_ours: base_ours.get(&member.name).copied(),
                 ours: None,
             };
             if let MergedPart::Theirs = self.member(&member.name, sides) {

@@ -15,7 +15,7 @@ fn sides<'a>(
     theirs: Option<&'a str>,
     ours: Option<&'a str>,
 ) -> MergeSides<'a> {
-    MergeSides { base_theirs: base, theirs, base_ours: base, ours }
+    MergeSides { base, theirs, ours }
 }
 
 /// The document after a merge.
@@ -94,15 +94,21 @@ fn whole_documents_come_and_go() {
 
 #[test]
 fn what_came_into_one_side_before_the_last_event_in_common_stays() {
-    let sides = MergeSides {
-        base_theirs: Some(r#"{"a":1}"#),
-        theirs: Some(r#"{"a":2,"c":5}"#),
-        base_ours: Some(r#"{"a":1,"b":7}"#),
-        ours: Some(r#"{"a":1,"b":7}"#),
-    };
-    let merge = merge_document(sides, MergePreference::Ours);
-    assert_eq!(merge.document, MergedDocument::Both(r#"{"a":2,"b":7,"c":5}"#.to_owned()));
-    assert!(merge.conflicts.is_empty());
+    let merged = r#"{"a":2,"b":7,"c":5}"#;
+    check([r#"{"a":1}"#, r#"{"a":2,"c":5}"#, r#"{"a":1,"b":7}"#], [merged; 2], &[]);
+}
+
+#[test]
+fn what_the_branch_never_saw_is_not_overwritten() {
+    // An array, another type, and what the other side deleted.
+    check(
+        [r#"{"a":[1],"b":1}"#, r#"{"a":[1,2],"b":{"c":1}}"#, r#"{"a":[0],"b":"1"}"#],
+        [r#"{"a":[0],"b":"1"}"#, r#"{"a":[1,2],"b":{"c":1}}"#],
+        &["/a", "/b"],
+    );
+    check([r#"{"a":{"x":1}}"#, r#"{"a":{"x":2}}"#, "{}"], ["{}", r#"{"a":{"x":2}}"#], &["/a"]);
+    // Of several members with one name the last one counts, however its name is written.
+    check([r#"{"a":1}"#, r#"{"a":7,"\u0061":2}"#, r#"{"a":3,"a":1}"#], [r#"{"a":2}"#; 2], &[]);
 }
 
 #[test]
@@ -153,7 +159,7 @@ fn merges_obey_their_laws() {
             let merged = merged.as_deref();
             let again = sides(base, theirs, merged);
             assert_eq!(merge_document(again, preference).document, MergedDocument::Ours);
-            let known = MergeSides { base_theirs: theirs, theirs, base_ours: merged, ours: merged };
+            let known = MergeSides { base: theirs, theirs, ours: merged };
             let merge = merge_document(known, preference);
             assert_eq!(document(known, &merge).as_deref(), merged);
             assert!(merge.conflicts.is_empty());

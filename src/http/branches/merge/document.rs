@@ -31,32 +31,21 @@ pub(super) struct ChangedDocument {
 }
 
 /// The documents of these rows, merged. It takes as long as their texts are, so it is for a thread of its own.
-pub(super) fn merged(
-    batch: &RecordBatch,
-    is_fork: bool,
-    preference: MergePreference,
-) -> Vec<ChangedDocument> {
-    (0..batch.num_rows()).filter_map(|row| document_at(batch, row, is_fork, preference)).collect()
+pub(super) fn merged(batch: &RecordBatch, preference: MergePreference) -> Vec<ChangedDocument> {
+    (0..batch.num_rows()).filter_map(|row| document_at(batch, row, preference)).collect()
 }
 
 /// The document of a row; none for one without a key.
 fn document_at(
     batch: &RecordBatch,
     row: usize,
-    is_fork: bool,
     preference: MergePreference,
 ) -> Option<ChangedDocument> {
     let text = |name: &str| text_at(batch, name, row);
     let key = text("doc_key")?;
     let (base, ours, theirs) = (text("common_doc"), text("our_doc"), text("their_doc"));
-    let former = text("former_doc");
-    let sides = MergeSides {
-        base_theirs: base.as_deref(),
-        theirs: theirs.as_deref(),
-        // At a fork both were the same.
-        base_ours: if is_fork { base.as_deref() } else { former.as_deref() },
-        ours: ours.as_deref(),
-    };
+    let sides =
+        MergeSides { base: base.as_deref(), theirs: theirs.as_deref(), ours: ours.as_deref() };
     let DocumentMerge { document, conflicts } = merge_document(sides, preference);
     let (our_seen, their_seen) = (text("our_visibility"), text("their_visibility"));
     let visibility = visibility_of(&document, our_seen.as_deref(), their_seen.as_deref());
@@ -136,7 +125,7 @@ mod tests {
                 ("their_doc", theirs),
                 ("our_doc", ours),
             ]);
-            let documents = merged(&batch, true, MergePreference::Theirs);
+            let documents = merged(&batch, MergePreference::Theirs);
             let document = &documents[0];
             assert_eq!(document.op.map_or("", ChangeOp::code), op, "{document:?}");
             assert_eq!(document.after.as_deref(), after, "{document:?}");

@@ -140,7 +140,6 @@ impl MergeRun<'_> {
         comparison: &mut MergeComparison,
     ) -> Result<MergeCounts, ApiError> {
         let mut counts = MergeCounts { name: collection.name.clone(), ..MergeCounts::default() };
-        let is_fork = self.states.common.is_fork;
         let request = SqlRequest { sql: self.states.changes(collection), ..SqlRequest::default() };
         let (app, levels) = (self.place.app, self.place.levels);
         let Some(mut answer) = state_rows::ask(app, levels, request).await? else {
@@ -149,7 +148,7 @@ impl MergeRun<'_> {
         let preference = self.preference;
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;
-            let documents = blocking(move || merged(&batch, is_fork, preference)).await;
+            let documents = blocking(move || merged(&batch, preference)).await;
             for document in &documents {
                 match document.op {
                     Some(ChangeOp::Create) => counts.inserted += 1,
@@ -176,14 +175,14 @@ impl MergeRun<'_> {
         collections: &[ChangedCollection],
         mut report: BranchMergeReport,
     ) -> Result<BranchMergeReport, ApiError> {
-        let ComparedBranches { theirs, common, .. } = self.states;
+        let theirs = self.states.theirs;
         let request = self.name.request.to_owned();
         let begun = BegunMerge { request, seq: theirs.seq, into_seq: self.undo };
         let begun = (!self.is_resumed).then(|| begun.text(self.name, self.collection));
         let mut batches = ChangeBatches::new(self.place, begun);
         let meta = json!({ "merge_of": self.branch, "merged_seq": theirs.seq });
         let (app, levels) = (self.place.app, self.place.levels);
-        let (preference, is_fork) = (self.preference, common.is_fork);
+        let preference = self.preference;
         for collection in collections {
             let sql = match app.sql.filters_visibility() {
                 true => self.states.visible_changes(collection),
@@ -193,7 +192,7 @@ impl MergeRun<'_> {
             let Some(mut answer) = state_rows::ask(app, levels, request).await? else { continue };
             while let Some(batch) = answer.batches.next().await {
                 let batch = batch?;
-                let documents = blocking(move || merged(&batch, is_fork, preference)).await;
+                let documents = blocking(move || merged(&batch, preference)).await;
                 for document in &documents {
                     let Some(op) = document.op else { continue };
                     let event = self.event(&collection.name, document, op, &meta);

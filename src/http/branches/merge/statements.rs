@@ -95,19 +95,14 @@ pub(in crate::http::branches) struct ChangedCollection {
 }
 
 impl ComparedBranches<'_> {
-    /// The documents that the branch changed: their key, and what they are and were on both. Where both were the same
-    /// at the last event in common, what `ours` was is left out.
+    /// The documents that the branch changed: their key, what they were on it at the last event in common, and what
+    /// they are on both.
     pub(super) fn changes(self, collection: &ChangedCollection) -> String {
         let Self { theirs, ours, common } = self;
         let ChangedCollection { name, is_emptied, .. } = collection;
-        let former = match common.is_fork {
-            true => String::new(),
-            false => format!(" {}", ours.at(common.into_seq).documents(name, "former")),
-        };
-        let former_doc = if common.is_fork { "" } else { ", former_doc" };
         format!(
-            "SELECT doc_key, common_doc, their_doc, their_store, their_seq, our_doc, our_store, our_seq{former_doc} \
-             FROM ({}) AS touched {} {} {}{former} WHERE their_doc IS DISTINCT FROM common_doc",
+            "SELECT doc_key, common_doc, their_doc, their_store, their_seq, our_doc, our_store, our_seq \
+             FROM ({}) AS touched {} {} {} WHERE their_doc IS DISTINCT FROM common_doc",
             theirs.keys_since(common.seq, name, *is_emptied),
             theirs.at(common.seq).documents(name, "common"),
             theirs.documents(name, "their"),
@@ -201,15 +196,12 @@ mod tests {
             "FROM \"collections/users\" FOR SEQ AS OF 3 OF BRANCH 'it''s') AS common_state",
             "FROM \"collections/users\" FOR SEQ AS OF 9 OF BRANCH 'it''s') AS their_state",
             "FROM \"collections/users\" FOR SEQ AS OF 8) AS our_state",
-            "FROM \"collections/users\" FOR SEQ AS OF 4) AS former_state",
             "UNION SELECT key AS doc_key FROM \"collections/users\" FOR SEQ AS OF 3 OF BRANCH 'it''s'",
         ] {
             assert!(sql.contains(part), "{part}: {sql}");
         }
-        // What both were at a fork is read once.
         let forked = CommonPoint { seq: 3, into_seq: 3, is_fork: true };
         let forked = ComparedBranches { common: forked, ..compared };
-        assert!(!forked.changes(&collection).contains("former"));
         assert!(
             compared.since_common(&collection).contains("AS OF 3 OF BRANCH 'it''s') AS old_state")
         );
