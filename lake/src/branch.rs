@@ -36,6 +36,9 @@ pub struct Branch {
 pub struct BranchMerge {
     /// The branch that it went into.
     pub into: String,
+    /// When that one was made, ms since 1970: one of its name that is made later is another one. None for `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into_created_at: Option<i64>,
     /// The last event of the branch that it has.
     pub seq: u64,
     /// The last event of the other branch with it.
@@ -106,7 +109,8 @@ mod tests {
         assert_eq!(Branch { name: branch.name.clone(), ..read }, branch);
         assert_eq!(branch.common_with("main"), Some((17, 17)));
         assert_eq!(branch.common_with("other"), None);
-        branch.merges.push(BranchMerge { into: "main".to_owned(), seq: 20, into_seq: 31 });
+        let into = "main".to_owned();
+        branch.merges.push(BranchMerge { into, into_created_at: None, seq: 20, into_seq: 31 });
         assert_eq!(branch.common_with("main"), Some((20, 31)));
     }
 }

@@ -126,7 +126,7 @@ async fn carry_out(
     if let Some(last) = last.filter(|last| common.seq <= last.seq) {
         common = last;
         if !*dry_run {
-            record(app, namespace, branch, into, common).await?;
+            record(app, namespace, branch, (into, pair.ours_created_at()), common).await?;
         }
     }
     let mut begun = None;
@@ -143,6 +143,7 @@ async fn carry_out(
         place: ChangedBranch { app, levels, namespace, branch: pair.ours_name() },
         branch,
         collection: pair.ours_collection(),
+        into_created_at: pair.ours_created_at(),
         name,
         states: ComparedBranches { theirs, ours, common },
         preference: preference(*policy),
@@ -235,7 +236,7 @@ async fn finish(
     }
     // Without anything new there is nothing to say.
     if run.states.common.seq < merged.seq {
-        record(app, namespace, branch, &into, merged).await?;
+        record(app, namespace, branch, (&into, run.into_created_at), merged).await?;
     }
     let changes = run::changes(&report);
     tracing::info!(%namespace, branch, %into, changes, "a branch was merged");
@@ -246,10 +247,10 @@ async fn record(
     app: &AppState,
     namespace: &Namespace,
     branch: &str,
-    into: &str,
+    (into, into_created_at): (&str, Option<i64>),
     CommonPoint { seq, into_seq, .. }: CommonPoint,
 ) -> Result<(), ApiError> {
-    let merge = BranchMerge { into: into.to_owned(), seq, into_seq };
+    let merge = BranchMerge { into: into.to_owned(), into_created_at, seq, into_seq };
     Box::pin(append::record_merge(app, namespace, branch, merge)).await
 }
 
@@ -334,6 +335,10 @@ impl BranchPair {
 
     fn ours_name(&self) -> Option<&str> {
         self.ours.as_ref().map(|head| head.branch.name.as_str())
+    }
+
+    fn ours_created_at(&self) -> Option<i64> {
+        self.ours.as_ref().map(|head| head.branch.created_at)
     }
 
     fn ours_collection(&self) -> Option<&str> {

@@ -41,10 +41,11 @@ pub(super) fn common_point(
     branch: &Branch,
     into: &str,
 ) -> Option<CommonPoint> {
-    let made = branches.iter().find(|other| other.name == into);
+    let made = branches.iter().find(|other| other.name == into).map(|made| made.created_at);
     // A merge into a branch of this name that was dropped since is none into this one.
-    let begins = made.map_or(0, |made| made.fork_seq);
-    let merged = branch.merges.iter().filter(|merge| merge.into == into && begins < merge.into_seq);
+    let is_into =
+        |merge: &&BranchMerge| (merge.into.as_str(), merge.into_created_at) == (into, made);
+    let merged = branch.merges.iter().filter(is_into);
     let merged = merged.map(CommonPoint::of_merge);
     let forked = fork_point(branches, branch, into);
     merged.chain(forked).max_by_key(|point| point.seq)
@@ -61,10 +62,13 @@ fn fork_point(branches: &[Branch], branch: &Branch, into: &str) -> Option<Common
     })?;
     let forked = CommonPoint::of_fork(theirs.until.min(until));
     // Where `into` was made after a merge into the branch that it was made of, it has that merge.
-    let merged = branch
-        .merges
-        .iter()
-        .filter(|merge| merge.into == theirs.name && merge.into_seq <= until && merge.into != into);
+    let made = (theirs.name != MAIN_BRANCH).then_some(theirs.made_at);
+    let is_had = |merge: &&BranchMerge| {
+        (merge.into.as_str(), merge.into_created_at) == (theirs.name, made)
+            && merge.into_seq <= until
+            && merge.into != into
+    };
+    let merged = branch.merges.iter().filter(is_had);
     merged.map(CommonPoint::of_merge).chain([forked]).max_by_key(|point| point.seq)
 }
 
@@ -91,15 +95,21 @@ fn ancestors<'a>(branches: &'a [Branch], name: &'a str) -> Vec<Ancestor<'a>> {
 mod tests {
     use super::*;
 
-    /// Branches as `name < parent @ fork`, with merges as `into seq:into_seq`; one made after the other.
+    /// Branches as `name < parent @ fork`, with merges as `into seq:into_seq`, or `into@made seq:into_seq` where that is
+    /// not `main`; one made after the other, the first one at 0.
     fn branches(text: &str) -> Vec<Branch> {
         let number = |text: &str| text.parse::<u64>().unwrap();
         let branch = |(at, line): (usize, &str)| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let merges = words[5..].chunks(2).map(|merge| {
+                let (into, made) = merge[0].split_once('@').unzip();
                 let (seq, into_seq) = merge[1].split_once(':').unwrap();
-                let (seq, into_seq) = (number(seq), number(into_seq));
-                BranchMerge { into: merge[0].to_owned(), seq, into_seq }
+                BranchMerge {
+                    into: into.unwrap_or(merge[0]).to_owned(),
+                    into_created_at: made.map(|made| made.parse().unwrap()),
+                    seq: number(seq),
+                    into_seq: number(into_seq),
+                }
             });
             Branch {
                 name: words[0].to_owned(),
@@ -118,7 +128,7 @@ mod tests {
         let all = branches(
             "a < main @ 10
              b < main @ 20 main 25:40
-             c < a @ 12 a 15:14
+             c < a @ 12 a@0 15:14
              d < main @ 50
              e < gone @ 7
              f < e @ 9",
@@ -147,10 +157,14 @@ mod tests {
     #[test]
     fn a_branch_that_was_made_again_is_another_one() {
         let all = branches(
-            "c < p @ 12 p 15:30
-             p < main @ 40",
+            "c < p @ 12 p@-1 15:30
+             p < main @ 40
+             d < main @ 10 p@0 15:50",
         );
         assert_eq!(common_point(&all, &all[0], "main"), None);
         assert_eq!(common_point(&all, &all[0], "p"), None);
+        // The branch that has its changes up to 15 was dropped: this one has none of them.
+        let found = common_point(&all, &all[2], "p");
+        assert_eq!(found, Some(CommonPoint { seq: 10, into_seq: 10, is_fork: true }));
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct MergeRun<'a> {
     pub(super) branch: &'a str,
     /// The one collection of which `into` takes events; none for all.
     pub(super) collection: Option<&'a str>,
+    /// When `into` was made; none for `main`.
+    pub(super) into_created_at: Option<i64>,
     pub(super) name: MergeName<'a>,
     /// Both branches.
     pub(super) states: ComparedBranches<'a>,
