@@ -2,10 +2,16 @@ mod foreign;
 mod writers;
 
 use super::*;
-use crate::maintenance::{
-    JobRegistry,
-    compaction::planned::{CompactDays, CompactNow},
-    planned::{PlannedJob, RunRefusal, RunRequest},
+use crate::{
+    maintenance::{
+        JobRegistry,
+        compaction::{
+            job::CompactTables,
+            planned::{CompactDays, CompactNow},
+        },
+        planned::{PlannedJob, RunRefusal, RunRequest},
+    },
+    tasks::{Job, Progress},
 };
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
