@@ -278,10 +278,11 @@ async fn four_hundred_snapshots_of_flushes_take_less_than_400_kb_of_metadata() {
     let mut sum = RowSum::default();
     let mut lengths = Vec::new();
     for seq in [99_991, 100_001] {
-        let rows = (0..10).map(|row| u128::MAX / 3 - row).fold(RowSum::default(), |mut sum, row| {
-            sum.add(row);
-            sum
-        });
+        let rows =
+            (0..10).map(|row| u128::MAX / 3 - row).fold(RowSum::default(), |mut sum, row| {
+                sum.add(row);
+                sum
+            });
         sum = sum.merge(rows);
         let files = ["a", "b", "c", "d", "e"].map(|kind| table.file(kind)).to_vec();
         let summary = [

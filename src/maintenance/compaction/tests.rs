@@ -9,6 +9,7 @@ use crate::{
             job::CompactTables,
             planned::{CompactDays, CompactNow},
         },
+        expiry::SnapshotExpiry,
         planned::{PlannedJob, RunRefusal, RunRequest},
     },
     tasks::{Job, Progress},
@@ -747,6 +748,80 @@ async fn the_job_takes_tables_with_too_many_files_and_no_others() {
     let version = house.load().await.version;
     assert_eq!(job.tick().await.unwrap(), Progress::Idle);
     assert_eq!(house.load().await.version, version);
+}
+
+#[tokio::test]
+async fn a_table_to_which_commits_come_fast_is_looked_at_again_after_seconds() {
+    let mut house = House::new().await;
+    let mut job = CompactTables::new(house.compaction.clone());
+    let burst = async |house: &mut House| {
+        for _ in 0..64 {
+            house.append(1, 1).await;
+            // Commits are a second apart without it.
+            house.clock.advance_ms(-900);
+        }
+    };
+    let files = async |house: &House| {
+        let loaded = house.load().await;
+        house.planned(&loaded.metadata, house.head().await).await.len()
+    };
+    let to_the_end = async |job: &mut CompactTables| {
+        let mut last = job.tick().await.unwrap();
+        while last == Progress::More {
+            last = job.tick().await.unwrap();
+        }
+        last
+    };
+    burst(&mut house).await;
+    assert_eq!(to_the_end(&mut job).await, Progress::Soon);
+    assert!(files(&house).await <= 6, "they are merged");
+    house.clock.advance_ms(3_000);
+    burst(&mut house).await;
+    // The next round of all tables is not yet.
+    to_the_end(&mut job).await;
+    assert!(files(&house).await <= 6, "they are merged again");
+    house.clock.advance_ms(60_000);
+    while job.tick().await.unwrap() != Progress::Idle {}
+}
+
+/// Where a warehouse's files are, with their lengths.
+fn files_below(folder: &std::path::Path, found: &mut Vec<(String, u64)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        match metadata.is_dir() {
+            true => files_below(&entry.path(), found),
+            false => found.push((entry.path().display().to_string(), metadata.len())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers() {
+    let mut house = House::new().await;
+    for _ in 0..60 {
+        house.append(3, 1).await;
+    }
+    house.compact().await;
+    let live = house.planned(&house.load().await.metadata, house.head().await).await;
+    let live_bytes: u64 = live.iter().map(|file| file.bytes).sum();
+    let expiry = SnapshotExpiry::new(&house.catalog);
+    let all = RunRequest { levels: None, table: None, dry_run: false, condition: None };
+    for hours in [25, 25] {
+        house.clock.advance_ms(hours * 3_600_000);
+        expiry.run(&all).await.unwrap();
+        while 0 < house.catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
+    }
+    let mut found = Vec::new();
+    let root = house.catalog.storage().root().strip_prefix("file://").unwrap().to_owned();
+    files_below(root.as_ref(), &mut found);
+    let named = |part: &str| found.iter().filter(|(file, _)| file.contains(part)).count();
+    let data = found.iter().filter(|(file, _)| file.contains(".parquet"));
+    assert_eq!(data.map(|(_, bytes)| bytes).sum::<u64>(), live_bytes, "{found:?}");
+    let snapshots = house.load().await.metadata.snapshots().len();
+    assert!(snapshots <= 2, "the head, and the last of a day before");
+    assert!(named(".metadata.json") <= 2, "{found:?}");
+    assert_eq!(named("/snap-"), snapshots, "{found:?}");
 }
 
 #[tokio::test]
