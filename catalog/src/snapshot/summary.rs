@@ -121,7 +121,7 @@ pub(super) fn entries(
         if 0 < removed {
             entries.insert(removes.to_owned(), removed.to_string());
         }
-        let has_deletes = entries.get(DELETE_FILES).is_none_or(|files| files != "0");
+        let has_deletes = entries.get(DELETE_FILES).is_none_or(|count| count != "0");
         match total(parent, sums, added).and_then(|total| total.checked_sub(removed)) {
             // The totals of files come before those of rows.
             Some(0) if !has_deletes && DELETED_ROWS.contains(&sums) => entries.remove(sums),
