@@ -1,7 +1,7 @@
 //! How fast work is done: pauses in proportion to it, shorter ones the more files have piled up.
 //!
 //! Its one invariant: files do not pile up for ever, however much ingest suffers. The share grows with
-//! them up to all of a processor, and so does what is left of it at the least, up to half of one.
+//! them up to all of a processor, and so does what is left of it at the least, up to three quarters of one.
 
 use crate::{
     maintenance::{
@@ -24,7 +24,7 @@ const BEHIND_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A partition should have at most so many times the small files at which it is merged.
 const FILES_TIMES: usize = 2;
 /// The most of a processor that work has which ingest suffers from.
-const LEAST_MAX: f64 = 0.5;
+const LEAST_MAX: f64 = 0.75;
 
 /// How much of a processor work takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -166,7 +166,7 @@ mod tests {
     };
 
     #[test]
-    fn the_share_grows_with_the_files_of_a_partition_and_is_no_less_than_half_in_the_end() {
+    fn the_share_grows_with_the_files_of_a_partition_and_so_does_the_least_of_it() {
         let check = |files, least: f64, wanted: f64| {
             let share = CompactionShare::of_backlog(SHARE, files, FILES_MAX);
             let found = [share.least, share.wanted];
@@ -179,19 +179,20 @@ mod tests {
         check(32, SHARE / 16.0, SHARE);
         check(64, SHARE / 4.0, 2.0 * SHARE);
         check(128, SHARE, 1.0);
-        check(256, 0.5, 1.0);
-        check(100_000, 0.5, 1.0);
+        check(256, 0.75, 1.0);
+        check(100_000, 0.75, 1.0);
     }
 
     /// What a partition has of small files where each commit adds one to each of some partitions.
+    #[derive(Debug)]
     struct CommitFlow {
         commits_per_s: f64,
         partitions: f64,
+        /// A small file that is merged takes so long.
+        file_s: f64,
     }
 
     impl CommitFlow {
-        /// A small file that is merged takes so long, which is what is measured of one with a few rows.
-        const FILE_S: f64 = 0.002;
         /// A step takes so long beside that: manifests, a commit.
         const STEP_S: f64 = 0.25;
         /// Seconds until the first look, after the last one before the commits came.
@@ -209,7 +210,7 @@ mod tests {
                 // A step takes at most so many files of a partition.
                 let merged = files.min(512.0);
                 let share = CompactionShare::of_backlog(SHARE, files as usize, FILES_MAX);
-                let work = Self::STEP_S + merged * self.partitions * Self::FILE_S;
+                let work = Self::STEP_S + merged * self.partitions * self.file_s;
                 let part = share.beside(acks);
                 let pause = (work * (1.0 - part) / part).min(share.pause_max().as_secs_f64());
                 let is_more = merged < files;
@@ -226,16 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn files_of_a_partition_stay_bounded_at_every_rate_that_half_a_processor_keeps_up_with() {
+    fn files_of_a_partition_stay_bounded_whatever_acknowledgements_say() {
         let fine = LoadReading { beside: Some(Duration::from_millis(5)), ..SUFFERING };
-        for (commits_per_s, partitions) in [(5.0, 1.0), (5.0, 20.0), (28.0, 5.0), (100.0, 1.0)] {
+        let flows = [(5.0, 1.0), (5.0, 20.0), (28.0, 5.0), (100.0, 1.0)];
+        // Files of a few rows take 2 ms where nothing else goes on, and twice that beside commits and clients.
+        let all = flows.into_iter().flat_map(|flow| [0.002, 0.004].map(|file_s| (flow, file_s)));
+        for ((commits_per_s, partitions), file_s) in all {
             for acks in [fine, SUFFERING] {
-                let flow = CommitFlow { commits_per_s, partitions };
+                let flow = CommitFlow { commits_per_s, partitions, file_s };
                 let (first, later) = flow.most(acks);
-                let what = format!("{commits_per_s}/s, {partitions}, {acks:?}: {first} {later}");
+                let what = format!("{flow:?}, {acks:?}: {first} {later}");
                 // What `docs/maintenance.md` says.
                 assert!(first <= 32.0 + 45.0 * commits_per_s, "{what}");
-                assert!(later <= f64::max(160.0, 32.0 + 12.0 * commits_per_s), "{what}");
+                assert!(later <= f64::max(160.0, 32.0 + 16.0 * commits_per_s), "{what}");
             }
         }
     }
