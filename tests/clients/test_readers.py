@@ -7,7 +7,7 @@ from engines import WAREHOUSE, DuckDB, PyIceberg
 from icecore import Client, send_until_taken, Sent, in_parallel
 from pyiceberg.catalog import load_catalog
 
-NAMESPACE, SECONDS, BATCH, WRITERS, TURNS_MAX = "readers.example", 20, 50, 3, 400
+NAMESPACE, SECONDS, BATCH, WRITERS, TURNS_MAX = "readers.example", 12, 50, 3, 400
 
 
 class Progress:
