@@ -69,6 +69,14 @@ impl CompactTables {
         Ok(all)
     }
 
+    /// Whether a table is looked at again before the next round of all: commits to it come fast, and it is
+    /// not left alone for another reason.
+    fn is_busy(&self, table: &TableIdent, step: &CompactionStep) -> bool {
+        let now_ms = self.compaction.0.clock.passed_ms();
+        let noted = self.compaction.noted();
+        noted.is_busy(table, now_ms) && (step.is_tried || noted.is_resting(table, now_ms))
+    }
+
     /// A step of the next table of the round; none when the server stops.
     async fn step(
         &mut self,
@@ -82,12 +90,8 @@ impl CompactTables {
             Err(CompactionError::Stopped) => return None,
             // The others come first.
             Ok(step) if step.is_more => self.round.insert(0, table),
-            Ok(_) | Err(_) => {
-                let now_ms = self.compaction.0.clock.passed_ms();
-                if self.compaction.noted().is_busy(&table, now_ms) {
-                    self.busy.push(table);
-                }
-            }
+            Ok(step) if self.is_busy(&table, step) => self.busy.push(table),
+            Ok(_) | Err(_) => (),
         }
         Some((pace, step))
     }

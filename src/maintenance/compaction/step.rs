@@ -121,7 +121,6 @@ impl Compaction {
         }
         let (is_steady, now_ms) =
             (request.mode == CompactionMode::Steady, self.0.clock.passed_ms());
-        self.note_rate(table, &loaded);
         if is_steady && self.noted().is_as_seen(table, totals, now_ms) {
             return Ok(CompactionStep::default());
         }
@@ -135,6 +134,7 @@ impl Compaction {
         if let (Some(why), false) = (writer, request.is_by_hand()) {
             return Ok(self.stay(table, why.to_owned()));
         }
+        self.note_rate(table, &loaded);
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let (storage, cache) = (self.0.catalog.storage(), ManifestCache::default());
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
