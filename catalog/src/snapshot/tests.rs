@@ -275,15 +275,10 @@ fn totals_of_deleted_rows_are_left_out_without_delete_files_and_are_known_again_
 async fn four_hundred_snapshots_of_flushes_take_less_than_400_kb_of_metadata() {
     let mut table = Table::new(FormatVersion::V2, true);
     let length = |table: &Table| serde_json::to_vec(&table.metadata).unwrap().len();
-    let mut sum = RowSum::default();
     let mut lengths = Vec::new();
     for seq in [99_991, 100_001] {
-        let rows =
-            (0..10).map(|row| u128::MAX / 3 - row).fold(RowSum::default(), |mut sum, row| {
-                sum.add(row);
-                sum
-            });
-        sum = sum.merge(rows);
+        let mut rows = RowSum::default();
+        (0..10).for_each(|row| rows.add(u128::MAX / 3 - row));
         let files = ["a", "b", "c", "d", "e"].map(|kind| table.file(kind)).to_vec();
         let summary = [
             ("icecore.first-seq", seq.to_string()),

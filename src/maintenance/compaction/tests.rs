@@ -822,7 +822,7 @@ async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers
     let all = RunRequest::default();
     for hours in [25, 25] {
         house.clock.advance_ms(hours * 3_600_000);
-        expiry.run(&all).await.unwrap();
+        Box::pin(expiry.run(&all)).await.unwrap();
         while 0 < house.catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
     }
     let mut found = Vec::new();
