@@ -39,10 +39,11 @@ pub const SNAPSHOTS_SLACK: usize = 50;
 /// snapshots expire for a day.
 pub const NEWEST_IN_FULL: usize = 400;
 
-/// When snapshots expire, one of the newest stays per so much time once they no longer stay in full, for
-/// [`NEWEST_MS`] after the next one came. A table whose commits are as far apart, as those of one that
-/// nobody reads are, keeps all of them.
-const NEWEST_STEP_MS: i64 = 5 * MINUTE_MS;
+/// When snapshots expire, those of the newest stay that were current for so long, once they no longer stay in
+/// full, for [`NEWEST_MS`] after the next one came. A table whose commits are as far apart, as those of one
+/// that nobody reads are, keeps all of them. Of many commits in little time none stays: each has small files
+/// that it alone needs, many times as long as the merged ones.
+const NEWEST_CURRENT_MS: i64 = 2 * MINUTE_MS;
 const NEWEST_MS: i64 = 90 * DAY_MS;
 
 const MINUTE_MS: i64 = 60_000;
@@ -147,14 +148,13 @@ fn thin_beyond(
         let is_among_newest = age_rank < NEWEST_IN_FULL;
         // The one that was current when the time began comes last: most often it stands for its day.
         let is_recent = is_among_newest && now_ms.saturating_sub(NEWEST_MS) <= until_ms;
-        let mut is_last_of_step = || {
-            let of_age = step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
-            let of_newest = is_recent && taken.insert(step_of(snapshot.at_ms, NEWEST_STEP_MS));
-            of_age || of_newest
-        };
+        let was_current = NEWEST_CURRENT_MS <= until_ms.saturating_sub(snapshot.at_ms);
+        let mut is_last_of_step =
+            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
         let stays = (is_among_newest && in_full_since_ms <= snapshot.at_ms)
             || named.contains(&snapshot.id)
             || is_last_of_step()
+            || (is_recent && was_current)
             || (is_among_newest && in_full_since_ms <= until_ms);
         until_ms = snapshot.at_ms;
         if stays {
@@ -184,9 +184,5 @@ fn thin_beyond(
 fn step(at_ms: i64, now_ms: i64) -> Option<(i64, i64)> {
     let age_ms = now_ms.saturating_sub(at_ms);
     let (_, width) = TIERS.into_iter().find(|(age_max, _)| age_ms <= *age_max)?;
-    Some(step_of(at_ms, width))
-}
-
-fn step_of(at_ms: i64, width: i64) -> (i64, i64) {
-    (width, at_ms.div_euclid(width))
+    Some((width, at_ms.div_euclid(width)))
 }

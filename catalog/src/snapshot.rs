@@ -236,18 +236,14 @@ async fn write(
     added.extend(writer.add_of_specs(&new.added_of_spec, number).await?);
     added.extend(writer.add_deletes(&new.deletes).await?);
     let merged = writer.merge(kept).await?;
-    let counts = summary::ManifestCounts {
-        created: added.len() + rewritten.len() + merged.merged.len(),
-        kept: merged.kept.len(),
-        replaced: rewritten.len() + merged.replaced,
-    };
+    let replaced = rewritten.len() + merged.replaced;
     let deletes = new.deletes.iter().chain(&new.added_of_spec).map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
     let before = parent.map(|p| p.summary());
     let mut own = summary::own(before, &new.operation, &new.summary);
     let sums = row_sum::entries(parent.map(AsRef::as_ref), &new.operation, new.row_change());
     own.extend(sums.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    let entries = summary::entries(before, &own, &files, counts);
+    let entries = summary::entries(before, &own, &files, replaced);
     let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;
 

@@ -15,7 +15,7 @@ use crate::{
     ingest::Ingest,
     maintenance::{
         JobRegistry, TableJobs,
-        compaction::{CompactTables, Compaction, CompactionOptions, planned::CompactDays},
+        compaction::{Compaction, CompactionOptions, job::CompactTables, planned::CompactDays},
         erasure::Erasures,
         expiry::SnapshotExpiry,
         fsck::Fsck,
