@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod loads;
 pub mod materialized;
+mod namespace_tags;
 pub mod namespaces;
 pub mod openapi;
 pub mod origin_check;
