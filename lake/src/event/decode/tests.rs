@@ -28,6 +28,7 @@ fn arrival() -> RequestContext {
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, 7),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     }
 }
