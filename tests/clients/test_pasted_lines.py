@@ -179,9 +179,10 @@ def test_operations(shell):
     first = str(table.current_snapshot().snapshot_id)
     table.append(rows)
     words = {"NS": "shop.example", "TABLE": "mine", "NAME": "yours", "ID": first}
-    for start in ["icecore tables --ns", "icecore snapshots TABLE", "icecore catalog stats", "icecore tags create", "icecore catalog rollback",
+    for start in ["icecore tables --ns", "icecore snapshots TABLE", "icecore catalog stats", "icecore tags create TABLE", "icecore catalog rollback",
                   "icecore catalog protect TABLE"]:
         shell.paste(start, words)
+    shell.paste("icecore tags create NAME --namespace", words | {"NAME": "all"})
     assert "mine" in shell.paste("icecore catalog protected")
     shell.bash("icecore catalog unprotect mine --ns shop.example")
     shell.paste("icecore catalog rename", words)
