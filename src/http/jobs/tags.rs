@@ -36,10 +36,7 @@ use icecore_catalog::{
 use icecore_lake::{
     clock::Clock,
     collection::TABLE_PREFIX,
-    table::{
-        schema::{TableIdent, foreign_ident},
-        tagged::TAGGED_TABLES_MAX,
-    },
+    table::{schema::foreign_ident, tagged::TAGGED_TABLES_MAX},
     wal::Wal,
 };
 use icecore_schemas::{
