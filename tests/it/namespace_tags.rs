@@ -1,7 +1,7 @@
 //! Tags of all tables of a namespace: set in one commit, of now and of points, dropped together, and those that the
 //! service sets each day; and the moment before a request that its client gave a name.
 
-use crate::{harness::TestServer, postgres::Databases};
+use crate::{admin::icecore, harness::TestServer, postgres::Databases};
 use icecore_lake::clock::Clock;
 use icecore_schemas::jobs::JobReport;
 use reqwest::Method;
@@ -93,6 +93,8 @@ async fn check_tags(settings: &[(&str, &str)]) {
     let one: Value = server.get("/v1/shop/tags/release-1").await.json().await.unwrap();
     assert_eq!((&one, tables(&one).0), (&listed[0], all.clone()));
 
+    check_command_line(&server);
+
     let folder = server.stop().await;
     let server = TestServer::start_in(folder, settings).await;
     let path = "/v1/shop/tags/release-1";
@@ -106,6 +108,27 @@ async fn check_tags(settings: &[(&str, &str)]) {
     // The branch is none of them.
     assert_eq!(server.call(Method::DELETE, "/v1/shop/tags/taken", &json!({})).await.0, 404);
     server.stop().await;
+}
+
+/// Lists of a namespace and of a table, a drop that is only shown, and one that nobody agrees to.
+fn check_command_line(server: &TestServer) {
+    let (done, text) = icecore(server, &["tags", "list", "--namespace", "--ns", "shop"]);
+    assert!(done && text.contains("cdc_orders, events, mine"), "{text}");
+    let (done, text) = icecore(server, &["tags", "list", "events", "--ns", "shop"]);
+    assert!(done && text.contains("release-1"), "{text}");
+    let drop = ["tags", "drop", "release-1", "--namespace", "--ns", "shop"];
+    let (done, text) = icecore(server, &[&drop[..], &["--dry-run"]].concat());
+    assert!(done && text.contains("release-1 is of seq 3"), "{text}");
+    let (done, text) = icecore(server, &drop);
+    assert!(!done && text.contains("add --yes"), "{text}");
+    let (done, text) = icecore(server, &["tags", "create", "one", "--ns", "shop"]);
+    assert!(!done && text.contains("name a table and a tag"), "{text}");
+    let at = ["tags", "create", "again-3", "--namespace", "--ns", "shop", "--at", "tag:release-1"];
+    let (done, text) = icecore(server, &at);
+    assert!(done && text.contains("again-3 is of seq 3"), "{text}");
+    let (done, text) =
+        icecore(server, &[&drop[..2], &["again-3"], &drop[3..], &["--yes"]].concat());
+    assert!(done && text.contains("again-3 is dropped of cdc_orders, events"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

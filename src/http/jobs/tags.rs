@@ -205,7 +205,7 @@ impl TagNamespaces {
         let left_out = found.left_out.iter();
         end.skipped.extend(left_out.map(|it| skip(&it.table, it.reason.clone())));
         end.tables = changes.len() as u64;
-        self.catalog.refs().change_tags(changes).await?;
+        Box::pin(self.catalog.refs().change_tags(changes)).await?;
         Ok(end)
     }
 
