@@ -623,6 +623,26 @@ fn an_id_that_each_event_of_a_batch_gets_is_short() {
 }
 
 #[test]
+fn the_name_of_a_request_is_the_batch_of_events_without_one_and_tells_no_event_from_another() {
+    let named = RequestContext { request_id: Some("r".to_owned()), ..arrival() };
+    for (body, batch_id) in [
+        (r#"[{"type":"t","id":"1"}]"#, "r"),
+        (r#"[{"type":"t"}]"#, "r"),
+        (r#"{"batchId":"b","events":[{"type":"t"}]}"#, "b"),
+        (r#"[{"type":"t","batch_id":"own"}]"#, "own"),
+    ] {
+        let events = |arrival: &RequestContext| {
+            let decoded = decode(body.as_bytes(), BodyFormat::Json, arrival, &limits()).unwrap().0;
+            decoded.accepted.into_iter().next().unwrap()
+        };
+        let (with, without) = (events(&named), events(&arrival()));
+        let shown = show(&with, 0);
+        assert!(shown.contains(&format!("batch_id={batch_id}")), "{body}: {shown}");
+        assert_eq!(with.keys, without.keys, "{body}");
+    }
+}
+
+#[test]
 fn a_dead_letter_of_a_redacted_event_is_redacted() {
     let body = r#"[{"type":"t"},{"type":"tail","id":"1","headers":{"cookie":"SECRET"}}]"#;
     let (decoded, _) = take(body, BodyFormat::Json);
