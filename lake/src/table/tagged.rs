@@ -7,8 +7,9 @@ use crate::table::documents::AppliedChanges;
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use icecore_catalog::{ancestors, commit::LAST_SEQ};
 
-/// Most tables of one tag: each has a metadata file in the commit.
-pub const TAGGED_TABLES_MAX: usize = 2_000;
+/// Most tables of one tag, some more than those of a namespace with very many collections: each has a metadata file in
+/// the commit, and all of them are in memory until it ends.
+pub const TAGGED_TABLES_MAX: usize = 1_100;
 
 /// The last event in a snapshot of `events`; none where the snapshots that would tell are removed.
 #[must_use]
