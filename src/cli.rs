@@ -31,6 +31,7 @@ pub mod sample;
 pub mod serve;
 pub mod sql;
 pub mod sql_worker;
+pub mod tags;
 pub mod token;
 pub mod wal;
 pub mod webhooks;
@@ -152,9 +153,9 @@ enum RunCommand {
     /// Branches of a table
     #[command(subcommand)]
     Branches(refs::BranchCommand),
-    /// Tags of a table
+    /// Tags of a table, or of all tables of a namespace
     #[command(subcommand)]
-    Tags(refs::TagCommand),
+    Tags(tags::TagCommand),
     /// Create, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -353,7 +354,7 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::Diff(command) => collections::diff(config, &command).await,
         RunCommand::Catalog(command) => catalog::run(config, &command).await,
         RunCommand::Branches(command) => refs::branches(config, &command).await,
-        RunCommand::Tags(command) => refs::tags(config, &command).await,
+        RunCommand::Tags(command) => tags::run(config, &command).await,
         RunCommand::Token(command) => token::run(config, &command).await,
         RunCommand::DeadLetters(command) => deadletters::run(config, &command).await,
         RunCommand::Webhooks(command) => webhooks::run(config, &command).await,

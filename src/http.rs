@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod loads;
 pub mod materialized;
+mod namespace_tags;
 pub mod namespaces;
 pub mod openapi;
 pub mod origin_check;
@@ -56,7 +57,7 @@ use crate::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -207,7 +208,11 @@ async fn identify(State(app): State<AppState>, mut request: Request, next: Next)
         .get(&REQUEST_ID)
         .filter(|id| id.len() <= REQUEST_ID_BYTES_MAX && id.to_str().is_ok());
     let id = given.cloned().unwrap_or_else(|| {
-        HeaderValue::from_str(&app.ids.mint().to_string()).expect("a ULID is letters and digits")
+        let id = app.ids.mint().to_string();
+        let mut id = HeaderValue::from_str(&id).expect("a ULID is letters and digits");
+        // So it is told from one that the client sent, see `sent_request_id`.
+        id.set_sensitive(true);
+        id
     });
     // The audit log reads it there.
     request.headers_mut().insert(REQUEST_ID, id.clone());
@@ -230,6 +235,13 @@ async fn identify(State(app): State<AppState>, mut request: Request, next: Next)
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The name that the client itself gave to its request. One that it was given here is in no event: most of them would
+/// be a text of its own for each event.
+fn sent_request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get(&REQUEST_ID).filter(|id| !id.is_sensitive())?;
+    id.to_str().ok().filter(|id| !id.is_empty())
 }
 
 /// Whether a path can be taken apart. The catalog answers in a form of its own.

@@ -17,6 +17,7 @@ pub mod holds;
 pub mod jobs;
 pub mod materialized;
 pub mod names;
+pub mod namespace_tags;
 pub mod point;
 pub mod query;
 pub mod restore;

@@ -152,6 +152,12 @@ impl ServerArgs {
 }
 
 impl TableArgs {
+    /// A table of this name.
+    pub(super) fn new(table: &str, ns: &str, url: Option<&str>) -> Self {
+        let server = ServerArgs { url: url.map(str::to_owned) };
+        Self { table: table.to_owned(), ns: ns.to_owned(), server }
+    }
+
     /// Its path below the server, for a call named `call`.
     pub(super) fn path(&self, call: &str) -> String {
         let call = if call.is_empty() { String::new() } else { format!("/{call}") };

@@ -1,4 +1,4 @@
-//! `icecore branches …` and `icecore tags …`: names of a table's snapshots.
+//! `icecore branches …`, and `icecore tags …` of one table: names of a table's snapshots.
 
 use crate::{
     cli::{
@@ -30,34 +30,23 @@ pub enum BranchCommand {
     Drop(RefArgs),
 }
 
-/// `icecore tags …`
-#[derive(Debug, Subcommand)]
-pub enum TagCommand {
-    /// List them
-    List(TableArgs),
-    /// Name a snapshot, which then stays
-    Create(CreateRef),
-    /// Drop one; its snapshot stays until it expires
-    Drop(RefArgs),
-}
-
 /// A name of a table's snapshot.
 #[derive(Debug, Args)]
 pub struct RefArgs {
     #[command(flatten)]
-    table: TableArgs,
+    pub(super) table: TableArgs,
     /// The branch or tag
-    name: String,
+    pub(super) name: String,
 }
 
 /// A new name.
 #[derive(Debug, Args)]
 pub struct CreateRef {
     #[command(flatten)]
-    named: RefArgs,
+    pub(super) named: RefArgs,
     /// A snapshot id; the current snapshot when left out
     #[arg(long)]
-    snapshot: Option<i64>,
+    pub(super) snapshot: Option<i64>,
 }
 
 /// `icecore branches fast-forward`
@@ -88,26 +77,30 @@ pub async fn branches(config: &Config, command: &BranchCommand) -> Result<(), Cl
     }
 }
 
-/// Does what the command says and prints the answer.
+/// Lists those of a table that are of this kind.
 ///
 /// # Errors
 /// [`CliError::Client`].
-pub async fn tags(config: &Config, command: &TagCommand) -> Result<(), CliError> {
-    match command {
-        TagCommand::List(table) => list(config, table, RefKind::Tag).await,
-        TagCommand::Create(new) => create(config, new, RefKind::Tag).await,
-        TagCommand::Drop(named) => drop(config, named, RefKind::Tag).await,
-    }
-}
-
-async fn list(config: &Config, table: &TableArgs, kind: RefKind) -> Result<(), CliError> {
+pub(super) async fn list(
+    config: &Config,
+    table: &TableArgs,
+    kind: RefKind,
+) -> Result<(), CliError> {
     let listed: RefList = table.client(config).read(Method::GET, &table.path("refs"), None).await?;
     let row = |row: RefEntry| vec![row.name, shown(row.snapshot.snapshot.as_ref())];
     let refs = listed.refs.into_iter().filter(|row| row.kind == kind);
     say(&aligned(&[kind.name(), "snapshot"], &refs.map(row).collect::<Vec<_>>()))
 }
 
-async fn create(config: &Config, new: &CreateRef, kind: RefKind) -> Result<(), CliError> {
+/// Names a snapshot of a table.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub(super) async fn create(
+    config: &Config,
+    new: &CreateRef,
+    kind: RefKind,
+) -> Result<(), CliError> {
     let CreateRef { named: RefArgs { table, name }, snapshot } = new;
     let body = json!(NewRef { name: name.clone(), kind, snapshot: snapshot.map(SnapshotId) });
     let client = table.client(config);
@@ -118,7 +111,11 @@ fn say_place(RefReply { name, snapshot }: &RefReply) -> Result<(), CliError> {
     say(&format!("{name} is at snapshot {}", shown(snapshot.snapshot.as_ref())))
 }
 
-async fn drop(
+/// Drops a branch or tag of a table.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub(super) async fn drop(
     config: &Config,
     RefArgs { table, name }: &RefArgs,
     kind: RefKind,

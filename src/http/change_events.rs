@@ -122,6 +122,7 @@ pub(super) async fn append(
         first_id: app.ids.first_of_run(),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     let limits = EventLimits {

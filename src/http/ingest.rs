@@ -9,7 +9,7 @@ mod media;
 use crate::{
     http::{
         AppState, body, default_namespace, error::ApiError, health::not_taken, json,
-        parse_namespace, query_string::QueryParameters, tables,
+        parse_namespace, query_string::QueryParameters, sent_request_id, tables,
     },
     ingest::{Receipt, RefusedEvent, Submission, refusal::aborted},
 };
@@ -161,6 +161,7 @@ async fn arrival(
         first_id: app.ids.first_of_run(),
         cloud_event: cloud_event_attributes(headers),
         correlation_id,
+        request_id: sent_request_id(headers).map(str::to_owned),
         again: None,
     })
 }

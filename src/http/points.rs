@@ -274,7 +274,7 @@ impl ReadCaller<'_> {
             Some(seq) => Ok(FoundPoint::at(seq.saturating_sub(1))),
             None => {
                 let text = format!(
-                    "no event has `{request}` as its batch_id or correlation_id: `before:` takes the batchId of a body or the x-correlation-id of its request, so send one of them with each batch"
+                    "no event has `{request}` as its batch_id or correlation_id: `before:` takes the batchId of a body, or else the x-request-id that its client sent, or the x-correlation-id, so send one of them with each batch"
                 );
                 Err(ApiError::new(ErrorCode::NotFound, text))
             }

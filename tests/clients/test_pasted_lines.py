@@ -179,9 +179,10 @@ def test_operations(shell):
     first = str(table.current_snapshot().snapshot_id)
     table.append(rows)
     words = {"NS": "shop.example", "TABLE": "mine", "NAME": "yours", "ID": first}
-    for start in ["icecore tables --ns", "icecore snapshots TABLE", "icecore catalog stats", "icecore tags create", "icecore catalog rollback",
+    for start in ["icecore tables --ns", "icecore snapshots TABLE", "icecore catalog stats", "icecore tags create TABLE", "icecore catalog rollback",
                   "icecore catalog protect TABLE"]:
         shell.paste(start, words)
+    shell.paste("icecore tags create NAME --namespace", words | {"NAME": "all"})
     assert "mine" in shell.paste("icecore catalog protected")
     shell.bash("icecore catalog unprotect mine --ns shop.example")
     shell.paste("icecore catalog rename", words)
@@ -351,6 +352,12 @@ def test_restore(shell):
     shell.paste("icecore restore users --ns shop.example --at seq:2 --into")
     assert json.loads(shell.paste("curl -s localhost:8181"))["unchanged"] == 1
     shell.paste("icecore restore --namespace")
+    assert "events" in shell.paste("icecore tags create release-1")
+    assert "events" in shell.paste("icecore tags create stable")
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/shop.example/tags"))["tables"]
+    assert "release-1" in shell.paste("icecore tags list")
+    assert "events" in shell.paste("icecore tags drop release-2 --namespace --ns shop.example --dry-run")
+    assert "is dropped" in shell.paste("icecore tags drop release-2")
     shell.end({"icecore restore": "names the command"})
 
 

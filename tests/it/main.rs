@@ -51,6 +51,7 @@ mod messages;
 mod metadata_tables;
 mod mixed_names;
 mod moved;
+mod namespace_tags;
 mod namespaces;
 mod openapi;
 mod orphans;

@@ -28,6 +28,7 @@ fn arrival() -> RequestContext {
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, 7),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     }
 }
@@ -619,6 +620,26 @@ fn an_id_that_each_event_of_a_batch_gets_is_short() {
     let body = format!(r#"{{"batchId":"b","events":[{}]}}"#, vec!["{}"; 9_000].join(","));
     let refused = decode(body.as_bytes(), BodyFormat::Json, &arrival, &limits()).unwrap_err();
     assert_eq!(refused.code, ErrorCode::BodyTooLarge);
+}
+
+#[test]
+fn the_name_of_a_request_is_the_batch_of_events_without_one_and_tells_no_event_from_another() {
+    let named = RequestContext { request_id: Some("r".to_owned()), ..arrival() };
+    for (body, batch_id) in [
+        (r#"[{"type":"t","id":"1"}]"#, "r"),
+        (r#"[{"type":"t"}]"#, "r"),
+        (r#"{"batchId":"b","events":[{"type":"t"}]}"#, "b"),
+        (r#"[{"type":"t","batch_id":"own"}]"#, "own"),
+    ] {
+        let events = |arrival: &RequestContext| {
+            let decoded = decode(body.as_bytes(), BodyFormat::Json, arrival, &limits()).unwrap().0;
+            decoded.accepted.into_iter().next().unwrap()
+        };
+        let (with, without) = (events(&named), events(&arrival()));
+        let shown = show(&with, 0);
+        assert!(shown.contains(&format!("batch_id={batch_id}")), "{body}: {shown}");
+        assert_eq!(with.keys, without.keys, "{body}");
+    }
 }
 
 #[test]
