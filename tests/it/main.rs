@@ -26,6 +26,7 @@ mod dialect;
 mod erase;
 mod event_shapes;
 mod exactly_once;
+mod expected_versions;
 mod exported;
 mod files;
 mod flipped_bits;
