@@ -74,32 +74,36 @@ pub fn relation_at(collection: &str, branch: Option<&str>, seq: u64) -> String {
 /// null where the document was deleted.
 #[must_use]
 pub fn versions_of(collection: &str, key: &str) -> String {
-    versions("events", collection, key)
-}
-
-/// The same up to the event with this `seq`.
-#[must_use]
-pub fn versions_until(collection: &str, key: &str, seq: u64) -> String {
-    versions(&format!("events FOR SEQ AS OF {seq}"), collection, key)
-}
-
-fn versions(events: &str, collection: &str, key: &str) -> String {
-    let collection = literal(collection);
     format!(
-        "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM {events} \
-         WHERE {} AND key = {} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
-        is_change(&collection),
+        "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM events \
+         WHERE {} AND key = {}",
+        changes_of(&literal(collection)),
         literal(key),
-        is_truncate(&collection),
     )
 }
 
-/// The query of the changes of a collection, in no order.
+/// The query of the anomalies among the changes since a collection was emptied last, for its first `limit` keys that
+/// are behind `after`: a row for each of them, in their order, with `key` and a list `anomalies` of structs with `seq`,
+/// `kind` and `reason`. Its work follows the changes of these keys, and one look at the keys of the others.
 #[must_use]
-pub fn changes_of(collection: &str) -> String {
+pub fn anomalies_of(collection: &str, after: Option<&str>, limit: usize) -> String {
+    let changes = changes_of(&literal(collection));
+    let behind = after.map(|after| format!(" AND key > {}", literal(after))).unwrap_or_default();
     format!(
-        "SELECT key, seq, op, ts, before, after, {PATCH_COLUMN}, {BEHIND_PATCH} FROM events WHERE {}",
-        is_change(&literal(collection))
+        "SELECT key, anomalies FROM (SELECT e.key AS key, document_anomalies(e.seq, e.op, e.ts, e.after, e.{PATCH_COLUMN}, e.store, e.actor, \
+         e.bookmark, e.id, e.before, e.lsn, e.version) AS anomalies \
+         FROM (SELECT DISTINCT key FROM events WHERE {changes}{behind} ORDER BY key LIMIT {limit}) AS k \
+         JOIN (SELECT key, {BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}, before, lsn, version FROM events \
+         WHERE {changes}{behind}) AS e ON k.key = e.key GROUP BY e.key) AS found ORDER BY key"
+    )
+}
+
+/// Which events change a document of a collection since it was emptied last, as a condition.
+fn changes_of(collection: &str) -> String {
+    format!(
+        "{} AND seq > coalesce((SELECT max(seq) FROM events WHERE {}), 0)",
+        is_change(collection),
+        is_truncate(collection),
     )
 }
 

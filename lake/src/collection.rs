@@ -151,6 +151,34 @@ pub enum AnomalyKind {
     PatchNotApplied(String),
 }
 
+impl AnomalyKind {
+    /// Its name in answers.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PrevMismatch => "prev_mismatch",
+            Self::LsnWentBack => "lsn_went_back",
+            Self::VersionWentBack => "version_went_back",
+            Self::StaleRead => "stale_read",
+            Self::NoImage => "no_image",
+            Self::PatchNotApplied(_) => "patch_not_applied",
+        }
+    }
+
+    /// What there is to say besides.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::PatchNotApplied(reason) => Some(reason),
+            Self::PrevMismatch
+            | Self::LsnWentBack
+            | Self::VersionWentBack
+            | Self::StaleRead
+            | Self::NoImage => None,
+        }
+    }
+}
+
 /// Bytes that are no [`Changes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes of a document's changes are damaged: ask again")]

@@ -4,6 +4,7 @@
 //! Its one invariant: everything is bounded. A page ends after so many rows or bytes, and the statements have the
 //! limits of every query.
 
+pub mod anomalies;
 mod bases;
 pub mod diff;
 pub mod history;

@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod anomalies;
 mod answers;
 mod audit;
 mod backup;
