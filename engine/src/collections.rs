@@ -24,8 +24,9 @@ const PATH_PREFIX: &str = "collections/";
 /// What the names of views over changes end with.
 const DELTAS_SUFFIX: &str = "_deltas";
 
-/// Which events change a document of their collection, as a condition.
-pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL";
+/// Which events change a document of their collection, as a condition. The log counts from 1; a row of another engine
+/// that is no change says so by a `seq` below. Nothing else tells its rows once they are compacted with the log's.
+pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL AND seq > 0";
 /// Which events empty their collection.
 pub const IS_TRUNCATE: &str = "type = 'cdc.truncate' AND key IS NULL";
 /// The column that events have since documents can be patched.
