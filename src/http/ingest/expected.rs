@@ -122,10 +122,10 @@ async fn append_in_turns(
     }
     let _turns = app.document_turns.take_all(&names).await?;
     let mut expected = Vec::with_capacity(groups.len());
-    for (events, group) in submission.decoded.accepted.iter().zip(&groups) {
+    for (events, group) in submission.decoded.accepted.iter().zip(groups) {
         let levels = levels(&events.namespace);
         let documents = Box::pin(versions(app, &levels, &group.documents)).await?;
-        expected.push(ExpectedVersions { documents, rows: group.rows.clone() });
+        expected.push(ExpectedVersions { documents, rows: group.rows });
     }
     submission.expected = expected;
     Ok(Box::pin(compare::append(app, submission)).await?)
@@ -266,11 +266,11 @@ impl<'e> ChangeColumns<'e> {
 
     /// The version that a `c`, `u` or `d` of a document expects, if it expects one.
     fn expected(&self, row: usize) -> Option<ExpectedVersion> {
-        let payload = value(Some(self.payload), row).filter(|text| text.contains(MEMBER))?;
         self.document(row)?;
         if self.op(row)? == ChangeOp::Read {
             return None;
         }
+        let payload = value(Some(self.payload), row).filter(|text| text.contains(MEMBER))?;
         let Ok(event) = serde_json::from_str::<Expectation<'_>>(payload) else {
             // The member is there twice, or something else is wrong: rather none is taken than a wrong one.
             return Some(ExpectedVersion::Invalid);
