@@ -2,6 +2,7 @@
 //! wins.
 
 use crate::{access::Guarded, harness::TestServer};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -194,12 +195,35 @@ async fn write(server: &TestServer, writer: usize) -> Vec<WrittenChange> {
     written
 }
 
+/// Writes some of the same documents by their keys.
+async fn put(server: &TestServer) -> Vec<WrittenChange> {
+    let mut known: HashMap<String, u64> = HashMap::new();
+    let mut written = Vec::new();
+    for round in 0..ROUNDS {
+        let key = format!("k{}", round % 2);
+        let version = *known.get(&key).unwrap_or(&0);
+        let path = format!("/v1/shop/collections/users/docs/{key}?expected_version={version}");
+        let (status, reply) = server.call(Method::PUT, &path, &json!({ "round": round })).await;
+        if status == 200 {
+            assert_eq!(reply["version"], version + 1, "{reply}");
+            known.insert(key.clone(), version + 1);
+            written.push((key, version, reply["event_id"].as_str().unwrap().to_owned()));
+        } else {
+            assert_eq!((status, &reply["code"]), (409, &json!("VERSION_MISMATCH")), "{reply}");
+            known.insert(key, reply["details"]["actual"].as_u64().unwrap());
+        }
+    }
+    written
+}
+
 /// Every version of every document was made by one writer, and none is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_of_several_documents_make_each_version_once() {
     let server = TestServer::start().await;
     let writers = (0..WRITERS).map(|writer| write(&server, writer));
-    let written = futures::future::join_all(writers).await;
+    let (mut written, of_keys) =
+        futures::future::join(futures::future::join_all(writers), put(&server)).await;
+    written.push(of_keys);
     let mut model: BTreeMap<String, BTreeMap<u64, String>> = BTreeMap::new();
     for (key, before, id) in written.into_iter().flatten() {
         let other = model.entry(key.clone()).or_default().insert(before, id.clone());

@@ -121,6 +121,7 @@ async fn append_in_turns(
         );
     }
     let _turns = app.document_turns.take_all(&names).await?;
+    drop(names);
     let mut expected = Vec::with_capacity(groups.len());
     for (events, group) in submission.decoded.accepted.iter().zip(groups) {
         let levels = levels(&events.namespace);
