@@ -148,6 +148,26 @@ async fn who_may_not_read_a_document_may_not_ask_for_its_version() {
     guarded.server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_is_sent_again_still_expects_its_version() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&change("1", "c", "a", Some(0))).await.0, 200);
+    let late = |id: &str, expected: u64| {
+        let mut change = change(id, "u", "a", Some(expected));
+        change["ts"] = json!("2001-01-01T00:00:00Z");
+        change
+    };
+    let (status, reply) = server.ingest(&batch(&[late("2", 1), late("3", 9)])).await;
+    let expected = [(0, "TS_WINDOW", None), (1, "TS_WINDOW", None)];
+    assert_eq!((status, refused(&reply)), (400, expected.to_vec()), "{reply}");
+    let path = "/v1/shop/dead-letters/retry?backfill=true";
+    let (status, reply) = server.ingest_at(path, &json!({ "all": true })).await;
+    let counts = ["accepted", "rejected"].map(|name| reply[name].as_u64().unwrap());
+    assert_eq!((status, counts), (200, [1, 1]), "{reply}");
+    assert_eq!(users(&server).await, json!([["a", 2, "2"]]));
+    server.stop().await;
+}
+
 const WRITERS: usize = 4;
 const ROUNDS: usize = 10;
 const KEYS: usize = 5;
