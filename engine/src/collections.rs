@@ -83,19 +83,18 @@ pub fn versions_of(collection: &str, key: &str) -> String {
     )
 }
 
-/// The query of the anomalies among the changes since a collection was emptied last, for its first `limit` keys that
-/// are behind `after`: a row for each of them, in their order, with `key` and a list `anomalies` of structs with `seq`,
+/// The query of the anomalies among the changes since a collection was emptied last, for its first `limit` keys under a
+/// condition, such as ` AND key > $1`: a row for each of them, in their order, with `key` and a list `anomalies` of structs with `seq`,
 /// `kind` and `reason`. Its work follows the changes of these keys, and one look at the keys of the others.
 #[must_use]
-pub fn anomalies_of(collection: &str, after: Option<&str>, limit: usize) -> String {
-    let changes = changes_of(&literal(collection));
-    let behind = after.map(|after| format!(" AND key > {}", literal(after))).unwrap_or_default();
+pub fn anomalies_of(collection: &str, condition: &str, limit: usize) -> String {
+    let changes = format!("{}{condition}", changes_of(&literal(collection)));
     format!(
         "SELECT key, anomalies FROM (SELECT e.key AS key, document_anomalies(e.seq, e.op, e.ts, e.after, e.{PATCH_COLUMN}, e.store, e.actor, \
          e.bookmark, e.id, e.before, e.lsn, e.version) AS anomalies \
-         FROM (SELECT DISTINCT key FROM events WHERE {changes}{behind} ORDER BY key LIMIT {limit}) AS k \
+         FROM (SELECT DISTINCT key FROM events WHERE {changes} ORDER BY key LIMIT {limit}) AS k \
          JOIN (SELECT key, {BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}, before, lsn, version FROM events \
-         WHERE {changes}{behind}) AS e ON k.key = e.key GROUP BY e.key) AS found ORDER BY key"
+         WHERE {changes}) AS e ON k.key = e.key GROUP BY e.key) AS found ORDER BY key"
     )
 }
 

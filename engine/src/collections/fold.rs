@@ -39,6 +39,8 @@ const CLAIMED_ARGUMENTS: usize = CHANGE_ARGUMENTS + 3;
 const TIME_ARGUMENT: usize = 2;
 /// Most versions of one document in an answer: each has the whole document.
 const VERSIONS_MAX: usize = 10_000;
+/// Most anomalies of one document in an answer, the oldest first.
+const ANOMALIES_MAX: usize = 10_000;
 /// Most bytes of the versions in an answer beyond those of the changes: a short patch makes a whole document.
 const VERSIONS_BYTES_MAX: usize = 64 << 20;
 /// How often a text is there: where it is kept, and in the answer.
@@ -146,12 +148,13 @@ fn version_lists(
     list_of(columns.finish(members)?, lengths)
 }
 
-/// The anomalies that the groups have, a list each: at most as many as some times the changes.
+/// The anomalies that the groups have, a list each.
 fn anomaly_lists(groups: &[Changes], members: &Fields) -> Result<ListArray, DataFusionError> {
     let mut anomalies = Vec::new();
     let mut lengths = Vec::with_capacity(groups.len());
     for changes in groups {
-        let found = changes.anomalies();
+        let mut found = changes.anomalies();
+        found.truncate(ANOMALIES_MAX);
         lengths.push(found.len());
         anomalies.extend(found);
     }

@@ -46,8 +46,12 @@ pub(in crate::http) async fn anomalies(
     caller.check_events().await?;
     // The statement reads events, of which such a caller sees some: what they make together is no document.
     app.sql.check_sees_all(&principal, &levels, &collection)?;
-    let sql = anomalies_of(&collection, after.as_deref(), limit + 1);
-    let answer = caller.ask_of(&collection, statement(&sql, Vec::new())).await?;
+    let (condition, params) = match &after {
+        Some(after) => (" AND key > $1", vec![after.as_str().into()]),
+        None => ("", Vec::new()),
+    };
+    let sql = anomalies_of(&collection, condition, limit + 1);
+    let answer = caller.ask_of(&collection, statement(&sql, params)).await?;
     let RowPage { rows, has_more, basis } = page(answer, limit, document_at).await?;
     if rows.is_empty() && after.is_none() {
         caller.check_known(&collection).await?;
