@@ -24,8 +24,9 @@ const PATH_PREFIX: &str = "collections/";
 /// What the names of views over changes end with.
 const DELTAS_SUFFIX: &str = "_deltas";
 
-/// Which events change a document of their collection, as a condition.
-pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL";
+/// Which events change a document of their collection, as a condition. The log counts from 1; a row of another engine
+/// that is no change says so by a `seq` below. Nothing else tells its rows once they are compacted with the log's.
+pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL AND seq > 0";
 /// Which events empty their collection.
 pub const IS_TRUNCATE: &str = "type = 'cdc.truncate' AND key IS NULL";
 /// The column that events have since documents can be patched.
@@ -74,32 +75,35 @@ pub fn relation_at(collection: &str, branch: Option<&str>, seq: u64) -> String {
 /// null where the document was deleted.
 #[must_use]
 pub fn versions_of(collection: &str, key: &str) -> String {
-    versions("events", collection, key)
-}
-
-/// The same up to the event with this `seq`.
-#[must_use]
-pub fn versions_until(collection: &str, key: &str, seq: u64) -> String {
-    versions(&format!("events FOR SEQ AS OF {seq}"), collection, key)
-}
-
-fn versions(events: &str, collection: &str, key: &str) -> String {
-    let collection = literal(collection);
     format!(
-        "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM {events} \
-         WHERE {} AND key = {} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
-        is_change(&collection),
+        "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM events \
+         WHERE {} AND key = {}",
+        changes_of(&literal(collection)),
         literal(key),
-        is_truncate(&collection),
     )
 }
 
-/// The query of the changes of a collection, in no order.
+/// The query of the anomalies among the changes since a collection was emptied last, for its first `limit` keys under a
+/// condition, such as ` AND key > $1`: a row for each of them, in their order, with `key` and a list `anomalies` of structs with `seq`,
+/// `kind` and `reason`. Its work follows the changes of these keys, and one look at the keys of the others.
 #[must_use]
-pub fn changes_of(collection: &str) -> String {
+pub fn anomalies_of(collection: &str, condition: &str, limit: usize) -> String {
+    let changes = format!("{}{condition}", changes_of(&literal(collection)));
     format!(
-        "SELECT key, seq, op, ts, before, after, {PATCH_COLUMN}, {BEHIND_PATCH} FROM events WHERE {}",
-        is_change(&literal(collection))
+        "SELECT key, anomalies FROM (SELECT e.key AS key, document_anomalies(e.seq, e.op, e.ts, e.after, e.{PATCH_COLUMN}, e.store, e.actor, \
+         e.bookmark, e.id, e.before, e.lsn, e.version) AS anomalies \
+         FROM (SELECT DISTINCT key FROM events WHERE {changes} ORDER BY key LIMIT {limit}) AS k \
+         JOIN (SELECT key, {BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}, before, lsn, version FROM events \
+         WHERE {changes}) AS e ON k.key = e.key GROUP BY e.key) AS found ORDER BY key"
+    )
+}
+
+/// Which events change a document of a collection since it was emptied last, as a condition.
+fn changes_of(collection: &str) -> String {
+    format!(
+        "{} AND seq > coalesce((SELECT max(seq) FROM events WHERE {}), 0)",
+        is_change(collection),
+        is_truncate(collection),
     )
 }
 

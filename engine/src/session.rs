@@ -196,6 +196,7 @@ impl QuerySessions {
             }
         }
         base.register_udaf(Arc::new(collections::fold::document_versions())).expect(fits);
+        base.register_udaf(Arc::new(collections::fold::document_anomalies())).expect(fits);
         for (name, function) in series::all() {
             // Where theirs may be called.
             if base.table_functions().contains_key(name) {

@@ -286,6 +286,8 @@ pub struct RejectedEvent {
     pub kept_in: Option<Namespace>,
     /// What is wrong.
     pub code: ErrorCode,
+    /// The version that its document has, where it expects another; 0 for none.
+    pub actual_version: Option<u64>,
     /// What is wrong, and what to change.
     pub reason: String,
     /// Its id, where it could be read.

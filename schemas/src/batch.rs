@@ -98,13 +98,17 @@ pub struct EventError {
     /// Its id, where it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Rejected (broken) or conflict (same id, other content).
+    /// Rejected (broken) or conflict (same id, other content; or another version than was expected).
     pub status: EventStatus,
     /// Why.
     pub code: ErrorCode,
+    /// With `VERSION_MISMATCH`: the version that the document has, 0 where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual: Option<u64>,
     /// Why, and what to change.
     pub reason: String,
-    /// Id of the row in `dead_letters` that keeps it whole; none for a batch that was atomic.
+    /// Id of the row in `dead_letters` that keeps it whole; none for a batch that was atomic, and for a version that
+    /// is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<String>,
 }
@@ -116,6 +120,6 @@ pub struct EventError {
 pub enum EventStatus {
     /// It is broken.
     Rejected,
-    /// Its id belongs to an event with other content.
+    /// Its id belongs to an event with other content, or its document has another version than it expects.
     Conflict,
 }

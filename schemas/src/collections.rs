@@ -78,6 +78,18 @@ pub struct HistoryPage {
     pub limit: Option<usize>,
 }
 
+/// Which documents' changes are looked at for anomalies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AnomalyPage {
+    /// Only keys behind this one, which an earlier page gave as `next`.
+    pub after: Option<String>,
+    /// Most documents that a page looks at; 100 when left out.
+    #[cfg_attr(test, schemars(range(min = 1, max = 1000)))]
+    pub limit: Option<usize>,
+}
+
 /// Which points of a collection are compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -323,6 +335,34 @@ pub struct DocumentHistory {
     /// What the next page comes after, while there may be more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// What the answer was made of.
+    pub basis: QueryBasis,
+}
+
+/// Something about a change that its sender should know. None of them loses a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AnomalyEntry {
+    /// The document's key.
+    pub key: String,
+    /// The change.
+    pub seq: u64,
+    /// `prev_mismatch`, `lsn_went_back`, `version_went_back`, `stale_read`, `no_image` or `patch_not_applied`.
+    pub kind: String,
+    /// Why, for a patch that was not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Anomalies among the changes of a collection since it was emptied last, in the order of keys and changes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AnomalyList {
+    /// Those of the documents that the page looked at; there may be none.
+    pub anomalies: Vec<AnomalyEntry>,
+    /// What the next page comes after, while there may be more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// What the answer was made of.
     pub basis: QueryBasis,
 }

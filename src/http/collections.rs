@@ -4,6 +4,7 @@
 //! Its one invariant: everything is bounded. A page ends after so many rows or bytes, and the statements have the
 //! limits of every query.
 
+pub mod anomalies;
 mod bases;
 pub mod diff;
 pub mod history;
@@ -90,10 +91,7 @@ pub(super) async fn documents(
     caller.check_events().await?;
     let found = Box::pin(caller.find(&point, basis)).await?;
     let relation = statements::relation(&collection, found.seq);
-    let (condition, params) = match &after {
-        Some(after) => (" WHERE key > $1", vec![after.as_str().into()]),
-        None => ("", Vec::new()),
-    };
+    let (condition, params) = statements::key_condition(None, after.as_deref());
     let sql = format!(
         "SELECT {DOCUMENT_COLUMNS} FROM {relation}{condition} ORDER BY key LIMIT {}",
         limit + 1

@@ -3,6 +3,7 @@
 pub(in crate::http) mod admission;
 pub(in crate::http) mod calls;
 pub(in crate::http) mod compare;
+pub(in crate::http) mod expected;
 mod grid;
 mod media;
 
@@ -88,6 +89,7 @@ async fn take(
     let fallback = first_namespace(&decoded, &request_namespace);
     let shelters = shelters(principal, &request_namespace);
     let turned_away = turn_away(&mut decoded, principal, &shelters);
+    expected::check_rights(app, principal, &decoded)?;
     let atomic = parameters.atomic;
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
@@ -114,7 +116,7 @@ pub(in crate::http) async fn answer(
 ) -> Result<Response, ApiError> {
     let received = submission.decoded.received as u64;
     let started = Instant::now();
-    let mut receipt = compare::append(app, submission).await?;
+    let mut receipt = Box::pin(expected::append(app, submission)).await?;
     app.metrics.count_ack(started.elapsed());
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
@@ -246,6 +248,7 @@ fn unread(
         namespace: arrival.namespace.clone(),
         kept_in: None,
         code: problem.code,
+        actual_version: None,
         reason,
         id: None,
         event_type: None,
@@ -298,12 +301,13 @@ fn reply(received: u64, receipt: &Receipt, fallback: String, snapshot: Option<i6
         .map(|refused| EventError {
             index: u64::from(refused.index),
             id: refused.id.clone(),
-            status: if refused.code == ErrorCode::Conflict {
+            status: if matches!(refused.code, ErrorCode::Conflict | ErrorCode::VersionMismatch) {
                 EventStatus::Conflict
             } else {
                 EventStatus::Rejected
             },
             code: refused.code,
+            actual: refused.actual_version,
             reason: refused.reason.clone(),
             dead_letter: refused.dead_letter.clone(),
         })

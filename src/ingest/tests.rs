@@ -144,6 +144,7 @@ fn broken(index: u32, namespace: &str) -> RejectedEvent {
         namespace: ns(namespace),
         kept_in: None,
         code: ErrorCode::TsWindow,
+        actual_version: None,
         reason: "too old".to_owned(),
         id: Some("late".to_owned()),
         event_type: None,

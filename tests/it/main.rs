@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod anomalies;
 mod answers;
 mod audit;
 mod backup;
@@ -26,6 +27,7 @@ mod dialect;
 mod erase;
 mod event_shapes;
 mod exactly_once;
+mod expected_versions;
 mod exported;
 mod files;
 mod flipped_bits;

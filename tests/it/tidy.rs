@@ -38,7 +38,8 @@ const MAY_USE: MayUse = &[
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
     ("engine", &["blocking", "collection", "wal", "event", "table"]),
     // work: these never name one another
-    ("ingest", &["wal", "event", "clock", "ids"]),
+    // `collection` for the versions that events expect their documents to have
+    ("ingest", &["wal", "event", "collection", "clock", "ids"]),
     (
         "flush",
         &[

@@ -1,7 +1,7 @@
 mod property;
 
 use super::{
-    COLUMNS, Change, ChangeOp, Changes, DamagedChanges, Document, FindingKind, Image, SourceClaims,
+    AnomalyKind, COLUMNS, Change, ChangeOp, Changes, DamagedChanges, Document, Image, SourceClaims,
     table_name,
 };
 
@@ -67,8 +67,8 @@ fn check(changes: &[Change], expected: &[&str]) {
     assert_eq!(latest.document(), last);
 }
 
-fn kinds(changes: &Changes) -> Vec<(i64, FindingKind)> {
-    changes.findings().into_iter().map(|finding| (finding.seq, finding.kind)).collect()
+fn kinds(changes: &Changes) -> Vec<(i64, AnomalyKind)> {
+    changes.anomalies().into_iter().map(|anomaly| (anomaly.seq, anomaly.kind)).collect()
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_row_of_a_snapshot_never_overwrites_what_is_newer() {
         &["v1 u @2 2-2 1", "v2 r @3 2-2 2", "v3 r @4 2-1 3"],
     );
     let stale = [whole(2, "c", "1"), at(1, whole(3, "r", "0"))];
-    assert_eq!(kinds(&all(stale)), [(3, FindingKind::StaleRead)]);
+    assert_eq!(kinds(&all(stale)), [(3, AnomalyKind::StaleRead)]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_delete_stands_against_no_row_of_a_snapshot() {
     let read = at(2, whole(4, "r", "0"));
     let changes = [whole(2, "c", "1"), delete(3), read.clone()];
     check(&changes, &["v1 c @2 2-2 1", "v2 d @3 2-3 gone", "v1 r @4 2-2 0"]);
-    assert!(all(changes.clone()).findings().is_empty());
+    assert!(all(changes.clone()).anomalies().is_empty());
     // A base after the delete has no such document, and the answer is the same.
     assert_eq!(all([read.clone()]).document(), all(changes).document());
     let tombstone = all([whole(2, "c", "1"), delete(3)]).versions().pop().expect("the delete");
@@ -198,7 +198,7 @@ fn a_json_patch_that_does_not_fit_leaves_the_document() {
     );
     let seqs: Vec<i64> = kinds(&all(changes))
         .into_iter()
-        .filter(|(_, kind)| matches!(kind, FindingKind::PatchNotApplied(_)))
+        .filter(|(_, kind)| matches!(kind, AnomalyKind::PatchNotApplied(_)))
         .map(|(seq, _)| seq)
         .collect();
     assert_eq!(seqs, [1, 3, 5]);
@@ -213,7 +213,7 @@ fn a_change_without_a_document_is_not_applied() {
         patch(4, "r", r#"{"a":1}"#),
     ];
     check(&changes, &["v1 c @2 2-2 1"]);
-    let expected = [1, 3, 4].map(|seq| (seq, FindingKind::NoImage));
+    let expected = [1, 3, 4].map(|seq| (seq, AnomalyKind::NoImage));
     assert_eq!(kinds(&all(changes)), expected);
 }
 
@@ -262,9 +262,9 @@ fn what_the_source_claims_is_compared_and_changes_nothing() {
     changes.push_claimed(whole(3, "u", r#"{"a":3}"#), claim(r#"{"a":1}"#, 9, 3));
     changes.push_claimed(delete(4), claim(r#"{"a":"__debezium_unavailable_value"}"#, 12, 2));
     let expected = [
-        (3, FindingKind::PrevMismatch),
-        (3, FindingKind::LsnWentBack),
-        (4, FindingKind::VersionWentBack),
+        (3, AnomalyKind::PrevMismatch),
+        (3, AnomalyKind::LsnWentBack),
+        (4, AnomalyKind::VersionWentBack),
     ];
     assert_eq!(kinds(&changes), expected);
     assert_eq!(changes.versions().len(), 4);

@@ -3,9 +3,9 @@ use crate::{
     batch::{IngestParameters, IngestReply},
     collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
-        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
-        DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
-        HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+        AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
+        DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
+        EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
     },
     columns::DEAD_LETTERS,
     conservation::EventsAudit,
@@ -67,6 +67,7 @@ type BodySchema = fn(&mut SchemaGenerator) -> (String, Value);
 
 /// What stands behind the `?` of a path.
 const PARAMETERS: &[BodySchema] = &[
+    schema_of::<AnomalyPage>,
     schema_of::<AuditPage>,
     schema_of::<CollectionPage>,
     schema_of::<DeliveryTarget>,
@@ -113,6 +114,7 @@ const SENT: &[BodySchema] = &[
 
 /// Bodies of answers.
 const ANSWERED: &[BodySchema] = &[
+    schema_of::<AnomalyList>,
     schema_of::<AuditRecords>,
     schema_of::<CollectionDiff>,
     schema_of::<CollectionEntry>,

@@ -1,4 +1,7 @@
 //! `GET /v1/{ns}/collections/{collection}/diff`: the documents that are not the same at two points.
+//!
+//! Between two points of one history only documents differ that an event between them changes. Where these are few,
+//! they alone are folded and compared; where they are many, or the collection was emptied, all documents are.
 
 use crate::http::{
     AppState,
@@ -16,11 +19,18 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
+use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE};
 use icecore_schemas::{
     collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange},
+    error_code::ErrorCode,
     query::QueryBasis,
 };
+use serde_json::Value;
 
+/// Most documents that are compared by their keys, and most bytes of these: a plan has each key in some twenty places,
+/// and one with more than a MiB of constants is refused.
+const KEYS_MAX: usize = 500;
+const KEYS_BYTES_MAX: usize = 40 << 10;
 /// Which documents differ.
 const DIFFERS: &str = "old_doc IS DISTINCT FROM new_doc";
 
@@ -46,16 +56,15 @@ pub(in crate::http) async fn diff(
         (Box::pin(caller.find(&from, basis)).await?, Box::pin(caller.find(&to, basis)).await?);
     let from_seq = Box::pin(caller.seq_of(from)).await?;
     let to_seq = Box::pin(caller.seq_of(to)).await?;
-    let all = statements::both(&collection, from_seq, to_seq, "");
-    let counts = Box::pin(count(caller, &collection, &all)).await?;
+    let keys = Box::pin(changed_keys(caller, &collection, from_seq, to_seq)).await?;
+    let (condition, params) = statements::key_condition(keys.as_deref(), None);
+    let all = statements::both(&collection, from_seq, to_seq, &condition);
+    let counts = Box::pin(count(caller, &collection, &all, params)).await?;
     if counts == [0; 3] {
         caller.check_known(&collection).await?;
     }
-    let (condition, params) = match &after {
-        Some(after) => (" WHERE key > $1", vec![after.as_str().into()]),
-        None => ("", Vec::new()),
-    };
-    let both = statements::both(&collection, from_seq, to_seq, condition);
+    let (condition, params) = statements::key_condition(keys.as_deref(), after.as_deref());
+    let both = statements::both(&collection, from_seq, to_seq, &condition);
     let sql = format!(
         "SELECT key, old_doc, new_doc FROM ({both}) AS pairs WHERE {DIFFERS} ORDER BY key LIMIT {}",
         limit + 1
@@ -68,17 +77,52 @@ pub(in crate::http) async fn diff(
     Ok(json(200, &CollectionDiff { from_seq, to_seq, added, changed, removed, docs, next, basis }))
 }
 
+/// The keys that events between two points change; none where all documents have to be compared.
+async fn changed_keys(
+    caller: ReadCaller<'_>,
+    collection: &str,
+    from: u64,
+    to: u64,
+) -> Result<Option<Vec<String>>, ApiError> {
+    let (first, last) = (from.min(to), from.max(to));
+    if first == last {
+        return Ok(Some(Vec::new()));
+    }
+    let sql = format!(
+        "SELECT DISTINCT key FROM events BETWEEN SEQ {} AND {last} \
+         WHERE collection = $1 AND ({IS_CHANGE} OR {IS_TRUNCATE}) LIMIT {}",
+        first + 1,
+        KEYS_MAX + 1
+    );
+    let answer = match caller.ask(statement(&sql, vec![collection.into()])).await {
+        Ok(answer) => answer,
+        // The events between them cannot be read by themselves, while the states may be.
+        Err(error) if [ErrorCode::Gone, ErrorCode::NotFound].contains(&error.code()) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let read = |batch: &RecordBatch, row: usize| Some((text_at(batch, "key", row), 0));
+    let keys = page(answer, KEYS_MAX + 1, read).await?.rows;
+    // An event without a key empties the collection.
+    let Some(keys) = keys.into_iter().collect::<Option<Vec<String>>>() else { return Ok(None) };
+    let longest = keys.iter().map(String::len).max().unwrap_or(0);
+    let is_few = keys.len() <= KEYS_MAX && keys.len() * longest <= KEYS_BYTES_MAX;
+    Ok(is_few.then_some(keys))
+}
+
 /// How many documents were added, changed and removed in these pairs.
 async fn count(
     caller: ReadCaller<'_>,
     collection: &str,
     pairs: &str,
+    params: Vec<Value>,
 ) -> Result<[u64; 3], ApiError> {
     let sql = format!(
         "SELECT CAST(count(*) AS bigint) AS differing, CAST(count(old_doc) AS bigint) AS old_docs, \
          CAST(count(new_doc) AS bigint) AS new_docs FROM ({pairs}) AS pairs WHERE {DIFFERS}"
     );
-    let answer = caller.ask_of(collection, statement(&sql, Vec::new())).await?;
+    let answer = caller.ask_of(collection, statement(&sql, params)).await?;
     let read = |batch: &RecordBatch, row: usize| {
         let number = |name: &str| number_at(batch, name, row);
         let (differing, old, new) =

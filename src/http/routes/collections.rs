@@ -2,7 +2,7 @@
 
 use crate::http::{
     collection_refresh,
-    collections::{self, diff, history, list},
+    collections::{self, anomalies, diff, history, list},
     events,
     guard::RouteNeed::InCatalog,
     points,
@@ -14,9 +14,9 @@ use icecore_catalog::access::Action::{Read, Write};
 use icecore_schemas::{
     collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
-        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
-        DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
-        HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+        AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
+        DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
+        EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
     },
     search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
 };
@@ -89,6 +89,13 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
     .query::<HistoryPage>()
     .answers::<DocumentHistory>(&[(200, "A page; `next` is there while there may be more")])
     .refuses(POINT_REFUSED),
+    get("/v1/{namespace}/collections/{collection}/anomalies", InCatalog(Read), |m| {
+        on(m, anomalies::anomalies)
+    })
+    .about("Changes of a collection that do not fit what is known of their documents")
+    .query::<AnomalyPage>()
+    .answers::<AnomalyList>(&[(200, "Those of the documents of a page; `next` is there while there may be more")])
+    .refuses(SEARCH_REFUSED),
     get("/v1/{namespace}/collections/{collection}/diff", InCatalog(Read), |m| on(m, diff::diff))
         .about("The documents of a collection that are not the same at two points")
         .query::<DiffParameters>()
