@@ -384,7 +384,7 @@ impl Sql {
         Ok(report.unwrap_or(WriteReport { rows, snapshot: None }))
     }
 
-    /// Marks a step of a write of documents.
+    /// Marks a step of a statement that writes, of a refresh or of a restore.
     ///
     /// # Errors
     /// The planned error.
