@@ -1,7 +1,7 @@
 """A stream of Debezium lands as the tables of the database: row by row what a PostgreSQL has that took the same statements.
 
 Random statements go to a PostgreSQL whose triggers note every row that they change, as its log does. `debezium.py` writes of that what the connectors for
-PostgreSQL and MySQL would. Needs the server that TEST_POSTGRES names, which `./check` starts, and `psql`; passes without it but in CI.
+PostgreSQL and MySQL would; `LARGE=1` has 3 000 statements. Needs the server that TEST_POSTGRES names, which `./check` starts, and `psql`; passes without it but in CI.
 """
 import glob
 import json
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from debezium import COLUMNS, SQL_TYPES, Connector, sent_again
 
-ROUNDS, STATEMENTS = 4, 60
+ROUNDS, STATEMENTS = (20, 150) if os.environ.get("LARGE") == "1" else (4, 60)
 # How `id` is called in each table.
 KEYS = {"orders": "bigint", "accounts": "text"}
 FULL = {"accounts"}

@@ -137,11 +137,16 @@ async fn a_server_that_dies_at_any_step_of_a_restore_goes_on_with_it() {
     for point in POINTS.iter().filter(|point| point.starts_with("restore.")) {
         assert!(steps.iter().any(|(step, _, _)| step == point), "{point}");
     }
+    let mut looked = 0;
     for (point, skip, count) in steps {
         restore_and_die(folder.path(), &format!("{point}=abort{skip}")).await;
-        let server = TestServer::start_in(folder, SMALL).await;
-        assert_eq!(there(&server).await.len(), count, "{point}{skip}");
-        folder = server.stop().await;
+        // A step that puts nothing back shows in the count after the next one.
+        if count != looked {
+            let server = TestServer::start_in(folder, SMALL).await;
+            assert_eq!(there(&server).await.len(), count, "{point}{skip}");
+            folder = server.stop().await;
+            looked = count;
+        }
     }
     let server = TestServer::start_in(folder, SMALL).await;
     let report = restore(&server, "seq:25", Some("k")).await;
