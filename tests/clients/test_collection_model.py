@@ -15,7 +15,7 @@ import polars
 import pytest
 from clock_ahead import clock_ahead
 from collection_model import History, Model
-from engines import ClickHouse, DuckDB, PyIceberg, Spark
+from engines import ClickHouse, Daft, DuckDB, PyIceberg, Spark
 from icecore import Client, catalog_name
 from server import Server
 
@@ -172,7 +172,7 @@ class Engines:
     def __init__(self, world: World, clickhouse, spark):
         uri = world.server.url + "/catalog"
         self.world, self.duck, self.lake = world, DuckDB(uri), PyIceberg(uri)
-        self.house, self.spark = ClickHouse(clickhouse, uri), spark and Spark(spark, uri)
+        self.house, self.daft, self.spark = ClickHouse(clickhouse, uri), Daft(), spark and Spark(spark, uri)
 
     def check(self, at: Refreshed) -> None:
         namespace, name = catalog_name(at.namespace), f"cdc_{at.collection}"
@@ -185,6 +185,7 @@ class Engines:
             "duckdb": lambda: self.duck.rows(f"SELECT {columns} FROM {self.duck.table(namespace, name)} AT (VERSION => {at.snapshot})"),
             "pyiceberg": lambda: rows_of(table.scan(snapshot_id=at.snapshot, selected_fields=tuple(COLUMNS)).to_arrow()),
             "polars": lambda: polars.scan_iceberg(table, snapshot_id=at.snapshot).select(COLUMNS).collect().rows(),
+            "daft": lambda: self.daft.rows(table, COLUMNS, at.snapshot),
         }
         if self.spark is not None:
             read["spark"] = lambda: self.spark.rows(f"SELECT {columns} FROM {self.spark.table(namespace, name)} VERSION AS OF '{at.tag}'")
