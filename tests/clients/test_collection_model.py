@@ -185,6 +185,7 @@ class Engines:
             "duckdb": lambda: self.duck.rows(f"SELECT {columns} FROM {self.duck.table(namespace, name)} AT (VERSION => {at.snapshot})"),
             "pyiceberg": lambda: rows_of(table.scan(snapshot_id=at.snapshot, selected_fields=tuple(COLUMNS)).to_arrow()),
             "polars": lambda: polars.scan_iceberg(table, snapshot_id=at.snapshot).select(COLUMNS).collect().rows(),
+            "clickhouse": lambda: self.clickhouse(namespace, name, f" SETTINGS iceberg_snapshot_id = {at.snapshot}"),
             "daft": lambda: self.daft.rows(table, COLUMNS, at.snapshot),
         }
         if self.spark is not None:
@@ -193,14 +194,18 @@ class Engines:
             assert sorted(rows()) == wanted, (engine, at.namespace, at.collection, at.tag)
 
     def check_head(self, namespace: str, collection: str, seq: int) -> None:
-        """What the table has now; ClickHouse reads only that by the catalog."""
+        """What the table has now."""
         wanted = self.world.wanted(namespace, collection, seq)
-        place, columns = (catalog_name(namespace), f"cdc_{collection}"), ", ".join(COLUMNS)
-        answer = self.house.session.query(f"SELECT {columns} FROM {self.house.table(*place)}", "JSONCompactEachRowWithNames")
-        rows = [json.loads(line) for line in str(answer).splitlines()[1:]]
-        assert sorted((key, doc, int(version), int(at)) for key, doc, version, at in rows) == wanted, ("clickhouse", namespace, collection)
-        duck = self.duck.rows(f"SELECT {columns} FROM {self.duck.table(*place)}")
+        place = (catalog_name(namespace), f"cdc_{collection}")
+        assert sorted(self.clickhouse(*place)) == wanted, ("clickhouse", namespace, collection)
+        duck = self.duck.rows(f"SELECT {', '.join(COLUMNS)} FROM {self.duck.table(*place)}")
         assert sorted(duck) == wanted, ("duckdb", namespace, collection)
+
+    def clickhouse(self, namespace: str, name: str, settings: str = "") -> list[tuple]:
+        sql = f"SELECT {', '.join(COLUMNS)} FROM {self.house.table(namespace, name)}{settings}"
+        lines = str(self.house.session.query(sql, "JSONCompactEachRow")).split("\n")
+        rows = [json.loads(line) for line in lines if line]
+        return [(key, doc, int(version), int(seq)) for key, doc, version, seq in rows]
 
 
 def rows_of(arrow) -> list[tuple]:
