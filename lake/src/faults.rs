@@ -10,7 +10,8 @@ use std::{
 };
 
 /// Every failpoint: those an event passes, in their order, those of a query and of a statement that
-/// writes, and then those of each job and of the repairs, in the order in which they are passed.
+/// writes, of a refresh and of a restore of documents, and then those of each job and of the repairs,
+/// in the order in which they are passed.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -27,6 +28,12 @@ pub const POINTS: &[&str] = &[
     "sql.after_list",
     "write.before_commit",
     "write.lost_answer",
+    "refresh.after_set_aside",
+    "refresh.before_documents",
+    "restore.before_tag",
+    "restore.after_tag",
+    "restore.before_batch",
+    "restore.after_batch",
     "compact.before_write",
     "compact.after_data_file",
     "compact.before_commit",

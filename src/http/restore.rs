@@ -197,8 +197,10 @@ async fn restore(
     report.restore = Some(id.clone());
     report.undo_bookmark = Some(bookmark::of_moment(undo));
     if run::changes(&report) != 0 {
+        app.sql.fault("restore.before_tag")?;
         let catalog = app.catalog.on_behalf_of(principal.id());
         report.tag = Box::pin(tag(app, &catalog, &run, undo)).await;
+        app.sql.fault("restore.after_tag")?;
     }
     let report = Box::pin(run.append(&pairs, report)).await?;
     let (to, changes) = (run.to, run::changes(&report));

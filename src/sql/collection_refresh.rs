@@ -156,6 +156,7 @@ impl Sql {
         }
         if let Some(known) = base.take_if(|known| known.applied.is_some()) {
             base = Some(Box::pin(set_aside(&caller.catalog, &place, known)).await?);
+            self.fault("refresh.after_set_aside")?;
         }
         let seq = Box::pin(self.last_seq(&place, base.is_none())).await?;
         let next = AppliedChanges { seq, log, erasures: caller.erasures.clone() };
@@ -292,6 +293,7 @@ impl Sql {
             return Box::pin(self.make_table(caller, place, applied)).await;
         };
         let _turn = self.collection_turn().await?;
+        self.fault("refresh.before_documents")?;
         let metadata = Arc::clone(&base.table.metadata);
         let count = base.bucket_count(&place.ident)?;
         let sql = documents_sql(place.collection, applied.seq, count, &changed);

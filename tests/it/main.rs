@@ -12,6 +12,7 @@ mod backup_postgres;
 mod calls;
 mod clocks;
 mod cloud_events;
+mod collection_crashes;
 mod collection_restore;
 mod collection_sql;
 mod collection_tables;

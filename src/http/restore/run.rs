@@ -402,8 +402,10 @@ impl RestoreBatches<'_> {
     async fn append(&mut self, events: &[String]) -> Result<SeqRange, ApiError> {
         let RestoreRun { app, namespace, .. } = self.run;
         self.run.check_erasures().await?;
+        app.sql.fault("restore.before_batch")?;
         let Receipt { ranges, .. } =
             Box::pin(change_events::append(app, namespace, events)).await?;
+        app.sql.fault("restore.after_batch")?;
         let (first, last) = ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last));
         let first = self.seq.map_or(first, |seq| seq.first);
         let seq = SeqRange { first, last };

@@ -881,6 +881,20 @@ fn a_whole_envelope_in_a_cloud_event_is_a_change_under_the_cloud_events_name() {
 }
 
 #[test]
+fn a_row_of_a_database_has_the_key_of_its_id_in_capitals_too() {
+    for name in ["id", "_id", "ID", "Id"] {
+        let event = format!(
+            r#"{{"op":"c","before":null,"after":{{"V":1,"{name}":7}},"source":{{"connector":"oracle","db":"d","schema":"S","table":"T","scn":"9"}},"ts_ms":1795183199000}}"#
+        );
+        let shown = row(&event, BodyFormat::Json);
+        assert!(shown.contains(" collection=T key=7 "), "{shown}");
+    }
+    let both = r#"{"op":"c","after":{"ID":1,"id":2},"source":{"connector":"oracle","table":"T","scn":"9"},"ts_ms":1795183199000}"#;
+    let shown = row(both, BodyFormat::Json);
+    assert!(shown.contains(" key=2 "), "{shown}");
+}
+
+#[test]
 fn debezium_keeps_what_the_event_says_itself() {
     let event = r#"{"id":"mine","type":"order.changed","key":"k","ns":"x","op":"c","before":null,"after":"{\"_id\":{\"$oid\":\"5\"}}","source":{"connector":"mongodb","db":"d","collection":"c","ord":3}}"#;
     let shown = row(event, BodyFormat::Json);
