@@ -28,4 +28,5 @@ pub mod row_fit;
 pub mod row_sum;
 pub mod schema;
 pub mod stats;
+pub mod typed_columns;
 pub mod writer;
