@@ -12,6 +12,7 @@ mod calls;
 mod clocks;
 mod cloud_events;
 mod collection_restore;
+mod collection_schemas;
 mod collection_sql;
 mod collection_tables;
 mod collections_api;
