@@ -8,6 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 const PREFIX: &str = "doc_";
 /// How the names of partition fields begin, which no column may have.
 const BUCKETS: &str = "key_bucket";
+/// Columns that have a meaning in whatever table of the service they are: when a row came, who sees it, and how it is
+/// read where an erasure looks for somebody.
+const MEANINGS: [&str; 5] = ["collection", "detail", "ingested_at", "received_at", "visibility"];
 /// Digits of a member's hash behind a name that another column has.
 const HASH_DIGITS: usize = 8;
 
@@ -19,6 +22,7 @@ pub(super) fn column_name(member: &str, taken: &mut HashSet<String>) -> Option<S
     let lower = name.to_lowercase();
     let is_kept = COLUMNS.iter().any(|column| column.name == lower)
         || lower == MISFITS
+        || MEANINGS.contains(&lower.as_str())
         || lower.starts_with(BUCKETS)
         || !name.starts_with(char::is_alphabetic);
     if is_kept {
@@ -54,6 +58,7 @@ mod tests {
             ("key", "doc_key"),
             ("Seq", "doc_Seq"),
             ("misfits", "doc_misfits"),
+            ("ingested_at", "doc_ingested_at"),
             ("key_bucket_32", "doc_key_bucket_32"),
             ("_file", "doc__file"),
             ("1st", "doc_1st"),
