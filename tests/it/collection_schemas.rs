@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 const SCHEMA: &str = "/v1/shop/collections/orders/schema";
 const REFRESH: &str = "/v1/shop/collections/orders/refresh";
 const TABLE: &str = "/catalog/v1/namespaces/shop/tables/cdc_orders";
-const COLUMNS: &str = "key, total, paid, at, misfits";
+const COLUMNS: &str = "key, total, paid, placed, misfits";
 /// Nothing is refreshed unless a test asks for it.
 const SETTINGS: &[(&str, &str)] =
     &[("compaction.enabled", "off"), ("collections.refresh_interval", "24h")];
@@ -25,9 +25,9 @@ async fn send(server: &TestServer, events: Vec<Value>) {
 async fn shop() -> TestServer {
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), SETTINGS).await;
     let events = vec![
-        order("c", "a", &json!({"total": 1.5, "paid": true, "at": "2026-11-20T12:00:00Z"})),
-        order("c", "b", &json!({"total": "2.25", "at": null, "note": {"x": 1}})),
-        order("c", "c", &json!({"total": 1.234, "paid": "yes", "at": "today"})),
+        order("c", "a", &json!({"total": 1.5, "paid": true, "placed": "2026-11-20T12:00:00Z"})),
+        order("c", "b", &json!({"total": "2.25", "placed": null, "note": {"x": 1}})),
+        order("c", "c", &json!({"total": 1.234, "paid": "yes", "placed": "today"})),
     ];
     send(&server, events).await;
     server
@@ -37,7 +37,7 @@ fn first_schema() -> Value {
     json!({"type": "object", "required": ["total"], "properties": {
         "total": {"type": "number", "format": "decimal", "precision": 10, "scale": 2},
         "paid": {"type": "boolean"},
-        "at": {"type": ["string", "null"], "format": "date-time"},
+        "placed": {"type": ["string", "null"], "format": "date-time"},
     }})
 }
 
@@ -171,7 +171,7 @@ async fn columns_are_added_and_widened_and_nothing_else() {
 
     for (name, property, text) in [
         ("paid", json!({"type": "string"}), "`paid` is boolean, and would be string"),
-        ("at", json!({"type": "string", "format": "date-time"}), "`at` may be null"),
+        ("placed", json!({"type": "string", "format": "date-time"}), "`placed` may be null"),
     ] {
         let mut other = wider.clone();
         other["properties"][name] = property;
