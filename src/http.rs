@@ -7,6 +7,7 @@ pub mod admin;
 pub mod body;
 mod change_events;
 pub mod collection_refresh;
+mod collection_schema;
 pub mod collections;
 pub mod compression;
 pub mod conservation;

@@ -36,10 +36,7 @@ use crate::{
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
-    view::{
-        CatalogView, ChangeView, CollectionView, NamespaceView, ServiceTableView, TableView,
-        TailPlace, View,
-    },
+    view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, TailPlace, View},
     visibility::{VisibleRows, deciding_columns, visible_rows},
 };
 use arrow::datatypes::Schema;
@@ -247,8 +244,8 @@ impl QuerySessions {
         for seen in &view.catalog_views {
             names.extend(seen.columns.iter().cloned());
         }
-        if !view.collections.is_empty() {
-            names.extend(collections::columns().into_iter().map(|column| column.name));
+        for collection in &view.collections {
+            names.extend(collections::columns(collection).into_iter().map(|column| column.name));
         }
         Ok(names)
     }
@@ -326,8 +323,9 @@ impl QuerySessions {
         for ChangeView { namespace, name } in &view.change_views {
             found.insert((namespace.clone(), name.clone()), change_views::columns(name));
         }
-        for CollectionView { namespace, name, .. } in &view.collections {
-            found.insert((namespace.clone(), name.clone()), collections::columns());
+        for collection in &view.collections {
+            let name = (collection.namespace.clone(), collection.name.clone());
+            found.insert(name, collections::columns(collection));
         }
         for CatalogView { namespace, name, columns, .. } in &view.catalog_views {
             let column = |name: &String| RelationColumn { name: name.clone(), is_of_events: false };

@@ -9,7 +9,7 @@ use crate::{
 };
 use iceberg::spec::{SchemaRef, TableMetadata};
 use icecore_lake::{
-    table::{evolve::SchemaFit, promoted::Promotions},
+    table::{evolve::SchemaFit, promoted::Promotions, typed_columns::TypedColumns},
     wal::{LogPosition, RecordRef},
 };
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
@@ -131,6 +131,10 @@ pub struct CollectionView {
     pub applied_seq: Option<u64>,
     /// The last event that counts; none where it is not known, and then all do.
     pub until: Option<u64>,
+    /// The typed columns that the collection has now.
+    pub typed: TypedColumns,
+    /// Whether all rows of the base have them; otherwise they are computed.
+    pub has_typed: bool,
 }
 
 /// The tables of a namespace as a query sees them.

@@ -29,4 +29,5 @@ pub mod row_sum;
 pub mod schema;
 pub mod stats;
 pub mod tagged;
+pub mod typed_columns;
 pub mod writer;

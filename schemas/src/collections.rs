@@ -212,6 +212,9 @@ pub struct CollectionEntry {
     pub applied_seq: Option<u64>,
     /// For how long the oldest change waits that the table does not have, milliseconds; null without a table.
     pub lag_ms: Option<u64>,
+    /// How many values of its documents do not fit the columns of its schema; left out without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misfits: Option<u64>,
 }
 
 /// The collections of a namespace, by name.

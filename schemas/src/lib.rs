@@ -5,6 +5,7 @@
 pub mod as_of;
 pub mod batch;
 pub mod collection_refresh;
+pub mod collection_schema;
 pub mod collections;
 pub mod columns;
 pub mod conservation;

@@ -1,5 +1,7 @@
 //! `icecore collections`, `docs`, `history` and `diff`: documents as they are and as they were.
 
+mod schema;
+
 use crate::{
     cli::{
         CliError,
@@ -17,6 +19,7 @@ use icecore_schemas::collections::{
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::path::PathBuf;
 
 /// Characters of a document that a table shows.
 const DOCUMENT_LETTERS_MAX: usize = 80;
@@ -43,6 +46,15 @@ pub struct CollectionsCommand {
     /// Only names behind this one
     #[arg(long, conflicts_with = "name")]
     after: Option<String>,
+    /// Print the JSON Schema of the collection
+    #[arg(long, requires = "name")]
+    schema: bool,
+    /// Register the JSON Schema in this file: its properties are typed columns of the collection's table
+    #[arg(long, value_name = "FILE", requires = "name", conflicts_with = "schema")]
+    set_schema: Option<PathBuf>,
+    /// Only tell what the schema would change
+    #[arg(long, requires = "set_schema")]
+    dry_run: bool,
     #[command(flatten)]
     reader: ReaderArgs,
 }
@@ -129,13 +141,20 @@ impl ReaderArgs {
     }
 }
 
-/// Prints the collections of a namespace, or one of them.
+/// Prints the collections of a namespace, or one of them; or shows or registers the schema of one.
 ///
 /// # Errors
-/// [`CliError::Client`].
+/// [`CliError::Client`]; [`CliError::Io`] for a file that does not read, [`CliError::Usage`] for one without JSON.
 pub async fn collections(config: &Config, command: &CollectionsCommand) -> Result<(), CliError> {
-    let CollectionsCommand { name, after, reader } = command;
+    let CollectionsCommand { name, after, schema, set_schema, dry_run, reader } = command;
     let client = reader.client(config);
+    match (name, set_schema) {
+        (Some(name), Some(file)) => {
+            return schema::register(&client, reader, name, file, *dry_run).await;
+        }
+        (Some(name), None) if *schema => return schema::show(&client, reader, name).await,
+        _ => (),
+    }
     let (entries, next) = match name {
         Some(name) => {
             let path = reader.path(&[&escape(name)], &[]);

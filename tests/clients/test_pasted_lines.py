@@ -243,6 +243,7 @@ def test_operations(shell):
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
         "icecore collections": "names commands; test_readme runs some, and tests/it/collections_api.rs all",
+        "icecore collections COLLECTION": "names a command; test_collections runs it",
         "icecore import": "names a command, whose lines are run above",
         "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
@@ -339,6 +340,18 @@ def test_events(shell):
     for start in ["printf %s \"$SECRET\" | icecore webhooks set github", "printf %s \"$SECRET\" | icecore webhooks set resend", "icecore webhooks list"]:
         shell.paste(start)
     shell.end({"icecore ingest": "names a command, which test_readme runs"})
+
+
+@of("docs/collections.md")
+def test_collections(shell):
+    shell.serve("icecore serve")
+    order = {"ns": "shop.example", "collection": "orders", "op": "c", "key": "1", "after": {"total": 12.5, "paid": True}}
+    shell.post("/ingest", json.dumps(order))
+    assert len(json.loads(shell.paste("curl -s -X PUT localhost"))["changes"]) == 3
+    assert json.loads(shell.paste("curl -s localhost"))["schema"]["required"] == ["total"]
+    assert "12.50" in shell.paste("icecore sql --ns shop.example \"SELECT key, total")
+    assert "decimal" in shell.paste("icecore collections orders --ns shop.example --schema")
+    shell.end({"icecore collections orders --set-schema FILE --dry-run": "FILE is the schema; tests/it runs the route"})
 
 
 @of("docs/restore.md")

@@ -254,7 +254,7 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
 }
 
 /// The same of legal holds, views, materialised tables, tags, erasures and checks.
-fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 13] {
+fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 14] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
     const VIEW: &str = "/v1/{namespace}/views/{view}";
@@ -262,6 +262,8 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
     const MATERIALIZED: &str = "/v1/{namespace}/materialized/{table}";
     const COLLECTION: &str = "/v1/{namespace}/collections/{collection}/restore";
     const REFRESH: &str = "/v1/{namespace}/collections/{collection}/refresh";
+    const SCHEMA: &str = "/v1/{namespace}/collections/{collection}/schema";
+    const USERS: &str = "/v1/shop.example/collections/users/schema?dry_run=true";
     const ROLLUP: &str = "/v1/shop.example/materialized/rollup";
     const TAGS: &str = "/v1/{namespace}/tags";
     const TAG: &str = "/v1/{namespace}/tags/{name}";
@@ -269,6 +271,7 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
     let rollup = json!({"sql": "SELECT DISTINCT type FROM events", "every": "0 0 1 1 *"});
     let restore = json!({"at": "seq:1", "dry_run": true});
     let erasure = json!({"subject": {"id": "nobody"}, "dry_run": true});
+    let schema = json!({"type": "object", "properties": {"name": {"type": "string"}}});
     [
         ("PUT", HOLD, CASE, json!({}), "done"),
         ("DELETE", HOLD, CASE, Value::Null, "done"),
@@ -279,6 +282,7 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
         ("POST", TAGS, "/v1/shop.example/tags", json!({"name": "release-1"}), "done"),
         ("DELETE", TAG, "/v1/shop.example/tags/release-1", Value::Null, "done"),
         ("POST", REFRESH, "/v1/shop.example/collections/none/refresh", Value::Null, "404"),
+        ("PUT", SCHEMA, USERS, schema, "200"),
         ("POST", "/v1/{namespace}/erase", "/v1/shop.example/erase", erasure, "202"),
         ("POST", COLLECTION, "/v1/shop.example/collections/users/restore", restore.clone(), "200"),
         ("POST", "/v1/{namespace}/restore", "/v1/shop.example/restore", restore, "200"),

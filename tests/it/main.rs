@@ -14,6 +14,7 @@ mod clocks;
 mod cloud_events;
 mod collection_crashes;
 mod collection_restore;
+mod collection_schemas;
 mod collection_sql;
 mod collection_tables;
 mod collections_api;

@@ -150,10 +150,12 @@ pub(super) fn check(
         );
     }
     let schema = new.current_schema();
+    // Where rows are computed, nobody but the service changes columns, and it widens some.
+    let widens = retention::collection_of(base).is_some();
     let kept = |field: &NestedFieldRef| {
         schema.field_by_id(field.id).is_some_and(|new| {
             new.name == field.name
-                && new.field_type == field.field_type
+                && (widens || new.field_type == field.field_type)
                 && new.required == field.required
         })
     };

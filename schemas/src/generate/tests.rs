@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
     collection_refresh::{RefreshParameters, RefreshReply},
+    collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
         AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
         DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
@@ -87,6 +88,7 @@ const PARAMETERS: &[BodySchema] = &[
     schema_of::<PointParameters>,
     schema_of::<RefreshParameters>,
     schema_of::<RetryParameters>,
+    schema_of::<SchemaParameters>,
     schema_of::<SearchParameters>,
     schema_of::<SnapshotPage>,
     schema_of::<ThingParameters>,
@@ -119,6 +121,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<CollectionDiff>,
     schema_of::<CollectionEntry>,
     schema_of::<CollectionList>,
+    schema_of::<CollectionSchema>,
     schema_of::<CommitAllReply>,
     schema_of::<CommitReply>,
     schema_of::<DiscardReply>,
@@ -156,6 +159,7 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<ResolvedPoint>,
     schema_of::<RestoreReport>,
     schema_of::<RetryReply>,
+    schema_of::<SchemaRegistration>,
     schema_of::<SnapshotIds>,
     schema_of::<SnapshotList>,
     schema_of::<TableDropped>,

@@ -5,7 +5,11 @@
 
 use crate::http::{
     AppState,
-    collections::{NAME_BYTES_MAX, bases, check_collection, statements},
+    collections::{
+        NAME_BYTES_MAX,
+        bases::{self, BaseTable},
+        check_collection, statements,
+    },
     error::ApiError,
     guard::CatalogNamespace,
     json,
@@ -135,20 +139,26 @@ async fn entry(
     caller: ReadCaller<'_>,
     name: String,
     counts: ChangeCounts,
-    bases: &BTreeMap<String, Option<u64>>,
+    bases: &BTreeMap<String, BaseTable>,
 ) -> Result<CollectionEntry, ApiError> {
+    let base = bases.get(&name);
     let relation = statements::relation(&name, None);
+    let misfits = if base.is_some_and(|base| base.is_typed) { "sum(misfits)" } else { "NULL" };
     let sql = format!(
-        "SELECT CAST(count(*) AS bigint) AS documents, \
-         CAST(sum(octet_length(doc)) AS bigint) AS bytes FROM {relation}"
+        "SELECT CAST(count(*) AS bigint) AS documents, CAST(sum(octet_length(doc)) AS bigint) AS bytes, \
+         CAST({misfits} AS bigint) AS misfits FROM {relation}"
     );
     let answer = caller.ask_of(&name, statement(&sql, Vec::new())).await?;
     let read = |batch: &RecordBatch, row: usize| {
         let documents = number_at(batch, "documents", row)?;
-        Some(((documents, number_at(batch, "bytes", row).unwrap_or_default()), 0))
+        let bytes = number_at(batch, "bytes", row).unwrap_or_default();
+        Some(((documents, bytes, number_at(batch, "misfits", row)), 0))
     };
-    let (documents, bytes) = page(answer, 1, read).await?.rows.first().copied().unwrap_or_default();
-    let applied_seq = bases.get(&name).copied().flatten();
+    let RowPage { rows, .. } = page(answer, 1, read).await?;
+    let (documents, bytes, misfits) = rows.first().copied().unwrap_or_default();
+    // The sum over no documents is none.
+    let misfits = base.filter(|base| base.is_typed).map(|_| misfits.unwrap_or_default());
+    let applied_seq = base.and_then(|base| base.applied_seq);
     let lag_ms = match applied_seq {
         Some(applied) if applied < counts.last_seq => Box::pin(lag(caller, &name, applied)).await?,
         Some(_) => Some(0),
@@ -162,6 +172,7 @@ async fn entry(
         last_seq: counts.last_seq,
         applied_seq,
         lag_ms,
+        misfits,
     })
 }
 
