@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod body;
+mod bulk_changes;
 mod change_events;
 pub mod collection_refresh;
 mod collection_schema;

@@ -316,23 +316,27 @@ pub async fn diff(config: &Config, command: &DiffCommand) -> Result<(), CliError
 }
 
 /// Prints an answer as JSON with the numbers that its documents have.
-fn say_json(answer: &impl Serialize) -> Result<(), CliError> {
+///
+/// # Errors
+/// [`CliError::Io`].
+pub(super) fn say_json(answer: &impl Serialize) -> Result<(), CliError> {
     say(&serde_json::to_string(answer).expect("its members are texts, numbers and JSON"))
 }
 
-fn say_next(next: Option<&str>) {
+/// Says what lists the next page.
+pub(super) fn say_next(next: Option<&str>) {
     if let Some(next) = next {
         remark(&format!("there are more: --after '{}' lists them", printable(next)));
     }
 }
 
 /// A text that a terminal takes for no command.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// The beginning of a document, or a dash for none.
-fn short(doc: Option<&RawValue>) -> String {
+pub(super) fn short(doc: Option<&RawValue>) -> String {
     let Some(doc) = doc else { return "-".to_owned() };
     let mut letters = doc.get().chars();
     let mut text: String = letters.by_ref().take(DOCUMENT_LETTERS_MAX).collect();

@@ -3,6 +3,7 @@
 //!
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
+mod branch_merge;
 mod calls;
 mod collections;
 mod documents;
@@ -94,8 +95,7 @@ const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
 
 /// The table.
 pub const ROUTES: &[Route] = &{
-    let mut all = [OTHER_ROUTES[0];
-        PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len()];
+    let mut all = [OTHER_ROUTES[0]; ROUTE_COUNT];
     let (mut part, mut row, mut at) = (0, 0, 0);
     while at < all.len() {
         if row == PARTS[part].len() {
@@ -107,13 +107,24 @@ pub const ROUTES: &[Route] = &{
     all
 };
 
+/// How many rows its parts have together.
+const ROUTE_COUNT: usize = {
+    let (mut count, mut part) = (0, 0);
+    while part < PARTS.len() {
+        count += PARTS[part].len();
+        part += 1;
+    }
+    count
+};
+
 /// Its parts; none is empty.
-const PARTS: [&[Route]; 5] = [
+const PARTS: &[&[Route]] = &[
     OTHER_ROUTES,
     calls::CALL_ROUTES,
     collections::COLLECTION_ROUTES,
     documents::DOCUMENT_ROUTES,
     tags::TAG_ROUTES,
+    branch_merge::BRANCH_MERGE_ROUTES,
 ];
 
 /// Those that have no file of their own.

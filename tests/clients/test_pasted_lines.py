@@ -198,6 +198,9 @@ def test_operations(shell):
     shell.paste("icecore fsck --ns", words)
     shell.paste("icecore erase --ns NS --user-id VALUE", words | {"VALUE": "nobody"})
     shell.paste("icecore restore COLLECTION", words | {"COLLECTION": "users", "POINT": "seq:1"})
+    shell.post("/v1/shop.example/branches", '{"name":"try"}')
+    for start in ["icecore branches diff NAME", "icecore branches merge NAME"]:
+        shell.paste(start, words | {"NAME": "try"})
     assert json.loads(shell.paste("curl -s localhost:8181/admin/jobs"))["jobs"]
     shell.paste("icecore jobs  ")
     shell.paste("icecore jobs run NAME", words | {"NAME": "compact-day"})
@@ -372,6 +375,22 @@ def test_restore(shell):
     assert "events" in shell.paste("icecore tags drop release-2 --namespace --ns shop.example --dry-run")
     assert "is dropped" in shell.paste("icecore tags drop release-2")
     shell.end({"icecore restore": "names the command"})
+
+
+@of("docs/branch-merge.md")
+def test_branch_merge(shell):
+    shell.serve("icecore serve")
+    user = {"ns": "shop.example", "collection": "users", "key": "u-1", "op": "u"}
+    shell.post("/ingest", json.dumps(user | {"after": {"n": 1}}))
+    shell.post("/v1/shop.example/commit", "")
+    shell.post("/v1/shop.example/branches", '{"name":"trial"}')
+    shell.post("/ingest?branch=trial", json.dumps(user | {"after": {"n": 2}}))
+    assert "1 changed" in shell.paste("icecore branches diff trial")
+    assert "users/u-1 updated" in shell.paste("icecore branches merge trial --ns shop.example --dry-run")
+    assert "fast-forward" in shell.paste("icecore branches merge trial --ns shop.example --policy")
+    assert json.loads(shell.paste("curl -s 'localhost"))["docs"] == []
+    assert json.loads(shell.paste("curl -s localhost"))["updated"] == 0
+    shell.end({"icecore branches merge": "names the command"})
 
 
 @of("docs/outbox.md")

@@ -254,13 +254,14 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
 }
 
 /// The same of legal holds, views, materialised tables, tags, erasures and checks.
-fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 14] {
+fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 15] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
     const VIEW: &str = "/v1/{namespace}/views/{view}";
     const KINDS: &str = "/v1/shop.example/views/kinds";
     const MATERIALIZED: &str = "/v1/{namespace}/materialized/{table}";
     const COLLECTION: &str = "/v1/{namespace}/collections/{collection}/restore";
+    const MERGE: &str = "/v1/{namespace}/branches/{branch}/merge";
     const REFRESH: &str = "/v1/{namespace}/collections/{collection}/refresh";
     const SCHEMA: &str = "/v1/{namespace}/collections/{collection}/schema";
     const USERS: &str = "/v1/shop.example/collections/users/schema?dry_run=true";
@@ -286,6 +287,7 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
         ("POST", "/v1/{namespace}/erase", "/v1/shop.example/erase", erasure, "202"),
         ("POST", COLLECTION, "/v1/shop.example/collections/users/restore", restore.clone(), "200"),
         ("POST", "/v1/{namespace}/restore", "/v1/shop.example/restore", restore, "200"),
+        ("POST", MERGE, "/v1/shop.example/branches/none/merge", json!({}), "404"),
         ("POST", "/admin/fsck", "/admin/fsck?quick=true", Value::Null, "200"),
     ]
 }

@@ -127,12 +127,12 @@ async fn a_server_that_dies_at_any_step_of_a_restore_goes_on_with_it() {
     let steps = [
         ("restore.before_tag", "", 0),
         ("restore.after_tag", "", 0),
-        ("restore.before_batch", "", 0),
-        ("restore.after_batch", "", 8),
-        ("restore.before_batch", "@1", 16),
-        ("restore.after_batch", "", 24),
-        ("restore.before_batch", "", 24),
-        ("restore.after_batch", "", 25),
+        ("changes.before_batch", "", 0),
+        ("changes.after_batch", "", 8),
+        ("changes.before_batch", "@1", 16),
+        ("changes.after_batch", "", 24),
+        ("changes.before_batch", "", 24),
+        ("changes.after_batch", "", 25),
     ];
     for point in POINTS.iter().filter(|point| point.starts_with("restore.")) {
         assert!(steps.iter().any(|(step, _, _)| step == point), "{point}");

@@ -9,6 +9,7 @@ mod answers;
 mod audit;
 mod backup;
 mod backup_postgres;
+mod branch_merge;
 mod calls;
 mod clocks;
 mod cloud_events;

@@ -31,6 +31,7 @@ const MAY_USE: MayUse = &[
     ("cron", &[]),
     ("event", &[]),
     ("collection", &["event"]),
+    ("branch", &[]),
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
@@ -76,6 +77,7 @@ const MAY_USE: MayUse = &[
         "http",
         &[
             "blocking",
+            "branch",
             "collection",
             "ingest",
             "flush",

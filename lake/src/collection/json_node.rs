@@ -285,7 +285,7 @@ fn depth_of_text(json: &str) -> usize {
 
 /// Whether two values are equal as RFC 6902 (section 4.6) has it: numbers by their value, strings by
 /// their characters, objects in any order.
-fn same(a: JsonValue<'_>, b: JsonValue<'_>) -> bool {
+pub(super) fn same(a: JsonValue<'_>, b: JsonValue<'_>) -> bool {
     use JsonKind::{Array, Escaped, Number, Object, Plain};
     match (a.kind, b.kind) {
         (Number, Number) => a.raw == b.raw || digest::name(a.raw) == digest::name(b.raw),

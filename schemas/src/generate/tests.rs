@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
+    branch_merge::{BranchDiff, BranchDiffParameters, BranchMergeReport, NewBranchMerge},
     collection_refresh::{RefreshParameters, RefreshReply},
     collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
@@ -70,6 +71,7 @@ type BodySchema = fn(&mut SchemaGenerator) -> (String, Value);
 const PARAMETERS: &[BodySchema] = &[
     schema_of::<AnomalyPage>,
     schema_of::<AuditPage>,
+    schema_of::<BranchDiffParameters>,
     schema_of::<CollectionPage>,
     schema_of::<DeliveryTarget>,
     schema_of::<DiffParameters>,
@@ -99,6 +101,7 @@ const SENT: &[BodySchema] = &[
     schema_of::<CollectionRestore>,
     schema_of::<FastForward>,
     schema_of::<NamespaceRestore>,
+    schema_of::<NewBranchMerge>,
     schema_of::<NewErasure>,
     schema_of::<NewHold>,
     schema_of::<NewMaterialized>,
@@ -118,6 +121,8 @@ const SENT: &[BodySchema] = &[
 const ANSWERED: &[BodySchema] = &[
     schema_of::<AnomalyList>,
     schema_of::<AuditRecords>,
+    schema_of::<BranchDiff>,
+    schema_of::<BranchMergeReport>,
     schema_of::<CollectionDiff>,
     schema_of::<CollectionEntry>,
     schema_of::<CollectionList>,
