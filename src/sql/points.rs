@@ -17,6 +17,7 @@ use futures::TryStreamExt;
 use icecore_engine::{
     EngineQuery, QueryControls,
     audit::AuditPages,
+    change_views,
     collections::events_name,
     error::SqlError,
     guard::{self, CheckedStatement},
@@ -30,6 +31,7 @@ use icecore_engine::{
 };
 use icecore_schemas::{
     as_of::AsOf,
+    point::MAIN_BRANCH,
     query::{QueryBasis, SqlRequest},
     service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
@@ -45,6 +47,15 @@ pub enum TableRead {
     AsOf(AsOf),
     /// The snapshot so many before the current one.
     Back(u32),
+    /// Events of a branch.
+    Branch {
+        /// Its name.
+        branch: String,
+        /// The last one.
+        until: u64,
+        /// The snapshot of the branch that an earlier answer saw; none for its head.
+        snapshot: Option<i64>,
+    },
     /// What an earlier answer saw.
     Basis {
         /// Its snapshot, if there was one.
@@ -113,6 +124,24 @@ impl QueryPoints {
         is_now && self.basis.is_none()
     }
 
+    /// The tag or branch that a table is read at, as far as its name in the statement or the request tells.
+    #[must_use]
+    pub fn reference<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        match (self.versions.get(name), name.rsplit_once('@'), &self.as_of) {
+            (Some((_, TableRead::Branch { branch, .. })), ..) => Some(branch),
+            (Some((_, TableRead::AsOf(as_of))), ..) | (None, None, Some(as_of)) => match as_of {
+                AsOf::Reference(reference) => Some(reference),
+                AsOf::Snapshot(_) | AsOf::Time(_) => None,
+            },
+            (None, Some((_, point)), _) => Some(point),
+            (
+                Some((_, TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. })),
+                ..,
+            )
+            | (None, None, None) => None,
+        }
+    }
+
     /// Whether an answer that is repeated had a table of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -141,6 +170,9 @@ impl QueryPoints {
         Ok(match (read, snapshot) {
             (TableRead::Now(seqs), snapshot) => {
                 TableRead::Basis { snapshot, until: basis.seq, seqs }
+            }
+            (TableRead::Branch { branch, until, .. }, snapshot) => {
+                TableRead::Branch { branch, until, snapshot }
             }
             (_, Some(id)) => TableRead::AsOf(AsOf::Snapshot(id)),
             (read, None) => read,
@@ -237,11 +269,13 @@ impl SqlInner {
                     TableRead::Now(Some(SeqRange::up_to(found)))
                 }
                 VersionPoint::Seq(expr) => TableRead::Now(Some(SeqRange::up_to(seq(expr)?))),
+                VersionPoint::BranchSeq(last, branch) => of_branch(seq(last)?, branch)?,
                 VersionPoint::SeqRange(first, last) => {
                     TableRead::Now(Some(SeqRange { first: seq(first)?, last: seq(last)? }))
                 }
             };
-            if let Some(events) = events_name(name, table) {
+            let of_view = || change_views::events_name(name, table);
+            if let Some(events) = events_name(name, table).or_else(of_view) {
                 points.note(events, EVENTS_TABLE, read.clone())?;
             }
             points.note(name.clone(), table, read)?;
@@ -331,6 +365,15 @@ fn reference(expr: &versions::PointExpr) -> Result<AsOf, SqlError> {
         None => Err(invalid(format!(
             "VERSION AS OF takes the id of a snapshot, or a tag or branch in single quotes, not {expr}"
         ))),
+    }
+}
+
+/// The events of a branch up to one; `main` has those that are acknowledged.
+fn of_branch(until: u64, branch: &versions::PointExpr) -> Result<TableRead, SqlError> {
+    match versions::text_of(branch) {
+        Some(MAIN_BRANCH) => Ok(TableRead::Now(Some(SeqRange::up_to(until)))),
+        Some(name) => Ok(TableRead::Branch { branch: name.to_owned(), until, snapshot: None }),
+        None => Err(invalid(format!("OF BRANCH takes a branch in single quotes, not {branch}"))),
     }
 }
 
