@@ -69,6 +69,17 @@ pub fn relation_at(collection: &str, branch: Option<&str>, seq: u64) -> String {
     }
 }
 
+/// The events up to the one with this `seq` of a branch, as a statement names them in FROM; none for `main`.
+#[must_use]
+pub fn events_at(branch: Option<&str>, seq: u64) -> String {
+    match branch {
+        None => format!("{EVENTS_TABLE} FOR SEQ AS OF {seq}"),
+        Some(branch) => {
+            format!("{EVENTS_TABLE} FOR SEQ AS OF {seq} OF BRANCH {}", literal(branch))
+        }
+    }
+}
+
 /// The query of the versions of a document since its collection was emptied last. It has one row, whose one column
 /// `versions` is a list of structs with the columns of [`COLUMNS`] but for the key, in order of `seq`; `doc` is
 /// null where the document was deleted.
@@ -80,7 +91,13 @@ pub fn versions_of(collection: &str, key: &str) -> String {
 /// The same up to the event with this `seq`.
 #[must_use]
 pub fn versions_until(collection: &str, key: &str, seq: u64) -> String {
-    versions(&format!("events FOR SEQ AS OF {seq}"), collection, key)
+    versions(&events_at(None, seq), collection, key)
+}
+
+/// The same up to the event with this `seq` of a branch.
+#[must_use]
+pub fn versions_of_branch(collection: &str, key: &str, branch: &str, seq: u64) -> String {
+    versions(&events_at(Some(branch), seq), collection, key)
 }
 
 fn versions(events: &str, collection: &str, key: &str) -> String {

@@ -165,8 +165,14 @@ async fn restore(
         Some(begun) => (RestoredPoint { seq: begun.to, ts: None, snapshot: None }, begun.head),
         None => {
             let found = Box::pin(reader.find(&at, TimeBasis::Commit)).await?;
+            if let Some(branch) = &found.branch {
+                return Err(invalid(format!(
+                    "`at` is a point of branch `{branch}`, and a restore goes back to one of `main`: merge the branch instead"
+                )));
+            }
+            let snapshot = found.snapshot;
             let seq = Box::pin(reader.seq_of(found)).await?;
-            (RestoredPoint { seq, ts: None, snapshot: found.snapshot }, head)
+            (RestoredPoint { seq, ts: None, snapshot }, head)
         }
     };
     let ts = arrival(app, &levels, point.seq).await?;

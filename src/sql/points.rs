@@ -134,10 +134,7 @@ impl QueryPoints {
                 AsOf::Snapshot(_) | AsOf::Time(_) => None,
             },
             (None, Some((_, point)), _) => Some(point),
-            (
-                Some((_, TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. })),
-                ..,
-            )
+            (Some((_, TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. })), ..)
             | (None, None, None) => None,
         }
     }

@@ -236,6 +236,11 @@ async fn the_versions_of_a_document_are_a_list() {
     let shown = pretty_format_batches(&ask(&context, &sql).await).unwrap().to_string();
     assert!(!shown.contains("version: 1"), "{shown}");
     assert!(versions_until("u", "k", 7).contains(" FROM events FOR SEQ AS OF 7 WHERE "));
+    let of_branch = versions_of_branch("u", "k", "it's", 7);
+    assert_eq!(
+        of_branch.matches(" FROM events FOR SEQ AS OF 7 OF BRANCH 'it''s' WHERE ").count(),
+        2
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{self, ReadCaller, statement},
+    points::{self, FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, json_at, number_at, page, text_at},
 };
@@ -17,14 +17,15 @@ use axum::{
 };
 use icecore_catalog::access::Principal;
 use icecore_schemas::{
-    collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange},
+    collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange, TimeBasis},
+    point::HistoryPoint,
     query::QueryBasis,
 };
 
 /// Which documents differ.
 const DIFFERS: &str = "old_doc IS DISTINCT FROM new_doc";
 
-/// `GET /v1/{ns}/collections/{collection}/diff?from=&to=&after=&limit=`
+/// `GET /v1/{ns}/collections/{collection}/diff?from=&to=&after=&limit=&branch=`
 ///
 /// # Errors
 /// 400 for what is no point, 404 for one that is not there, 410 for one that was removed, 422 and 429 as queries.
@@ -36,49 +37,64 @@ pub(in crate::http) async fn diff(
     QueryParameters(wanted): QueryParameters<DiffParameters>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
-    let DiffParameters { from, to, basis, after, limit } = wanted;
+    let DiffParameters { from, to, basis, after, limit, branch } = wanted;
     let limit = page_size(limit, PAGE_DOCUMENTS, PAGE_DOCUMENTS_MAX)?;
     check_collection(&collection)?;
     let from = points::parse("from", Some(from.as_str()))?;
     let to = points::parse("to", to.as_deref())?;
     caller.check_events().await?;
-    let (from, to) =
-        (Box::pin(caller.find(&from, basis)).await?, Box::pin(caller.find(&to, basis)).await?);
-    let from_seq = Box::pin(caller.seq_of(from)).await?;
-    let to_seq = Box::pin(caller.seq_of(to)).await?;
-    let all = statements::both(&collection, from_seq, to_seq, "");
-    let counts = Box::pin(count(caller, &collection, &all)).await?;
+    let branch = branch.as_deref();
+    let from = Box::pin(end(caller, branch, &from, basis)).await?;
+    let to = Box::pin(end(caller, branch, &to, basis)).await?;
+    let all = statements::both(&collection, &from, &to, "");
+    let counts = Box::pin(count(caller, &collection, (&to, all.as_str()))).await?;
     if counts == [0; 3] {
-        caller.check_known(&collection).await?;
+        caller.check_known(&collection, &to).await?;
     }
     let (condition, params) = match &after {
         Some(after) => (" WHERE key > $1", vec![after.as_str().into()]),
         None => ("", Vec::new()),
     };
-    let both = statements::both(&collection, from_seq, to_seq, condition);
+    let both = statements::both(&collection, &from, &to, condition);
     let sql = format!(
         "SELECT key, old_doc, new_doc FROM ({both}) AS pairs WHERE {DIFFERS} ORDER BY key LIMIT {}",
         limit + 1
     );
-    let answer = caller.ask_of(&collection, statement(&sql, params)).await?;
+    let answer = caller.ask_of(&collection, &to, statement(&sql, params)).await?;
     let RowPage { rows: docs, has_more, basis } = page(answer, limit, entry_at).await?;
     let next = docs.last().filter(|_| has_more).map(|last| last.key.clone());
-    let basis = QueryBasis { seq: Some(to_seq), ..basis.unwrap_or_default() };
+    let branch = to.branch.as_deref().map(str::to_owned);
+    let basis = QueryBasis { seq: to.seq, branch, ..basis.unwrap_or_default() };
+    let (from_seq, to_seq) = (from.seq.unwrap_or_default(), to.seq.unwrap_or_default());
     let [added, changed, removed] = counts;
     Ok(json(200, &CollectionDiff { from_seq, to_seq, added, changed, removed, docs, next, basis }))
 }
 
-/// How many documents were added, changed and removed in these pairs.
+/// A point of the comparison, with the event that it is. One that names a branch is of that, and the others are of the
+/// one that the request names.
+async fn end(
+    caller: ReadCaller<'_>,
+    branch: Option<&str>,
+    point: &HistoryPoint,
+    basis: TimeBasis,
+) -> Result<FoundPoint, ApiError> {
+    let named = if let HistoryPoint::Branch(name) = point { Some(name.as_str()) } else { branch };
+    let found = Box::pin(caller.find_on(named, point, basis)).await?;
+    let seq = Box::pin(caller.seq_of(found.clone())).await?;
+    Ok(found.with_seq(seq))
+}
+
+/// How many documents were added, changed and removed in these pairs, of which the later ones are at `to`.
 async fn count(
     caller: ReadCaller<'_>,
     collection: &str,
-    pairs: &str,
+    (to, pairs): (&FoundPoint, &str),
 ) -> Result<[u64; 3], ApiError> {
     let sql = format!(
         "SELECT CAST(count(*) AS bigint) AS differing, CAST(count(old_doc) AS bigint) AS old_docs, \
          CAST(count(new_doc) AS bigint) AS new_docs FROM ({pairs}) AS pairs WHERE {DIFFERS}"
     );
-    let answer = caller.ask_of(collection, statement(&sql, Vec::new())).await?;
+    let answer = caller.ask_of(collection, to, statement(&sql, Vec::new())).await?;
     let read = |batch: &RecordBatch, row: usize| {
         let number = |name: &str| number_at(batch, name, row);
         let (differing, old, new) =

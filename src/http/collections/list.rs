@@ -9,7 +9,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, integer_at, number_at, page, text_at},
 };
@@ -137,12 +137,13 @@ async fn entry(
     counts: ChangeCounts,
     bases: &BTreeMap<String, Option<u64>>,
 ) -> Result<CollectionEntry, ApiError> {
-    let relation = statements::relation(&name, None);
+    let relation = statements::relation(&name, &FoundPoint::NOW);
     let sql = format!(
         "SELECT CAST(count(*) AS bigint) AS documents, \
          CAST(sum(octet_length(doc)) AS bigint) AS bytes FROM {relation}"
     );
-    let answer = caller.ask_of(&name, statement(&sql, Vec::new())).await?;
+    let request = statement(&sql, Vec::new());
+    let answer = caller.ask_of(&name, &FoundPoint::NOW, request).await?;
     let read = |batch: &RecordBatch, row: usize| {
         let documents = number_at(batch, "documents", row)?;
         Some(((documents, number_at(batch, "bytes", row).unwrap_or_default()), 0))

@@ -25,11 +25,7 @@ pub(super) fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> Opti
 
 /// The same for a state that a request names; 0 where it is not known. A branch has the events up to its fork, also
 /// where the last ones of them have numbers that no event got.
-pub(super) fn last_seq_of(
-    metadata: &TableMetadata,
-    as_of: &AsOf,
-    snapshot_id: Option<i64>,
-) -> u64 {
+pub(super) fn last_seq_of(metadata: &TableMetadata, as_of: &AsOf, snapshot_id: Option<i64>) -> u64 {
     let Some(seq) = seq_of(metadata, snapshot_id) else { return 0 };
     match as_of {
         AsOf::Reference(name) => {
