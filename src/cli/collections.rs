@@ -54,10 +54,13 @@ pub struct DocsCommand {
     collection: String,
     /// The key of a document; all documents when left out
     key: Option<String>,
-    /// The point: seq:17, bookmark:…, time:2026-11-20T12:00:00Z, snapshot:…, tag:…, before:BATCH, or ~1 for a
-    /// document; now when left out
+    /// The point: seq:17, bookmark:…, time:2026-11-20T12:00:00Z, snapshot:…, tag:…, branch:…, before:BATCH, or ~1
+    /// for a document; now when left out
     #[arg(long)]
     at: Option<String>,
+    /// The branch whose events the point is of; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     /// Only keys behind this one
     #[arg(long, conflicts_with = "key")]
     after: Option<String>,
@@ -81,6 +84,9 @@ pub struct HistoryCommand {
     /// Most versions
     #[arg(long)]
     limit: Option<usize>,
+    /// The branch; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     #[command(flatten)]
     reader: ReaderArgs,
 }
@@ -96,6 +102,9 @@ pub struct DiffCommand {
     /// The later point; now when left out
     #[arg(long)]
     to: Option<String>,
+    /// The branch whose events both points are of, but for branch:…; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     /// Only keys behind this one
     #[arg(long)]
     after: Option<String>,
@@ -177,11 +186,12 @@ pub async fn collections(config: &Config, command: &CollectionsCommand) -> Resul
 /// # Errors
 /// [`CliError::Client`].
 pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError> {
-    let DocsCommand { collection, key, at, after, limit, reader } = command;
+    let DocsCommand { collection, key, at, branch, after, limit, reader } = command;
     let client = reader.client(config);
     let collection = escape(collection);
     if let Some(key) = key {
-        let path = reader.path(&[&collection, "docs", &escape(key)], &[("at", at.clone())]);
+        let parameters = [("at", at.clone()), ("branch", branch.clone())];
+        let path = reader.path(&[&collection, "docs", &escape(key)], &parameters);
         let reply: DocumentReply = client.read(Method::GET, &path, None).await?;
         if reader.json {
             return say_json(&reply);
@@ -193,7 +203,12 @@ pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError
         return Ok(());
     }
     let limit = limit.map(|limit| limit.to_string());
-    let parameters = [("at", at.clone()), ("after", after.clone()), ("limit", limit)];
+    let parameters = [
+        ("at", at.clone()),
+        ("branch", branch.clone()),
+        ("after", after.clone()),
+        ("limit", limit),
+    ];
     let path = reader.path(&[&collection, "docs"], &parameters);
     let list: DocumentList = client.read(Method::GET, &path, None).await?;
     if reader.json {
@@ -219,8 +234,9 @@ pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError
 /// # Errors
 /// [`CliError::Client`].
 pub async fn history(config: &Config, command: &HistoryCommand) -> Result<(), CliError> {
-    let HistoryCommand { collection, key, after, limit, reader } = command;
+    let HistoryCommand { collection, key, after, limit, branch, reader } = command;
     let parameters = [
+        ("branch", branch.clone()),
         ("after", after.map(|after| after.to_string())),
         ("limit", limit.map(|limit| limit.to_string())),
     ];
@@ -254,8 +270,9 @@ pub async fn history(config: &Config, command: &HistoryCommand) -> Result<(), Cl
 /// # Errors
 /// [`CliError::Client`].
 pub async fn diff(config: &Config, command: &DiffCommand) -> Result<(), CliError> {
-    let DiffCommand { collection, from, to, after, limit, reader } = command;
+    let DiffCommand { collection, from, to, branch, after, limit, reader } = command;
     let parameters = [
+        ("branch", branch.clone()),
         ("from", Some(from.clone())),
         ("to", to.clone()),
         ("after", after.clone()),

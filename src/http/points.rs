@@ -192,7 +192,7 @@ impl ReadCaller<'_> {
         point: &HistoryPoint,
         basis: TimeBasis,
     ) -> Result<FoundPoint, ApiError> {
-        self.find_on(None, point, basis).await
+        Box::pin(self.find_on(None, point, basis)).await
     }
 
     /// The same among the events of a branch; of `main` without one.
