@@ -5,14 +5,11 @@
 //! brings the table back brings its branches back. Events of a branch have the numbers behind the fork, so a
 //! `seq` is one event of one branch. Its one invariant: a branch and what is said of it come and go in one commit.
 
-use iceberg::spec::TableMetadata;
-use icecore_schemas::point::MAIN_BRANCH;
+use iceberg::spec::{MAIN_BRANCH, TableMetadata};
 use serde::{Deserialize, Serialize};
 
 /// Properties of `events` that say what its branches are begin so; behind it is the name of the branch.
 pub const BRANCH_PREFIX: &str = "icecore.branch.";
-/// Most branches that are looked at on the way from one to `main`. Of one that is farther nothing is said.
-const FORKS_MAX: usize = 32;
 
 /// What is kept of a branch beside its ref.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +40,29 @@ pub struct BranchMerge {
     pub seq: u64,
     /// The last event of the other branch with it.
     pub into_seq: u64,
+}
+
+/// Most branches that are looked at on the way from one to `main`. Of one that is farther nothing is said.
+const FORKS_MAX: usize = 32;
+
+impl Branch {
+    /// The last event up to which it has the events of `main` and no other; none where a branch that it was made of is
+    /// gone.
+    #[must_use]
+    pub fn main_seq(&self, events: &TableMetadata) -> Option<u64> {
+        let (mut seq, mut created_at) = (self.fork_seq, self.created_at);
+        let mut from = self.forked_from.clone();
+        for _ in 0..FORKS_MAX {
+            if from == MAIN_BRANCH {
+                return Some(seq);
+            }
+            // One that was made later is another branch of that name.
+            let parent = Self::of(events, &from).filter(|it| it.created_at <= created_at)?;
+            seq = seq.min(parent.fork_seq);
+            (from, created_at) = (parent.forked_from, parent.created_at);
+        }
+        None
+    }
 }
 
 impl Branch {
@@ -77,24 +97,6 @@ impl Branch {
         let mut branches: Vec<_> = names.filter_map(|name| Self::of(events, name)).collect();
         branches.sort_by(|one, other| one.name.cmp(&other.name));
         branches
-    }
-
-    /// The last event up to which it has the events of `main` and no other; none where a branch that it was made of is
-    /// gone.
-    #[must_use]
-    pub fn main_seq(&self, events: &TableMetadata) -> Option<u64> {
-        let (mut seq, mut created_at) = (self.fork_seq, self.created_at);
-        let mut from = self.forked_from.clone();
-        for _ in 0..FORKS_MAX {
-            if from == MAIN_BRANCH {
-                return Some(seq);
-            }
-            // One that was made later is another branch of that name.
-            let parent = Self::of(events, &from).filter(|it| it.created_at <= created_at)?;
-            seq = seq.min(parent.fork_seq);
-            (from, created_at) = (parent.forked_from, parent.created_at);
-        }
-        None
     }
 
     /// The last event of this branch and the last one of `into` that both have in common: the newest merge, else the
