@@ -251,7 +251,7 @@ async fn an_answer_over_a_branch_is_made_again_from_its_basis() {
         ),
         (
             "SELECT count(*) FROM events JOIN \"events@trial\" AS t ON events.seq = t.seq",
-            json!(4),
+            json!(6),
             Value::Null,
         ),
     ] {
