@@ -397,3 +397,42 @@ fn of_table(table: &str, cause: SqlError) -> SqlError {
 fn invalid(text: impl Into<String>) -> SqlError {
     SqlError::Invalid(text.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_the_ref_that_a_table_is_read_at() {
+        let mut points = QueryPoints::default();
+        let until = SeqRange::up_to(3);
+        let branch = "trial".to_owned();
+        let of_branch = TableRead::Branch { branch, until: 3, snapshot: None };
+        for (name, read) in [
+            ("a", TableRead::AsOf(AsOf::Reference("nightly".to_owned()))),
+            ("b", of_branch),
+            ("c", TableRead::AsOf(AsOf::Snapshot(3))),
+            ("d@trial", TableRead::Now(Some(until))),
+        ] {
+            points.versions.insert(name.to_owned(), (EVENTS_TABLE.to_owned(), read));
+        }
+        for (name, expected) in [
+            ("a", Some("nightly")),
+            ("b", Some("trial")),
+            ("c", None),
+            ("d@trial", None),
+            ("events@trial", Some("trial")),
+            ("events", None),
+        ] {
+            assert_eq!(points.reference(name), expected, "{name}");
+        }
+        points.as_of = Some(AsOf::Reference("nightly".to_owned()));
+        assert_eq!(points.reference("events"), Some("nightly"));
+        let mut snapshots = std::collections::BTreeMap::new();
+        snapshots.insert("b".to_owned(), Some(SnapshotId(7)));
+        points.basis = Some(QueryBasis { snapshots, ..QueryBasis::default() });
+        let repeated =
+            TableRead::Branch { branch: "trial".to_owned(), until: 3, snapshot: Some(7) };
+        assert_eq!(points.of("b").unwrap(), (EVENTS_TABLE, repeated));
+    }
+}
