@@ -1,6 +1,9 @@
 //! The basis of an answer: what it was made of, so that it can be made again.
 
-use crate::sql::{points::QueryPoints, view::history::branch_of};
+use crate::sql::{
+    points::QueryPoints,
+    view::history::{branch_of, is_lost},
+};
 use chrono::{DateTime, SecondsFormat};
 use icecore_catalog::ancestors;
 use icecore_engine::{
@@ -68,6 +71,8 @@ fn last_event(
     let (mut of_main, mut of_branches) = (of_bases, BTreeMap::<String, u64>::new());
     for table in view.tables.iter().filter(|table| table.ours == Some(RecordKind::Events)) {
         match branch_of(table, points.reference(&table.name)) {
+            // It is repeated by its snapshot, as no `seq` names it.
+            None if is_lost(table) => (),
             None => of_main = of_main.max(Some(table.last_seq)),
             Some(branch) => {
                 let last = of_branches.entry(branch.name).or_default();

@@ -31,6 +31,7 @@ const MAY_USE: MayUse = &[
     ("cron", &[]),
     ("event", &[]),
     ("collection", &["event"]),
+    ("branch", &[]),
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
@@ -51,6 +52,7 @@ const MAY_USE: MayUse = &[
         "sql",
         &[
             "cron",
+            "branch",
             "collection",
             "engine",
             "wal",
@@ -76,6 +78,7 @@ const MAY_USE: MayUse = &[
         &[
             "blocking",
             "collection",
+            "branch",
             "ingest",
             "flush",
             "sql",
@@ -223,7 +226,7 @@ const SERVICE_SEAMS: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("croner", &["cron"]),
     ("datafusion", &["engine"]),
-    ("iceberg", &["table", "engine", "sql", "flush"]),
+    ("iceberg", &["branch", "table", "engine", "sql", "flush"]),
     ("parquet", &["table", "engine", "flush", "cli"]),
     ("reqwest", &["cli"]),
     ("sqlx", &["store"]),

@@ -6,8 +6,8 @@ use crate::http::{
     error::ApiError,
     points::{FoundPoint, ReadCaller, statement, texts, time_text},
 };
-use icecore_lake::event::bookmark::moment_seq;
-use icecore_schemas::error_code::ErrorCode;
+use icecore_lake::{branch::Branch, event::bookmark::moment_seq, table::schema::foreign_ident};
+use icecore_schemas::{error_code::ErrorCode, service_table::EVENTS_TABLE};
 use serde_json::{Value, json};
 
 /// Most branches that an error lists.
@@ -45,8 +45,27 @@ impl ReadCaller<'_> {
                 );
                 Err(ApiError::new(ErrorCode::NotFound, text))
             }
-            _ => Ok(found),
+            Some(_) => Ok(found),
+            None => {
+                self.check_kept(&found).await?;
+                Ok(found)
+            }
         }
+    }
+
+    /// Refuses a state that a branch had and that none leads to any more: no event of a branch or of `main` names it.
+    async fn check_kept(self, found: &FoundPoint) -> Result<(), ApiError> {
+        let ident = foreign_ident(self.levels, EVENTS_TABLE).filter(|_| found.branch.is_none());
+        let Some((ident, snapshot)) = ident.zip(found.snapshot) else { return Ok(()) };
+        // The statement that found it has read the table.
+        let Ok(table) = self.app.catalog.tables().load(&ident).await else { return Ok(()) };
+        if !Branch::is_lost(&table.metadata, snapshot) {
+            return Ok(());
+        }
+        let text = format!(
+            "the point is a state that its branch does not have any more: read it in SQL, as events FOR VERSION AS OF {snapshot}"
+        );
+        Err(ApiError::new(ErrorCode::InvalidRequest, text))
     }
 
     /// The last event with a bookmark among those up to `head`.

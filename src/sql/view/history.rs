@@ -97,8 +97,14 @@ pub(in crate::sql) fn branch_of(table: &TableView, named: Option<&str>) -> Optio
     let is_own = |branch: &Branch| {
         branch.main_seq(metadata).is_none_or(|seq| table.last_seq == 0 || seq < table.last_seq)
     };
-    let found = with_snapshot(metadata, table.snapshot_id?).filter(is_own);
+    let found = Branch::with_snapshot(metadata, table.snapshot_id?).into_iter().filter(is_own);
     found.min_by_key(|branch| branch.created_at)
+}
+
+/// Whether a state of `events` is one that a branch had, and that none leads to any more.
+pub(in crate::sql) fn is_lost(table: &TableView) -> bool {
+    let state = table.metadata.as_deref().zip(table.snapshot_id);
+    state.is_some_and(|(metadata, id)| Branch::is_lost(metadata, id))
 }
 
 /// The last event up to which a state of `events` has those of `main` and no other; none where it is not known.
@@ -107,13 +113,8 @@ pub(in crate::sql) fn main_seq(events: &TableView) -> Option<u64> {
         return Some(u64::MAX);
     }
     let metadata = events.metadata.as_deref()?;
-    with_snapshot(metadata, events.snapshot_id?).filter_map(|it| it.main_seq(metadata)).max()
-}
-
-/// The branches that a snapshot is the head of, or that were built on it.
-fn with_snapshot(metadata: &TableMetadata, id: i64) -> impl Iterator<Item = Branch> {
-    let branches = Branch::all(metadata).into_iter();
-    branches.filter(move |branch| is_built_on(metadata, head_of(metadata, &branch.name), id))
+    let branches = Branch::with_snapshot(metadata, events.snapshot_id?);
+    branches.iter().filter_map(|branch| branch.main_seq(metadata)).max()
 }
 
 fn head_of(metadata: &TableMetadata, name: &str) -> Option<i64> {

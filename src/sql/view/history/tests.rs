@@ -7,11 +7,17 @@ use std::sync::Arc;
 fn metadata(properties: &Value) -> TableMetadata {
     let parents = [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(1)), (5, Some(4)), (6, Some(5))];
     let last = [10, 20, 30, 12, 13, 14];
+    let made_for = [(4, "trial"), (5, "trial"), (6, "inner")];
     let snapshots = parents.iter().zip(last).map(|((id, parent), last)| {
+        let mut summary = json!({ "operation": "append", "icecore.last-seq": last.to_string() });
+        if let Some((_, branch)) = made_for.iter().find(|(made, _)| made == id) {
+            summary["icecore.branch"] = json!(branch);
+            summary["icecore.commit-id"] = json!(id.to_string());
+        }
         json!({
             "snapshot-id": id, "parent-snapshot-id": parent, "sequence-number": id,
             "timestamp-ms": id * 1_000, "manifest-list": "file:///w/t/metadata/l.avro",
-            "summary": { "operation": "append", "icecore.last-seq": last.to_string() }, "schema-id": 0,
+            "summary": summary, "schema-id": 0,
         })
     });
     let branch = |id: i64| json!({ "type": "branch", "snapshot-id": id });
@@ -88,6 +94,7 @@ fn a_state_is_of_the_branch_that_was_built_on_it() {
         let found = branch_of(&table(snapshot, last), named).map(|branch| branch.name);
         assert_eq!(found.as_deref(), expected, "{snapshot} {named:?}");
     }
+    assert!(![2, 5, 6].map(|snapshot| is_lost(&table(snapshot, 20))).contains(&true));
     let foreign = TableView { ours: None, ..table(5, 13) };
     assert_eq!(branch_of(&foreign, Some("trial")), None);
 }
@@ -105,6 +112,20 @@ fn a_branch_has_the_events_of_main_up_to_its_fork() {
     properties["icecore.branch.trial"] = later.to_property().unwrap().into();
     let changed = metadata(&properties);
     assert_eq!(Branch::of(&changed, "inner").unwrap().main_seq(&changed), None);
+}
+
+#[test]
+fn a_state_of_a_branch_that_is_gone_is_lost() {
+    let mut properties = branches();
+    for name in ["icecore.branch.trial", "icecore.branch.inner"] {
+        properties.as_object_mut().unwrap().remove(name);
+    }
+    let metadata = Some(Arc::new(metadata(&properties)));
+    for (snapshot, expected) in [(2, false), (3, false), (5, true), (6, true)] {
+        let table = TableView { metadata: metadata.clone(), ..table(snapshot, 20) };
+        assert_eq!(is_lost(&table), expected, "{snapshot}");
+        assert_eq!(branch_of(&table, Some("other")), None);
+    }
 }
 
 #[test]
