@@ -66,6 +66,17 @@ pub struct CollectionPage {
     /// Most of a page; 50 when left out.
     #[cfg_attr(test, schemars(range(min = 1, max = 200)))]
     pub limit: Option<usize>,
+    /// The branch whose documents are counted; `main` when left out.
+    pub branch: Option<String>,
+}
+
+/// Of which branch a collection is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CollectionParameters {
+    /// The branch whose documents are counted; `main` when left out.
+    pub branch: Option<String>,
 }
 
 /// Which versions of a document are listed.
@@ -209,7 +220,7 @@ pub struct CollectionEntry {
     pub bytes: u64,
     /// Its last change; 0 where no change is left.
     pub last_seq: u64,
-    /// The last event that its table `cdc_…` has; null without one.
+    /// The last event that its table `cdc_…` has; null without one, and on a branch.
     pub applied_seq: Option<u64>,
     /// For how long the oldest change waits that the table does not have, milliseconds; null without a table.
     pub lag_ms: Option<u64>,

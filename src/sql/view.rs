@@ -321,7 +321,11 @@ impl ResolvedNamespace {
     }
 
     /// A table as it is in the catalog, if it is there.
-    pub(super) async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
+    pub(super) async fn load(
+        &self,
+        catalog: &Catalog,
+        name: &str,
+    ) -> Result<Option<LoadedTable>, SqlError> {
         let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) else { return Ok(None) };
         let table = TableIdent::new(levels, name.to_owned());
         match catalog.tables().load(&table).await {

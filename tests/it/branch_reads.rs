@@ -165,6 +165,19 @@ async fn lists_versions_differences_and_events_are_those_of_the_branch() {
         let n = (status == 200).then(|| answer["doc"]["n"].as_u64().unwrap());
         assert_eq!(n, expected, "{path}: {answer}");
     }
+    for (path, documents, deleted, last) in [
+        ("collections/users", 3, 0, 4),
+        ("collections/users?branch=trial", 2, 1, 5),
+        ("collections/users?branch=main", 3, 0, 4),
+    ] {
+        let numbers = found(&server, path).await;
+        let told = ["documents", "deleted", "last_seq"].map(|name| numbers[name].as_u64().unwrap());
+        assert_eq!(told, [documents, deleted, last], "{path}");
+        assert_eq!(numbers["applied_seq"].is_null(), path.ends_with("trial"), "{numbers}");
+        let (_, query) = path.split_at("collections/users".len());
+        let list = found(&server, &format!("collections{query}")).await;
+        assert_eq!(list["collections"][0]["last_seq"], json!(last), "{path}: {list}");
+    }
     let events = found(&server, "events?branch=trial&after_seq=2").await;
     let seqs: Vec<_> = events["events"].as_array().unwrap().iter().map(|it| &it["seq"]).collect();
     assert_eq!(seqs, [&json!(3), &json!(4), &json!(5)]);

@@ -3,9 +3,9 @@ use crate::{
     batch::{IngestParameters, IngestReply},
     collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
-        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
-        DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
-        HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, CollectionParameters,
+        DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
+        EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
     },
     columns::DEAD_LETTERS,
     conservation::EventsAudit,
@@ -68,6 +68,7 @@ type BodySchema = fn(&mut SchemaGenerator) -> (String, Value);
 const PARAMETERS: &[BodySchema] = &[
     schema_of::<AuditPage>,
     schema_of::<CollectionPage>,
+    schema_of::<CollectionParameters>,
     schema_of::<DeliveryTarget>,
     schema_of::<DiffParameters>,
     schema_of::<DiscardLetters>,

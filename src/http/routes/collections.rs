@@ -14,9 +14,9 @@ use icecore_catalog::access::Action::{Read, Write};
 use icecore_schemas::{
     collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
-        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
-        DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
-        HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, CollectionParameters,
+        DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
+        EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
     },
     search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
 };
@@ -59,9 +59,10 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
         .about("The collections of a namespace: documents, bytes, and how far their tables are")
         .query::<CollectionPage>()
         .answers::<CollectionList>(&[(200, "A page by name; `next` is there while there may be more")])
-        .refuses(SEARCH_REFUSED),
+        .refuses(POINT_REFUSED),
     get("/v1/{namespace}/collections/{collection}", InCatalog(Read), |m| on(m, list::show))
         .about("A collection: documents, bytes, and how far its table is")
+        .query::<CollectionParameters>()
         .answers::<CollectionEntry>(&[(200, "Its numbers")])
         .refuses(&[
             (404, "No such collection"),
