@@ -43,6 +43,9 @@ pub struct CollectionsCommand {
     /// Only names behind this one
     #[arg(long, conflicts_with = "name")]
     after: Option<String>,
+    /// The branch whose documents are counted; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     #[command(flatten)]
     reader: ReaderArgs,
 }
@@ -143,11 +146,11 @@ impl ReaderArgs {
 /// # Errors
 /// [`CliError::Client`].
 pub async fn collections(config: &Config, command: &CollectionsCommand) -> Result<(), CliError> {
-    let CollectionsCommand { name, after, reader } = command;
+    let CollectionsCommand { name, after, branch, reader } = command;
     let client = reader.client(config);
     let (entries, next) = match name {
         Some(name) => {
-            let path = reader.path(&[&escape(name)], &[]);
+            let path = reader.path(&[&escape(name)], &[("branch", branch.clone())]);
             let entry: CollectionEntry = client.read(Method::GET, &path, None).await?;
             if reader.json {
                 return say_json(&entry);
@@ -155,7 +158,8 @@ pub async fn collections(config: &Config, command: &CollectionsCommand) -> Resul
             (vec![entry], None)
         }
         None => {
-            let path = reader.path(&[], &[("after", after.clone())]);
+            let parameters = [("after", after.clone()), ("branch", branch.clone())];
+            let path = reader.path(&[], &parameters);
             let list: CollectionList = client.read(Method::GET, &path, None).await?;
             if reader.json {
                 return say_json(&list);

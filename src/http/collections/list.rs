@@ -111,7 +111,8 @@ pub(in crate::http) async fn show(
 
 /// The head of a branch; everything that is acknowledged without one.
 async fn head(caller: ReadCaller<'_>, branch: Option<&str>) -> Result<FoundPoint, ApiError> {
-    caller.find_on(branch, &HistoryPoint::Now, TimeBasis::Commit).await
+    let now = HistoryPoint::Now;
+    Box::pin(caller.find_on(branch, &now, TimeBasis::Commit)).await
 }
 
 /// How far the table of each collection has the events of `head`. Tables are of `main`.

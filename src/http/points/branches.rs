@@ -47,7 +47,7 @@ impl ReadCaller<'_> {
             }
             Some(_) => Ok(found),
             None => {
-                self.check_kept(&found).await?;
+                Box::pin(self.check_kept(&found)).await?;
                 Ok(found)
             }
         }
