@@ -53,6 +53,8 @@ async fn forked() -> TestServer {
     let settings = [("compaction.enabled", "off")];
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     assert_eq!(write(&server, None, "u-1", Some(1)).await, 1);
+    // A branch begins at a snapshot.
+    server.commit(NS).await;
     assert_eq!(write(&server, None, "u-2", Some(1)).await, 2);
     refresh(&server).await;
     assert_eq!(write(&server, None, "u-1", Some(2)).await, 3);
@@ -390,6 +392,10 @@ async fn every_branch_has_the_documents_of_the_model_at_every_event() {
         let seq = write(&server, branch, &key, document).await;
         assert_eq!(seq, line.last() + 1, "{name}");
         line.changes.push((seq, key, document));
+        if n == 1 {
+            // A branch begins at a snapshot.
+            server.commit(NS).await;
+        }
     }
     for _ in 0..READS {
         let names: Vec<&str> = lines.keys().copied().collect();
