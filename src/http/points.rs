@@ -183,22 +183,30 @@ impl ReadCaller<'_> {
         Err(ApiError::new(ErrorCode::NotFound, text))
     }
 
-    /// What a point stands for in this namespace. `~n` is of one document, so it is none here.
+    /// What a point of `main` stands for in this namespace, for who does something there.
     ///
     /// # Errors
-    /// 400 for one that cannot be, 404 for one that is not there, 410 for one that was removed; else as queries.
+    /// As [`Self::find_on`]; 400 for a point of a branch.
     pub(super) async fn find(
         self,
         point: &HistoryPoint,
         basis: TimeBasis,
     ) -> Result<FoundPoint, ApiError> {
-        Box::pin(self.find_on(None, point, basis)).await
+        let found = Box::pin(self.find_on(None, point, basis)).await?;
+        match &found.branch {
+            Some(branch) => Err(invalid(format!(
+                "the point is one of branch `{branch}`, and this takes one of `main`: name an event, a time or a tag of `main`"
+            ))),
+            None => Ok(found),
+        }
     }
 
-    /// The same among the events of a branch; of `main` without one.
+    /// What a point stands for among the events of a branch, for who reads. Without one they are those of `main`, but
+    /// for a point that names a branch or one of its states. `~n` is of one document, so it is none here.
     ///
     /// # Errors
-    /// As [`Self::find`]; 400 for a point of another branch, 404 for a branch that is not there.
+    /// 400 for one that cannot be, and for one of another branch; 404 for one, or a branch, that is not there, 410 for
+    /// one that was removed; else as queries.
     pub(super) async fn find_on(
         self,
         branch: Option<&str>,

@@ -163,7 +163,12 @@ async fn restore(
     let (point, undo) = match &begun {
         // What its point stands for may be something else by now.
         Some(begun) => (RestoredPoint { seq: begun.to, ts: None, snapshot: None }, begun.head),
-        None => (Box::pin(point_of_main(reader, &at)).await?, head),
+        None => {
+            let found = Box::pin(reader.find(&at, TimeBasis::Commit)).await?;
+            let snapshot = found.snapshot;
+            let seq = Box::pin(reader.seq_of(found)).await?;
+            (RestoredPoint { seq, ts: None, snapshot }, head)
+        }
     };
     let ts = arrival(app, &levels, point.seq).await?;
     let point = RestoredPoint { ts, ..point };
@@ -200,22 +205,6 @@ async fn restore(
     let (to, changes) = (run.to, run::changes(&report));
     tracing::info!(%namespace, restore = %id, to, changes, "documents were restored");
     Ok(report)
-}
-
-/// What a point of `main` stands for. The time of its event is still to be filled.
-async fn point_of_main(
-    reader: ReadCaller<'_>,
-    at: &HistoryPoint,
-) -> Result<RestoredPoint, ApiError> {
-    let found = Box::pin(reader.find(at, TimeBasis::Commit)).await?;
-    if let Some(branch) = &found.branch {
-        return Err(invalid(format!(
-            "`at` is a point of branch `{branch}`, and a restore goes back to one of `main`: merge the branch instead"
-        )));
-    }
-    let snapshot = found.snapshot;
-    let seq = Box::pin(reader.seq_of(found)).await?;
-    Ok(RestoredPoint { seq, ts: None, snapshot })
 }
 
 /// When the event with this `seq` arrived, where it is there.
