@@ -81,15 +81,36 @@ pub fn relation_at(collection: &str, branch: Option<&str>, seq: u64) -> String {
     }
 }
 
+/// The events up to the one with this `seq` of a branch, as a statement names them in FROM; none for `main`.
+#[must_use]
+pub fn events_at(branch: Option<&str>, seq: u64) -> String {
+    match branch {
+        None => format!("{EVENTS_TABLE} FOR SEQ AS OF {seq}"),
+        Some(branch) => {
+            format!("{EVENTS_TABLE} FOR SEQ AS OF {seq} OF BRANCH {}", literal(branch))
+        }
+    }
+}
+
 /// The query of the versions of a document since its collection was emptied last. It has one row, whose one column
 /// `versions` is a list of structs with the columns of [`COLUMNS`] but for the key, in order of `seq`; `doc` is
 /// null where the document was deleted.
 #[must_use]
 pub fn versions_of(collection: &str, key: &str) -> String {
+    versions("events", collection, key)
+}
+
+/// The same up to the event with this `seq` of a branch.
+#[must_use]
+pub fn versions_of_branch(collection: &str, key: &str, branch: &str, seq: u64) -> String {
+    versions(&events_at(Some(branch), seq), collection, key)
+}
+
+fn versions(events: &str, collection: &str, key: &str) -> String {
     format!(
-        "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM events \
+        "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM {events} \
          WHERE {} AND key = {}",
-        changes_of(&literal(collection)),
+        changes_of(events, &literal(collection)),
         literal(key),
     )
 }
@@ -99,7 +120,7 @@ pub fn versions_of(collection: &str, key: &str) -> String {
 /// `kind` and `reason`. Its work follows the changes of these keys, and one look at the keys of the others.
 #[must_use]
 pub fn anomalies_of(collection: &str, condition: &str, limit: usize) -> String {
-    let changes = format!("{}{condition}", changes_of(&literal(collection)));
+    let changes = format!("{}{condition}", changes_of(EVENTS_TABLE, &literal(collection)));
     format!(
         "SELECT key, anomalies FROM (SELECT e.key AS key, document_anomalies(e.seq, e.op, e.ts, e.after, e.{PATCH_COLUMN}, e.store, e.actor, \
          e.bookmark, e.id, e.before, e.lsn, e.version) AS anomalies \
@@ -109,10 +130,10 @@ pub fn anomalies_of(collection: &str, condition: &str, limit: usize) -> String {
     )
 }
 
-/// Which events change a document of a collection since it was emptied last, as a condition.
-fn changes_of(collection: &str) -> String {
+/// Which of these events change a document of a collection since it was emptied last, as a condition.
+fn changes_of(events: &str, collection: &str) -> String {
     format!(
-        "{} AND seq > coalesce((SELECT max(seq) FROM events WHERE {}), 0)",
+        "{} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
         is_change(collection),
         is_truncate(collection),
     )

@@ -8,6 +8,7 @@ use crate::{
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
+    branches::{self, BRANCHES_TABLE},
     buckets, change_views, collected, collections,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
@@ -36,7 +37,10 @@ use crate::{
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
     uuid,
-    view::{CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView, TailPlace, View},
+    view::{
+        BranchesView, CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView,
+        TailPlace, View,
+    },
     visibility::{VisibleRows, deciding_columns, visible_rows},
 };
 use arrow::datatypes::Schema;
@@ -320,8 +324,11 @@ impl QuerySessions {
             let is_of_events = table.ours == Some(RecordKind::Events);
             add(&table.name, &provider.schema(), is_of_events);
         }
-        for ChangeView { namespace, name } in &view.change_views {
-            found.insert((namespace.clone(), name.clone()), change_views::columns(name));
+        for ChangeView { namespace, name, view, .. } in &view.change_views {
+            found.insert((namespace.clone(), name.clone()), change_views::columns(view));
+        }
+        for BranchesView { namespace, .. } in &view.branches {
+            found.insert((namespace.clone(), BRANCHES_TABLE.to_owned()), branches::columns());
         }
         for collection in &view.collections {
             let name = (collection.namespace.clone(), collection.name.clone());

@@ -5,7 +5,8 @@
 //! brings the table back brings its branches back. Events of a branch have the numbers behind the fork, so a
 //! `seq` is one event of one branch. Its one invariant: a branch and what is said of it come and go in one commit.
 
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{MAIN_BRANCH, TableMetadata};
+use icecore_catalog::{ancestors, commit::COMMIT_ID};
 use serde::{Deserialize, Serialize};
 
 /// Properties of `events` that say what its branches are begin so; behind it is the name of the branch.
@@ -40,6 +41,53 @@ pub struct BranchMerge {
     pub seq: u64,
     /// The last event of the other branch with it.
     pub into_seq: u64,
+}
+
+/// Most branches that are looked at on the way from one to `main`. Of one that is farther nothing is said.
+const FORKS_MAX: usize = 32;
+/// Snapshot summary: the branch that the snapshot was made for. Those of `main` have none.
+const MADE_FOR: &str = "icecore.branch";
+
+impl Branch {
+    /// The branches that a snapshot of table `events` is the head of, or that were built on it.
+    #[must_use]
+    pub fn with_snapshot(events: &TableMetadata, id: i64) -> Vec<Self> {
+        let is_on = |branch: &Self| {
+            let head = events.snapshot_for_ref(&branch.name).map(|head| head.snapshot_id());
+            ancestors::of(events, head).any(|snapshot| snapshot.snapshot_id() == id)
+        };
+        Self::all(events).into_iter().filter(is_on).collect()
+    }
+
+    /// Whether a snapshot of table `events` was made for a branch that is gone, or that leads there no more: its events
+    /// behind the fork are no others'.
+    #[must_use]
+    pub fn is_lost(events: &TableMetadata, id: i64) -> bool {
+        // Other engines say nothing of it.
+        let mut line =
+            ancestors::of(events, Some(id)).map(|it| &it.summary().additional_properties);
+        let made = line.find(|summary| summary.contains_key(COMMIT_ID));
+        made.is_some_and(|summary| summary.contains_key(MADE_FOR))
+            && Self::with_snapshot(events, id).is_empty()
+    }
+
+    /// The last event up to which it has the events of `main` and no other; none where a branch that it was made of is
+    /// gone.
+    #[must_use]
+    pub fn main_seq(&self, events: &TableMetadata) -> Option<u64> {
+        let (mut seq, mut created_at) = (self.fork_seq, self.created_at);
+        let mut from = self.forked_from.clone();
+        for _ in 0..FORKS_MAX {
+            if from == MAIN_BRANCH {
+                return Some(seq);
+            }
+            // One that was made later is another branch of that name.
+            let parent = Self::of(events, &from).filter(|it| it.created_at <= created_at)?;
+            seq = seq.min(parent.fork_seq);
+            (from, created_at) = (parent.forked_from, parent.created_at);
+        }
+        None
+    }
 }
 
 impl Branch {

@@ -161,8 +161,9 @@ async fn restore(
         Some(begun) => (RestoredPoint { seq: begun.to, ts: None, snapshot: None }, begun.head),
         None => {
             let found = Box::pin(reader.find(&at, TimeBasis::Commit)).await?;
+            let snapshot = found.snapshot;
             let seq = Box::pin(reader.seq_of(found)).await?;
-            (RestoredPoint { seq, ts: None, snapshot: found.snapshot }, head)
+            (RestoredPoint { seq, ts: None, snapshot }, head)
         }
     };
     let ts = arrival(app, &levels, point.seq).await?;

@@ -10,6 +10,7 @@ mod audit;
 mod backup;
 mod backup_postgres;
 mod branch_merge;
+mod branch_reads;
 mod calls;
 mod clocks;
 mod cloud_events;

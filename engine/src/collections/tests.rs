@@ -294,6 +294,11 @@ async fn the_versions_of_a_document_are_a_list() {
     let sql = versions_of("o'users", "b");
     let shown = pretty_format_batches(&ask(&context, &sql).await).unwrap().to_string();
     assert!(!shown.contains("version: 1"), "{shown}");
+    let of_branch = versions_of_branch("u", "k", "it's", 7);
+    assert_eq!(
+        of_branch.matches(" FROM events FOR SEQ AS OF 7 OF BRANCH 'it''s' WHERE ").count(),
+        2
+    );
 }
 
 #[test]
@@ -317,7 +322,7 @@ fn a_name_says_which_collection_it_stands_for() {
     assert_eq!(documents_at("u", 7), format!("{} FOR SEQ AS OF 7", documents_of("u")));
     let condition =
         "collection = 'o''x' AND op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL AND seq > 0";
-    assert!(changes_of("'o''x'").starts_with(condition));
+    assert!(changes_of("events", "'o''x'").starts_with(condition));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::{
     collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
         AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
+        CollectionParameters,
         DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
         EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
     },
@@ -73,6 +74,7 @@ const PARAMETERS: &[BodySchema] = &[
     schema_of::<AuditPage>,
     schema_of::<BranchDiffParameters>,
     schema_of::<CollectionPage>,
+    schema_of::<CollectionParameters>,
     schema_of::<DeliveryTarget>,
     schema_of::<DiffParameters>,
     schema_of::<DiscardLetters>,

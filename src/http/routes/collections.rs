@@ -16,6 +16,7 @@ use icecore_schemas::{
     collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
         AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
+        CollectionParameters,
         DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
         EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
     },
@@ -60,9 +61,10 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
         .about("The collections of a namespace: documents, bytes, and how far their tables are")
         .query::<CollectionPage>()
         .answers::<CollectionList>(&[(200, "A page by name; `next` is there while there may be more")])
-        .refuses(SEARCH_REFUSED),
+        .refuses(POINT_REFUSED),
     get("/v1/{namespace}/collections/{collection}", InCatalog(Read), |m| on(m, list::show))
         .about("A collection: documents, bytes, and how far its table is")
+        .query::<CollectionParameters>()
         .answers::<CollectionEntry>(&[(200, "Its numbers")])
         .refuses(&[
             (404, "No such collection"),

@@ -6,7 +6,7 @@
 use crate::sql::{
     points::{QueryPoints, TableRead},
     statement_view::ViewDraft,
-    view::{self, ResolvedNamespace},
+    view::{self, ResolvedNamespace, history::main_seq},
     visibility,
 };
 use iceberg::spec::TableMetadata;
@@ -236,6 +236,7 @@ fn own_snapshot(
         TableRead::AsOf(AsOf::Time(_))
         | TableRead::Now(_)
         | TableRead::Back(_)
+        | TableRead::Branch { .. }
         | TableRead::Basis { .. } => None,
     }
 }
@@ -250,7 +251,8 @@ pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
         let (tables, _) = view.namespace_mut(&collection.namespace);
         let Some(events) = tables.iter().find(|table| table.name == *events) else { continue };
         collection.until = last_event(events);
-        let until = collection.until.filter(|_| is_on_main(events));
+        // A base has events of main alone.
+        let until = collection.until.and_then(|until| Some(until.min(main_seq(events)?)));
         let base = tables.iter_mut().find(|table| table.name == collection.name);
         let named = collection.collection.as_str();
         let Some(base) = base.filter(|base| view::collection_of(base) == Some(named)) else {
@@ -269,13 +271,6 @@ pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
 fn last_event(events: &TableView) -> Option<u64> {
     let last = Some(events.last_seq).filter(|last| *last != 0)?;
     Some(events.seqs.map_or(last, |seqs| seqs.last.min(last)))
-}
-
-/// Whether the snapshot of a table is the current one or one of those that it was built on. A branch has events that
-/// no base has, and lacks others.
-fn is_on_main(events: &TableView) -> bool {
-    let (Some(metadata), Some(id)) = (&events.metadata, events.snapshot_id) else { return true };
-    ancestors::of(metadata, metadata.current_snapshot_id()).any(|it| it.snapshot_id() == id)
 }
 
 /// A snapshot of a base that is read.
