@@ -24,6 +24,10 @@ pub const COLLECTION: &str = "icecore.collection";
 /// The one with the name that such a table has, for a repair that finds no list of names.
 pub const COLLECTION_TABLE: &str = "icecore.collection.table";
 
+/// Table properties that say what the service's branches of a table of ours are begin so; behind it is the name of the
+/// branch. Only the service sets them.
+pub const BRANCHES: &str = "icecore.branch.";
+
 /// The table property that says how long rows of a table of ours are kept. Whoever sets it has rows deleted.
 pub const ROWS_KEPT: &str = "icecore.retention";
 

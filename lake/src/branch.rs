@@ -6,10 +6,15 @@
 //! `seq` is one event of one branch. Its one invariant: a branch and what is said of it come and go in one commit.
 
 use iceberg::spec::TableMetadata;
+use icecore_catalog::{
+    ancestors,
+    commit::{BRANCH, COMMIT_ID},
+    retention,
+};
 use serde::{Deserialize, Serialize};
 
 /// Properties of `events` that say what its branches are begin so; behind it is the name of the branch.
-pub const BRANCH_PREFIX: &str = "icecore.branch.";
+pub const BRANCH_PREFIX: &str = retention::BRANCHES;
 
 /// What is kept of a branch beside its ref.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +66,13 @@ impl Branch {
     /// another engine made it.
     #[must_use]
     pub fn of(events: &TableMetadata, name: &str) -> Option<Self> {
-        events.snapshot_for_ref(name)?;
+        let head = events.snapshot_for_ref(name)?.snapshot_id();
+        // Another engine may have dropped the branch and given its name to something else.
+        let mut line = ancestors::of(events, Some(head)).map(|it| &it.summary().additional_properties);
+        let made = line.find(|summary| summary.contains_key(COMMIT_ID));
+        if made.is_some_and(|summary| summary.get(BRANCH).is_none_or(|branch| branch != name)) {
+            return None;
+        }
         let text = events.properties().get(&Self::property(name))?;
         let branch = serde_json::from_str::<Self>(text).ok()?;
         Some(Self { name: name.to_owned(), ..branch })

@@ -31,6 +31,7 @@ const MAY_USE: MayUse = &[
     ("cron", &[]),
     ("event", &[]),
     ("collection", &["event"]),
+    ("branch", &[]),
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
@@ -76,6 +77,7 @@ const MAY_USE: MayUse = &[
         &[
             "blocking",
             "collection",
+            "branch",
             "ingest",
             "flush",
             "sql",
@@ -223,7 +225,7 @@ const SERVICE_SEAMS: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("croner", &["cron"]),
     ("datafusion", &["engine"]),
-    ("iceberg", &["table", "engine", "sql", "flush"]),
+    ("iceberg", &["branch", "table", "engine", "sql", "flush"]),
     ("parquet", &["table", "engine", "flush", "cli"]),
     ("reqwest", &["cli"]),
     ("sqlx", &["store"]),
