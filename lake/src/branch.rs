@@ -8,10 +8,11 @@
 use iceberg::spec::TableMetadata;
 use icecore_catalog::{
     ancestors,
-    commit::{BRANCH, COMMIT_ID},
+    commit::{BRANCH, COMMIT_ID, LAST_SEQ},
     retention,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// Properties of `events` that say what its branches are begin so; behind it is the name of the branch.
 pub const BRANCH_PREFIX: &str = retention::BRANCHES;
@@ -87,6 +88,18 @@ impl Branch {
         branches
     }
 
+    /// The snapshot that it was made of; none where its own first one is gone.
+    #[must_use]
+    pub fn base(&self, events: &TableMetadata) -> Option<i64> {
+        let head = events.snapshot_for_ref(&self.name)?.snapshot_id();
+        let own = |summary: &HashMap<String, String>| summary.get(BRANCH) == Some(&self.name);
+        let mut line = ancestors::of(events, Some(head)).skip_while(|snapshot| {
+            let summary = &snapshot.summary().additional_properties;
+            own(summary) || !summary.contains_key(COMMIT_ID)
+        });
+        line.next().map(|snapshot| snapshot.snapshot_id())
+    }
+
     /// The last event of this branch and the last one of `into` that both have in common: the newest merge, else the
     /// fork where the branch was made of `into`.
     #[must_use]
@@ -95,6 +108,14 @@ impl Branch {
         let fork = || (self.forked_from == into).then_some((self.fork_seq, self.fork_seq));
         merge.map(|merge| (merge.seq, merge.into_seq)).or_else(fork)
     }
+}
+
+/// The last event in a snapshot of `events`; none where the snapshots that would tell are gone. Those of other engines
+/// tell nothing of it.
+#[must_use]
+pub fn last_seq(events: &TableMetadata, snapshot: i64) -> Option<u64> {
+    ancestors::of(events, Some(snapshot))
+        .find_map(|it| it.summary().additional_properties.get(LAST_SEQ)?.parse().ok())
 }
 
 #[cfg(test)]

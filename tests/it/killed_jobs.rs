@@ -42,11 +42,12 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 /// Where the process ends at each failpoint, or its step fails there and is left: what a point begins with,
 /// and the test.
-const MET: [(&str, &str); 13] = [
+const MET: [(&str, &str); 14] = [
     ("wal.", "tests/clients/test_crash.py"),
     ("flush.", "tests/clients/test_crash.py"),
     ("sql.", "src/sql/tests.rs"),
     ("write.", "tests/it/sql_writes.rs"),
+    ("branch.", "tests/it/branches.rs"),
     ("compact.", "tests/it/compaction.rs"),
     ("orphans.", "tests/it/orphans.rs"),
     ("erase.", "tests/it/erase.rs"),

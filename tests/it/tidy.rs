@@ -43,7 +43,7 @@ const MAY_USE: MayUse = &[
     (
         "flush",
         &[
-            "blocking", "wal", "event", "table", "owner", "clock", "ids", "faults", "tasks",
+            "blocking", "branch", "wal", "event", "table", "owner", "clock", "ids", "faults", "tasks",
             "metrics",
         ],
     ),
