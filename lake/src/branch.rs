@@ -5,14 +5,14 @@
 //! brings the table back brings its branches back. Events of a branch have the numbers behind the fork, so a
 //! `seq` is one event of one branch. Its one invariant: a branch and what is said of it come and go in one commit.
 
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{MAIN_BRANCH, TableMetadata};
 use icecore_catalog::{
     ancestors,
     commit::{BRANCH, COMMIT_ID, LAST_SEQ},
     retention,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Properties of `events` that say what its branches are begin so; behind it is the name of the branch.
 pub const BRANCH_PREFIX: &str = retention::BRANCHES;
@@ -108,6 +108,37 @@ impl Branch {
         let fork = || (self.forked_from == into).then_some((self.fork_seq, self.fork_seq));
         merge.map(|merge| (merge.seq, merge.into_seq)).or_else(fork)
     }
+}
+
+/// The newest snapshot of a branch that has no event behind `seq`, with its last event. `head` is that of the branch,
+/// and `from` what is said of it, none for `main`. None where no such snapshot is retained.
+#[must_use]
+pub fn newest_until(
+    events: &TableMetadata,
+    from: Option<&Branch>,
+    head: i64,
+    seq: u64,
+) -> Option<(i64, u64)> {
+    let line: HashSet<i64> =
+        ancestors::of(events, Some(head)).map(|snapshot| snapshot.snapshot_id()).collect();
+    let numbers = line.iter().filter_map(|id| events.snapshot_by_id(*id));
+    let oldest = numbers.map(|snapshot| snapshot.sequence_number()).min()?;
+    let found = events.snapshots().filter_map(|snapshot| {
+        let summary = &snapshot.summary().additional_properties;
+        let last: u64 = summary.get(LAST_SEQ)?.parse().ok()?;
+        // Where thinning cut the line, what is older than the cut and of the same branch is still of it.
+        let is_of_line = line.contains(&snapshot.snapshot_id())
+            || (snapshot.sequence_number() < oldest
+                && match (summary.get(BRANCH), from) {
+                    (None, None) => true,
+                    (None, Some(from)) => from.forked_from == MAIN_BRANCH && last <= from.fork_seq,
+                    (Some(branch), from) => from.is_some_and(|from| from.name == *branch),
+                });
+        (is_of_line && last <= seq).then(|| {
+            ((last, snapshot.sequence_number()), snapshot.snapshot_id())
+        })
+    });
+    found.max().map(|((last, _), id)| (id, last))
 }
 
 /// The last event in a snapshot of `events`; none where the snapshots that would tell are gone. Those of other engines

@@ -4,6 +4,7 @@
 
 pub mod as_of;
 pub mod batch;
+pub mod branches;
 pub mod collection_refresh;
 pub mod collections;
 pub mod columns;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
+    branches::{BranchDropped, BranchEntry, BranchList, BranchSquashed, NewBranch},
     collection_refresh::{RefreshParameters, RefreshReply},
     collections::{
         CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
@@ -95,6 +96,7 @@ const SENT: &[BodySchema] = &[
     schema_of::<CollectionRestore>,
     schema_of::<FastForward>,
     schema_of::<NamespaceRestore>,
+    schema_of::<NewBranch>,
     schema_of::<NewErasure>,
     schema_of::<NewHold>,
     schema_of::<NewMaterialized>,
@@ -112,6 +114,10 @@ const SENT: &[BodySchema] = &[
 /// Bodies of answers.
 const ANSWERED: &[BodySchema] = &[
     schema_of::<AuditRecords>,
+    schema_of::<BranchDropped>,
+    schema_of::<BranchEntry>,
+    schema_of::<BranchList>,
+    schema_of::<BranchSquashed>,
     schema_of::<CollectionDiff>,
     schema_of::<CollectionEntry>,
     schema_of::<CollectionList>,
