@@ -69,7 +69,8 @@ impl Branch {
     pub fn of(events: &TableMetadata, name: &str) -> Option<Self> {
         let head = events.snapshot_for_ref(name)?.snapshot_id();
         // Another engine may have dropped the branch and given its name to something else.
-        let mut line = ancestors::of(events, Some(head)).map(|it| &it.summary().additional_properties);
+        let mut line =
+            ancestors::of(events, Some(head)).map(|it| &it.summary().additional_properties);
         let made = line.find(|summary| summary.contains_key(COMMIT_ID));
         if made.is_some_and(|summary| summary.get(BRANCH).is_none_or(|branch| branch != name)) {
             return None;
@@ -98,6 +99,17 @@ impl Branch {
             own(summary) || !summary.contains_key(COMMIT_ID)
         });
         line.next().map(|snapshot| snapshot.snapshot_id())
+    }
+
+    /// Whether the service alone wrote to the branch, as far as its snapshots are retained.
+    #[must_use]
+    pub fn is_of_service(&self, events: &TableMetadata) -> bool {
+        let Some(head) = events.snapshot_for_ref(&self.name) else { return true };
+        let line = ancestors::of(events, Some(head.snapshot_id()));
+        let mut own = line.map(|it| &it.summary().additional_properties).take_while(|summary| {
+            !summary.contains_key(COMMIT_ID) || summary.get(BRANCH) == Some(&self.name)
+        });
+        own.all(|summary| summary.contains_key(COMMIT_ID))
     }
 
     /// The last event of this branch and the last one of `into` that both have in common: the newest merge, else the
@@ -134,9 +146,8 @@ pub fn newest_until(
                     (None, Some(from)) => from.forked_from == MAIN_BRANCH && last <= from.fork_seq,
                     (Some(branch), from) => from.is_some_and(|from| from.name == *branch),
                 });
-        (is_of_line && last <= seq).then(|| {
-            ((last, snapshot.sequence_number()), snapshot.snapshot_id())
-        })
+        (is_of_line && last <= seq)
+            .then(|| ((last, snapshot.sequence_number()), snapshot.snapshot_id()))
     });
     found.max().map(|((last, _), id)| (id, last))
 }

@@ -70,7 +70,7 @@ pub(super) async fn create(
     caller.call.about(&format!("{} {}", namespace.name(), new.name));
     let request =
         BranchRequest { app: &app, caller: &caller, levels: &levels, namespace: &namespace };
-    let made = Box::pin(request.create(new)).await?;
+    let made = Box::pin(request.create(&new)).await?;
     Ok(http::json(201, &made))
 }
 

@@ -8,8 +8,14 @@ mod media;
 
 use crate::{
     http::{
-        AppState, body, default_namespace, error::ApiError, health::not_taken, json,
-        parse_namespace, query_string::QueryParameters, tables,
+        AppState, body,
+        branches::batch::{self, BranchBatch},
+        default_namespace,
+        error::ApiError,
+        health::not_taken,
+        json, parse_namespace,
+        query_string::QueryParameters,
+        tables,
     },
     ingest::{Receipt, RefusedEvent, Submission, refusal::aborted},
 };
@@ -88,11 +94,15 @@ async fn take(
     let fallback = first_namespace(&decoded, &request_namespace);
     let shelters = shelters(principal, &request_namespace);
     let turned_away = turn_away(&mut decoded, principal, &shelters);
-    let atomic = parameters.atomic;
+    let atomic = parameters.atomic || parameters.branch.is_some();
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
         decoded.rejected.extend(aborted(&decoded, &[]));
         decoded.accepted.clear();
+    }
+    if let Some(branch) = &parameters.branch {
+        let batch = BranchBatch { decoded, turned_away, fallback };
+        return Box::pin(batch::answer(app, principal, branch, batch)).await;
     }
     let request = RequestIds { batch_id, correlation_id };
     let submission =
@@ -290,7 +300,13 @@ async fn committed(app: &AppState, receipt: &Receipt) -> Result<Option<i64>, Api
     Ok(first)
 }
 
-fn reply(received: u64, receipt: &Receipt, fallback: String, snapshot: Option<i64>) -> Response {
+/// The reply: what became of the events of a body.
+pub(in crate::http) fn reply(
+    received: u64,
+    receipt: &Receipt,
+    fallback: String,
+    snapshot: Option<i64>,
+) -> Response {
     let errors: Vec<EventError> = receipt
         .refused
         .iter()

@@ -376,11 +376,7 @@ impl BranchVerdicts {
         let (first, last) = (head.seq + 1, head.seq + self.keys.len() as u64);
         let kept = filter_record_batch(&events.rows, &BooleanArray::from(self.is_new.clone()))
             .expect("there is one flag a row");
-        let minted = bookmark::mint(kept, first, &self.keys);
-        // The way through the log's form gives the rows every column, and their numbers.
-        let schema = rows::known_event_schema();
-        let rows = codec::decode(&schema, &codec::encode(&schema, &minted), first)
-            .map_err(|cause| ApiError::internal(&cause))?;
+        let rows = numbered(kept, &self.keys, first)?;
         Ok(BranchRows {
             namespace: namespace.clone(),
             start: BranchStart::Head(head.snapshot),
@@ -390,6 +386,22 @@ impl BranchVerdicts {
             branch: head.branch.clone(),
         })
     }
+}
+
+/// Rows of events with every column, with their bookmarks and their numbers from `first` on.
+///
+/// # Errors
+/// 500; there is none of rows that were decoded.
+pub(super) fn numbered(
+    rows: RecordBatch,
+    keys: &[EventKey],
+    first: u64,
+) -> Result<RecordBatch, ApiError> {
+    let minted = bookmark::mint(rows, first, keys);
+    // They take the way through the log's form, as all events do.
+    let schema = rows::known_event_schema();
+    let rows = codec::decode(&schema, &codec::encode(&schema, &minted), first);
+    rows.map_err(|cause| ApiError::internal(&cause))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl BranchRequest<'_> {
     ///
     /// # Errors
     /// 400, 404 for a point that is still to come, 409 for a name that is taken, 410 for a point that was removed, 429, 503.
-    pub(super) async fn create(self, new: NewBranch) -> Result<BranchEntry, ApiError> {
+    pub(super) async fn create(self, new: &NewBranch) -> Result<BranchEntry, ApiError> {
         let Self { app, namespace, .. } = self;
         if let Some(collection) = &new.collection {
             check_collection(collection)?;
@@ -87,13 +87,15 @@ impl BranchRequest<'_> {
         self.check_erasures().await?;
         let mut attempt = 1;
         loop {
+            // Before the commit, which then has every event up to there.
+            let of_main = Box::pin(self.seq_of_main(new, &point)).await?;
             self.flush().await?;
             let table = events(app, namespace).await?;
             check_free(&table, &new.name)?;
-            let source = self.source(&table, &new, &point).await?;
-            let seq = Box::pin(self.seq_of(&source, &point)).await?;
+            let source = self.source(&table, new, &point).await?;
+            let seq = seq_of(&source, &point, of_main)?;
             let place = Box::pin(self.place(&table, &source, seq)).await?;
-            let branch = branch(&new, &source, (seq, app.clock.now_ms()));
+            let branch = branch(new, &source, (seq, app.clock.now_ms()));
             let rows = self.fork(branch, place, None);
             let catalog = self.caller.catalog(app);
             match Box::pin(app.flush.commit_to_branch(&catalog, rows)).await {
@@ -200,31 +202,21 @@ impl BranchRequest<'_> {
         Ok(ForkSource { branch: None, head, last })
     }
 
-    /// The last event at the point.
-    async fn seq_of(self, source: &ForkSource, point: &HistoryPoint) -> Result<u64, ApiError> {
-        let seq = match (point, &source.branch) {
-            (HistoryPoint::Now | HistoryPoint::Branch(_), _) => source.last,
-            (HistoryPoint::Seq(seq) | HistoryPoint::Number(seq), Some(_)) => *seq,
-            (_, Some(branch)) => {
-                let text = format!(
-                    "`at`: a point of branch `{}` is the number of one of its events, such as seq:17",
-                    branch.name
-                );
-                return Err(invalid(text));
-            }
-            (point, None) => {
-                let Self { app, caller, levels, .. } = self;
-                let reader = ReadCaller { app, principal: &caller.principal, levels };
-                let found = Box::pin(reader.find(point, TimeBasis::Commit)).await?;
-                // What was acknowledged since the table was read is behind its last event.
-                Box::pin(reader.seq_of(found)).await?.min(source.last)
-            }
-        };
-        if source.last < seq {
-            let text = format!("no event has seq {seq} yet: the last one has {}", source.last);
-            return Err(ApiError::new(ErrorCode::NotFound, text));
+    /// The last event at a point of `main`; none for a point of a branch, and for everything that is acknowledged.
+    async fn seq_of_main(
+        self,
+        new: &NewBranch,
+        point: &HistoryPoint,
+    ) -> Result<Option<u64>, ApiError> {
+        let is_of_main = new.from.as_deref().is_none_or(|from| from == MAIN_BRANCH);
+        if !is_of_main || matches!(point, HistoryPoint::Now | HistoryPoint::Branch(_)) {
+            return Ok(None);
         }
-        Ok(seq)
+        let Self { app, caller, levels, .. } = self;
+        let reader = ReadCaller { app, principal: &caller.principal, levels };
+        reader.check_events().await?;
+        let found = Box::pin(reader.find(point, TimeBasis::Commit)).await?;
+        Ok(Some(Box::pin(reader.seq_of(found)).await?))
     }
 
     /// Where a branch begins that ends at this event.
@@ -239,11 +231,12 @@ impl BranchRequest<'_> {
         }
         let base = newest_until(&table.metadata, source.branch.as_ref(), source.head, seq);
         let Some((at, last)) = base else { return Err(gone(seq, None)) };
-        let rows = self.between(source.head, (last, seq)).await?;
+        let rows = self.between(source.head, (last, seq), "TRUE").await?;
         Ok(ForkPlace { at, last, rows })
     }
 
-    /// The events of a snapshot behind `after`, up to `until`, with the columns of the service.
+    /// The events of a snapshot behind `after`, up to `until`, for which a condition is true, with all columns of the
+    /// service and no others.
     ///
     /// # Errors
     /// 410 for too many; else as queries.
@@ -251,12 +244,15 @@ impl BranchRequest<'_> {
         self,
         snapshot: i64,
         (after, until): (u64, u64),
+        condition: &str,
     ) -> Result<Vec<RecordBatch>, ApiError> {
         if until <= after {
             return Ok(Vec::new());
         }
         let request = SqlRequest {
-            sql: format!("SELECT * FROM events WHERE seq > {after} AND seq <= {until}"),
+            sql: format!(
+                "SELECT * FROM events WHERE seq > {after} AND seq <= {until} AND {condition}"
+            ),
             as_of: Some(json!(snapshot)),
             ..SqlRequest::default()
         };
@@ -292,6 +288,29 @@ fn point(at: Option<&Value>) -> Result<HistoryPoint, ApiError> {
         }
     };
     text.parse::<HistoryPoint>().map_err(|problem| invalid(format!("`at`: {problem}")))
+}
+
+/// The last event at the point, which is `of_main` where that is known.
+fn seq_of(
+    source: &ForkSource,
+    point: &HistoryPoint,
+    of_main: Option<u64>,
+) -> Result<u64, ApiError> {
+    let seq = match (point, of_main) {
+        (HistoryPoint::Now | HistoryPoint::Branch(_), _) => source.last,
+        (_, Some(seq)) => seq,
+        (HistoryPoint::Seq(seq) | HistoryPoint::Number(seq), None) => *seq,
+        (_, None) => {
+            let text =
+                "`at`: a point of a branch is the number of one of its events, such as seq:17";
+            return Err(invalid(text.to_owned()));
+        }
+    };
+    if source.last < seq {
+        let text = format!("no event has seq {seq} yet: the last one has {}", source.last);
+        return Err(ApiError::new(ErrorCode::NotFound, text));
+    }
+    Ok(seq)
 }
 
 /// Refuses a name that a branch or tag of `events` has, and one branch too many.
@@ -347,5 +366,6 @@ fn own_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         columns.push(cast(column, field.data_type())?);
         fields.push(Arc::clone(field));
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    let own = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    rows::align(&rows::known_event_schema(), &own)
 }
