@@ -37,6 +37,7 @@ use icecore_schemas::{
     },
     error_code::ErrorCode,
     names::Namespace,
+    point::MAIN_BRANCH,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -94,15 +95,16 @@ async fn take(
     let fallback = first_namespace(&decoded, &request_namespace);
     let shelters = shelters(principal, &request_namespace);
     let turned_away = turn_away(&mut decoded, principal, &shelters);
-    let atomic = parameters.atomic || parameters.branch.is_some();
+    let branch = parameters.branch.filter(|branch| branch != MAIN_BRANCH);
+    let atomic = parameters.atomic || branch.is_some();
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
         decoded.rejected.extend(aborted(&decoded, &[]));
         decoded.accepted.clear();
     }
-    if let Some(branch) = &parameters.branch {
+    if let Some(branch) = branch {
         let batch = BranchBatch { decoded, turned_away, fallback };
-        return Box::pin(batch::answer(app, principal, branch, batch)).await;
+        return Box::pin(batch::answer(app, principal, &branch, batch)).await;
     }
     let request = RequestIds { batch_id, correlation_id };
     let submission =

@@ -3,6 +3,7 @@
 //!
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
+mod branches;
 mod calls;
 mod collections;
 mod documents;
@@ -93,8 +94,12 @@ const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
 
 /// The table.
 pub const ROUTES: &[Route] = &{
-    let mut all =
-        [OTHER_ROUTES[0]; PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len()];
+    let mut all = [OTHER_ROUTES[0];
+        PARTS[0].len()
+            + PARTS[1].len()
+            + PARTS[2].len()
+            + PARTS[3].len()
+            + PARTS[4].len()];
     let (mut part, mut row, mut at) = (0, 0, 0);
     while at < all.len() {
         if row == PARTS[part].len() {
@@ -107,8 +112,13 @@ pub const ROUTES: &[Route] = &{
 };
 
 /// Its parts; none is empty.
-const PARTS: [&[Route]; 4] =
-    [OTHER_ROUTES, calls::CALL_ROUTES, collections::COLLECTION_ROUTES, documents::DOCUMENT_ROUTES];
+const PARTS: [&[Route]; 5] = [
+    OTHER_ROUTES,
+    calls::CALL_ROUTES,
+    collections::COLLECTION_ROUTES,
+    documents::DOCUMENT_ROUTES,
+    branches::BRANCH_ROUTES,
+];
 
 /// Those that have no file of their own.
 const OTHER_ROUTES: &[Route] = &[

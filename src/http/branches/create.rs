@@ -63,13 +63,13 @@ struct ForkSource {
 
 /// Where a branch begins.
 #[derive(Debug)]
-pub(super) struct ForkPlace {
+struct ForkPlace {
     /// The snapshot whose files it shares.
-    pub(super) at: i64,
+    at: i64,
     /// The last event of that one.
-    pub(super) last: u64,
+    last: u64,
     /// The events behind it, up to the point.
-    pub(super) rows: Vec<RecordBatch>,
+    rows: Vec<RecordBatch>,
 }
 
 impl BranchRequest<'_> {
@@ -96,7 +96,7 @@ impl BranchRequest<'_> {
             let seq = seq_of(&source, &point, of_main)?;
             let place = Box::pin(self.place(&table, &source, seq)).await?;
             let branch = branch(new, &source, (seq, app.clock.now_ms()));
-            let rows = self.fork(branch, place, None);
+            let rows = self.fork(branch, place);
             let catalog = self.caller.catalog(app);
             match Box::pin(app.flush.commit_to_branch(&catalog, rows)).await {
                 Ok(_) => break,
@@ -114,18 +114,13 @@ impl BranchRequest<'_> {
         Ok(entry(&table, &made))
     }
 
-    /// A branch that begins anew, with the last event that its [`Branch::fork_seq`] names.
-    pub(super) fn fork(
-        self,
-        branch: Branch,
-        place: ForkPlace,
-        replaces: Option<i64>,
-    ) -> BranchRows {
+    /// The rows that a new branch begins with.
+    fn fork(self, branch: Branch, place: ForkPlace) -> BranchRows {
         let ForkPlace { at, last, rows } = place;
         let last_seq = branch.fork_seq;
         BranchRows {
             namespace: self.namespace.clone(),
-            start: BranchStart::Fork { at, replaces },
+            start: BranchStart::Fork { at, replaces: None },
             seq: (!rows.is_empty()).then_some((last + 1, last_seq)),
             rows,
             last_seq,

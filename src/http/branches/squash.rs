@@ -25,7 +25,10 @@ use icecore_catalog::{
 use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, literal, relation_at};
 use icecore_lake::{branch::newest_until, collection::ChangeOp, table::schema::ident};
 use icecore_schemas::{
-    branches::BranchSquashed, error_code::ErrorCode, query::SqlRequest, service_table::EVENTS_TABLE,
+    branches::{BranchEntry, BranchSquashed},
+    error_code::ErrorCode,
+    query::SqlRequest,
+    service_table::EVENTS_TABLE,
 };
 use serde_json::json;
 
@@ -55,7 +58,7 @@ impl BranchRequest<'_> {
         let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
         let events_before = self.count(&before, "TRUE").await?;
         let events_now = (count(&others) + changes.len()) as u64;
-        let result = |branch, tag| BranchSquashed {
+        let result = |branch: BranchEntry, tag: Option<String>| BranchSquashed {
             branch,
             events_before,
             events: if tag.is_some() { events_now } else { events_before },
@@ -165,14 +168,16 @@ impl BranchRequest<'_> {
             (Some(was), Some(is)) if was == is => return None,
             (Some(_), Some(_)) => ChangeOp::Update,
         };
-        let meta = json!({ "squash": true });
+        let key = text_at(batch, "key", row)?;
+        let [store, visibility] = ["store", "visibility"].map(|column| text_at(batch, column, row));
+        let (id, meta) = (self.app.ids.mint().to_string(), json!({ "squash": true }));
         let change = ChangeEvent {
-            id: &self.app.ids.mint().to_string(),
+            id: &id,
             op,
             collection,
-            key: &text_at(batch, "key", row)?,
-            store: text_at(batch, "store", row).as_deref(),
-            visibility: text_at(batch, "visibility", row).as_deref(),
+            key: &key,
+            store: store.as_deref(),
+            visibility: visibility.as_deref(),
             before: was.as_deref(),
             after: is.as_deref(),
             meta: &meta,
