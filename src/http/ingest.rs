@@ -95,7 +95,7 @@ async fn take(
     let fallback = first_namespace(&decoded, &request_namespace);
     let shelters = shelters(principal, &request_namespace);
     let turned_away = turn_away(&mut decoded, principal, &shelters);
-    let branch = parameters.branch.filter(|branch| branch != MAIN_BRANCH);
+    let branch = branch_of(parameters.branch, decoded.branch.take())?;
     let atomic = parameters.atomic || branch.is_some();
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
@@ -110,6 +110,22 @@ async fn take(
     let submission =
         Submission { decoded, request, atomic, bytes, shelters, ..Submission::default() };
     answer(app, submission, turned_away, fallback, parameters.ack).await
+}
+
+/// The branch that a request names by its parameter or beside the events of its batch; none for `main`.
+fn branch_of(
+    parameter: Option<String>,
+    member: Option<String>,
+) -> Result<Option<String>, ApiError> {
+    if let (Some(parameter), Some(member)) = (&parameter, &member)
+        && parameter != member
+    {
+        let text = format!(
+            "the query parameter `branch` names `{parameter}`, and the batch `{member}`: name one branch"
+        );
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
+    Ok(parameter.or(member).filter(|branch| branch != MAIN_BRANCH))
 }
 
 /// Sends events to the log and says what became of them. `turned_away` was refused before; `fallback`

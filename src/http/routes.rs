@@ -95,11 +95,7 @@ const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
 /// The table.
 pub const ROUTES: &[Route] = &{
     let mut all = [OTHER_ROUTES[0];
-        PARTS[0].len()
-            + PARTS[1].len()
-            + PARTS[2].len()
-            + PARTS[3].len()
-            + PARTS[4].len()];
+        PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len()];
     let (mut part, mut row, mut at) = (0, 0, 0);
     while at < all.len() {
         if row == PARTS[part].len() {
