@@ -57,7 +57,7 @@ pub enum CatalogCommand {
 }
 
 /// Which server.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
     /// The server, http://host:port
     #[arg(long)]
@@ -146,12 +146,16 @@ pub struct PurgeCommand {
 }
 
 impl ServerArgs {
-    fn client(&self, config: &Config) -> ServerClient {
+    pub(super) fn client(&self, config: &Config) -> ServerClient {
         ServerClient::new(config, self.url.as_deref())
     }
 }
 
 impl TableArgs {
+    pub(super) fn new(table: String, ns: String, server: ServerArgs) -> Self {
+        Self { table, ns, server }
+    }
+
     /// Its path below the server, for a call named `call`.
     pub(super) fn path(&self, call: &str) -> String {
         let call = if call.is_empty() { String::new() } else { format!("/{call}") };
