@@ -8,6 +8,7 @@ mod answers;
 mod audit;
 mod backup;
 mod backup_postgres;
+mod branches;
 mod calls;
 mod clocks;
 mod cloud_events;
