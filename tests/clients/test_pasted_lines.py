@@ -192,6 +192,7 @@ def test_operations(shell):
     assert "drop-table" in shell.paste("icecore catalog events", {"TOKEN": page})
     words["TABLE"] = "events"
     shell.paste("icecore branches …", {"…": "list events --ns shop.example"})
+    shell.paste("icecore branches create NAME", words | {"NAME": "try"})
     shell.paste("icecore audit events --ns", words)
     shell.paste("icecore compact --ns", words)
     shell.paste("icecore fsck --ns", words)
@@ -352,6 +353,18 @@ def test_restore(shell):
     assert json.loads(shell.paste("curl -s localhost:8181"))["unchanged"] == 1
     shell.paste("icecore restore --namespace")
     shell.end({"icecore restore": "names the command"})
+
+
+@of("docs/branches.md")
+def test_branches(shell):
+    shell.serve("icecore serve")
+    shell.post("/ingest", EVENT)
+    assert "prices begins at seq 1" in shell.paste("icecore branches create prices --ns shop.example")
+    assert json.loads(shell.paste("curl -s 'localhost:8181/ingest?branch=prices'"))["ok"]
+    assert "prices" in shell.paste("icecore branches list --ns shop.example")
+    shell.paste("icecore branches squash prices --ns shop.example")
+    shell.paste("icecore branches drop prices --ns shop.example")
+    shell.end({"icecore branches list TABLE": "names commands, which docs/operations.md has"})
 
 
 @of("docs/outbox.md")

@@ -147,7 +147,7 @@ async fn an_event_is_on_a_branch_once_however_often_it_is_sent() {
     }
     assert_eq!(events_of(&server, Some("try")).await, of_try);
     let letters = server.get("/v1/shop/dead-letters").await.json::<Value>().await.unwrap();
-    assert_eq!(letters["letters"], json!([]), "{letters}");
+    assert_eq!(letters["dead_letters"], json!([]), "{letters}");
     // What is new on the branch is new on `main` as well.
     assert_eq!(send(&server, None, &["d"]).await.1["duplicates"], 0);
     server.stop().await;
