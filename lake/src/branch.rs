@@ -105,11 +105,18 @@ impl Branch {
     #[must_use]
     pub fn is_of_service(&self, events: &TableMetadata) -> bool {
         let Some(head) = events.snapshot_for_ref(&self.name) else { return true };
-        let line = ancestors::of(events, Some(head.snapshot_id()));
-        let mut own = line.map(|it| &it.summary().additional_properties).take_while(|summary| {
-            !summary.contains_key(COMMIT_ID) || summary.get(BRANCH) == Some(&self.name)
-        });
-        own.all(|summary| summary.contains_key(COMMIT_ID))
+        let mut has_others = false;
+        for snapshot in ancestors::of(events, Some(head.snapshot_id())) {
+            let summary = &snapshot.summary().additional_properties;
+            if !summary.contains_key(COMMIT_ID) {
+                has_others = true;
+            } else if summary.get(BRANCH) != Some(&self.name) {
+                return true;
+            } else if has_others {
+                return false;
+            }
+        }
+        !has_others
     }
 
     /// The last event of this branch and the last one of `into` that both have in common: the newest merge, else the
@@ -144,7 +151,10 @@ pub fn newest_until(
                 && match (summary.get(BRANCH), from) {
                     (None, None) => true,
                     (None, Some(from)) => from.forked_from == MAIN_BRANCH && last <= from.fork_seq,
-                    (Some(branch), from) => from.is_some_and(|from| from.name == *branch),
+                    // An earlier branch may have had the name.
+                    (Some(branch), from) => from.is_some_and(|from| {
+                        from.name == *branch && from.created_at <= snapshot.timestamp_ms()
+                    }),
                 });
         (is_of_line && last <= seq)
             .then(|| ((last, snapshot.sequence_number()), snapshot.snapshot_id()))
