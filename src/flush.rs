@@ -241,8 +241,7 @@ impl Flush {
             committed: HashSet::new(),
         };
         let tables = ours;
-        let flush =
-            Self { owner, wal, catalog, clock, requests, loads, tables, left_out, commits };
+        let flush = Self { owner, wal, catalog, clock, requests, loads, tables, left_out, commits };
         (flush, job, wake)
     }
 
