@@ -162,6 +162,13 @@ pub fn newest_until(
     found.max().map(|((last, _), id)| (id, last))
 }
 
+/// The branch of the service that a snapshot of `events` was made for; none for those of `main`.
+#[must_use]
+pub fn branch_of(events: &TableMetadata, snapshot: i64) -> Option<&str> {
+    let snapshot = events.snapshot_by_id(snapshot)?;
+    snapshot.summary().additional_properties.get(BRANCH).map(String::as_str)
+}
+
 /// The last event in a snapshot of `events`; none where the snapshots that would tell are gone. Those of other engines
 /// tell nothing of it.
 #[must_use]

@@ -103,6 +103,8 @@ async fn a_branch_begins_at_exactly_one_event() {
     assert_eq!(status, 404, "{later}");
     // One that is made of another has the events of that.
     assert_eq!(send(&server, Some("at-3"), &["x", "y"]).await.0, 200);
+    let (status, refused) = make(&server, json!({"name": "unclear", "at": "tag:at-3"})).await;
+    assert_eq!((status, &refused["code"]), (400, &json!("INVALID_REQUEST")), "{refused}");
     for (name, body) in [
         ("of-head", json!({"name": "of-head", "from": "at-3"})),
         ("of-point", json!({"name": "of-point", "from": "at-3", "at": "seq:4"})),

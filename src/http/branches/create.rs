@@ -19,7 +19,7 @@ use arrow::{compute::cast, datatypes::Schema, error::ArrowError, record_batch::R
 use futures::StreamExt;
 use icecore_catalog::{catalog::LoadedTable, error::CatalogError};
 use icecore_lake::{
-    branch::{Branch, last_seq, newest_until},
+    branch::{Branch, branch_of, last_seq, newest_until},
     event::rows,
 };
 use icecore_schemas::{
@@ -61,6 +61,28 @@ struct ForkSource {
     last: u64,
 }
 
+/// A point as it was found among the events of `main`.
+#[derive(Debug)]
+struct MainPoint {
+    /// Its last event.
+    seq: u64,
+    /// The snapshot that it names.
+    snapshot: Option<i64>,
+}
+
+impl MainPoint {
+    /// The last event; refuses a snapshot of a branch, whose numbers are other events.
+    fn seq_in(&self, table: &LoadedTable) -> Result<u64, ApiError> {
+        let Some(branch) = self.snapshot.and_then(|id| branch_of(&table.metadata, id)) else {
+            return Ok(self.seq);
+        };
+        let text = format!(
+            "`at` is a snapshot of branch `{branch}`: name its head with branch:{branch}, or set `from` and the number of one of its events"
+        );
+        Err(invalid(text))
+    }
+}
+
 /// Where a branch begins.
 #[derive(Debug)]
 struct ForkPlace {
@@ -88,11 +110,15 @@ impl BranchRequest<'_> {
         let mut attempt = 1;
         loop {
             // Before the commit, which then has every event up to there.
-            let of_main = Box::pin(self.seq_of_main(new, &point)).await?;
+            let of_main = Box::pin(self.point_of_main(new, &point)).await?;
             self.flush().await?;
             let table = events(app, namespace).await?;
             check_free(&table, &new.name)?;
             let source = self.source(&table, new, &point).await?;
+            let of_main = match &of_main {
+                Some(found) => Some(found.seq_in(&table)?),
+                None => None,
+            };
             let seq = seq_of(&source, &point, of_main)?;
             let place = Box::pin(self.place(&table, &source, seq)).await?;
             let branch = branch(new, &source, (seq, app.clock.now_ms()));
@@ -197,12 +223,12 @@ impl BranchRequest<'_> {
         Ok(ForkSource { branch: None, head, last })
     }
 
-    /// The last event at a point of `main`; none for a point of a branch, and for everything that is acknowledged.
-    async fn seq_of_main(
+    /// What a point of `main` stands for; none for a point of a branch, and for everything that is acknowledged.
+    async fn point_of_main(
         self,
         new: &NewBranch,
         point: &HistoryPoint,
-    ) -> Result<Option<u64>, ApiError> {
+    ) -> Result<Option<MainPoint>, ApiError> {
         let is_of_main = new.from.as_deref().is_none_or(|from| from == MAIN_BRANCH);
         if !is_of_main || matches!(point, HistoryPoint::Now | HistoryPoint::Branch(_)) {
             return Ok(None);
@@ -211,7 +237,9 @@ impl BranchRequest<'_> {
         let reader = ReadCaller { app, principal: &caller.principal, levels };
         reader.check_events().await?;
         let found = Box::pin(reader.find(point, TimeBasis::Commit)).await?;
-        Ok(Some(Box::pin(reader.seq_of(found)).await?))
+        let snapshot = found.snapshot;
+        let seq = Box::pin(reader.seq_of(found)).await?;
+        Ok(Some(MainPoint { seq, snapshot }))
     }
 
     /// Where a branch begins that ends at this event.
