@@ -53,9 +53,6 @@ pub const COMPACTION: &str = "icecore.compaction";
 pub const MERGED: &str = "merged";
 /// Value of [`COMPACTION`]: files that were merged are live again.
 pub const TAKEN_BACK: &str = "taken-back";
-/// Snapshot summary: the branch of the service that the snapshot was made for. Those after it on the branch have it
-/// as well; snapshots of `main` have none.
-pub const BRANCH: &str = "icecore.branch";
 /// Entry of a snapshot summary: everything acknowledged up to this time, ms since 1970, is in the table.
 pub const VALID_THROUGH: &str = "icecore.valid-through-ms";
 

@@ -8,8 +8,8 @@
 use iceberg::spec::{MAIN_BRANCH, TableMetadata};
 use icecore_catalog::{
     ancestors,
-    commit::{BRANCH, COMMIT_ID, LAST_SEQ},
-    retention,
+    commit::{COMMIT_ID, LAST_SEQ},
+    retention::{self, BRANCH},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};

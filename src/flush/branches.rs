@@ -14,8 +14,9 @@ use iceberg::{
 };
 use icecore_catalog::{
     catalog::{Catalog, TableChange},
-    commit::{BRANCH, COMMIT_ID, FIRST_SEQ, LAST_SEQ},
+    commit::{COMMIT_ID, FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
+    retention::BRANCH,
     row_sum::RowSum,
     snapshot::{BranchFork, NewSnapshot},
 };

@@ -418,7 +418,7 @@ pub(super) fn check_summaries(
         return Ok(());
     }
     let TableChange { table, updates, .. } = change;
-    let own = [commit::FIRST_SEQ, commit::COMPACTION, commit::BRANCH];
+    let own = [commit::FIRST_SEQ, commit::COMPACTION, retention::BRANCH];
     let is_ours = |key: &&String| own.contains(&key.as_str()) || row_sum::is_entry(key);
     let mut keys =
         commit::added(updates).flat_map(|snapshot| snapshot.summary().additional_properties.keys());

@@ -1,6 +1,9 @@
 //! The summary of a snapshot of ours: what it adds and removes, and the table's totals with it.
 
-use crate::commit::{BRANCH, LAST_SEQ, VALID_THROUGH};
+use crate::{
+    commit::{LAST_SEQ, VALID_THROUGH},
+    retention::BRANCH,
+};
 use iceberg::spec::{DataContentType, DataFile, Operation, Summary};
 use std::collections::{BTreeMap, HashMap, HashSet};
 

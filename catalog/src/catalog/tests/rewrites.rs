@@ -3,7 +3,7 @@
 use super::{late_client::*, live::*, row_delta::files, *};
 use crate::{
     catalog::RefKind,
-    commit::BRANCH,
+    retention::BRANCH,
     snapshot::{self, BranchFork, ReadManifests, TableEvolution},
 };
 use iceberg::{

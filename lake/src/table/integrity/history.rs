@@ -16,7 +16,8 @@ use crate::table::integrity::{
 use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 use icecore_catalog::{
     ancestors,
-    commit::{BRANCH, FIRST_SEQ, LAST_SEQ},
+    commit::{FIRST_SEQ, LAST_SEQ},
+    retention::BRANCH,
 };
 use icecore_schemas::fsck::{FindingKind, FsckFinding};
 use std::collections::{HashMap, HashSet};
