@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod body;
+mod branches;
 mod bulk_changes;
 mod change_events;
 pub mod collection_refresh;
@@ -109,6 +110,8 @@ pub struct AppState {
     row_audits: Arc<Semaphore>,
     /// Turns of documents that are written by their keys.
     document_turns: Arc<turns::WriterTurns>,
+    /// Turns of branches that are written, and of namespaces that get one.
+    branch_turns: Arc<turns::WriterTurns>,
     /// Turns of namespaces that are restored.
     restore_turns: Arc<turns::WriterTurns>,
 }
@@ -173,8 +176,16 @@ impl AppState {
         let row_audits = Arc::new(Semaphore::new(conservation::AUDITS_MAX));
         let (owners, scrape) = (Arc::default(), Arc::default());
         let (document_turns, restore_turns) = (Arc::default(), Arc::default());
-        let parts = Arc::new(parts);
-        Self { parts, owners, scrape, decodes, row_audits, document_turns, restore_turns }
+        Self {
+            parts: Arc::new(parts),
+            owners,
+            scrape,
+            decodes,
+            row_audits,
+            document_turns,
+            branch_turns: Arc::default(),
+            restore_turns,
+        }
     }
 }
 

@@ -147,6 +147,8 @@ pub struct DecodedBody {
     pub source: SourceBytes,
     /// Whether this is a provider's delivery, which dead letters of it say.
     pub is_webhook: bool,
+    /// The branch that a body of one batch names beside its events.
+    pub branch: Option<String>,
 }
 
 /// Events as dead letters keep them.

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Every failpoint: those an event passes, in their order, those of a query and of a statement that
-/// writes, of a refresh and of a restore of documents, and then those of each job and of the repairs,
+/// Every failpoint: those an event passes, in their order, those of a query, of a statement that
+/// writes, of a refresh, of a restore of documents and of a branch, and then those of each job and of the repairs,
 /// in the order in which they are passed.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
@@ -34,6 +34,8 @@ pub const POINTS: &[&str] = &[
     "restore.after_tag",
     "changes.before_batch",
     "changes.after_batch",
+    "branch.before_commit",
+    "branch.lost_answer",
     "compact.before_write",
     "compact.after_data_file",
     "compact.before_commit",

@@ -5,6 +5,7 @@
 pub mod as_of;
 pub mod batch;
 pub mod branch_merge;
+pub mod branches;
 pub mod collection_refresh;
 pub mod collection_schema;
 pub mod collections;

@@ -57,11 +57,11 @@ pub enum CatalogCommand {
 }
 
 /// Which server.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
     /// The server, http://host:port
     #[arg(long)]
-    url: Option<String>,
+    pub(super) url: Option<String>,
 }
 
 /// Which table.
@@ -146,7 +146,7 @@ pub struct PurgeCommand {
 }
 
 impl ServerArgs {
-    fn client(&self, config: &Config) -> ServerClient {
+    pub(super) fn client(&self, config: &Config) -> ServerClient {
         ServerClient::new(config, self.url.as_deref())
     }
 }

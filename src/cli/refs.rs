@@ -1,4 +1,4 @@
-//! `icecore branches …`, and `icecore tags …` of one table: names of a table's snapshots.
+//! `icecore branches …` and `icecore tags …` of one table: names of its snapshots.
 
 use crate::{
     cli::{
@@ -9,26 +9,13 @@ use crate::{
     },
     config::Config,
 };
-use clap::{Args, Subcommand};
+use clap::Args;
 use icecore_schemas::{
     snapshot_id::SnapshotId,
     tables::{self, NewRef, RefDropped, RefEntry, RefKind, RefList, RefReply},
 };
 use reqwest::Method;
 use serde_json::json;
-
-/// `icecore branches …`
-#[derive(Debug, Subcommand)]
-pub enum BranchCommand {
-    /// List them
-    List(TableArgs),
-    /// Start one at a snapshot
-    Create(CreateRef),
-    /// Move one forward to where another branch or tag is
-    FastForward(FastForwardCommand),
-    /// Drop one; its snapshots stay until they expire
-    Drop(RefArgs),
-}
 
 /// A name of a table's snapshot.
 #[derive(Debug, Args)]
@@ -59,22 +46,54 @@ pub struct FastForwardCommand {
     to: String,
 }
 
-/// Does what the command says and prints the answer.
+impl RefArgs {
+    pub(super) fn new(table: TableArgs, name: String) -> Self {
+        Self { table, name }
+    }
+}
+
+impl CreateRef {
+    pub(super) fn new(named: RefArgs, snapshot: Option<i64>) -> Self {
+        Self { named, snapshot }
+    }
+}
+
+/// Prints the branches of a table.
 ///
 /// # Errors
 /// [`CliError::Client`].
-pub async fn branches(config: &Config, command: &BranchCommand) -> Result<(), CliError> {
-    match command {
-        BranchCommand::List(table) => list(config, table, RefKind::Branch).await,
-        BranchCommand::Create(new) => create(config, new, RefKind::Branch).await,
-        BranchCommand::Drop(named) => drop(config, named, RefKind::Branch).await,
-        BranchCommand::FastForward(FastForwardCommand { named, to }) => {
-            let path = named.table.path(&format!("refs/{}/fast-forward", escape(&named.name)));
-            let client = named.table.client(config);
-            let body = json!(tables::FastForward { to: to.clone() });
-            say_place(&client.read(Method::POST, &path, Some(&body)).await?)
-        }
-    }
+pub async fn list_branches(config: &Config, table: &TableArgs) -> Result<(), CliError> {
+    list(config, table, RefKind::Branch).await
+}
+
+/// Starts a branch of a table at a snapshot.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn create_branch(config: &Config, new: &CreateRef) -> Result<(), CliError> {
+    create(config, new, RefKind::Branch).await
+}
+
+/// Drops a branch of a table.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn drop_branch(config: &Config, named: &RefArgs) -> Result<(), CliError> {
+    drop(config, named, RefKind::Branch).await
+}
+
+/// Moves a branch of a table forward.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn fast_forward(
+    config: &Config,
+    FastForwardCommand { named, to }: &FastForwardCommand,
+) -> Result<(), CliError> {
+    let path = named.table.path(&format!("refs/{}/fast-forward", escape(&named.name)));
+    let client = named.table.client(config);
+    let body = json!(tables::FastForward { to: to.clone() });
+    say_place(&client.read(Method::POST, &path, Some(&body)).await?)
 }
 
 /// Lists those of a table that are of this kind.

@@ -4,6 +4,7 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 mod branch_merge;
+mod branches;
 mod calls;
 mod collections;
 mod documents;
@@ -125,6 +126,7 @@ const PARTS: &[&[Route]] = &[
     documents::DOCUMENT_ROUTES,
     tags::TAG_ROUTES,
     branch_merge::BRANCH_MERGE_ROUTES,
+    branches::BRANCH_ROUTES,
 ];
 
 /// Those that have no file of their own.

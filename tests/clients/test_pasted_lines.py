@@ -193,6 +193,7 @@ def test_operations(shell):
     assert "drop-table" in shell.paste("icecore catalog events", {"TOKEN": page})
     words["TABLE"] = "events"
     shell.paste("icecore branches …", {"…": "list events --ns shop.example"})
+    shell.paste("icecore branches create NAME", words | {"NAME": "try"})
     shell.paste("icecore audit events --ns", words)
     shell.paste("icecore compact --ns", words)
     shell.paste("icecore fsck --ns", words)
@@ -391,6 +392,18 @@ def test_branch_merge(shell):
     assert json.loads(shell.paste("curl -s 'localhost"))["docs"] == []
     assert json.loads(shell.paste("curl -s localhost"))["updated"] == 0
     shell.end({"icecore branches merge": "names the command"})
+
+
+@of("docs/branches.md")
+def test_branches(shell):
+    shell.serve("icecore serve")
+    shell.post("/ingest", EVENT)
+    assert "prices begins at seq 1" in shell.paste("icecore branches create prices --ns shop.example")
+    assert json.loads(shell.paste("curl -s 'localhost:8181/ingest?branch=prices'"))["ok"]
+    assert "prices" in shell.paste("icecore branches list --ns shop.example")
+    shell.paste("icecore branches squash prices --ns shop.example")
+    shell.paste("icecore branches drop prices --ns shop.example")
+    shell.end({"icecore branches list TABLE": "names commands, which docs/operations.md has"})
 
 
 @of("docs/outbox.md")

@@ -44,8 +44,8 @@ const MAY_USE: MayUse = &[
     (
         "flush",
         &[
-            "blocking", "wal", "event", "table", "owner", "clock", "ids", "faults", "tasks",
-            "metrics",
+            "blocking", "branch", "wal", "event", "table", "owner", "clock", "ids", "faults",
+            "tasks", "metrics",
         ],
     ),
     // `cron` for the times of a materialised table

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     batch::{IngestParameters, IngestReply},
     branch_merge::{BranchDiff, BranchDiffParameters, BranchMergeReport, NewBranchMerge},
+    branches::{BranchDropped, BranchEntry, BranchList, BranchSquashed, NewBranch},
     collection_refresh::{RefreshParameters, RefreshReply},
     collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
@@ -103,6 +104,7 @@ const SENT: &[BodySchema] = &[
     schema_of::<CollectionRestore>,
     schema_of::<FastForward>,
     schema_of::<NamespaceRestore>,
+    schema_of::<NewBranch>,
     schema_of::<NewBranchMerge>,
     schema_of::<NewErasure>,
     schema_of::<NewHold>,
@@ -124,7 +126,11 @@ const ANSWERED: &[BodySchema] = &[
     schema_of::<AnomalyList>,
     schema_of::<AuditRecords>,
     schema_of::<BranchDiff>,
+    schema_of::<BranchDropped>,
+    schema_of::<BranchEntry>,
+    schema_of::<BranchList>,
     schema_of::<BranchMergeReport>,
+    schema_of::<BranchSquashed>,
     schema_of::<CollectionDiff>,
     schema_of::<CollectionEntry>,
     schema_of::<CollectionList>,
