@@ -123,7 +123,7 @@ impl BranchRequest<'_> {
             let place = Box::pin(self.place(&table, &source, seq)).await?;
             let branch = branch(new, &source, (seq, app.clock.now_ms()));
             let rows = self.fork(branch, place);
-            let catalog = self.caller.catalog(app);
+            let catalog = app.catalog.on_behalf_of(self.caller.principal.id());
             match Box::pin(app.flush.commit_to_branch(&catalog, rows)).await {
                 Ok(_) => break,
                 Err(FlushError::Commit(CatalogError::CommitFailed(_)))

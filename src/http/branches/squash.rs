@@ -88,7 +88,7 @@ impl BranchRequest<'_> {
             last_seq,
             branch: before.branch,
         };
-        let catalog = self.caller.catalog(app);
+        let catalog = app.catalog.on_behalf_of(self.caller.principal.id());
         Box::pin(app.flush.commit_to_branch(&catalog, new)).await.map_err(failed)?;
         let table = events(app, namespace).await?;
         let now = head(app, namespace, &table, name).await?;
