@@ -253,13 +253,8 @@ fn changes(ids: &[i64]) -> Vec<(&'static str, &'static str, &'static str, Value,
     ]
 }
 
-<<<<<<< HEAD
-/// The same of legal holds, views, materialised tables, tags, erasures and checks.
-fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 15] {
-=======
-/// The same of legal holds, views, materialised tables, erasures, branches and checks.
-fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 14] {
->>>>>>> s23-brwrite
+/// The same of legal holds, views, materialised tables, tags, erasures, branches and checks.
+fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'static str); 18] {
     const HOLD: &str = "/v1/{namespace}/holds/{hold}";
     const CASE: &str = "/v1/shop.example/holds/case-7";
     const VIEW: &str = "/v1/{namespace}/views/{view}";
@@ -271,15 +266,12 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
     const SCHEMA: &str = "/v1/{namespace}/collections/{collection}/schema";
     const USERS: &str = "/v1/shop.example/collections/users/schema?dry_run=true";
     const ROLLUP: &str = "/v1/shop.example/materialized/rollup";
-<<<<<<< HEAD
     const TAGS: &str = "/v1/{namespace}/tags";
     const TAG: &str = "/v1/{namespace}/tags/{name}";
-=======
     const BRANCHES: &str = "/v1/{namespace}/branches";
     const BRANCH: &str = "/v1/{namespace}/branches/{branch}";
     const SQUASH: &str = "/v1/{namespace}/branches/{branch}/squash";
     const TRY: &str = "/v1/shop.example/branches/try";
->>>>>>> s23-brwrite
     let view = json!({"sql": "SELECT DISTINCT type FROM events"});
     let rollup = json!({"sql": "SELECT DISTINCT type FROM events", "every": "0 0 1 1 *"});
     let restore = json!({"at": "seq:1", "dry_run": true});
@@ -299,13 +291,10 @@ fn of_maintenance() -> [(&'static str, &'static str, &'static str, Value, &'stat
         ("POST", "/v1/{namespace}/erase", "/v1/shop.example/erase", erasure, "202"),
         ("POST", COLLECTION, "/v1/shop.example/collections/users/restore", restore.clone(), "200"),
         ("POST", "/v1/{namespace}/restore", "/v1/shop.example/restore", restore, "200"),
-<<<<<<< HEAD
         ("POST", MERGE, "/v1/shop.example/branches/none/merge", json!({}), "404"),
-=======
         ("POST", BRANCHES, "/v1/shop.example/branches", json!({"name": "try"}), "201"),
         ("POST", SQUASH, "/v1/shop.example/branches/try/squash", Value::Null, "200"),
         ("DELETE", BRANCH, TRY, Value::Null, "done"),
->>>>>>> s23-brwrite
         ("POST", "/admin/fsck", "/admin/fsck?quick=true", Value::Null, "200"),
     ]
 }
