@@ -7,9 +7,9 @@ use crate::{
     collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
         AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
-        CollectionParameters,
-        DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
-        EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+        CollectionParameters, DiffParameters, DocumentHistory, DocumentList, DocumentPage,
+        DocumentReply, EventList, EventPage, HistoryPage, PointParameters, PointRequest,
+        ResolvedPoint, ThingParameters,
     },
     columns::DEAD_LETTERS,
     conservation::EventsAudit,

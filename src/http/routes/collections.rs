@@ -16,9 +16,9 @@ use icecore_schemas::{
     collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
         AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
-        CollectionParameters,
-        DiffParameters, DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList,
-        EventPage, HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+        CollectionParameters, DiffParameters, DocumentHistory, DocumentList, DocumentPage,
+        DocumentReply, EventList, EventPage, HistoryPage, PointParameters, PointRequest,
+        ResolvedPoint, ThingParameters,
     },
     search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
 };
