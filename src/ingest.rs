@@ -6,7 +6,7 @@
 
 mod admit;
 mod age;
-mod bookmark;
+pub mod bookmark;
 mod dedup;
 mod derivation;
 pub mod expected;

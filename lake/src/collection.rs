@@ -7,6 +7,7 @@
 mod codec;
 mod entry;
 mod json_node;
+pub mod merge;
 mod patch;
 mod replay;
 pub mod version;

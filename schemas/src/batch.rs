@@ -4,7 +4,7 @@ use crate::error_code::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 /// How a batch is taken.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IngestParameters {
@@ -17,6 +17,9 @@ pub struct IngestParameters {
     /// Lift the bounds on how old, and how far in the future, an event's time may be.
     #[serde(default)]
     pub backfill: bool,
+    /// The branch that the events go to, all or none; `main` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// What a reply waits for.

@@ -111,16 +111,27 @@ async fn send(
 /// Asks whether to do it.
 fn agree(planned: &RestoreReport) -> Result<(), CliError> {
     let RestoreReport { inserted, updated, deleted, restored_to, .. } = planned;
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        let text = "there is no terminal to ask at: add --yes to restore, or --dry-run to see what would change";
-        return Err(CliError::Usage(text.to_owned()));
-    }
-    remark(&format!(
+    let question = format!(
         "{} would be inserted, {updated} updated, {deleted} deleted, as at seq {}. Restore? [y/N]",
         counted(*inserted, "document"),
         restored_to.seq
-    ));
+    );
+    ask(&question, "restore")
+}
+
+/// Asks at the terminal whether to do it.
+///
+/// # Errors
+/// [`CliError::Usage`] where nobody can be asked, [`CliError::Refused`] for who says no.
+pub(super) fn ask(question: &str, verb: &str) -> Result<(), CliError> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        let text = format!(
+            "there is no terminal to ask at: add --yes to {verb}, or --dry-run to see what would change"
+        );
+        return Err(CliError::Usage(text));
+    }
+    remark(question);
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer).map_err(|source| CliError::Io {
         operation: "read the answer from the terminal".to_owned(),

@@ -10,7 +10,7 @@ mod marker;
 mod run;
 
 use crate::http::{
-    self, AppState, body, change_events, collections,
+    self, AppState, body, bulk_changes, change_events, collections,
     documents::identity::RequestKey,
     error::ApiError,
     guard::CatalogNamespace,
@@ -26,12 +26,8 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use icecore_catalog::{
-    body::parse_object,
-    catalog::{Catalog, RefKind},
-    error::CatalogError,
-};
-use icecore_lake::{event::bookmark, table::schema::ident};
+use icecore_catalog::body::parse_object;
+use icecore_lake::event::bookmark;
 use icecore_schemas::{
     collections::TimeBasis,
     error_code::ErrorCode,
@@ -165,8 +161,9 @@ async fn restore(
         Some(begun) => (RestoredPoint { seq: begun.to, ts: None, snapshot: None }, begun.head),
         None => {
             let found = Box::pin(reader.find(&at, TimeBasis::Commit)).await?;
+            let snapshot = found.snapshot;
             let seq = Box::pin(reader.seq_of(found)).await?;
-            (RestoredPoint { seq, ts: None, snapshot: found.snapshot }, head)
+            (RestoredPoint { seq, ts: None, snapshot }, head)
         }
     };
     let ts = arrival(app, &levels, point.seq).await?;
@@ -192,13 +189,17 @@ async fn restore(
         report.dry_run = true;
         return Ok(report);
     }
-    run.check_erasures().await?;
+    bulk_changes::check_erasures(app, &levels).await?;
     caller.call.about(&format!("{} {text} {id}", namespace.name()));
     report.restore = Some(id.clone());
     report.undo_bookmark = Some(bookmark::of_moment(undo));
     if run::changes(&report) != 0 {
+        app.sql.fault("restore.before_tag")?;
         let catalog = app.catalog.on_behalf_of(principal.id());
-        report.tag = Box::pin(tag(app, &catalog, &run, undo)).await;
+        let name = format!("before-restore-{undo}");
+        report.tag =
+            Box::pin(bulk_changes::tag_before(run.place(), &catalog, name, run.is_resumed)).await;
+        app.sql.fault("restore.after_tag")?;
     }
     let report = Box::pin(run.append(&pairs, report)).await?;
     let (to, changes) = (run.to, run::changes(&report));
@@ -213,34 +214,6 @@ async fn arrival(app: &AppState, levels: &[String], seq: u64) -> Result<Option<S
     let request = SqlRequest { sql, ..SqlRequest::default() };
     let row = first_row(&state_rows::rows(app, levels, request).await?);
     Ok(row.and_then(|row| time_at(&row, "acknowledged", 0)))
-}
-
-/// Tags the state of `events` before a restore, after everything that is acknowledged was committed. The events tell
-/// that state as well, so a restore does not wait for a warehouse that is not there.
-async fn tag(app: &AppState, catalog: &Catalog, run: &RestoreRun<'_>, head: u64) -> Option<String> {
-    let name = format!("before-restore-{head}");
-    let namespace = run.namespace;
-    let events = ident(namespace, EVENTS_TABLE);
-    if run.is_resumed {
-        // What is there now is not the state before it. It was tagged then, or is not.
-        let refs = catalog.refs().list(&events).await.unwrap_or_default();
-        return refs.contains_key(&name).then_some(name);
-    }
-    let through = *app.wal.durable().borrow();
-    if let Err(cause) = app.flush.commit_now(namespace, through).await {
-        let error = cause.as_ref() as &dyn std::error::Error;
-        tracing::warn!(%namespace, error, "the state before a restore is not tagged");
-        return None;
-    }
-    match catalog.refs().create(&events, &name, RefKind::Tag, None).await {
-        // Another restore began at the same event, and changed nothing.
-        Ok(_) | Err(CatalogError::AlreadyExists(_)) => Some(name),
-        Err(cause) => {
-            let error = &cause as &dyn std::error::Error;
-            tracing::warn!(%namespace, error, "the state before a restore is not tagged");
-            None
-        }
-    }
 }
 
 fn invalid(text: String) -> ApiError {

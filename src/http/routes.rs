@@ -3,9 +3,12 @@
 //!
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
+mod branch_merge;
+mod branches;
 mod calls;
 mod collections;
 mod documents;
+mod tags;
 
 use crate::http::{
     AppState, admin, conservation, dead_letters, erasures, fsck,
@@ -93,8 +96,7 @@ const NO_VIEW: &[(u16, &str)] = &[(404, "No such view")];
 
 /// The table.
 pub const ROUTES: &[Route] = &{
-    let mut all =
-        [OTHER_ROUTES[0]; PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len()];
+    let mut all = [OTHER_ROUTES[0]; ROUTE_COUNT];
     let (mut part, mut row, mut at) = (0, 0, 0);
     while at < all.len() {
         if row == PARTS[part].len() {
@@ -106,9 +108,26 @@ pub const ROUTES: &[Route] = &{
     all
 };
 
+/// How many rows its parts have together.
+const ROUTE_COUNT: usize = {
+    let (mut count, mut part) = (0, 0);
+    while part < PARTS.len() {
+        count += PARTS[part].len();
+        part += 1;
+    }
+    count
+};
+
 /// Its parts; none is empty.
-const PARTS: [&[Route]; 4] =
-    [OTHER_ROUTES, calls::CALL_ROUTES, collections::COLLECTION_ROUTES, documents::DOCUMENT_ROUTES];
+const PARTS: &[&[Route]] = &[
+    OTHER_ROUTES,
+    calls::CALL_ROUTES,
+    collections::COLLECTION_ROUTES,
+    documents::DOCUMENT_ROUTES,
+    tags::TAG_ROUTES,
+    branch_merge::BRANCH_MERGE_ROUTES,
+    branches::BRANCH_ROUTES,
+];
 
 /// Those that have no file of their own.
 const OTHER_ROUTES: &[Route] = &[

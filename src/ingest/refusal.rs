@@ -108,6 +108,18 @@ pub fn forbidden(events: &NamespaceEvents, source: &SourceBytes) -> Vec<Rejected
         .collect()
 }
 
+/// An event of a sound body whose id belongs to another content, as a refused one: that of the event with this `seq`,
+/// or of one before it in the body.
+#[must_use]
+pub fn conflicting(
+    events: &NamespaceEvents,
+    source: &SourceBytes,
+    row: usize,
+    seq: Option<u64>,
+) -> RejectedEvent {
+    refuse(events, source, row, &RefusalReason::Conflict { seq })
+}
+
 /// The events of an atomic batch that fall with the `refused` ones.
 #[must_use]
 pub fn aborted(decoded: &DecodedBody, refused: &[RejectedEvent]) -> Vec<RejectedEvent> {

@@ -986,6 +986,7 @@ fn json(text: &str) -> Submission {
         first_id: ulid::Ulid(1 << 80),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     let limits = icecore_lake::event::EventLimits {

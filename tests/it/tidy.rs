@@ -31,6 +31,7 @@ const MAY_USE: MayUse = &[
     ("cron", &[]),
     ("event", &[]),
     ("collection", &["event"]),
+    ("branch", &[]),
     // state
     ("store", &["clock"]),
     ("wal", &["clock", "faults", "metrics"]),
@@ -43,8 +44,8 @@ const MAY_USE: MayUse = &[
     (
         "flush",
         &[
-            "blocking", "wal", "event", "table", "owner", "clock", "ids", "faults", "tasks",
-            "metrics",
+            "blocking", "branch", "wal", "event", "table", "owner", "clock", "ids", "faults",
+            "tasks", "metrics",
         ],
     ),
     // `cron` for the times of a materialised table
@@ -52,6 +53,7 @@ const MAY_USE: MayUse = &[
         "sql",
         &[
             "cron",
+            "branch",
             "collection",
             "engine",
             "wal",
@@ -76,7 +78,9 @@ const MAY_USE: MayUse = &[
         "http",
         &[
             "blocking",
+            "branch",
             "collection",
+            "branch",
             "ingest",
             "flush",
             "sql",
@@ -224,7 +228,7 @@ const SERVICE_SEAMS: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("croner", &["cron"]),
     ("datafusion", &["engine"]),
-    ("iceberg", &["table", "engine", "sql", "flush"]),
+    ("iceberg", &["branch", "table", "engine", "sql", "flush"]),
     ("parquet", &["table", "engine", "flush", "cli"]),
     ("reqwest", &["cli"]),
     ("sqlx", &["store"]),

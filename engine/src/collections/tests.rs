@@ -85,6 +85,8 @@ fn view(applied_seq: Option<u64>, until: Option<u64>) -> CollectionView {
         events: Some("events".to_owned()),
         applied_seq,
         until,
+        typed: TypedColumns::default(),
+        has_typed: false,
     }
 }
 
@@ -292,6 +294,11 @@ async fn the_versions_of_a_document_are_a_list() {
     let sql = versions_of("o'users", "b");
     let shown = pretty_format_batches(&ask(&context, &sql).await).unwrap().to_string();
     assert!(!shown.contains("version: 1"), "{shown}");
+    let of_branch = versions_of_branch("u", "k", "it's", 7);
+    assert_eq!(
+        of_branch.matches(" FROM events FOR SEQ AS OF 7 OF BRANCH 'it''s' WHERE ").count(),
+        2
+    );
 }
 
 #[test]
@@ -315,7 +322,7 @@ fn a_name_says_which_collection_it_stands_for() {
     assert_eq!(documents_at("u", 7), format!("{} FOR SEQ AS OF 7", documents_of("u")));
     let condition =
         "collection = 'o''x' AND op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL AND seq > 0";
-    assert!(changes_of("'o''x'").starts_with(condition));
+    assert!(changes_of("events", "'o''x'").starts_with(condition));
 }
 
 #[test]
@@ -334,4 +341,43 @@ fn a_base_that_has_every_event_is_read_alone() {
     assert_eq!(sql, format!("SELECT {} FROM \"cdc_users\"", columns_text("")));
     let of_base = CollectionView { events: None, ..view(Some(7), Some(7)) };
     assert_eq!(query_of(&of_base, false), sql);
+}
+
+/// The typed columns of all documents: from events alone, or on a base of another event, which has them or not.
+async fn typed_columns(base: Option<(u64, bool)>) -> String {
+    let member = |name: &str| serde_json::json!({"name": name, "of": {"member": name, "type": "long", "nullable": true, "required": true}});
+    let columns = serde_json::json!({"columns": [member("n"), member("o"), member("x")]});
+    let typed: TypedColumns = serde_json::from_value(columns).unwrap();
+    let context_of = |base_rows| {
+        let context = session(parts(), base_rows);
+        context.register_udf(typed::document_values(&typed));
+        context
+    };
+    let view_of = |applied, until, typed: &TypedColumns, has_typed| {
+        let typed = typed.clone();
+        query_of(&CollectionView { typed, has_typed, ..view(applied, Some(until)) }, true)
+    };
+    let base_rows = match base {
+        Some((applied, has_typed)) => {
+            let of_base = if has_typed { typed.clone() } else { TypedColumns::default() };
+            let sql = view_of(None, applied, &of_base, false);
+            Some(ask(&context_of(None), &format!("SELECT * FROM ({sql}) AS documents")).await)
+        }
+        None => None,
+    };
+    let (applied, has_typed) = base.unzip();
+    let sql = view_of(applied, 12, &typed, has_typed.unwrap_or_default());
+    let sql = format!("SELECT key, misfits, n, o, x, seq FROM ({sql}) AS it ORDER BY key");
+    pretty_format_batches(&ask(&context_of(base_rows), &sql).await).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn typed_columns_are_the_same_whether_a_base_has_them_or_they_are_computed() {
+    let alone = typed_columns(None).await;
+    assert!(alone.contains("| key | misfits | n "), "{alone}");
+    assert!(alone.contains("| d   | 1       | 10 | 1 |"), "{alone}");
+    // The documents of event 10 are in the base: some changed since.
+    for base in [(10, false), (10, true), (12, false), (12, true)] {
+        assert_eq!(typed_columns(Some(base)).await, alone, "{base:?}");
+    }
 }

@@ -249,6 +249,42 @@ fn a_member_that_the_source_could_not_read_stays_as_it_was() {
 }
 
 #[test]
+fn a_member_that_the_source_could_not_read_stays_whatever_its_type_is() {
+    let numbers = "95,95,100,101,98,101,122,105,117,109,95,117,110,97,118,97,105,108,97,98,108,101,95,118,97,108,117,101";
+    let doubles = format!("[{}.0]", numbers.replace(',', ".0,"));
+    let unavailable = [
+        r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#.to_owned(),
+        r#""{\"__debezium_unavailable_value\":\"__debezium_unavailable_value\"}""#.to_owned(),
+        r#"["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]"#.to_owned(),
+        r#"["X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="]"#.to_owned(),
+        format!("[{numbers}]"),
+        format!("[{}]", numbers.replace(',', ", ")),
+        doubles,
+    ];
+    for gap in unavailable {
+        check(
+            &[
+                whole(1, "c", r#"{"id":1,"big":[1,2]}"#),
+                whole(2, "u", &format!(r#"{{"id":2,"big":{gap}}}"#)),
+            ],
+            &[r#"v1 c @1 1-1 {"id":1,"big":[1,2]}"#, r#"v2 u @2 1-2 {"id":2,"big":[1,2]}"#],
+        );
+    }
+    // These are values that only look like it.
+    for value in [
+        r#"{"__debezium_unavailable_value":"x"}"#.to_owned(),
+        format!("[{numbers},0]"),
+        format!("[0{}]", &numbers[2..]),
+    ] {
+        let doc = format!(r#"{{"id":2,"big":{value}}}"#);
+        check(
+            &[whole(1, "c", r#"{"id":1,"big":[1,2]}"#), whole(2, "u", &doc)],
+            &[r#"v1 c @1 1-1 {"id":1,"big":[1,2]}"#, &format!("v2 u @2 1-2 {doc}")],
+        );
+    }
+}
+
+#[test]
 fn what_the_source_claims_is_compared_and_changes_nothing() {
     let mut changes = Changes::default();
     let claim = |before: &str, lsn: i64, version: i64| SourceClaims {

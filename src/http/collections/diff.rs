@@ -9,7 +9,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{self, ReadCaller, statement},
+    points::{self, FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, json_at, number_at, page, text_at},
 };
@@ -21,8 +21,9 @@ use axum::{
 use icecore_catalog::access::Principal;
 use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE};
 use icecore_schemas::{
-    collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange},
+    collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange, TimeBasis},
     error_code::ErrorCode,
+    point::HistoryPoint,
     query::QueryBasis,
 };
 use serde_json::Value;
@@ -34,7 +35,7 @@ const KEYS_BYTES_MAX: usize = 40 << 10;
 /// Which documents differ.
 const DIFFERS: &str = "old_doc IS DISTINCT FROM new_doc";
 
-/// `GET /v1/{ns}/collections/{collection}/diff?from=&to=&after=&limit=`
+/// `GET /v1/{ns}/collections/{collection}/diff?from=&to=&after=&limit=&branch=`
 ///
 /// # Errors
 /// 400 for what is no point, 404 for one that is not there, 410 for one that was removed, 422 and 429 as queries.
@@ -46,45 +47,65 @@ pub(in crate::http) async fn diff(
     QueryParameters(wanted): QueryParameters<DiffParameters>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
-    let DiffParameters { from, to, basis, after, limit } = wanted;
+    let DiffParameters { from, to, basis, after, limit, branch } = wanted;
     let limit = page_size(limit, PAGE_DOCUMENTS, PAGE_DOCUMENTS_MAX)?;
     check_collection(&collection)?;
     let from = points::parse("from", Some(from.as_str()))?;
     let to = points::parse("to", to.as_deref())?;
     caller.check_events().await?;
-    let (from, to) =
-        (Box::pin(caller.find(&from, basis)).await?, Box::pin(caller.find(&to, basis)).await?);
-    let from_seq = Box::pin(caller.seq_of(from)).await?;
-    let to_seq = Box::pin(caller.seq_of(to)).await?;
-    let keys = Box::pin(changed_keys(caller, &collection, from_seq, to_seq)).await?;
+    let branch = branch.as_deref();
+    let from = Box::pin(end(caller, branch, &from, basis)).await?;
+    let to = Box::pin(end(caller, branch, &to, basis)).await?;
+    let keys = Box::pin(changed_keys(caller, &collection, &from, &to)).await?;
     let (condition, params) = statements::key_condition(keys.as_deref(), None);
-    let all = statements::both(&collection, from_seq, to_seq, &condition);
-    let counts = Box::pin(count(caller, &collection, &all, params)).await?;
+    let all = statements::both(&collection, &from, &to, &condition);
+    let counts = Box::pin(count(caller, &collection, (&to, all.as_str()), params)).await?;
     if counts == [0; 3] {
-        caller.check_known(&collection).await?;
+        caller.check_known(&collection, &to).await?;
     }
     let (condition, params) = statements::key_condition(keys.as_deref(), after.as_deref());
-    let both = statements::both(&collection, from_seq, to_seq, &condition);
+    let both = statements::both(&collection, &from, &to, &condition);
     let sql = format!(
         "SELECT key, old_doc, new_doc FROM ({both}) AS pairs WHERE {DIFFERS} ORDER BY key LIMIT {}",
         limit + 1
     );
-    let answer = caller.ask_of(&collection, statement(&sql, params)).await?;
+    let answer = caller.ask_of(&collection, &to, statement(&sql, params)).await?;
     let RowPage { rows: docs, has_more, basis } = page(answer, limit, entry_at).await?;
     let next = docs.last().filter(|_| has_more).map(|last| last.key.clone());
-    let basis = QueryBasis { seq: Some(to_seq), ..basis.unwrap_or_default() };
+    let branch = to.branch.as_deref().map(str::to_owned);
+    let basis = QueryBasis { seq: to.seq, branch, ..basis.unwrap_or_default() };
+    let (from_seq, to_seq) = (from.seq.unwrap_or_default(), to.seq.unwrap_or_default());
     let [added, changed, removed] = counts;
     Ok(json(200, &CollectionDiff { from_seq, to_seq, added, changed, removed, docs, next, basis }))
+}
+
+/// A point of the comparison, with the event that it is. One that names a branch is of that, and the others are of the
+/// one that the request names.
+async fn end(
+    caller: ReadCaller<'_>,
+    branch: Option<&str>,
+    point: &HistoryPoint,
+    basis: TimeBasis,
+) -> Result<FoundPoint, ApiError> {
+    let named = if let HistoryPoint::Branch(name) = point { Some(name.as_str()) } else { branch };
+    let found = Box::pin(caller.find_on(named, point, basis)).await?;
+    let seq = Box::pin(caller.seq_of(found.clone())).await?;
+    Ok(found.with_seq(seq))
 }
 
 /// The keys that events between two points change; none where all documents have to be compared.
 async fn changed_keys(
     caller: ReadCaller<'_>,
     collection: &str,
-    from: u64,
-    to: u64,
+    from: &FoundPoint,
+    to: &FoundPoint,
 ) -> Result<Option<Vec<String>>, ApiError> {
-    let (first, last) = (from.min(to), from.max(to));
+    // Between points of two branches are the events of both.
+    let (Some(from_seq), Some(to_seq), None, None) = (from.seq, to.seq, &from.branch, &to.branch)
+    else {
+        return Ok(None);
+    };
+    let (first, last) = (from_seq.min(to_seq), from_seq.max(to_seq));
     if first == last {
         return Ok(Some(Vec::new()));
     }
@@ -111,18 +132,18 @@ async fn changed_keys(
     Ok(is_few.then_some(keys))
 }
 
-/// How many documents were added, changed and removed in these pairs.
+/// How many documents were added, changed and removed in these pairs, of which the later ones are at `to`.
 async fn count(
     caller: ReadCaller<'_>,
     collection: &str,
-    pairs: &str,
+    (to, pairs): (&FoundPoint, &str),
     params: Vec<Value>,
 ) -> Result<[u64; 3], ApiError> {
     let sql = format!(
         "SELECT CAST(count(*) AS bigint) AS differing, CAST(count(old_doc) AS bigint) AS old_docs, \
          CAST(count(new_doc) AS bigint) AS new_docs FROM ({pairs}) AS pairs WHERE {DIFFERS}"
     );
-    let answer = caller.ask_of(collection, statement(&sql, params)).await?;
+    let answer = caller.ask_of(collection, to, statement(&sql, params)).await?;
     let read = |batch: &RecordBatch, row: usize| {
         let number = |name: &str| number_at(batch, name, row);
         let (differing, old, new) =

@@ -278,6 +278,7 @@ impl LetterSender {
             first_id: self.app.ids.first_of_run(),
             cloud_event: Vec::new(),
             correlation_id: row.correlation_id.clone(),
+            request_id: None,
             again: Some(RedriveContext {
                 id: row.event_id.clone().unwrap_or_else(|| row.id.clone()),
                 batch_id: row.batch_id.clone(),

@@ -4,16 +4,14 @@ use super::{
     comparison::{ComparedStates, SAMPLE_MAX, word},
     marker::{BegunRestore, CompletedRestore},
 };
-use crate::{
-    http::{
-        AppState,
-        change_events::{self, ChangeEvent},
-        error::ApiError,
-        rows::{number_at, text_at},
-        state_rows,
-        turns::joined,
-    },
-    ingest::Receipt,
+use crate::http::{
+    AppState,
+    bulk_changes::{ChangeBatches, ChangedBranch},
+    change_events::ChangeEvent,
+    error::ApiError,
+    rows::{number_at, text_at},
+    state_rows,
+    turns::joined,
 };
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
@@ -24,8 +22,6 @@ use icecore_lake::{
     table::schema::ident,
 };
 use icecore_schemas::{
-    batch::SeqRange,
-    erasure::{ErasureReport, ErasureStatus},
     error_code::ErrorCode,
     names::Namespace,
     query::SqlRequest,
@@ -111,6 +107,12 @@ impl DocumentChange {
 }
 
 impl RestoreRun<'_> {
+    /// Where its changes are appended.
+    pub(super) fn place(&self) -> ChangedBranch<'_> {
+        let RestoreRun { app, levels, namespace, .. } = *self;
+        ChangedBranch { app, levels, namespace, branch: None }
+    }
+
     fn states(&self) -> ComparedStates {
         ComparedStates { to: self.to, head: self.head }
     }
@@ -159,31 +161,6 @@ impl RestoreRun<'_> {
             Err(cause) => return Err(cause.into()),
         };
         Ok(names.into_iter().filter(|name| name.starts_with(TABLE_PREFIX)).collect())
-    }
-
-    /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.
-    ///
-    /// # Errors
-    /// 409; else the metastore's.
-    pub(super) async fn check_erasures(&self) -> Result<(), ApiError> {
-        let erasures = self.app.erasures.list(self.levels).await?.erasures;
-        let has_rows = |erasure: &&ErasureReport| match erasure.status {
-            ErasureStatus::Log
-            | ErasureStatus::Count
-            | ErasureStatus::Rewrite
-            | ErasureStatus::History => !erasure.dry_run,
-            ErasureStatus::Files
-            | ErasureStatus::Proof
-            | ErasureStatus::Done
-            | ErasureStatus::Failed => false,
-        };
-        let Some(ErasureReport { erasure, .. }) = erasures.iter().find(has_rows) else {
-            return Ok(());
-        };
-        let text = format!(
-            "erasure `{erasure}` still takes rows out of this namespace: restore when its status is `files`"
-        );
-        Err(ApiError::new(ErrorCode::Conflict, text))
     }
 
     /// Counts what would change.
@@ -294,14 +271,14 @@ impl RestoreRun<'_> {
         pairs: &[CollectionPair],
         mut report: RestoreReport,
     ) -> Result<RestoreReport, ApiError> {
-        let mut batches = RestoreBatches {
-            run: *self,
-            undo: self.undo(&report),
-            events: Vec::new(),
-            bytes: 0,
-            count: 0,
-            seq: None,
+        let begun = BegunRestore {
+            restore: self.id.to_owned(),
+            request: self.request.to_owned(),
+            to: self.to,
+            head: self.undo(&report),
         };
+        let begun = (!self.is_resumed).then(|| begun.text());
+        let mut batches = ChangeBatches::new(self.place(), begun);
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
         for pair in pairs {
             let sql = match self.app.sql.filters_visibility() {
@@ -320,8 +297,13 @@ impl RestoreRun<'_> {
                 }
             }
         }
-        report.batches = batches.count + 1;
-        report.seq = Some(batches.finish(&report).await?);
+        report.batches = batches.count() + 1;
+        let completed = |first: Option<u64>, before: u64| {
+            let (restore, request) = (self.id.to_owned(), self.request.to_owned());
+            CompletedRestore { restore, request, first, before, report: report.clone() }.text()
+        };
+        let seq = batches.finish(completed).await?;
+        report.seq = Some(seq);
         Ok(report)
     }
 
@@ -348,67 +330,5 @@ impl RestoreRun<'_> {
             meta,
         };
         event.text()
-    }
-}
-
-/// Batches of changes on their way to the log.
-struct RestoreBatches<'a> {
-    run: RestoreRun<'a>,
-    undo: u64,
-    events: Vec<String>,
-    bytes: usize,
-    /// Batches that are durable.
-    count: u64,
-    /// Their events.
-    seq: Option<SeqRange>,
-}
-
-impl RestoreBatches<'_> {
-    /// Adds an event; where the batch is full, appends it first.
-    async fn push(&mut self, event: String) -> Result<(), ApiError> {
-        let RestoreRun { app, id, request, to, is_resumed, .. } = self.run;
-        // Two places stay for the events that say where it begins and that it ended.
-        let is_full = app.limits.batch_events_max <= self.events.len() + 2
-            || app.body_bytes_max < self.bytes + event.len();
-        if is_full && !self.events.is_empty() {
-            if self.count == 0 && !is_resumed {
-                let (restore, request) = (id.to_owned(), request.to_owned());
-                let begun = BegunRestore { restore, request, to, head: self.undo };
-                self.events.insert(0, begun.text());
-            }
-            let events = std::mem::take(&mut self.events);
-            self.bytes = 0;
-            self.append(&events).await?;
-        }
-        self.bytes += event.len();
-        self.events.push(event);
-        Ok(())
-    }
-
-    /// Appends the rest with the report; gives the numbers of all events.
-    async fn finish(mut self, report: &RestoreReport) -> Result<SeqRange, ApiError> {
-        let mut events = std::mem::take(&mut self.events);
-        let completed = CompletedRestore {
-            restore: self.run.id.to_owned(),
-            request: self.run.request.to_owned(),
-            first: self.seq.map(|seq| seq.first),
-            before: events.len() as u64,
-            report: report.clone(),
-        };
-        events.push(completed.text());
-        self.append(&events).await
-    }
-
-    async fn append(&mut self, events: &[String]) -> Result<SeqRange, ApiError> {
-        let RestoreRun { app, namespace, .. } = self.run;
-        self.run.check_erasures().await?;
-        let Receipt { ranges, .. } =
-            Box::pin(change_events::append(app, namespace, events)).await?;
-        let (first, last) = ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last));
-        let first = self.seq.map_or(first, |seq| seq.first);
-        let seq = SeqRange { first, last };
-        self.seq = Some(seq);
-        self.count += 1;
-        Ok(seq)
     }
 }

@@ -1,0 +1,287 @@
+//! One merge: compares both branches document by document, and appends what follows to one of them.
+
+use super::{
+    COLLECTIONS_MAX, changed_collections,
+    document::{ChangedDocument, merged},
+    marker::{BegunMerge, CompletedMerge, MergeName},
+    statements::{ChangedCollection, ComparedBranches},
+};
+use crate::http::{
+    bulk_changes::{ChangeBatches, ChangedBranch},
+    change_events::ChangeEvent,
+    error::ApiError,
+    state_rows,
+    turns::joined,
+};
+use futures::StreamExt;
+use icecore_lake::{
+    blocking::blocking,
+    collection::{ChangeOp, merge::MergePreference},
+};
+use icecore_schemas::{
+    branch_merge::{BranchMergeReport, MergeConflict, MergeCounts},
+    error_code::ErrorCode,
+    query::SqlRequest,
+    restore::SampleChange,
+};
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Most changes of a merge.
+const CHANGES_MAX: u64 = 1_000_000;
+/// Most conflicts that are listed, and most bytes of their documents.
+const CONFLICTS_LISTED_MAX: usize = 100;
+const CONFLICT_BYTES_MAX: usize = 1 << 20;
+/// Most members of a document that are listed.
+const PATHS_LISTED_MAX: usize = 100;
+/// Most changes that a dry run shows.
+const SAMPLE_MAX: usize = 10;
+
+/// A merge that is carried out.
+#[derive(Clone, Copy)]
+pub(super) struct MergeRun<'a> {
+    /// Where its changes are appended.
+    pub(super) place: ChangedBranch<'a>,
+    /// The branch that is merged.
+    pub(super) branch: &'a str,
+    /// The one collection of which `into` takes events; none for all.
+    pub(super) collection: Option<&'a str>,
+    pub(super) name: MergeName<'a>,
+    /// Both branches.
+    pub(super) states: ComparedBranches<'a>,
+    pub(super) preference: MergePreference,
+    /// The last event of `into` before the merge began.
+    pub(super) undo: u64,
+    /// Whether it goes on with one that broke off.
+    pub(super) is_resumed: bool,
+}
+
+/// How many documents change.
+pub(super) fn changes(report: &BranchMergeReport) -> u64 {
+    report.inserted + report.updated + report.deleted
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub(super) struct MergeComparison {
+    /// The counts of all, with some changes and conflicts as a dry run has them.
+    pub(super) report: BranchMergeReport,
+    /// Of the documents in the listed conflicts.
+    bytes: usize,
+}
+
+impl MergeRun<'_> {
+    /// The collections that the branch changed since the last event in common.
+    ///
+    /// # Errors
+    /// 422 for too many; else as queries.
+    pub(super) async fn collections(&self) -> Result<Vec<ChangedCollection>, ApiError> {
+        let sql = self.states.theirs.collections_since(self.states.common.seq, COLLECTIONS_MAX + 1);
+        let request = SqlRequest { sql, ..SqlRequest::default() };
+        let rows = state_rows::rows(self.place.app, self.place.levels, request).await?;
+        changed_collections(&rows)
+    }
+
+    /// Compares all, and counts what would change.
+    ///
+    /// # Errors
+    /// 422 for too many changes; else as queries.
+    pub(super) async fn compare(
+        &self,
+        collections: &[ChangedCollection],
+    ) -> Result<BranchMergeReport, ApiError> {
+        let mut comparison = MergeComparison::default();
+        comparison.report.fast_forward = true;
+        for collection in collections {
+            if comparison.report.fast_forward {
+                let behind = self.states.common.into_seq;
+                comparison.report.fast_forward =
+                    !self.is_changed_since(behind, &collection.name).await?;
+            }
+            let counts = Box::pin(self.compare_one(collection, &mut comparison)).await?;
+            let report = &mut comparison.report;
+            report.inserted += counts.inserted;
+            report.updated += counts.updated;
+            report.deleted += counts.deleted;
+            report.conflicting += counts.conflicting;
+            report.collections.push(counts);
+            if CHANGES_MAX < changes(report) {
+                let text = format!(
+                    "more than {CHANGES_MAX} documents would change: merge branches of single collections, or more often"
+                );
+                return Err(ApiError::new(ErrorCode::QueryLimit, text));
+            }
+        }
+        let mut report = comparison.report;
+        report.conflicts.sort_by(|one, other| {
+            (&one.collection, &one.key).cmp(&(&other.collection, &other.key))
+        });
+        Ok(report)
+    }
+
+    /// Whether `into` changed a collection behind an event.
+    ///
+    /// # Errors
+    /// As queries.
+    pub(super) async fn is_changed_since(
+        &self,
+        seq: u64,
+        collection: &str,
+    ) -> Result<bool, ApiError> {
+        let sql = self.states.ours.change_since(seq, collection);
+        let request = SqlRequest { sql, ..SqlRequest::default() };
+        let rows = state_rows::rows(self.place.app, self.place.levels, request).await?;
+        Ok(state_rows::first_row(&rows).is_some())
+    }
+
+    async fn compare_one(
+        &self,
+        collection: &ChangedCollection,
+        comparison: &mut MergeComparison,
+    ) -> Result<MergeCounts, ApiError> {
+        let mut counts = MergeCounts { name: collection.name.clone(), ..MergeCounts::default() };
+        let is_fork = self.states.common.is_fork;
+        let request = SqlRequest { sql: self.states.changes(collection), ..SqlRequest::default() };
+        let (app, levels) = (self.place.app, self.place.levels);
+        let Some(mut answer) = state_rows::ask(app, levels, request).await? else {
+            return Ok(counts);
+        };
+        let preference = self.preference;
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            let documents = blocking(move || merged(&batch, is_fork, preference)).await;
+            for document in &documents {
+                match document.op {
+                    Some(ChangeOp::Create) => counts.inserted += 1,
+                    Some(ChangeOp::Update | ChangeOp::Read) => counts.updated += 1,
+                    Some(ChangeOp::Delete) => counts.deleted += 1,
+                    None => {}
+                }
+                if !document.conflicts.is_empty() {
+                    counts.conflicting += 1;
+                    comparison.list_conflict(&collection.name, document);
+                }
+                comparison.list_change(&collection.name, document);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Appends the changes, and behind them the report. On return all of it is durable.
+    ///
+    /// # Errors
+    /// As `POST /ingest`, and as queries. What was appended stays, and another merge goes on with the rest.
+    pub(super) async fn append(
+        &self,
+        collections: &[ChangedCollection],
+        mut report: BranchMergeReport,
+    ) -> Result<BranchMergeReport, ApiError> {
+        let ComparedBranches { theirs, common, .. } = self.states;
+        let request = self.name.request.to_owned();
+        let begun = BegunMerge { request, seq: theirs.seq, into_seq: self.undo };
+        let begun = (!self.is_resumed).then(|| begun.text(self.name, self.collection));
+        let mut batches = ChangeBatches::new(self.place, begun);
+        let meta = json!({ "merge_of": self.branch, "merged_seq": theirs.seq });
+        let (app, levels) = (self.place.app, self.place.levels);
+        let (preference, is_fork) = (self.preference, common.is_fork);
+        for collection in collections {
+            let sql = match app.sql.filters_visibility() {
+                true => self.states.visible_changes(collection),
+                false => self.states.changes(collection),
+            };
+            let request = SqlRequest { sql, ..SqlRequest::default() };
+            let Some(mut answer) = state_rows::ask(app, levels, request).await? else { continue };
+            while let Some(batch) = answer.batches.next().await {
+                let batch = batch?;
+                let documents = blocking(move || merged(&batch, is_fork, preference)).await;
+                for document in &documents {
+                    let Some(op) = document.op else { continue };
+                    let event = self.event(&collection.name, document, op, &meta);
+                    batches.push(event).await?;
+                }
+            }
+        }
+        report.batches = batches.count() + 1;
+        let completed = |first: Option<u64>, before: u64| {
+            let (request, report) = (self.name.request.to_owned(), report.clone());
+            CompletedMerge { request, first, before, report }.text(self.name, self.collection)
+        };
+        let seq = batches.finish(completed).await?;
+        report.seq = Some(seq);
+        Ok(report)
+    }
+
+    fn event(
+        &self,
+        collection: &str,
+        document: &ChangedDocument,
+        op: ChangeOp,
+        meta: &Value,
+    ) -> String {
+        let MergeName { prefix, id, .. } = self.name;
+        let key = xxh3_128(&joined(&[collection, &document.key]));
+        // A merge that goes on compares with another state, so its changes are other ones.
+        let id = format!("{prefix}-{id}-{}-{key:032x}", self.states.ours.seq);
+        let event = ChangeEvent {
+            id: &id,
+            op,
+            collection,
+            key: &document.key,
+            store: document.store.as_deref(),
+            visibility: document.visibility.as_deref(),
+            // What somebody may not see is not told beside what they may.
+            before: document.ours.as_deref().filter(|_| document.is_told),
+            after: document.after.as_deref(),
+            meta,
+        };
+        event.text()
+    }
+}
+
+impl MergeComparison {
+    fn list_conflict(&mut self, collection: &str, document: &ChangedDocument) {
+        let listed = &mut self.report.conflicts;
+        let documents = [&document.base, &document.ours, &document.theirs];
+        let bytes: usize = documents.into_iter().flatten().map(String::len).sum();
+        let is_full =
+            CONFLICTS_LISTED_MAX <= listed.len() || CONFLICT_BYTES_MAX < self.bytes + bytes;
+        // One is listed however large it is.
+        if is_full && !listed.is_empty() {
+            return;
+        }
+        self.bytes += bytes;
+        let [base, ours, theirs] = documents.map(value_of);
+        listed.push(MergeConflict {
+            collection: collection.to_owned(),
+            key: document.key.clone(),
+            paths: document.conflicts.iter().take(PATHS_LISTED_MAX).cloned().collect(),
+            base,
+            ours,
+            theirs,
+        });
+    }
+
+    fn list_change(&mut self, collection: &str, document: &ChangedDocument) {
+        let sample = &mut self.report.sample;
+        let Some(op) = document.op.filter(|_| sample.len() < SAMPLE_MAX) else { return };
+        let change = match op {
+            ChangeOp::Create => "inserted",
+            ChangeOp::Update | ChangeOp::Read => "updated",
+            ChangeOp::Delete => "deleted",
+        };
+        sample.push(SampleChange {
+            collection: collection.to_owned(),
+            key: document.key.clone(),
+            change: change.to_owned(),
+            before: value_of(&document.ours),
+            after: value_of(&document.after),
+        });
+    }
+}
+
+/// A document as JSON; null where there is none.
+fn value_of(text: &Option<String>) -> Value {
+    text.as_ref().map_or(Value::Null, |text| {
+        serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()))
+    })
+}
