@@ -129,6 +129,9 @@ async fn of_an_atomic_batch_none_is_taken_where_one_does_not_match() {
         (0..1001).map(|n| change(&format!("m-{n}"), "c", &format!("m-{n}"), Some(0))).collect();
     let (status, reply) = server.ingest(&batch(&many)).await;
     assert_eq!((status, &reply["code"]), (422, &json!("QUERY_LIMIT")), "{reply}");
+    let first = &many[..1];
+    let (status, reply) = server.ingest_at("/ingest?branch=trial", &batch(first)).await;
+    assert_eq!((status, &reply["code"]), (400, &json!("INVALID_REQUEST")), "{reply}");
     let (status, reply) = server.ingest(&batch(&many[1..])).await;
     assert_eq!(status, 200, "{reply}");
     assert_eq!(server.rows("shop", "SELECT count(*) FROM events").await, json!([[1003]]));

@@ -71,6 +71,18 @@ pub(super) fn check_rights(
     Ok(())
 }
 
+/// Refuses events for a branch that expect versions: those of `main` alone are compared.
+///
+/// # Errors
+/// 400.
+pub(super) fn check_none(decoded: &DecodedBody) -> Result<(), ApiError> {
+    if decoded.accepted.iter().any(|events| has_any(events, &decoded.source)) {
+        let text = "events for a branch cannot have `expected_version`: write each such document by its key, with `branch`";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
+    Ok(())
+}
+
 /// Appends a submission; an event whose document has another version than it expects is refused.
 ///
 /// Where versions are expected it is carried out to its end, also when nobody waits for the answer any more: the next
@@ -347,6 +359,7 @@ mod tests {
             first_id: ulid::Ulid(1),
             cloud_event: Vec::new(),
             correlation_id: None,
+            request_id: None,
             again: None,
         };
         let limits = EventLimits {
