@@ -51,7 +51,7 @@ const MEMBER: &str = "expected_version";
 const DOCUMENTS_MAX: usize = 1_000;
 /// Bytes of keys that one statement names, at most, and what each costs besides. A plan has a key in some ten places,
 /// and one with more than a MiB of constants is refused.
-const KEYS_BYTES_MAX: usize = 96 << 10;
+const KEYS_BYTES_MAX: usize = 64 << 10;
 const KEY_BYTES: usize = 16;
 
 /// Refuses a sender whose events expect versions of documents that it may not read: the answer tells them.
