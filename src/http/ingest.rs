@@ -105,6 +105,7 @@ async fn take(
         decoded.accepted.clear();
     }
     if let Some(branch) = branch {
+        expected::check_none(&decoded)?;
         let batch = BranchBatch { decoded, turned_away, fallback };
         return Box::pin(batch::answer(app, principal, &branch, batch)).await;
     }
