@@ -25,7 +25,7 @@ from server import Server  # noqa: E402
 # Threads of the sender; a request takes a millisecond or two.
 SENDERS = 4
 # A sender that is so far behind has lost the rate, and the run says nothing.
-BEHIND_MAX = 5.0
+BEHIND_MAX = 60.0
 
 
 class Load:
@@ -33,7 +33,7 @@ class Load:
 
     def __init__(self, server: Server, namespaces: list[str], loads: float):
         self.server, self.namespaces, self.loads = server, namespaces, loads
-        self.took, self.failures, self.loaded = [], [], 0
+        self.took, self.failures, self.loaded, self.behind = [], [], 0, 0.0
         self.ends = threading.Event()
 
     def send(self, part: int, seconds: float) -> None:
@@ -45,7 +45,8 @@ class Load:
                 pause = due - time.perf_counter()
                 if pause > 0:
                     time.sleep(pause)
-                elif pause < -BEHIND_MAX:
+                self.behind = max(self.behind, -pause)
+                if pause < -BEHIND_MAX:
                     self.failures.append(f"the sender is {-pause:.1f} s behind")
                     return
                 event = {"id": f"{part}-{beat}-{at}", "type": "beat", "data": {"beat": beat}}
@@ -109,11 +110,12 @@ def measure(folder: Path, given, loads: float) -> dict:
     made, load = commits(server), Load(server, namespaces, loads)
     cpu, wall = load.run(given.seconds)
     made = commits(server) - made
-    jobs = json.loads(client.request("GET", "/admin/jobs")[2])["jobs"]
+    # The connection of before was quiet for too long by now.
+    jobs = json.loads(server.client().request("GET", "/admin/jobs")[2])["jobs"]
     runs = {job["name"]: (job["last_run"] or {}).get("usage") or {} for job in jobs}
     server.stop()
     return {"idle": idle, "share": cpu / wall, "per_event": cpu / len(load.took), "p50": percentile(load.took, 0.5), "p99": percentile(load.took, 0.99),
-            "events": len(load.took), "commits": made, "loads": load.loaded, "runs": runs}
+            "events": len(load.took), "commits": made, "loads": load.loaded, "behind": load.behind, "runs": runs}
 
 
 def main() -> None:
@@ -144,6 +146,7 @@ def main() -> None:
         ("loads", lambda run: f"{run['loads']:,}"),
         ("ack p50", lambda run: f"{run['p50'] * 1e3:.2f} ms"),
         ("ack p99", lambda run: f"{run['p99'] * 1e3:.2f} ms"),
+        ("most that a sender was behind", lambda run: f"{run['behind']:.2f} s"),
     ]
     for name, told in rows:
         print(f"| {name} | {told(alone)} | {told(loaded)} |")

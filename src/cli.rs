@@ -7,6 +7,7 @@ pub mod about;
 pub mod admin;
 pub mod audit;
 pub mod backup;
+pub mod branches;
 pub mod catalog;
 pub mod client;
 pub mod collections;
@@ -31,6 +32,7 @@ pub mod sample;
 pub mod serve;
 pub mod sql;
 pub mod sql_worker;
+pub mod tags;
 pub mod token;
 pub mod wal;
 pub mod webhooks;
@@ -149,12 +151,12 @@ enum RunCommand {
     /// Administer the catalog's tables, or probe the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
-    /// Branches of a table
+    /// Branches of a namespace, or of a table
     #[command(subcommand)]
-    Branches(refs::BranchCommand),
-    /// Tags of a table
+    Branches(branches::BranchCommand),
+    /// Tags of a table, or of all tables of a namespace
     #[command(subcommand)]
-    Tags(refs::TagCommand),
+    Tags(tags::TagCommand),
     /// Create, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -352,8 +354,8 @@ async fn execute(command: RunCommand, config: &Config) -> Result<(), CliError> {
         RunCommand::History(command) => collections::history(config, &command).await,
         RunCommand::Diff(command) => collections::diff(config, &command).await,
         RunCommand::Catalog(command) => catalog::run(config, &command).await,
-        RunCommand::Branches(command) => refs::branches(config, &command).await,
-        RunCommand::Tags(command) => refs::tags(config, &command).await,
+        RunCommand::Branches(command) => branches::run(config, &command).await,
+        RunCommand::Tags(command) => tags::run(config, &command).await,
         RunCommand::Token(command) => token::run(config, &command).await,
         RunCommand::DeadLetters(command) => deadletters::run(config, &command).await,
         RunCommand::Webhooks(command) => webhooks::run(config, &command).await,

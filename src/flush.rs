@@ -5,6 +5,7 @@
 //! table already has is skipped by the commit. A table whose flush failed takes a smaller bite, so
 //! that a disk with little room left is drained in steps that fit.
 
+pub mod branches;
 mod columns;
 mod commit;
 mod due;
@@ -175,6 +176,7 @@ pub struct Flush {
     loads: TableLoads,
     tables: ServiceTables,
     left_out: LeftOutColumns,
+    commits: Arc<TableFlush>,
 }
 
 /// The job behind [`Flush`].
@@ -185,7 +187,7 @@ pub struct FlushJob {
     clock: Clock,
     requests: Arc<FlushRequests>,
     loads: TableLoads,
-    tables: TableFlush,
+    tables: Arc<TableFlush>,
     failing: HashMap<(RecordKind, Namespace), FlushRetry>,
     /// Tables that this job has committed rows of.
     committed: HashSet<(RecordKind, Namespace)>,
@@ -213,7 +215,7 @@ impl Flush {
         let catalog = catalog.on_behalf_of(ACTOR);
         let wake = Arc::new(Notify::new());
         let requests = Arc::new(FlushRequests::new(Arc::clone(&wake)));
-        let tables = TableFlush {
+        let tables = Arc::new(TableFlush {
             owner: options.owner.clone(),
             wal: wal.clone(),
             catalog: catalog.clone(),
@@ -224,7 +226,8 @@ impl Flush {
             bounds: FlushBounds::default(),
             ours: options.tables.clone(),
             left_out: LeftOutColumns::default(),
-        };
+        });
+        let commits = Arc::clone(&tables);
         let (ours, left_out) = (tables.ours.clone(), tables.left_out.clone());
         let (owner, loads) = (options.owner.clone(), TableLoads::default());
         let job = FlushJob {
@@ -237,7 +240,8 @@ impl Flush {
             failing: HashMap::new(),
             committed: HashSet::new(),
         };
-        let flush = Self { owner, wal, catalog, clock, requests, loads, tables: ours, left_out };
+        let tables = ours;
+        let flush = Self { owner, wal, catalog, clock, requests, loads, tables, left_out, commits };
         (flush, job, wake)
     }
 
@@ -330,7 +334,7 @@ impl FlushJob {
 
     /// Answers who waits, and says whether anyone is left.
     fn answer(&self, failed: &FailedTables) -> bool {
-        let TableFlush { wal, ours, .. } = &self.tables;
+        let TableFlush { wal, ours, .. } = &*self.tables;
         self.requests.answer(failed, |scope, through| is_waiting(wal, ours, scope, through))
     }
 

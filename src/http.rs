@@ -5,9 +5,11 @@
 
 pub mod admin;
 pub mod body;
+mod branches;
 mod bulk_changes;
 mod change_events;
 pub mod collection_refresh;
+mod collection_schema;
 pub mod collections;
 pub mod compression;
 pub mod conservation;
@@ -25,6 +27,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod loads;
 pub mod materialized;
+mod namespace_tags;
 pub mod namespaces;
 pub mod openapi;
 pub mod origin_check;
@@ -57,7 +60,7 @@ use crate::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -107,6 +110,8 @@ pub struct AppState {
     row_audits: Arc<Semaphore>,
     /// Turns of documents that are written by their keys.
     document_turns: Arc<turns::WriterTurns>,
+    /// Turns of branches that are written, and of namespaces that get one.
+    branch_turns: Arc<turns::WriterTurns>,
     /// Turns of namespaces that are restored.
     restore_turns: Arc<turns::WriterTurns>,
 }
@@ -171,8 +176,16 @@ impl AppState {
         let row_audits = Arc::new(Semaphore::new(conservation::AUDITS_MAX));
         let (owners, scrape) = (Arc::default(), Arc::default());
         let (document_turns, restore_turns) = (Arc::default(), Arc::default());
-        let parts = Arc::new(parts);
-        Self { parts, owners, scrape, decodes, row_audits, document_turns, restore_turns }
+        Self {
+            parts: Arc::new(parts),
+            owners,
+            scrape,
+            decodes,
+            row_audits,
+            document_turns,
+            branch_turns: Arc::default(),
+            restore_turns,
+        }
     }
 }
 
@@ -208,7 +221,11 @@ async fn identify(State(app): State<AppState>, mut request: Request, next: Next)
         .get(&REQUEST_ID)
         .filter(|id| id.len() <= REQUEST_ID_BYTES_MAX && id.to_str().is_ok());
     let id = given.cloned().unwrap_or_else(|| {
-        HeaderValue::from_str(&app.ids.mint().to_string()).expect("a ULID is letters and digits")
+        let id = app.ids.mint().to_string();
+        let mut id = HeaderValue::from_str(&id).expect("a ULID is letters and digits");
+        // So it is told from one that the client sent, see `sent_request_id`.
+        id.set_sensitive(true);
+        id
     });
     // The audit log reads it there.
     request.headers_mut().insert(REQUEST_ID, id.clone());
@@ -231,6 +248,13 @@ async fn identify(State(app): State<AppState>, mut request: Request, next: Next)
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The name that the client itself gave to its request. One that it was given here is in no event: most of them would
+/// be a text of its own for each event.
+fn sent_request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get(&REQUEST_ID).filter(|id| !id.is_sensitive())?;
+    id.to_str().ok().filter(|id| !id.is_empty())
 }
 
 /// Whether a path can be taken apart. The catalog answers in a form of its own.

@@ -6,9 +6,10 @@
 
 mod admit;
 mod age;
-mod bookmark;
+pub mod bookmark;
 mod dedup;
 mod derivation;
+pub mod expected;
 mod group;
 mod keys;
 mod ledger;
@@ -22,6 +23,7 @@ mod tests;
 mod verdict;
 
 pub use dedup::IdTotals;
+use expected::ExpectedVersions;
 use icecore_lake::{
     clock::Clock,
     event::{DecodedBody, RequestIds, dead_letter::DeadLetter},
@@ -117,6 +119,9 @@ pub struct Submission {
     pub letters: LetterChange,
     /// Dead letters that no table has any more: what has one of them gets a new one.
     pub lost_letters: Vec<Ulid>,
+    /// For each of the accepted namespaces which versions its events expect; empty where none expects one. Nobody else
+    /// who expects versions of these documents changes them until the submission is decided.
+    pub expected: Vec<ExpectedVersions>,
 }
 
 /// Dead letters that a submission changes, and the namespace that has them.
@@ -195,11 +200,13 @@ pub struct RefusedEvent {
     pub index: u32,
     /// Its id, where it could be read.
     pub id: Option<String>,
-    /// [`ErrorCode::Conflict`] or the reason it is broken.
+    /// [`ErrorCode::Conflict`], [`ErrorCode::VersionMismatch`] or the reason it is broken.
     pub code: ErrorCode,
+    /// The version that its document has, where it expects another; 0 for none.
+    pub actual_version: Option<u64>,
     /// What is wrong, and what to change.
     pub reason: String,
-    /// Its id in `dead_letters`; none when the batch was atomic or a dry run.
+    /// Its id in `dead_letters`; none when the batch was atomic or a dry run, and for a version that is another.
     pub dead_letter: Option<String>,
 }
 

@@ -9,6 +9,7 @@
 //! listed, so nothing is done that an operator cannot see.
 
 pub mod compaction;
+pub mod day_tags;
 pub mod erasure;
 pub mod expiry;
 pub mod fsck;
@@ -34,6 +35,7 @@ use crate::{
 };
 use compaction::Compaction;
 use compaction::planned::CompactNow;
+use day_tags::TagRules;
 use fsck::Fsck;
 use icecore_catalog::{access::AccessControl, metastore::database::Database};
 use icecore_lake::{clock::Clock, metrics::Metrics};
@@ -70,10 +72,10 @@ pub struct JobLine {
 
 impl JobLine {
     /// Whether `POST /admin/jobs/{name}` runs it: what has times of day, and compaction, which looks
-    /// for work at intervals as well, as refreshes do.
+    /// for work at intervals as well, as refreshes and tags do.
     #[must_use]
     pub fn is_run_by_hand(&self) -> bool {
-        self.cron.is_some() || [CompactNow::NAME, MATERIALIZE, REFRESH].contains(&self.name)
+        self.cron.is_some() || [CompactNow::NAME, MATERIALIZE, REFRESH, TAGS].contains(&self.name)
     }
 }
 
@@ -82,6 +84,9 @@ pub const MATERIALIZE: &str = "materialize";
 
 /// The name of the one that has the tables of collections follow their events.
 pub const REFRESH: &str = "refresh";
+
+/// The name of the one that tags each day and month.
+pub const TAGS: &str = "tags";
 
 /// Every job of a server.
 pub const JOBS: &[JobLine] = &[
@@ -190,6 +195,14 @@ pub const JOBS: &[JobLine] = &[
         about: "has the tables of collections follow the changes of their documents",
     },
     JobLine {
+        name: TAGS,
+        every: Duration::from_secs(60),
+        cron: None,
+        woken_by: None,
+        is_leased: true,
+        about: "tags events and the tables of collections once a day and once a month",
+    },
+    JobLine {
         name: "keep-runs",
         every: Duration::from_secs(30),
         cron: None,
@@ -263,6 +276,8 @@ pub struct TableJobs {
     pub fsck: Fsck,
     /// How fast other work goes that reads whole tables.
     pub pace: JobPace,
+    /// How many tags of days and months stay.
+    pub day_tags: TagRules,
 }
 
 /// Runs jobs and knows what became of them. Cheap to clone.

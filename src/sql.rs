@@ -8,6 +8,7 @@
 mod audit;
 mod basis;
 pub mod collection_refresh;
+pub mod collection_schema;
 pub mod materialized;
 mod min_seq;
 pub mod points;

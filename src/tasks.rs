@@ -17,6 +17,8 @@ pub enum Progress {
     Done,
     /// There is more to do at once.
     More,
+    /// There will be more to do in a few seconds, which is sooner than the next tick.
+    Soon,
     /// There may be something to do, and for this reason it is not done.
     Skipped(String),
 }

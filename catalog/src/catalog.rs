@@ -37,7 +37,10 @@ mod views;
 mod write;
 mod writers;
 
-pub use admin::{RefKind, Refs, TableStats};
+pub use admin::{
+    RefKind, Refs, TableStats,
+    shared_tags::{NewTag, TagChange},
+};
 pub(crate) use create::folder_of;
 pub use first::FirstAppend;
 pub use keyed::{KeyedRequest, KeyedViewRequest};

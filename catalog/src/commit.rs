@@ -6,6 +6,7 @@
 
 mod heads;
 mod seed;
+pub(crate) mod versions;
 mod void;
 
 use crate::{error::CatalogError, metadata_file::refs};

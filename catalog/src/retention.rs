@@ -24,6 +24,14 @@ pub const COLLECTION: &str = "icecore.collection";
 /// The one with the name that such a table has, for a repair that finds no list of names.
 pub const COLLECTION_TABLE: &str = "icecore.collection.table";
 
+/// Table properties that say what the service's branches of a table of ours are begin so; behind it is the name of the
+/// branch. Only the service sets them.
+pub const BRANCHES: &str = "icecore.branch.";
+
+/// Snapshot summary: the branch of the service that the snapshot was made for. Those after it on the branch have it
+/// as well; snapshots of `main` have none.
+pub const BRANCH: &str = "icecore.branch";
+
 /// The table property that says how long rows of a table of ours are kept. Whoever sets it has rows deleted.
 pub const ROWS_KEPT: &str = "icecore.retention";
 
@@ -39,10 +47,15 @@ pub const SNAPSHOTS_SLACK: usize = 50;
 /// snapshots expire for a day.
 pub const NEWEST_IN_FULL: usize = 400;
 
-/// When snapshots expire, one of the newest stays per so much time once they no longer stay in full, for
-/// [`NEWEST_MS`] after the next one came. A table whose commits are as far apart, as those of one that
-/// nobody reads are, keeps all of them.
-const NEWEST_STEP_MS: i64 = 5 * MINUTE_MS;
+/// The newest snapshots of the service's branches, which stay as the newest of others do. Older ones go: what is
+/// written to branches takes nothing of the history of `main`.
+const NEWEST_OF_BRANCHES: usize = 50;
+
+/// When snapshots expire, those of the newest stay that were current for so long, once they no longer stay in
+/// full, for [`NEWEST_MS`] after the next one came. A table whose commits are as far apart, as those of one
+/// that nobody reads are, keeps all of them. Of many commits in little time none stays: each has small files
+/// that it alone needs, many times as long as the merged ones.
+const NEWEST_CURRENT_MS: i64 = 2 * MINUTE_MS;
 const NEWEST_MS: i64 = 90 * DAY_MS;
 
 const MINUTE_MS: i64 = 60_000;
@@ -78,6 +91,7 @@ fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
         id: s.snapshot_id(),
         sequence: s.sequence_number(),
         at_ms: s.timestamp_ms(),
+        is_of_branch: s.summary().additional_properties.contains_key(BRANCH),
     };
     metadata.snapshots().map(candidate).collect()
 }
@@ -112,6 +126,8 @@ struct SnapshotCandidate {
     id: i64,
     sequence: i64,
     at_ms: i64,
+    /// Whether it is of a branch of the service.
+    is_of_branch: bool,
 }
 
 /// What to remove of `snapshots` so that at most [`SNAPSHOTS_MAX`] stay beside what is leased.
@@ -141,22 +157,24 @@ fn thin_beyond(
     let mut removed = Vec::new();
     // They would go but for their leases, and take no place of those that stay by themselves.
     let mut only_leased = 0;
-    // Until when the snapshot was the newest.
-    let mut until_ms = i64::MAX;
-    for (age_rank, snapshot) in snapshots.iter().enumerate() {
-        let is_among_newest = age_rank < NEWEST_IN_FULL;
+    // Of those of branches and of the others: how many were newer, and until when the snapshot was the newest.
+    let mut newer = [(0, i64::MAX); 2];
+    for snapshot in snapshots.iter() {
+        let of_branch = snapshot.is_of_branch;
+        let newest = if of_branch { NEWEST_OF_BRANCHES } else { NEWEST_IN_FULL };
+        let (age_rank, until_ms) = newer[usize::from(of_branch)];
+        let is_among_newest = age_rank < newest;
         // The one that was current when the time began comes last: most often it stands for its day.
         let is_recent = is_among_newest && now_ms.saturating_sub(NEWEST_MS) <= until_ms;
-        let mut is_last_of_step = || {
-            let of_age = step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
-            let of_newest = is_recent && taken.insert(step_of(snapshot.at_ms, NEWEST_STEP_MS));
-            of_age || of_newest
-        };
+        let was_current = NEWEST_CURRENT_MS <= until_ms.saturating_sub(snapshot.at_ms);
+        let mut is_last_of_step =
+            || step(snapshot.at_ms, now_ms).is_some_and(|step| taken.insert(step));
         let stays = (is_among_newest && in_full_since_ms <= snapshot.at_ms)
             || named.contains(&snapshot.id)
-            || is_last_of_step()
+            || (!of_branch && is_last_of_step())
+            || (is_recent && was_current)
             || (is_among_newest && in_full_since_ms <= until_ms);
-        until_ms = snapshot.at_ms;
+        newer[usize::from(of_branch)] = (age_rank + 1, snapshot.at_ms);
         if stays {
             kept.push(*snapshot);
         } else if leased.has(snapshot.id) {
@@ -184,9 +202,5 @@ fn thin_beyond(
 fn step(at_ms: i64, now_ms: i64) -> Option<(i64, i64)> {
     let age_ms = now_ms.saturating_sub(at_ms);
     let (_, width) = TIERS.into_iter().find(|(age_max, _)| age_ms <= *age_max)?;
-    Some(step_of(at_ms, width))
-}
-
-fn step_of(at_ms: i64, width: i64) -> (i64, i64) {
-    (width, at_ms.div_euclid(width))
+    Some((width, at_ms.div_euclid(width)))
 }

@@ -93,13 +93,15 @@ pub struct NewSnapshot {
     /// A later snapshot whose position deletes of the removed files `deletes` has for the added ones; none
     /// where deletes were read of `read` alone.
     pub deletes_read: Option<i64>,
-    /// Whether `main` has to be at the snapshot that was read, or empty where none was: its rows stand for all
+    /// Whether its branch has to be at the snapshot that was read, or empty where none was: its rows stand for all
     /// that was there, and are not put on top of what others committed.
     pub needs_head: bool,
     /// The table that its files were written for; none where no other one can have the name by now.
     pub table: Option<Uuid>,
     /// The branch that it goes to; none for `main`.
     pub branch: Option<String>,
+    /// Where its branch begins anew with it, on top of the snapshot that was read; none where it goes on.
+    pub fork: Option<BranchFork>,
     /// Data files that come, already durable, of the table's default partition spec.
     pub added: Vec<DataFile>,
     /// Data files that come, already durable, each with the id of its partition spec, whichever is the
@@ -127,6 +129,13 @@ pub struct NewSnapshot {
     pub evolution: Option<TableEvolution>,
     /// What time it has.
     pub time: SnapshotTime,
+}
+
+/// A branch that begins with a snapshot, whatever is on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BranchFork {
+    /// The head that it must have, and leaves; none for a branch that must not be there.
+    pub replaces: Option<i64>,
 }
 
 /// What becomes of a table's columns and partition fields with a snapshot, whose files are written for them.
@@ -236,18 +245,14 @@ async fn write(
     added.extend(writer.add_of_specs(&new.added_of_spec, number).await?);
     added.extend(writer.add_deletes(&new.deletes).await?);
     let merged = writer.merge(kept).await?;
-    let counts = summary::ManifestCounts {
-        created: added.len() + rewritten.len() + merged.merged.len(),
-        kept: merged.kept.len(),
-        replaced: rewritten.len() + merged.replaced,
-    };
+    let replaced = rewritten.len() + merged.replaced;
     let deletes = new.deletes.iter().chain(&new.added_of_spec).map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
     let before = parent.map(|p| p.summary());
     let mut own = summary::own(before, &new.operation, &new.summary);
     let sums = row_sum::entries(parent.map(AsRef::as_ref), &new.operation, new.row_change());
     own.extend(sums.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    let entries = summary::entries(before, &own, &files, counts);
+    let entries = summary::entries(before, &own, &files, replaced);
     let all = added.into_iter().chain(rewritten).chain(merged.merged).chain(merged.kept);
     let row_range = writer.list(all, parent.map(|p| p.snapshot_id())).await?;
 
@@ -286,7 +291,11 @@ fn check_readable(base: &TableMetadata, new: &NewSnapshot) -> Result<(), Catalog
         let text = "Commit failed: the table was dropped, and another one has its name";
         return Err(CatalogError::CommitFailed(text.to_owned()));
     }
-    if new.needs_head && base.current_snapshot_id() != new.read {
+    let head = match &new.branch {
+        None => base.current_snapshot_id(),
+        Some(branch) => base.snapshot_for_ref(branch).map(|head| head.snapshot_id()),
+    };
+    if new.needs_head && head != new.read {
         let text = "Commit failed: another commit came since the table was read";
         return Err(CatalogError::CommitFailed(text.to_owned()));
     }

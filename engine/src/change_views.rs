@@ -7,6 +7,7 @@ use datafusion::{
     common::TableReference, datasource::ViewTable, error::DataFusionError,
     execution::session_state::SessionStateBuilder, prelude::SessionContext,
 };
+use icecore_schemas::service_table::EVENTS_TABLE;
 use std::sync::Arc;
 
 /// The versions of documents.
@@ -18,7 +19,7 @@ const THINGS_SELECT: &str = "SELECT seq AS rowid, key AS id, coalesce(\
      CASE WHEN json_valid(before) THEN json_extract_string(before, '$.type') END, \
      collection) AS type, collection, after AS data, op, ts";
 /// Of a patch the document is not known here, and a change that says nothing changes nothing: neither is a version.
-const THINGS_ROWS: &str = " FROM events WHERE op IS NOT NULL AND collection IS NOT NULL \
+const THINGS_ROWS: &str = " WHERE op IS NOT NULL AND collection IS NOT NULL \
      AND key IS NOT NULL AND (after IS NOT NULL OR op = 'd')";
 
 /// Events under names that hold over all namespaces: a name with the namespace before it is a path of a URL.
@@ -40,9 +41,9 @@ const EVENTS_GLOBAL_COLUMNS: &[&str] = &[
     "_meta",
     "event_url",
 ];
-const EVENTS_GLOBAL_QUERY: &str = "SELECT id, type, ts AS \"timestamp\", concat(ns, '/', source) AS source, \
+const EVENTS_GLOBAL_SELECT: &str = "SELECT id, type, ts AS \"timestamp\", concat(ns, '/', source) AS source, \
      concat(ns, '/', collection) AS table_url, op, store, key, before, after, actor, data, correlation_id, \
-     meta AS \"_meta\", concat(ns, '/', id) AS event_url FROM events";
+     meta AS \"_meta\", concat(ns, '/', id) AS event_url";
 
 /// The versions of documents under such names.
 const THINGS_GLOBAL: &str = "things_global";
@@ -58,9 +59,13 @@ const UNCHANGED: &[&str] = &["bookmark", "collection", "op", "ts"];
 /// The query of the changes of a collection.
 #[must_use]
 pub fn deltas_of(collection: &str) -> String {
+    deltas(collection, EVENTS_TABLE)
+}
+
+fn deltas(collection: &str, events: &str) -> String {
     let collection = collection.replace('\'', "''");
     format!(
-        "SELECT op, key AS pk, ts, after AS data, before AS prev, bookmark FROM events \
+        "SELECT op, key AS pk, ts, after AS data, before AS prev, bookmark FROM {events} \
          WHERE op IS NOT NULL AND collection = '{collection}'"
     )
 }
@@ -75,6 +80,14 @@ fn collection_of(name: &str) -> Option<&str> {
 #[must_use]
 pub fn is_view(name: &str) -> bool {
     [THINGS, THINGS_GLOBAL, EVENTS_GLOBAL].contains(&name) || collection_of(name).is_some()
+}
+
+/// The name under which a query's view has the events of a view over changes: `name` is what the statement calls a
+/// version of `view`. None where `view` is no such view.
+#[must_use]
+pub fn events_name(name: &str, view: &str) -> Option<String> {
+    let point = name.strip_prefix(view).filter(|_| is_view(view))?;
+    Some(format!("{EVENTS_TABLE}{point}"))
 }
 
 /// The columns of a view.
@@ -93,16 +106,17 @@ pub fn columns(name: &str) -> Vec<RelationColumn> {
     names.iter().map(column).collect()
 }
 
-/// The query of a view.
-fn query_of(name: &str) -> String {
-    match (name, collection_of(name)) {
-        (_, Some(collection)) => deltas_of(collection),
-        (EVENTS_GLOBAL, None) => EVENTS_GLOBAL_QUERY.to_owned(),
+/// The query of a view over these events.
+fn query_of(view: &str, events: &str) -> String {
+    let events = format!("\"{}\"", events.replace('"', "\"\""));
+    match (view, collection_of(view)) {
+        (_, Some(collection)) => deltas(collection, &events),
+        (EVENTS_GLOBAL, None) => format!("{EVENTS_GLOBAL_SELECT} FROM {events}"),
         (THINGS_GLOBAL, None) => format!(
             "{THINGS_SELECT}, concat(ns, '/', collection) AS table_url, \
-             concat(ns, '/', collection, '/', key) AS thing_url{THINGS_ROWS}"
+             concat(ns, '/', collection, '/', key) AS thing_url FROM {events}{THINGS_ROWS}"
         ),
-        _ => format!("{THINGS_SELECT}{THINGS_ROWS}"),
+        _ => format!("{THINGS_SELECT} FROM {events}{THINGS_ROWS}"),
     }
 }
 
@@ -111,8 +125,8 @@ fn query_of(name: &str) -> String {
 /// # Errors
 /// The table `events` of the namespace lacks columns that they read.
 pub async fn show(context: &SessionContext, views: &[ChangeView]) -> Result<(), DataFusionError> {
-    for ChangeView { namespace, name } in views {
-        let sql = query_of(name);
+    for ChangeView { namespace, name, view, events } in views {
+        let sql = query_of(view, events);
         let state = context.state();
         let config = state.config().clone().with_default_catalog_and_schema(CATALOG, namespace);
         let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
@@ -137,5 +151,17 @@ mod tests {
             assert!(!is_view(name), "{name}");
         }
         assert!(deltas_of("o'x").ends_with("collection = 'o''x'"));
+    }
+
+    #[test]
+    fn a_view_at_a_point_is_one_over_the_events_there() {
+        assert_eq!(events_name("things@trial", "things").as_deref(), Some("events@trial"));
+        let (name, view) = ("cdc_users_deltas FOR SEQ AS OF 3", "cdc_users_deltas");
+        assert_eq!(events_name(name, view).as_deref(), Some("events FOR SEQ AS OF 3"));
+        assert_eq!(events_name("users@trial", "users"), None);
+        for view in ["things", "things_global", "events_global", "cdc_users_deltas"] {
+            let sql = query_of(view, "events@tri\"al");
+            assert_eq!(sql.matches("FROM \"events@tri\"\"al\"").count(), 1, "{sql}");
+        }
     }
 }

@@ -468,7 +468,7 @@ pub fn kind(name: &ObjectName) -> (bool, bool) {
     let name = name.trim_matches('"');
     let is_aggregate = AGGREGATE.contains(&name)
         || crate::dialect::AGGREGATES.contains(&name)
-        || ["document_versions", "mean", "std", "string_agg"].contains(&name)
+        || ["document_anomalies", "document_versions", "mean", "std", "string_agg"].contains(&name)
         || name.starts_with("var")
         || name.starts_with("stddev")
         || name.starts_with("covar");

@@ -6,6 +6,7 @@
 //! the one that the changes alone have, but for deletes that a base forgot.
 
 pub mod fold;
+mod typed;
 
 use crate::{aliases::RelationColumn, session::CATALOG, view::CollectionView};
 use datafusion::{
@@ -15,7 +16,10 @@ use datafusion::{
     execution::{FunctionRegistry, session_state::SessionStateBuilder},
     prelude::SessionContext,
 };
-use icecore_lake::collection::{COLUMNS, TABLE_PREFIX};
+use icecore_lake::{
+    collection::{COLUMNS, TABLE_PREFIX},
+    table::typed_columns::TypedColumns,
+};
 use icecore_schemas::service_table::EVENTS_TABLE;
 use std::sync::Arc;
 
@@ -24,8 +28,9 @@ const PATH_PREFIX: &str = "collections/";
 /// What the names of views over changes end with.
 const DELTAS_SUFFIX: &str = "_deltas";
 
-/// Which events change a document of their collection, as a condition.
-pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL";
+/// Which events change a document of their collection, as a condition. The log counts from 1; a row of another engine
+/// that is no change says so by a `seq` below. Nothing else tells its rows once they are compacted with the log's.
+pub const IS_CHANGE: &str = "op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL AND seq > 0";
 /// Which events empty their collection.
 pub const IS_TRUNCATE: &str = "type = 'cdc.truncate' AND key IS NULL";
 /// The column that events have since documents can be patched.
@@ -57,6 +62,13 @@ pub fn documents_at(collection: &str, seq: u64) -> String {
     format!("{} FOR SEQ AS OF {seq}", documents_of(collection))
 }
 
+/// The same with typed columns behind the others, which the collection's table has.
+#[must_use]
+pub fn typed_documents_at(collection: &str, seq: u64, typed: &TypedColumns) -> String {
+    let columns = with_names(&columns_text(""), "", typed);
+    format!("SELECT {columns} FROM {} FOR SEQ AS OF {seq}", relation(collection))
+}
+
 /// A collection as a statement names it in FROM, as the event with this `seq` of a branch left it; none for `main`.
 #[must_use]
 pub fn relation_at(collection: &str, branch: Option<&str>, seq: u64) -> String {
@@ -69,6 +81,17 @@ pub fn relation_at(collection: &str, branch: Option<&str>, seq: u64) -> String {
     }
 }
 
+/// The events up to the one with this `seq` of a branch, as a statement names them in FROM; none for `main`.
+#[must_use]
+pub fn events_at(branch: Option<&str>, seq: u64) -> String {
+    match branch {
+        None => format!("{EVENTS_TABLE} FOR SEQ AS OF {seq}"),
+        Some(branch) => {
+            format!("{EVENTS_TABLE} FOR SEQ AS OF {seq} OF BRANCH {}", literal(branch))
+        }
+    }
+}
+
 /// The query of the versions of a document since its collection was emptied last. It has one row, whose one column
 /// `versions` is a list of structs with the columns of [`COLUMNS`] but for the key, in order of `seq`; `doc` is
 /// null where the document was deleted.
@@ -77,29 +100,42 @@ pub fn versions_of(collection: &str, key: &str) -> String {
     versions("events", collection, key)
 }
 
-/// The same up to the event with this `seq`.
+/// The same up to the event with this `seq` of a branch.
 #[must_use]
-pub fn versions_until(collection: &str, key: &str, seq: u64) -> String {
-    versions(&format!("events FOR SEQ AS OF {seq}"), collection, key)
+pub fn versions_of_branch(collection: &str, key: &str, branch: &str, seq: u64) -> String {
+    versions(&events_at(Some(branch), seq), collection, key)
 }
 
 fn versions(events: &str, collection: &str, key: &str) -> String {
-    let collection = literal(collection);
     format!(
         "SELECT document_versions({BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}) AS versions FROM {events} \
-         WHERE {} AND key = {} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
-        is_change(&collection),
+         WHERE {} AND key = {}",
+        changes_of(events, &literal(collection)),
         literal(key),
-        is_truncate(&collection),
     )
 }
 
-/// The query of the changes of a collection, in no order.
+/// The query of the anomalies among the changes since a collection was emptied last, for its first `limit` keys under a
+/// condition, such as ` AND key > $1`: a row for each of them, in their order, with `key` and a list `anomalies` of structs with `seq`,
+/// `kind` and `reason`. Its work follows the changes of these keys, and one look at the keys of the others.
 #[must_use]
-pub fn changes_of(collection: &str) -> String {
+pub fn anomalies_of(collection: &str, condition: &str, limit: usize) -> String {
+    let changes = format!("{}{condition}", changes_of(EVENTS_TABLE, &literal(collection)));
     format!(
-        "SELECT key, seq, op, ts, before, after, {PATCH_COLUMN}, {BEHIND_PATCH} FROM events WHERE {}",
-        is_change(&literal(collection))
+        "SELECT key, anomalies FROM (SELECT e.key AS key, document_anomalies(e.seq, e.op, e.ts, e.after, e.{PATCH_COLUMN}, e.store, e.actor, \
+         e.bookmark, e.id, e.before, e.lsn, e.version) AS anomalies \
+         FROM (SELECT DISTINCT key FROM events WHERE {changes} ORDER BY key LIMIT {limit}) AS k \
+         JOIN (SELECT key, {BEFORE_PATCH}, {PATCH_COLUMN}, {BEHIND_PATCH}, before, lsn, version FROM events \
+         WHERE {changes}) AS e ON k.key = e.key GROUP BY e.key) AS found ORDER BY key"
+    )
+}
+
+/// Which of these events change a document of a collection since it was emptied last, as a condition.
+fn changes_of(events: &str, collection: &str) -> String {
+    format!(
+        "{} AND seq > coalesce((SELECT max(seq) FROM {events} WHERE {}), 0)",
+        is_change(collection),
+        is_truncate(collection),
     )
 }
 
@@ -132,12 +168,12 @@ pub fn events_name(name: &str, table: &str) -> Option<String> {
 
 /// The columns of a relation.
 #[must_use]
-pub fn columns() -> Vec<RelationColumn> {
+pub fn columns(view: &CollectionView) -> Vec<RelationColumn> {
     let column = |name: &str| RelationColumn {
         name: name.to_owned(),
         is_of_events: UNCHANGED.contains(&name),
     };
-    COLUMNS.iter().map(|it| column(it.name)).collect()
+    COLUMNS.iter().map(|it| it.name).chain(view.typed.names()).map(column).collect()
 }
 
 /// Shows a session the collections that its query names, in the place of their bases.
@@ -163,6 +199,7 @@ pub async fn show(
         let mut state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
         // Known to this plan alone.
         state.register_udaf(Arc::new(fold::fold_changes()))?;
+        state.register_udf(Arc::new(typed::document_values(&collection.typed)))?;
         let plan = Box::pin(state.create_logical_plan(&query_of(collection, has_patch))).await?;
         context.register_table(place(name.as_str()), Arc::new(ViewTable::new(plan, None)))?;
     }
@@ -172,8 +209,16 @@ pub async fn show(
 /// The query of a relation over its base and its events.
 fn query_of(view: &CollectionView, has_patch: bool) -> String {
     let base = view.applied_seq.map(|applied| (quoted(&view.name), applied));
+    let typed = &view.typed;
+    let of_base = || {
+        let name = quoted(&view.name);
+        match view.has_typed {
+            true => format!("SELECT {} FROM {name}", with_names(&columns_text(""), "", typed)),
+            false => typed::with_values(typed, format!("SELECT {} FROM {name}", columns_text(""))),
+        }
+    };
     let Some(events) = &view.events else {
-        return format!("SELECT {} FROM {}", columns_text(""), quoted(&view.name));
+        return of_base();
     };
     let events = EventsPart {
         events: quoted(events),
@@ -183,11 +228,13 @@ fn query_of(view: &CollectionView, has_patch: bool) -> String {
     };
     match base {
         // No event came since.
-        Some((base, applied)) if view.until == Some(applied) => {
-            format!("SELECT {} FROM {base}", columns_text(""))
+        Some((_, applied)) if view.until == Some(applied) => of_base(),
+        Some((base, _)) if view.has_typed => events.with_base(&base, typed),
+        // The base lacks some of the columns: all of them are computed.
+        Some((base, _)) => {
+            typed::with_values(typed, events.with_base(&base, &TypedColumns::default()))
         }
-        Some((base, _)) => events.with_base(&base),
-        None => events.alone(),
+        None => typed::with_values(typed, events.alone()),
     }
 }
 
@@ -232,8 +279,8 @@ impl EventsPart {
     }
 
     /// The base, with the fold of its documents that changed since in their place. The keys that changed are the
-    /// build side of both joins: they are few beside the base.
-    fn with_base(&self, base: &str) -> String {
+    /// build side of both joins: they are few beside the base. `typed` are the typed columns that the base has.
+    fn with_base(&self, base: &str, typed: &TypedColumns) -> String {
         let (events, is_change, floor) = (&self.events, self.is_change(), self.floor());
         let no_patch = format!("{NO_PATCH} AS {PATCH_COLUMN}");
         let patch = if self.has_patch { PATCH_COLUMN } else { no_patch.as_str() };
@@ -251,11 +298,13 @@ impl EventsPart {
             "SELECT key, fold_changes({BEFORE_PATCH}, patch, {BEHIND_PATCH}, known_version, known_since) AS folded \
              FROM ({changes} UNION ALL {of_base}) AS states WHERE seq > {floor} GROUP BY key"
         ));
+        let changed = typed::with_values(typed, changed);
         let unchanged = format!(
             "SELECT {} FROM ({changed_keys}) AS k RIGHT ANTI JOIN {base} AS b ON k.key = b.key WHERE b.seq > {floor}",
-            columns_text("b.")
+            with_names(&columns_text("b."), "b.", typed)
         );
-        format!("SELECT {} FROM ({unchanged} UNION ALL {changed}) AS documents", columns_text(""))
+        let columns = with_names(&columns_text(""), "", typed);
+        format!("SELECT {columns} FROM ({unchanged} UNION ALL {changed}) AS documents")
     }
 }
 
@@ -281,6 +330,12 @@ fn columns_text(qualifier: &str) -> String {
     let names: Vec<String> =
         COLUMNS.iter().map(|column| format!("{qualifier}{}", column.name)).collect();
     names.join(", ")
+}
+
+/// Columns with the names of typed ones behind them.
+fn with_names(columns: &str, qualifier: &str, typed: &TypedColumns) -> String {
+    let names = typed.names().map(|name| format!(", {qualifier}{}", quoted(name)));
+    format!("{columns}{}", names.collect::<String>())
 }
 
 fn quoted(name: &str) -> String {

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod arithmetic;
 pub mod audit;
 pub mod bounded_functions;
+pub mod branches;
 pub mod buckets;
 pub mod catalog_views;
 pub mod change_views;
@@ -301,6 +302,7 @@ impl QueryEngine {
         let by_table = self.sessions.columns_by_table(view)?;
         let shown = change_views::show(context, &view.change_views).await;
         shown.map_err(|cause| failure::of(&cause))?;
+        branches::show(context, &view.branches).map_err(|cause| failure::of(&cause))?;
         let shown = Box::pin(collections::show(context, &view.collections)).await;
         shown.map_err(|cause| failure::of(&cause))?;
         let process = self.sessions.process();

@@ -8,6 +8,7 @@ use crate::{
     allowed,
     arithmetic::CheckedArithmetic,
     bounded_functions::FunctionMemory,
+    branches::{self, BRANCHES_TABLE},
     buckets, change_views, collected, collections,
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
@@ -37,7 +38,7 @@ use crate::{
     unreadable::UnreadableTable,
     uuid,
     view::{
-        CatalogView, ChangeView, CollectionView, NamespaceView, ServiceTableView, TableView,
+        BranchesView, CatalogView, ChangeView, NamespaceView, ServiceTableView, TableView,
         TailPlace, View,
     },
     visibility::{VisibleRows, deciding_columns, visible_rows},
@@ -196,6 +197,7 @@ impl QuerySessions {
             }
         }
         base.register_udaf(Arc::new(collections::fold::document_versions())).expect(fits);
+        base.register_udaf(Arc::new(collections::fold::document_anomalies())).expect(fits);
         for (name, function) in series::all() {
             // Where theirs may be called.
             if base.table_functions().contains_key(name) {
@@ -246,8 +248,8 @@ impl QuerySessions {
         for seen in &view.catalog_views {
             names.extend(seen.columns.iter().cloned());
         }
-        if !view.collections.is_empty() {
-            names.extend(collections::columns().into_iter().map(|column| column.name));
+        for collection in &view.collections {
+            names.extend(collections::columns(collection).into_iter().map(|column| column.name));
         }
         Ok(names)
     }
@@ -322,11 +324,15 @@ impl QuerySessions {
             let is_of_events = table.ours == Some(RecordKind::Events);
             add(&table.name, &provider.schema(), is_of_events);
         }
-        for ChangeView { namespace, name } in &view.change_views {
-            found.insert((namespace.clone(), name.clone()), change_views::columns(name));
+        for ChangeView { namespace, name, view, .. } in &view.change_views {
+            found.insert((namespace.clone(), name.clone()), change_views::columns(view));
         }
-        for CollectionView { namespace, name, .. } in &view.collections {
-            found.insert((namespace.clone(), name.clone()), collections::columns());
+        for BranchesView { namespace, .. } in &view.branches {
+            found.insert((namespace.clone(), BRANCHES_TABLE.to_owned()), branches::columns());
+        }
+        for collection in &view.collections {
+            let name = (collection.namespace.clone(), collection.name.clone());
+            found.insert(name, collections::columns(collection));
         }
         for CatalogView { namespace, name, columns, .. } in &view.catalog_views {
             let column = |name: &String| RelationColumn { name: name.clone(), is_of_events: false };

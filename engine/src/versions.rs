@@ -50,6 +50,8 @@ pub enum VersionPoint {
     Bookmark(Expr),
     /// The events up to this `seq`.
     Seq(Expr),
+    /// The events of a branch up to this `seq`, and the branch.
+    BranchSeq(Box<Expr>, Box<Expr>),
     /// The events from one `seq` up to another.
     SeqRange(Box<Expr>, Box<Expr>),
 }
@@ -60,7 +62,9 @@ impl VersionPoint {
             Self::Time(part) | Self::Version(part) | Self::Bookmark(part) | Self::Seq(part) => {
                 vec![part]
             }
-            Self::SeqRange(first, last) => vec![first.as_ref(), last.as_ref()],
+            Self::BranchSeq(first, last) | Self::SeqRange(first, last) => {
+                vec![first.as_ref(), last.as_ref()]
+            }
         }
     }
 
@@ -69,7 +73,9 @@ impl VersionPoint {
             Self::Time(part) | Self::Version(part) | Self::Bookmark(part) | Self::Seq(part) => {
                 vec![part]
             }
-            Self::SeqRange(first, last) => vec![first.as_mut(), last.as_mut()],
+            Self::BranchSeq(first, last) | Self::SeqRange(first, last) => {
+                vec![first.as_mut(), last.as_mut()]
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use iceberg::spec::{SchemaRef, TableMetadata};
 use icecore_lake::{
-    table::{evolve::SchemaFit, promoted::Promotions},
+    table::{evolve::SchemaFit, promoted::Promotions, typed_columns::TypedColumns},
     wal::{LogPosition, RecordRef},
 };
 use icecore_schemas::service_table::{RecordKind, ServiceTable, ServiceTables};
@@ -112,8 +112,40 @@ pub struct CatalogView {
 pub struct ChangeView {
     /// The name of its namespace, as the statement writes it.
     pub namespace: String,
-    /// Its name, which no table and no view of the catalog has.
+    /// Its name in the statement, which no table and no view of the catalog has.
     pub name: String,
+    /// Which view it is: the name without a point.
+    pub view: String,
+    /// The table of the view of the query that has its events, at the same point.
+    pub events: String,
+}
+
+/// The branches of a namespace that a query names, see [`crate::branches`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchesView {
+    /// The name of its namespace, as the statement writes it.
+    pub namespace: String,
+    /// The branches, by name.
+    pub rows: Vec<BranchRow>,
+}
+
+/// A branch as a query sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchRow {
+    /// Its name.
+    pub name: String,
+    /// Its newest snapshot of `events`.
+    pub head: i64,
+    /// The newest snapshot that it has in common with the branch that it was made of; none where that is gone.
+    pub base: Option<i64>,
+    /// The branch that it was made of.
+    pub forked_from: String,
+    /// When it was made, ms since 1970.
+    pub created_at: i64,
+    /// The last event that it has of that branch.
+    pub fork_seq: u64,
+    /// Its last event; none where it is not known.
+    pub head_seq: Option<u64>,
 }
 
 /// A collection that a query names, see [`crate::collections`]. The table of its name in the view is its base.
@@ -131,6 +163,10 @@ pub struct CollectionView {
     pub applied_seq: Option<u64>,
     /// The last event that counts; none where it is not known, and then all do.
     pub until: Option<u64>,
+    /// The typed columns that the collection has now.
+    pub typed: TypedColumns,
+    /// Whether all rows of the base have them; otherwise they are computed.
+    pub has_typed: bool,
 }
 
 /// The tables of a namespace as a query sees them.
@@ -144,6 +180,8 @@ pub struct View {
     pub unreadable: Vec<(String, SqlError)>,
     /// The views over changes that are read.
     pub change_views: Vec<ChangeView>,
+    /// The branches that are read.
+    pub branches: Vec<BranchesView>,
     /// The collections that are read.
     pub collections: Vec<CollectionView>,
     /// Whether the tables that belong to no namespace are seen: their rows are asked for page by page.
@@ -169,6 +207,7 @@ impl View {
             tables: Vec::new(),
             unreadable: Vec::new(),
             change_views: Vec::new(),
+            branches: Vec::new(),
             collections: Vec::new(),
             has_system: false,
             others: Vec::new(),

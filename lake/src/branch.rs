@@ -5,11 +5,17 @@
 //! brings the table back brings its branches back. Events of a branch have the numbers behind the fork, so a
 //! `seq` is one event of one branch. Its one invariant: a branch and what is said of it come and go in one commit.
 
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{MAIN_BRANCH, TableMetadata};
+use icecore_catalog::{
+    ancestors,
+    commit::{COMMIT_ID, LAST_SEQ},
+    retention::{self, BRANCH},
+};
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 
 /// Properties of `events` that say what its branches are begin so; behind it is the name of the branch.
-pub const BRANCH_PREFIX: &str = "icecore.branch.";
+pub const BRANCH_PREFIX: &str = retention::BRANCHES;
 
 /// What is kept of a branch beside its ref.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,53 @@ pub struct BranchMerge {
     pub into_seq: u64,
 }
 
+/// Most branches that are looked at on the way from one to `main`. Of one that is farther nothing is said.
+const FORKS_MAX: usize = 32;
+/// Snapshot summary: the branch that the snapshot was made for. Those of `main` have none.
+const MADE_FOR: &str = "icecore.branch";
+
+impl Branch {
+    /// The branches that a snapshot of table `events` is the head of, or that were built on it.
+    #[must_use]
+    pub fn with_snapshot(events: &TableMetadata, id: i64) -> Vec<Self> {
+        let is_on = |branch: &Self| {
+            let head = events.snapshot_for_ref(&branch.name).map(|head| head.snapshot_id());
+            ancestors::of(events, head).any(|snapshot| snapshot.snapshot_id() == id)
+        };
+        Self::all(events).into_iter().filter(is_on).collect()
+    }
+
+    /// Whether a snapshot of table `events` was made for a branch that is gone, or that leads there no more: its events
+    /// behind the fork are no others'.
+    #[must_use]
+    pub fn is_lost(events: &TableMetadata, id: i64) -> bool {
+        // Other engines say nothing of it.
+        let mut line =
+            ancestors::of(events, Some(id)).map(|it| &it.summary().additional_properties);
+        let made = line.find(|summary| summary.contains_key(COMMIT_ID));
+        made.is_some_and(|summary| summary.contains_key(MADE_FOR))
+            && Self::with_snapshot(events, id).is_empty()
+    }
+
+    /// The last event up to which it has the events of `main` and no other; none where a branch that it was made of is
+    /// gone.
+    #[must_use]
+    pub fn main_seq(&self, events: &TableMetadata) -> Option<u64> {
+        let (mut seq, mut created_at) = (self.fork_seq, self.created_at);
+        let mut from = self.forked_from.clone();
+        for _ in 0..FORKS_MAX {
+            if from == MAIN_BRANCH {
+                return Some(seq);
+            }
+            // One that was made later is another branch of that name.
+            let parent = Self::of(events, &from).filter(|it| it.created_at <= created_at)?;
+            seq = seq.min(parent.fork_seq);
+            (from, created_at) = (parent.forked_from, parent.created_at);
+        }
+        None
+    }
+}
+
 impl Branch {
     /// The name of the property of a branch.
     #[must_use]
@@ -64,7 +117,14 @@ impl Branch {
     /// another engine made it.
     #[must_use]
     pub fn of(events: &TableMetadata, name: &str) -> Option<Self> {
-        events.snapshot_for_ref(name)?;
+        let head = events.snapshot_for_ref(name)?.snapshot_id();
+        // Another engine may have dropped the branch and given its name to something else.
+        let mut line =
+            ancestors::of(events, Some(head)).map(|it| &it.summary().additional_properties);
+        let made = line.find(|summary| summary.contains_key(COMMIT_ID));
+        if made.is_some_and(|summary| summary.get(BRANCH).is_none_or(|branch| branch != name)) {
+            return None;
+        }
         let text = events.properties().get(&Self::property(name))?;
         let branch = serde_json::from_str::<Self>(text).ok()?;
         Some(Self { name: name.to_owned(), ..branch })
@@ -79,6 +139,36 @@ impl Branch {
         branches
     }
 
+    /// The snapshot that it was made of; none where its own first one is gone.
+    #[must_use]
+    pub fn base(&self, events: &TableMetadata) -> Option<i64> {
+        let head = events.snapshot_for_ref(&self.name)?.snapshot_id();
+        let own = |summary: &HashMap<String, String>| summary.get(BRANCH) == Some(&self.name);
+        let mut line = ancestors::of(events, Some(head)).skip_while(|snapshot| {
+            let summary = &snapshot.summary().additional_properties;
+            own(summary) || !summary.contains_key(COMMIT_ID)
+        });
+        line.next().map(|snapshot| snapshot.snapshot_id())
+    }
+
+    /// Whether the service alone wrote to the branch, as far as its snapshots are retained.
+    #[must_use]
+    pub fn is_of_service(&self, events: &TableMetadata) -> bool {
+        let Some(head) = events.snapshot_for_ref(&self.name) else { return true };
+        let mut has_others = false;
+        for snapshot in ancestors::of(events, Some(head.snapshot_id())) {
+            let summary = &snapshot.summary().additional_properties;
+            if !summary.contains_key(COMMIT_ID) {
+                has_others = true;
+            } else if summary.get(BRANCH) != Some(&self.name) {
+                return true;
+            } else if has_others {
+                return false;
+            }
+        }
+        !has_others
+    }
+
     /// The last event of this branch and the last one of `into` that both have in common: the newest merge, else the
     /// fork where the branch was made of `into`.
     #[must_use]
@@ -87,6 +177,54 @@ impl Branch {
         let fork = || (self.forked_from == into).then_some((self.fork_seq, self.fork_seq));
         merge.map(|merge| (merge.seq, merge.into_seq)).or_else(fork)
     }
+}
+
+/// The newest snapshot of a branch that has no event behind `seq`, with its last event. `head` is that of the branch,
+/// and `from` what is said of it, none for `main`. None where no such snapshot is retained.
+#[must_use]
+pub fn newest_until(
+    events: &TableMetadata,
+    from: Option<&Branch>,
+    head: i64,
+    seq: u64,
+) -> Option<(i64, u64)> {
+    let line: HashSet<i64> =
+        ancestors::of(events, Some(head)).map(|snapshot| snapshot.snapshot_id()).collect();
+    let numbers = line.iter().filter_map(|id| events.snapshot_by_id(*id));
+    let oldest = numbers.map(|snapshot| snapshot.sequence_number()).min()?;
+    let found = events.snapshots().filter_map(|snapshot| {
+        let summary = &snapshot.summary().additional_properties;
+        let last: u64 = summary.get(LAST_SEQ)?.parse().ok()?;
+        // Where thinning cut the line, what is older than the cut and of the same branch is still of it.
+        let is_of_line = line.contains(&snapshot.snapshot_id())
+            || (snapshot.sequence_number() < oldest
+                && match (summary.get(BRANCH), from) {
+                    (None, None) => true,
+                    (None, Some(from)) => from.forked_from == MAIN_BRANCH && last <= from.fork_seq,
+                    // An earlier branch may have had the name.
+                    (Some(branch), from) => from.is_some_and(|from| {
+                        from.name == *branch && from.created_at <= snapshot.timestamp_ms()
+                    }),
+                });
+        (is_of_line && last <= seq)
+            .then(|| ((last, snapshot.sequence_number()), snapshot.snapshot_id()))
+    });
+    found.max().map(|((last, _), id)| (id, last))
+}
+
+/// The branch of the service that a snapshot of `events` was made for; none for those of `main`.
+#[must_use]
+pub fn branch_of(events: &TableMetadata, snapshot: i64) -> Option<&str> {
+    let snapshot = events.snapshot_by_id(snapshot)?;
+    snapshot.summary().additional_properties.get(BRANCH).map(String::as_str)
+}
+
+/// The last event in a snapshot of `events`; none where the snapshots that would tell are gone. Those of other engines
+/// tell nothing of it.
+#[must_use]
+pub fn last_seq(events: &TableMetadata, snapshot: i64) -> Option<u64> {
+    ancestors::of(events, Some(snapshot))
+        .find_map(|it| it.summary().additional_properties.get(LAST_SEQ)?.parse().ok())
 }
 
 #[cfg(test)]

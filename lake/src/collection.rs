@@ -10,6 +10,7 @@ mod json_node;
 pub mod merge;
 mod patch;
 mod replay;
+pub mod version;
 
 use entry::{BaseState, ChangeEntry};
 use icecore_schemas::columns::{
@@ -127,16 +128,16 @@ pub struct Document {
 
 /// Something about a change that its sender should know. None of them loses a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct ChangeAnomaly {
     /// Position of the change.
     pub seq: i64,
     /// What there is to say of it.
-    pub kind: FindingKind,
+    pub kind: AnomalyKind,
 }
 
 /// What there is to say of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FindingKind {
+pub enum AnomalyKind {
     /// `before` is another value than the document was. The change was applied.
     PrevMismatch,
     /// Its `lsn` is below that of the change before it. The change was applied.
@@ -149,6 +150,34 @@ pub enum FindingKind {
     NoImage,
     /// Its patch does not fit the document, which stays as it is; why.
     PatchNotApplied(String),
+}
+
+impl AnomalyKind {
+    /// Its name in answers.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PrevMismatch => "prev_mismatch",
+            Self::LsnWentBack => "lsn_went_back",
+            Self::VersionWentBack => "version_went_back",
+            Self::StaleRead => "stale_read",
+            Self::NoImage => "no_image",
+            Self::PatchNotApplied(_) => "patch_not_applied",
+        }
+    }
+
+    /// What there is to say besides.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::PatchNotApplied(reason) => Some(reason),
+            Self::PrevMismatch
+            | Self::LsnWentBack
+            | Self::VersionWentBack
+            | Self::StaleRead
+            | Self::NoImage => None,
+        }
+    }
 }
 
 /// Bytes that are no [`Changes`].
@@ -250,7 +279,7 @@ impl Changes {
         self.push_claimed(change, SourceClaims::default());
     }
 
-    /// Adds a change and what its source said around it, which [`Self::findings`] compares.
+    /// Adds a change and what its source said around it, which [`Self::anomalies`] compares.
     pub fn push_claimed(&mut self, change: Change, claims: SourceClaims) {
         self.add(ChangeEntry::of(change, claims));
     }
@@ -314,12 +343,12 @@ impl Changes {
 
     /// What there is to say of the changes, in order. Of changes whose texts are gone it says less.
     #[must_use]
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn anomalies(&self) -> Vec<ChangeAnomaly> {
         let mut replay = Replay::of(self.base.as_deref());
         for entry in self.ordered() {
             replay.apply(entry);
         }
-        replay.into_findings()
+        replay.into_anomalies()
     }
 
     /// Bytes that this takes in memory, nearly.

@@ -100,6 +100,9 @@ pub struct RequestContext {
     pub cloud_event: Vec<(String, String)>,
     /// What ties the request to others: `correlation_id` of an event that has none.
     pub correlation_id: Option<String>,
+    /// What its sender calls the request: `batch_id` of an event that has none and whose body is no batch. No id of
+    /// an event is derived from it.
+    pub request_id: Option<String>,
     /// What the dead letter says of an event that is sent again from there.
     pub again: Option<RedriveContext>,
 }
@@ -113,7 +116,8 @@ impl RequestContext {
 
     /// `batch_id` of an event that has none and whose body is no batch.
     pub(crate) fn batch_id(&self) -> Option<&str> {
-        self.again.as_ref()?.batch_id.as_deref()
+        let again = self.again.as_ref().and_then(|again| again.batch_id.as_deref());
+        again.or(self.request_id.as_deref())
     }
 }
 
@@ -143,6 +147,8 @@ pub struct DecodedBody {
     pub source: SourceBytes,
     /// Whether this is a provider's delivery, which dead letters of it say.
     pub is_webhook: bool,
+    /// The branch that a body of one batch names beside its events.
+    pub branch: Option<String>,
 }
 
 /// Events as dead letters keep them.
@@ -282,6 +288,8 @@ pub struct RejectedEvent {
     pub kept_in: Option<Namespace>,
     /// What is wrong.
     pub code: ErrorCode,
+    /// The version that its document has, where it expects another; 0 for none.
+    pub actual_version: Option<u64>,
     /// What is wrong, and what to change.
     pub reason: String,
     /// Its id, where it could be read.

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-/// Every failpoint: those an event passes, in their order, those of a query and of a statement that
-/// writes, and then those of each job and of the repairs, in the order in which they are passed.
+/// Every failpoint: those an event passes, in their order, those of a query, of a statement that
+/// writes, of a refresh, of a restore of documents and of a branch, and then those of each job and of the repairs,
+/// in the order in which they are passed.
 pub const POINTS: &[&str] = &[
     "wal.before_write",
     "wal.after_write",
@@ -27,6 +28,14 @@ pub const POINTS: &[&str] = &[
     "sql.after_list",
     "write.before_commit",
     "write.lost_answer",
+    "refresh.after_set_aside",
+    "refresh.before_documents",
+    "restore.before_tag",
+    "restore.after_tag",
+    "changes.before_batch",
+    "changes.after_batch",
+    "branch.before_commit",
+    "branch.lost_answer",
     "compact.before_write",
     "compact.after_data_file",
     "compact.before_commit",

@@ -28,4 +28,6 @@ pub mod row_fit;
 pub mod row_sum;
 pub mod schema;
 pub mod stats;
+pub mod tagged;
+pub mod typed_columns;
 pub mod writer;

@@ -4,7 +4,7 @@ use crate::error_code::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 /// How a batch is taken.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IngestParameters {
@@ -17,6 +17,9 @@ pub struct IngestParameters {
     /// Lift the bounds on how old, and how far in the future, an event's time may be.
     #[serde(default)]
     pub backfill: bool,
+    /// The branch that the events go to, all or none; `main` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// What a reply waits for.
@@ -98,13 +101,17 @@ pub struct EventError {
     /// Its id, where it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Rejected (broken) or conflict (same id, other content).
+    /// Rejected (broken) or conflict (same id, other content; or another version than was expected).
     pub status: EventStatus,
     /// Why.
     pub code: ErrorCode,
+    /// With `VERSION_MISMATCH`: the version that the document has, 0 where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual: Option<u64>,
     /// Why, and what to change.
     pub reason: String,
-    /// Id of the row in `dead_letters` that keeps it whole; none for a batch that was atomic.
+    /// Id of the row in `dead_letters` that keeps it whole; none for a batch that was atomic, and for a version that
+    /// is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<String>,
 }
@@ -116,6 +123,6 @@ pub struct EventError {
 pub enum EventStatus {
     /// It is broken.
     Rejected,
-    /// Its id belongs to an event with other content.
+    /// Its id belongs to an event with other content, or its document has another version than it expects.
     Conflict,
 }

@@ -14,13 +14,15 @@ use std::collections::BTreeMap;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PointParameters {
-    /// The point: `seq:17`, `bookmark:…`, `time:2026-11-20T12:00:00Z`, `snapshot:…`, `tag:…`, `branch:main`,
+    /// The point: `seq:17`, `bookmark:…`, `time:2026-11-20T12:00:00Z`, `snapshot:…`, `tag:…`, `branch:trial`,
     /// `before:…` with the `batchId` or x-correlation-id of a request, or `~1` for the version before the newest.
     /// What is acknowledged when left out.
     pub at: Option<String>,
     /// What a time is of: `commit`, when events were acknowledged, or `event`, their `ts`. `commit` when left out.
     #[serde(default)]
     pub basis: TimeBasis,
+    /// The branch whose events the point is of; `main` when left out. Without a point it is the head of the branch.
+    pub branch: Option<String>,
 }
 
 /// What a time is of.
@@ -50,7 +52,7 @@ pub struct DocumentPage {
     /// Most of a page; 100 when left out.
     #[cfg_attr(test, schemars(range(min = 1, max = 1000)))]
     pub limit: Option<usize>,
-    /// The branch; `main` is the only one.
+    /// The branch whose events the point is of; `main` when left out.
     pub branch: Option<String>,
 }
 
@@ -64,6 +66,17 @@ pub struct CollectionPage {
     /// Most of a page; 50 when left out.
     #[cfg_attr(test, schemars(range(min = 1, max = 200)))]
     pub limit: Option<usize>,
+    /// The branch whose documents are counted; `main` when left out.
+    pub branch: Option<String>,
+}
+
+/// Of which branch a collection is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CollectionParameters {
+    /// The branch whose documents are counted; `main` when left out.
+    pub branch: Option<String>,
 }
 
 /// Which versions of a document are listed.
@@ -75,6 +88,20 @@ pub struct HistoryPage {
     pub after: Option<u64>,
     /// Most of a page; 50 when left out.
     #[cfg_attr(test, schemars(range(min = 1, max = 500)))]
+    pub limit: Option<usize>,
+    /// The branch; `main` when left out.
+    pub branch: Option<String>,
+}
+
+/// Which documents' changes are looked at for anomalies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AnomalyPage {
+    /// Only keys behind this one, which an earlier page gave as `next`.
+    pub after: Option<String>,
+    /// Most documents that a page looks at; 100 when left out.
+    #[cfg_attr(test, schemars(range(min = 1, max = 1000)))]
     pub limit: Option<usize>,
 }
 
@@ -95,6 +122,8 @@ pub struct DiffParameters {
     /// Most of a page; 100 when left out.
     #[cfg_attr(test, schemars(range(min = 1, max = 1000)))]
     pub limit: Option<usize>,
+    /// The branch whose events both points are of, but for those that name one; `main` when left out.
+    pub branch: Option<String>,
 }
 
 /// Which events are listed.
@@ -123,6 +152,8 @@ pub struct EventPage {
     /// Most of an answer. When left out it is 100, and JSON lines have no limit. A page of JSON has 10 000 at most.
     #[cfg_attr(test, schemars(range(min = 1)))]
     pub limit: Option<usize>,
+    /// The branch; `main` when left out.
+    pub branch: Option<String>,
 }
 
 impl EventPage {
@@ -153,6 +184,8 @@ pub enum EventOrder {
 pub struct ThingParameters {
     /// A `seq`, or a time.
     pub v: Option<String>,
+    /// The branch whose events that is of; `main` when left out.
+    pub branch: Option<String>,
 }
 
 /// A point to resolve.
@@ -165,6 +198,9 @@ pub struct PointRequest {
     /// What a time is of.
     #[serde(default)]
     pub basis: TimeBasis,
+    /// The branch whose events the point is of; `main` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// What a point stands for.
@@ -196,10 +232,13 @@ pub struct CollectionEntry {
     pub bytes: u64,
     /// Its last change; 0 where no change is left.
     pub last_seq: u64,
-    /// The last event that its table `cdc_…` has; null without one.
+    /// The last event that its table `cdc_…` has; null without one, and on a branch.
     pub applied_seq: Option<u64>,
     /// For how long the oldest change waits that the table does not have, milliseconds; null without a table.
     pub lag_ms: Option<u64>,
+    /// How many values of its documents do not fit the columns of its schema; left out without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misfits: Option<u64>,
 }
 
 /// The collections of a namespace, by name.
@@ -267,7 +306,7 @@ pub struct DocumentReply {
     pub actor: Option<String>,
     /// The event of that change.
     pub event_id: Option<String>,
-    /// What the answer was made of: `at=seq:` with its `seq` repeats it.
+    /// What the answer was made of: `at=seq:` with its `seq`, and `branch=` where it has one, repeats it.
     pub basis: QueryBasis,
 }
 
@@ -277,7 +316,8 @@ pub struct DocumentReply {
 pub struct DocumentList {
     /// A page of them.
     pub docs: Vec<DocumentEntry>,
-    /// What the next page comes after, while there may be more. Read it with `at=seq:` and the `seq` of the basis.
+    /// What the next page comes after, while there may be more. Read it with `at=seq:` and the `seq` of the basis,
+    /// and with `branch=` where the basis has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// What the answer was made of.
@@ -323,6 +363,34 @@ pub struct DocumentHistory {
     /// What the next page comes after, while there may be more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// What the answer was made of.
+    pub basis: QueryBasis,
+}
+
+/// Something about a change that its sender should know. None of them loses a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AnomalyEntry {
+    /// The document's key.
+    pub key: String,
+    /// The change.
+    pub seq: u64,
+    /// `prev_mismatch`, `lsn_went_back`, `version_went_back`, `stale_read`, `no_image` or `patch_not_applied`.
+    pub kind: String,
+    /// Why, for a patch that was not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Anomalies among the changes of a collection since it was emptied last, in the order of keys and changes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AnomalyList {
+    /// Those of the documents that the page looked at; there may be none.
+    pub anomalies: Vec<AnomalyEntry>,
+    /// What the next page comes after, while there may be more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// What the answer was made of.
     pub basis: QueryBasis,
 }

@@ -5,7 +5,9 @@
 pub mod as_of;
 pub mod batch;
 pub mod branch_merge;
+pub mod branches;
 pub mod collection_refresh;
+pub mod collection_schema;
 pub mod collections;
 pub mod columns;
 pub mod conservation;
@@ -18,6 +20,7 @@ pub mod holds;
 pub mod jobs;
 pub mod materialized;
 pub mod names;
+pub mod namespace_tags;
 pub mod point;
 pub mod query;
 pub mod restore;

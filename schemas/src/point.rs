@@ -27,7 +27,7 @@ pub enum HistoryPoint {
     Snapshot(i64),
     /// What a tag of `events` has.
     Tag(String),
-    /// The head of a branch.
+    /// The head of a branch, which may be `main`.
     Branch(String),
     /// Before the first event of a request.
     Before(String),
@@ -64,7 +64,7 @@ impl HistoryPoint {
     #[must_use]
     pub fn of_address(text: &str) -> Option<Self> {
         if text == MAIN_BRANCH {
-            return Some(Self::Now);
+            return Some(Self::Branch(MAIN_BRANCH.to_owned()));
         }
         let number = |digits: &str| digits.parse().ok().filter(|_| is_digits(digits));
         if let Some(seq) = text.strip_prefix('v').and_then(number) {
@@ -99,7 +99,6 @@ impl FromStr for HistoryPoint {
             Some((_, "")) => (),
             Some(("bookmark", bookmark)) => return Ok(Self::Bookmark(bookmark.to_owned())),
             Some(("tag", tag)) => return Ok(Self::Tag(tag.to_owned())),
-            Some(("branch", MAIN_BRANCH)) => return Ok(Self::Now),
             Some(("branch", branch)) => return Ok(Self::Branch(branch.to_owned())),
             Some(("before", request)) => return Ok(Self::Before(request.to_owned())),
             _ => (),
@@ -152,7 +151,7 @@ mod tests {
             ("time:1970-01-02", HistoryPoint::Time(86_400_000_000)),
             ("snapshot:3051729675574597004", HistoryPoint::Snapshot(3_051_729_675_574_597_004)),
             ("tag:daily-2026-11-20", HistoryPoint::Tag(text("daily-2026-11-20"))),
-            ("branch:main", HistoryPoint::Now),
+            ("branch:main", HistoryPoint::Branch(text("main"))),
             ("branch:experiment", HistoryPoint::Branch(text("experiment"))),
             ("before:req-1", HistoryPoint::Before(text("req-1"))),
             ("~0", HistoryPoint::Back(0)),
@@ -190,7 +189,7 @@ mod tests {
     #[test]
     fn an_address_has_a_version_only_where_its_form_tells() {
         for (written, expected) in [
-            ("main", Some(HistoryPoint::Now)),
+            ("main", Some(HistoryPoint::Branch("main".to_owned()))),
             ("v17", Some(HistoryPoint::Seq(17))),
             ("~1", Some(HistoryPoint::Back(1))),
             ("1970-01-02", Some(HistoryPoint::Time(86_400_000_000))),

@@ -19,6 +19,9 @@ pub struct QueryBasis {
     /// The last event that it has of the query's namespace, where it is of tables with a `seq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
+    /// The branch whose event that is; left out for `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
     /// The snapshots of its tables; null where a table had none yet. A table with a version in the statement is
     /// here by its name and that version.
     pub snapshots: BTreeMap<String, Option<SnapshotId>>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// How a document is written.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DocumentParameters {
@@ -14,6 +14,9 @@ pub struct DocumentParameters {
     /// What the reply waits for.
     #[serde(default)]
     pub ack: Ack,
+    /// The branch that it is written to; `main` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// What became of a document that was written by its key.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct DeliveryTarget {
     /// The namespace, which needs a secret of this provider; `default` when left out.
     pub ns: Option<String>,
+    /// Refused: deliveries go to `main`.
+    pub branch: Option<String>,
 }
 
 /// A secret, and how the provider signs with it.

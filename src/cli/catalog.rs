@@ -57,11 +57,11 @@ pub enum CatalogCommand {
 }
 
 /// Which server.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
     /// The server, http://host:port
     #[arg(long)]
-    url: Option<String>,
+    pub(super) url: Option<String>,
 }
 
 /// Which table.
@@ -146,12 +146,18 @@ pub struct PurgeCommand {
 }
 
 impl ServerArgs {
-    fn client(&self, config: &Config) -> ServerClient {
+    pub(super) fn client(&self, config: &Config) -> ServerClient {
         ServerClient::new(config, self.url.as_deref())
     }
 }
 
 impl TableArgs {
+    /// A table of this name.
+    pub(super) fn new(table: &str, ns: &str, url: Option<&str>) -> Self {
+        let server = ServerArgs { url: url.map(str::to_owned) };
+        Self { table: table.to_owned(), ns: ns.to_owned(), server }
+    }
+
     /// Its path below the server, for a call named `call`.
     pub(super) fn path(&self, call: &str) -> String {
         let call = if call.is_empty() { String::new() } else { format!("/{call}") };

@@ -1,5 +1,7 @@
 //! `icecore collections`, `docs`, `history` and `diff`: documents as they are and as they were.
 
+mod schema;
+
 use crate::{
     cli::{
         CliError,
@@ -17,6 +19,7 @@ use icecore_schemas::collections::{
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::path::PathBuf;
 
 /// Characters of a document that a table shows.
 const DOCUMENT_LETTERS_MAX: usize = 80;
@@ -43,6 +46,18 @@ pub struct CollectionsCommand {
     /// Only names behind this one
     #[arg(long, conflicts_with = "name")]
     after: Option<String>,
+    /// Print the JSON Schema of the collection
+    #[arg(long, requires = "name")]
+    schema: bool,
+    /// Register the JSON Schema in this file: its properties are typed columns of the collection's table
+    #[arg(long, value_name = "FILE", requires = "name", conflicts_with = "schema")]
+    set_schema: Option<PathBuf>,
+    /// Only tell what the schema would change
+    #[arg(long, requires = "set_schema")]
+    dry_run: bool,
+    /// The branch whose documents are counted; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     #[command(flatten)]
     reader: ReaderArgs,
 }
@@ -54,10 +69,13 @@ pub struct DocsCommand {
     collection: String,
     /// The key of a document; all documents when left out
     key: Option<String>,
-    /// The point: seq:17, bookmark:…, time:2026-11-20T12:00:00Z, snapshot:…, tag:…, before:BATCH, or ~1 for a
-    /// document; now when left out
+    /// The point: seq:17, bookmark:…, time:2026-11-20T12:00:00Z, snapshot:…, tag:…, branch:…, before:BATCH, or ~1
+    /// for a document; now when left out
     #[arg(long)]
     at: Option<String>,
+    /// The branch whose events the point is of; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     /// Only keys behind this one
     #[arg(long, conflicts_with = "key")]
     after: Option<String>,
@@ -81,6 +99,9 @@ pub struct HistoryCommand {
     /// Most versions
     #[arg(long)]
     limit: Option<usize>,
+    /// The branch; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     #[command(flatten)]
     reader: ReaderArgs,
 }
@@ -96,6 +117,9 @@ pub struct DiffCommand {
     /// The later point; now when left out
     #[arg(long)]
     to: Option<String>,
+    /// The branch whose events both points are of, but for branch:…; main when left out
+    #[arg(long)]
+    branch: Option<String>,
     /// Only keys behind this one
     #[arg(long)]
     after: Option<String>,
@@ -129,16 +153,23 @@ impl ReaderArgs {
     }
 }
 
-/// Prints the collections of a namespace, or one of them.
+/// Prints the collections of a namespace, or one of them; or shows or registers the schema of one.
 ///
 /// # Errors
-/// [`CliError::Client`].
+/// [`CliError::Client`]; [`CliError::Io`] for a file that does not read, [`CliError::Usage`] for one without JSON.
 pub async fn collections(config: &Config, command: &CollectionsCommand) -> Result<(), CliError> {
-    let CollectionsCommand { name, after, reader } = command;
+    let CollectionsCommand { name, after, branch, schema, set_schema, dry_run, reader } = command;
     let client = reader.client(config);
+    match (name, set_schema) {
+        (Some(name), Some(file)) => {
+            return schema::register(&client, reader, name, file, *dry_run).await;
+        }
+        (Some(name), None) if *schema => return schema::show(&client, reader, name).await,
+        _ => (),
+    }
     let (entries, next) = match name {
         Some(name) => {
-            let path = reader.path(&[&escape(name)], &[]);
+            let path = reader.path(&[&escape(name)], &[("branch", branch.clone())]);
             let entry: CollectionEntry = client.read(Method::GET, &path, None).await?;
             if reader.json {
                 return say_json(&entry);
@@ -146,7 +177,8 @@ pub async fn collections(config: &Config, command: &CollectionsCommand) -> Resul
             (vec![entry], None)
         }
         None => {
-            let path = reader.path(&[], &[("after", after.clone())]);
+            let parameters = [("after", after.clone()), ("branch", branch.clone())];
+            let path = reader.path(&[], &parameters);
             let list: CollectionList = client.read(Method::GET, &path, None).await?;
             if reader.json {
                 return say_json(&list);
@@ -177,11 +209,12 @@ pub async fn collections(config: &Config, command: &CollectionsCommand) -> Resul
 /// # Errors
 /// [`CliError::Client`].
 pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError> {
-    let DocsCommand { collection, key, at, after, limit, reader } = command;
+    let DocsCommand { collection, key, at, branch, after, limit, reader } = command;
     let client = reader.client(config);
     let collection = escape(collection);
     if let Some(key) = key {
-        let path = reader.path(&[&collection, "docs", &escape(key)], &[("at", at.clone())]);
+        let parameters = [("at", at.clone()), ("branch", branch.clone())];
+        let path = reader.path(&[&collection, "docs", &escape(key)], &parameters);
         let reply: DocumentReply = client.read(Method::GET, &path, None).await?;
         if reader.json {
             return say_json(&reply);
@@ -193,7 +226,12 @@ pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError
         return Ok(());
     }
     let limit = limit.map(|limit| limit.to_string());
-    let parameters = [("at", at.clone()), ("after", after.clone()), ("limit", limit)];
+    let parameters = [
+        ("at", at.clone()),
+        ("branch", branch.clone()),
+        ("after", after.clone()),
+        ("limit", limit),
+    ];
     let path = reader.path(&[&collection, "docs"], &parameters);
     let list: DocumentList = client.read(Method::GET, &path, None).await?;
     if reader.json {
@@ -219,8 +257,9 @@ pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError
 /// # Errors
 /// [`CliError::Client`].
 pub async fn history(config: &Config, command: &HistoryCommand) -> Result<(), CliError> {
-    let HistoryCommand { collection, key, after, limit, reader } = command;
+    let HistoryCommand { collection, key, after, limit, branch, reader } = command;
     let parameters = [
+        ("branch", branch.clone()),
         ("after", after.map(|after| after.to_string())),
         ("limit", limit.map(|limit| limit.to_string())),
     ];
@@ -254,8 +293,9 @@ pub async fn history(config: &Config, command: &HistoryCommand) -> Result<(), Cl
 /// # Errors
 /// [`CliError::Client`].
 pub async fn diff(config: &Config, command: &DiffCommand) -> Result<(), CliError> {
-    let DiffCommand { collection, from, to, after, limit, reader } = command;
+    let DiffCommand { collection, from, to, branch, after, limit, reader } = command;
     let parameters = [
+        ("branch", branch.clone()),
         ("from", Some(from.clone())),
         ("to", to.clone()),
         ("after", after.clone()),

@@ -1,4 +1,4 @@
-//! `icecore branches …` and `icecore tags …`: names of a table's snapshots.
+//! `icecore branches …` and `icecore tags …` of one table: names of its snapshots.
 
 use crate::{
     cli::{
@@ -9,7 +9,7 @@ use crate::{
     },
     config::Config,
 };
-use clap::{Args, Subcommand};
+use clap::Args;
 use icecore_schemas::{
     snapshot_id::SnapshotId,
     tables::{self, NewRef, RefDropped, RefEntry, RefKind, RefList, RefReply},
@@ -17,47 +17,23 @@ use icecore_schemas::{
 use reqwest::Method;
 use serde_json::json;
 
-/// `icecore branches …`
-#[derive(Debug, Subcommand)]
-pub enum BranchCommand {
-    /// List them
-    List(TableArgs),
-    /// Start one at a snapshot
-    Create(CreateRef),
-    /// Move one forward to where another branch or tag is
-    FastForward(FastForwardCommand),
-    /// Drop one; its snapshots stay until they expire
-    Drop(RefArgs),
-}
-
-/// `icecore tags …`
-#[derive(Debug, Subcommand)]
-pub enum TagCommand {
-    /// List them
-    List(TableArgs),
-    /// Name a snapshot, which then stays
-    Create(CreateRef),
-    /// Drop one; its snapshot stays until it expires
-    Drop(RefArgs),
-}
-
 /// A name of a table's snapshot.
 #[derive(Debug, Args)]
 pub struct RefArgs {
     #[command(flatten)]
-    table: TableArgs,
+    pub(super) table: TableArgs,
     /// The branch or tag
-    name: String,
+    pub(super) name: String,
 }
 
 /// A new name.
 #[derive(Debug, Args)]
 pub struct CreateRef {
     #[command(flatten)]
-    named: RefArgs,
+    pub(super) named: RefArgs,
     /// A snapshot id; the current snapshot when left out
     #[arg(long)]
-    snapshot: Option<i64>,
+    pub(super) snapshot: Option<i64>,
 }
 
 /// `icecore branches fast-forward`
@@ -70,44 +46,80 @@ pub struct FastForwardCommand {
     to: String,
 }
 
-/// Does what the command says and prints the answer.
-///
-/// # Errors
-/// [`CliError::Client`].
-pub async fn branches(config: &Config, command: &BranchCommand) -> Result<(), CliError> {
-    match command {
-        BranchCommand::List(table) => list(config, table, RefKind::Branch).await,
-        BranchCommand::Create(new) => create(config, new, RefKind::Branch).await,
-        BranchCommand::Drop(named) => drop(config, named, RefKind::Branch).await,
-        BranchCommand::FastForward(FastForwardCommand { named, to }) => {
-            let path = named.table.path(&format!("refs/{}/fast-forward", escape(&named.name)));
-            let client = named.table.client(config);
-            let body = json!(tables::FastForward { to: to.clone() });
-            say_place(&client.read(Method::POST, &path, Some(&body)).await?)
-        }
+impl RefArgs {
+    pub(super) fn new(table: TableArgs, name: String) -> Self {
+        Self { table, name }
     }
 }
 
-/// Does what the command says and prints the answer.
-///
-/// # Errors
-/// [`CliError::Client`].
-pub async fn tags(config: &Config, command: &TagCommand) -> Result<(), CliError> {
-    match command {
-        TagCommand::List(table) => list(config, table, RefKind::Tag).await,
-        TagCommand::Create(new) => create(config, new, RefKind::Tag).await,
-        TagCommand::Drop(named) => drop(config, named, RefKind::Tag).await,
+impl CreateRef {
+    pub(super) fn new(named: RefArgs, snapshot: Option<i64>) -> Self {
+        Self { named, snapshot }
     }
 }
 
-async fn list(config: &Config, table: &TableArgs, kind: RefKind) -> Result<(), CliError> {
+/// Prints the branches of a table.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn list_branches(config: &Config, table: &TableArgs) -> Result<(), CliError> {
+    list(config, table, RefKind::Branch).await
+}
+
+/// Starts a branch of a table at a snapshot.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn create_branch(config: &Config, new: &CreateRef) -> Result<(), CliError> {
+    create(config, new, RefKind::Branch).await
+}
+
+/// Drops a branch of a table.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn drop_branch(config: &Config, named: &RefArgs) -> Result<(), CliError> {
+    drop(config, named, RefKind::Branch).await
+}
+
+/// Moves a branch of a table forward.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub async fn fast_forward(
+    config: &Config,
+    FastForwardCommand { named, to }: &FastForwardCommand,
+) -> Result<(), CliError> {
+    let path = named.table.path(&format!("refs/{}/fast-forward", escape(&named.name)));
+    let client = named.table.client(config);
+    let body = json!(tables::FastForward { to: to.clone() });
+    say_place(&client.read(Method::POST, &path, Some(&body)).await?)
+}
+
+/// Lists those of a table that are of this kind.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub(super) async fn list(
+    config: &Config,
+    table: &TableArgs,
+    kind: RefKind,
+) -> Result<(), CliError> {
     let listed: RefList = table.client(config).read(Method::GET, &table.path("refs"), None).await?;
     let row = |row: RefEntry| vec![row.name, shown(row.snapshot.snapshot.as_ref())];
     let refs = listed.refs.into_iter().filter(|row| row.kind == kind);
     say(&aligned(&[kind.name(), "snapshot"], &refs.map(row).collect::<Vec<_>>()))
 }
 
-async fn create(config: &Config, new: &CreateRef, kind: RefKind) -> Result<(), CliError> {
+/// Names a snapshot of a table.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub(super) async fn create(
+    config: &Config,
+    new: &CreateRef,
+    kind: RefKind,
+) -> Result<(), CliError> {
     let CreateRef { named: RefArgs { table, name }, snapshot } = new;
     let body = json!(NewRef { name: name.clone(), kind, snapshot: snapshot.map(SnapshotId) });
     let client = table.client(config);
@@ -118,7 +130,11 @@ fn say_place(RefReply { name, snapshot }: &RefReply) -> Result<(), CliError> {
     say(&format!("{name} is at snapshot {}", shown(snapshot.snapshot.as_ref())))
 }
 
-async fn drop(
+/// Drops a branch or tag of a table.
+///
+/// # Errors
+/// [`CliError::Client`].
+pub(super) async fn drop(
     config: &Config,
     RefArgs { table, name }: &RefArgs,
     kind: RefKind,

@@ -17,7 +17,14 @@ pub struct RetentionConfig {
     pub letters_cron: Option<CronTimes>,
     /// When expired snapshots are removed; none for never.
     pub expire_cron: Option<CronTimes>,
+    /// How many tags of days stay; 0 for none.
+    pub daily_tags: usize,
+    /// How many tags of months stay; 0 for none.
+    pub monthly_tags: usize,
 }
+
+/// Most tags of days or months that stay: each keeps the files of its snapshot.
+const TAGS_MAX: usize = 1_000;
 
 impl SettingTexts {
     pub(super) fn retention(&self) -> Result<RetentionConfig, ConfigError> {
@@ -31,6 +38,17 @@ impl SettingTexts {
             letters_kept: self.duration("dead_letters.retention", DAY, DAY * 36_500)?,
             letters_cron: self.cron("dead_letters.cron")?,
             expire_cron: self.cron("expire.cron")?,
+            daily_tags: self.tags("collections.daily_tags")?,
+            monthly_tags: self.tags("collections.monthly_tags")?,
         })
+    }
+
+    /// How many tags stay.
+    fn tags(&self, key: &str) -> Result<usize, ConfigError> {
+        let count: usize = self.parsed(key, "is not a whole number")?;
+        match count {
+            0..=TAGS_MAX => Ok(count),
+            _ => Err(self.wrong(key, &format!("must be from 0 to {TAGS_MAX}"))),
+        }
     }
 }

@@ -127,6 +127,16 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "60s",
         "how often the table of a collection with new changes follows them, 1s to 24h",
     ),
+    (
+        "collections.daily_tags",
+        "30",
+        "how many tags daily-YYYY-MM-DD of events and the tables of collections are kept, to 1000; 0: none are set",
+    ),
+    (
+        "collections.monthly_tags",
+        "12",
+        "how many tags monthly-YYYY-MM of events and the tables of collections are kept, to 1000; 0: none are set",
+    ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),
     ("ingest.batch_events_max", "10000", "most events in a body"),

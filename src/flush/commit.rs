@@ -408,6 +408,6 @@ async fn read(
 }
 
 /// Whether a failed append certainly left no snapshot that names its files.
-fn is_definite(error: &FlushError) -> bool {
+pub(super) fn is_definite(error: &FlushError) -> bool {
     !matches!(error, FlushError::Commit(CatalogError::CommitStateUnknown(_)))
 }

@@ -101,6 +101,7 @@ impl<'a> ChangeBatches<'a> {
     async fn append(&mut self, events: &[String]) -> Result<SeqRange, ApiError> {
         let ChangedBranch { app, levels, namespace, branch } = self.place;
         check_erasures(app, levels).await?;
+        app.sql.fault("changes.before_batch")?;
         let (first, last) = match branch {
             None => {
                 let Receipt { ranges, .. } =
@@ -113,6 +114,7 @@ impl<'a> ChangeBatches<'a> {
                 (first, last)
             }
         };
+        app.sql.fault("changes.after_batch")?;
         let first = self.seq.map_or(first, |seq| seq.first);
         let seq = SeqRange { first, last };
         self.seq = Some(seq);

@@ -114,14 +114,39 @@ pub(super) async fn append(
     namespace: &Namespace,
     events: &[String],
 ) -> Result<Receipt, ApiError> {
+    let _room = app.room.take(events.iter().map(String::len).sum())?;
+    let (decoded, bytes) = decoded(app, namespace, events).await?;
+    let received = decoded.received as u64;
+    let submission = Submission { decoded, atomic: true, bytes, ..Submission::default() };
+    let receipt = Box::pin(compare::append(app, submission)).await?;
+    let refused = receipt.refused.len() as u64;
+    app.metrics.count_events(received, receipt.duplicates, refused);
+    // The others were refused because one was.
+    let first = receipt.refused.iter().find(|one| one.code != ErrorCode::BatchAborted);
+    match first.or(receipt.refused.first()) {
+        Some(refused) => Err(ApiError::new(refused.code, refused.reason.clone())),
+        None => Ok(receipt),
+    }
+}
+
+/// Events, given as JSON, as they are written, with the bytes of their texts. They are not measured by the limits of
+/// senders.
+///
+/// # Errors
+/// What their text as a whole is refused for.
+pub(super) async fn decoded(
+    app: &AppState,
+    namespace: &Namespace,
+    events: &[String],
+) -> Result<(DecodedBody, usize), ApiError> {
     let body = Bytes::from(format!("[{}]", events.join(",")));
-    let _room = app.room.take(body.len())?;
     let arrival = RequestContext {
         now_us: app.clock.now_us(),
         namespace: namespace.clone(),
         first_id: app.ids.first_of_run(),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     let limits = EventLimits {
@@ -137,17 +162,7 @@ pub(super) async fn append(
         Ok(decoded)
     });
     let decoded = decoded.await.map_err(|cause| ApiError::new(cause.code, cause.reason))?;
-    let received = decoded.received as u64;
-    let submission = Submission { decoded, atomic: true, bytes, ..Submission::default() };
-    let receipt = Box::pin(compare::append(app, submission)).await?;
-    let refused = receipt.refused.len() as u64;
-    app.metrics.count_events(received, receipt.duplicates, refused);
-    // The others were refused because one was.
-    let first = receipt.refused.iter().find(|one| one.code != ErrorCode::BatchAborted);
-    match first.or(receipt.refused.first()) {
-        Some(refused) => Err(ApiError::new(refused.code, refused.reason.clone())),
-        None => Ok(receipt),
-    }
+    Ok((decoded, bytes))
 }
 
 #[cfg(test)]

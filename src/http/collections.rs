@@ -4,6 +4,7 @@
 //! Its one invariant: everything is bounded. A page ends after so many rows or bytes, and the statements have the
 //! limits of every query.
 
+pub mod anomalies;
 mod bases;
 pub mod diff;
 pub mod history;
@@ -16,7 +17,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{self, FoundPoint, ReadCaller, no_branch, statement, texts},
+    points::{self, FoundPoint, ReadCaller, statement, texts},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, json_at, number_at, page, text_at, time_at},
 };
@@ -30,7 +31,7 @@ use icecore_engine::{QueryAnswer, collections::IS_CHANGE};
 use icecore_schemas::{
     collections::{DocumentEntry, DocumentList, DocumentPage, DocumentReply, PointParameters},
     error_code::ErrorCode,
-    point::{HistoryPoint, MAIN_BRANCH},
+    point::HistoryPoint,
     query::{QueryBasis, SqlRequest},
 };
 use statements::DOCUMENT_COLUMNS;
@@ -42,7 +43,7 @@ const PAGE_DOCUMENTS_MAX: usize = 1000;
 pub(super) const NAME_BYTES_MAX: usize = 1024;
 const KEY_BYTES_MAX: usize = 16 << 10;
 
-/// `GET /v1/{ns}/collections/{collection}/docs/{key}?at=`: a document at a point.
+/// `GET /v1/{ns}/collections/{collection}/docs/{key}?at=&branch=`: a document at a point.
 ///
 /// # Errors
 /// 400 for what is no point, 404 where there is no such document then, 410 for a point that was removed, 422 and 429
@@ -52,19 +53,23 @@ pub(super) async fn document(
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
     Path((_, collection, key)): Path<(String, String, String)>,
-    QueryParameters(PointParameters { at, basis }): QueryParameters<PointParameters>,
+    QueryParameters(wanted): QueryParameters<PointParameters>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
-    let point = points::parse("at", at.as_deref())?;
+    let PointParameters { at, basis, branch } = wanted;
+    let (point, branch) = (points::parse("at", at.as_deref())?, branch.as_deref());
     let place = DocumentPlace::new(&collection, &key)?;
     caller.check_events().await?;
     let found = match point {
-        HistoryPoint::Back(back) => Box::pin(caller.version_back(place, back)).await?,
-        point => Box::pin(caller.find(&point, basis)).await?,
+        HistoryPoint::Back(back) => {
+            let head = Box::pin(caller.find_on(branch, &HistoryPoint::Now, basis)).await?;
+            Box::pin(caller.version_back(place, &head, back)).await?
+        }
+        point => Box::pin(caller.find_on(branch, &point, basis)).await?,
     };
-    match Box::pin(caller.document(place, found)).await? {
+    match Box::pin(caller.document(place, found.clone())).await? {
         (Some(document), basis) => Ok(json(200, &reply(&collection, document, basis))),
-        (None, _) => Err(place.missing(found)),
+        (None, _) => Err(place.missing(&found)),
     }
 }
 
@@ -84,24 +89,18 @@ pub(super) async fn documents(
     let limit = page_size(limit, PAGE_DOCUMENTS, PAGE_DOCUMENTS_MAX)?;
     let point = points::parse("at", at.as_deref())?;
     check_collection(&collection)?;
-    if let Some(other) = branch.filter(|branch| branch != MAIN_BRANCH) {
-        return Err(no_branch(&other));
-    }
     caller.check_events().await?;
-    let found = Box::pin(caller.find(&point, basis)).await?;
-    let relation = statements::relation(&collection, found.seq);
-    let (condition, params) = match &after {
-        Some(after) => (" WHERE key > $1", vec![after.as_str().into()]),
-        None => ("", Vec::new()),
-    };
+    let found = Box::pin(caller.find_on(branch.as_deref(), &point, basis)).await?;
+    let relation = statements::relation(&collection, &found);
+    let (condition, params) = statements::key_condition(None, after.as_deref());
     let sql = format!(
         "SELECT {DOCUMENT_COLUMNS} FROM {relation}{condition} ORDER BY key LIMIT {}",
         limit + 1
     );
-    let answer = caller.ask_of(&collection, statement(&sql, params)).await?;
+    let answer = caller.ask_of(&collection, &found, statement(&sql, params)).await?;
     let RowPage { rows: docs, has_more, basis } = page(answer, limit, document_at).await?;
     if docs.is_empty() && after.is_none() {
-        caller.check_known(&collection).await?;
+        caller.check_known(&collection, &found).await?;
     }
     let next = docs.last().filter(|_| has_more).map(|last| last.key.clone());
     Ok(json(200, &DocumentList { docs, next, basis: found.basis(basis)? }))
@@ -125,9 +124,12 @@ impl<'a> DocumentPlace<'a> {
     }
 
     /// The error for a document that is not there at a point.
-    pub(super) fn missing(self, point: FoundPoint) -> ApiError {
+    pub(super) fn missing(self, point: &FoundPoint) -> ApiError {
         let Self { collection, key } = self;
-        let then = point.seq.map(|seq| format!(" at seq {seq}")).unwrap_or_default();
+        let mut then = point.seq.map(|seq| format!(" at seq {seq}")).unwrap_or_default();
+        if let Some(branch) = &point.branch {
+            then.push_str(&format!(" of branch `{branch}`"));
+        }
         let text = format!("collection `{collection}` has no document `{key}`{then}");
         ApiError::new(ErrorCode::NotFound, text)
     }
@@ -143,20 +145,21 @@ impl ReadCaller<'_> {
         DocumentPlace { collection, key }: DocumentPlace<'_>,
         point: FoundPoint,
     ) -> Result<(Option<DocumentEntry>, QueryBasis), ApiError> {
-        let relation = statements::relation(collection, point.seq);
+        let relation = statements::relation(collection, &point);
         let sql = format!("SELECT {DOCUMENT_COLUMNS} FROM {relation} WHERE key = $1 LIMIT 1");
-        let answer = self.ask_of(collection, statement(&sql, vec![key.into()])).await?;
+        let answer = self.ask_of(collection, &point, statement(&sql, vec![key.into()])).await?;
         let RowPage { rows, basis, .. } = page(answer, 1, document_at).await?;
         Ok((rows.into_iter().next(), point.basis(basis)?))
     }
 
-    /// The point of a version of a document, counted back from its newest one.
+    /// The point of a version of a document, counted back from the newest one of `head`'s branch.
     pub(super) async fn version_back(
         self,
         place: DocumentPlace<'_>,
+        head: &FoundPoint,
         back: u32,
     ) -> Result<FoundPoint, ApiError> {
-        let (versions, _) = Box::pin(history::versions(self, place)).await?;
+        let (versions, _) = Box::pin(history::versions(self, place, head)).await?;
         let wanted = usize::try_from(back).ok().and_then(|back| versions.get(back));
         let seq = wanted.map(|version| version.seq).ok_or_else(|| {
             let DocumentPlace { collection, key } = place;
@@ -166,15 +169,20 @@ impl ReadCaller<'_> {
             );
             ApiError::new(ErrorCode::NotFound, text)
         })?;
-        Ok(FoundPoint { seq: Some(seq), snapshot: None })
+        Ok(head.with_seq(seq))
     }
 
-    /// Starts a query over a collection; 404 where the namespace has none of this name.
-    async fn ask_of(self, collection: &str, request: SqlRequest) -> Result<QueryAnswer, ApiError> {
+    /// Starts a query over a collection at a point; 404 where its branch has none of this name.
+    async fn ask_of(
+        self,
+        collection: &str,
+        point: &FoundPoint,
+        request: SqlRequest,
+    ) -> Result<QueryAnswer, ApiError> {
         match self.ask(request).await {
             // It may be that nothing tells which table the name means.
             Err(error) if error.code() == ErrorCode::InvalidSql => {
-                self.check_known(collection).await?;
+                self.check_known(collection, point).await?;
                 Err(error)
             }
             answer => answer,
@@ -185,9 +193,10 @@ impl ReadCaller<'_> {
     ///
     /// # Errors
     /// 404; else as queries.
-    async fn check_known(self, collection: &str) -> Result<(), ApiError> {
+    async fn check_known(self, collection: &str, point: &FoundPoint) -> Result<(), ApiError> {
         let sql = format!(
-            "SELECT 'known' AS known FROM events WHERE collection = $1 AND {IS_CHANGE} LIMIT 1"
+            "SELECT 'known' AS known FROM {} WHERE collection = $1 AND {IS_CHANGE} LIMIT 1",
+            point.events_of_branch()
         );
         let answer = self.ask(statement(&sql, vec![collection.into()])).await?;
         let is_known = !texts(answer, "known").await?.is_empty()

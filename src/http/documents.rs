@@ -9,6 +9,10 @@ pub(in crate::http) mod identity;
 
 use crate::http::{
     self, AppState, body,
+    branches::{
+        self,
+        append::{BranchHead, BranchReceipt},
+    },
     change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
     collections,
     error::ApiError,
@@ -25,12 +29,13 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
-use icecore_engine::collections::relation;
+use icecore_engine::collections::{relation, relation_at};
 use icecore_lake::{collection::ChangeOp, event::json::is_deeper};
 use icecore_schemas::{
     batch::{Ack, IngestReply, SeqRange},
     error_code::ErrorCode,
     names::Namespace,
+    point::MAIN_BRANCH,
     query::SqlRequest,
     restore::{DocumentParameters, DocumentWritten},
     service_table::EVENTS_TABLE,
@@ -61,7 +66,8 @@ pub(super) async fn put(
     let body = body::read(&app, &headers, body).await?;
     let doc = document(&app, &body.bytes)?;
     let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
-    let place = DocumentPlace { levels, namespace, collection, key };
+    let branch = parameters.branch.filter(|branch| branch != MAIN_BRANCH);
+    let place = DocumentPlace { levels, namespace, collection, key, branch };
     let request = WriteRequest { doc: Some(doc), expected: parameters.expected_version };
     let key = RequestKey::of(&headers)?;
     let (place, written) = carry_out(&app, place, request, key).await?;
@@ -84,7 +90,8 @@ pub(super) async fn delete(
     app.sql.check_sees_all(&principal, &levels, EVENTS_TABLE)?;
     collections::check_place(&collection, &key)?;
     let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
-    let place = DocumentPlace { levels, namespace, collection, key };
+    let branch = parameters.branch.filter(|branch| branch != MAIN_BRANCH);
+    let place = DocumentPlace { levels, namespace, collection, key, branch };
     let request = WriteRequest { doc: None, expected: parameters.expected_version };
     let key = RequestKey::of(&headers)?;
     let (place, written) = carry_out(&app, place, request, key).await?;
@@ -122,6 +129,8 @@ struct DocumentPlace {
     namespace: Namespace,
     collection: String,
     key: String,
+    /// The branch; none for `main`.
+    branch: Option<String>,
 }
 
 /// A document as it is.
@@ -141,6 +150,8 @@ struct WriteOutcome {
     version: u64,
     event_id: String,
     is_repeat: bool,
+    /// The snapshot that has it, where that is known: of a branch it always is.
+    snapshot: Option<i64>,
 }
 
 /// Carries out a request to its end, also where nobody waits for the answer any more: the next writer of the document
@@ -167,14 +178,21 @@ async fn write(
     request: &WriteRequest,
     key: Option<&RequestKey>,
 ) -> Result<WriteOutcome, ApiError> {
-    let DocumentPlace { namespace, collection, key: name, .. } = document;
-    let _turn = app.document_turns.take(&[namespace.name(), collection, name]).await?;
+    let DocumentPlace { namespace, collection, key: name, branch, .. } = document;
+    let mut turn = vec![namespace.name(), collection.as_str(), name.as_str()];
+    turn.extend(branch.as_deref());
+    let _turn = app.document_turns.take(&turn).await?;
+    let head = match branch {
+        Some(branch) => Some(branches::append::load(app, namespace, branch).await?),
+        None => None,
+    };
+    let head = head.as_ref();
     if let Some(key) = key
-        && let Some(done) = identity::named(app, document, request, key).await?
+        && let Some(done) = identity::named(app, (document, head), request, key).await?
     {
         return Ok(done);
     }
-    let state = state(app, document).await?;
+    let state = state(app, document, head).await?;
     let actual = state.as_ref().map_or(0, |state| state.version);
     if let Some(expected) = request.expected.filter(|expected| *expected != actual) {
         return Err(mismatch(document, expected, actual));
@@ -189,12 +207,27 @@ async fn write(
     };
     let meta = json!({ "version": actual + 1 });
     let change = event(document, request, state.as_ref(), &id, &meta);
-    let receipt = Box::pin(change_events::append(app, namespace, &[change])).await?;
-    let seq = receipt.ranges.first().map_or(0, |(_, _, last)| *last);
+    let receipt = append(app, document, change).await?;
     // Its event is gone, and its id is still known: nothing was written.
     let is_repeat = receipt.duplicates != 0;
     let version = actual + u64::from(!is_repeat);
-    Ok(WriteOutcome { seq, version, event_id: id, is_repeat })
+    let (seq, snapshot) = (receipt.last, receipt.snapshot);
+    Ok(WriteOutcome { seq, version, event_id: id, is_repeat, snapshot })
+}
+
+/// Appends the event of a write to the log, or to the branch.
+async fn append(
+    app: &AppState,
+    DocumentPlace { namespace, branch, .. }: &DocumentPlace,
+    change: String,
+) -> Result<BranchReceipt, ApiError> {
+    let changes = [change];
+    if let Some(branch) = branch {
+        return Box::pin(branches::append::append(app, namespace, branch, &changes)).await;
+    }
+    let receipt = Box::pin(change_events::append(app, namespace, &changes)).await?;
+    let (first, last) = receipt.ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last));
+    Ok(BranchReceipt { first, last, duplicates: receipt.duplicates, snapshot: None })
 }
 
 /// The event of a write on this state. What the document was is told to nobody who did not see it: the event is seen as
@@ -233,12 +266,16 @@ fn mismatch(document: &DocumentPlace, expected: u64, actual: u64) -> ApiError {
     ApiError::new(ErrorCode::VersionMismatch, text).with_details(json!({ "actual": actual }))
 }
 
-/// The document now; none where it is not there.
+/// The document now, or at the head of its branch; none where it is not there.
 async fn state(
     app: &AppState,
     DocumentPlace { levels, collection, key, .. }: &DocumentPlace,
+    head: Option<&BranchHead>,
 ) -> Result<Option<DocumentState>, ApiError> {
-    let relation = relation(collection);
+    let relation = match head {
+        Some(BranchHead { branch, seq, .. }) => relation_at(collection, Some(&branch.name), *seq),
+        None => relation(collection),
+    };
     let request = SqlRequest {
         sql: format!(
             "SELECT doc, store, version, seq FROM {relation} WHERE key = CAST($1 AS text)"
@@ -253,7 +290,8 @@ async fn state(
     if app.sql.filters_visibility() {
         let seq = number_at(&row, "seq", 0).unwrap_or(0);
         let sql = format!("SELECT visibility FROM events WHERE seq = {seq}");
-        let request = SqlRequest { sql, ..SqlRequest::default() };
+        let as_of = head.map(|head| json!(head.snapshot));
+        let request = SqlRequest { sql, as_of, ..SqlRequest::default() };
         let event = first_row(&state_rows::rows(app, levels, request).await?);
         visibility = match event {
             Some(event) => text_at(&event, "visibility", 0),
@@ -271,12 +309,12 @@ async fn state(
 async fn reply(
     app: &AppState,
     DocumentPlace { namespace, .. }: &DocumentPlace,
-    WriteOutcome { seq, version, event_id, is_repeat }: WriteOutcome,
+    WriteOutcome { seq, version, event_id, is_repeat, snapshot }: WriteOutcome,
     ack: Ack,
 ) -> Result<Response, ApiError> {
     let snapshot = match ack {
-        Ack::Durable => None,
-        Ack::Committed => committed(app, namespace).await?,
+        Ack::Committed if snapshot.is_none() => committed(app, namespace).await?,
+        Ack::Durable | Ack::Committed => snapshot,
     };
     let receipt = IngestReply {
         ok: true,

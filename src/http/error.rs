@@ -1,7 +1,11 @@
 //! Every failure of a handler as one reply: the code decides the status, the text says what to do.
 
 use crate::{
-    flush::FlushError, http, ingest::IngestError, owner::NotOwner, sql::writes::WriteFailure,
+    flush::FlushError,
+    http,
+    ingest::IngestError,
+    owner::NotOwner,
+    sql::{collection_schema::CollectionSchemaError, writes::WriteFailure},
 };
 use axum::{
     http::{HeaderValue, header},
@@ -9,7 +13,10 @@ use axum::{
 };
 use icecore_catalog::error::{CatalogError, with_causes};
 use icecore_engine::error::SqlError;
-use icecore_lake::{table::writer::WriteError, wal::WalError};
+use icecore_lake::{
+    table::{typed_columns::evolution::EvolutionError, writer::WriteError},
+    wal::WalError,
+};
 use icecore_schemas::error_code::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 use tracing::error;
@@ -133,6 +140,22 @@ impl From<WriteFailure> for ApiError {
                 Self::new(ErrorCode::QueryLimit, cause.to_string())
             }
             WriteFailure::Files(_) | WriteFailure::Replaced(_) => Self::internal(&cause),
+        }
+    }
+}
+
+impl From<CollectionSchemaError> for ApiError {
+    fn from(cause: CollectionSchemaError) -> Self {
+        match cause {
+            CollectionSchemaError::Evolution(cause) => {
+                let text = cause.to_string();
+                match cause {
+                    EvolutionError::Narrower(differences) => Self::new(ErrorCode::Conflict, text)
+                        .with_details(json!({ "differences": differences })),
+                    EvolutionError::Name(_) => Self::new(ErrorCode::InvalidRequest, text),
+                }
+            }
+            CollectionSchemaError::Table(cause) => cause.into(),
         }
     }
 }

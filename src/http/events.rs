@@ -11,7 +11,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{PAGE_BYTES_MAX, written_time},
 };
@@ -27,8 +27,9 @@ use futures::StreamExt;
 use icecore_catalog::access::Principal;
 use icecore_engine::QueryAnswer;
 use icecore_schemas::{
-    collections::{EventColumns, EventList, EventOrder, EventPage},
+    collections::{EventColumns, EventList, EventOrder, EventPage, TimeBasis},
     error_code::ErrorCode,
+    point::HistoryPoint,
 };
 use lines::{EventRange, LINES};
 use serde_json::Value;
@@ -37,7 +38,7 @@ use serde_json::Value;
 const PAGE_EVENTS: usize = 100;
 const PAGE_EVENTS_MAX: usize = 10_000;
 
-/// `GET /v1/{ns}/events?after_seq=&until_seq=&after_bookmark=&until_bookmark=&type=&before=&after=&order=&limit=`
+/// `GET /v1/{ns}/events?after_seq=&until_seq=&after_bookmark=&until_bookmark=&type=&before=&after=&order=&limit=&branch=`
 ///
 /// # Errors
 /// 400 for a parameter that is not valid, 404 for a bookmark that is not there, 410 for one whose event was removed,
@@ -62,17 +63,21 @@ pub(super) async fn events(
             false => Ok(json(200, &EventList { events: Vec::new(), next: None })),
         };
     }
-    let (conditions, params) = Box::pin(conditions(caller, &wanted)).await?;
+    let now = HistoryPoint::Now;
+    let head = Box::pin(caller.find_on(wanted.branch.as_deref(), &now, TimeBasis::Commit)).await?;
+    let (conditions, params) = Box::pin(conditions(caller, &wanted, &head)).await?;
+    let events = head.events();
     if is_lines {
         let limit = wanted.limit.unwrap_or(usize::MAX);
-        return lines::lines(caller, EventRange { conditions, params, order, limit }).await;
+        let range = EventRange { events, conditions, params, order, limit };
+        return lines::lines(caller, head, range).await;
     }
     let direction = match order {
         EventOrder::Asc => "ASC",
         EventOrder::Desc => "DESC",
     };
     let sql = format!(
-        "SELECT * FROM events WHERE true{conditions} ORDER BY seq {direction} LIMIT {}",
+        "SELECT * FROM {events} WHERE true{conditions} ORDER BY seq {direction} LIMIT {}",
         limit + 1
     );
     let answer = caller.ask(statement(&sql, params)).await?;
@@ -83,6 +88,7 @@ pub(super) async fn events(
 async fn conditions(
     caller: ReadCaller<'_>,
     wanted: &EventPage,
+    head: &FoundPoint,
 ) -> Result<(String, Vec<Value>), ApiError> {
     let EventPage { after_seq, until_seq, after_bookmark, until_bookmark, kind, .. } = wanted;
     let (mut conditions, mut params) = (String::new(), Vec::new());
@@ -95,7 +101,7 @@ async fn conditions(
                 return Err(invalid(format!("send one of {names}, not both")));
             }
             (Some(seq), None) => *seq,
-            (None, Some(bookmark)) => Box::pin(caller.bookmark(bookmark)).await?,
+            (None, Some(bookmark)) => Box::pin(caller.bookmark_on(head, bookmark)).await?,
             (None, None) => continue,
         };
         // A greater one than a seq can be is as good as the greatest.

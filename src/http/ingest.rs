@@ -3,13 +3,20 @@
 pub(in crate::http) mod admission;
 pub(in crate::http) mod calls;
 pub(in crate::http) mod compare;
+pub(in crate::http) mod expected;
 mod grid;
 mod media;
 
 use crate::{
     http::{
-        AppState, body, default_namespace, error::ApiError, health::not_taken, json,
-        parse_namespace, query_string::QueryParameters, tables,
+        AppState, body,
+        branches::batch::{self, BranchBatch},
+        default_namespace,
+        error::ApiError,
+        health::not_taken,
+        json, parse_namespace,
+        query_string::QueryParameters,
+        sent_request_id, tables,
     },
     ingest::{Receipt, RefusedEvent, Submission, refusal::aborted},
 };
@@ -31,6 +38,7 @@ use icecore_schemas::{
     },
     error_code::ErrorCode,
     names::Namespace,
+    point::MAIN_BRANCH,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -88,16 +96,39 @@ async fn take(
     let fallback = first_namespace(&decoded, &request_namespace);
     let shelters = shelters(principal, &request_namespace);
     let turned_away = turn_away(&mut decoded, principal, &shelters);
-    let atomic = parameters.atomic;
+    expected::check_rights(app, principal, &decoded)?;
+    let branch = branch_of(parameters.branch, decoded.branch.take())?;
+    let atomic = parameters.atomic || branch.is_some();
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
         decoded.rejected.extend(aborted(&decoded, &[]));
         decoded.accepted.clear();
     }
+    if let Some(branch) = branch {
+        expected::check_none(&decoded)?;
+        let batch = BranchBatch { decoded, turned_away, fallback };
+        return Box::pin(batch::answer(app, principal, &branch, batch)).await;
+    }
     let request = RequestIds { batch_id, correlation_id };
     let submission =
         Submission { decoded, request, atomic, bytes, shelters, ..Submission::default() };
     answer(app, submission, turned_away, fallback, parameters.ack).await
+}
+
+/// The branch that a request names by its parameter or beside the events of its batch; none for `main`.
+fn branch_of(
+    parameter: Option<String>,
+    member: Option<String>,
+) -> Result<Option<String>, ApiError> {
+    if let (Some(parameter), Some(member)) = (&parameter, &member)
+        && parameter != member
+    {
+        let text = format!(
+            "the query parameter `branch` names `{parameter}`, and the batch `{member}`: name one branch"
+        );
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
+    Ok(parameter.or(member).filter(|branch| branch != MAIN_BRANCH))
 }
 
 /// Sends events to the log and says what became of them. `turned_away` was refused before; `fallback`
@@ -114,7 +145,7 @@ pub(in crate::http) async fn answer(
 ) -> Result<Response, ApiError> {
     let received = submission.decoded.received as u64;
     let started = Instant::now();
-    let mut receipt = compare::append(app, submission).await?;
+    let mut receipt = Box::pin(expected::append(app, submission)).await?;
     app.metrics.count_ack(started.elapsed());
     receipt.refused.extend(turned_away);
     receipt.refused.sort_by_key(|refused| refused.index);
@@ -161,6 +192,7 @@ async fn arrival(
         first_id: app.ids.first_of_run(),
         cloud_event: cloud_event_attributes(headers),
         correlation_id,
+        request_id: sent_request_id(headers).map(str::to_owned),
         again: None,
     })
 }
@@ -245,6 +277,7 @@ fn unread(
         namespace: arrival.namespace.clone(),
         kept_in: None,
         code: problem.code,
+        actual_version: None,
         reason,
         id: None,
         event_type: None,
@@ -290,19 +323,26 @@ async fn committed(app: &AppState, receipt: &Receipt) -> Result<Option<i64>, Api
     Ok(first)
 }
 
-fn reply(received: u64, receipt: &Receipt, fallback: String, snapshot: Option<i64>) -> Response {
+/// The reply: what became of the events of a body.
+pub(in crate::http) fn reply(
+    received: u64,
+    receipt: &Receipt,
+    fallback: String,
+    snapshot: Option<i64>,
+) -> Response {
     let errors: Vec<EventError> = receipt
         .refused
         .iter()
         .map(|refused| EventError {
             index: u64::from(refused.index),
             id: refused.id.clone(),
-            status: if refused.code == ErrorCode::Conflict {
+            status: if matches!(refused.code, ErrorCode::Conflict | ErrorCode::VersionMismatch) {
                 EventStatus::Conflict
             } else {
                 EventStatus::Rejected
             },
             code: refused.code,
+            actual: refused.actual_version,
             reason: refused.reason.clone(),
             dead_letter: refused.dead_letter.clone(),
         })

@@ -3,6 +3,7 @@
 pub mod dedup;
 pub mod materialize;
 pub mod refresh;
+pub mod tags;
 
 use crate::{
     http::{
@@ -10,7 +11,7 @@ use crate::{
         record::ChangeCaller,
     },
     maintenance::{
-        JOBS, REFRESH,
+        JOBS, REFRESH, TAGS,
         compaction::{
             CompactionError,
             planned::{CompactDays, CompactNow},
@@ -33,6 +34,7 @@ use icecore_schemas::{
 };
 use materialize::RefreshNow;
 use refresh::RefreshCollections;
+use tags::TagNamespaces;
 
 /// `POST /admin/jobs/{name}?namespace=&table=&where=&dry_run=&wait=`: runs it now, and answers when it ended.
 ///
@@ -69,9 +71,23 @@ pub async fn run(
             let job = RefreshCollections::new(&app.catalog, of_events, &app.erasures, &app.ids);
             answer(&app, &asked, job).await
         }
+        TAGS => answer(&app, &asked, tag_namespaces(&app)).await,
         "expire" => answer(&app, &asked, app.tables.retention.expiry.clone()).await,
         _ => Err(not_by_hand(&name)),
     }
+}
+
+/// What tags the tables of namespaces.
+fn tag_namespaces(app: &AppState) -> TagNamespaces {
+    let of_events = (&app.sql, &app.wal);
+    let collections = RefreshCollections::new(&app.catalog, of_events, &app.erasures, &app.ids);
+    TagNamespaces::new(
+        (&app.catalog, &app.owner),
+        (&app.flush, &app.wal),
+        &app.erasures,
+        collections,
+        (&app.clock, app.tables.day_tags),
+    )
 }
 
 /// Runs a job as a task of the server, and answers when it ended or, with `wait=false`, at once.

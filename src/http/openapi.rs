@@ -132,6 +132,7 @@ fn path_part(name: &str, need: RouteNeed) -> Value {
         ("key", _) => text("The key of a document; a `/` in it is written %2F"),
         ("thing", _) => text("A collection, or a key that one collection alone has"),
         ("hold", _) => text("A legal hold"),
+        ("branch", _) => text("A branch of the namespace"),
         ("erasure", _) => text("The id of an erasure, as its first answer has it"),
         ("job", _) => {
             text("A job that the list of jobs has with `is_run_by_hand`, such as compact")

@@ -3,6 +3,8 @@
 //!
 //! It is found by statements as the caller could send them, with the caller's rights.
 
+mod branches;
+
 use crate::http::{
     AppState, body,
     error::ApiError,
@@ -18,15 +20,17 @@ use axum::{
 };
 use futures::StreamExt;
 use icecore_catalog::{access::Principal, body::parse_object};
-use icecore_engine::QueryAnswer;
+use icecore_engine::{QueryAnswer, collections::events_at};
 use icecore_lake::event::bookmark::moment_seq;
 use icecore_schemas::{
     collections::{PointRequest, ResolvedPoint, TimeBasis},
     error_code::ErrorCode,
-    point::HistoryPoint,
+    point::{HistoryPoint, MAIN_BRANCH},
     query::{QueryBasis, SqlRequest},
+    service_table::EVENTS_TABLE,
 };
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The greatest `seq` that an event can have.
 const SEQ_MAX: u64 = u64::MAX >> 1;
@@ -44,20 +48,43 @@ pub(super) struct ReadCaller<'a> {
 }
 
 /// What a point stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FoundPoint {
-    /// The last event that counts; none for everything that is acknowledged.
+    /// The last event that counts; none for everything that is acknowledged, which `main` alone has.
     pub(super) seq: Option<u64>,
     /// The snapshot of `events` that the point names, where it names one.
     pub(super) snapshot: Option<i64>,
+    /// The branch whose event that is; none for `main`.
+    pub(super) branch: Option<Arc<str>>,
 }
 
 impl FoundPoint {
     /// Everything that is acknowledged.
-    pub(super) const NOW: Self = Self { seq: None, snapshot: None };
+    pub(super) const NOW: Self = Self { seq: None, snapshot: None, branch: None };
 
     fn at(seq: u64) -> Self {
-        Self { seq: Some(seq.min(SEQ_MAX)), snapshot: None }
+        Self { seq: Some(seq.min(SEQ_MAX)), ..Self::NOW }
+    }
+
+    /// An event of the branch that this point is of.
+    pub(super) fn with_seq(&self, seq: u64) -> Self {
+        Self { branch: self.branch.clone(), ..Self::at(seq) }
+    }
+
+    /// The events up to this point, as a statement names them in FROM.
+    pub(super) fn events(&self) -> String {
+        match (&self.branch, self.seq) {
+            (None, None) => EVENTS_TABLE.to_owned(),
+            (branch, seq) => events_at(branch.as_deref(), seq.unwrap_or(SEQ_MAX)),
+        }
+    }
+
+    /// The events of the branch of this point, also those behind it where it is of `main`.
+    pub(super) fn events_of_branch(&self) -> String {
+        match &self.branch {
+            None => EVENTS_TABLE.to_owned(),
+            Some(_) => self.events(),
+        }
     }
 
     /// The basis of what was read at this point, given that of the statement that read it.
@@ -67,9 +94,13 @@ impl FoundPoint {
     pub(super) fn basis(self, read: Option<QueryBasis>) -> Result<QueryBasis, ApiError> {
         let read = read.unwrap_or_default();
         let Some(seq) = self.seq else { return Ok(read) };
-        match read.seq {
+        // Of a branch it may be that no snapshot tells its last event.
+        match read.seq.filter(|last| self.branch.is_none() || *last != 0) {
             Some(last) if last < seq => Err(still_to_come(seq, last)),
-            _ => Ok(QueryBasis { seq: Some(seq), ..read }),
+            _ => {
+                let branch = self.branch.as_deref().map(str::to_owned);
+                Ok(QueryBasis { seq: Some(seq), branch, ..read })
+            }
         }
     }
 }
@@ -86,7 +117,7 @@ pub(super) async fn resolve(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(&app, &headers, body).await?;
-    let PointRequest { at, basis } = parse_object(&body.bytes).map_err(|problem| {
+    let PointRequest { at, basis, branch } = parse_object(&body.bytes).map_err(|problem| {
         let text = format!("the body is not {{\"at\": \"seq:17\"}}: {problem}");
         ApiError::new(ErrorCode::InvalidRequest, text)
     })?;
@@ -94,12 +125,15 @@ pub(super) async fn resolve(
     let point = at.parse::<HistoryPoint>();
     let point = point.map_err(|problem| invalid(format!("member `at`: {problem}")))?;
     caller.check_events().await?;
-    let found = Box::pin(caller.find(&point, basis)).await?;
-    let seq = Box::pin(caller.seq_of(found)).await?;
-    let sql =
-        format!("SELECT CAST(ingested_at AS bigint) AS acknowledged FROM events WHERE seq = {seq}");
+    let found = Box::pin(caller.find_on(branch.as_deref(), &point, basis)).await?;
+    let seq = Box::pin(caller.seq_of(found.clone())).await?;
+    let (snapshot, found) = (found.snapshot, found.with_seq(seq));
+    let sql = format!(
+        "SELECT CAST(ingested_at AS bigint) AS acknowledged FROM {} WHERE seq = {seq}",
+        found.events_of_branch()
+    );
     let mut answer = caller.ask(SqlRequest { sql, ..SqlRequest::default() }).await?;
-    let basis = FoundPoint::at(seq).basis(answer.basis.take())?;
+    let basis = found.basis(answer.basis.take())?;
     let mut ts = None;
     while let Some(batch) = answer.batches.next().await {
         let batch = batch?;
@@ -107,7 +141,7 @@ pub(super) async fn resolve(
             ts = ts.or_else(|| time_at(&batch, "acknowledged", 0));
         }
     }
-    Ok(json(200, &ResolvedPoint { seq, snapshot: found.snapshot, ts, basis }))
+    Ok(json(200, &ResolvedPoint { seq, snapshot, ts, basis }))
 }
 
 /// The point that a parameter names; everything that is acknowledged without one.
@@ -149,40 +183,75 @@ impl ReadCaller<'_> {
         Err(ApiError::new(ErrorCode::NotFound, text))
     }
 
-    /// What a point stands for in this namespace. `~n` is of one document, so it is none here.
+    /// What a point of `main` stands for in this namespace, for who does something there.
     ///
     /// # Errors
-    /// 400 for one that cannot be, 404 for one that is not there, 410 for one that was removed; else as queries.
+    /// As [`Self::find_on`]; 400 for a point of a branch.
     pub(super) async fn find(
         self,
         point: &HistoryPoint,
         basis: TimeBasis,
     ) -> Result<FoundPoint, ApiError> {
+        let found = Box::pin(self.find_on(None, point, basis)).await?;
+        match &found.branch {
+            Some(branch) => Err(invalid(format!(
+                "the point is one of branch `{branch}`, and this takes one of `main`: name an event, a time or a tag of `main`"
+            ))),
+            None => Ok(found),
+        }
+    }
+
+    /// What a point stands for among the events of a branch, for who reads. Without one they are those of `main`, but
+    /// for a point that names a branch or one of its states. `~n` is of one document, so it is none here.
+    ///
+    /// # Errors
+    /// 400 for one that cannot be, and for one of another branch; 404 for one, or a branch, that is not there, 410 for
+    /// one that was removed; else as queries.
+    pub(super) async fn find_on(
+        self,
+        branch: Option<&str>,
+        point: &HistoryPoint,
+        basis: TimeBasis,
+    ) -> Result<FoundPoint, ApiError> {
+        if let (Some(branch), HistoryPoint::Branch(other)) = (branch, point)
+            && branch != other
+        {
+            return Err(invalid(format!(
+                "the point is branch `{other}` and the request names `{branch}`: name one of them"
+            )));
+        }
+        let head = match branch {
+            None | Some(MAIN_BRANCH) => FoundPoint::NOW,
+            Some(branch) => Box::pin(self.head_of(branch)).await?,
+        };
         match point {
-            HistoryPoint::Now => Ok(FoundPoint::NOW),
-            HistoryPoint::Seq(seq) => Ok(FoundPoint::at(*seq)),
-            HistoryPoint::Snapshot(id) => self.referred(json!(id)).await,
-            HistoryPoint::Tag(name) => self.referred(json!(name)).await,
-            HistoryPoint::Branch(name) => Err(no_branch(name)),
-            HistoryPoint::Bookmark(bookmark) => Ok(FoundPoint::at(self.bookmark(bookmark).await?)),
-            HistoryPoint::Before(request) => self.before(request).await,
+            HistoryPoint::Now => Ok(head),
+            HistoryPoint::Seq(seq) => Ok(head.with_seq(*seq)),
+            HistoryPoint::Snapshot(id) => self.referred_on(&head, json!(id)).await,
+            HistoryPoint::Tag(name) => self.referred_on(&head, json!(name)).await,
+            HistoryPoint::Branch(_) if branch.is_some() => Ok(head),
+            HistoryPoint::Branch(name) if name == MAIN_BRANCH => Ok(head),
+            HistoryPoint::Branch(name) => self.head_of(name).await,
+            HistoryPoint::Bookmark(bookmark) => {
+                Ok(head.with_seq(self.bookmark_on(&head, bookmark).await?))
+            }
+            HistoryPoint::Before(request) => self.before(&head, request).await,
             HistoryPoint::Time(us) => match basis {
-                TimeBasis::Commit => self.acknowledged(*us).await,
-                TimeBasis::Event => self.happened(*us).await,
+                TimeBasis::Commit => self.acknowledged(&head, *us).await,
+                TimeBasis::Event => self.happened(&head, *us).await,
             },
             HistoryPoint::Number(number) => match i64::try_from(*number) {
-                Ok(id) => match self.referred(json!(id)).await {
-                    Err(error) if error.code() == ErrorCode::NotFound => {
-                        Ok(FoundPoint::at(*number))
-                    }
+                Ok(id) => match self.referred_on(&head, json!(id)).await {
+                    Err(error) if error.code() == ErrorCode::NotFound => Ok(head.with_seq(*number)),
                     found => found,
                 },
-                Err(_) => Ok(FoundPoint::at(*number)),
+                Err(_) => Ok(head.with_seq(*number)),
             },
-            HistoryPoint::Named(name) => match self.bookmark(name).await {
-                Ok(seq) => Ok(FoundPoint::at(seq)),
+            HistoryPoint::Named(name) => match self.bookmark_on(&head, name).await {
+                Ok(seq) => Ok(head.with_seq(seq)),
                 Err(error) if error.code() == ErrorCode::NotFound => {
-                    self.referred(json!(name)).await.map_err(|error| no_name(name, error))
+                    let found = self.referred_on(&head, json!(name)).await;
+                    found.map_err(|error| no_name(name, error))
                 }
                 Err(error) => Err(error),
             },
@@ -198,8 +267,12 @@ impl ReadCaller<'_> {
     /// # Errors
     /// 404 for a point that is still to come; else as queries.
     pub(super) async fn seq_of(self, point: FoundPoint) -> Result<u64, ApiError> {
-        let last = last_of(self.ask(statement(NEWEST, Vec::new())).await?).await?;
-        match point.seq {
+        let FoundPoint { seq, branch, .. } = point;
+        let last = match branch {
+            None => last_of(self.ask(statement(NEWEST, Vec::new())).await?).await?,
+            Some(branch) => self.head_of(&branch).await?.seq.unwrap_or(0),
+        };
+        match seq {
             Some(seq) if last < seq => Err(still_to_come(seq, last)),
             Some(seq) => Ok(seq),
             None => Ok(last),
@@ -224,16 +297,21 @@ impl ReadCaller<'_> {
         Ok(self.number(statement(&moment, params())).await?.unwrap_or(0))
     }
 
-    /// What a snapshot, tag or time of `events` stands for.
+    /// What a snapshot, tag, branch or time of `events` stands for.
     async fn referred(self, as_of: Value) -> Result<FoundPoint, ApiError> {
         let request = SqlRequest { as_of: Some(as_of), ..statement(NEWEST, Vec::new()) };
         let answer = self.ask(request).await?;
         let snapshot = answer.snapshot;
-        Ok(FoundPoint { seq: Some(last_of(answer).await?), snapshot })
+        let branch = answer.basis.as_ref().and_then(|basis| basis.branch.as_deref());
+        let branch = branch.map(Arc::from);
+        Ok(FoundPoint { seq: Some(last_of(answer).await?), snapshot, branch })
     }
 
     /// The last event that was acknowledged up to a time: what was committed then, and what waited in the log.
-    async fn acknowledged(self, us: i64) -> Result<FoundPoint, ApiError> {
+    async fn acknowledged(self, head: &FoundPoint, us: i64) -> Result<FoundPoint, ApiError> {
+        if head.branch.is_some() {
+            return self.acknowledged_on(head, us).await;
+        }
         let time = time_text(us)?;
         let is_past = |code: ErrorCode| {
             let is_unknown = matches!(code, ErrorCode::NotFound | ErrorCode::Gone);
@@ -257,24 +335,27 @@ impl ReadCaller<'_> {
     }
 
     /// The last event before the first one that happened later.
-    async fn happened(self, us: i64) -> Result<FoundPoint, ApiError> {
+    async fn happened(self, head: &FoundPoint, us: i64) -> Result<FoundPoint, ApiError> {
         let time = time_text(us)?;
         let sql = format!(
-            "SELECT CAST(min(seq) AS bigint) AS seq FROM events WHERE ts > CAST('{time}' AS timestamptz)"
+            "SELECT CAST(min(seq) AS bigint) AS seq FROM {} WHERE ts > CAST('{time}' AS timestamptz)",
+            head.events()
         );
         let later = self.number(statement(&sql, Vec::new())).await?;
-        Ok(later.map_or(FoundPoint::NOW, |seq| FoundPoint::at(seq.saturating_sub(1))))
+        Ok(later.map_or_else(|| head.clone(), |seq| head.with_seq(seq.saturating_sub(1))))
     }
 
     /// The last event before those of a request, which is known by the names that its events keep.
-    async fn before(self, request: &str) -> Result<FoundPoint, ApiError> {
-        let sql = "SELECT CAST(min(seq) AS bigint) AS seq FROM events \
-                   WHERE batch_id = $1 OR correlation_id = $1";
-        match self.number(statement(sql, vec![request.into()])).await? {
-            Some(seq) => Ok(FoundPoint::at(seq.saturating_sub(1))),
+    async fn before(self, head: &FoundPoint, request: &str) -> Result<FoundPoint, ApiError> {
+        let sql = format!(
+            "SELECT CAST(min(seq) AS bigint) AS seq FROM {} WHERE batch_id = $1 OR correlation_id = $1",
+            head.events()
+        );
+        match self.number(statement(&sql, vec![request.into()])).await? {
+            Some(seq) => Ok(head.with_seq(seq.saturating_sub(1))),
             None => {
                 let text = format!(
-                    "no event has `{request}` as its batch_id or correlation_id: `before:` takes the batchId of a body or the x-correlation-id of its request, so send one of them with each batch"
+                    "no event has `{request}` as its batch_id or correlation_id: `before:` takes the batchId of a body, or else the x-request-id that its client sent, or the x-correlation-id, so send one of them with each batch"
                 );
                 Err(ApiError::new(ErrorCode::NotFound, text))
             }
@@ -329,12 +410,6 @@ fn time_text(us: i64) -> Result<String, ApiError> {
     written_time(us).ok_or_else(|| invalid("the time is beyond every calendar".to_owned()))
 }
 
-/// The error for a branch: a namespace has one.
-pub(super) fn no_branch(name: &str) -> ApiError {
-    let text = format!("there is no branch `{name}`: a namespace has `main` alone");
-    ApiError::new(ErrorCode::NotFound, text)
-}
-
 fn no_name(name: &str, error: ApiError) -> ApiError {
     if error.code() != ErrorCode::NotFound {
         return error;
@@ -367,6 +442,25 @@ mod tests {
         let error = FoundPoint::at(8).basis(read(Some(7))).unwrap_err();
         assert_eq!(error.code(), ErrorCode::NotFound);
         assert!(error.to_string().contains("the last one has 7"), "{error}");
+    }
+
+    #[test]
+    fn a_point_of_a_branch_is_read_and_repeated_there() {
+        let point = FoundPoint { branch: Some("tri'al".into()), ..FoundPoint::at(7) };
+        assert_eq!(point.events(), "events FOR SEQ AS OF 7 OF BRANCH 'tri''al'");
+        assert_eq!(point.events_of_branch(), point.events());
+        let at_5 = FoundPoint::at(5);
+        assert_eq!(
+            (at_5.events().as_str(), at_5.events_of_branch().as_str()),
+            ("events FOR SEQ AS OF 5", "events")
+        );
+        assert_eq!(FoundPoint::NOW.events(), "events");
+        let read = |seq| Some(QueryBasis { seq: Some(seq), ..QueryBasis::default() });
+        let basis = point.clone().basis(read(9)).unwrap();
+        assert_eq!((basis.seq, basis.branch.as_deref()), (Some(7), Some("tri'al")));
+        // The last event of the branch is not known.
+        assert_eq!(point.clone().basis(read(0)).unwrap().seq, Some(7));
+        assert_eq!(point.basis(read(3)).unwrap_err().code(), ErrorCode::NotFound);
     }
 
     #[test]

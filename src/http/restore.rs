@@ -161,8 +161,9 @@ async fn restore(
         Some(begun) => (RestoredPoint { seq: begun.to, ts: None, snapshot: None }, begun.head),
         None => {
             let found = Box::pin(reader.find(&at, TimeBasis::Commit)).await?;
+            let snapshot = found.snapshot;
             let seq = Box::pin(reader.seq_of(found)).await?;
-            (RestoredPoint { seq, ts: None, snapshot: found.snapshot }, head)
+            (RestoredPoint { seq, ts: None, snapshot }, head)
         }
     };
     let ts = arrival(app, &levels, point.seq).await?;
@@ -193,10 +194,12 @@ async fn restore(
     report.restore = Some(id.clone());
     report.undo_bookmark = Some(bookmark::of_moment(undo));
     if run::changes(&report) != 0 {
+        app.sql.fault("restore.before_tag")?;
         let catalog = app.catalog.on_behalf_of(principal.id());
         let name = format!("before-restore-{undo}");
         report.tag =
             Box::pin(bulk_changes::tag_before(run.place(), &catalog, name, run.is_resumed)).await;
+        app.sql.fault("restore.after_tag")?;
     }
     let report = Box::pin(run.append(&pairs, report)).await?;
     let (to, changes) = (run.to, run::changes(&report));

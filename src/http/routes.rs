@@ -4,9 +4,11 @@
 //! Its one invariant: there is no other list of routes, so none is answered without its guard.
 
 mod branch_merge;
+mod branches;
 mod calls;
 mod collections;
 mod documents;
+mod tags;
 
 use crate::http::{
     AppState, admin, conservation, dead_letters, erasures, fsck,
@@ -122,7 +124,9 @@ const PARTS: &[&[Route]] = &[
     calls::CALL_ROUTES,
     collections::COLLECTION_ROUTES,
     documents::DOCUMENT_ROUTES,
+    tags::TAG_ROUTES,
     branch_merge::BRANCH_MERGE_ROUTES,
+    branches::BRANCH_ROUTES,
 ];
 
 /// Those that have no file of their own.

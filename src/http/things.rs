@@ -1,7 +1,7 @@
 //! `GET /v1/{ns}/things/{thing}`: a document by its address, now or as it was.
 //!
 //! An address is `collection/key`, or a key that one collection alone has. Behind an `@` may stand which version is
-//! meant. An `@` of a key is written `%40`: the path is taken apart as it came.
+//! meant, or which branch. An `@` of a key is written `%40`: the path is taken apart as it came.
 
 use crate::http::{
     AppState,
@@ -42,14 +42,17 @@ pub(super) async fn thing(
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
     uri: Uri,
-    QueryParameters(ThingParameters { v }): QueryParameters<ThingParameters>,
+    QueryParameters(ThingParameters { v, branch }): QueryParameters<ThingParameters>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
     let path = uri.path().splitn(PARTS_BEFORE + 1, '/').nth(PARTS_BEFORE).unwrap_or_default();
     let wanted = ThingAddress::read(path, v.as_deref())?;
     caller.check_events().await?;
+    let (branch, now) = (branch.as_deref(), HistoryPoint::Now);
+    // A branch that is not there is told, as against a version that may be a part of the key.
+    Box::pin(caller.find_on(branch, &now, TimeBasis::Commit)).await?;
     for address in &wanted {
-        if let Some(found) = Box::pin(caller.thing(address)).await? {
+        if let Some(found) = Box::pin(caller.thing(branch, address)).await? {
             return Ok(json(200, &found));
         }
     }
@@ -124,19 +127,35 @@ fn decoded(text: &str) -> String {
 }
 
 impl ReadCaller<'_> {
-    /// The document that an address means, if it is there.
-    async fn thing(self, address: &ThingAddress) -> Result<Option<DocumentReply>, ApiError> {
+    /// The document of a branch that an address means, if it is there.
+    async fn thing(
+        self,
+        branch: Option<&str>,
+        address: &ThingAddress,
+    ) -> Result<Option<DocumentReply>, ApiError> {
+        // Versions are counted in each document, up to the head.
+        let now = HistoryPoint::Now;
+        let (point, back) = match &address.point {
+            HistoryPoint::Back(back) => (&now, Some(*back)),
+            point => (point, None),
+        };
+        let found = match Box::pin(self.find_on(branch, point, TimeBasis::Commit)).await {
+            Ok(found) => found,
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
         if let Some((collection, key)) = address.split() {
             let place = DocumentPlace::new(collection, key)?;
-            let found = Box::pin(self.thing_at(place, collection, &address.point)).await?;
-            if found.is_some() {
-                return Ok(found);
+            let thing = Box::pin(self.thing_at(place, collection, (&found, back))).await?;
+            if thing.is_some() {
+                return Ok(thing);
             }
         }
         let sql = format!(
-            "SELECT DISTINCT collection FROM events WHERE key = $1 \
+            "SELECT DISTINCT collection FROM {} WHERE key = $1 \
              AND octet_length(collection) BETWEEN 1 AND {NAME_BYTES_MAX} \
              AND {IS_CHANGE} ORDER BY collection LIMIT {}",
+            found.events_of_branch(),
             COLLECTIONS_MAX + 1
         );
         let key = address.id.as_str();
@@ -147,15 +166,15 @@ impl ReadCaller<'_> {
         if COLLECTIONS_MAX < names.len() {
             return Err(ambiguous(key, &names));
         }
-        let mut found = Vec::new();
+        let mut things = Vec::new();
         for name in &names {
             let place = DocumentPlace::new(name, key)?;
-            found.extend(Box::pin(self.thing_at(place, name, &address.point)).await?);
+            things.extend(Box::pin(self.thing_at(place, name, (&found, back))).await?);
         }
-        match found.len() {
-            0 | 1 => Ok(found.pop()),
+        match things.len() {
+            0 | 1 => Ok(things.pop()),
             _ => {
-                let names: Vec<String> = found.into_iter().map(|it| it.collection).collect();
+                let names: Vec<String> = things.into_iter().map(|it| it.collection).collect();
                 Err(ambiguous(key, &names))
             }
         }
@@ -165,12 +184,11 @@ impl ReadCaller<'_> {
         self,
         place: DocumentPlace<'_>,
         collection: &str,
-        point: &HistoryPoint,
+        (point, back): (&FoundPoint, Option<u32>),
     ) -> Result<Option<DocumentReply>, ApiError> {
-        let found = match point {
-            HistoryPoint::Now => Ok(FoundPoint::NOW),
-            HistoryPoint::Back(back) => Box::pin(self.version_back(place, *back)).await,
-            other => Box::pin(self.find(other, TimeBasis::Commit)).await,
+        let found = match back {
+            Some(back) => Box::pin(self.version_back(place, point, back)).await,
+            None => Ok(point.clone()),
         };
         let found = match found {
             Ok(found) => found,
@@ -218,7 +236,7 @@ mod tests {
             ("users%2Fu-1", None, one("users u-1", HistoryPoint::Now)),
             ("%2Fu-1", None, one("- /u-1", HistoryPoint::Now)),
             ("a%2Fb/c%2Fd", None, one("a/b c/d", HistoryPoint::Now)),
-            ("users/u-1@main", None, one("users u-1", HistoryPoint::Now)),
+            ("users/u-1@main", None, one("users u-1", HistoryPoint::Branch("main".to_owned()))),
             ("users/u-1@v17", None, one("users u-1", HistoryPoint::Seq(17))),
             ("users/u-1@~1", None, one("users u-1", HistoryPoint::Back(1))),
             ("users/u-1@%7E1", None, one("users u-1", HistoryPoint::Back(1))),

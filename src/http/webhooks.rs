@@ -59,6 +59,10 @@ pub async fn take(
     // The signature is not known to be right yet.
     let caller = app.access.control().is_none().then(Principal::anonymous);
     app.owner.check().map_err(|reason| not_taken(caller.as_ref(), &reason))?;
+    if target.branch.is_some() {
+        let text = "deliveries of webhooks go to `main`: leave `branch` out";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+    }
     let namespace = target.ns.as_deref().map(parse_namespace).transpose()?;
     let namespace = namespace.unwrap_or_else(default_namespace);
     let keys = keys(&app, &namespace, &provider).await?.ok_or_else(|| no_secret(&provider))?;

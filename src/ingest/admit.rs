@@ -6,6 +6,7 @@
 use crate::ingest::{
     COMPARED_MAX, LetterChange, OpenQuestions, RefusedEvent, Submission, UndecidedEvent, bookmark,
     dedup::IdIndex,
+    expected::{ExpectedVersions, VersionCheck},
     ledger::NamespaceLedger,
     letters::{self, KnownLetter},
     refusal::{RefusalReason, aborted, refuse},
@@ -26,6 +27,7 @@ use icecore_lake::{
     wal::WalError,
 };
 use icecore_schemas::{
+    error_code::ErrorCode,
     names::Namespace,
     service_table::{RecordKind, ServiceTables},
 };
@@ -80,8 +82,9 @@ pub(super) struct AdmittedBatch {
 
 /// Which group of a submission is judged, and how.
 #[derive(Clone, Copy)]
-struct GroupPlace {
+struct GroupPlace<'a> {
     group: usize,
+    expected: Option<&'a ExpectedVersions>,
     knows_former: bool,
     /// Whether its new events keep the `seq`s that they get here.
     gives_seq: bool,
@@ -117,7 +120,8 @@ impl AdmittedBatch {
         let gives_seq = !submission.atomic && !submission.dry_run;
         let source = &submission.decoded.source;
         for (group, events) in submission.decoded.accepted.iter().enumerate() {
-            let place = GroupPlace { group, knows_former, gives_seq };
+            let expected = submission.expected.get(group);
+            let place = GroupPlace { group, expected, knows_former, gives_seq };
             if let Err(cause) = draft.judge_events(dedup, place, events, source, &mut rejected) {
                 draft.undo(dedup);
                 return Err(cause);
@@ -154,9 +158,13 @@ impl AdmittedBatch {
             return Ok(AdmissionOutcome::Decided(draft));
         }
         draft.copy_events(dedup);
-        let kept = draft
-            .change_letters(dedup, letters, rejected, now_us)
-            .and_then(|left| draft.keep_refused(dedup, left, &request, &shelters, now_us));
+        let is_of_letter = matches!(letters, LetterChange::Redriven(..));
+        let kept = draft.change_letters(dedup, letters, rejected, now_us).and_then(|left| {
+            let (kept, others): (Vec<RejectedEvent>, Vec<RejectedEvent>) =
+                left.into_iter().partition(|one| is_of_letter || has_letter(one));
+            draft.refused.extend(others.into_iter().map(|one| refused(one, None)));
+            draft.keep_refused(dedup, kept, &request, &shelters, now_us)
+        });
         if let Err(cause) = kept {
             draft.undo(dedup);
             return Err(cause);
@@ -228,7 +236,7 @@ impl AdmittedBatch {
     fn judge_events(
         &mut self,
         dedup: &mut DedupState,
-        GroupPlace { group, knows_former, gives_seq }: GroupPlace,
+        GroupPlace { group, expected, knows_former, gives_seq }: GroupPlace<'_>,
         events: &NamespaceEvents,
         source: &SourceBytes,
         rejected: &mut Vec<RejectedEvent>,
@@ -245,15 +253,15 @@ impl AdmittedBatch {
         let types = events.rows.column_by_name("type").and_then(|types| types.as_string_opt());
         let entry = ledger.entry(&events.namespace);
         let former: &[FormerKey] = if knows_former { &events.former } else { &[] };
-        let same = &events.same;
         let mut namespace_state = NamespaceState {
             index,
             entry,
             types,
             types_max: *types_max,
             former,
-            same,
+            same: &events.same,
             gives_seq,
+            versions: expected.map(VersionCheck::new),
             asks: Vec::new(),
         };
         // Pushed before the first look-up, so that an error finds everything to undo.
@@ -329,7 +337,7 @@ impl AdmittedBatch {
             return Ok(());
         }
         let mut look = letters::LetterLookup::new(dedup.ledger.log());
-        for one in rejected {
+        for one in rejected.iter().filter(|one| has_letter(one)) {
             let Some(keeper) = self.letter_keeper(dedup, one.keeper(), shelters) else { continue };
             let batch_id = request.batch_id.as_deref();
             let known = look.of(&dedup.index, &keeper, one, batch_id)?;
@@ -449,11 +457,18 @@ fn widened(range: Option<(u64, u64)>, seq: u64) -> (u64, u64) {
     range.map_or((seq, seq), |(first, last)| (seq.min(first), seq.max(last)))
 }
 
+/// Whether a dead letter keeps what is refused. Nothing is wrong with an event that expects another version: its sender
+/// makes another one of what is there. One that came out of a letter is kept: its sender has long gone.
+fn has_letter(rejected: &RejectedEvent) -> bool {
+    rejected.code != ErrorCode::VersionMismatch
+}
+
 fn refused(rejected: RejectedEvent, dead_letter: Option<String>) -> RefusedEvent {
     RefusedEvent {
         index: rejected.index,
         id: rejected.id,
         code: rejected.code,
+        actual_version: rejected.actual_version,
         reason: rejected.reason,
         dead_letter,
     }

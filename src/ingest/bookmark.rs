@@ -9,7 +9,11 @@ use icecore_lake::event::{EventKey, bookmark, rows};
 use std::sync::Arc;
 
 /// The rows with a bookmark for each change; the first has `first_seq`, and each has a key.
-pub(super) fn mint(rows: RecordBatch, first_seq: u64, keys: &[EventKey]) -> RecordBatch {
+///
+/// # Panics
+/// Never: rows have columns of the table only.
+#[must_use]
+pub fn mint(rows: RecordBatch, first_seq: u64, keys: &[EventKey]) -> RecordBatch {
     let text = |name| rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
     let Some(ops) = text("op") else { return rows };
     let given: Option<&StringArray> = text("bookmark");

@@ -21,6 +21,13 @@ pub(super) enum RefusalReason {
     TooManyTypes {
         types_max: usize,
     },
+    /// Its document has another version than it expects.
+    VersionMismatch {
+        expected: u64,
+        actual: u64,
+    },
+    /// What it expects is no version.
+    NoVersion,
     /// The catalog name is taken.
     NameTaken {
         owner: Namespace,
@@ -37,8 +44,24 @@ impl RefusalReason {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::BatchAborted => ErrorCode::BatchAborted,
             Self::TooManyTypes { .. } => ErrorCode::TooManyTypes,
+            Self::VersionMismatch { .. } => ErrorCode::VersionMismatch,
+            Self::NoVersion => ErrorCode::InvalidEvent,
             Self::NameTaken { .. } | Self::NameReserved => ErrorCode::InvalidNamespace,
             Self::Forbidden => ErrorCode::Forbidden,
+        }
+    }
+
+    /// The version that the document has, where another was expected.
+    fn actual_version(&self) -> Option<u64> {
+        match self {
+            Self::VersionMismatch { actual, .. } => Some(*actual),
+            Self::Conflict { .. }
+            | Self::BatchAborted
+            | Self::TooManyTypes { .. }
+            | Self::NoVersion
+            | Self::NameTaken { .. }
+            | Self::NameReserved
+            | Self::Forbidden => None,
         }
     }
 
@@ -52,6 +75,10 @@ impl RefusalReason {
             Self::TooManyTypes { types_max } => format!(
                 "namespace `{namespace}` has {types_max} types already; use one of them, put what varies into `data`, or raise ingest.types_max"
             ),
+            Self::VersionMismatch { expected, actual } => format!(
+                "the document has version {actual}, not {expected}: read it again, and send the change of what is there"
+            ),
+            Self::NoVersion => "`expected_version` must be a whole number: the version that the document has, or 0 for none".to_owned(),
             Self::NameTaken { owner } => format!(
                 "namespace `{namespace}` has the catalog name `{}`, which belongs to `{owner}`; use that spelling or another name",
                 namespace.name()
@@ -81,6 +108,18 @@ pub fn forbidden(events: &NamespaceEvents, source: &SourceBytes) -> Vec<Rejected
         .collect()
 }
 
+/// An event of a sound body whose id belongs to another content, as a refused one: that of the event with this `seq`,
+/// or of one before it in the body.
+#[must_use]
+pub fn conflicting(
+    events: &NamespaceEvents,
+    source: &SourceBytes,
+    row: usize,
+    seq: Option<u64>,
+) -> RejectedEvent {
+    refuse(events, source, row, &RefusalReason::Conflict { seq })
+}
+
 /// The events of an atomic batch that fall with the `refused` ones.
 #[must_use]
 pub fn aborted(decoded: &DecodedBody, refused: &[RejectedEvent]) -> Vec<RejectedEvent> {
@@ -107,6 +146,7 @@ pub(super) fn refuse(
         namespace: events.namespace.clone(),
         kept_in: None,
         code: reason.code(),
+        actual_version: reason.actual_version(),
         reason: reason_text,
         id: text_at(rows, "id", row).map(str::to_owned),
         event_type: text_at(rows, "type", row).map(str::to_owned),

@@ -6,6 +6,7 @@
 use crate::ingest::{
     admit::AcceptedRows,
     dedup::{IdIndex, SeenId, UNKNOWN_CONTENT},
+    expected::VersionCheck,
     ledger::NamespaceCounters,
     refusal::RefusalReason,
 };
@@ -35,6 +36,8 @@ pub(super) struct NamespaceState<'a> {
     pub(super) same: &'a [(usize, EquivalentEvent)],
     /// Whether an event that another one conflicts with keeps its `seq`.
     pub(super) gives_seq: bool,
+    /// The versions that new events expect, if any does.
+    pub(super) versions: Option<VersionCheck<'a>>,
     /// Rows that another content of their id may say the same as, and its `seq`.
     pub(super) asks: Vec<(usize, u64)>,
 }
@@ -76,7 +79,11 @@ impl NamespaceState<'_> {
             // Another event had that id then, unless what is stored says otherwise.
             self.asks.push((row, seen.seq));
         }
-        // The id is new, so the event is: it takes the next number, unless its type is one too many.
+        // The id is new, so the event is: it takes the next number, unless its document has another version or its
+        // type is one too many.
+        if let Some(Err(reason)) = self.versions.as_mut().map(|versions| versions.check(row)) {
+            return Ok(EventVerdict::Refused(reason));
+        }
         let event_type = self.types.map_or("", |types| types.value(row));
         if !self.entry.types.contains(event_type) {
             if self.types_max <= self.entry.types.len() {
@@ -89,6 +96,9 @@ impl NamespaceState<'_> {
         let seq = self.entry.give(RecordKind::Events, 1);
         taken.keys.push(key);
         self.index.insert(key.id, SeenId { content: key.content, seq });
+        if let Some(versions) = &mut self.versions {
+            versions.take(row);
+        }
         Ok(EventVerdict::New(seq))
     }
 

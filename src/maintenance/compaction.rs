@@ -10,6 +10,7 @@
 //! middle leaves files that no snapshot names, and the next one chooses anew.
 
 mod commit;
+pub mod job;
 mod notes;
 mod outcome;
 mod pace;
@@ -25,7 +26,7 @@ use crate::{
         progress::RunProgress,
         scope::{ACTOR, every_table_of},
     },
-    tasks::{Job, Progress, Tasks},
+    tasks::Tasks,
 };
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
@@ -50,7 +51,7 @@ use icecore_lake::{
 use icecore_schemas::jobs::JobReport;
 use notes::CompactionNotes;
 use outcome::CompactionStep;
-use pace::{PAUSE_MAX, WorkPace};
+use pace::WorkPace;
 use std::{
     error::Error,
     io,
@@ -60,12 +61,8 @@ use tokio::{
     sync::{oneshot, watch},
     time::Instant,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
-/// Most steps of one tick, each with one commit.
-const TICK_STEPS_MAX: usize = 4;
-/// Most tables that a tick looks at; the round goes on with the next tick.
-const TICK_TABLES_MAX: usize = 1_024;
 /// Most steps of a run for one table.
 const RUN_STEPS_MAX: usize = 10_000;
 /// How many times `wal.disk_free_min` stays free: the log and its flushes have the rest.
@@ -388,106 +385,6 @@ impl Compaction {
     fn noted(&self) -> MutexGuard<'_, CompactionNotes> {
         // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
         self.0.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The job that does it now and then, at its share of a processor.
-#[derive(Debug)]
-pub struct CompactTables {
-    compaction: Compaction,
-    /// Tables that are still to be looked at in this round.
-    round: Vec<TableIdent>,
-    /// Whether the disk had no room the last time.
-    is_short: bool,
-}
-
-impl CompactTables {
-    /// The job of `compaction`.
-    #[must_use]
-    pub fn new(compaction: Compaction) -> Self {
-        Self { compaction, round: Vec::new(), is_short: false }
-    }
-
-    /// Why the disk has no room, if it has none; what changes is logged once.
-    async fn lacks_room(&mut self) -> Result<Option<String>, CatalogError> {
-        let reason = self.compaction.lacks_room().await?;
-        match (self.is_short, &reason) {
-            (false, Some(reason)) => warn!(%reason, "small files are not merged for now"),
-            (true, None) => info!("small files are merged again: the disk has room"),
-            (false, None) | (true, Some(_)) => (),
-        }
-        self.is_short = reason.is_some();
-        Ok(reason)
-    }
-
-    /// A step of the next table of the round; none when the server stops.
-    async fn step(
-        &mut self,
-        table: TableIdent,
-        pace: WorkPace,
-    ) -> Option<(WorkPace, Result<CompactionStep, CompactionError>)> {
-        let request = CompactionRequest::steady();
-        let apart = self.compaction.step_apart(table.clone(), request, i64::MIN, pace).await;
-        let (pace, step) = apart.ok()?;
-        match &step {
-            Err(CompactionError::Stopped) => return None,
-            // The others come first.
-            Ok(step) if step.is_more => self.round.insert(0, table),
-            Ok(_) | Err(_) => (),
-        }
-        Some((pace, step))
-    }
-}
-
-impl Job for CompactTables {
-    const NAME: &'static str = "compact";
-    type Error = CompactionError;
-
-    /// Looks at each table once in a round, and goes on with a round until it has tried a few steps or seen
-    /// many tables. A table that fails does not hold up the others, and the tick reports the first failure.
-    async fn tick(&mut self) -> Result<Progress, CompactionError> {
-        if let Some(reason) = self.lacks_room().await? {
-            return Ok(Progress::Skipped(reason));
-        }
-        if self.round.is_empty() {
-            self.round = self.compaction.tables(&CompactionRequest::steady()).await?;
-        }
-        let mut pace = self.compaction.pace(self.compaction.0.options.cpu_share);
-        let (mut steps, mut is_changed, mut seen, mut first) = (0, false, 0, None);
-        while steps < TICK_STEPS_MAX
-            && seen < TICK_TABLES_MAX
-            && let Some(table) = self.round.pop()
-        {
-            let now_ms = self.compaction.0.clock.passed_ms();
-            if self.compaction.noted().is_resting(&table, now_ms) {
-                continue;
-            }
-            seen += 1;
-            let Some((rested, step)) = self.step(table, pace).await else {
-                return Ok(Progress::Done);
-            };
-            pace = rested;
-            match step {
-                Ok(step) => {
-                    steps += usize::from(step.is_tried);
-                    is_changed |= 0 < step.files.before;
-                }
-                Err(cause) if self.compaction.ends_all(&cause) => return Err(cause),
-                Err(cause) => {
-                    // It may have written before it failed.
-                    steps += 1;
-                    first = first.or(Some(cause));
-                }
-            }
-            match pace.rest(Instant::now() + PAUSE_MAX).await {
-                Err(CompactionError::Stopped) => return Ok(Progress::Done),
-                rested => rested?,
-            }
-        }
-        match first {
-            Some(cause) => Err(cause),
-            None => Ok(Progress::of(0 < steps, is_changed && !self.round.is_empty())),
-        }
     }
 }
 

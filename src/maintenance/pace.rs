@@ -22,7 +22,7 @@ const SHARE: f64 = 0.5;
 /// While nobody sends events work has so many times its share, and at most all of a processor.
 const IDLE_TIMES: f64 = 2.0;
 /// The least part of its share that it has, however much ingest suffers.
-const TIMES_MIN: f64 = 1.0 / 16.0;
+pub(super) const TIMES_MIN: f64 = 1.0 / 16.0;
 /// Acknowledgements beside work may take so many times as long as without.
 const SLOWER_FREE: f64 = 1.25;
 /// A smaller difference is that of any two moments.
@@ -38,7 +38,17 @@ const OWED_MAX: Duration = Duration::from_secs(60);
 
 /// The share of a processor that work has now whose share is `wanted`, above 0 and at most 1.
 #[must_use]
-pub fn share_beside(wanted: f64, LoadReading { is_idle, quiet, beside }: LoadReading) -> f64 {
+pub fn share_beside(wanted: f64, reading: LoadReading) -> f64 {
+    share_between(wanted * TIMES_MIN, wanted, reading)
+}
+
+/// The same of work that has at least `least`, however much ingest suffers.
+#[must_use]
+pub(super) fn share_between(
+    least: f64,
+    wanted: f64,
+    LoadReading { is_idle, quiet, beside }: LoadReading,
+) -> f64 {
     if is_idle {
         return (wanted * IDLE_TIMES).min(1.0);
     }
@@ -49,7 +59,7 @@ pub fn share_beside(wanted: f64, LoadReading { is_idle, quiet, beside }: LoadRea
     let slower = beside.as_secs_f64() / quiet.as_secs_f64().max(f64::MIN_POSITIVE);
     let part = SLOWER_FREE / slower;
     // By its square: half of the work that slows acknowledgements down still slows half of them down.
-    wanted * (part * part).clamp(TIMES_MIN, 1.0)
+    (wanted * part * part).clamp(least.min(wanted), wanted)
 }
 
 /// How fast jobs and checks go that read and write whole tables. Cheap to clone.

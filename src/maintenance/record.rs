@@ -210,7 +210,7 @@ pub(super) fn usage_of(counter: &UsageCounter) -> JobUsage {
 pub(super) fn run(span: RunSpan, ended: Result<&Progress, &dyn Error>) -> JobRun {
     match ended {
         Ok(Progress::Idle) => span.ended(JobOutcome::Idle),
-        Ok(Progress::Done | Progress::More) => span.ended(JobOutcome::Worked),
+        Ok(Progress::Done | Progress::More | Progress::Soon) => span.ended(JobOutcome::Worked),
         Ok(Progress::Skipped(reason)) => {
             JobRun { reason: Some(shortened(reason)), ..span.ended(JobOutcome::Skipped) }
         }

@@ -20,6 +20,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// How long a job's lease lasts. Longer than a pause of it, so that a server that runs it goes on.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
+/// The pause of a job that will have more to do in a few seconds.
+const SOON: Duration = Duration::from_secs(3);
 /// Between two tries to renew it.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
@@ -79,6 +81,7 @@ impl<J: Job> JobRunner<J> {
         self.has_failed = ended.is_err();
         self.pause = match &ended {
             Ok(RunEnd::Ran(Progress::More)) => Duration::ZERO,
+            Ok(RunEnd::Ran(Progress::Soon)) => SOON.min(self.every),
             Ok(
                 RunEnd::Ran(Progress::Done | Progress::Idle | Progress::Skipped(_))
                 | RunEnd::Elsewhere,

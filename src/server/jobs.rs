@@ -6,16 +6,18 @@
 use super::StartError;
 use crate::{
     config::{Config, compaction::CompactionConfig, retention::RetentionConfig},
-    flush::metastore_mark::NoteMetastore,
+    flush::{Flush, metastore_mark::NoteMetastore},
     http::jobs::{
         dedup::DedupExpiry,
         materialize::{RefreshDue, RefreshNow},
         refresh::{RefreshChanged, RefreshCollections},
+        tags::{TagDays, TagNamespaces},
     },
     ingest::Ingest,
     maintenance::{
         JobRegistry, TableJobs,
-        compaction::{CompactTables, Compaction, CompactionOptions, planned::CompactDays},
+        compaction::{Compaction, CompactionOptions, job::CompactTables, planned::CompactDays},
+        day_tags::TagRules,
         erasure::Erasures,
         expiry::SnapshotExpiry,
         fsck::Fsck,
@@ -49,7 +51,8 @@ pub(super) fn of_tables(
     tasks: &Tasks,
     load: &IngestLoad,
 ) -> TableJobs {
-    let RetentionConfig { events, letters_kept, .. } = config.retention.clone();
+    let RetentionConfig { events, letters_kept, daily_tags, monthly_tags, .. } =
+        config.retention.clone();
     let (pace, faults) = (JobPace::new(load, tasks), config.faults.clone());
     TableJobs {
         compaction: compaction(config, catalog, (clock, ids), tasks, load),
@@ -63,6 +66,7 @@ pub(super) fn of_tables(
         },
         fsck: Fsck::new(catalog, config.tables.clone(), pace.clone(), tasks),
         pace,
+        day_tags: TagRules { daily: daily_tags, monthly: monthly_tags },
     }
 }
 
@@ -120,18 +124,21 @@ pub(super) async fn start(
     Ok(has_table_jobs)
 }
 
-/// Starts the jobs that refresh materialised tables and tables of collections, where the other jobs of tables run.
-/// They are later than these, as they ask by SQL.
+/// Starts the jobs that refresh materialised tables and tables of collections, and tag them, where the other jobs of
+/// tables run. They are later than these, as they ask by SQL.
 pub(super) fn start_refreshes(
     (jobs, config): (&JobRegistry, &Config),
     owner: &LogOwnership,
-    asking: Option<(&Catalog, &Sql, &Wal)>,
-    (erasures, ids): (&Erasures, &IdGenerator),
+    asking: Option<(&Catalog, &Sql, &Wal, &Flush, &TableJobs)>,
+    (erasures, ids, clock): (&Erasures, &IdGenerator, &Clock),
 ) {
-    let Some((catalog, sql, wal)) = asking else { return };
+    let Some((catalog, sql, wal, flush, of_tables)) = asking else { return };
     jobs.start(RefreshDue::new(RefreshNow::new(catalog, sql, erasures, ids), owner));
     let tables = RefreshCollections::new(catalog, (sql, wal), erasures, ids);
     let interval = config.collections_interval;
+    let (of_log, by) = ((flush, wal), (clock, of_tables.day_tags));
+    let tags = TagNamespaces::new((catalog, owner), of_log, erasures, tables.clone(), by);
+    jobs.start_woken(TagDays::new(tags), interval, Arc::new(Notify::new()));
     let changed = RefreshChanged::new(tables, owner, interval);
     jobs.start_woken(changed, interval, Arc::new(Notify::new()));
 }

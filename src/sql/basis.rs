@@ -1,6 +1,9 @@
 //! The basis of an answer: what it was made of, so that it can be made again.
 
-use crate::sql::points::QueryPoints;
+use crate::sql::{
+    points::QueryPoints,
+    view::history::{branch_of, is_lost},
+};
 use chrono::{DateTime, SecondsFormat};
 use icecore_catalog::ancestors;
 use icecore_engine::{
@@ -10,7 +13,7 @@ use icecore_engine::{
 };
 use icecore_lake::table::retention::{REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ};
 use icecore_schemas::{query::QueryBasis, service_table::RecordKind, snapshot_id::SnapshotId};
-use std::iter;
+use std::{collections::BTreeMap, iter};
 
 /// The basis of an answer over this view, when `now()` is `clock_ms`: the one that was sent, if there is one. None
 /// for an answer over several namespaces, as `seq` counts in each of them. `named` are the tables of the statement.
@@ -28,7 +31,7 @@ pub(super) fn of(
         |other: &&NamespaceView| !other.tables.is_empty() || !other.unreadable.is_empty();
     match (view.others.iter().find(has_tables), &points.basis) {
         (None, sent) => {
-            let basis = sent.clone().unwrap_or_else(|| made(view, clock_ms));
+            let basis = sent.clone().unwrap_or_else(|| made(view, points, clock_ms));
             Ok(Some(QueryBasis { inexact: inexact(view, points, named), ..basis }))
         }
         (Some(_), None) => Ok(None),
@@ -39,21 +42,48 @@ pub(super) fn of(
     }
 }
 
-fn made(view: &View, clock_ms: i64) -> QueryBasis {
-    let with_seq = view.tables.iter().filter(|table| table.ours == Some(RecordKind::Events));
+fn made(view: &View, points: &QueryPoints, clock_ms: i64) -> QueryBasis {
     let snapshot = |table: &TableView| (table.name.clone(), table.snapshot_id.map(SnapshotId));
     // A collection without a base is one of the answer, too.
     let own = || view.collections.iter().filter(|of| of.namespace == view.namespace);
     let bases = own().map(|collection| (collection.name.clone(), None));
     // A base that is read without events has those up to its own last one.
     let of_bases = own().filter(|of| of.events.is_none()).filter_map(|of| of.until);
+    let (seq, branch) = last_event(view, points, of_bases.max());
     QueryBasis {
-        seq: with_seq.map(|table| table.last_seq).chain(of_bases).max(),
+        seq,
+        branch,
         snapshots: bases.chain(view.tables.iter().map(snapshot)).collect(),
         clock: DateTime::from_timestamp_millis(clock_ms)
             .unwrap_or_default()
             .to_rfc3339_opts(SecondsFormat::Millis, true),
         inexact: Vec::new(),
+    }
+}
+
+/// The last event of the tables of a view, where they are of one branch, and that branch; none for `main`. Where some
+/// are of `main`, it is theirs: the others are repeated by their snapshots. `of_bases` is that of bases.
+fn last_event(
+    view: &View,
+    points: &QueryPoints,
+    of_bases: Option<u64>,
+) -> (Option<u64>, Option<String>) {
+    let (mut of_main, mut of_branches) = (of_bases, BTreeMap::<String, u64>::new());
+    for table in view.tables.iter().filter(|table| table.ours == Some(RecordKind::Events)) {
+        match branch_of(table, points.reference(&table.name)) {
+            // It is repeated by its snapshot, as no `seq` names it.
+            None if is_lost(table) => (),
+            None => of_main = of_main.max(Some(table.last_seq)),
+            Some(branch) => {
+                let last = of_branches.entry(branch.name).or_default();
+                *last = table.last_seq.max(*last);
+            }
+        }
+    }
+    match (of_main, of_branches.pop_first(), of_branches.is_empty()) {
+        (Some(seq), ..) => (Some(seq), None),
+        (None, Some((branch, seq)), true) => (Some(seq), Some(branch)),
+        (None, ..) => (None, None),
     }
 }
 

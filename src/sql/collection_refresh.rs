@@ -8,6 +8,8 @@
 //!
 //! The service itself asks: rows of every visibility are in the table.
 
+pub(in crate::sql) mod base;
+
 use crate::sql::{
     Sql,
     materialized::RefreshCaller,
@@ -21,22 +23,13 @@ use arrow::{
     compute::cast,
     datatypes::{DataType, Int64Type},
 };
+use base::{CollectionPlace, ReadBase, bucket_count, set_aside};
 use futures::StreamExt;
-use iceberg::{
-    TableIdent,
-    spec::{Operation, TableMetadata},
-};
-use icecore_catalog::{
-    access::Principal,
-    catalog::{Catalog, LoadedTable},
-    error::CatalogError,
-    retention,
-    scan::{Deadline, ManifestSource, manifests::ManifestCache},
-    snapshot::NewSnapshot,
-};
+use iceberg::spec::Operation;
+use icecore_catalog::{access::Principal, snapshot::NewSnapshot};
 use icecore_engine::{
     QueryAnswer,
-    collections::{IS_CHANGE, IS_TRUNCATE, documents_at, literal},
+    collections::{IS_CHANGE, IS_TRUNCATE, literal, typed_documents_at},
     error::SqlError,
     references::QueryScope,
 };
@@ -46,6 +39,7 @@ use icecore_lake::{
         documents::{self, AppliedChanges, BucketFile},
         row_fit::RowFit,
         schema::foreign_ident,
+        typed_columns::TypedColumns,
     },
 };
 use icecore_schemas::query::SqlRequest;
@@ -58,8 +52,6 @@ const ASKER: &str = "icecore/refresh";
 /// Events that a table may be behind without a change of its collection among them: whoever reads the documents
 /// looks through them. Beyond it a snapshot without files says that it has them.
 const LAG_MAX: u64 = 100_000;
-/// Snapshot summary: the documents are to be made of events alone by the next refresh.
-const SET_ASIDE: &str = "icecore.collection.set-aside";
 
 /// What a refresh did to a collection's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,20 +68,6 @@ pub struct RefreshedCollection {
     pub rows: u64,
     /// Whether there is a new snapshot.
     pub is_changed: bool,
-}
-
-/// Which collection, and where its table is.
-struct CollectionPlace<'a> {
-    levels: &'a [String],
-    collection: &'a str,
-    ident: TableIdent,
-}
-
-/// A collection's table as it was read.
-struct ReadBase {
-    table: LoadedTable,
-    files: Vec<BucketFile>,
-    applied: Option<AppliedChanges>,
 }
 
 /// Buckets with documents that changed.
@@ -156,9 +134,11 @@ impl Sql {
         }
         if let Some(known) = base.take_if(|known| known.applied.is_some()) {
             base = Some(Box::pin(set_aside(&caller.catalog, &place, known)).await?);
+            self.fault("refresh.after_set_aside")?;
         }
         let seq = Box::pin(self.last_seq(&place, base.is_none())).await?;
-        let next = AppliedChanges { seq, log, erasures: caller.erasures.clone() };
+        let erasures = caller.erasures.clone();
+        let next = AppliedChanges { seq, log, erasures, schema_id: None };
         Box::pin(self.write_documents(caller, &place, base, next, ChangedBuckets::All)).await
     }
 
@@ -242,7 +222,8 @@ impl Sql {
             }
         }
         let changed = if has_all { ChangedBuckets::All } else { ChangedBuckets::These(numbers) };
-        let is_written_anew = !changed.is_empty() && !base.has_buckets_of_now();
+        let has_more_buckets = !changed.is_empty() && !base.has_buckets_of_now();
+        let is_written_anew = has_more_buckets || !base.has_columns_of_now();
         Ok((seq_of(&answer), if is_written_anew { ChangedBuckets::All } else { changed }))
     }
 
@@ -292,9 +273,12 @@ impl Sql {
             return Box::pin(self.make_table(caller, place, applied)).await;
         };
         let _turn = self.collection_turn().await?;
+        self.fault("refresh.before_documents")?;
         let metadata = Arc::clone(&base.table.metadata);
+        let applied = AppliedChanges { schema_id: Some(metadata.current_schema_id()), ..applied };
         let count = base.bucket_count(&place.ident)?;
-        let sql = documents_sql(place.collection, applied.seq, count, &changed);
+        let columns = TypedColumns::of(&metadata);
+        let sql = documents_sql(place.collection, applied.seq, &columns, (count, &changed));
         let answer = Box::pin(self.asked(place.levels, sql)).await?;
         let fit = RowFit::new(metadata.current_schema(), &column_ids(&metadata), &answer.schema)?;
         let (removed, kept): (Vec<BucketFile>, Vec<BucketFile>) =
@@ -341,8 +325,10 @@ impl Sql {
         let (catalog, ident) = (caller.catalog.clone(), place.ident.clone());
         let new = documents::create(place.collection);
         let staged = catalog.tables().stage_first(&place.levels.to_vec(), new).await?;
+        let applied = AppliedChanges { schema_id: Some(staged.current_schema_id()), ..applied };
         let count = bucket_count(&place.ident, &staged)?;
-        let sql = documents_sql(place.collection, applied.seq, count, &ChangedBuckets::All);
+        let (columns, all) = (TypedColumns::default(), ChangedBuckets::All);
+        let sql = documents_sql(place.collection, applied.seq, &columns, (count, &all));
         let answer = Box::pin(self.asked(place.levels, sql)).await?;
         let fit = RowFit::new(staged.current_schema(), &column_ids(&staged), &answer.schema)?;
         let (files_of, summary) = (Arc::new(staged.clone()), applied.summary());
@@ -374,83 +360,13 @@ impl Sql {
     }
 }
 
-impl ReadBase {
-    /// The table of a collection; none where there is none yet.
-    async fn load(
-        catalog: &Catalog,
-        place: &CollectionPlace<'_>,
-    ) -> Result<Option<Self>, WriteFailure> {
-        let table = match catalog.tables().load(&place.ident).await {
-            Err(CatalogError::NoSuchTable(_)) => return Ok(None),
-            found => found?,
-        };
-        if retention::collection_of(&table.metadata) != Some(place.collection) {
-            let (ident, collection) = (&place.ident, place.collection);
-            return Err(invalid(format!(
-                "{ident} is another table than that of collection `{collection}`, which has its name: rename it"
-            ))
-            .into());
-        }
-        let head = table.metadata.current_snapshot_id();
-        let applied = AppliedChanges::of(&table.metadata, head);
-        let files = match head {
-            Some(head) => {
-                let cache = ManifestCache::default();
-                let (storage, metadata) = (catalog.storage(), table.metadata.as_ref());
-                let until = Deadline::NONE;
-                let source = ManifestSource { storage, cache: &cache, metadata, until };
-                let listed = Box::pin(documents::files(source, head)).await;
-                listed.map_err(|cause| WriteFailure::Replaced(Box::new(cause)))?
-            }
-            None => Vec::new(),
-        };
-        Ok(Some(Self { table, files, applied }))
-    }
-
-    fn bucket_count(&self, ident: &TableIdent) -> Result<u32, WriteFailure> {
-        bucket_count(ident, &self.table.metadata)
-    }
-
-    /// Whether all files are of as many buckets as new ones.
-    fn has_buckets_of_now(&self) -> bool {
-        let spec_id = self.table.metadata.default_partition_spec_id();
-        self.files.iter().all(|file| file.spec_id == spec_id && file.bucket.is_some())
-    }
-
-    /// A snapshot behind this one that changes no row.
-    fn without_files(&self) -> NewSnapshot {
-        let metadata = &self.table.metadata;
-        NewSnapshot {
-            read: metadata.current_snapshot_id(),
-            needs_head: true,
-            table: Some(metadata.uuid()),
-            ..NewSnapshot::default()
-        }
-    }
-}
-
-/// Has the rows of a table count for no documents, until a refresh has made them of events alone. Engines that read
-/// the table see them meanwhile.
-async fn set_aside(
-    catalog: &Catalog,
-    place: &CollectionPlace<'_>,
-    base: ReadBase,
-) -> Result<ReadBase, WriteFailure> {
-    let summary = [(SET_ASIDE.to_owned(), "true".to_owned())].into();
-    let new = NewSnapshot { summary, ..base.without_files() };
-    let table = catalog.add_snapshot(&place.ident, new).await?;
-    Ok(ReadBase { table, applied: None, ..base })
-}
-
-fn bucket_count(ident: &TableIdent, table: &TableMetadata) -> Result<u32, WriteFailure> {
-    documents::bucket_count(table).ok_or_else(|| {
-        let text = format!("{ident} is not partitioned by buckets of keys: repair the table");
-        SqlError::Unreadable(text).into()
-    })
-}
-
 /// The documents of some of `count` buckets as an event left them, bucket after bucket, by key in each.
-fn documents_sql(collection: &str, seq: u64, count: u32, changed: &ChangedBuckets) -> String {
+fn documents_sql(
+    collection: &str,
+    seq: u64,
+    columns: &TypedColumns,
+    (count, changed): (u32, &ChangedBuckets),
+) -> String {
     let of_buckets = match changed {
         ChangedBuckets::All => String::new(),
         ChangedBuckets::These(numbers) => {
@@ -458,7 +374,7 @@ fn documents_sql(collection: &str, seq: u64, count: u32, changed: &ChangedBucket
             format!(" WHERE bucket({count}, key) IN ({})", numbers.join(", "))
         }
     };
-    let documents = documents_at(collection, seq);
+    let documents = typed_documents_at(collection, seq, columns);
     format!("{documents}{of_buckets} ORDER BY bucket({count}, key), key")
 }
 

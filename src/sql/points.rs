@@ -17,6 +17,7 @@ use futures::TryStreamExt;
 use icecore_engine::{
     EngineQuery, QueryControls,
     audit::AuditPages,
+    change_views,
     collections::events_name,
     error::SqlError,
     guard::{self, CheckedStatement},
@@ -30,6 +31,7 @@ use icecore_engine::{
 };
 use icecore_schemas::{
     as_of::AsOf,
+    point::MAIN_BRANCH,
     query::{QueryBasis, SqlRequest},
     service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
@@ -45,6 +47,15 @@ pub enum TableRead {
     AsOf(AsOf),
     /// The snapshot so many before the current one.
     Back(u32),
+    /// Events of a branch.
+    Branch {
+        /// Its name.
+        branch: String,
+        /// The last one.
+        until: u64,
+        /// The snapshot of the branch that an earlier answer saw; none for its head.
+        snapshot: Option<i64>,
+    },
     /// What an earlier answer saw.
     Basis {
         /// Its snapshot, if there was one.
@@ -113,6 +124,21 @@ impl QueryPoints {
         is_now && self.basis.is_none()
     }
 
+    /// The tag or branch that a table is read at, as far as its name in the statement or the request tells.
+    #[must_use]
+    pub fn reference<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        match (self.versions.get(name), name.rsplit_once('@'), &self.as_of) {
+            (Some((_, TableRead::Branch { branch, .. })), ..) => Some(branch),
+            (Some((_, TableRead::AsOf(as_of))), ..) | (None, None, Some(as_of)) => match as_of {
+                AsOf::Reference(reference) => Some(reference),
+                AsOf::Snapshot(_) | AsOf::Time(_) => None,
+            },
+            (None, Some((_, point)), _) => Some(point),
+            (Some((_, TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. })), ..)
+            | (None, None, None) => None,
+        }
+    }
+
     /// Whether an answer that is repeated had a table of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -141,6 +167,9 @@ impl QueryPoints {
         Ok(match (read, snapshot) {
             (TableRead::Now(seqs), snapshot) => {
                 TableRead::Basis { snapshot, until: basis.seq, seqs }
+            }
+            (TableRead::Branch { branch, until, .. }, snapshot) => {
+                TableRead::Branch { branch, until, snapshot }
             }
             (_, Some(id)) => TableRead::AsOf(AsOf::Snapshot(id)),
             (read, None) => read,
@@ -237,11 +266,13 @@ impl SqlInner {
                     TableRead::Now(Some(SeqRange::up_to(found)))
                 }
                 VersionPoint::Seq(expr) => TableRead::Now(Some(SeqRange::up_to(seq(expr)?))),
+                VersionPoint::BranchSeq(last, branch) => of_branch(seq(last)?, branch)?,
                 VersionPoint::SeqRange(first, last) => {
                     TableRead::Now(Some(SeqRange { first: seq(first)?, last: seq(last)? }))
                 }
             };
-            if let Some(events) = events_name(name, table) {
+            let of_view = || change_views::events_name(name, table);
+            if let Some(events) = events_name(name, table).or_else(of_view) {
                 points.note(events, EVENTS_TABLE, read.clone())?;
             }
             points.note(name.clone(), table, read)?;
@@ -334,6 +365,15 @@ fn reference(expr: &versions::PointExpr) -> Result<AsOf, SqlError> {
     }
 }
 
+/// The events of a branch up to one; `main` has those that are acknowledged.
+fn of_branch(until: u64, branch: &versions::PointExpr) -> Result<TableRead, SqlError> {
+    match versions::text_of(branch) {
+        Some(MAIN_BRANCH) => Ok(TableRead::Now(Some(SeqRange::up_to(until)))),
+        Some(name) => Ok(TableRead::Branch { branch: name.to_owned(), until, snapshot: None }),
+        None => Err(invalid(format!("OF BRANCH takes a branch in single quotes, not {branch}"))),
+    }
+}
+
 fn seq(expr: &versions::PointExpr) -> Result<u64, SqlError> {
     let seq = versions::whole_number_of(expr).and_then(|seq| u64::try_from(seq).ok());
     seq.ok_or_else(|| invalid(format!("a seq is a whole number, not {expr}")))
@@ -356,4 +396,43 @@ fn of_table(table: &str, cause: SqlError) -> SqlError {
 
 fn invalid(text: impl Into<String>) -> SqlError {
     SqlError::Invalid(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_the_ref_that_a_table_is_read_at() {
+        let mut points = QueryPoints::default();
+        let until = SeqRange::up_to(3);
+        let branch = "trial".to_owned();
+        let of_branch = TableRead::Branch { branch, until: 3, snapshot: None };
+        for (name, read) in [
+            ("a", TableRead::AsOf(AsOf::Reference("nightly".to_owned()))),
+            ("b", of_branch),
+            ("c", TableRead::AsOf(AsOf::Snapshot(3))),
+            ("d@trial", TableRead::Now(Some(until))),
+        ] {
+            points.versions.insert(name.to_owned(), (EVENTS_TABLE.to_owned(), read));
+        }
+        for (name, expected) in [
+            ("a", Some("nightly")),
+            ("b", Some("trial")),
+            ("c", None),
+            ("d@trial", None),
+            ("events@trial", Some("trial")),
+            ("events", None),
+        ] {
+            assert_eq!(points.reference(name), expected, "{name}");
+        }
+        points.as_of = Some(AsOf::Reference("nightly".to_owned()));
+        assert_eq!(points.reference("events"), Some("nightly"));
+        let mut snapshots = std::collections::BTreeMap::new();
+        snapshots.insert("b".to_owned(), Some(SnapshotId(7)));
+        points.basis = Some(QueryBasis { snapshots, ..QueryBasis::default() });
+        let repeated =
+            TableRead::Branch { branch: "trial".to_owned(), until: 3, snapshot: Some(7) };
+        assert_eq!(points.of("b").unwrap(), (EVENTS_TABLE, repeated));
+    }
 }

@@ -6,6 +6,7 @@
 //! one that is not there.
 
 mod catalog_views;
+mod change_views;
 mod collections;
 
 use crate::sql::{
@@ -15,18 +16,19 @@ use crate::sql::{
 };
 use icecore_catalog::access::{Action, Principal};
 use icecore_engine::{
-    change_views,
+    branches::BRANCHES_TABLE,
+    change_views as engine_views,
     collections::collection_of,
     error::SqlError,
     guard::RELATIONS_MAX,
     metadata_tables::MetadataTable,
     references::{self, QualifiedName, StatementTables, WantedTables},
     session::CATALOG,
-    view::{ChangeView, RewrittenName, TableView, View},
+    view::{RewrittenName, TableView, View},
     visibility::VisibleRows,
 };
 use icecore_lake::wal::LogPin;
-use icecore_schemas::{names::Namespace, service_table::EVENTS_TABLE};
+use icecore_schemas::names::Namespace;
 
 /// Who asks, and from where.
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +191,8 @@ impl ViewDraft<'_> {
         let (table, _) = self.points(schema).of(name)?;
         if table != name {
             let is_derived = MetadataTable::split(table).is_some()
-                || change_views::is_view(table)
+                || engine_views::is_view(table)
+                || table == BRANCHES_TABLE
                 || space.has_view(self.sources, table).await?;
             if is_derived {
                 return Err(without_versions(table));
@@ -216,28 +219,8 @@ impl ViewDraft<'_> {
             return Ok(true);
         }
         Ok(self.add_change_view(schema, space, name).await?
-            || self.add_folded_collection(schema, space, name).await?)
-    }
-
-    /// A view over the changes of a namespace that has some.
-    async fn add_change_view(
-        &mut self,
-        schema: &str,
-        space: &ResolvedNamespace,
-        name: &str,
-    ) -> Result<bool, SqlError> {
-        if !change_views::is_view(name) || !space.has_events {
-            return Ok(false);
-        }
-        if !self.has(schema, EVENTS_TABLE) && !self.add_table(schema, space, EVENTS_TABLE).await? {
-            return Ok(false);
-        }
-        let (namespace, name) = (schema.to_owned(), name.to_owned());
-        let view = ChangeView { namespace, name };
-        if !self.view.change_views.contains(&view) {
-            self.view.change_views.push(view);
-        }
-        Ok(true)
+            || self.add_folded_collection(schema, space, name).await?
+            || self.add_branches(schema, space, name).await?)
     }
 
     async fn add_table(

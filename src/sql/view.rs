@@ -5,6 +5,8 @@
 //! before it could be listed is in the table that is loaded later; one that was listed is told
 //! apart by the watermark. So each acknowledged row is in exactly one of the two.
 
+pub(super) mod history;
+
 use crate::{
     owner::LogOwnership,
     sql::{
@@ -12,14 +14,13 @@ use crate::{
         statement_view::StatementReader,
     },
 };
+use history::{last_seq_of, oldest_of_main, seq_of, snapshot_back};
 use iceberg::{
     NamespaceIdent, TableIdent,
-    spec::{PrimitiveType, SnapshotRef, TableMetadata, Type},
+    spec::{PrimitiveType, Type},
 };
 use icecore_catalog::{
-    ancestors,
     catalog::{Catalog, LoadedTable},
-    commit::LAST_SEQ,
     error::CatalogError,
     retention,
 };
@@ -229,6 +230,12 @@ impl ResolvedNamespace {
                 let Some(now) = self.table(sources, name, None).await? else { return Ok(None) };
                 return cut(repeated(now, snapshot, until)?, seqs).map(Some);
             }
+            TableRead::Branch { branch, until, snapshot } => {
+                let as_of =
+                    snapshot.map_or_else(|| AsOf::Reference(branch.clone()), AsOf::Snapshot);
+                let found = self.table(sources, name, Some(&as_of)).await?;
+                return found.map(|found| of_branch(found, &branch, until, snapshot)).transpose();
+            }
             TableRead::Back(count) => {
                 let Some(now) = self.table(sources, name, None).await? else { return Ok(None) };
                 AsOf::Snapshot(snapshot_back(&now, count)?)
@@ -293,8 +300,8 @@ impl ResolvedNamespace {
         let last_seq = match (as_of, tail.last()) {
             (_, Some(record)) => record.first_seq + u64::from(record.rows).saturating_sub(1),
             (None, None) => watermark.map_or(0, |watermark| watermark.last_seq),
-            (Some(_), None) => {
-                metadata.as_ref().and_then(|table| seq_of(table, snapshot_id)).unwrap_or(0)
+            (Some(as_of), None) => {
+                metadata.as_ref().map_or(0, |table| last_seq_of(table, as_of, snapshot_id))
             }
         };
         let name = name.to_owned();
@@ -313,7 +320,12 @@ impl ResolvedNamespace {
         }))
     }
 
-    async fn load(&self, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, SqlError> {
+    /// A table as it is in the catalog, if it is there.
+    pub(super) async fn load(
+        &self,
+        catalog: &Catalog,
+        name: &str,
+    ) -> Result<Option<LoadedTable>, SqlError> {
         let Ok(levels) = NamespaceIdent::from_vec(self.levels.clone()) else { return Ok(None) };
         let table = TableIdent::new(levels, name.to_owned());
         match catalog.tables().load(&table).await {
@@ -334,18 +346,21 @@ pub(super) fn collection_of(table: &TableView) -> Option<&str> {
     retention::collection_of(table.metadata.as_deref()?)
 }
 
-/// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'
-/// snapshots tell nothing of it. None where the snapshots that would tell are removed.
-fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> Option<u64> {
-    let mut is_whole = true;
-    for snapshot in ancestors::of(metadata, snapshot_id) {
-        let noted = snapshot.summary().additional_properties.get(LAST_SEQ);
-        if let Some(seq) = noted.and_then(|seq| seq.parse().ok()) {
-            return Some(seq);
-        }
-        is_whole = snapshot.parent_snapshot_id().is_none();
+/// The events of a branch up to one, of its head or of the snapshot that an earlier answer saw. They have the columns
+/// of the table.
+fn of_branch(
+    table: TableView,
+    branch: &str,
+    until: u64,
+    snapshot: Option<i64>,
+) -> Result<TableView, SqlError> {
+    if snapshot.is_none() && table.has_past_columns {
+        return Err(SqlError::NotFound(format!(
+            "`{branch}` is a tag of table `{}` and no branch: write FOR VERSION AS OF '{branch}'",
+            table.name
+        )));
     }
-    is_whole.then_some(0)
+    cut(TableView { has_past_columns: false, ..table }, Some(SeqRange::up_to(until)))
 }
 
 /// The events of a table that are wanted.
@@ -426,47 +441,6 @@ fn repeated(
             ..now
         },
     })
-}
-
-/// The snapshot that is so many before the current one.
-fn snapshot_back(table: &TableView, count: u32) -> Result<i64, SqlError> {
-    let steps = usize::try_from(count).unwrap_or(usize::MAX);
-    let metadata = table.metadata.iter();
-    let retained: Vec<&SnapshotRef> = metadata
-        .flat_map(|metadata| ancestors::of(metadata, metadata.current_snapshot_id()))
-        .collect();
-    if let Some(found) = retained.get(steps) {
-        return Ok(found.snapshot_id());
-    }
-    let beyond = steps.saturating_sub(retained.len()).saturating_add(1);
-    let oldest = retained.last().filter(|oldest| may_have_before(oldest, beyond));
-    Err(match oldest {
-        Some(oldest) => SqlError::Gone {
-            text: format!(
-                "the snapshot of table `{}` that is {count} before its current one was removed",
-                table.name
-            ),
-            nearest: vec![oldest.snapshot_id().to_string()],
-        },
-        None => SqlError::NotFound(format!(
-            "table `{}` has no snapshot that is {count} before its current one",
-            table.name
-        )),
-    })
-}
-
-/// Whether a snapshot was ever made on one that is `count` before it. Each has a greater sequence number than
-/// the one before it, and the first one has 1; in format 1 all have 0, which tells nothing.
-fn may_have_before(snapshot: &SnapshotRef, count: usize) -> bool {
-    let numbers = usize::try_from(snapshot.sequence_number()).unwrap_or(0);
-    snapshot.parent_snapshot_id().is_some() && (numbers == 0 || count < numbers)
-}
-
-/// The oldest snapshot that can be reached from the current one.
-pub(super) fn oldest_of_main(table: &TableView) -> Option<i64> {
-    let metadata = table.metadata.as_ref()?;
-    let all = ancestors::of(metadata, metadata.current_snapshot_id());
-    all.last().map(|snapshot| snapshot.snapshot_id())
 }
 
 /// Lets a table that is read twice as it is now end at the same event: its states are not taken at one moment.

@@ -384,7 +384,11 @@ impl Sql {
         Ok(report.unwrap_or(WriteReport { rows, snapshot: None }))
     }
 
-    fn fault(&self, point: &'static str) -> Result<(), SqlError> {
+    /// Marks a step of a statement that writes, of a refresh or of a restore.
+    ///
+    /// # Errors
+    /// The planned error.
+    pub(crate) fn fault(&self, point: &'static str) -> Result<(), SqlError> {
         let hit = self.inner.faults.hit(point);
         hit.map_err(|fault| SqlError::Internal(fault.to_string()))
     }

@@ -9,7 +9,7 @@ from server import SeaweedFS, Server
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=8, help="how often the crash test ends the server at a random moment (default 8)")
-    parser.addoption("--statements", type=int, default=400, help="how many statements are compared with DuckDB (default 400)")
+    parser.addoption("--statements", type=int, default=250, help="how many statements are compared with DuckDB (default 250)")
     parser.addoption("--seed", type=int, default=1, help="where their generator starts (default 1)")
 
 

@@ -1,4 +1,4 @@
-"""DuckDB, PyIceberg, Spark and ClickHouse on a catalog. Nothing is downloaded when they run.
+"""DuckDB, PyIceberg, Daft, Spark and ClickHouse on a catalog. Nothing is downloaded when they run.
 
 `namespace` and `table` are catalog names everywhere.
 """
@@ -86,6 +86,22 @@ class PyIceberg:
 
     def ids(self, namespace: str, table: str) -> list[str]:
         return self.column(namespace, table, "id").to_pylist()
+
+
+class Daft:
+    """Daft on tables that PyIceberg loads."""
+
+    name = "daft"
+
+    def __init__(self):
+        # It would send what is called to its makers.
+        os.environ |= {"DAFT_ANALYTICS_ENABLED": "0", "DO_NOT_TRACK": "true"}
+        self.daft = importlib.import_module("daft")
+        logging.getLogger("daft").setLevel(logging.ERROR)
+
+    def rows(self, table, columns: list[str], snapshot: int | None = None) -> list[tuple]:
+        frame = self.daft.read_iceberg(table, snapshot_id=snapshot).select(*columns)
+        return [tuple(row[name] for name in columns) for row in frame.to_pylist()]
 
 
 class Spark:

@@ -27,9 +27,10 @@ def plain_environment() -> dict:
     """The environment without ours: Icecore takes every ICECORE_ variable for a setting, and refuses unknown ones.
 
     A test passes on a machine whose disk is nearly full too: by default 5 % of the disk must be free. No table of a
-    collection appears because a test takes long."""
+    collection and no tag of a day appears because a test takes long."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("ICECORE_")}
-    return others | {"ICECORE_WAL_DISK_FREE_MIN": "0", "ICECORE_COLLECTIONS_REFRESH_INTERVAL": "24h"}
+    return others | {"ICECORE_WAL_DISK_FREE_MIN": "0", "ICECORE_COLLECTIONS_REFRESH_INTERVAL": "24h",
+                     "ICECORE_COLLECTIONS_DAILY_TAGS": "0", "ICECORE_COLLECTIONS_MONTHLY_TAGS": "0"}
 
 
 class Server:

@@ -16,7 +16,7 @@ from icecore import Client
 from server import ROOT, Server, binary
 
 NAMESPACE = "shop.example"
-STATEMENTS = 2_500 if "LARGE" in os.environ else 230
+STATEMENTS = 2_500 if "LARGE" in os.environ else 150
 CLIENTS = 4
 EVENTS, BATCH = 2_000, 10
 MEMORY_MAX = 128 << 20

@@ -179,9 +179,10 @@ def test_operations(shell):
     first = str(table.current_snapshot().snapshot_id)
     table.append(rows)
     words = {"NS": "shop.example", "TABLE": "mine", "NAME": "yours", "ID": first}
-    for start in ["icecore tables --ns", "icecore snapshots TABLE", "icecore catalog stats", "icecore tags create", "icecore catalog rollback",
+    for start in ["icecore tables --ns", "icecore snapshots TABLE", "icecore catalog stats", "icecore tags create TABLE", "icecore catalog rollback",
                   "icecore catalog protect TABLE"]:
         shell.paste(start, words)
+    shell.paste("icecore tags create NAME --namespace", words | {"NAME": "all"})
     assert "mine" in shell.paste("icecore catalog protected")
     shell.bash("icecore catalog unprotect mine --ns shop.example")
     shell.paste("icecore catalog rename", words)
@@ -192,6 +193,7 @@ def test_operations(shell):
     assert "drop-table" in shell.paste("icecore catalog events", {"TOKEN": page})
     words["TABLE"] = "events"
     shell.paste("icecore branches …", {"…": "list events --ns shop.example"})
+    shell.paste("icecore branches create NAME", words | {"NAME": "try"})
     shell.paste("icecore audit events --ns", words)
     shell.paste("icecore compact --ns", words)
     shell.paste("icecore fsck --ns", words)
@@ -245,6 +247,7 @@ def test_operations(shell):
         "ICECORE_BUILD=": "builds",
         "ICECORE_S3_ENDPOINT=": "needs a store; test_s3.py starts a server with these variables",
         "icecore collections": "names commands; test_readme runs some, and tests/it/collections_api.rs all",
+        "icecore collections COLLECTION": "names a command; test_collections runs it",
         "icecore import": "names a command, whose lines are run above",
         "icecore wal take-over": "needs PostgreSQL; tests/it/owner.rs runs it",
         "icecore wal export": "needs two servers on PostgreSQL; tests/it/owner.rs runs it",
@@ -343,6 +346,18 @@ def test_events(shell):
     shell.end({"icecore ingest": "names a command, which test_readme runs"})
 
 
+@of("docs/collections.md")
+def test_collections(shell):
+    shell.serve("icecore serve")
+    order = {"ns": "shop.example", "collection": "orders", "op": "c", "key": "1", "after": {"total": 12.5, "paid": True}}
+    shell.post("/ingest", json.dumps(order))
+    assert len(json.loads(shell.paste("curl -s -X PUT localhost"))["changes"]) == 3
+    assert json.loads(shell.paste("curl -s localhost"))["schema"]["required"] == ["total"]
+    assert "12.50" in shell.paste("icecore sql --ns shop.example \"SELECT key, total")
+    assert "decimal" in shell.paste("icecore collections orders --ns shop.example --schema")
+    shell.end({"icecore collections orders --set-schema FILE --dry-run": "FILE is the schema; tests/it runs the route"})
+
+
 @of("docs/restore.md")
 def test_restore(shell):
     shell.serve("icecore serve")
@@ -354,6 +369,12 @@ def test_restore(shell):
     shell.paste("icecore restore users --ns shop.example --at seq:2 --into")
     assert json.loads(shell.paste("curl -s localhost:8181"))["unchanged"] == 1
     shell.paste("icecore restore --namespace")
+    assert "events" in shell.paste("icecore tags create release-1")
+    assert "events" in shell.paste("icecore tags create stable")
+    assert json.loads(shell.paste("curl -s -X POST localhost:8181/v1/shop.example/tags"))["tables"]
+    assert "release-1" in shell.paste("icecore tags list")
+    assert "events" in shell.paste("icecore tags drop release-2 --namespace --ns shop.example --dry-run")
+    assert "is dropped" in shell.paste("icecore tags drop release-2")
     shell.end({"icecore restore": "names the command"})
 
 
@@ -371,6 +392,18 @@ def test_branch_merge(shell):
     assert json.loads(shell.paste("curl -s 'localhost"))["docs"] == []
     assert json.loads(shell.paste("curl -s localhost"))["updated"] == 0
     shell.end({"icecore branches merge": "names the command"})
+
+
+@of("docs/branches.md")
+def test_branches(shell):
+    shell.serve("icecore serve")
+    shell.post("/ingest", EVENT)
+    assert "prices begins at seq 1" in shell.paste("icecore branches create prices --ns shop.example")
+    assert json.loads(shell.paste("curl -s 'localhost:8181/ingest?branch=prices'"))["ok"]
+    assert "prices" in shell.paste("icecore branches list --ns shop.example")
+    shell.paste("icecore branches squash prices --ns shop.example")
+    shell.paste("icecore branches drop prices --ns shop.example")
+    shell.end({"icecore branches list TABLE": "names commands, which docs/operations.md has"})
 
 
 @of("docs/outbox.md")

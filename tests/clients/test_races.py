@@ -12,7 +12,7 @@ from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 NAMESPACE = "races"
 ROWS = 6
-SPARK_ROUNDS = 4
+SPARK_ROUNDS = 2
 
 
 class HoldingProxy(Proxy):

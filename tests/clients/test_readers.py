@@ -3,10 +3,11 @@ import json
 import threading
 import time
 
-from engines import DuckDB
+from engines import WAREHOUSE, DuckDB, PyIceberg
 from icecore import Client, send_until_taken, Sent, in_parallel
+from pyiceberg.catalog import load_catalog
 
-NAMESPACE, SECONDS, BATCH, WRITERS, TURNS_MAX = "readers.example", 20, 50, 3, 400
+NAMESPACE, SECONDS, BATCH, WRITERS, TURNS_MAX = "readers.example", 12, 50, 3, 400
 
 
 class Progress:
@@ -84,6 +85,19 @@ def test_a_commit_shows_an_event_to_other_engines_at_once(server, catalog_uri):
         table = duck.table("readers_example", "events")
         assert duck.rows(f"SELECT count(*) FROM {table} WHERE id = 'other-{turn}'") == [(1,)]
         assert duck.rows(f"SELECT count(*) FROM {table} AT (VERSION => {snapshot}) WHERE type = 'reading.other'") == [(turn + 1,)]
+
+
+def test_a_client_loads_a_table_without_its_earlier_snapshots(server, catalog_uri):
+    client = server.client()
+    for turn in range(3):
+        send_until_taken(client, [json.dumps({"id": f"short-{turn}", "type": "reading.short"})], Sent(), NAMESPACE)
+        client.commit(NAMESPACE)
+    short = load_catalog("short", type="rest", uri=catalog_uri, warehouse=WAREHOUSE, **{"snapshot-loading-mode": "refs"}).load_table(("readers_example", "events"))
+    whole = PyIceberg(catalog_uri).load("readers_example", "events")
+    assert len(short.metadata.snapshots) == 1 < len(whole.metadata.snapshots)
+    assert short.current_snapshot() in whole.metadata.snapshots
+    ids = short.scan(row_filter="type = 'reading.short'", selected_fields=("id",)).to_arrow()["id"].to_pylist()
+    assert sorted(ids) == [f"short-{turn}" for turn in range(3)]
 
 
 def test_a_reader_of_a_snapshot_keeps_its_answer_while_events_arrive(server):

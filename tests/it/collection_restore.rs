@@ -112,15 +112,17 @@ async fn documents_are_as_they_were_at_any_event_and_a_restore_is_undone() {
         assert_eq!(count("batches"), 1);
         undone.push((report["undo_bookmark"].as_str().unwrap().to_owned(), before));
     }
-    // Each of them is undone, and an undo as well.
-    for (bookmark, before) in undone.iter().rev() {
+    // Each of them is undone, and one undo as well.
+    for (at, (bookmark, before)) in undone.iter().rev().enumerate() {
         let again = documents(&server, "users").await;
         let report = restore(&server, "users", &format!("bookmark:{bookmark}")).await;
         assert_eq!(&documents(&server, "users").await, before);
-        let undo = report["undo_bookmark"].as_str().unwrap();
-        restore(&server, "users", &format!("bookmark:{undo}")).await;
-        assert_eq!(documents(&server, "users").await, again);
-        restore(&server, "users", &format!("bookmark:{bookmark}")).await;
+        if at == 0 {
+            let undo = report["undo_bookmark"].as_str().unwrap();
+            restore(&server, "users", &format!("bookmark:{undo}")).await;
+            assert_eq!(documents(&server, "users").await, again);
+            restore(&server, "users", &format!("bookmark:{bookmark}")).await;
+        }
     }
     assert_eq!(&documents(&server, "users").await, now);
     // An event that has such a bookmark is in nobody's way.

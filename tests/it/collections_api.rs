@@ -257,6 +257,60 @@ async fn a_diff_counts_and_lists_what_is_different() {
     server.stop().await;
 }
 
+/// Whether the documents between two points are few, many or all, a diff is what both states say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_is_the_same_however_many_documents_are_compared() {
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), SETTINGS).await;
+    let many = |from: usize, op: &str| -> Vec<Value> {
+        let one = |n: usize| {
+            change(&format!("{from}-{n}"), op, &format!("k-{n:04}"), json!({"from": from}))
+        };
+        (0..600).map(one).collect()
+    };
+    for batch in [
+        many(1, "c"),
+        vec![
+            change("2-1", "u", "k-0007", json!({"from": 2})),
+            change("2-2", "d", "k-0008", Value::Null),
+            change("2-3", "c", "new", json!({"from": 2})),
+            // As it was.
+            change("2-4", "u", "k-0009", json!({"from": 1})),
+        ],
+        many(3, "u"),
+        vec![json!({"id": "4", "ns": NS, "op": "truncate", "collection": "users"})],
+        vec![change("5", "c", "k-0001", json!({"from": 3}))],
+    ] {
+        let (status, reply) = server.ingest(&json!({ "events": batch })).await;
+        assert_eq!(status, 200, "{reply}");
+    }
+    for round in ["in the log", "in a file"] {
+        for (from, to, counts, first) in [
+            (600, 604, [1, 1, 1], "k-0007"),
+            (604, 600, [1, 1, 1], "k-0007"),
+            (604, 604, [0, 0, 0], ""),
+            (600, 1204, [1, 600, 0], "k-0000"),
+            (1204, 1206, [0, 0, 600], "k-0000"),
+            (1205, 1206, [1, 0, 0], "k-0001"),
+        ] {
+            let path = format!("collections/users/diff?from=seq:{from}&to=seq:{to}");
+            let found = got(&server, &path).await;
+            let told = ["added", "changed", "removed"].map(|name| found[name].as_u64().unwrap());
+            assert_eq!(told, counts, "{round}: {from} to {to}");
+            assert_eq!(found["docs"][0]["key"].as_str().unwrap_or_default(), first, "{round}");
+            let behind = got(&server, &format!("{path}&after={first}&limit=1")).await;
+            assert_eq!(behind["added"], found["added"], "{round}");
+            let second = |page: &Value, place: usize| page["docs"][place]["key"].clone();
+            assert_eq!(
+                second(&behind, 0),
+                second(&found, usize::from(!first.is_empty())),
+                "{round}"
+            );
+        }
+        server.commit(NS).await;
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_are_counted_before_and_behind_their_tables() {
     let server = with_documents().await;

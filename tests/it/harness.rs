@@ -27,6 +27,9 @@ pub(crate) fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
         ("commit.interval", "10min".to_owned()),
         // No table appears because a test takes long.
         ("collections.refresh_interval", "24h".to_owned()),
+        // No tag is there that a test did not set.
+        ("collections.daily_tags", "0".to_owned()),
+        ("collections.monthly_tags", "0".to_owned()),
         ("wal.segment_bytes", "1MiB".to_owned()),
         // What is free on the machine is no matter of these tests.
         ("wal.disk_free_min", "0".to_owned()),

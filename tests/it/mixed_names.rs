@@ -132,14 +132,14 @@ async fn what_is_made_of_tables_is_read_as_they_are() {
         (count.to_owned(), json!([[5]])),
         ("SELECT count(*) FROM other.things".to_owned(), json!([[3]])),
         ("SELECT max(pk) FROM other.cdc_users_deltas".to_owned(), json!([["u-3"]])),
+        (format!("SELECT count(*) FROM things VERSION AS OF {first}"), json!([[2]])),
+        (format!("SELECT count(*) FROM \"things@{first}\""), json!([[2]])),
         (format!("SELECT sum(record_count) FROM \"events@{first}\".files"), json!([[2]])),
         (format!("SELECT sum(record_count) FROM \"events@{first}$files\""), json!([[2]])),
     ] {
         assert_eq!(server.rows(NAMESPACE, &sql).await, rows, "{sql}");
     }
     for table in [
-        "things VERSION AS OF 3",
-        "things FOR BOOKMARK AS OF 'b'",
         "\"events$snapshots\" VERSION AS OF 3",
         "events.files FOR VERSION AS OF 3",
         "other.events FOR VERSION AS OF 3",

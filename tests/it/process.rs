@@ -121,6 +121,16 @@ pub(crate) async fn post_until_death(
     path: &str,
     body: String,
 ) -> reqwest::Result<reqwest::Response> {
+    call_until_death(folder, failpoint, (reqwest::Method::POST, path), body).await
+}
+
+/// The same with any method.
+pub(crate) async fn call_until_death(
+    folder: &Path,
+    failpoint: &str,
+    (method, path): (reqwest::Method, &str),
+    body: String,
+) -> reqwest::Result<reqwest::Response> {
     let small = [("wal.segment_bytes", "1MiB"), ("commit.interval", "10min")];
     let alone = [("compaction.enabled", "off"), ("failpoints", failpoint)];
     let folder = [("data_dir", folder.to_str().unwrap())];
@@ -131,7 +141,7 @@ pub(crate) async fn post_until_death(
         .collect();
     let mut server = Process::start(&settings).await;
     let path = format!("{}{path}", server.url);
-    let answer = reqwest::Client::new().post(path).body(body).send().await;
+    let answer = reqwest::Client::new().request(method, path).body(body).send().await;
     assert!(!server.child.wait().unwrap().success());
     answer
 }

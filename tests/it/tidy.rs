@@ -39,12 +39,13 @@ const MAY_USE: MayUse = &[
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
     ("engine", &["blocking", "collection", "wal", "event", "table"]),
     // work: these never name one another
-    ("ingest", &["wal", "event", "clock", "ids"]),
+    // `collection` for the versions that events expect their documents to have
+    ("ingest", &["wal", "event", "collection", "clock", "ids"]),
     (
         "flush",
         &[
-            "blocking", "wal", "event", "table", "owner", "clock", "ids", "faults", "tasks",
-            "metrics",
+            "blocking", "branch", "wal", "event", "table", "owner", "clock", "ids", "faults",
+            "tasks", "metrics",
         ],
     ),
     // `cron` for the times of a materialised table
@@ -52,6 +53,7 @@ const MAY_USE: MayUse = &[
         "sql",
         &[
             "cron",
+            "branch",
             "collection",
             "engine",
             "wal",
@@ -78,6 +80,7 @@ const MAY_USE: MayUse = &[
             "blocking",
             "branch",
             "collection",
+            "branch",
             "ingest",
             "flush",
             "sql",
@@ -225,7 +228,7 @@ const SERVICE_SEAMS: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("croner", &["cron"]),
     ("datafusion", &["engine"]),
-    ("iceberg", &["table", "engine", "sql", "flush"]),
+    ("iceberg", &["branch", "table", "engine", "sql", "flush"]),
     ("parquet", &["table", "engine", "flush", "cli"]),
     ("reqwest", &["cli"]),
     ("sqlx", &["store"]),

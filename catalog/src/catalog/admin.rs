@@ -4,6 +4,8 @@
 //! Every change is an ordinary commit with the requirement that the table is still as it was looked
 //! at, so nothing here can undo what another commits meanwhile.
 
+pub(super) mod shared_tags;
+
 use super::{Catalog, LoadedTable, TableChange, Tables};
 use crate::{ancestors, error::CatalogError, manifest_file, metadata_file::refs, retention};
 use futures::{StreamExt, TryStreamExt, stream};

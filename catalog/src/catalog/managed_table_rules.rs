@@ -122,10 +122,8 @@ pub(super) fn check(
     if !retention::is_managed(new) {
         return refuse(format!("its property `{}` must stay `true`", retention::MANAGED));
     }
-    // It is all that says so once the snapshots that show a fork are gone, and the files that others
-    // still list would be deleted.
-    if base.properties().get(FORKED) != new.properties().get(FORKED) {
-        return refuse(format!("only the server sets and removes its property `{FORKED}`"));
+    if let Some(what) = changed_property(base, new) {
+        return refuse(what);
     }
     if base.format_version() != new.format_version() {
         return refuse(format!("it stays at format version {}", base.format_version() as u8));
@@ -150,10 +148,12 @@ pub(super) fn check(
         );
     }
     let schema = new.current_schema();
+    // Where rows are computed, nobody but the service changes columns, and it widens some.
+    let widens = retention::collection_of(base).is_some();
     let kept = |field: &NestedFieldRef| {
         schema.field_by_id(field.id).is_some_and(|new| {
             new.name == field.name
-                && new.field_type == field.field_type
+                && (widens || new.field_type == field.field_type)
                 && new.required == field.required
         })
     };
@@ -176,6 +176,34 @@ pub(super) fn check(
         Some(what) => refuse(what),
         None => Ok(()),
     }
+}
+
+/// Why a property may not change as it does.
+fn changed_property(base: &TableMetadata, new: &TableMetadata) -> Option<String> {
+    // It is all that says so once the snapshots that show a fork are gone, and the files that others
+    // still list would be deleted.
+    if base.properties().get(FORKED) != new.properties().get(FORKED) {
+        return Some(format!("only the server sets and removes its property `{FORKED}`"));
+    }
+    let key = changed_branch(base, new)?;
+    Some(format!(
+        "only the server sets its property `{key}`, which says what a branch is; branches are made with \
+         `POST /v1/{{namespace}}/branches`"
+    ))
+}
+
+/// A property about a branch that is new or says something else, or is gone while the branch is there.
+fn changed_branch<'a>(base: &'a TableMetadata, new: &'a TableMetadata) -> Option<&'a String> {
+    let is_told = |key: &&String| key.starts_with(retention::BRANCHES);
+    let (before, after) = (base.properties(), new.properties());
+    let is_there = |key: &str| {
+        let name = key.strip_prefix(retention::BRANCHES);
+        name.is_some_and(|name| new.snapshot_for_ref(name).is_some())
+    };
+    let set = after.iter().find(|(key, text)| is_told(key) && before.get(*key) != Some(*text));
+    let mut told = before.keys().filter(is_told);
+    let lost = || told.find(|key| !after.contains_key(*key) && is_there(key));
+    set.map(|(key, _)| key).or_else(lost)
 }
 
 /// Why our rows, which have no value for columns that they do not know, do not fit the columns that are
@@ -392,7 +420,7 @@ pub(super) fn check_summaries(
         return Ok(());
     }
     let TableChange { table, updates, .. } = change;
-    let own = [commit::FIRST_SEQ, commit::COMPACTION];
+    let own = [commit::FIRST_SEQ, commit::COMPACTION, retention::BRANCH];
     let is_ours = |key: &&String| own.contains(&key.as_str()) || row_sum::is_entry(key);
     let mut keys =
         commit::added(updates).flat_map(|snapshot| snapshot.summary().additional_properties.keys());

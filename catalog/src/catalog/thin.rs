@@ -20,7 +20,7 @@ use crate::{
     metastore::ChangeSet,
     retention::{
         self,
-        expiry::{ExpiredHistory, GC_ENABLED, expired},
+        expiry::{ExpiredHistory, GC_ENABLED, IN_FULL_MS, expired},
         lease::LeasedSnapshots,
     },
     row_sum::RecordedSums,
@@ -342,7 +342,12 @@ impl Catalog {
         let (updates, removed) = (thinning.updates(&base.metadata), HistoryExpiry::of(&thinning));
         let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
         let location = Some(base.metadata_location.as_str());
-        let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
+        let mut metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
+        if matches!(cause, RemovalCause::Expiry { .. }) && retention::is_managed(&metadata) {
+            // They name the snapshots that go, and one of many snapshots is long.
+            let since_ms = now_ms.saturating_sub(IN_FULL_MS);
+            metadata = commit::versions::without_old_files(metadata, since_ms)?;
+        }
         let encoded = self.encoded_parts(&base).after(&updates, &metadata);
         let mut write = TableWrite::new(table.clone(), Some(base), metadata, now_ms);
         write.encoded = Some(Arc::new(encoded));

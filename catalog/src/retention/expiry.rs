@@ -2,8 +2,9 @@
 //!
 //! Iceberg's rules are the table properties `history.expire.*`, the policies of branches and tags, and
 //! `gc.enabled`. The service's tables have a policy of their own beside them: after a day one
-//! snapshot stays per day, of the newest 400 one per five minutes, after 90 days none. Its one invariant: the head of `main`, the head of a
-//! branch that stays, the snapshot of a tag that stays and what clients hold never expire.
+//! snapshot stays per day, and of the newest 400 those that were current for two minutes; after 90 days none.
+//! Its one invariant: the head of `main`, the head of a branch that stays, the snapshot of a tag that stays and
+//! what clients hold never expire.
 
 use super::{DAY_MS, candidates, is_managed, lease::LeasedSnapshots, thin_beyond};
 use crate::{ancestors, metadata_file::refs::SnapshotRefs};
@@ -25,8 +26,8 @@ pub const GC_ENABLED: &str = "gc.enabled";
 /// What Iceberg takes for [`MAX_SNAPSHOT_AGE`] where a table does not say.
 const SNAPSHOT_AGE_MS: i64 = 5 * DAY_MS;
 /// The newest snapshots of the service's tables stay in full for so long after the next one came: what
-/// many commits in little time left behind goes with them.
-const IN_FULL_MS: i64 = DAY_MS;
+/// many commits in little time left behind goes with them, earlier metadata files too.
+pub(crate) const IN_FULL_MS: i64 = DAY_MS;
 
 /// What has expired of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

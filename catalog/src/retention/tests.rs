@@ -12,8 +12,12 @@ const NOW_MS: i64 = 1_000 * DAY_MS + 12 * HOUR_MS + 30 * MINUTE_MS;
 
 /// Snapshots of these ages, the newest last; ids from 1.
 fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<SnapshotCandidate> {
-    let candidate =
-        |(sequence, age_ms)| SnapshotCandidate { id: sequence, sequence, at_ms: NOW_MS - age_ms };
+    let candidate = |(sequence, age_ms)| SnapshotCandidate {
+        id: sequence,
+        sequence,
+        at_ms: NOW_MS - age_ms,
+        is_of_branch: false,
+    };
     (1..).zip(ages_ms).map(candidate).collect()
 }
 
@@ -28,6 +32,26 @@ fn kept(mut snapshots: Vec<SnapshotCandidate>, named: &[i64]) -> Vec<SnapshotCan
     snapshots.retain(|s| !removed.contains(&s.id));
     snapshots.sort_unstable_by_key(|s| s.sequence);
     snapshots
+}
+
+#[test]
+fn snapshots_of_branches_take_no_place_of_those_of_main() {
+    let main = steady(300, MINUTE_MS, 5 * MINUTE_MS);
+    let alone = kept(aged(main.iter().copied()), &[]);
+    let mut all = aged(main.iter().copied());
+    let branches = aged(steady(1_000, 100, 0)).into_iter().map(|it| SnapshotCandidate {
+        id: it.id + 10_000,
+        sequence: it.sequence + 10_000,
+        is_of_branch: true,
+        ..it
+    });
+    all.extend(branches);
+    let kept = kept(all, &[10_001]);
+    let (of_branches, of_main): (Vec<_>, Vec<_>) = kept.into_iter().partition(|it| it.is_of_branch);
+    let ids = |all: &[SnapshotCandidate]| all.iter().map(|it| it.id).collect::<Vec<_>>();
+    assert_eq!(ids(&of_main), ids(&alone));
+    assert_eq!(of_branches.len(), NEWEST_OF_BRANCHES + 1);
+    assert_eq!(of_branches[0].id, 10_001);
 }
 
 #[test]

@@ -15,24 +15,49 @@ use std::borrow::Cow;
 /// The table as the branch of `new` has it.
 ///
 /// # Errors
-/// [`CatalogError::NoSuchReference`]; [`CatalogError::Invalid`] for an append to another branch.
+/// [`CatalogError::NoSuchReference`]; [`CatalogError::Invalid`] where nothing was read for it;
+/// [`CatalogError::CommitFailed`] for a branch that cannot begin so any more.
 pub(super) fn seen<'a>(
     base: &'a TableMetadata,
     new: &NewSnapshot,
 ) -> Result<Cow<'a, TableMetadata>, CatalogError> {
     let Some(branch) = &new.branch else { return Ok(Cow::Borrowed(base)) };
-    if new.read.is_none() {
+    let Some(read) = new.read else {
         let text = "a snapshot of a branch names the snapshot that was read for it";
         return Err(CatalogError::Invalid(text.to_owned()));
-    }
+    };
     let head = base.snapshot_for_ref(branch).map(|head| head.snapshot_id());
-    let snapshot_id = head.ok_or_else(|| CatalogError::NoSuchReference(branch.clone()))?;
+    let snapshot_id = match new.fork {
+        None => head.ok_or_else(|| CatalogError::NoSuchReference(branch.clone()))?,
+        Some(fork) => {
+            check_fork(base, branch, (fork.replaces, head), read)?;
+            read
+        }
+    };
     let retention = SnapshotRetention::branch(None, None, None);
     let reference = SnapshotReference { snapshot_id, retention };
     let ref_name = MAIN_BRANCH.to_owned();
     let update = TableUpdate::SetSnapshotRef { ref_name, reference };
     let view = commit::apply_updates_at(base, None, &[update], base.last_updated_ms())?;
     Ok(Cow::Owned(view))
+}
+
+/// Refuses a branch that is elsewhere than its maker found it, or begins at a snapshot that is gone.
+fn check_fork(
+    base: &TableMetadata,
+    branch: &str,
+    (expected, head): (Option<i64>, Option<i64>),
+    read: i64,
+) -> Result<(), CatalogError> {
+    if expected != head {
+        let text = format!("Commit failed: branch `{branch}` was made, moved or dropped meanwhile");
+        return Err(CatalogError::CommitFailed(text));
+    }
+    if base.snapshot_by_id(read).is_none() {
+        let text = format!("Commit failed: snapshot {read}, where `{branch}` begins, is gone");
+        return Err(CatalogError::CommitFailed(text));
+    }
+    Ok(())
 }
 
 /// The updates that add the snapshot and move its branch, `main` where none is named, to it with the

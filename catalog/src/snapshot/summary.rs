@@ -1,21 +1,11 @@
 //! The summary of a snapshot of ours: what it adds and removes, and the table's totals with it.
 
-use crate::commit::{LAST_SEQ, VALID_THROUGH};
+use crate::{
+    commit::{LAST_SEQ, VALID_THROUGH},
+    retention::BRANCH,
+};
 use iceberg::spec::{DataContentType, DataFile, Operation, Summary};
 use std::collections::{BTreeMap, HashMap, HashSet};
-
-/// How the new manifest list came about.
-///
-/// The counts tell a later thinning where manifests went out of use without reading every list.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ManifestCounts {
-    /// Manifests written for this snapshot.
-    pub(super) created: usize,
-    /// Manifests taken over from the parent.
-    pub(super) kept: usize,
-    /// Manifests of the parent that a created one stands for, or that have no live file.
-    pub(super) replaced: usize,
-}
 
 /// Entries of what is added that are there even when it is nothing.
 const DATA_ENTRIES: [&str; 3] = ["added-data-files", "added-records", "added-files-size"];
@@ -24,8 +14,15 @@ const DATA_ENTRIES: [&str; 3] = ["added-data-files", "added-records", "added-fil
 /// the table holds what was acknowledged.
 const KEPT_WITHOUT_ROWS: [&str; 2] = [LAST_SEQ, VALID_THROUGH];
 
-/// Summary key of [`ManifestCounts::replaced`].
+/// Summary key of how many manifests of the parent a new one stands for, or have no live file. It tells a later
+/// thinning where manifests went out of use without reading every list.
 pub(super) const MANIFESTS_REPLACED: &str = "manifests-replaced";
+
+/// The total that says whether a table has any delete file.
+const DELETE_FILES: &str = "total-delete-files";
+/// Totals that are 0 without one, and left out then: each snapshot of a table has them, and every client that
+/// loads it gets them all.
+const DELETED_ROWS: [&str; 2] = ["total-position-deletes", "total-equality-deletes"];
 
 /// How many files of each kind a snapshot adds and removes, with what is in them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,16 +106,13 @@ pub(super) fn entries(
     parent: Option<&Summary>,
     own: &BTreeMap<String, String>,
     files: &SummaryCounts,
-    manifests: ManifestCounts,
+    manifests_replaced: usize,
 ) -> HashMap<String, String> {
     let mut entries: HashMap<String, String> =
         own.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    for (key, value) in [
-        ("changed-partition-count", files.partitions),
-        ("manifests-created", manifests.created),
-        ("manifests-kept", manifests.kept),
-        (MANIFESTS_REPLACED, manifests.replaced),
-    ] {
+    for (key, value) in
+        [("changed-partition-count", files.partitions), (MANIFESTS_REPLACED, manifests_replaced)]
+    {
         entries.insert(key.to_owned(), value.to_string());
     }
     let removed = files.removed.named().map(|(_, removed)| removed);
@@ -130,7 +124,10 @@ pub(super) fn entries(
         if 0 < removed {
             entries.insert(removes.to_owned(), removed.to_string());
         }
+        let has_deletes = entries.get(DELETE_FILES).is_none_or(|count| count != "0");
         match total(parent, sums, added).and_then(|total| total.checked_sub(removed)) {
+            // The totals of files come before those of rows.
+            Some(0) if !has_deletes && DELETED_ROWS.contains(&sums) => entries.remove(sums),
             Some(total) => entries.insert(sums.to_owned(), total.to_string()),
             None => entries.remove(sums),
         };
@@ -145,6 +142,10 @@ pub(super) fn own(
     entries: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let mut own = entries.clone();
+    // Whoever commits to a branch, it stays that one's.
+    if let Some(branch) = parent.and_then(|parent| parent.additional_properties.get(BRANCH)) {
+        own.entry(BRANCH.to_owned()).or_insert_with(|| branch.clone());
+    }
     if *operation != Operation::Append {
         for key in KEPT_WITHOUT_ROWS {
             let of_parent = parent.and_then(|parent| parent.additional_properties.get(key));
@@ -159,9 +160,16 @@ pub(super) fn own(
 /// A total with what was added; none when the parent does not tell its own, since a guess would
 /// be taken for a fact ever after.
 pub(super) fn total(parent: Option<&Summary>, key: &str, added: u64) -> Option<u64> {
+    let told = |parent: &Summary, key: &str| -> Option<u64> {
+        parent.additional_properties.get(key)?.parse().ok()
+    };
     let before = match parent {
-        Some(parent) => parent.additional_properties.get(key)?.parse().ok()?,
-        None => 0u64,
+        Some(parent) if DELETED_ROWS.contains(&key) => match told(parent, DELETE_FILES) {
+            Some(0) => told(parent, key).unwrap_or(0),
+            Some(_) | None => told(parent, key)?,
+        },
+        Some(parent) => told(parent, key)?,
+        None => 0,
     };
     before.checked_add(added)
 }

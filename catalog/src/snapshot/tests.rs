@@ -229,8 +229,6 @@ async fn the_summary_counts_what_was_added_and_the_totals() {
         ("total-records", "40"),
         ("total-files-size", "4000"),
         ("total-delete-files", "0"),
-        ("total-position-deletes", "0"),
-        ("total-equality-deletes", "0"),
         ("icecore.last-seq", "9"),
     ] {
         assert_eq!(property(&table.metadata, id, key), Some(value), "{key}");
@@ -238,8 +236,74 @@ async fn the_summary_counts_what_was_added_and_the_totals() {
 }
 
 #[test]
+fn totals_of_deleted_rows_are_left_out_without_delete_files_and_are_known_again_with_them() {
+    let none = summary::SummaryCounts::default();
+    let next = |parent: Option<&Summary>, files: &summary::SummaryCounts| Summary {
+        operation: Operation::Append,
+        additional_properties: summary::entries(parent, &BTreeMap::new(), files, 0),
+    };
+    let is_told = |summary: &Summary, key: &str| summary.additional_properties.contains_key(key);
+    let rows = ["total-position-deletes", "total-equality-deletes"];
+    let first = next(None, &none);
+    assert!(rows.iter().all(|&key| !is_told(&first, key)), "{first:?}");
+    assert_eq!(first.additional_properties["total-delete-files"], "0");
+    let mut table = Table::new(FormatVersion::V2, true);
+    let of = table.file("a");
+    let delete = DataFileBuilder::default()
+        .content(DataContentType::PositionDeletes)
+        .file_path(format!("{}-deletes", of.file_path()))
+        .file_format(DataFileFormat::Parquet)
+        .partition(of.partition().clone())
+        .partition_spec_id(0)
+        .record_count(10)
+        .file_size_in_bytes(10)
+        .build()
+        .unwrap();
+    let deletes = summary::SummaryCounts::of(std::iter::once(&delete), std::iter::empty());
+    let second = next(Some(&first), &deletes);
+    assert_eq!(rows.map(|key| second.additional_properties[key].as_str()), ["10", "0"]);
+    let third = next(Some(&second), &none);
+    assert_eq!(rows.map(|key| third.additional_properties[key].as_str()), ["10", "0"]);
+    // Another writer that tells of delete files and not of their rows: nobody knows how many there are.
+    let mut other = second;
+    other.additional_properties.remove(rows[0]);
+    assert!(!is_told(&next(Some(&other), &none), rows[0]));
+}
+
+/// How long a snapshot of a flush is in the metadata, which every client reads that loads the table.
+#[tokio::test]
+async fn four_hundred_snapshots_of_flushes_take_less_than_400_kb_of_metadata() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let length = |table: &Table| serde_json::to_vec(&table.metadata).unwrap().len();
+    let mut lengths = Vec::new();
+    for seq in [99_991, 100_001] {
+        let mut rows = RowSum::default();
+        (0..10).for_each(|row| rows.add(u128::MAX / 3 - row));
+        let files = ["a", "b", "c", "d", "e"].map(|kind| table.file(kind)).to_vec();
+        let summary = [
+            ("icecore.first-seq", seq.to_string()),
+            ("icecore.last-seq", (seq + 9).to_string()),
+            ("icecore.valid-through-ms", "1796047783081".to_owned()),
+            ("icecore.commit-id", "01M8PCMH5N4VPYQ4EF1CG6TNJF".to_owned()),
+            ("icecore.wal-position", "99991".to_owned()),
+        ];
+        let summary = summary.map(|(key, value)| (key.to_owned(), value)).into();
+        let flush = NewSnapshot { summary, rows_added: Some(rows), ..append(files) };
+        let known = ReadManifests::default();
+        let built = build(&table.storage, &table.metadata, &flush, &known, table.now_ms).await;
+        table.apply(built.unwrap().updates);
+        table.now_ms += 1_000;
+        lengths.push(length(&table));
+    }
+    // The manifest list's location begins with the table's, whose length is the warehouse's to choose.
+    let of_one = lengths[1] - lengths[0] - table.metadata.location().len();
+    let location = 100;
+    let of_all = retention::NEWEST_IN_FULL * (of_one + location);
+    assert!(of_all < 400_000, "{of_one} bytes each, {of_all} of all");
+}
+
+#[test]
 fn a_total_the_parent_does_not_tell_is_left_out_and_iceberg_keys_win() {
-    let counts = summary::ManifestCounts { created: 0, kept: 0, replaced: 0 };
     let mut append = append(Vec::new());
     append.summary.insert("added-records".to_owned(), "77".to_owned());
     append.summary.insert("total-records".to_owned(), "77".to_owned());
@@ -248,7 +312,7 @@ fn a_total_the_parent_does_not_tell_is_left_out_and_iceberg_keys_win() {
         additional_properties: HashMap::from([("total-data-files".to_owned(), "5".to_owned())]),
     };
     let files = summary::SummaryCounts::default();
-    let entries = summary::entries(Some(&parent), &append.summary, &files, counts);
+    let entries = summary::entries(Some(&parent), &append.summary, &files, 0);
     assert_eq!(entries["total-data-files"], "5");
     assert_eq!(entries["added-records"], "0");
     assert_eq!(entries.get("total-records"), None);

@@ -1,4 +1,4 @@
-//! The aggregates over the changes of one document: what it is, and what it was.
+//! The aggregates over the changes of one document: what it is, what it was, and what is odd about the changes.
 //!
 //! Rows may come in any order and in any parts: what is kept of a group is a [`Changes`], which is merged by `seq`.
 
@@ -6,11 +6,11 @@ mod columns;
 
 use crate::error::SqlError;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryArray, ListArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryArray, ListArray, StructArray},
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, FieldRef, Fields, TimeUnit},
 };
-use columns::{ChangeColumns, DocumentColumns, members_of};
+use columns::{ChangeColumns, DocumentColumns, anomaly_columns, anomaly_members, members_of};
 use datafusion::{
     common::{ScalarValue, exec_datafusion_err, exec_err, plan_err},
     error::DataFusionError,
@@ -25,16 +25,22 @@ use std::sync::Arc;
 
 /// The name of the aggregate whose answers are the versions of a document.
 pub const DOCUMENT_VERSIONS: &str = "document_versions";
+/// The name of the aggregate whose answers are the anomalies among the changes of a document.
+const DOCUMENT_ANOMALIES: &str = "document_anomalies";
 const FOLD_CHANGES: &str = "fold_changes";
 
 /// The arguments that a change is made of: `seq`, `op`, `ts`, `after`, `patch`, `store`, `actor`, `bookmark`, `id`.
 const CHANGE_ARGUMENTS: usize = 9;
 /// Those with what a row of a base has besides: `version`, which says that it is one, and `created_at`.
 const FOLD_ARGUMENTS: usize = CHANGE_ARGUMENTS + 2;
+/// Those of a change with what its source said of the state around it: `before`, `lsn`, `version`.
+const CLAIMED_ARGUMENTS: usize = CHANGE_ARGUMENTS + 3;
 /// Where the time is among them.
 const TIME_ARGUMENT: usize = 2;
 /// Most versions of one document in an answer: each has the whole document.
 const VERSIONS_MAX: usize = 10_000;
+/// Most anomalies of one document in an answer, the oldest first.
+const ANOMALIES_MAX: usize = 10_000;
 /// Most bytes of the versions in an answer beyond those of the changes: a short patch makes a whole document.
 const VERSIONS_BYTES_MAX: usize = 64 << 20;
 /// How often a text is there: where it is kept, and in the answer.
@@ -52,6 +58,12 @@ pub fn document_versions() -> AggregateUDF {
     of_kind(FoldKind::Versions)
 }
 
+/// The anomalies among the changes of one document, as a list.
+#[must_use]
+pub fn document_anomalies() -> AggregateUDF {
+    of_kind(FoldKind::Anomalies)
+}
+
 fn of_kind(kind: FoldKind) -> AggregateUDF {
     let signature = Signature::user_defined(Volatility::Immutable);
     AggregateUDF::from(ChangeFold { kind, signature })
@@ -64,38 +76,43 @@ enum FoldKind {
     Document,
     /// Each version on the way.
     Versions,
+    /// What there is to say of the changes.
+    Anomalies,
 }
 
 impl FoldKind {
     fn changes(self) -> Changes {
         match self {
             Self::Document => Changes::latest(),
-            Self::Versions => Changes::default(),
+            Self::Versions | Self::Anomalies => Changes::default(),
         }
     }
 
-    /// The members of a document, in an answer of this type.
+    /// The members of a document or of an anomaly, in an answer of this type.
     fn members(self, answer: &DataType) -> Result<Fields, DataFusionError> {
         match (self, answer) {
             (Self::Document, DataType::Struct(members)) => Ok(members.clone()),
-            (Self::Versions, DataType::List(item)) => match item.data_type() {
+            (Self::Versions | Self::Anomalies, DataType::List(item)) => match item.data_type() {
                 DataType::Struct(members) => Ok(members.clone()),
-                other => exec_err!("a document has members, and {other} has none"),
+                other => exec_err!("an item has members, and {other} has none"),
             },
-            (_, other) => exec_err!("{other} is no type of a document"),
+            (_, other) => exec_err!("{other} is no type of such an answer"),
         }
     }
 
     /// What the groups make, one row each.
     fn answers(self, groups: Vec<Changes>, members: &Fields) -> Result<ArrayRef, DataFusionError> {
-        if self == Self::Versions {
-            return Ok(Arc::new(version_lists(groups, members, VERSIONS_BYTES_MAX)?));
+        match self {
+            Self::Versions => Ok(Arc::new(version_lists(groups, members, VERSIONS_BYTES_MAX)?)),
+            Self::Anomalies => Ok(Arc::new(anomaly_lists(&groups, members)?)),
+            Self::Document => {
+                let mut columns = DocumentColumns::new(members);
+                for changes in groups {
+                    columns.push(changes.document().as_ref());
+                }
+                Ok(Arc::new(columns.finish(members)?))
+            }
         }
-        let mut columns = DocumentColumns::new(members);
-        for changes in groups {
-            columns.push(changes.document().as_ref());
-        }
-        Ok(Arc::new(columns.finish(members)?))
     }
 }
 
@@ -128,10 +145,27 @@ fn version_lists(
         })?;
         lengths.push(count);
     }
-    let documents = columns.finish(members)?;
-    let item = Arc::new(Field::new_list_field(documents.data_type().clone(), true));
+    list_of(columns.finish(members)?, lengths)
+}
+
+/// The anomalies that the groups have, a list each.
+fn anomaly_lists(groups: &[Changes], members: &Fields) -> Result<ListArray, DataFusionError> {
+    let mut anomalies = Vec::new();
+    let mut lengths = Vec::with_capacity(groups.len());
+    for changes in groups {
+        let mut found = changes.anomalies();
+        found.truncate(ANOMALIES_MAX);
+        lengths.push(found.len());
+        anomalies.extend(found);
+    }
+    list_of(anomaly_columns(&anomalies, members)?, lengths)
+}
+
+/// Items as lists of these lengths.
+fn list_of(items: StructArray, lengths: Vec<usize>) -> Result<ListArray, DataFusionError> {
+    let item = Arc::new(Field::new_list_field(items.data_type().clone(), true));
     let offsets = OffsetBuffer::from_lengths(lengths);
-    Ok(ListArray::try_new(item, offsets, Arc::new(documents), None)?)
+    Ok(ListArray::try_new(item, offsets, Arc::new(items), None)?)
 }
 
 fn too_many(what: &str) -> DataFusionError {
@@ -151,6 +185,7 @@ impl AggregateUDFImpl for ChangeFold {
         match self.kind {
             FoldKind::Document => FOLD_CHANGES,
             FoldKind::Versions => DOCUMENT_VERSIONS,
+            FoldKind::Anomalies => DOCUMENT_ANOMALIES,
         }
     }
 
@@ -162,12 +197,14 @@ impl AggregateUDFImpl for ChangeFold {
         let wanted = match self.kind {
             FoldKind::Document => FOLD_ARGUMENTS,
             FoldKind::Versions => CHANGE_ARGUMENTS,
+            FoldKind::Anomalies => CLAIMED_ARGUMENTS,
         };
         if types.len() != wanted {
             return plan_err!(
-                "`{}` takes {wanted} arguments, not {}: seq, op, ts, after, patch, store, actor, bookmark, id",
+                "`{}` takes {wanted} arguments, not {}: seq, op, ts, after, patch, store, actor, bookmark, id{}",
                 self.name(),
-                types.len()
+                types.len(),
+                if self.kind == FoldKind::Anomalies { ", before, lsn, version" } else { "" }
             );
         }
         let zone = match &types[TIME_ARGUMENT] {
@@ -177,8 +214,12 @@ impl AggregateUDFImpl for ChangeFold {
         let time = DataType::Timestamp(TimeUnit::Microsecond, zone);
         let mut taken = vec![DataType::Int64, DataType::Utf8View, time.clone()];
         taken.resize(CHANGE_ARGUMENTS, DataType::Utf8View);
-        if self.kind == FoldKind::Document {
-            taken.extend([DataType::Int64, time]);
+        match self.kind {
+            FoldKind::Document => taken.extend([DataType::Int64, time]),
+            FoldKind::Versions => {}
+            FoldKind::Anomalies => {
+                taken.extend([DataType::Utf8View, DataType::Int64, DataType::Int64]);
+            }
         }
         Ok(taken)
     }
@@ -187,10 +228,11 @@ impl AggregateUDFImpl for ChangeFold {
         let Some(time) = types.get(TIME_ARGUMENT) else {
             return plan_err!("`{}` takes a time as `ts`", self.name());
         };
-        let document = DataType::Struct(members_of(time));
+        let list = |item| DataType::List(Arc::new(Field::new_list_field(item, true)));
         Ok(match self.kind {
-            FoldKind::Document => document,
-            FoldKind::Versions => DataType::List(Arc::new(Field::new_list_field(document, true))),
+            FoldKind::Document => DataType::Struct(members_of(time)),
+            FoldKind::Versions => list(DataType::Struct(members_of(time))),
+            FoldKind::Anomalies => list(DataType::Struct(anomaly_members())),
         })
     }
 
@@ -288,7 +330,7 @@ impl GroupsAccumulator for ChangeGroups {
             if let Some(base) = columns.base(row) {
                 self.change(*group, |changes| changes.merge(Changes::of_base(base)));
             } else if let Some(new) = columns.change(row) {
-                self.change(*group, |changes| changes.push(new));
+                self.change(*group, |changes| changes.push_claimed(new, columns.claims(row)));
             }
         }
         Ok(())

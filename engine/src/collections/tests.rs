@@ -85,6 +85,8 @@ fn view(applied_seq: Option<u64>, until: Option<u64>) -> CollectionView {
         events: Some("events".to_owned()),
         applied_seq,
         until,
+        typed: TypedColumns::default(),
+        has_typed: false,
     }
 }
 
@@ -169,6 +171,63 @@ async fn the_last_change_of_a_key_is_its_document() {
 }
 
 #[tokio::test]
+async fn rows_below_the_first_event_are_no_changes() {
+    let theirs = [
+        (0, CHANGE, Some("z"), Some("c"), Some("{}"), None),
+        (-1, CHANGE, Some("b"), Some("d"), None, None),
+        (-2, "cdc.truncate", None, None, None, None),
+    ];
+    let ours = || rows().into_iter().take(2);
+    for until in [None, Some(2)] {
+        let mut shown = Vec::new();
+        for all in [ours().collect::<Vec<Row>>(), ours().chain(theirs).collect()] {
+            let context = session(vec![events(&all)], None);
+            let sql = format!("{} ORDER BY key", query_of(&view(None, until), true));
+            shown.push(pretty_format_batches(&ask(&context, &sql).await).unwrap().to_string());
+            let sql = versions_of("o'users", "b");
+            shown.push(pretty_format_batches(&ask(&context, &sql).await).unwrap().to_string());
+        }
+        assert_eq!(shown[..2], shown[2..]);
+        assert!(shown[0].contains("| b "), "{}", shown[0]);
+    }
+}
+
+#[tokio::test]
+async fn the_anomalies_of_a_page_are_those_of_its_keys() {
+    let context = session(parts(), None);
+    context.register_udaf(fold::document_anomalies());
+    let patch = rows().into_iter().filter(|row| 8 < row.0).collect::<Vec<_>>();
+    let rows = events(&patch);
+    let nothing = |kind: DataType| arrow::array::new_null_array(&kind, patch.len());
+    let named = rows.schema();
+    let mut columns: Vec<(&str, ArrayRef)> = named
+        .fields()
+        .iter()
+        .zip(rows.columns())
+        .map(|(field, column)| (field.name().as_str(), Arc::clone(column)))
+        .collect();
+    columns.push(("before", Arc::new(StringArray::from(vec![Some("{}"); patch.len()]))));
+    columns.push(("lsn", Arc::new(Int64Array::from_iter_values((0..4).map(|n| 9 - n)))));
+    columns.push(("version", nothing(DataType::Int64)));
+    context.deregister_table("events").unwrap();
+    let rows = batch(columns);
+    let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap();
+    context.register_table("events", Arc::new(table)).unwrap();
+    for (condition, limit, keys, told) in [
+        ("", 1, "a", vec!["kind: prev_mismatch", "kind: lsn_went_back"]),
+        (" AND key > 'a'", 1, "d", vec!["kind: prev_mismatch", "kind: lsn_went_back"]),
+        (" AND key > 'd'", 1, "", vec![]),
+    ] {
+        let found = ask(&context, &anomalies_of("o'users", condition, limit)).await;
+        let shown = pretty_format_batches(&found).unwrap().to_string();
+        for key in ["a", "d"] {
+            assert_eq!(shown.contains(&format!("| {key} ")), keys == key, "{shown}");
+        }
+        assert!(told.iter().all(|it| shown.contains(it)), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn events_of_before_patches_are_read() {
     let first = rows().into_iter().take(2).collect::<Vec<_>>();
     let all = events(&first);
@@ -235,7 +294,11 @@ async fn the_versions_of_a_document_are_a_list() {
     let sql = versions_of("o'users", "b");
     let shown = pretty_format_batches(&ask(&context, &sql).await).unwrap().to_string();
     assert!(!shown.contains("version: 1"), "{shown}");
-    assert!(versions_until("u", "k", 7).contains(" FROM events FOR SEQ AS OF 7 WHERE "));
+    let of_branch = versions_of_branch("u", "k", "it's", 7);
+    assert_eq!(
+        of_branch.matches(" FROM events FOR SEQ AS OF 7 OF BRANCH 'it''s' WHERE ").count(),
+        2
+    );
 }
 
 #[test]
@@ -257,10 +320,9 @@ fn a_name_says_which_collection_it_stands_for() {
     assert!(is_path("collections/users") && !is_path("collections/") && !is_path("cdc_users"));
     assert_eq!(relation("a\"b"), "\"collections/a\"\"b\"");
     assert_eq!(documents_at("u", 7), format!("{} FOR SEQ AS OF 7", documents_of("u")));
-    assert!(
-        changes_of("o'x")
-            .ends_with("collection = 'o''x' AND op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL")
-    );
+    let condition =
+        "collection = 'o''x' AND op IN ('c', 'u', 'd', 'r') AND key IS NOT NULL AND seq > 0";
+    assert!(changes_of("events", "'o''x'").starts_with(condition));
 }
 
 #[test]
@@ -279,4 +341,43 @@ fn a_base_that_has_every_event_is_read_alone() {
     assert_eq!(sql, format!("SELECT {} FROM \"cdc_users\"", columns_text("")));
     let of_base = CollectionView { events: None, ..view(Some(7), Some(7)) };
     assert_eq!(query_of(&of_base, false), sql);
+}
+
+/// The typed columns of all documents: from events alone, or on a base of another event, which has them or not.
+async fn typed_columns(base: Option<(u64, bool)>) -> String {
+    let member = |name: &str| serde_json::json!({"name": name, "of": {"member": name, "type": "long", "nullable": true, "required": true}});
+    let columns = serde_json::json!({"columns": [member("n"), member("o"), member("x")]});
+    let typed: TypedColumns = serde_json::from_value(columns).unwrap();
+    let context_of = |base_rows| {
+        let context = session(parts(), base_rows);
+        context.register_udf(typed::document_values(&typed));
+        context
+    };
+    let view_of = |applied, until, typed: &TypedColumns, has_typed| {
+        let typed = typed.clone();
+        query_of(&CollectionView { typed, has_typed, ..view(applied, Some(until)) }, true)
+    };
+    let base_rows = match base {
+        Some((applied, has_typed)) => {
+            let of_base = if has_typed { typed.clone() } else { TypedColumns::default() };
+            let sql = view_of(None, applied, &of_base, false);
+            Some(ask(&context_of(None), &format!("SELECT * FROM ({sql}) AS documents")).await)
+        }
+        None => None,
+    };
+    let (applied, has_typed) = base.unzip();
+    let sql = view_of(applied, 12, &typed, has_typed.unwrap_or_default());
+    let sql = format!("SELECT key, misfits, n, o, x, seq FROM ({sql}) AS it ORDER BY key");
+    pretty_format_batches(&ask(&context_of(base_rows), &sql).await).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn typed_columns_are_the_same_whether_a_base_has_them_or_they_are_computed() {
+    let alone = typed_columns(None).await;
+    assert!(alone.contains("| key | misfits | n "), "{alone}");
+    assert!(alone.contains("| d   | 1       | 10 | 1 |"), "{alone}");
+    // The documents of event 10 are in the base: some changed since.
+    for base in [(10, false), (10, true), (12, false), (12, true)] {
+        assert_eq!(typed_columns(Some(base)).await, alone, "{base:?}");
+    }
 }

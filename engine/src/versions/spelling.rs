@@ -5,6 +5,7 @@
 //! | `FOR SYSTEM_TIME AS OF t`, `FOR TIMESTAMP AS OF t`, `TIMESTAMP AS OF t`, `AT (TIMESTAMP => t)` | SQL:2011, Trino, Spark, DuckDB |
 //! | `FOR SYSTEM_VERSION AS OF v`, `FOR VERSION AS OF v`, `VERSION AS OF v`, `AT (VERSION => v)` | Impala, Trino, Spark, DuckDB |
 //! | `BOOKMARK AS OF b` and `SEQ AS OF n` in the same forms, `BETWEEN SEQ a AND b` | here |
+//! | `SEQ AS OF n OF BRANCH 'b'` in the same forms | here |
 //!
 //! A version stands behind the table's name; with FOR also behind its alias, as in BigQuery. None of the words is
 //! reserved, so columns may be called `version` or `seq`: what stands before them tells.
@@ -31,6 +32,7 @@ const POINT_CHARS_MAX: usize = 120;
 
 const NOT_BEHIND_A_TABLE: &str = "a version stands behind the name of a table, before its alias: FROM events FOR VERSION AS OF 'nightly' AS old; a query or a table function has none";
 const NO_RANGE: &str = "FOR SYSTEM_TIME takes AS OF and one time here; for the events of a range write `events BETWEEN SEQ a AND b`, or a condition on ts";
+const NO_BRANCH: &str = "OF BRANCH stands behind a seq, with the branch in single quotes: events FOR SEQ AS OF 17 OF BRANCH 'trial'; for the head of a branch write FOR VERSION AS OF 'trial'";
 
 /// What a version is given by.
 #[derive(Clone, Copy)]
@@ -133,8 +135,7 @@ fn of_standard(
     let Some(table) = table_before(tokens, start, true) else {
         return Err(invalid(NOT_BEHIND_A_TABLE));
     };
-    let (expr, end) = expression(tokens, from, sql)?;
-    Ok(Some((table, SpelledVersion { end, point: kind.point(expr) })))
+    Ok(Some((table, version_of(kind, tokens, from, sql)?)))
 }
 
 /// `VERSION AS OF …`
@@ -150,8 +151,7 @@ fn of_spark(
         let is_meant = is_behind_table(tokens, start);
         return if is_meant { Err(invalid(NOT_BEHIND_A_TABLE)) } else { Ok(None) };
     };
-    let (expr, end) = expression(tokens, from, sql)?;
-    Ok(Some((table, SpelledVersion { end, point: kind.point(expr) })))
+    Ok(Some((table, version_of(kind, tokens, from, sql)?)))
 }
 
 /// `AT (VERSION => …)`
@@ -169,11 +169,9 @@ fn of_duckdb(
     let Some(table) = table_before(tokens, start, false) else {
         return Err(invalid(NOT_BEHIND_A_TABLE));
     };
-    let (expr, end) = expression(tokens, arrow + 1, sql)?;
+    let SpelledVersion { end, point } = version_of(kind, tokens, arrow + 1, sql)?;
     match next(tokens, end).filter(|at| tokens[*at].token == Token::RParen) {
-        Some(close) => {
-            Ok(Some((table, SpelledVersion { end: close + 1, point: kind.point(expr) })))
-        }
+        Some(close) => Ok(Some((table, SpelledVersion { end: close + 1, point }))),
         None => Err(invalid("AT (…) takes one point, as in events AT (VERSION => 'nightly')")),
     }
 }
@@ -207,6 +205,32 @@ fn behind_as_of(tokens: &[TokenWithSpan], kind_at: usize) -> Option<usize> {
     let word_as = next(tokens, kind_at + 1).filter(|at| is_word(tokens, *at, "as"))?;
     let word_of = next(tokens, word_as + 1).filter(|at| is_word(tokens, *at, "of"))?;
     Some(word_of + 1)
+}
+
+/// The version whose expression begins at `from`. Behind a `seq` may stand the branch that it counts on.
+fn version_of(
+    kind: VersionKind,
+    tokens: &[TokenWithSpan],
+    from: usize,
+    sql: &str,
+) -> Result<SpelledVersion, SqlError> {
+    let (expr, end) = expression(tokens, from, sql)?;
+    let branch_at = next(tokens, end)
+        .filter(|at| is_word(tokens, *at, "of"))
+        .and_then(|word_of| next(tokens, word_of + 1))
+        .filter(|at| is_word(tokens, *at, "branch"))
+        .and_then(|word_branch| next(tokens, word_branch + 1));
+    let Some(branch_at) = branch_at else {
+        return Ok(SpelledVersion { end, point: kind.point(expr) });
+    };
+    let branch = match (kind, &tokens[branch_at].token) {
+        (VersionKind::Seq, Token::SingleQuotedString(_) | Token::Placeholder(_)) => {
+            expression(&tokens[..=branch_at], branch_at, sql)?.0
+        }
+        _ => return Err(invalid(NO_BRANCH)),
+    };
+    let point = VersionPoint::BranchSeq(Box::new(expr), Box::new(branch));
+    Ok(SpelledVersion { end: branch_at + 1, point })
 }
 
 /// The expression that begins at `from`, and where it ends.
@@ -266,11 +290,19 @@ fn shown(point: &VersionPoint) -> String {
         VersionPoint::Bookmark(expr) => ("FOR BOOKMARK AS OF", expr),
         VersionPoint::Seq(expr) => ("FOR SEQ AS OF", expr),
         VersionPoint::SeqRange(first, last) => return format!("BETWEEN SEQ {first} AND {last}"),
+        VersionPoint::BranchSeq(seq, branch) => {
+            return format!("FOR SEQ AS OF {} OF BRANCH {}", short(seq), short(branch));
+        }
     };
+    format!("{words} {}", short(expr))
+}
+
+/// The text of an expression, as far as it is short.
+fn short(expr: &Expr) -> String {
     let text = expr.to_string();
     match text.char_indices().nth(POINT_CHARS_MAX) {
-        Some((end, _)) => format!("{words} {} …", &text[..end]),
-        None => format!("{words} {text}"),
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
     }
 }
 

@@ -12,6 +12,7 @@ fn points(sql: &str) -> String {
             VersionPoint::Version(expr) => format!("version {expr}"),
             VersionPoint::Bookmark(expr) => format!("bookmark {expr}"),
             VersionPoint::Seq(expr) => format!("seq {expr}"),
+            VersionPoint::BranchSeq(seq, branch) => format!("seq {seq} of {branch}"),
             VersionPoint::SeqRange(first, last) => format!("seq {first} to {last}"),
         };
         writeln!(text, "{name} | {table} | {kind}").unwrap();
@@ -61,6 +62,10 @@ fn every_spelling_is_a_point() {
         ("BOOKMARK AS OF '00-1'", "bookmark '00-1'"),
         ("FOR SEQ AS OF 17", "seq 17"),
         ("AT (SEQ => 17)", "seq 17"),
+        ("FOR SEQ AS OF 17 OF BRANCH 'trial' AS e", "seq 17 of 'trial'"),
+        ("e for seq as of 17 of branch 'trial'", "seq 17 of 'trial'"),
+        ("SEQ AS OF $1 OF BRANCH $2 WHERE seq < 3", "seq $1 of $2"),
+        ("AT (SEQ => 17 OF BRANCH 'trial') e", "seq 17 of 'trial'"),
         ("BETWEEN SEQ 3 AND 9", "seq 3 to 9"),
         ("BETWEEN SEQ $1 AND $2 AS e", "seq $1 to $2"),
         ("FOR TIMESTAMP AS OF now() - INTERVAL '7 days'", "time now() - INTERVAL '7 days'"),
@@ -134,6 +139,9 @@ fn a_version_of_something_else_than_a_table_is_refused() {
     check_refused("SELECT * FROM events AT (VERSION => 3, 4)", "AT (…) takes one point");
     check_refused("SELECT * FROM events FOR SYSTEM_TIME FROM 1 TO 2", "takes AS OF and one time");
     check_refused("SELECT * FROM events VERSION AS OF", "does not parse");
+    let branch = "OF BRANCH stands behind a seq";
+    check_refused("SELECT * FROM events FOR VERSION AS OF 3 OF BRANCH 'b'", branch);
+    check_refused("SELECT * FROM events FOR SEQ AS OF 3 OF BRANCH b", branch);
     let many: String =
         (0..33).map(|n| format!("JOIN events VERSION AS OF {n} t{n} ON true ")).collect();
     check_refused(&format!("SELECT 1 FROM events {many}"), "more than 32 tables a version");

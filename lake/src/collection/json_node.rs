@@ -10,10 +10,29 @@ use crate::event::{
 };
 use std::{borrow::Cow, collections::HashMap};
 
-/// What Debezium writes for a value that the source's log does not have, as it had not changed; in
-/// base64 for bytes.
-const UNAVAILABLE: [&str; 2] =
-    ["__debezium_unavailable_value", "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="];
+/// What Debezium writes for a value that the source's log does not have, as it had not changed.
+const UNAVAILABLE: &str = "__debezium_unavailable_value";
+
+/// The same in values of every type that are texts: in base64 for bytes, its UUID, and JSON of an `hstore`.
+const UNAVAILABLE_TEXTS: [&str; 4] = [
+    UNAVAILABLE,
+    "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+    "b68a35a7-17ad-35b3-af2a-ae46edb4545a",
+    r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#,
+];
+
+/// The same in an array of numbers: the bytes of the text.
+const UNAVAILABLE_NUMBERS: &str = "[95,95,100,101,98,101,122,105,117,109,95,117,110,97,118,97,105,108,97,98,108,101,95,118,97,108,117,101]";
+
+/// Parts of the text of every document that has one of these. Numbers are whole or have a fraction of one digit.
+const UNAVAILABLE_MARKS: [&str; 6] = [
+    UNAVAILABLE,
+    UNAVAILABLE_TEXTS[1],
+    UNAVAILABLE_TEXTS[2],
+    "95,95,100,101,98",
+    "95, 95, 100, 101, 98",
+    "95.0,95.0,100.0,101.0,98.0",
+];
 
 /// Steps of a patch that a look at one of many members, or moving one of many elements, costs.
 const STEPS_A_PART: usize = 2;
@@ -297,25 +316,38 @@ fn has_same_members(
         })
 }
 
-/// Whether a value is one that the source could not read. One of an array is an array of one such text.
+/// Whether a value is one that the source could not read. One of an array is an array of one such text, or of the
+/// bytes of the text; one of a map is a map of the text to itself.
 fn is_gap(value: JsonValue<'_>) -> bool {
     match value.kind {
-        JsonKind::Plain => UNAVAILABLE.contains(&&value.raw[1..value.raw.len() - 1]),
+        JsonKind::Plain | JsonKind::Escaped => is_unavailable_text(value),
         JsonKind::Array => {
             let elements = json::elements_of(value);
-            matches!(elements.as_slice(), [one] if one.kind == JsonKind::Plain && is_gap(*one))
+            match elements.as_slice() {
+                [one] => is_unavailable_text(*one),
+                _ if elements.len() == UNAVAILABLE.len() => {
+                    json::one_value(UNAVAILABLE_NUMBERS).is_some_and(|numbers| same(numbers, value))
+                }
+                _ => false,
+            }
         }
-        JsonKind::Null
-        | JsonKind::Bool
-        | JsonKind::Number
-        | JsonKind::Escaped
-        | JsonKind::Object => false,
+        JsonKind::Object => {
+            let members = json::members_of(value);
+            let is_unavailable = |text: JsonValue<'_>| digest::text(text) == UNAVAILABLE;
+            matches!(members.as_slice(), [one] if is_unavailable(one.name) && is_unavailable(one.value))
+        }
+        JsonKind::Null | JsonKind::Bool | JsonKind::Number => false,
     }
+}
+
+/// Whether a value is a text that stands for one that the source could not read.
+fn is_unavailable_text(value: JsonValue<'_>) -> bool {
+    value.text().is_some_and(|text| UNAVAILABLE_TEXTS.contains(&&*text))
 }
 
 /// Whether a document has members that its source could not read.
 pub(super) fn has_gaps(text: &str) -> bool {
-    UNAVAILABLE.iter().any(|unavailable| text.contains(*unavailable))
+    UNAVAILABLE_MARKS.iter().any(|mark| text.contains(*mark))
         && json::one_value(text).is_some_and(|document| {
             json::members_of(document).iter().any(|member| is_gap(member.value))
         })

@@ -1,9 +1,10 @@
 //! Changes applied one after another, in order.
 
 use super::{
-    ChangeOp, Document, Finding, FindingKind,
+    AnomalyKind, ChangeAnomaly, ChangeOp, Document,
     entry::{BaseState, ChangeEntry, ChangeText, ImageKind},
     json_node, patch,
+    version::{DocumentVersion, VersionChange, next, not_applied, reason_against},
 };
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use std::borrow::Cow;
 pub(super) struct Replay<'c> {
     /// None: there never was one.
     state: Option<ReplayState<'c>>,
-    findings: Vec<Finding>,
+    anomalies: Vec<ChangeAnomaly>,
     /// What the source said last.
     lsn: Option<i64>,
     version: Option<i64>,
@@ -61,13 +62,14 @@ impl<'c> Replay<'c> {
                 }),
             }
         });
-        Self { state, findings: Vec::new(), lsn: None, version: None }
+        Self { state, anomalies: Vec::new(), lsn: None, version: None }
     }
 
     /// Applies the next change. Whether it made a version.
     pub(super) fn apply(&mut self, entry: &'c ChangeEntry) -> bool {
         self.compare_claims(entry);
-        match self.reason_against(entry) {
+        let existing = self.existing();
+        match reason_against(existing, VersionChange::of(entry)) {
             None => {}
             Some(None) => return false,
             Some(Some(kind)) => {
@@ -77,14 +79,13 @@ impl<'c> Replay<'c> {
         }
         let text = entry.text.as_deref();
         let doc = self.doc_after(entry);
-        let former = self.state.take();
-        let existing = former.as_ref().filter(|state| state.exists);
+        let former = self.state.take().filter(|_| existing.is_some());
         self.state = Some(ReplayState {
             doc,
             exists: entry.op != ChangeOp::Delete,
             op: entry.op,
-            version: existing.map_or(1, |state| state.version.saturating_add(1)),
-            created_at: existing.map_or(entry.ts, |state| state.created_at),
+            version: next(existing),
+            created_at: former.map_or(entry.ts, |state| state.created_at),
             updated_at: entry.ts,
             seq: entry.seq,
             words: text.map(ChangeWords::of),
@@ -113,34 +114,15 @@ impl<'c> Replay<'c> {
         })
     }
 
-    pub(super) fn into_findings(self) -> Vec<Finding> {
-        self.findings
+    pub(super) fn into_anomalies(self) -> Vec<ChangeAnomaly> {
+        self.anomalies
     }
 
-    /// Why a change makes no version, if it makes none, and what to say of that. It follows from what is
-    /// kept of every change.
-    fn reason_against(&self, entry: &ChangeEntry) -> Option<Option<FindingKind>> {
-        // A delete stands against nothing: a base knows none, and must not change the answer.
-        let existing = self.state.as_ref().filter(|state| state.exists);
-        let exists = existing.is_some();
-        if entry.op == ChangeOp::Delete {
-            return (!exists).then_some(None);
-        }
-        let is_newer =
-            |state: &ReplayState<'_>| state.op != ChangeOp::Read && entry.ts < state.updated_at;
-        if entry.op == ChangeOp::Read && existing.is_some_and(is_newer) {
-            return Some(Some(FindingKind::StaleRead));
-        }
-        match entry.image {
-            ImageKind::Absent => Some(Some(FindingKind::NoImage)),
-            ImageKind::UnknownPatch => Some(Some(not_applied(&patch::PatchError::UnknownKind))),
-            ImageKind::JsonPatch if !exists => {
-                Some(Some(not_applied(&patch::PatchError::NoDocument)))
-            }
-            ImageKind::JsonPatch | ImageKind::MergePatch | ImageKind::Whole | ImageKind::Gaps => {
-                None
-            }
-        }
+    /// The document that there is, as far as its next version depends on it.
+    fn existing(&self) -> Option<DocumentVersion> {
+        let state = self.state.as_ref().filter(|state| state.exists)?;
+        let ReplayState { version, op, updated_at, .. } = *state;
+        Some(DocumentVersion { version, op, updated_at })
     }
 
     /// The text after a change that makes a version. None where the document goes, or where a text that
@@ -186,18 +168,18 @@ impl<'c> Replay<'c> {
         if let (Some(before), Some(doc)) = (&claims.before, doc)
             && !json_node::is_former(before, doc)
         {
-            self.find(entry, FindingKind::PrevMismatch);
+            self.find(entry, AnomalyKind::PrevMismatch);
         }
         if goes_back(&mut self.lsn, claims.lsn) {
-            self.find(entry, FindingKind::LsnWentBack);
+            self.find(entry, AnomalyKind::LsnWentBack);
         }
         if goes_back(&mut self.version, claims.version) {
-            self.find(entry, FindingKind::VersionWentBack);
+            self.find(entry, AnomalyKind::VersionWentBack);
         }
     }
 
-    fn find(&mut self, entry: &ChangeEntry, kind: FindingKind) {
-        self.findings.push(Finding { seq: entry.seq, kind });
+    fn find(&mut self, entry: &ChangeEntry, kind: AnomalyKind) {
+        self.anomalies.push(ChangeAnomaly { seq: entry.seq, kind });
     }
 }
 
@@ -206,10 +188,6 @@ impl<'c> ChangeWords<'c> {
         let ChangeText { store, actor, bookmark, event_id, .. } = text;
         Self { store, actor, bookmark, event_id }
     }
-}
-
-fn not_applied(error: &patch::PatchError) -> FindingKind {
-    FindingKind::PatchNotApplied(error.to_string())
 }
 
 /// Whether a number is below the one before it. A change without one says nothing.

@@ -1,7 +1,7 @@
 mod property;
 
 use super::{
-    COLUMNS, Change, ChangeOp, Changes, DamagedChanges, Document, FindingKind, Image, SourceClaims,
+    AnomalyKind, COLUMNS, Change, ChangeOp, Changes, DamagedChanges, Document, Image, SourceClaims,
     table_name,
 };
 
@@ -67,8 +67,8 @@ fn check(changes: &[Change], expected: &[&str]) {
     assert_eq!(latest.document(), last);
 }
 
-fn kinds(changes: &Changes) -> Vec<(i64, FindingKind)> {
-    changes.findings().into_iter().map(|finding| (finding.seq, finding.kind)).collect()
+fn kinds(changes: &Changes) -> Vec<(i64, AnomalyKind)> {
+    changes.anomalies().into_iter().map(|anomaly| (anomaly.seq, anomaly.kind)).collect()
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_row_of_a_snapshot_never_overwrites_what_is_newer() {
         &["v1 u @2 2-2 1", "v2 r @3 2-2 2", "v3 r @4 2-1 3"],
     );
     let stale = [whole(2, "c", "1"), at(1, whole(3, "r", "0"))];
-    assert_eq!(kinds(&all(stale)), [(3, FindingKind::StaleRead)]);
+    assert_eq!(kinds(&all(stale)), [(3, AnomalyKind::StaleRead)]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_delete_stands_against_no_row_of_a_snapshot() {
     let read = at(2, whole(4, "r", "0"));
     let changes = [whole(2, "c", "1"), delete(3), read.clone()];
     check(&changes, &["v1 c @2 2-2 1", "v2 d @3 2-3 gone", "v1 r @4 2-2 0"]);
-    assert!(all(changes.clone()).findings().is_empty());
+    assert!(all(changes.clone()).anomalies().is_empty());
     // A base after the delete has no such document, and the answer is the same.
     assert_eq!(all([read.clone()]).document(), all(changes).document());
     let tombstone = all([whole(2, "c", "1"), delete(3)]).versions().pop().expect("the delete");
@@ -198,7 +198,7 @@ fn a_json_patch_that_does_not_fit_leaves_the_document() {
     );
     let seqs: Vec<i64> = kinds(&all(changes))
         .into_iter()
-        .filter(|(_, kind)| matches!(kind, FindingKind::PatchNotApplied(_)))
+        .filter(|(_, kind)| matches!(kind, AnomalyKind::PatchNotApplied(_)))
         .map(|(seq, _)| seq)
         .collect();
     assert_eq!(seqs, [1, 3, 5]);
@@ -213,7 +213,7 @@ fn a_change_without_a_document_is_not_applied() {
         patch(4, "r", r#"{"a":1}"#),
     ];
     check(&changes, &["v1 c @2 2-2 1"]);
-    let expected = [1, 3, 4].map(|seq| (seq, FindingKind::NoImage));
+    let expected = [1, 3, 4].map(|seq| (seq, AnomalyKind::NoImage));
     assert_eq!(kinds(&all(changes)), expected);
 }
 
@@ -249,6 +249,42 @@ fn a_member_that_the_source_could_not_read_stays_as_it_was() {
 }
 
 #[test]
+fn a_member_that_the_source_could_not_read_stays_whatever_its_type_is() {
+    let numbers = "95,95,100,101,98,101,122,105,117,109,95,117,110,97,118,97,105,108,97,98,108,101,95,118,97,108,117,101";
+    let doubles = format!("[{}.0]", numbers.replace(',', ".0,"));
+    let unavailable = [
+        r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#.to_owned(),
+        r#""{\"__debezium_unavailable_value\":\"__debezium_unavailable_value\"}""#.to_owned(),
+        r#"["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]"#.to_owned(),
+        r#"["X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="]"#.to_owned(),
+        format!("[{numbers}]"),
+        format!("[{}]", numbers.replace(',', ", ")),
+        doubles,
+    ];
+    for gap in unavailable {
+        check(
+            &[
+                whole(1, "c", r#"{"id":1,"big":[1,2]}"#),
+                whole(2, "u", &format!(r#"{{"id":2,"big":{gap}}}"#)),
+            ],
+            &[r#"v1 c @1 1-1 {"id":1,"big":[1,2]}"#, r#"v2 u @2 1-2 {"id":2,"big":[1,2]}"#],
+        );
+    }
+    // These are values that only look like it.
+    for value in [
+        r#"{"__debezium_unavailable_value":"x"}"#.to_owned(),
+        format!("[{numbers},0]"),
+        format!("[0{}]", &numbers[2..]),
+    ] {
+        let doc = format!(r#"{{"id":2,"big":{value}}}"#);
+        check(
+            &[whole(1, "c", r#"{"id":1,"big":[1,2]}"#), whole(2, "u", &doc)],
+            &[r#"v1 c @1 1-1 {"id":1,"big":[1,2]}"#, &format!("v2 u @2 1-2 {doc}")],
+        );
+    }
+}
+
+#[test]
 fn what_the_source_claims_is_compared_and_changes_nothing() {
     let mut changes = Changes::default();
     let claim = |before: &str, lsn: i64, version: i64| SourceClaims {
@@ -262,9 +298,9 @@ fn what_the_source_claims_is_compared_and_changes_nothing() {
     changes.push_claimed(whole(3, "u", r#"{"a":3}"#), claim(r#"{"a":1}"#, 9, 3));
     changes.push_claimed(delete(4), claim(r#"{"a":"__debezium_unavailable_value"}"#, 12, 2));
     let expected = [
-        (3, FindingKind::PrevMismatch),
-        (3, FindingKind::LsnWentBack),
-        (4, FindingKind::VersionWentBack),
+        (3, AnomalyKind::PrevMismatch),
+        (3, AnomalyKind::LsnWentBack),
+        (4, AnomalyKind::VersionWentBack),
     ];
     assert_eq!(kinds(&changes), expected);
     assert_eq!(changes.versions().len(), 4);

@@ -137,6 +137,7 @@ fn decode_body(
         rejected: pass.rejected,
         source: SourceBytes { bytes: made.text.into(), redacted, shared },
         is_webhook: false,
+        branch: pass.branch,
     };
     Ok((decoded, batch_id))
 }
@@ -174,6 +175,8 @@ struct DecodePass<'r> {
     copied: usize,
     groups: NamespaceBuilders<'r>,
     rejected: Vec<RejectedEvent>,
+    /// The branch that the batch names.
+    branch: Option<String>,
 }
 
 impl<'r> DecodePass<'r> {
@@ -199,6 +202,7 @@ impl<'r> DecodePass<'r> {
             copied: 0,
             groups: NamespaceBuilders::new(arrival),
             rejected: Vec::new(),
+            branch: None,
         }
     }
 
@@ -308,6 +312,7 @@ impl<'r> DecodePass<'r> {
         if let Some(reason) = fault.or_else(|| rest.signs.check(list, namespace).err()) {
             return Err(BodyError::new(ErrorCode::InvalidRequest, reason).into());
         }
+        self.branch = rest.signs.branch();
         self.rest(&scan, text, sink)?;
         Ok(Some(batch_id))
     }

@@ -97,6 +97,7 @@ fn check(case: &Case, random: &mut StdRng) {
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, u128::MAX >> 48),
         cloud_event: cloud_event.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     match decode(&case.body.0, case.format, &arrival, &limits) {

@@ -64,6 +64,7 @@ fn row(event: &Value) -> BTreeMap<String, Value> {
         first_id: ulid::Ulid(7),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     let text = event.to_string();

@@ -121,6 +121,7 @@ fn is_same_change(old: &ComparedRow<'_>, events: &NamespaceEvents, row: usize) -
         first_id: ulid::Ulid::nil(),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     let read = decode(payload.as_bytes(), BodyFormat::Json, &arrival, &limits);

@@ -130,6 +130,7 @@ impl WebhookDelivery {
             rejected: Vec::new(),
             source: SourceBytes { bytes: body, ..SourceBytes::default() },
             is_webhook: true,
+            branch: None,
         }
     }
 

@@ -127,8 +127,14 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
 /// one that is made now will be. None where thinning is far.
 #[must_use]
 pub fn newest_kept_ms(table: &TableMetadata, now_ms: i64) -> Option<i64> {
+    newest_ms(table, NEWEST_IN_FULL, now_ms)
+}
+
+/// For how long all of the newest snapshots of a table have been there, of so many. None where it has fewer.
+#[must_use]
+pub fn newest_ms(table: &TableMetadata, count: usize, now_ms: i64) -> Option<i64> {
     let mut times: Vec<i64> = table.snapshots().map(|made| made.timestamp_ms()).collect();
-    let at = times.len().checked_sub(NEWEST_IN_FULL)?;
+    let at = times.len().checked_sub(count).filter(|at| *at < times.len())?;
     let (_, oldest, _) = times.select_nth_unstable(at);
     Some(now_ms.saturating_sub(*oldest))
 }

@@ -11,6 +11,7 @@ use crate::{
         compaction::{described, rewrite::RewriteError},
         layout::WriteError,
         reader, schema,
+        typed_columns::TypedColumns,
     },
 };
 use futures::TryStreamExt;
@@ -35,6 +36,8 @@ pub const APPLIED_SEQ: &str = "icecore.applied-seq";
 pub const LOG: &str = "icecore.collection.log";
 /// Snapshot summary: which erasures the namespace had had; left out while one went on.
 pub const ERASURES: &str = "icecore.collection.erasures";
+/// Snapshot summary: the schema that all rows were written with. Other rows lack what a later one added.
+pub const SCHEMA_ID: &str = "icecore.collection.schema-id";
 
 /// Field id of the key, by which documents are in buckets.
 const KEY_ID: i32 = 1;
@@ -124,6 +127,8 @@ pub struct AppliedChanges {
     pub log: String,
     /// Which erasures the namespace had had; none where one went on.
     pub erasures: Option<String>,
+    /// The schema of the table that all of the rows were written with; none where that is not known.
+    pub schema_id: Option<i32>,
 }
 
 impl AppliedChanges {
@@ -135,7 +140,9 @@ impl AppliedChanges {
             let entries = &snapshot.summary().additional_properties;
             if let Some(seq) = entries.get(APPLIED_SEQ) {
                 let (seq, log) = (seq.parse().ok()?, entries.get(LOG)?.clone());
-                return Some(Self { seq, log, erasures: entries.get(ERASURES).cloned() });
+                let erasures = entries.get(ERASURES).cloned();
+                let schema_id = entries.get(SCHEMA_ID).and_then(|id| id.parse().ok());
+                return Some(Self { seq, log, erasures, schema_id });
             }
             // Merging files changes no row.
             if snapshot.summary().operation != Operation::Replace {
@@ -153,7 +160,14 @@ impl AppliedChanges {
             (LOG.to_owned(), self.log.clone()),
         ]);
         entries.extend(self.erasures.clone().map(|erasures| (ERASURES.to_owned(), erasures)));
+        entries.extend(self.schema_id.map(|id| (SCHEMA_ID.to_owned(), id.to_string())));
         entries
+    }
+
+    /// Whether the rows have every typed column that the table has now.
+    #[must_use]
+    pub fn has_columns_of_now(&self, table: &TableMetadata) -> bool {
+        self.schema_id == Some(table.current_schema_id()) || TypedColumns::of(table).is_empty()
     }
 }
 
@@ -277,9 +291,11 @@ mod tests {
     #[test]
     fn a_table_without_snapshots_has_no_changes() {
         assert_eq!(AppliedChanges::of(&table("orders"), None), None);
-        let applied =
-            AppliedChanges { seq: 7, log: "log".to_owned(), erasures: Some("0/none".to_owned()) };
+        let (log, erasures) = ("log".to_owned(), Some("0/none".to_owned()));
+        let applied = AppliedChanges { seq: 7, log, erasures, schema_id: None };
         assert_eq!(applied.summary()[APPLIED_SEQ], "7");
         assert_eq!(applied.summary().len(), 3);
+        let of_schema = AppliedChanges { schema_id: Some(2), ..applied };
+        assert_eq!(of_schema.summary()[SCHEMA_ID], "2");
     }
 }

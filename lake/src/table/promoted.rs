@@ -129,33 +129,23 @@ impl PathType {
     fn values<'a>(self, found: impl Iterator<Item = Option<&'a RawValue>>) -> ArrayRef {
         match self {
             Self::String => {
-                let texts = found.map(|value| text_of(value?));
+                let texts = found.map(|value| json::text_of(value?));
                 Arc::new(texts.collect::<StringArray>())
             }
             Self::Long => {
-                let numbers = found.map(|value| value?.get().parse::<i64>().ok());
+                let numbers = found.map(|value| json::long_of(value?));
                 Arc::new(numbers.collect::<Int64Array>())
             }
             Self::Double => {
-                // A number beyond all doubles would be infinite, which JSON cannot say.
-                let number = |value: &RawValue| {
-                    value.get().parse::<f64>().ok().filter(|number| number.is_finite())
-                };
-                let numbers = found.map(|value| number(value?));
+                let numbers = found.map(|value| json::double_of(value?));
                 Arc::new(numbers.collect::<Float64Array>())
             }
             Self::Boolean => {
-                let truths = found.map(|value| value?.get().parse::<bool>().ok());
+                let truths = found.map(|value| json::boolean_of(value?));
                 Arc::new(truths.collect::<BooleanArray>())
             }
         }
     }
-}
-
-/// The text of a string; none of another value, and of a string with half of a surrogate pair.
-fn text_of(value: &RawValue) -> Option<String> {
-    let raw = value.get();
-    if raw.starts_with('"') { serde_json::from_str::<String>(raw).ok() } else { None }
 }
 
 /// A path and the column that it makes.

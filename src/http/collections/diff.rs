@@ -1,4 +1,8 @@
 //! `GET /v1/{ns}/collections/{collection}/diff`: the documents that are not the same at two points.
+//!
+//! Between two points of one history only documents differ that an event between them changes. Where these are few
+//! and no event is missing, they alone are folded and compared; where they are many, or the collection was emptied, all
+//! documents are.
 
 use crate::http::{
     AppState,
@@ -6,7 +10,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{self, ReadCaller, statement},
+    points::{self, FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, json_at, number_at, page, text_at},
 };
@@ -16,15 +20,23 @@ use axum::{
     response::Response,
 };
 use icecore_catalog::access::Principal;
+use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE};
 use icecore_schemas::{
-    collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange},
+    collections::{CollectionDiff, DiffEntry, DiffParameters, DocumentChange, TimeBasis},
+    error_code::ErrorCode,
+    point::HistoryPoint,
     query::QueryBasis,
 };
+use serde_json::Value;
 
+/// Most documents that are compared by their keys, and most bytes of these: a plan has each key in some twenty places,
+/// and one with more than a MiB of constants is refused.
+const KEYS_MAX: usize = 500;
+const KEYS_BYTES_MAX: usize = 40 << 10;
 /// Which documents differ.
 const DIFFERS: &str = "old_doc IS DISTINCT FROM new_doc";
 
-/// `GET /v1/{ns}/collections/{collection}/diff?from=&to=&after=&limit=`
+/// `GET /v1/{ns}/collections/{collection}/diff?from=&to=&after=&limit=&branch=`
 ///
 /// # Errors
 /// 400 for what is no point, 404 for one that is not there, 410 for one that was removed, 422 and 429 as queries.
@@ -36,49 +48,110 @@ pub(in crate::http) async fn diff(
     QueryParameters(wanted): QueryParameters<DiffParameters>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
-    let DiffParameters { from, to, basis, after, limit } = wanted;
+    let DiffParameters { from, to, basis, after, limit, branch } = wanted;
     let limit = page_size(limit, PAGE_DOCUMENTS, PAGE_DOCUMENTS_MAX)?;
     check_collection(&collection)?;
     let from = points::parse("from", Some(from.as_str()))?;
     let to = points::parse("to", to.as_deref())?;
     caller.check_events().await?;
-    let (from, to) =
-        (Box::pin(caller.find(&from, basis)).await?, Box::pin(caller.find(&to, basis)).await?);
-    let from_seq = Box::pin(caller.seq_of(from)).await?;
-    let to_seq = Box::pin(caller.seq_of(to)).await?;
-    let all = statements::both(&collection, from_seq, to_seq, "");
-    let counts = Box::pin(count(caller, &collection, &all)).await?;
+    let branch = branch.as_deref();
+    let from = Box::pin(end(caller, branch, &from, basis)).await?;
+    let to = Box::pin(end(caller, branch, &to, basis)).await?;
+    let keys = Box::pin(changed_keys(caller, &collection, &from, &to)).await?;
+    let (condition, params) = statements::key_condition(keys.as_deref(), None);
+    let all = statements::both(&collection, &from, &to, &condition);
+    let counts = Box::pin(count(caller, &collection, (&to, all.as_str()), params)).await?;
     if counts == [0; 3] {
-        caller.check_known(&collection).await?;
+        caller.check_known(&collection, &to).await?;
     }
-    let (condition, params) = match &after {
-        Some(after) => (" WHERE key > $1", vec![after.as_str().into()]),
-        None => ("", Vec::new()),
-    };
-    let both = statements::both(&collection, from_seq, to_seq, condition);
+    let (condition, params) = statements::key_condition(keys.as_deref(), after.as_deref());
+    let both = statements::both(&collection, &from, &to, &condition);
     let sql = format!(
         "SELECT key, old_doc, new_doc FROM ({both}) AS pairs WHERE {DIFFERS} ORDER BY key LIMIT {}",
         limit + 1
     );
-    let answer = caller.ask_of(&collection, statement(&sql, params)).await?;
+    let answer = caller.ask_of(&collection, &to, statement(&sql, params)).await?;
     let RowPage { rows: docs, has_more, basis } = page(answer, limit, entry_at).await?;
     let next = docs.last().filter(|_| has_more).map(|last| last.key.clone());
-    let basis = QueryBasis { seq: Some(to_seq), ..basis.unwrap_or_default() };
+    let branch = to.branch.as_deref().map(str::to_owned);
+    let basis = QueryBasis { seq: to.seq, branch, ..basis.unwrap_or_default() };
+    let (from_seq, to_seq) = (from.seq.unwrap_or_default(), to.seq.unwrap_or_default());
     let [added, changed, removed] = counts;
     Ok(json(200, &CollectionDiff { from_seq, to_seq, added, changed, removed, docs, next, basis }))
 }
 
-/// How many documents were added, changed and removed in these pairs.
+/// A point of the comparison, with the event that it is. One that names a branch is of that, and the others are of the
+/// one that the request names.
+async fn end(
+    caller: ReadCaller<'_>,
+    branch: Option<&str>,
+    point: &HistoryPoint,
+    basis: TimeBasis,
+) -> Result<FoundPoint, ApiError> {
+    let named = if let HistoryPoint::Branch(name) = point { Some(name.as_str()) } else { branch };
+    let found = Box::pin(caller.find_on(named, point, basis)).await?;
+    let seq = Box::pin(caller.seq_of(found.clone())).await?;
+    Ok(found.with_seq(seq))
+}
+
+/// The keys that events between two points change; none where all documents have to be compared.
+async fn changed_keys(
+    caller: ReadCaller<'_>,
+    collection: &str,
+    from: &FoundPoint,
+    to: &FoundPoint,
+) -> Result<Option<Vec<String>>, ApiError> {
+    // Between points of two branches are the events of both.
+    let (Some(from_seq), Some(to_seq), None, None) = (from.seq, to.seq, &from.branch, &to.branch)
+    else {
+        return Ok(None);
+    };
+    let (first, last) = (from_seq.min(to_seq), from_seq.max(to_seq));
+    if first == last {
+        return Ok(Some(Vec::new()));
+    }
+    let between = format!("events BETWEEN SEQ {} AND {last}", first + 1);
+    let sql = format!(
+        "SELECT DISTINCT key FROM {between} \
+         WHERE collection = $1 AND ({IS_CHANGE} OR {IS_TRUNCATE}) LIMIT {}",
+        KEYS_MAX + 1
+    );
+    let answer = match caller.ask(statement(&sql, vec![collection.into()])).await {
+        Ok(answer) => answer,
+        // The events between them cannot be read by themselves, while the states may be.
+        Err(error) if [ErrorCode::Gone, ErrorCode::NotFound].contains(&error.code()) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let read = |batch: &RecordBatch, row: usize| Some((text_at(batch, "key", row), 0));
+    let keys = page(answer, KEYS_MAX + 1, read).await?.rows;
+    // An event without a key empties the collection.
+    let Some(keys) = keys.into_iter().collect::<Option<Vec<String>>>() else { return Ok(None) };
+    let longest = keys.iter().map(String::len).max().unwrap_or(0);
+    if KEYS_MAX < keys.len() || KEYS_BYTES_MAX < keys.len() * longest {
+        return Ok(None);
+    }
+    // A table may have the change of an event that somebody took away.
+    let sql = format!("SELECT CAST(count(*) AS bigint) AS events FROM {between}");
+    let answer = caller.ask(statement(&sql, Vec::new())).await?;
+    let read = |batch: &RecordBatch, row: usize| Some((number_at(batch, "events", row)?, 0));
+    let is_complete = page(answer, 1, read).await?.rows.first() == Some(&(last - first));
+    Ok(is_complete.then_some(keys))
+}
+
+/// How many documents were added, changed and removed in these pairs, of which the later ones are at `to`.
 async fn count(
     caller: ReadCaller<'_>,
     collection: &str,
-    pairs: &str,
+    (to, pairs): (&FoundPoint, &str),
+    params: Vec<Value>,
 ) -> Result<[u64; 3], ApiError> {
     let sql = format!(
         "SELECT CAST(count(*) AS bigint) AS differing, CAST(count(old_doc) AS bigint) AS old_docs, \
          CAST(count(new_doc) AS bigint) AS new_docs FROM ({pairs}) AS pairs WHERE {DIFFERS}"
     );
-    let answer = caller.ask_of(collection, statement(&sql, Vec::new())).await?;
+    let answer = caller.ask_of(collection, to, statement(&sql, params)).await?;
     let read = |batch: &RecordBatch, row: usize| {
         let number = |name: &str| number_at(batch, name, row);
         let (differing, old, new) =

@@ -22,10 +22,11 @@ use axum::{
 };
 use futures::StreamExt;
 use icecore_catalog::access::Principal;
-use icecore_engine::collections::versions_of;
+use icecore_engine::collections::{versions_of, versions_of_branch};
 use icecore_schemas::{
-    collections::{DocumentEntry, DocumentHistory, HistoryPage, VersionEntry},
+    collections::{DocumentEntry, DocumentHistory, HistoryPage, TimeBasis, VersionEntry},
     error_code::ErrorCode,
+    point::HistoryPoint,
     query::QueryBasis,
 };
 use serde_json::value::RawValue;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 const PAGE_VERSIONS: usize = 50;
 const PAGE_VERSIONS_MAX: usize = 500;
 
-/// `GET /v1/{ns}/collections/{collection}/docs/{key}/history?after=&limit=`
+/// `GET /v1/{ns}/collections/{collection}/docs/{key}/history?after=&limit=&branch=`
 ///
 /// # Errors
 /// 403 for who does not see every row, 404 for a document that never was, 422 and 429 as queries.
@@ -44,13 +45,15 @@ pub(in crate::http) async fn history(
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
     Path((_, collection, key)): Path<(String, String, String)>,
-    QueryParameters(HistoryPage { after, limit }): QueryParameters<HistoryPage>,
+    QueryParameters(HistoryPage { after, limit, branch }): QueryParameters<HistoryPage>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
     let limit = page_size(limit, PAGE_VERSIONS, PAGE_VERSIONS_MAX)?;
     let place = DocumentPlace::new(&collection, &key)?;
     caller.check_events().await?;
-    let (versions, basis) = Box::pin(versions(caller, place)).await?;
+    let now = HistoryPoint::Now;
+    let head = Box::pin(caller.find_on(branch.as_deref(), &now, TimeBasis::Commit)).await?;
+    let (versions, basis) = Box::pin(versions(caller, place, &head)).await?;
     if versions.is_empty() {
         let text = format!("collection `{collection}` never had a document `{key}`");
         return Err(ApiError::new(ErrorCode::NotFound, text));
@@ -58,21 +61,25 @@ pub(in crate::http) async fn history(
     Ok(json(200, &DocumentHistory { basis, ..history_page(versions, after, limit) }))
 }
 
-/// Every version of a document since its collection was emptied last, the newest first, without the ones before
-/// them, and what they were made of. Of one whose events are gone it is the newest version alone.
+/// Every version of a document up to `head` since its collection was emptied last, the newest first, without the ones
+/// before them, and what they were made of. Of one whose events are gone it is the newest version alone.
 ///
 /// # Errors
 /// As queries.
 pub(super) async fn versions(
     caller: ReadCaller<'_>,
     place: DocumentPlace<'_>,
+    head: &FoundPoint,
 ) -> Result<(Vec<VersionEntry>, QueryBasis), ApiError> {
     let DocumentPlace { collection, key } = place;
     // Their statement reads events, of which such a caller sees some: what they make together is no version.
     caller.app.sql.check_sees_all(caller.principal, caller.levels, collection)?;
-    let request = statement(&versions_of(collection, key), Vec::new());
-    let mut answer = caller.ask_of(collection, request).await?;
-    let basis = answer.basis.take().unwrap_or_default();
+    let sql = match (&head.branch, head.seq) {
+        (Some(branch), Some(seq)) => versions_of_branch(collection, key, branch, seq),
+        (Some(_) | None, None) | (None, Some(_)) => versions_of(collection, key),
+    };
+    let mut answer = caller.ask_of(collection, head, statement(&sql, Vec::new())).await?;
+    let basis = head.clone().basis(answer.basis.take())?;
     let mut versions = Vec::new();
     while let Some(batch) = answer.batches.next().await {
         let batch = batch?;
@@ -90,7 +97,7 @@ pub(super) async fn versions(
     versions.sort_by_key(|version| std::cmp::Reverse(version.seq));
     if versions.is_empty() {
         // Another engine may have deleted its events, while the table of the collection has it.
-        let (document, _) = Box::pin(caller.document(place, FoundPoint::NOW)).await?;
+        let (document, _) = Box::pin(caller.document(place, head.clone())).await?;
         versions.extend(document.map(version_of));
     }
     Ok((versions, basis))

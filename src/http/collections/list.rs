@@ -5,11 +5,15 @@
 
 use crate::http::{
     AppState,
-    collections::{NAME_BYTES_MAX, bases, check_collection, statements},
+    collections::{
+        NAME_BYTES_MAX,
+        bases::{self, BaseTable},
+        check_collection, statements,
+    },
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, integer_at, number_at, page, text_at},
 };
@@ -21,8 +25,11 @@ use axum::{
 use icecore_catalog::access::Principal;
 use icecore_engine::collections::IS_CHANGE;
 use icecore_schemas::{
-    collections::{CollectionEntry, CollectionList, CollectionPage},
+    collections::{
+        CollectionEntry, CollectionList, CollectionPage, CollectionParameters, TimeBasis,
+    },
     error_code::ErrorCode,
+    point::HistoryPoint,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -38,15 +45,15 @@ struct ChangeCounts {
     deleted: u64,
 }
 
-/// `GET /v1/{ns}/collections?after=&limit=`: by name.
+/// `GET /v1/{ns}/collections?after=&limit=&branch=`: by name.
 ///
 /// # Errors
-/// 404 for a namespace that is not there, 422 and 429 as queries.
+/// 404 for a namespace or branch that is not there, 422 and 429 as queries.
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
-    QueryParameters(CollectionPage { after, limit }): QueryParameters<CollectionPage>,
+    QueryParameters(CollectionPage { after, limit, branch }): QueryParameters<CollectionPage>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
     let limit = page_size(limit, PAGE_COLLECTIONS, PAGE_COLLECTIONS_MAX)?;
@@ -54,12 +61,13 @@ pub(in crate::http) async fn list(
     if !caller.has_events().await? {
         return Ok(json(200, &page));
     }
-    let bases = bases::of_namespace(caller).await?;
+    let head = Box::pin(head(caller, branch.as_deref())).await?;
+    let bases = bases_of(caller, &head).await?;
     let (condition, params) = match &after {
         Some(after) => ("collection > $1", vec![after.as_str().into()]),
         None => ("true", Vec::new()),
     };
-    let mut found = Box::pin(changed(caller, condition, params, limit + 1)).await?;
+    let mut found = Box::pin(changed(caller, &head, (condition, params), limit + 1)).await?;
     let behind = |name: &&String| after.as_ref().is_none_or(|after| after < *name);
     // Another engine may have deleted every change of a collection that has a table.
     for name in bases.keys().filter(behind) {
@@ -67,14 +75,14 @@ pub(in crate::http) async fn list(
     }
     let has_more = limit < found.len();
     for (name, counts) in found.into_iter().take(limit) {
-        let entry = Box::pin(entry(caller, name, counts, &bases)).await?;
+        let entry = Box::pin(entry(caller, name, counts, (&head, &bases))).await?;
         page.collections.push(entry);
     }
     page.next = page.collections.last().filter(|_| has_more).map(|last| last.name.clone());
     Ok(json(200, &page))
 }
 
-/// `GET /v1/{ns}/collections/{collection}`
+/// `GET /v1/{ns}/collections/{collection}?branch=`
 ///
 /// # Errors
 /// 404 where there is none, 422 and 429 as queries.
@@ -83,13 +91,15 @@ pub(in crate::http) async fn show(
     Extension(principal): Extension<Principal>,
     Extension(CatalogNamespace(levels)): Extension<CatalogNamespace>,
     Path((_, name)): Path<(String, String)>,
+    QueryParameters(CollectionParameters { branch }): QueryParameters<CollectionParameters>,
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
     check_collection(&name)?;
     caller.check_events().await?;
-    let bases = bases::of_namespace(caller).await?;
-    let params = vec![name.as_str().into()];
-    let found = Box::pin(changed(caller, "collection = $1", params, 1)).await?;
+    let head = Box::pin(head(caller, branch.as_deref())).await?;
+    let bases = bases_of(caller, &head).await?;
+    let condition = ("collection = $1", vec![name.as_str().into()]);
+    let found = Box::pin(changed(caller, &head, condition, 1)).await?;
     let counts = match (found.get(&name), bases.contains_key(&name)) {
         (Some(counts), _) => *counts,
         (None, true) => ChangeCounts::default(),
@@ -100,23 +110,41 @@ pub(in crate::http) async fn show(
             return Err(ApiError::new(ErrorCode::NotFound, text));
         }
     };
-    Ok(json(200, &Box::pin(entry(caller, name, counts, &bases)).await?))
+    Ok(json(200, &Box::pin(entry(caller, name, counts, (&head, &bases))).await?))
 }
 
-/// The first collections by name that events under this condition name, and what the events tell of them.
+/// The head of a branch; everything that is acknowledged without one.
+async fn head(caller: ReadCaller<'_>, branch: Option<&str>) -> Result<FoundPoint, ApiError> {
+    let now = HistoryPoint::Now;
+    Box::pin(caller.find_on(branch, &now, TimeBasis::Commit)).await
+}
+
+/// How far the table of each collection has the events of `head`. Tables are of `main`.
+async fn bases_of(
+    caller: ReadCaller<'_>,
+    head: &FoundPoint,
+) -> Result<BTreeMap<String, BaseTable>, ApiError> {
+    match &head.branch {
+        None => bases::of_namespace(caller).await,
+        Some(_) => Ok(BTreeMap::new()),
+    }
+}
+
+/// The first collections by name that events up to `head` under this condition name, and what the events tell of them.
 async fn changed(
     caller: ReadCaller<'_>,
-    condition: &str,
-    params: Vec<Value>,
+    head: &FoundPoint,
+    (condition, params): (&str, Vec<Value>),
     limit: usize,
 ) -> Result<BTreeMap<String, ChangeCounts>, ApiError> {
     let sql = format!(
         "SELECT collection, CAST(max(newest) AS bigint) AS last_seq, \
          CAST(sum(CASE WHEN newest = gone THEN 1 ELSE 0 END) AS bigint) AS deleted \
          FROM (SELECT collection, key, max(seq) AS newest, max(CASE WHEN op = 'd' THEN seq END) AS gone \
-         FROM events WHERE {IS_CHANGE} AND octet_length(collection) BETWEEN 1 AND {NAME_BYTES_MAX} \
+         FROM {} WHERE {IS_CHANGE} AND octet_length(collection) BETWEEN 1 AND {NAME_BYTES_MAX} \
          AND {condition} GROUP BY collection, key) AS documents \
-         GROUP BY collection ORDER BY collection LIMIT {limit}"
+         GROUP BY collection ORDER BY collection LIMIT {limit}",
+        head.events()
     );
     let answer = caller.ask(statement(&sql, params)).await?;
     let read = |batch: &RecordBatch, row: usize| {
@@ -130,25 +158,32 @@ async fn changed(
     Ok(rows.into_iter().collect())
 }
 
-/// A collection with its documents counted.
+/// A collection with its documents counted, as they are at `head`.
 async fn entry(
     caller: ReadCaller<'_>,
     name: String,
     counts: ChangeCounts,
-    bases: &BTreeMap<String, Option<u64>>,
+    (head, bases): (&FoundPoint, &BTreeMap<String, BaseTable>),
 ) -> Result<CollectionEntry, ApiError> {
-    let relation = statements::relation(&name, None);
+    let base = bases.get(&name);
+    let relation = statements::relation(&name, head);
+    let misfits = if base.is_some_and(|base| base.is_typed) { "sum(misfits)" } else { "NULL" };
     let sql = format!(
-        "SELECT CAST(count(*) AS bigint) AS documents, \
-         CAST(sum(octet_length(doc)) AS bigint) AS bytes FROM {relation}"
+        "SELECT CAST(count(*) AS bigint) AS documents, CAST(sum(octet_length(doc)) AS bigint) AS bytes, \
+         CAST({misfits} AS bigint) AS misfits FROM {relation}"
     );
-    let answer = caller.ask_of(&name, statement(&sql, Vec::new())).await?;
+    let request = statement(&sql, Vec::new());
+    let answer = caller.ask_of(&name, head, request).await?;
     let read = |batch: &RecordBatch, row: usize| {
         let documents = number_at(batch, "documents", row)?;
-        Some(((documents, number_at(batch, "bytes", row).unwrap_or_default()), 0))
+        let bytes = number_at(batch, "bytes", row).unwrap_or_default();
+        Some(((documents, bytes, number_at(batch, "misfits", row)), 0))
     };
-    let (documents, bytes) = page(answer, 1, read).await?.rows.first().copied().unwrap_or_default();
-    let applied_seq = bases.get(&name).copied().flatten();
+    let RowPage { rows, .. } = page(answer, 1, read).await?;
+    let (documents, bytes, misfits) = rows.first().copied().unwrap_or_default();
+    // The sum over no documents is none.
+    let misfits = base.filter(|base| base.is_typed).map(|_| misfits.unwrap_or_default());
+    let applied_seq = base.and_then(|base| base.applied_seq);
     let lag_ms = match applied_seq {
         Some(applied) if applied < counts.last_seq => Box::pin(lag(caller, &name, applied)).await?,
         Some(_) => Some(0),
@@ -162,6 +197,7 @@ async fn entry(
         last_seq: counts.last_seq,
         applied_seq,
         lag_ms,
+        misfits,
     })
 }
 

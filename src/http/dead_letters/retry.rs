@@ -13,7 +13,7 @@ use crate::{
         health::not_taken,
         ingest::{
             admission::{shelters, turn_away},
-            compare, decode_body,
+            decode_body, expected,
         },
         json, parse_namespace,
         query_string::QueryParameters,
@@ -243,7 +243,16 @@ impl LetterSender {
             letters: LetterChange::Redriven(namespace, Box::new(row)),
             ..Submission::default()
         };
-        let receipt = compare::append(app, submission).await?;
+        let receipt = match Box::pin(expected::append(app, submission)).await {
+            Ok(receipt) => receipt,
+            // What it expects cannot be looked at; the others are sent all the same.
+            Err(error)
+                if [ErrorCode::InvalidRequest, ErrorCode::QueryLimit].contains(&error.code()) =>
+            {
+                return Ok(RetryOutcome::Rejected);
+            }
+            Err(error) => return Err(error),
+        };
         let refused = receipt.refused.len() as u64;
         let new = received - refused - receipt.duplicates;
         if !self.dry_run {
@@ -269,6 +278,7 @@ impl LetterSender {
             first_id: self.app.ids.first_of_run(),
             cloud_event: Vec::new(),
             correlation_id: row.correlation_id.clone(),
+            request_id: None,
             again: Some(RedriveContext {
                 id: row.event_id.clone().unwrap_or_else(|| row.id.clone()),
                 batch_id: row.batch_id.clone(),

@@ -6,6 +6,7 @@
 use super::{DocumentPlace, WriteOutcome};
 use crate::http::{
     AppState,
+    branches::append::BranchHead,
     error::ApiError,
     rows::{number_at, text_at},
     state_rows::{self, first_row},
@@ -13,7 +14,7 @@ use crate::http::{
 };
 use axum::http::HeaderMap;
 use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The header that names a request.
@@ -54,10 +55,13 @@ impl RequestKey {
 
 /// The id of the event of a request with this key. Events that are copied into another namespace are no requests there.
 pub(super) fn of_key(
-    DocumentPlace { namespace, collection, key, .. }: &DocumentPlace,
+    DocumentPlace { namespace, collection, key, branch, .. }: &DocumentPlace,
     RequestKey(name): &RequestKey,
 ) -> String {
-    format!("doc-{:032x}", xxh3_128(&joined(&["key", namespace.name(), collection, key, name])))
+    let mut texts = vec!["key", namespace.name(), collection.as_str(), key.as_str(), name.as_str()];
+    // A branch has the events of `main` up to its fork, and they are no requests to it.
+    texts.extend(branch.as_deref());
+    format!("doc-{:032x}", xxh3_128(&joined(&texts)))
 }
 
 /// What became of a request of this key; none where there was none.
@@ -66,12 +70,12 @@ pub(super) fn of_key(
 /// 409 where the key is another request's.
 pub(super) async fn named(
     app: &AppState,
-    document: &DocumentPlace,
+    (document, head): (&DocumentPlace, Option<&BranchHead>),
     request: &WriteRequest,
     key: &RequestKey,
 ) -> Result<Option<WriteOutcome>, ApiError> {
     let id = of_key(document, key);
-    let Some(event) = stored(app, document, &id).await? else { return Ok(None) };
+    let Some(event) = stored(app, (document, head), &id).await? else { return Ok(None) };
     let is_same = match &request.doc {
         Some(doc) => says_the_same(event.after.as_deref(), doc),
         None => event.after.is_none(),
@@ -80,7 +84,7 @@ pub(super) async fn named(
         let text = format!("Idempotency-Key `{}` was used for another request", key.0);
         return Err(ApiError::new(ErrorCode::Conflict, text));
     }
-    Ok(Some(event.outcome(id)))
+    Ok(Some(event.outcome(id, head)))
 }
 
 /// The event of an earlier request.
@@ -92,20 +96,27 @@ struct StoredWrite {
 }
 
 impl StoredWrite {
-    fn outcome(&self, event_id: String) -> WriteOutcome {
-        WriteOutcome { seq: self.seq, version: self.version, event_id, is_repeat: true }
+    fn outcome(&self, event_id: String, head: Option<&BranchHead>) -> WriteOutcome {
+        WriteOutcome {
+            seq: self.seq,
+            version: self.version,
+            event_id,
+            is_repeat: true,
+            snapshot: head.map(|head| head.snapshot),
+        }
     }
 }
 
 async fn stored(
     app: &AppState,
-    DocumentPlace { levels, .. }: &DocumentPlace,
+    (DocumentPlace { levels, .. }, head): (&DocumentPlace, Option<&BranchHead>),
     id: &str,
 ) -> Result<Option<StoredWrite>, ApiError> {
     let request = SqlRequest {
         sql: "SELECT seq, after, meta FROM events WHERE id = CAST($1 AS text) ORDER BY seq LIMIT 1"
             .to_owned(),
         params: vec![id.into()],
+        as_of: head.map(|head| json!(head.snapshot)),
         ..SqlRequest::default()
     };
     let batches = state_rows::rows(app, levels, request).await?;
@@ -164,6 +175,7 @@ mod tests {
             namespace: Namespace::parse(namespace).unwrap(),
             collection: collection.to_owned(),
             key: key.to_owned(),
+            branch: None,
         };
         let id = |namespace: &str, collection: &str, key: &str, name: &str| {
             of_key(&place(namespace, collection, key), &RequestKey(name.to_owned()))
@@ -180,5 +192,8 @@ mod tests {
         ] {
             assert_ne!(first, other);
         }
+        let of_branch =
+            DocumentPlace { branch: Some("try".to_owned()), ..place("shop", "users", "1") };
+        assert_ne!(first, of_key(&of_branch, &RequestKey("a".to_owned())));
     }
 }

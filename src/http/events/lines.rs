@@ -31,6 +31,8 @@ const STATEMENT_EVENTS_MAX: usize = 10_000;
 
 /// Which events are sent.
 pub(super) struct EventRange {
+    /// The events that they are of, as a statement names them.
+    pub(super) events: String,
     /// As it stands behind `WHERE true`.
     pub(super) conditions: String,
     pub(super) params: Vec<Value>,
@@ -52,15 +54,16 @@ struct EventLines {
     last: Option<u64>,
 }
 
-/// A response with the events of a range, a line each. A body that cannot go on breaks off.
+/// A response with the events of a range up to `head`, a line each. A body that cannot go on breaks off.
 ///
 /// # Errors
 /// As queries, before the first line.
 pub(super) async fn lines(
     caller: ReadCaller<'_>,
+    head: FoundPoint,
     mut range: EventRange,
 ) -> Result<Response, ApiError> {
-    let newest = Box::pin(caller.seq_of(FoundPoint::NOW)).await?;
+    let newest = Box::pin(caller.seq_of(head)).await?;
     range.conditions.push_str(&format!(" AND seq <= {newest}"));
     let answer = caller.ask(statement(&range.sql(None), range.params.clone())).await?;
     let state = EventLines {
@@ -107,7 +110,8 @@ impl EventRange {
         };
         let behind = last.map(|last| format!(" AND seq {operator} {last}")).unwrap_or_default();
         format!(
-            "SELECT * FROM events WHERE true{}{behind} ORDER BY seq {direction} LIMIT {}",
+            "SELECT * FROM {} WHERE true{}{behind} ORDER BY seq {direction} LIMIT {}",
+            self.events,
             self.conditions,
             self.statement_limit()
         )
@@ -184,6 +188,7 @@ mod tests {
     #[test]
     fn a_statement_goes_on_behind_the_last_event() {
         let range = |order, limit| EventRange {
+            events: "events".to_owned(),
             conditions: " AND seq <= 9".to_owned(),
             params: Vec::new(),
             order,

@@ -62,6 +62,7 @@ pub(in crate::http) fn turn_away(
         index: one.index,
         id: one.id,
         code: one.code,
+        actual_version: one.actual_version,
         reason: one.reason,
         dead_letter: None,
     };

@@ -1,22 +1,24 @@
 //! The rows of the table for what reads documents and events.
 
 use crate::http::{
-    collection_refresh,
-    collections::{self, diff, history, list},
+    collection_refresh, collection_schema,
+    collections::{self, anomalies, diff, history, list},
     events,
     guard::RouteNeed::InCatalog,
     points,
-    routes::{Route, get, post},
+    routes::{Route, get, post, put},
     search, things,
 };
 use axum::routing::on;
 use icecore_catalog::access::Action::{Read, Write};
 use icecore_schemas::{
     collection_refresh::{RefreshParameters, RefreshReply},
+    collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
-        CollectionDiff, CollectionEntry, CollectionList, CollectionPage, DiffParameters,
-        DocumentHistory, DocumentList, DocumentPage, DocumentReply, EventList, EventPage,
-        HistoryPage, PointParameters, PointRequest, ResolvedPoint, ThingParameters,
+        AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
+        CollectionParameters, DiffParameters, DocumentHistory, DocumentList, DocumentPage,
+        DocumentReply, EventList, EventPage, HistoryPage, PointParameters, PointRequest,
+        ResolvedPoint, ThingParameters,
     },
     search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
 };
@@ -59,9 +61,10 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
         .about("The collections of a namespace: documents, bytes, and how far their tables are")
         .query::<CollectionPage>()
         .answers::<CollectionList>(&[(200, "A page by name; `next` is there while there may be more")])
-        .refuses(SEARCH_REFUSED),
+        .refuses(POINT_REFUSED),
     get("/v1/{namespace}/collections/{collection}", InCatalog(Read), |m| on(m, list::show))
         .about("A collection: documents, bytes, and how far its table is")
+        .query::<CollectionParameters>()
         .answers::<CollectionEntry>(&[(200, "Its numbers")])
         .refuses(&[
             (404, "No such collection"),
@@ -89,6 +92,13 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
     .query::<HistoryPage>()
     .answers::<DocumentHistory>(&[(200, "A page; `next` is there while there may be more")])
     .refuses(POINT_REFUSED),
+    get("/v1/{namespace}/collections/{collection}/anomalies", InCatalog(Read), |m| {
+        on(m, anomalies::anomalies)
+    })
+    .about("Changes of a collection that do not fit what is known of their documents")
+    .query::<AnomalyPage>()
+    .answers::<AnomalyList>(&[(200, "Those of the documents of a page; `next` is there while there may be more")])
+    .refuses(SEARCH_REFUSED),
     get("/v1/{namespace}/collections/{collection}/diff", InCatalog(Read), |m| on(m, diff::diff))
         .about("The documents of a collection that are not the same at two points")
         .query::<DiffParameters>()
@@ -104,6 +114,26 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
         (404, "No such collection"),
         (409, "Another commit came first"),
         (429, "Too many queries at once"),
+    ]),
+    get("/v1/{namespace}/collections/{collection}/schema", InCatalog(Read), |m| {
+        on(m, collection_schema::get)
+    })
+    .about("The JSON Schema of a collection, and the typed columns that it makes")
+    .answers::<CollectionSchema>(&[(200, "The schema")])
+    .refuses(&[(404, "None was registered")]),
+    put("/v1/{namespace}/collections/{collection}/schema", InCatalog(Write), |m| {
+        on(m, collection_schema::put)
+    })
+    .about("Register a JSON Schema, whose properties are typed columns of the table; with `dry_run` tell what would change")
+    .query::<SchemaParameters>()
+    .takes_media(&["application/json"])
+    .answers::<SchemaRegistration>(&[(200, "Registered; the columns, and those that came or got wider")])
+    .refuses(&[
+        (400, "Not a schema that makes columns; the text says what to change"),
+        (404, "No such namespace"),
+        (409, "Columns would go or become narrower: `differences` of the details; or another commit came first"),
+        (429, "Too many queries at once"),
+        (503, "This server takes no events: ask the one that does"),
     ]),
     get("/v1/{namespace}/events", InCatalog(Read), |m| on(m, events::events))
         .about("Events by seq, bookmark, type or time; as JSON lines with Accept: application/x-ndjson")

@@ -9,8 +9,12 @@ use icecore_lake::table::{
 };
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
-/// Between two looks at a table without work.
-const LOOK_MS: i64 = 60_000;
+/// Between two looks at a table without work: each tick of the job has one.
+const LOOK_MS: i64 = 14_000;
+/// The same of a table to which commits come fast: a little less than the pause of the job then.
+const BUSY_LOOK_MS: i64 = 2_000;
+/// Commits come fast to a table for so long after a look that found it so.
+const BUSY_MS: i64 = 15_000;
 /// So long its manifests are not read again however little came: closed days become quiet meanwhile.
 const SEEN_MS: i64 = 10 * 60_000;
 /// So long a table is left alone after a step that came to nothing; it doubles with each further one.
@@ -49,6 +53,8 @@ pub(super) struct CompactionNotes {
     sums: RecentNotes<TableIdent, SumsNote>,
     /// How many steps of a table were refused, less those that were not since then.
     refused: RecentNotes<TableIdent, u32>,
+    /// Tables to which commits come fast, and until when that is known.
+    busy: RecentNotes<TableIdent, i64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,6 +102,7 @@ impl Default for CompactionNotes {
             whole: RecentNotes::new(FILES_MAX),
             sums: RecentNotes::new(TABLES_MAX),
             refused: RecentNotes::new(TABLES_MAX),
+            busy: RecentNotes::new(TABLES_MAX),
         }
     }
 }
@@ -118,7 +125,7 @@ impl CompactionNotes {
             now_ms < seen.until_ms && !has_grown(&seen.totals, &totals, seen.patience)
         });
         if is_as_seen {
-            note.after_ms = now_ms.saturating_add(LOOK_MS);
+            note.after_ms = now_ms.saturating_add(self.look_ms(table, now_ms));
             self.tables.put(table.clone(), note);
         }
         is_as_seen
@@ -134,8 +141,22 @@ impl CompactionNotes {
     ) {
         let (patience, until_ms) = (patience as u64, now_ms.saturating_add(SEEN_MS));
         let seen = Some(SeenFiles { totals, patience, until_ms });
-        let note = TableNote { after_ms: now_ms.saturating_add(LOOK_MS), seen, lost: 0 };
-        self.tables.put(table.clone(), note);
+        let after_ms = now_ms.saturating_add(self.look_ms(table, now_ms));
+        self.tables.put(table.clone(), TableNote { after_ms, seen, lost: 0 });
+    }
+
+    /// Commits come fast to a table.
+    pub(super) fn note_busy(&mut self, table: &TableIdent, now_ms: i64) {
+        self.busy.put(table.clone(), now_ms.saturating_add(BUSY_MS));
+    }
+
+    /// Whether they came fast not long ago.
+    pub(super) fn is_busy(&self, table: &TableIdent, now_ms: i64) -> bool {
+        self.busy.get(table).is_some_and(|until_ms| now_ms < *until_ms)
+    }
+
+    fn look_ms(&self, table: &TableIdent, now_ms: i64) -> i64 {
+        if self.is_busy(table, now_ms) { BUSY_LOOK_MS } else { LOOK_MS }
     }
 
     /// Whether it is to be found out what others did up to the newest snapshot without a sum of its rows.
@@ -322,6 +343,17 @@ mod tests {
         assert!(!is_as_seen(8, Some(4), LOOK_MS), "enough delete files");
         assert!(!is_as_seen(8, None, LOOK_MS), "nobody knows");
         assert!(!is_as_seen(8, Some(0), SEEN_MS), "days are over");
+    }
+
+    #[test]
+    fn a_table_to_which_commits_come_fast_is_looked_at_again_after_seconds() {
+        let (mut notes, table) = (CompactionNotes::default(), table());
+        notes.note_busy(&table, 0);
+        notes.see(&table, TOTALS, 10, 1);
+        assert!(!notes.is_resting(&table, 1 + BUSY_LOOK_MS) && notes.is_busy(&table, BUSY_MS - 1));
+        assert!(notes.is_as_seen(&table, TOTALS, BUSY_MS));
+        assert!(!notes.is_busy(&table, BUSY_MS), "no look found it so since then");
+        assert!(notes.is_resting(&table, BUSY_MS + LOOK_MS - 1));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::maintenance::compaction::{
     tables,
 };
 use icecore_catalog::{
+    catalog::LoadedTable,
     error::{CatalogError, with_causes},
     retention,
     scan::{
@@ -21,8 +22,8 @@ use icecore_catalog::{
 use icecore_lake::table::{
     compaction::{
         FileTotals,
-        choice::{CompactionMode, CompactionRules, FileGroup, LiveFile, choose},
-        newest_kept_ms, planned_files,
+        choice::{CompactionMode, CompactionRules, FileGroup, GROUP_FILES_MAX, LiveFile, choose},
+        newest_kept_ms, newest_ms, planned_files,
         rewrite::{RewriteError, RewriteInput, RewrittenFiles},
     },
     deletes::RowDeletes,
@@ -55,6 +56,11 @@ const TIME_MIN: Duration = Duration::from_millis(500);
 /// The part of the time for which the newest snapshots stay that a step takes, as a divisor: what it has begun
 /// goes on after that, and its commit may wait for others.
 const KEPT_SHARE: u32 = 3;
+/// Commits come fast to a table of which so many snapshots were made within [`BUSY_WITHIN_MS`]: its files would
+/// pile up until the next round of all tables.
+const BUSY_SNAPSHOTS: usize = 64;
+/// About the time between two rounds of all tables.
+const BUSY_WITHIN_MS: i64 = 15_000;
 /// Groups of a table that others change are not made smaller than this.
 const FEWER_FILES_MIN: usize = 4;
 
@@ -128,6 +134,7 @@ impl Compaction {
         if let (Some(why), false) = (writer, request.is_by_hand()) {
             return Ok(self.stay(table, why.to_owned()));
         }
+        self.note_rate(table, &loaded);
         // It is not kept: the manifests of a large table take hundreds of MiB.
         let (storage, cache) = (self.0.catalog.storage(), ManifestCache::default());
         let source = ManifestSource { storage, cache: &cache, metadata, until: Deadline::NONE };
@@ -136,6 +143,7 @@ impl Compaction {
         let rules = self.rules(&FileLayout::of(metadata));
         let choice = choose(&files, &rules, request.mode, self.0.catalog.now_ms());
         drop(files);
+        pace.meet_backlog(choice.most, rules.files_max);
         let mut skipped: Vec<String> = choice.skipped.iter().map(|&why| why.into()).collect();
         request.progress.find(choice.groups.len() as u64, group_bytes(&choice.groups));
         let lack = if choice.groups.is_empty() { None } else { self.lacks_room().await? };
@@ -157,8 +165,8 @@ impl Compaction {
         let kept_ms = newest_kept_ms(metadata, self.0.catalog.now_ms());
         let until = started + step_time(kept_ms, refused);
         let (groups, is_more) = within_bounds(choice.groups, refused);
-        let mut step =
-            CompactionStep { skipped, kept, is_more, is_tried: true, ..CompactionStep::default() };
+        let mut step = CompactionStep { skipped, kept, ..CompactionStep::default() };
+        (step.is_more, step.is_tried) = (is_more || GROUP_FILES_MAX < choice.most, true);
         let work = self.rewrite(table, source, &groups, (&mut *pace, until), &mut step);
         let written = work.await?;
         if let Some(why) = self.give_way(&loaded, request, &written).await? {
@@ -172,6 +180,14 @@ impl Compaction {
         // One commit leaves more to do only where it did something, or knows what is in the way.
         step.is_more &= 0 < step.files.before + step.failed;
         Ok(step)
+    }
+
+    /// Notes a table to which commits come fast.
+    fn note_rate(&self, table: &TableIdent, loaded: &LoadedTable) {
+        let made_ms = newest_ms(&loaded.metadata, BUSY_SNAPSHOTS, self.0.catalog.now_ms());
+        if made_ms.is_some_and(|made_ms| made_ms < BUSY_WITHIN_MS) {
+            self.noted().note_busy(table, self.0.clock.passed_ms());
+        }
     }
 
     /// The rules, within what the table wants of its files.

@@ -1,12 +1,13 @@
 use super::*;
+use icecore_engine::collections::documents_at;
 
 #[test]
 fn documents_are_asked_for_bucket_by_bucket() {
     let some = ChangedBuckets::These([3, 1].into());
-    let sql = documents_sql("it's", 17, 4, &some);
+    let sql = documents_sql("it's", 17, &TypedColumns::default(), (4, &some));
     let end = " WHERE bucket(4, key) IN (1, 3) ORDER BY bucket(4, key), key";
     assert_eq!(sql, format!("{}{end}", documents_at("it's", 17)));
-    let all = documents_sql("orders", 17, 4, &ChangedBuckets::All);
+    let all = documents_sql("orders", 17, &TypedColumns::default(), (4, &ChangedBuckets::All));
     assert!(all.ends_with("17 ORDER BY bucket(4, key), key"), "{all}");
     assert_eq!((some.count(4), ChangedBuckets::All.count(4)), (2, 4));
     assert!(ChangedBuckets::These(BTreeSet::new()).is_empty());

@@ -3,7 +3,7 @@
 use crate::sql::{
     SqlInner,
     points::{QueryPoints, invalid, of_table, without_versions},
-    view::oldest_of_main,
+    view::history::oldest_of_main,
 };
 use arrow::{
     array::{Array, AsArray},
@@ -55,9 +55,11 @@ impl SqlInner {
         let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
         // What is read stays readable while the pin lives.
         let (mut view, _pin) = view;
-        // A collection's documents have the bookmarks of their last changes alone.
-        let table = if view.collections.is_empty() { table } else { EVENTS_TABLE };
+        // A collection's documents have the bookmarks of their last changes alone, and a view those of its rows.
+        let is_table = view.collections.is_empty() && view.change_views.is_empty();
+        let table = if is_table { table } else { EVENTS_TABLE };
         view.collections.clear();
+        view.change_views.clear();
         let search = BookmarkSearch { levels, table, bookmark, until };
         let Some(now) = view.table(table).cloned() else {
             return Err(without_versions(table));

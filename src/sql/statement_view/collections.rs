@@ -6,7 +6,7 @@
 use crate::sql::{
     points::{QueryPoints, TableRead},
     statement_view::ViewDraft,
-    view::{self, ResolvedNamespace},
+    view::{self, ResolvedNamespace, history::main_seq},
     visibility,
 };
 use iceberg::spec::TableMetadata;
@@ -19,7 +19,7 @@ use icecore_engine::{
 };
 use icecore_lake::{
     collection::table_name,
-    table::{as_of, documents::AppliedChanges},
+    table::{as_of, documents::AppliedChanges, typed_columns::TypedColumns},
 };
 use icecore_schemas::{as_of::AsOf, service_table::EVENTS_TABLE};
 
@@ -168,13 +168,18 @@ impl ViewDraft<'_> {
             events: is_of_events.then_some(events),
             applied_seq: None,
             until: None,
+            typed: TypedColumns::default(),
+            has_typed: false,
         };
         if let Some(base) = base {
             let snapshot_id = if is_of_events { base.snapshot_id } else { own };
+            let metadata = base.metadata.as_deref();
+            view.typed = metadata.map(TypedColumns::of).unwrap_or_default();
             if !is_of_events {
-                let metadata = base.metadata.as_deref();
-                let applied = metadata.and_then(|table| AppliedChanges::of(table, own));
-                view.applied_seq = applied.map(|applied| applied.seq);
+                let applied = metadata.and_then(|it| Some((it, AppliedChanges::of(it, own)?)));
+                view.applied_seq = applied.as_ref().map(|(_, applied)| applied.seq);
+                view.has_typed =
+                    applied.is_some_and(|(it, applied)| applied.has_columns_of_now(it));
                 view.until = view.applied_seq;
             }
             let base = TableView { name: name.to_owned(), snapshot_id, ..base };
@@ -231,6 +236,7 @@ fn own_snapshot(
         TableRead::AsOf(AsOf::Time(_))
         | TableRead::Now(_)
         | TableRead::Back(_)
+        | TableRead::Branch { .. }
         | TableRead::Basis { .. } => None,
     }
 }
@@ -245,7 +251,8 @@ pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
         let (tables, _) = view.namespace_mut(&collection.namespace);
         let Some(events) = tables.iter().find(|table| table.name == *events) else { continue };
         collection.until = last_event(events);
-        let until = collection.until.filter(|_| is_on_main(events));
+        // A base has events of main alone.
+        let until = collection.until.and_then(|until| Some(until.min(main_seq(events)?)));
         let base = tables.iter_mut().find(|table| table.name == collection.name);
         let named = collection.collection.as_str();
         let Some(base) = base.filter(|base| view::collection_of(base) == Some(named)) else {
@@ -253,8 +260,9 @@ pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
         };
         let metadata = base.metadata.clone();
         let found = until.zip(metadata).and_then(|(until, base)| newest(&base, until, log));
-        let (snapshot_id, applied_seq) = found.unzip();
-        (base.snapshot_id, collection.applied_seq) = (snapshot_id, applied_seq);
+        collection.has_typed = found.as_ref().is_some_and(|found| found.has_typed);
+        collection.applied_seq = found.as_ref().map(|found| found.applied_seq);
+        base.snapshot_id = found.map(|found| found.snapshot_id);
     }
     view.collections = collections;
 }
@@ -265,21 +273,25 @@ fn last_event(events: &TableView) -> Option<u64> {
     Some(events.seqs.map_or(last, |seqs| seqs.last.min(last)))
 }
 
-/// Whether the snapshot of a table is the current one or one of those that it was built on. A branch has events that
-/// no base has, and lacks others.
-fn is_on_main(events: &TableView) -> bool {
-    let (Some(metadata), Some(id)) = (&events.metadata, events.snapshot_id) else { return true };
-    ancestors::of(metadata, metadata.current_snapshot_id()).any(|it| it.snapshot_id() == id)
+/// A snapshot of a base that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BaseSnapshot {
+    snapshot_id: i64,
+    /// The last event whose change it has.
+    applied_seq: u64,
+    /// Whether its rows have the typed columns of now.
+    has_typed: bool,
 }
 
-/// The newest snapshot of a base without an event behind `until`, and the last event whose change it has. What is below
-/// a snapshot that is not of the documents is of none: the base was set aside, or rows were taken out of it.
-fn newest(base: &TableMetadata, until: u64, log: Option<&str>) -> Option<(i64, u64)> {
+/// The newest snapshot of a base without an event behind `until`. What is below a snapshot that is not of the documents
+/// is of none: the base was set aside, or rows were taken out of it.
+fn newest(base: &TableMetadata, until: u64, log: Option<&str>) -> Option<BaseSnapshot> {
     for snapshot in ancestors::of(base, base.current_snapshot_id()) {
-        let id = snapshot.snapshot_id();
-        let applied = AppliedChanges::of(base, Some(id))?;
+        let snapshot_id = snapshot.snapshot_id();
+        let applied = AppliedChanges::of(base, Some(snapshot_id))?;
         if applied.seq <= until && log.is_none_or(|log| applied.log == log) {
-            return Some((id, applied.seq));
+            let (applied_seq, has_typed) = (applied.seq, applied.has_columns_of_now(base));
+            return Some(BaseSnapshot { snapshot_id, applied_seq, has_typed });
         }
     }
     None

@@ -2,6 +2,7 @@
 
 use super::*;
 use icecore_catalog::catalog::RefKind;
+use icecore_lake::branch::Branch;
 use icecore_schemas::{query::QueryBasis, snapshot_id::SnapshotId};
 
 const COUNT: &str = "SELECT count(*) FROM events";
@@ -58,6 +59,9 @@ async fn every_spelling_reads_the_table_at_its_point() {
         ("FOR SEQ AS OF 7".to_owned(), 7),
         ("FOR SEQ AS OF 33".to_owned(), 33),
         ("AT (SEQ => 1000)".to_owned(), 35),
+        ("FOR SEQ AS OF 7 OF BRANCH 'side'".to_owned(), 7),
+        ("SEQ AS OF 25 OF BRANCH 'side'".to_owned(), 10),
+        ("FOR SEQ AS OF 33 OF BRANCH 'main'".to_owned(), 33),
         ("BETWEEN SEQ 9 AND 32".to_owned(), 24),
         ("BETWEEN SEQ 9 AND 8".to_owned(), 0),
     ] {
@@ -74,6 +78,8 @@ async fn every_spelling_reads_the_table_at_its_point() {
         let sql = format!("SELECT count(\"events@{point}\".id) FROM \"events@{point}\"");
         assert_eq!(house.count(&sql).await, expected, "{point}");
     }
+    let tag = asked("SELECT 1 FROM events FOR SEQ AS OF 3 OF BRANCH 'nightly'");
+    house.check_refused(tag, "`nightly` is a tag of table `events`").await;
     let values = vec![json!("nightly"), json!(12)];
     let sql = "SELECT (SELECT count(*) FROM events VERSION AS OF $1) * 100 + (SELECT count(*) FROM events FOR SEQ AS OF $2)";
     assert_eq!(house.number(SqlRequest { params: values, ..asked(sql) }).await, 1_012);
@@ -122,6 +128,11 @@ async fn a_point_that_is_not_there_is_told_by_the_names_of_the_statement() {
         ("SELECT 1 FROM evnts VERSION AS OF 3", "table `evnts` does not exist"),
         ("SELECT 1 FROM events VERSION AS OF main", "in single quotes, not main"),
         ("SELECT 1 FROM events FOR SEQ AS OF 'x'", "a seq is a whole number"),
+        (
+            "SELECT 1 FROM events FOR SEQ AS OF 3 OF BRANCH 'no'",
+            "table `events` has no branch or tag `no`",
+        ),
+        ("SELECT 1 FROM branches VERSION AS OF 3", "`branches` has no versions"),
         ("SELECT 1 FROM events FOR BOOKMARK AS OF 'x'", "has bookmark `x`"),
         ("SELECT 1 FROM events TIMESTAMP AS OF ts", "without columns and queries"),
         ("SELECT 1 FROM events TIMESTAMP AS OF (SELECT now())", "without columns and queries"),
@@ -220,6 +231,43 @@ async fn an_answer_is_made_again_from_its_basis() {
     house.check_refused(beyond, "min_seq 36 is beyond the basis").await;
     let within = SqlRequest { min_seq: Some(35), ..again(sql, &basis) };
     assert_eq!(house.number(within).await, 35_035_035);
+}
+
+#[tokio::test]
+async fn a_branch_of_the_namespace_is_told_with_its_last_event() {
+    let (house, first, _) = travelled().await;
+    let (table, refs) = (house.events(), house.catalog.refs());
+    refs.create(&table, "trial", RefKind::Branch, Some(first)).await.unwrap();
+    let none = "SELECT count(*) FROM branches";
+    assert_eq!(house.count(none).await, 0);
+    let branch = Branch {
+        name: "trial".to_owned(),
+        forked_from: "main".to_owned(),
+        fork_seq: 10,
+        created_at: NOW_MS,
+        collection: None,
+        merges: Vec::new(),
+    };
+    let updates = HashMap::from([(Branch::property("trial"), branch.to_property().unwrap())]);
+    let updates = vec![TableUpdate::SetProperties { updates }];
+    let change = TableChange { table, requirements: Vec::new(), updates, keeps_history: false };
+    house.catalog.commit(change).await.unwrap();
+    for (from, seq, branch) in [
+        ("\"events@trial\"", Some(10), Some("trial")),
+        ("events FOR VERSION AS OF 'trial'", Some(10), Some("trial")),
+        ("\"things@trial\"", Some(10), Some("trial")),
+        ("cdc_users FOR SEQ AS OF 3 OF BRANCH 'trial'", Some(10), Some("trial")),
+        ("events, \"events@trial\" AS t", Some(35), None),
+        ("branches", None, None),
+    ] {
+        let sql = format!("SELECT count(*) FROM {from}");
+        let basis = house.basis(asked(&sql)).await;
+        assert_eq!((basis.seq, basis.branch.as_deref()), (seq, branch), "{from}");
+        assert_eq!(house.basis(again(&sql, &basis)).await, basis, "{from}");
+    }
+    let rows = "SELECT count(*) FROM branches WHERE name = 'trial' AND forked_from = 'main' \
+                AND fork_seq = 10 AND head_seq = 10 AND head = base AND created_at < now()";
+    assert_eq!(house.count(rows).await, 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::catalog::{
-    CreateTable,
+    CreateTable, NewTag, TagChange,
     tests::{
         House, UNDROP_MS, add_snapshot, change, create, house, ident, new_table, on_main, own_list,
         write_list,
@@ -85,6 +85,66 @@ async fn snapshots_get_names_and_lose_them() {
     catalog.refs().drop(&t, "first", tag).await.unwrap();
     assert_eq!(catalog.refs().list(&t).await.unwrap().len(), 2);
     catalog.refs().drop(&t, "work", None).await.unwrap();
+}
+
+/// A change that sets a tag of this name at snapshot `snapshot`.
+async fn tagging(house: &House, dotted: &str, name: &str, snapshot: i64) -> TagChange {
+    let base = house.catalog.tables().load(&ident(dotted)).await.unwrap();
+    let set = vec![NewTag { name: name.to_owned(), snapshot, max_age_ms: None }];
+    let properties = [("k".to_owned(), name.to_owned())].into();
+    TagChange { table: ident(dotted), base, set, removed: Vec::new(), properties }
+}
+
+#[tokio::test]
+async fn several_tables_get_and_lose_a_tag_together_or_not_at_all() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    for dotted in ["a.one", "a.two"] {
+        with_history(&house, dotted).await;
+    }
+    let both = async |name: &str, second: i64| {
+        vec![tagging(&house, "a.one", name, 2).await, tagging(&house, "a.two", name, second).await]
+    };
+    catalog.refs().change_tags(both("t", 3).await).await.unwrap();
+    for (dotted, snapshot) in [("a.one", 2), ("a.two", 3)] {
+        let refs = catalog.refs().list(&ident(dotted)).await.unwrap();
+        assert_eq!((refs["t"].snapshot_id, refs["t"].is_branch()), (snapshot, false));
+        let table = house.other.tables().load(&ident(dotted)).await.unwrap();
+        assert_eq!((table.metadata.properties()["k"].as_str(), table.version), ("t", 5));
+    }
+
+    // One of them has the name already, or no such snapshot, or changed meanwhile.
+    catalog.refs().create(&ident("a.two"), "taken", RefKind::Branch, None).await.unwrap();
+    let taken = catalog.refs().change_tags(both("taken", 3).await).await;
+    assert!(
+        matches!(&taken, Err(CatalogError::AlreadyExists(text)) if text.contains("has a branch `taken`")),
+        "{taken:?}"
+    );
+    invalid(catalog.refs().change_tags(both("u", 99).await).await, "no snapshot 99");
+    let late = both("late", 3).await;
+    house.other.refs().create(&ident("a.two"), "late", RefKind::Tag, Some(1)).await.unwrap();
+    let lost = catalog.refs().change_tags(late).await;
+    assert!(matches!(lost, Err(CatalogError::CommitFailed(_))), "{lost:?}");
+    let refs = catalog.refs().list(&ident("a.one")).await.unwrap();
+    assert_eq!(refs.keys().collect::<Vec<_>>(), ["main", "t"]);
+
+    let mut gone = both("v", 3).await;
+    for change in &mut gone {
+        change.set.clear();
+        change.properties.clear();
+        change.removed.push("t".to_owned());
+    }
+    gone[0].set.push(NewTag { name: "next".to_owned(), snapshot: 1, max_age_ms: Some(5) });
+    catalog.refs().change_tags(gone).await.unwrap();
+    let refs = catalog.refs().list(&ident("a.one")).await.unwrap();
+    assert_eq!(refs.keys().collect::<Vec<_>>(), ["main", "next"]);
+    let refs = catalog.refs().list(&ident("a.two")).await.unwrap();
+    assert_eq!(refs.keys().collect::<Vec<_>>(), ["late", "main", "taken"]);
+    let mut missing = both("w", 3).await;
+    missing[1].removed.push("taken".to_owned());
+    let missing = catalog.refs().change_tags(missing).await;
+    assert!(matches!(missing, Err(CatalogError::NoSuchReference(name)) if name == "taken"));
+    catalog.refs().change_tags(Vec::new()).await.unwrap();
 }
 
 #[tokio::test]

@@ -349,3 +349,23 @@ async fn of_a_table_whose_rows_are_computed_others_set_tags_and_properties_of_th
     let own = house.catalog.commit(set("a.cdc_orders", "team", "b")).await.unwrap();
     assert_eq!(own.metadata.properties()["team"], "b");
 }
+
+#[tokio::test]
+async fn the_service_widens_columns_of_a_table_whose_rows_are_computed() {
+    use crate::catalog::managed_table_rules;
+    let house = house().await;
+    let made = managed(&house).await;
+    let mut schema = serde_json::to_value(made.metadata.current_schema()).unwrap();
+    schema["fields"][3]["type"] = json!("long");
+    let schema: iceberg::spec::Schema = serde_json::from_value(schema).unwrap();
+    let is_allowed = |base: &TableMetadata| {
+        let builder = base.clone().into_builder(None).add_current_schema(schema.clone()).unwrap();
+        let new = builder.build().unwrap().metadata;
+        managed_table_rules::check(&ident("a.t"), &[], Some(base), &new).is_ok()
+    };
+    assert!(!is_allowed(&made.metadata));
+    let property = HashMap::from([(COLLECTION.to_owned(), "orders".to_owned())]);
+    let builder = made.metadata.as_ref().clone().into_builder(None);
+    let computed = builder.set_properties(property).unwrap().build().unwrap().metadata;
+    assert!(is_allowed(&computed));
+}

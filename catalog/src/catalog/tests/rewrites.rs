@@ -3,7 +3,8 @@
 use super::{late_client::*, live::*, row_delta::files, *};
 use crate::{
     catalog::RefKind,
-    snapshot::{self, ReadManifests, TableEvolution},
+    retention::BRANCH,
+    snapshot::{self, BranchFork, ReadManifests, TableEvolution},
 };
 use iceberg::{
     TableRequirement, TableUpdate,
@@ -304,4 +305,47 @@ async fn an_overwrite_of_a_branch_leaves_main_as_it_is() {
     assert!(matches!(again, Err(CatalogError::CommitFailed(_))), "{again:?}");
     let nowhere = catalog.add_snapshot(&table, of("c")).await;
     assert!(matches!(nowhere, Err(CatalogError::NoSuchReference(_))), "{nowhere:?}");
+}
+
+#[tokio::test]
+async fn a_branch_begins_with_a_snapshot_and_goes_on_from_its_head_alone() {
+    let (_house, catalog) = two_files().await;
+    let table = ident("a.t");
+    let read = load(&catalog).await;
+    let at = read.metadata.current_snapshot_id().unwrap();
+    let main = catalog.add_snapshot(&table, own_append(&read, "own", 1)).await.unwrap();
+    let fork = |replaces: Option<i64>| NewSnapshot {
+        branch: Some("b".to_owned()),
+        read: Some(at),
+        fork: Some(BranchFork { replaces }),
+        summary: [(BRANCH.to_owned(), "b".to_owned())].into(),
+        ..NewSnapshot::default()
+    };
+    let head = async || {
+        let table = load(&catalog).await;
+        table.metadata.snapshot_for_ref("b").map(|head| head.snapshot_id())
+    };
+    let made = catalog.add_snapshot(&table, fork(None)).await.unwrap();
+    let first = head().await.unwrap();
+    let snapshot = made.metadata.snapshot_by_id(first).unwrap();
+    assert_eq!(snapshot.parent_snapshot_id(), Some(at));
+    assert_eq!(made.metadata.current_snapshot_id(), main.metadata.current_snapshot_id());
+    assert_eq!(made.watermark, main.watermark);
+    let again = catalog.add_snapshot(&table, fork(None)).await;
+    assert!(matches!(again, Err(CatalogError::CommitFailed(_))), "{again:?}");
+    let next = |read: i64| NewSnapshot {
+        branch: Some("b".to_owned()),
+        read: Some(read),
+        needs_head: true,
+        ..NewSnapshot::default()
+    };
+    let made = catalog.add_snapshot(&table, next(first)).await.unwrap();
+    let second = head().await.unwrap();
+    let snapshot = made.metadata.snapshot_by_id(second).unwrap();
+    assert_eq!(snapshot.summary().additional_properties[BRANCH], "b");
+    let late = catalog.add_snapshot(&table, next(first)).await;
+    assert!(matches!(late, Err(CatalogError::CommitFailed(_))), "{late:?}");
+    let anew = catalog.add_snapshot(&table, fork(Some(second))).await.unwrap();
+    let third = anew.metadata.snapshot_for_ref("b").unwrap();
+    assert_eq!(third.parent_snapshot_id(), Some(at));
 }

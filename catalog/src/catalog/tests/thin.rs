@@ -151,6 +151,23 @@ async fn snapshots(house: &House) -> Vec<i64> {
 }
 
 #[tokio::test]
+async fn earlier_metadata_files_go_with_what_has_expired() {
+    let house = overgrown(30).await;
+    let log = async || {
+        let loaded = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
+        loaded.metadata.metadata_log().len()
+    };
+    let before = log().await;
+    assert!(10 <= before, "{before}");
+    house.clock.fetch_add(DAY_MS + DAY_MS / 24, Ordering::SeqCst);
+    assert!(!expire(&house, false, false).await.is_empty());
+    assert_eq!(log().await, 1, "a repair looks for the file that this one was built on");
+    let queued = house.catalog.metastore().obsolete(i64::MAX, 1_000).await.unwrap();
+    let queued = queued.iter().filter(|file| file.contains(".metadata.json")).count();
+    assert!(before <= queued, "{queued}");
+}
+
+#[tokio::test]
 async fn of_a_table_that_nobody_writes_to_any_more_the_newest_snapshot_stays() {
     let house = overgrown(10).await;
     let (catalog, table) = (&house.catalog, ident(TABLE));

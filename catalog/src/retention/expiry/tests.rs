@@ -12,6 +12,7 @@ use iceberg::{
 };
 use std::{collections::HashMap, sync::Arc};
 
+const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
 const NOW_MS: i64 = 1_000 * DAY_MS;
 
@@ -150,15 +151,20 @@ fn of_many_snapshots_the_newest_stay_and_of_older_ones_one_a_day() {
 }
 
 #[test]
-fn of_many_snapshots_in_little_time_one_per_five_minutes_stays_after_a_day() {
+fn of_many_snapshots_in_little_time_none_stays_after_a_day_but_the_last_of_a_day() {
     let burst = |age_ms: i64| -> Vec<i64> {
         (0..450).rev().map(|second| age_ms + second * 1_000).collect()
     };
     let ours = [(MANAGED, "true")];
-    // The newest 400 are of two whole steps and of midnight, which is a step of its own; that of midnight and
-    // the one before it are the last of their days.
-    let gone: Vec<i64> = (1..=450).filter(|id| ![149, 449, 450].contains(id)).collect();
+    // The newest is of midnight; it and the one before it are the last of their days.
+    let gone: Vec<i64> = (1..449).collect();
     check(&table(&burst(2 * DAY_MS), &ours), false, &gone, &[]);
+    // Those that were current for two minutes stay, and so does the last one before a pause.
+    let slow: Vec<i64> = (0..20).rev().map(|number| 2 * DAY_MS + number * 2 * MINUTE_MS).collect();
+    check(&table(&slow, &ours), false, &[], &[]);
+    let pause =
+        [2 * DAY_MS + 200 * 1_000, 2 * DAY_MS + 199 * 1_000, 2 * DAY_MS + 1_000, 2 * DAY_MS];
+    check(&table(&pause, &ours), false, &[1], &[]);
     // Within a day the newest 400 stay, and of older ones the last of an hour.
     let gone: Vec<i64> = (1..50).collect();
     check(&table(&burst(20 * HOUR_MS), &ours), false, &gone, &[]);

@@ -343,11 +343,6 @@ impl RevertPlan {
             let at = listed.len();
             listed.push(writer.restored(spec_id, content, entries, at).await?);
         }
-        let counts = summary::ManifestCounts {
-            created: listed.len() + holders.len(),
-            kept: table.now.len().saturating_sub(holders.len()),
-            replaced: holders.len(),
-        };
         for (at, manifest) in table.now.iter().cloned().enumerate() {
             let manifest = match holders.contains(&manifest.manifest_path) {
                 true => writer.without(manifest, None, &gone, at).await?,
@@ -373,7 +368,7 @@ impl RevertPlan {
             .with_manifest_list(writer.list_location())
             .with_summary(Summary {
                 operation,
-                additional_properties: summary::entries(before, &own, &files, counts),
+                additional_properties: summary::entries(before, &own, &files, holders.len()),
             })
             .with_schema_id(base.current_schema_id())
             .build())

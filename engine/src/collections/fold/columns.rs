@@ -10,7 +10,9 @@ use arrow::{
     datatypes::{DataType, Field, Fields, Int64Type, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{common::exec_err, error::DataFusionError};
-use icecore_lake::collection::{COLUMNS, Change, ChangeOp, Document, Image};
+use icecore_lake::collection::{
+    COLUMNS, Change, ChangeAnomaly, ChangeOp, Document, Image, SourceClaims,
+};
 use icecore_schemas::columns::ColumnKind;
 use std::sync::Arc;
 
@@ -29,6 +31,29 @@ pub(super) fn members_of(time: &DataType) -> Fields {
     members.collect()
 }
 
+/// The members of an anomaly.
+pub(super) fn anomaly_members() -> Fields {
+    Fields::from(vec![
+        Field::new("seq", DataType::Int64, true),
+        Field::new("kind", DataType::Utf8View, true),
+        Field::new("reason", DataType::Utf8View, true),
+    ])
+}
+
+/// Anomalies as columns in the order of their members.
+pub(super) fn anomaly_columns(
+    anomalies: &[ChangeAnomaly],
+    members: &Fields,
+) -> Result<StructArray, DataFusionError> {
+    let seqs = anomalies.iter().map(|anomaly| anomaly.seq);
+    let kinds: StringViewArray =
+        anomalies.iter().map(|anomaly| Some(anomaly.kind.name())).collect();
+    let reasons: StringViewArray = anomalies.iter().map(|anomaly| anomaly.kind.reason()).collect();
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from_iter_values(seqs)), Arc::new(kinds), Arc::new(reasons)];
+    Ok(StructArray::try_new(members.clone(), columns, None)?)
+}
+
 /// The arguments of one batch.
 pub(super) struct ChangeColumns<'a> {
     seq: &'a Int64Array,
@@ -42,19 +67,25 @@ pub(super) struct ChangeColumns<'a> {
     id: &'a StringViewArray,
     /// What rows of a base have.
     base: Option<(&'a Int64Array, &'a PrimitiveArray<TimestampMicrosecondType>)>,
+    /// What the source said: `before`, `lsn`, `version`.
+    claims: Option<(&'a StringViewArray, &'a Int64Array, &'a Int64Array)>,
 }
 
 impl<'a> ChangeColumns<'a> {
     /// The arguments, in the order of the aggregate.
     pub(super) fn of(values: &'a [ArrayRef]) -> Result<Self, DataFusionError> {
-        let [seq, op, ts, after, patch, store, actor, bookmark, id, of_base @ ..] = values else {
+        let [seq, op, ts, after, patch, store, actor, bookmark, id, others @ ..] = values else {
             return exec_err!("a change is made of {CHANGE_ARGUMENTS} columns");
         };
-        let base = match of_base {
+        let (base, claims) = match others {
             [version, created_at] => {
-                Some((version.as_primitive::<Int64Type>(), created_at.as_primitive()))
+                (Some((version.as_primitive::<Int64Type>(), created_at.as_primitive())), None)
             }
-            _ => None,
+            [before, lsn, version] => {
+                let numbers = (lsn.as_primitive(), version.as_primitive());
+                (None, Some((before.as_string_view(), numbers.0, numbers.1)))
+            }
+            _ => (None, None),
         };
         Ok(Self {
             seq: seq.as_primitive(),
@@ -67,6 +98,7 @@ impl<'a> ChangeColumns<'a> {
             bookmark: bookmark.as_string_view(),
             id: id.as_string_view(),
             base,
+            claims,
         })
     }
 
@@ -93,6 +125,13 @@ impl<'a> ChangeColumns<'a> {
             bookmark: text(self.bookmark, row),
             event_id: text(self.id, row).unwrap_or_default(),
         })
+    }
+
+    /// What the source of a row of events said of the state around the change.
+    pub(super) fn claims(&self, row: usize) -> SourceClaims {
+        let Some((before, lsn, version)) = self.claims else { return SourceClaims::default() };
+        let number = |column: &Int64Array| column.is_valid(row).then(|| column.value(row));
+        SourceClaims { before: text(before, row), lsn: number(lsn), version: number(version) }
     }
 
     /// The document of a row of a base; none for any other row.

@@ -119,6 +119,7 @@ fn the_generated_schema_is_read_into_its_columns() {
         first_id: ulid::Ulid(1),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     let (decoded, _) = decode(&body, BodyFormat::Avro, &arrival, &limits()).unwrap();

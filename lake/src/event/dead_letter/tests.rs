@@ -9,6 +9,7 @@ fn a_dead_letter_keeps_the_event_and_the_reason() {
         namespace: Namespace::parse("Acme.example").unwrap(),
         kept_in: None,
         code: ErrorCode::TsWindow,
+        actual_version: None,
         reason: "too old".to_owned(),
         id: id.map(str::to_owned),
         event_type: Some("t".to_owned()),

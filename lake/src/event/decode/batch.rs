@@ -42,6 +42,8 @@ pub(super) struct BatchSigns<'a> {
     pub(super) has_others: bool,
     /// A namespace, which none of its events would get.
     namespace: Option<JsonValue<'a>>,
+    /// The branch that its events go to.
+    branch: Option<JsonValue<'a>>,
     /// It has a list of events, and maybe a second one with events, which nobody would read.
     has_list: bool,
     has_second_list: bool,
@@ -58,6 +60,9 @@ impl<'a> BatchSigns<'a> {
             let value = JsonScanner::new(text).value(NESTING_MAX).ok();
             self.namespace = value.filter(|it| it.kind != JsonKind::Null && it.raw != "\"\"");
         }
+        if name.raw == "\"branch\"" {
+            self.branch = JsonScanner::new(text).value(NESTING_MAX).ok();
+        }
         let is_of_list = matches!(slot, Some(names::EVENT_LIST | names::BATCH_ID));
         self.is_event |= slot.is_some_and(|slot| EVENT_MEMBERS.contains(&slot))
             || EVENT_MEMBER_NAMES.contains(&name.raw)
@@ -69,6 +74,11 @@ impl<'a> BatchSigns<'a> {
     /// that.
     pub(super) fn are_of_event(self, is_empty: bool) -> bool {
         self.is_event || is_empty && self.has_others
+    }
+
+    /// The branch that the batch names.
+    pub(super) fn branch(self) -> Option<String> {
+        self.branch?.text().map(Cow::into_owned)
     }
 
     /// Refuses a batch that asks for what the events of its list would not get. Those that name no

@@ -239,6 +239,7 @@ impl DecodePass<'_> {
             namespace,
             kept_in: None,
             code: fault.code,
+            actual_version: None,
             reason,
             id: salvage.id.or(in_batch),
             event_type: salvage.event_type,

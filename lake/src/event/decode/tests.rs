@@ -28,6 +28,7 @@ fn arrival() -> RequestContext {
         first_id: ulid::Ulid::from_parts(1_795_183_200_000, 7),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     }
 }
@@ -622,6 +623,26 @@ fn an_id_that_each_event_of_a_batch_gets_is_short() {
 }
 
 #[test]
+fn the_name_of_a_request_is_the_batch_of_events_without_one_and_tells_no_event_from_another() {
+    let named = RequestContext { request_id: Some("r".to_owned()), ..arrival() };
+    for (body, batch_id) in [
+        (r#"[{"type":"t","id":"1"}]"#, "r"),
+        (r#"[{"type":"t"}]"#, "r"),
+        (r#"{"batchId":"b","events":[{"type":"t"}]}"#, "b"),
+        (r#"[{"type":"t","batch_id":"own"}]"#, "own"),
+    ] {
+        let events = |arrival: &RequestContext| {
+            let decoded = decode(body.as_bytes(), BodyFormat::Json, arrival, &limits()).unwrap().0;
+            decoded.accepted.into_iter().next().unwrap()
+        };
+        let (with, without) = (events(&named), events(&arrival()));
+        let shown = show(&with, 0);
+        assert!(shown.contains(&format!("batch_id={batch_id}")), "{body}: {shown}");
+        assert_eq!(with.keys, without.keys, "{body}");
+    }
+}
+
+#[test]
 fn a_dead_letter_of_a_redacted_event_is_redacted() {
     let body = r#"[{"type":"t"},{"type":"tail","id":"1","headers":{"cookie":"SECRET"}}]"#;
     let (decoded, _) = take(body, BodyFormat::Json);
@@ -857,6 +878,20 @@ fn a_whole_envelope_in_a_cloud_event_is_a_change_under_the_cloud_events_name() {
     let other = r#"{"specversion":"1.0","id":"c2","source":"/x","type":"t","data":{"op":"zoom","source":"lens","before":1}}"#;
     let shown = row(other, BodyFormat::CloudEvent);
     assert!(!shown.contains(" op=") && !shown.contains(" before="), "{shown}");
+}
+
+#[test]
+fn a_row_of_a_database_has_the_key_of_its_id_in_capitals_too() {
+    for name in ["id", "_id", "ID", "Id"] {
+        let event = format!(
+            r#"{{"op":"c","before":null,"after":{{"V":1,"{name}":7}},"source":{{"connector":"oracle","db":"d","schema":"S","table":"T","scn":"9"}},"ts_ms":1795183199000}}"#
+        );
+        let shown = row(&event, BodyFormat::Json);
+        assert!(shown.contains(" collection=T key=7 "), "{shown}");
+    }
+    let both = r#"{"op":"c","after":{"ID":1,"id":2},"source":{"connector":"oracle","table":"T","scn":"9"},"ts_ms":1795183199000}"#;
+    let shown = row(both, BodyFormat::Json);
+    assert!(shown.contains(" key=2 "), "{shown}");
 }
 
 #[test]

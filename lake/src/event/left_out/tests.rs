@@ -11,6 +11,7 @@ fn rows_of(events: &Value, columns: &'static [Column]) -> RecordBatch {
         first_id: ulid::Ulid::nil(),
         cloud_event: Vec::new(),
         correlation_id: None,
+        request_id: None,
         again: None,
     };
     let limits = EventLimits {

@@ -48,6 +48,9 @@ const IN_IDENTITY: [&str; 13] = [
     "dataschema",
 ];
 
+/// Columns whose value is the key of a row, the first one first. Some databases write names in capitals.
+const ID_COLUMNS: [&str; 4] = ["id", "_id", "ID", "Id"];
+
 /// Columns that name a row, in lower case. A table's own name before `_id` does too.
 const KEY_COLUMNS: [&str; 5] = ["id", "_id", "uuid", "pk", "key"];
 
@@ -289,8 +292,8 @@ impl<'a> EventDraft<'_, 'a> {
             [one] => find(&members, one),
             _ => None,
         };
-        let id = primary.or_else(|| find(&members, "id")).or_else(|| find(&members, "_id"));
-        let Some(id) = id else { return };
+        let id = || ID_COLUMNS.into_iter().find_map(|name| find(&members, name));
+        let Some(id) = primary.or_else(id) else { return };
         let key = id.text().map_or_else(|| id.raw.to_owned(), Cow::into_owned);
         self.put(names::KEY, CellValue::Text(Cow::Owned(key)));
     }

@@ -40,7 +40,7 @@ pub const DELETE_FILES_MAX: usize = 4;
 /// The share of deleted rows at which it is, as a divisor.
 const DELETED_SHARE: u64 = 10;
 /// Most files of a group.
-const GROUP_FILES_MAX: usize = 512;
+pub const GROUP_FILES_MAX: usize = 512;
 /// About the most bytes that the files of a group take while they are merged: what is read of each, and a
 /// batch of its rows. It is a guess from what manifests say; the rewrite holds its files to their footers.
 const HELD_BYTES_MAX: u64 = 128 << 20;
@@ -134,6 +134,8 @@ pub struct CompactionChoice {
     /// As long as no partition but of closed days gets so many files more, their number makes hardly
     /// anything worth it that was not.
     pub patience: usize,
+    /// How many small files the partition has that has the most of them, of those that may be merged.
+    pub most: usize,
 }
 
 /// Chooses among the live files of a table; nothing when nothing is worth it.
@@ -170,6 +172,7 @@ pub fn choose(
         let mut small: Vec<&LiveFile> =
             files.iter().copied().filter(|file| is_small(file, rules)).collect();
         small.sort_unstable_by_key(|file| (file.bytes, &file.location));
+        choice.most = choice.most.max(small.len());
         let is_due = |file: &&LiveFile| has_many_deletes(file, mode);
         let growth = match small.iter().any(is_due) {
             true => Some(GROWTH_CLOSED),

@@ -17,6 +17,7 @@ use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 use icecore_catalog::{
     ancestors,
     commit::{FIRST_SEQ, LAST_SEQ},
+    retention::BRANCH,
 };
 use icecore_schemas::fsck::{FindingKind, FsckFinding};
 use std::collections::{HashMap, HashSet};
@@ -96,8 +97,10 @@ fn line(table: &TableMetadata) -> Vec<&SnapshotRef> {
     let numbers = known.iter().filter_map(|id| table.snapshot_by_id(*id));
     let oldest = numbers.map(|snapshot| snapshot.sequence_number()).min();
     let is_on_line = |snapshot: &&SnapshotRef| {
+        // A branch has numbers of its own.
+        let is_of_branch = snapshot.summary().additional_properties.contains_key(BRANCH);
         known.contains(&snapshot.snapshot_id())
-            || oldest.is_some_and(|oldest| snapshot.sequence_number() < oldest)
+            || !is_of_branch && oldest.is_some_and(|oldest| snapshot.sequence_number() < oldest)
     };
     let mut line: Vec<&SnapshotRef> = table.snapshots().filter(is_on_line).collect();
     line.sort_by_key(|snapshot| snapshot.sequence_number());

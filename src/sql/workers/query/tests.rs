@@ -153,7 +153,7 @@ async fn a_worker_gets_the_rows_of_a_later_state_and_never_fewer_than_it_asks_fo
     let (now, _pin) = inputs(&house, false).await;
     let snapshots = [(EVENTS_TABLE.to_owned(), now.view.tables[0].snapshot_id.map(SnapshotId))];
     let (seq, clock) = (Some(20), "2026-01-02T03:04:05Z".to_owned());
-    let basis = QueryBasis { seq, snapshots: snapshots.into(), clock, inexact: Vec::new() };
+    let basis = QueryBasis { seq, snapshots: snapshots.into(), clock, ..QueryBasis::default() };
     let points = QueryPoints { basis: Some(basis), ..QueryPoints::default() };
     let (again, _pin) = inputs_at(&house, false, &points).await;
     let table = &again.view.tables[0];

@@ -38,6 +38,25 @@ fn few_files_of_the_open_day_stay_until_an_operator_asks() {
 }
 
 #[test]
+fn after_each_step_a_partition_has_at_most_twice_the_bound_of_small_files() {
+    let mut live: Vec<u64> = Vec::new();
+    // Ten thousand commits, and a step after each 168 of them.
+    for step in 0..60 {
+        live.extend([1_400; 168]);
+        let choice = choose(&files(TODAY, &live), &RULES, CompactionMode::Steady, NOW_MS);
+        assert_eq!(choice.most, live.len(), "{step}");
+        for group in &choice.groups {
+            let is_merged = |at: usize| group.files.contains(&format!("{TODAY}-{at}"));
+            let mut left: Vec<u64> = Vec::new();
+            left.extend((0..).zip(&live).filter(|(at, _)| !is_merged(*at)).map(|(_, bytes)| bytes));
+            left.push(group.bytes);
+            live = left;
+        }
+        assert!(live.len() <= 2 * RULES.files_max, "{step}: {live:?}");
+    }
+}
+
+#[test]
 fn a_large_file_waits_for_enough_small_ones() {
     let mut some = files(TODAY, &[[20_000; 17].as_slice(), &[40 * MB]].concat());
     let choice = choose(&some, &RULES, CompactionMode::Steady, NOW_MS);

@@ -1,0 +1,240 @@
+//! `icecore branches …`: branches of a namespace, and those of one table where a table is named.
+
+mod merge;
+
+use crate::{
+    cli::{
+        CliError,
+        admin::{aligned, escape, escape_ns, shown},
+        catalog::{ServerArgs, TableArgs},
+        client::ServerClient,
+        refs::{self, CreateRef, FastForwardCommand, RefArgs},
+        say,
+    },
+    config::Config,
+};
+use clap::{Args, Subcommand};
+use icecore_schemas::branches::{
+    BranchDropped, BranchEntry, BranchList, BranchSquashed, NewBranch,
+};
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// `icecore branches …`
+#[derive(Debug, Subcommand)]
+pub enum BranchCommand {
+    /// List the branches of a namespace, or of a table
+    List(ListBranches),
+    /// Make a branch of a namespace: `create NAME`; or of a table: `create TABLE NAME`
+    Create(CreateBranch),
+    /// Move a branch of a table forward to where another branch or tag is
+    FastForward(FastForwardCommand),
+    /// Drop a branch of a namespace: `drop NAME`; or of a table: `drop TABLE NAME`
+    Drop(BranchArgs),
+    /// Print what a branch of a namespace changed
+    Diff(merge::DiffBranch),
+    /// Bring what a branch of a namespace changed into another one
+    Merge(merge::MergeBranch),
+    /// Put one change for each document in the place of the changes of a branch of a namespace
+    Squash(SquashBranch),
+}
+
+/// Whose branches.
+#[derive(Debug, Args)]
+pub struct SpaceArgs {
+    /// The namespace
+    #[arg(long, default_value = "default")]
+    ns: String,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// `icecore branches list`
+#[derive(Debug, Args)]
+pub struct ListBranches {
+    /// A table, for its own branches
+    table: Option<String>,
+    #[command(flatten)]
+    space: SpaceArgs,
+}
+
+/// A branch of a namespace, or of a table.
+#[derive(Debug, Args)]
+pub struct BranchArgs {
+    /// The branch; or a table, and then its branch
+    #[arg(value_name = "NAME", num_args = 1..=2, required = true)]
+    names: Vec<String>,
+    #[command(flatten)]
+    space: SpaceArgs,
+}
+
+/// `icecore branches create`
+#[derive(Debug, Args)]
+pub struct CreateBranch {
+    #[command(flatten)]
+    named: BranchArgs,
+    /// The point where it begins, such as seq:17; everything that is acknowledged when left out
+    #[arg(long)]
+    at: Option<String>,
+    /// The branch that it is made of; main when left out
+    #[arg(long)]
+    from: Option<String>,
+    /// The one collection whose changes it takes
+    #[arg(long)]
+    collection: Option<String>,
+    /// For a branch of a table: a snapshot id; the current snapshot when left out
+    #[arg(long, conflicts_with_all = ["at", "from", "collection"])]
+    snapshot: Option<i64>,
+}
+
+/// `icecore branches squash`
+#[derive(Debug, Args)]
+pub struct SquashBranch {
+    /// The branch
+    name: String,
+    #[command(flatten)]
+    space: SpaceArgs,
+}
+
+impl SpaceArgs {
+    fn client(&self, config: &Config) -> ServerClient {
+        self.server.client(config)
+    }
+
+    /// The path of the branches, or of what is below them.
+    fn path(&self, below: &[&str]) -> String {
+        let mut path = format!("/v1/{}/branches", escape_ns(&self.ns));
+        for part in below {
+            path.push('/');
+            path.push_str(&escape(part));
+        }
+        path
+    }
+
+    fn table(&self, table: &str) -> TableArgs {
+        TableArgs::new(table, &self.ns, self.server.url.as_deref())
+    }
+}
+
+impl BranchArgs {
+    /// The branch of a table, where one is named.
+    fn of_table(&self) -> Option<RefArgs> {
+        match self.names.as_slice() {
+            [table, name] => Some(RefArgs::new(self.space.table(table), name.clone())),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.names.last().map_or("", String::as_str)
+    }
+}
+
+/// Does what the command says and prints the answer.
+///
+/// # Errors
+/// [`CliError::Client`]; [`CliError::Usage`] for what a branch of a table has not.
+pub async fn run(config: &Config, command: &BranchCommand) -> Result<(), CliError> {
+    match command {
+        BranchCommand::List(ListBranches { table: Some(table), space }) => {
+            refs::list_branches(config, &space.table(table)).await
+        }
+        BranchCommand::List(ListBranches { table: None, space }) => list(config, space).await,
+        BranchCommand::Create(new) => match new.named.of_table() {
+            Some(named) => {
+                if new.at.is_some() || new.from.is_some() || new.collection.is_some() {
+                    let text = "--at, --from and --collection are of branches of a namespace: name the branch alone";
+                    return Err(CliError::Usage(text.to_owned()));
+                }
+                refs::create_branch(config, &CreateRef::new(named, new.snapshot)).await
+            }
+            None => create(config, new).await,
+        },
+        BranchCommand::FastForward(forward) => refs::fast_forward(config, forward).await,
+        BranchCommand::Drop(named) => match named.of_table() {
+            Some(named) => refs::drop_branch(config, &named).await,
+            None => drop(config, named).await,
+        },
+        BranchCommand::Diff(command) => merge::diff(config, command).await,
+        BranchCommand::Merge(command) => merge::merge(config, command).await,
+        BranchCommand::Squash(SquashBranch { name, space }) => squash(config, name, space).await,
+    }
+}
+
+async fn list(config: &Config, space: &SpaceArgs) -> Result<(), CliError> {
+    let client = space.client(config);
+    let listed: BranchList = client.read(Method::GET, &space.path(&[]), None).await?;
+    if space.json {
+        return say_json(&listed);
+    }
+    let row = |it: &BranchEntry| {
+        vec![
+            it.name.clone(),
+            it.head_seq.to_string(),
+            it.forked_from.clone(),
+            it.fork_seq.to_string(),
+            shown(it.collection.as_ref()),
+            it.created_at.clone(),
+            it.head.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = listed.branches.iter().map(row).collect();
+    let header =
+        ["branch", "head_seq", "forked_from", "fork_seq", "collection", "created_at", "snapshot"];
+    say(aligned(&header, &rows).trim_end())
+}
+
+async fn create(config: &Config, new: &CreateBranch) -> Result<(), CliError> {
+    let CreateBranch { named, at, from, collection, snapshot } = new;
+    if snapshot.is_some() {
+        let text =
+            "--snapshot is of branches of a table: write `create TABLE NAME`, or --at snapshot:ID";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    let body = json!(NewBranch {
+        name: named.name().to_owned(),
+        at: at.clone().map(Value::from),
+        from: from.clone(),
+        collection: collection.clone(),
+    });
+    let space = &named.space;
+    let client = space.client(config);
+    let made: BranchEntry = client.read(Method::POST, &space.path(&[]), Some(&body)).await?;
+    if space.json {
+        return say_json(&made);
+    }
+    say(&format!("{} begins at seq {} of {}", made.name, made.fork_seq, made.forked_from))
+}
+
+async fn drop(config: &Config, named: &BranchArgs) -> Result<(), CliError> {
+    let space = &named.space;
+    let path = space.path(&[named.name()]);
+    let dropped: BranchDropped = space.client(config).read(Method::DELETE, &path, None).await?;
+    if space.json {
+        return say_json(&dropped);
+    }
+    say(&format!("{} is dropped", named.name()))
+}
+
+async fn squash(config: &Config, name: &str, space: &SpaceArgs) -> Result<(), CliError> {
+    let path = space.path(&[name, "squash"]);
+    let squashed: BranchSquashed = space.client(config).read(Method::POST, &path, None).await?;
+    if space.json {
+        return say_json(&squashed);
+    }
+    let BranchSquashed { events_before, events, tag, .. } = &squashed;
+    match tag {
+        Some(tag) => say(&format!(
+            "{name} has {events} events of its own, and had {events_before}: tag {tag} has those"
+        )),
+        None => say(&format!("{name} stays as it is: it has {events} events of its own")),
+    }
+}
+
+fn say_json(answer: &impl Serialize) -> Result<(), CliError> {
+    say(&serde_json::to_string(answer).expect("its members are texts and numbers"))
+}

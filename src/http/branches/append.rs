@@ -1,0 +1,420 @@
+//! Events that are appended to a branch: all of a request or none, each once, in one commit.
+//!
+//! What the branch has of the events is looked up at its head, and the commit holds only where the branch is still
+//! there. Otherwise it is looked up again. Its one invariant: an id that the branch has is appended no more.
+
+use crate::{
+    flush::{
+        ACTOR, FlushError,
+        branches::{BranchRows, BranchStart},
+    },
+    http::{
+        AppState,
+        branches::{events, failed, head},
+        change_events,
+        error::ApiError,
+        guard,
+        rows::{number_at, text_at},
+        state_rows,
+    },
+    ingest::{bookmark, refusal},
+};
+use arrow::{
+    array::{AsArray, BooleanArray},
+    compute::filter_record_batch,
+    record_batch::RecordBatch,
+};
+use icecore_catalog::error::CatalogError;
+use icecore_lake::{
+    blocking::blocking,
+    branch::{Branch, BranchMerge},
+    event::{
+        DecodedBody, EventKey, NamespaceEvents, RejectedEvent, codec, rows,
+        same::{rows_say_the_same, says_the_same},
+        stored_key,
+    },
+};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace, query::SqlRequest};
+use serde_json::json;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+/// How often a commit is made anew for a branch or table that others changed meanwhile.
+pub(super) const ATTEMPTS_MAX: usize = 8;
+/// Most ids that one statement looks for, and most bytes of them, so that it is no longer than statements may be.
+const IDS_MAX: usize = 500;
+const IDS_BYTES_MAX: usize = 32 << 10;
+
+/// A branch and where it is.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct BranchHead {
+    /// What is said of it.
+    pub(in crate::http) branch: Branch,
+    /// Its head.
+    pub(in crate::http) snapshot: i64,
+    /// Its last event.
+    pub(in crate::http) seq: u64,
+}
+
+/// What became of events for a branch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::http) struct BranchReceipt {
+    /// The lowest `seq` that they have, repeats included; 0 where there was none.
+    pub(in crate::http) first: u64,
+    /// The highest.
+    pub(in crate::http) last: u64,
+    /// Events that were there before.
+    pub(in crate::http) duplicates: u64,
+    /// The snapshot that has them.
+    pub(in crate::http) snapshot: Option<i64>,
+}
+
+/// What became of a body for a branch.
+#[derive(Debug)]
+pub(super) enum BranchOutcome {
+    Taken(BranchReceipt),
+    /// Why each of its events is refused.
+    Refused(Vec<RejectedEvent>),
+}
+
+/// A branch as it is.
+///
+/// # Errors
+/// 404 with the branches that are there, 503.
+pub(in crate::http) async fn load(
+    app: &AppState,
+    namespace: &Namespace,
+    branch: &str,
+) -> Result<BranchHead, ApiError> {
+    let table = events(app, namespace).await?;
+    head(app, namespace, &table, branch).await
+}
+
+/// Appends events, given as JSON, to a branch: on return all of them are in its head, those of a repeat once.
+///
+/// # Errors
+/// What one of them is refused for; then none is taken. 404 without such a branch, 429, 503.
+pub(in crate::http) async fn append(
+    app: &AppState,
+    namespace: &Namespace,
+    branch: &str,
+    events: &[String],
+) -> Result<BranchReceipt, ApiError> {
+    let _room = app.room.take(events.iter().map(String::len).sum())?;
+    let (decoded, _) = change_events::decoded(app, namespace, events).await?;
+    let received = decoded.received as u64;
+    match Box::pin(take(app, namespace, branch, decoded)).await? {
+        BranchOutcome::Taken(receipt) => {
+            app.metrics.count_events(received, receipt.duplicates, 0);
+            Ok(receipt)
+        }
+        BranchOutcome::Refused(refused) => {
+            app.metrics.count_events(received, 0, refused.len() as u64);
+            // The others were refused because one was.
+            let first = refused.iter().find(|one| one.code != ErrorCode::BatchAborted);
+            let (code, reason) = first.or(refused.first()).map_or_else(
+                || (ErrorCode::Internal, String::new()),
+                |one| (one.code, one.reason.clone()),
+            );
+            Err(ApiError::new(code, reason))
+        }
+    }
+}
+
+/// Notes a merge of a branch into another one in the place of the one before.
+///
+/// # Errors
+/// 404, 409 where others write to the branch again and again, 503.
+pub(in crate::http) async fn record_merge(
+    app: &AppState,
+    namespace: &Namespace,
+    branch: &str,
+    merge: BranchMerge,
+) -> Result<(), ApiError> {
+    let _turn = app.branch_turns.take(&[namespace.name(), branch]).await?;
+    let mut attempt = 1;
+    loop {
+        let mut head = load(app, namespace, branch).await?;
+        head.branch.merges.retain(|it| it.into != merge.into);
+        head.branch.merges.push(merge.clone());
+        let rows = BranchRows {
+            namespace: namespace.clone(),
+            start: BranchStart::Head(head.snapshot),
+            rows: Vec::new(),
+            seq: None,
+            last_seq: head.seq,
+            branch: head.branch,
+        };
+        if commit(app, rows, attempt).await?.is_some() {
+            return Ok(());
+        }
+        attempt += 1;
+    }
+}
+
+/// Takes the events of a body, all of the one namespace, or says why none is taken.
+///
+/// # Errors
+/// 404 without such a branch, 409 where others write to it again and again, 429, 503.
+pub(super) async fn take(
+    app: &AppState,
+    namespace: &Namespace,
+    branch: &str,
+    mut decoded: DecodedBody,
+) -> Result<BranchOutcome, ApiError> {
+    let mut rejected = std::mem::take(&mut decoded.rejected);
+    if !rejected.is_empty() {
+        rejected.extend(refusal::aborted(&decoded, &rejected));
+        return Ok(BranchOutcome::Refused(rejected));
+    }
+    let _turn = app.branch_turns.take(&[namespace.name(), branch]).await?;
+    let decoded = Arc::new(decoded);
+    let mut attempt = 1;
+    loop {
+        let head = load(app, namespace, branch).await?;
+        let Some(events) = decoded.accepted.first() else {
+            let receipt =
+                BranchReceipt { snapshot: Some(head.snapshot), ..BranchReceipt::default() };
+            return Ok(BranchOutcome::Taken(receipt));
+        };
+        check_collection(&head.branch, events)?;
+        let stored = stored(app, events, head.snapshot).await?;
+        let judged = {
+            let decoded = Arc::clone(&decoded);
+            blocking(move || BranchVerdicts::of(&decoded.accepted[0], &stored)).await
+        };
+        if !judged.conflicts.is_empty() {
+            let source = &decoded.source;
+            let conflicts = judged.conflicts.iter();
+            let mut refused: Vec<RejectedEvent> = conflicts
+                .map(|(row, seq)| refusal::conflicting(events, source, *row, *seq))
+                .collect();
+            refused.extend(refusal::aborted(&decoded, &refused));
+            return Ok(BranchOutcome::Refused(refused));
+        }
+        let receipt = judged.receipt(&head);
+        if judged.keys.is_empty() {
+            return Ok(BranchOutcome::Taken(receipt));
+        }
+        let rows = judged.rows(events, &head, namespace)?;
+        if let Some(snapshot) = commit(app, rows, attempt).await? {
+            return Ok(BranchOutcome::Taken(BranchReceipt { snapshot: Some(snapshot), ..receipt }));
+        }
+        attempt += 1;
+    }
+}
+
+/// Commits rows; none where the branch or its table is not as it was read, and may be read again.
+async fn commit(app: &AppState, rows: BranchRows, attempt: usize) -> Result<Option<i64>, ApiError> {
+    let catalog = app.catalog.on_behalf_of(ACTOR);
+    match Box::pin(app.flush.commit_to_branch(&catalog, rows)).await {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(FlushError::Commit(CatalogError::CommitFailed(_))) if attempt < ATTEMPTS_MAX => {
+            Ok(None)
+        }
+        Err(cause) => Err(failed(cause)),
+    }
+}
+
+/// Refuses events of other collections on a branch of one.
+fn check_collection(branch: &Branch, events: &NamespaceEvents) -> Result<(), ApiError> {
+    let Some(collection) = &branch.collection else { return Ok(()) };
+    let named = events.rows.column_by_name("collection");
+    let named = named.and_then(|column| column.as_string_opt::<i32>());
+    let is_all = named.is_some_and(|named| named.iter().all(|it| it == Some(collection.as_str())));
+    if is_all {
+        return Ok(());
+    }
+    let text = format!(
+        "branch `{}` takes changes of collection `{collection}` alone: send other events to `main`, or to a branch without a collection",
+        branch.name
+    );
+    Err(ApiError::new(ErrorCode::InvalidRequest, text))
+}
+
+/// An event that a branch has.
+#[derive(Debug)]
+struct StoredEvent {
+    seq: u64,
+    /// Its one row.
+    row: RecordBatch,
+}
+
+/// What a snapshot has of these events, by their keys.
+async fn stored(
+    app: &AppState,
+    events: &NamespaceEvents,
+    snapshot: i64,
+) -> Result<HashMap<u128, StoredEvent>, ApiError> {
+    let namespace = &events.namespace;
+    let levels = guard::levels(namespace);
+    let ids = events.rows.column_by_name("id").and_then(|ids| ids.as_string_opt::<i32>());
+    let ids: Vec<String> = ids
+        .into_iter()
+        .flat_map(|ids| ids.iter().flatten())
+        .map(|id| format!("'{}'", id.replace('\'', "''")))
+        .collect();
+    let mut stored = HashMap::new();
+    for part in parts(&ids) {
+        let request = SqlRequest {
+            sql: format!("SELECT * FROM events WHERE id IN ({})", part.join(", ")),
+            as_of: Some(json!(snapshot)),
+            ..SqlRequest::default()
+        };
+        for batch in state_rows::rows(app, &levels, request).await? {
+            for row in 0..batch.num_rows() {
+                let (Some(id), Some(seq)) =
+                    (text_at(&batch, "id", row), number_at(&batch, "seq", row))
+                else {
+                    continue;
+                };
+                let source = text_at(&batch, "source", row);
+                let payload = text_at(&batch, "payload", row);
+                let key = stored_key(namespace, &id, source.as_deref(), payload.as_deref());
+                stored.insert(key, StoredEvent { seq, row: batch.slice(row, 1) });
+            }
+        }
+    }
+    Ok(stored)
+}
+
+/// Ids in parts that fit into a statement, each of one id at least.
+fn parts(ids: &[String]) -> Vec<&[String]> {
+    let mut parts = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, id) in ids.iter().enumerate() {
+        let is_full = IDS_MAX <= at - start || IDS_BYTES_MAX < bytes + id.len();
+        if is_full && start < at {
+            parts.push(&ids[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += id.len();
+    }
+    if start < ids.len() {
+        parts.push(&ids[start..]);
+    }
+    parts
+}
+
+/// What is new of the events of a body.
+#[derive(Debug, Default)]
+struct BranchVerdicts {
+    /// For each event, whether it is new.
+    is_new: Vec<bool>,
+    /// The keys of those.
+    keys: Vec<EventKey>,
+    duplicates: u64,
+    /// The lowest and the highest `seq` of events that were there before.
+    known: Option<(u64, u64)>,
+    /// Events with the id of another content, and the `seq` of that, where it is no event of this body.
+    conflicts: Vec<(usize, Option<u64>)>,
+}
+
+impl BranchVerdicts {
+    fn of(events: &NamespaceEvents, stored: &HashMap<u128, StoredEvent>) -> Self {
+        let mut verdicts = Self::default();
+        let mut first: HashMap<u128, usize> = HashMap::new();
+        for (row, key) in events.keys.iter().enumerate() {
+            let mut is_new = false;
+            if let Some(StoredEvent { seq, row: stored }) = stored.get(&key.id) {
+                match says_the_same(stored, events, row) {
+                    true => verdicts.repeats(Some(*seq)),
+                    false => verdicts.conflicts.push((row, Some(*seq))),
+                }
+            } else {
+                match first.entry(key.id) {
+                    Entry::Vacant(place) => {
+                        place.insert(row);
+                        verdicts.keys.push(*key);
+                        is_new = true;
+                    }
+                    Entry::Occupied(first) => {
+                        let before = *first.get();
+                        let is_same = events.keys[before].content == key.content
+                            || rows_say_the_same(events, before, row);
+                        match is_same {
+                            true => verdicts.repeats(None),
+                            false => verdicts.conflicts.push((row, None)),
+                        }
+                    }
+                }
+            }
+            verdicts.is_new.push(is_new);
+        }
+        verdicts
+    }
+
+    fn repeats(&mut self, seq: Option<u64>) {
+        self.duplicates += 1;
+        let Some(seq) = seq else { return };
+        let (first, last) = self.known.unwrap_or((seq, seq));
+        self.known = Some((first.min(seq), last.max(seq)));
+    }
+
+    /// The acknowledgement, while the branch is at `head`.
+    fn receipt(&self, head: &BranchHead) -> BranchReceipt {
+        let new = match self.keys.len() as u64 {
+            0 => None,
+            count => Some((head.seq + 1, head.seq + count)),
+        };
+        let ranges = self.known.into_iter().chain(new);
+        let range = ranges.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+        let (first, last) = range.unwrap_or_default();
+        let (duplicates, snapshot) = (self.duplicates, Some(head.snapshot));
+        BranchReceipt { first, last, duplicates, snapshot }
+    }
+
+    /// The new rows, for the branch while it is at `head`; at least one.
+    fn rows(
+        &self,
+        events: &NamespaceEvents,
+        head: &BranchHead,
+        namespace: &Namespace,
+    ) -> Result<BranchRows, ApiError> {
+        let (first, last) = (head.seq + 1, head.seq + self.keys.len() as u64);
+        let kept = filter_record_batch(&events.rows, &BooleanArray::from(self.is_new.clone()))
+            .expect("there is one flag a row");
+        let rows = numbered(kept, &self.keys, first)?;
+        Ok(BranchRows {
+            namespace: namespace.clone(),
+            start: BranchStart::Head(head.snapshot),
+            rows: vec![rows],
+            seq: Some((first, last)),
+            last_seq: last,
+            branch: head.branch.clone(),
+        })
+    }
+}
+
+/// Rows of events with every column, with their bookmarks and their numbers from `first` on.
+///
+/// # Errors
+/// 500; there is none of rows that were decoded.
+pub(super) fn numbered(
+    rows: RecordBatch,
+    keys: &[EventKey],
+    first: u64,
+) -> Result<RecordBatch, ApiError> {
+    let minted = bookmark::mint(rows, first, keys);
+    // They take the way through the log's form, as all events do.
+    let schema = rows::known_event_schema();
+    let rows = codec::decode(&schema, &codec::encode(&schema, &minted), first);
+    rows.map_err(|cause| ApiError::internal(&cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_looked_for_in_parts_that_fit() {
+        let ids: Vec<String> = (0..IDS_MAX * 2 + 1).map(|id| id.to_string()).collect();
+        let lengths: Vec<usize> = parts(&ids).iter().map(|part| part.len()).collect();
+        assert_eq!(lengths, [IDS_MAX, IDS_MAX, 1]);
+        let long = vec!["x".repeat(IDS_BYTES_MAX); 3];
+        assert_eq!(parts(&long).len(), 3);
+        assert!(parts(&[]).is_empty());
+    }
+}

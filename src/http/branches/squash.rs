@@ -1,0 +1,223 @@
+//! Squashing a branch: its own changes become one for each document, against what the document was at the fork.
+//!
+//! The branch begins anew at a snapshot from before its first own event. Its one invariant: what the branch was stays
+//! readable under a tag, which is there before the branch leaves its head.
+
+use crate::{
+    flush::branches::{BranchRows, BranchStart},
+    http::{
+        branches::{
+            append::{self, BranchHead},
+            create::BranchRequest,
+            entry, events, failed, head,
+        },
+        change_events::{self, ChangeEvent},
+        error::ApiError,
+        rows::{number_at, text_at},
+        state_rows::{self, first_row},
+    },
+};
+use arrow::record_batch::RecordBatch;
+use icecore_catalog::{
+    catalog::{LoadedTable, RefKind},
+    error::CatalogError,
+};
+use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, literal, relation_at};
+use icecore_lake::{branch::newest_until, collection::ChangeOp, table::schema::ident};
+use icecore_schemas::{
+    branches::{BranchEntry, BranchSquashed},
+    error_code::ErrorCode,
+    query::SqlRequest,
+    service_table::EVENTS_TABLE,
+};
+use serde_json::json;
+
+impl BranchRequest<'_> {
+    /// Squashes a branch.
+    ///
+    /// # Errors
+    /// 404, 409 for a branch that cannot be squashed or moves meanwhile, 410 where its beginning is gone, 429, 503.
+    pub(super) async fn squash(self, name: &str) -> Result<BranchSquashed, ApiError> {
+        let Self { app, namespace, .. } = self;
+        let _turn = app.branch_turns.take(&[namespace.name(), name]).await?;
+        self.check_erasures().await?;
+        let table = events(app, namespace).await?;
+        let before = head(app, namespace, &table, name).await?;
+        self.check_squashable(&table, &before).await?;
+        let (fork, last) = (before.branch.fork_seq, before.seq);
+        let base = newest_until(&table.metadata, Some(&before.branch), before.snapshot, fork);
+        let Some((at, first)) = base else {
+            let text = format!(
+                "no snapshot from before the first own event of branch `{name}` is retained: it cannot be squashed"
+            );
+            return Err(ApiError::new(ErrorCode::Gone, text));
+        };
+        let is_other = format!("({IS_CHANGE}) IS NOT TRUE");
+        let others = Box::pin(self.between(before.snapshot, (fork, last), &is_other)).await?;
+        let changes = Box::pin(self.changes(&before)).await?;
+        let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let events_before = self.count(&before, "TRUE").await?;
+        let events_now = (count(&others) + changes.len()) as u64;
+        let result = |branch: BranchEntry, tag: Option<String>| BranchSquashed {
+            branch,
+            events_before,
+            events: if tag.is_some() { events_now } else { events_before },
+            tag,
+        };
+        if events_before <= events_now {
+            return Ok(result(entry(&table, &before), None));
+        }
+        let tag = self.tag(&before).await?;
+        let mut rows = Box::pin(self.between(before.snapshot, (first, fork), "TRUE")).await?;
+        rows.extend(others);
+        let last_seq = last + changes.len() as u64;
+        if !changes.is_empty() {
+            let (decoded, _) = change_events::decoded(app, namespace, &changes).await?;
+            let Some(events) = decoded.accepted.first().filter(|_| decoded.rejected.is_empty())
+            else {
+                let text = "a document of the branch is no longer one that an event may have";
+                return Err(ApiError::new(ErrorCode::Conflict, text));
+            };
+            rows.push(append::numbered(events.rows.clone(), &events.keys, last + 1)?);
+        }
+        let new = BranchRows {
+            namespace: namespace.clone(),
+            start: BranchStart::Fork { at, replaces: Some(before.snapshot) },
+            seq: (!rows.is_empty()).then_some((first + 1, last_seq)),
+            rows,
+            last_seq,
+            branch: before.branch,
+        };
+        let catalog = app.catalog.on_behalf_of(self.caller.principal.id());
+        Box::pin(app.flush.commit_to_branch(&catalog, new)).await.map_err(failed)?;
+        let table = events(app, namespace).await?;
+        let now = head(app, namespace, &table, name).await?;
+        tracing::info!(%namespace, branch = name, events_before, events_now, "a branch was squashed");
+        Ok(result(entry(&table, &now), Some(tag)))
+    }
+
+    /// Refuses a branch whose state would not be the same afterwards.
+    async fn check_squashable(
+        self,
+        table: &LoadedTable,
+        before: &BranchHead,
+    ) -> Result<(), ApiError> {
+        let name = &before.branch.name;
+        let refused = |why: &str| {
+            let text = format!("branch `{name}` cannot be squashed: {why}");
+            Err(ApiError::new(ErrorCode::Conflict, text))
+        };
+        if !before.branch.merges.is_empty() {
+            return refused(
+                "it was merged, and the next merge goes on from there; drop it, or make a new one",
+            );
+        }
+        if !before.branch.is_of_service(&table.metadata) {
+            return refused("another engine has written to it");
+        }
+        if self.count(before, IS_TRUNCATE).await? != 0 {
+            return refused("a collection was emptied on it");
+        }
+        Ok(())
+    }
+
+    /// How many own events of a branch fulfil a condition.
+    async fn count(self, before: &BranchHead, condition: &str) -> Result<u64, ApiError> {
+        let sql = format!(
+            "SELECT CAST(count(*) AS bigint) AS events FROM events WHERE seq > {} AND {condition}",
+            before.branch.fork_seq
+        );
+        let as_of = Some(json!(before.snapshot));
+        let request = SqlRequest { sql, as_of, ..SqlRequest::default() };
+        let rows = state_rows::rows(self.app, self.levels, request).await?;
+        Ok(first_row(&rows).and_then(|row| number_at(&row, "events", 0)).unwrap_or(0))
+    }
+
+    /// One change for each document that is another one than at the fork.
+    async fn changes(self, before: &BranchHead) -> Result<Vec<String>, ApiError> {
+        let sql = format!(
+            "SELECT DISTINCT collection FROM events WHERE seq > {} AND {IS_CHANGE} ORDER BY collection",
+            before.branch.fork_seq
+        );
+        let as_of = Some(json!(before.snapshot));
+        let request = SqlRequest { sql, as_of, ..SqlRequest::default() };
+        let mut collections = Vec::new();
+        for batch in state_rows::rows(self.app, self.levels, request).await? {
+            let named = (0..batch.num_rows()).filter_map(|row| text_at(&batch, "collection", row));
+            collections.extend(named);
+        }
+        let mut changes = Vec::new();
+        for collection in collections {
+            let request =
+                SqlRequest { sql: changed_documents(&collection, before), ..SqlRequest::default() };
+            for batch in state_rows::rows(self.app, self.levels, request).await? {
+                let rows = 0..batch.num_rows();
+                changes.extend(rows.filter_map(|row| self.change(&collection, &batch, row)));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The change of a document, as the event of it.
+    fn change(self, collection: &str, batch: &RecordBatch, row: usize) -> Option<String> {
+        let [was, is] = ["was_doc", "is_doc"].map(|column| text_at(batch, column, row));
+        let op = match (&was, &is) {
+            (None, None) => return None,
+            (None, Some(_)) => ChangeOp::Create,
+            (Some(_), None) => ChangeOp::Delete,
+            (Some(was), Some(is)) if was == is => return None,
+            (Some(_), Some(_)) => ChangeOp::Update,
+        };
+        let key = text_at(batch, "key", row)?;
+        let [store, visibility] = ["store", "visibility"].map(|column| text_at(batch, column, row));
+        let (id, meta) = (self.app.ids.mint().to_string(), json!({ "squash": true }));
+        let change = ChangeEvent {
+            id: &id,
+            op,
+            collection,
+            key: &key,
+            store: store.as_deref(),
+            visibility: visibility.as_deref(),
+            before: was.as_deref(),
+            after: is.as_deref(),
+            meta: &meta,
+        };
+        Some(change.text())
+    }
+
+    /// Tags the head of the branch.
+    async fn tag(self, before: &BranchHead) -> Result<String, ApiError> {
+        let BranchHead { branch, snapshot, seq } = before;
+        let tag = format!("{}-before-squash-{seq}", branch.name);
+        let catalog = self.app.catalog.on_behalf_of(self.caller.principal.id());
+        let table = ident(self.namespace, EVENTS_TABLE);
+        match catalog.refs().create(&table, &tag, RefKind::Tag, Some(*snapshot)).await {
+            // A squash before this one broke off behind it.
+            Ok(_) | Err(CatalogError::AlreadyExists(_)) => Ok(tag),
+            Err(cause) => Err(cause.into()),
+        }
+    }
+}
+
+/// The statement for the documents of a collection that have own changes of the branch: as they were at the fork and
+/// as they are.
+fn changed_documents(
+    collection: &str,
+    BranchHead { branch, snapshot, seq }: &BranchHead,
+) -> String {
+    let was = relation_at(collection, Some(&branch.name), branch.fork_seq);
+    let is = relation_at(collection, Some(&branch.name), *seq);
+    let changed = format!(
+        "SELECT key, store, visibility, row_number() OVER (PARTITION BY key ORDER BY seq DESC) AS place \
+         FROM events FOR VERSION AS OF {snapshot} WHERE seq > {} AND collection = {} AND {IS_CHANGE}",
+        branch.fork_seq,
+        literal(collection)
+    );
+    format!(
+        "SELECT changed.key AS key, changed.store AS store, changed.visibility AS visibility, \
+         was.doc AS was_doc, is_now.doc AS is_doc FROM ({changed}) AS changed \
+         LEFT JOIN (SELECT key, doc FROM {was}) AS was ON was.key = changed.key \
+         LEFT JOIN (SELECT key, doc FROM {is}) AS is_now ON is_now.key = changed.key \
+         WHERE changed.place = 1 ORDER BY key"
+    )
+}

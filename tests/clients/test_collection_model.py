@@ -1,0 +1,311 @@
+"""Documents are those of a model in memory, at any event, over every way to read them and in every engine; and so they stay whatever maintenance does.
+
+A random history of two collections in three namespaces goes over HTTP in rounds. After each round the tables `cdc_…` are refreshed and tagged. Then the API,
+/sql and restores are compared at random points, and the engines at tags and snapshots; once more after compaction, expiry and an erasure, on a clock that
+is set ahead. `LARGE=1` has 10 000 changes and 200 points, with Spark. Branches and merges get their place in `Ways` when there are some.
+"""
+import json
+import os
+import random
+import time
+from datetime import datetime, timedelta, timezone
+from urllib.parse import quote
+
+import polars
+import pytest
+from clock_ahead import clock_ahead
+from collection_model import History, Model
+from engines import ClickHouse, Daft, DuckDB, PyIceberg, Spark
+from icecore import Client, catalog_name
+from server import Server
+
+LARGE = os.environ.get("LARGE") == "1"
+CHANGES, ROUNDS, POINTS, POINTS_LATER, INTO = (10_000, 4, 200, 60, 20) if LARGE else (2_000, 2, 30, 4, 2)
+KEYS, DAYS_AHEAD = 40, 40
+NAMESPACES, COLLECTIONS = ["model-a", "model.b", "model_c"], ["users", "orders"]
+COLUMNS = ["key", "doc", "version", "seq"]
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Nothing goes or is merged by itself. A snapshot without a tag goes after a day, once others came.
+SETTINGS = ["compaction.enabled=off", "compaction.day_cron=", "retention.cron=", "expire.cron=", "orphans.cron="]
+
+
+def call(client: Client, method: str, path: str, body=None) -> bytes:
+    raw = b"" if body is None else json.dumps(body).encode()
+    status, _, answer = client.request(method, path, raw, {"content-type": "application/json"})
+    assert status in (200, 202), (method, path, body, status, answer[:2000])
+    return answer
+
+
+def rfc3339(us: int) -> str:
+    return (EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class Refreshed:
+    """A state of a collection's table: its snapshot, its tag, and the last event that it has."""
+
+    def __init__(self, namespace: str, collection: str, snapshot: int, tag: str, seq: int):
+        self.namespace, self.collection, self.snapshot, self.tag, self.seq = namespace, collection, snapshot, tag, seq
+
+
+class World:
+    """A server with the history, and the model beside it."""
+
+    def __init__(self, server: Server, seed: int):
+        self.server, self.random = server, random.Random(seed)
+        self.models = {namespace: Model() for namespace in NAMESPACES}
+        self.history = History(seed, NAMESPACES, COLLECTIONS, KEYS, int(time.time() * 1000) - 3_600_000)
+        self.refreshed: list[Refreshed] = []
+        # When each event was acknowledged, in microseconds.
+        self.acknowledged: dict[str, dict[int, int]] = {}
+
+    @property
+    def client(self) -> Client:
+        return self.server.client()
+
+    def send(self, changes: int) -> None:
+        client, before = self.client, self.history.count
+        while self.history.count - before < changes:
+            batch = self.history.batch(self.random.choice([1, 3, 20, 60]))
+            namespace, lines = batch[0].namespace, [change.line() for change in batch]
+            status, reply = client.send(lines, namespace)
+            assert (status, reply["duplicates"]) == (200, 0), reply
+            first, last = reply["seq"]["first"], reply["seq"]["last"]
+            assert last - first + 1 == len(batch), reply
+            for seq, change in zip(range(first, last + 1), batch):
+                self.models[namespace].apply(seq, change)
+            if self.random.random() < 0.1:
+                # A client that got no answer sends it again.
+                status, reply = client.send(lines, namespace)
+                assert (status, reply["duplicates"]) == (200, len(batch)), reply
+            if self.random.random() < 0.1:
+                client.commit(namespace)
+
+    def refresh(self, tag: str) -> None:
+        """Has all tables follow their events, and tags them."""
+        for namespace in NAMESPACES:
+            for collection in COLLECTIONS:
+                done = json.loads(call(self.client, "POST", f"/v1/{namespace}/collections/{collection}/refresh"))
+                wanted = self.models[namespace].at(collection, done["applied_seq"])
+                assert done["documents"] == len(wanted), (namespace, collection, done)
+                call(self.client, "POST", f"/v1/{namespace}/tables/cdc_{collection}/refs", {"name": tag, "type": "tag"})
+                self.refreshed.append(Refreshed(namespace, collection, int(done["snapshot"]), tag, done["applied_seq"]))
+
+    def read_times(self) -> None:
+        for namespace in NAMESPACES:
+            rows = self.client.sql(namespace, "SELECT seq, CAST(ingested_at AS bigint) FROM events ORDER BY seq", limit=10 * CHANGES)
+            self.acknowledged[namespace] = dict(rows)
+            assert [seq for seq, _ in self.models[namespace].changes] == [seq for seq in self.acknowledged[namespace]]
+
+    def wanted(self, namespace: str, collection: str, seq: int) -> list[tuple]:
+        documents = self.models[namespace].at(collection, seq)
+        return sorted((key, document.text, document.version, document.seq) for key, document in documents.items())
+
+    def point(self, namespace: str) -> tuple[str, str, int]:
+        """A random point as the API writes it, the parameters that it needs, and its `seq` by the model."""
+        model = self.models[namespace]
+        seq, change = self.random.choice(model.changes)
+        kind = self.random.choice(["seq", "bookmark", "commit", "event"])
+        if kind == "bookmark":
+            marked = [(seq, change.bookmark) for seq, change in model.changes if change.bookmark]
+            if marked:
+                seq, bookmark = self.random.choice(marked)
+                return f"bookmark:{bookmark}", "", seq
+        if kind == "commit":
+            us = self.acknowledged[namespace][seq] + self.random.choice([0, 1])
+            last = max(seq for seq, at in self.acknowledged[namespace].items() if at <= us)
+            return f"time:{rfc3339(us)}", "", last
+        if kind == "event":
+            return f"time:{rfc3339(change.ts_ms * 1000)}", "&basis=event", model.seq_at_event_time(change.ts_ms)
+        return f"seq:{seq}", "", seq
+
+
+class Ways:
+    """Every way of the server's own to read documents at a point. Those of branches come beside these."""
+
+    def __init__(self, world: World):
+        self.world, self.client = world, world.client
+
+    def check(self, namespace: str, collection: str, point: str, parameters: str, seq: int) -> None:
+        wanted = self.world.wanted(namespace, collection, seq)
+        place = (namespace, collection, point, seq)
+        listed, raw = self.listed(namespace, collection, point, parameters)
+        assert [(entry["key"], entry["version"], entry["seq"]) for entry in listed] == [(key, version, at) for key, _, version, at in wanted], place
+        assert all(f'"doc":{text}' in raw for _, text, _, _ in wanted), place
+        sql = f"SELECT {', '.join(COLUMNS)} FROM cdc_{collection} FOR SEQ AS OF {seq}"
+        assert sorted(self.client.sql(namespace, sql)) == wanted, place
+        # A restore knows times of commits alone. It asks for two states and counts them, which is most of the time here.
+        if not parameters and (LARGE or self.world.random.random() < 0.4):
+            self.dry_run(namespace, collection, point, {key: text for key, text, _, _ in wanted})
+
+    def listed(self, namespace: str, collection: str, point: str, parameters: str) -> tuple[list, str]:
+        entries, text, after, at = [], "", "", point
+        while True:
+            page = f"/v1/{namespace}/collections/{collection}/docs?at={quote(at, safe='')}{parameters}&limit=30{after}"
+            raw = call(self.client, "GET", page).decode()
+            answer = json.loads(raw)
+            entries, text = entries + answer["docs"], text + raw
+            if answer.get("next") is None:
+                return entries, text
+            at, parameters, after = f"seq:{answer['basis']['seq']}", "", f"&after={quote(answer['next'], safe='')}"
+
+    def dry_run(self, namespace: str, collection: str, point: str, past: dict) -> None:
+        body = {"at": point, "dry_run": True}
+        report = json.loads(call(self.client, "POST", f"/v1/{namespace}/collections/{collection}/restore", body))
+        now = {key: text for key, text, _, _ in self.world.wanted(namespace, collection, 1 << 62)}
+        both = past.keys() & now.keys()
+        wanted = {"inserted": len(past.keys() - now.keys()), "deleted": len(now.keys() - past.keys()), "unchanged": sum(past[key] == now[key] for key in both)}
+        wanted["updated"] = len(both) - wanted["unchanged"]
+        assert {name: report[name] for name in wanted} == wanted, (namespace, collection, point)
+
+    def into(self, namespace: str, collection: str, seq: int) -> None:
+        """A restore into a collection that there was not has the same documents."""
+        other = f"{collection}_at_{seq}_"
+        report = json.loads(call(self.client, "POST", f"/v1/{namespace}/collections/{collection}/restore", {"at": f"seq:{seq}", "into": other}))
+        past = [(key, text) for key, text, _, _ in self.world.wanted(namespace, collection, seq)]
+        assert report["inserted"] == len(past), report
+        assert sorted(self.client.sql(namespace, f"SELECT key, doc FROM cdc_{other}")) == past, (namespace, collection, seq)
+
+
+class Engines:
+    """Other engines on the tables of collections."""
+
+    def __init__(self, world: World, clickhouse, spark):
+        uri = world.server.url + "/catalog"
+        self.world, self.duck, self.lake = world, DuckDB(uri), PyIceberg(uri)
+        self.house, self.daft, self.spark = ClickHouse(clickhouse, uri), Daft(), spark and Spark(spark, uri)
+
+    def check(self, at: Refreshed) -> None:
+        namespace, name = catalog_name(at.namespace), f"cdc_{at.collection}"
+        wanted = self.world.wanted(at.namespace, at.collection, at.seq)
+        table = self.lake.load(namespace, name)
+        assert table.refs()[at.tag].snapshot_id == at.snapshot
+        assert table.snapshot_by_id(at.snapshot).summary["icecore.applied-seq"] == str(at.seq)
+        columns = ", ".join(COLUMNS)
+        read = {
+            "duckdb": lambda: self.duck.rows(f"SELECT {columns} FROM {self.duck.table(namespace, name)} AT (VERSION => {at.snapshot})"),
+            "pyiceberg": lambda: rows_of(table.scan(snapshot_id=at.snapshot, selected_fields=tuple(COLUMNS)).to_arrow()),
+            "polars": lambda: polars.scan_iceberg(table, snapshot_id=at.snapshot).select(COLUMNS).collect().rows(),
+            "clickhouse": lambda: self.clickhouse(namespace, name, f" SETTINGS iceberg_snapshot_id = {at.snapshot}"),
+            "daft": lambda: self.daft.rows(table, COLUMNS, at.snapshot),
+        }
+        if self.spark is not None:
+            read["spark"] = lambda: self.spark.rows(f"SELECT {columns} FROM {self.spark.table(namespace, name)} VERSION AS OF '{at.tag}'")
+        for engine, rows in read.items():
+            assert sorted(rows()) == wanted, (engine, at.namespace, at.collection, at.tag)
+
+    def check_head(self, namespace: str, collection: str, seq: int) -> None:
+        """What the table has now."""
+        wanted = self.world.wanted(namespace, collection, seq)
+        place = (catalog_name(namespace), f"cdc_{collection}")
+        assert sorted(self.clickhouse(*place)) == wanted, ("clickhouse", namespace, collection)
+        duck = self.duck.rows(f"SELECT {', '.join(COLUMNS)} FROM {self.duck.table(*place)}")
+        assert sorted(duck) == wanted, ("duckdb", namespace, collection)
+
+    def clickhouse(self, namespace: str, name: str, settings: str = "") -> list[tuple]:
+        sql = f"SELECT {', '.join(COLUMNS)} FROM {self.house.table(namespace, name)}{settings}"
+        lines = str(self.house.session.query(sql, "JSONCompactEachRow")).split("\n")
+        rows = [json.loads(line) for line in lines if line]
+        return [(key, doc, int(version), int(seq)) for key, doc, version, seq in rows]
+
+
+def rows_of(arrow) -> list[tuple]:
+    return [tuple(row[name] for name in COLUMNS) for row in arrow.to_pylist()]
+
+
+def job(client: Client, name: str, namespace: str) -> None:
+    done = json.loads(call(client, "POST", f"/admin/jobs/{name}?namespace={namespace}"))
+    assert not done.get("errors"), done
+
+
+def erase(client: Client, namespace: str, collection: str, key: str) -> None:
+    """Returns once no row is there any more; files wait for their time."""
+    begun = json.loads(call(client, "POST", f"/v1/{namespace}/erase", {"subject": {"key": key, "collection": collection}}))
+    deadline = time.monotonic() + 60
+    while True:
+        report = json.loads(call(client, "GET", f"/v1/{namespace}/erase/{begun['erasure']}"))
+        if report["status"] in ("files", "proof", "done"):
+            return
+        assert report["status"] != "failed" and time.monotonic() < deadline, report
+        if report.get("error") or report.get("waits"):
+            # A step that waits for its next time goes on at once.
+            call(client, "POST", f"/v1/{namespace}/erase", {"subject": {"id": "nobody"}, "dry_run": True})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, request):
+    server = Server(tmp_path_factory.mktemp("icecore"), [part for setting in SETTINGS for part in ("--set", setting)])
+    server.start()
+    world = World(server, request.config.getoption("--seed"))
+    for number in range(ROUNDS):
+        world.send(CHANGES // ROUNDS)
+        world.refresh(f"round-{number}")
+    # What came last is in no table of a collection.
+    world.send(CHANGES // 20)
+    world.read_times()
+    yield world
+    server.stop()
+
+
+def check_points(world: World, count: int) -> None:
+    ways = Ways(world)
+    for _ in range(count):
+        namespace, collection = world.random.choice(NAMESPACES), world.random.choice(COLLECTIONS)
+        ways.check(namespace, collection, *world.point(namespace))
+
+
+@pytest.fixture(scope="module")
+def engines(world, clickhouse_session, request):
+    # It opens local files below the current folder only.
+    before = os.getcwd()
+    os.chdir("/")
+    spark = request.getfixturevalue("spark_session") if LARGE else None
+    yield lambda: Engines(world, clickhouse_session, spark)
+    os.chdir(before)
+
+
+def test_documents_are_those_of_the_model_at_any_point(world):
+    check_points(world, POINTS)
+    ways = Ways(world)
+    for _ in range(INTO):
+        namespace, collection = world.random.choice(NAMESPACES), world.random.choice(COLLECTIONS)
+        ways.into(namespace, collection, world.random.choice(world.models[namespace].changes)[0])
+
+
+def test_every_engine_reads_the_documents_at_tags_and_snapshots(world, engines):
+    read = engines()
+    for at in world.refreshed:
+        read.check(at)
+    for at in world.refreshed[-len(NAMESPACES) * len(COLLECTIONS):]:
+        read.check_head(at.namespace, at.collection, at.seq)
+
+
+def test_documents_stay_when_files_are_merged_and_snapshots_go(world, engines, tmp_path_factory):
+    """On a clock that is ahead; the folders of before are read by engines that begin anew."""
+    world.server.stop()
+    world.server.start(clock_ahead(tmp_path_factory.mktemp("clock"), DAYS_AHEAD * 24))
+    client = world.client
+    for namespace in NAMESPACES:
+        client.commit(namespace)
+        for name in ("compact", "expire", "orphans"):
+            job(client, name, namespace)
+    check_points(world, POINTS_LATER)
+    read = engines()
+    for at in world.refreshed[::3]:
+        read.check(at)
+    checked = json.loads(call(client, "POST", "/admin/fsck", {}))
+    assert checked["whole"], checked
+
+
+def test_an_erased_document_was_never_there(world, engines):
+    client, namespace, collection = world.client, NAMESPACES[0], COLLECTIONS[0]
+    model = world.models[namespace]
+    key = next(iter(model.at(collection, model.last_seq()) or model.versions[collection]))
+    model.erase(collection, key)
+    erase(client, namespace, collection, key)
+    done = json.loads(call(client, "POST", f"/v1/{namespace}/collections/{collection}/refresh"))
+    assert done["documents"] == len(world.wanted(namespace, collection, 1 << 62)), done
+    ways = Ways(world)
+    for _ in range(POINTS_LATER):
+        seq = world.random.choice(model.changes)[0]
+        ways.check(namespace, collection, f"seq:{seq}", "", seq)
+    engines().check_head(namespace, collection, 1 << 62)
