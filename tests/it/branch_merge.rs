@@ -380,6 +380,9 @@ async fn branches_are_merged_into_one_another_and_truncates_are_deletes() {
     let expected: Documents = [("1".to_owned(), json!({"n": 2, "m": 9}))].into();
     assert_eq!(documents(&server, "parent", "users").await, expected);
     assert_eq!(documents(&server, "main", "users").await, main);
+    // What a merge goes on from is a number among the events of both.
+    let (status, refused) = server.ingest_at("/v1/shop/branches/parent/squash", &json!({})).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
     // A branch of one collection takes a merge of that collection, and not of others.
     take(&server, "parent", &[change("u", "users", "1", &json!({"n": 3, "m": 9}))]).await;
     let report = merge(&server, "parent", &json!({"into": "child", "policy": "theirs"})).await;

@@ -23,7 +23,11 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, literal, relation_at};
-use icecore_lake::{branch::newest_until, collection::ChangeOp, table::schema::ident};
+use icecore_lake::{
+    branch::{Branch, newest_until},
+    collection::ChangeOp,
+    table::schema::ident,
+};
 use icecore_schemas::{
     branches::{BranchEntry, BranchSquashed},
     error_code::ErrorCode,
@@ -39,6 +43,8 @@ impl BranchRequest<'_> {
     /// 404, 409 for a branch that cannot be squashed or moves meanwhile, 410 where its beginning is gone, 429, 503.
     pub(super) async fn squash(self, name: &str) -> Result<BranchSquashed, ApiError> {
         let Self { app, namespace, .. } = self;
+        // A merge that goes on numbers the events of the branch as they are now.
+        let _merges = app.restore_turns.take(&[namespace.name()]).await?;
         let _turn = app.branch_turns.take(&[namespace.name(), name]).await?;
         self.check_erasures().await?;
         let table = events(app, namespace).await?;
@@ -111,6 +117,12 @@ impl BranchRequest<'_> {
             return refused(
                 "it was merged, and the next merge goes on from there; drop it, or make a new one",
             );
+        }
+        if let Some(other) = numbered_by(&Branch::all(&table.metadata), &before.branch) {
+            return refused(&format!(
+                "branch `{}` was made of it or merged into it, and merges go on from there; drop that one first",
+                other.name
+            ));
         }
         if !before.branch.is_of_service(&table.metadata) {
             return refused("another engine has written to it");
@@ -197,6 +209,20 @@ impl BranchRequest<'_> {
             Err(cause) => Err(cause.into()),
         }
     }
+}
+
+/// A branch that begins behind own events of this one, or was merged behind them: what they have in common is a number
+/// among these events.
+fn numbered_by<'a>(all: &'a [Branch], branch: &Branch) -> Option<&'a Branch> {
+    let place = (branch.name.as_str(), Some(branch.created_at));
+    all.iter().find(|other| {
+        // One that was made earlier is of another branch of this name.
+        let is_made_of_it = other.forked_from == branch.name
+            && branch.created_at <= other.created_at
+            && branch.fork_seq < other.fork_seq;
+        let mut merges = other.merges.iter();
+        is_made_of_it || merges.any(|it| (it.into.as_str(), it.into_created_at) == place)
+    })
 }
 
 /// The statement for the documents of a collection that have own changes of the branch: as they were at the fork and
