@@ -384,7 +384,7 @@ impl Sql {
         Ok(report.unwrap_or(WriteReport { rows, snapshot: None }))
     }
 
-    /// Marks a step of a statement that writes, of a refresh or of a restore.
+    /// Marks a step of a statement that writes, of a refresh, of a restore or of a merge.
     ///
     /// # Errors
     /// The planned error.

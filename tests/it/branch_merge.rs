@@ -8,7 +8,10 @@ use crate::{
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 type Documents = BTreeMap<String, Value>;
 
@@ -318,6 +321,48 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
         assert_eq!(documents(&server, "main", "users").await[&key], doc(3), "{point}");
         folder = server.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_document_that_is_written_during_a_merge_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[]);
+    let (faults, meeting) = Failpoints::meetings("merge.before_append", 2);
+    config.faults = faults;
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    let doc = json!({"a": 1});
+    let first = [change("c", "users", "1", &doc), change("c", "users", "2", &doc)];
+    take(&server, "main", &first).await;
+    make(&server, &json!({"name": "trial"})).await;
+    let meet = async || {
+        let meeting = Arc::clone(&meeting);
+        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+    };
+    let body = json!({});
+    let merge_while = async |written: Value| {
+        let merged = server.ingest_at("/v1/shop/branches/trial/merge", &body);
+        let meanwhile = async {
+            meet().await;
+            take(&server, "main", &[written]).await;
+            meet().await;
+        };
+        tokio::join!(merged, meanwhile).0
+    };
+    // Another document of the collection does not matter.
+    take(&server, "trial", &[change("u", "users", "1", &json!({"a": 2}))]).await;
+    let (status, merged) = merge_while(change("u", "users", "2", &json!({"a": 9}))).await;
+    assert_eq!(status, 200, "{merged}");
+    take(&server, "trial", &[change("u", "users", "1", &json!({"a": 3}))]).await;
+    let both = json!({"a": 2, "b": 1});
+    let (status, refused) = merge_while(change("u", "users", "1", &both)).await;
+    assert_eq!(status, 503, "{refused}");
+    assert_eq!(documents(&server, "main", "users").await["1"], both);
+    let report = merge(&server, "trial", &json!({})).await;
+    assert_eq!(counts(&report), [0, 1, 0, 0], "{report}");
+    let found = documents(&server, "main", "users").await;
+    assert_eq!(found["1"], json!({"a": 3, "b": 1}));
+    assert_eq!(found["2"], json!({"a": 9}));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,13 +42,14 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 /// Where the process ends at each failpoint, or its step fails there and is left: what a point begins with,
 /// and the test.
-const MET: [(&str, &str); 17] = [
+const MET: [(&str, &str); 18] = [
     ("wal.", "tests/clients/test_crash.py"),
     ("flush.", "tests/clients/test_crash.py"),
     ("sql.", "src/sql/tests.rs"),
     ("write.", "tests/it/sql_writes.rs"),
     ("refresh.", "tests/it/collection_crashes.rs"),
     ("restore.", "tests/it/collection_crashes.rs"),
+    ("merge.", "tests/it/branch_merge.rs"),
     ("changes.", "tests/it/collection_crashes.rs"),
     ("branch.", "tests/it/branches.rs"),
     ("compact.", "tests/it/compaction.rs"),

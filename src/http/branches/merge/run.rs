@@ -10,6 +10,7 @@ use crate::http::{
     bulk_changes::{ChangeBatches, ChangedBranch},
     change_events::ChangeEvent,
     error::ApiError,
+    rows::text_at,
     state_rows,
     turns::joined,
 };
@@ -25,6 +26,7 @@ use icecore_schemas::{
     restore::SampleChange,
 };
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Most changes of a merge.
@@ -177,6 +179,7 @@ impl MergeRun<'_> {
         collections: &[ChangedCollection],
         mut report: BranchMergeReport,
     ) -> Result<BranchMergeReport, ApiError> {
+        self.place.app.sql.fault("merge.before_append")?;
         let theirs = self.states.theirs;
         let request = self.name.request.to_owned();
         let begun = BegunMerge { request, seq: theirs.seq, into_seq: self.undo };
@@ -185,6 +188,7 @@ impl MergeRun<'_> {
         let meta = json!({ "merge_of": self.branch, "merged_seq": theirs.seq });
         let (app, levels) = (self.place.app, self.place.levels);
         let preference = self.preference;
+        let mut changed = HashSet::new();
         for collection in collections {
             let sql = match app.sql.filters_visibility() {
                 true => self.states.visible_changes(collection),
@@ -199,8 +203,14 @@ impl MergeRun<'_> {
                     let Some(op) = document.op else { continue };
                     let event = self.event(&collection.name, document, op, &meta);
                     batches.push(event).await?;
+                    if batches.count() == 0 {
+                        changed.insert(document_number(&collection.name, &document.key));
+                    }
                 }
             }
+        }
+        if batches.count() == 0 {
+            self.check_unchanged(collections, &changed).await?;
         }
         report.batches = batches.count() + 1;
         let completed = |first: Option<u64>, before: u64| {
@@ -212,6 +222,38 @@ impl MergeRun<'_> {
         Ok(report)
     }
 
+    /// Refuses to overwrite what came to one of these documents of `into` behind the comparison.
+    ///
+    /// # Errors
+    /// 503; else as queries.
+    async fn check_unchanged(
+        &self,
+        collections: &[ChangedCollection],
+        changed: &HashSet<u128>,
+    ) -> Result<(), ApiError> {
+        let sql = self.states.ours.later_changes();
+        let request = SqlRequest { sql, ..SqlRequest::default() };
+        let (app, levels) = (self.place.app, self.place.levels);
+        let Some(mut answer) = state_rows::ask(app, levels, request).await? else { return Ok(()) };
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            for row in 0..batch.num_rows() {
+                let Some(collection) = text_at(&batch, "collection", row) else { continue };
+                let is_ours = match text_at(&batch, "key", row) {
+                    Some(key) => changed.contains(&document_number(&collection, &key)),
+                    None => collections.iter().any(|it| it.name == collection),
+                };
+                if is_ours {
+                    let text = format!(
+                        "a document of collection `{collection}` was written while it was merged, and nothing was changed; send it again"
+                    );
+                    return Err(ApiError::new(ErrorCode::Unavailable, text));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn event(
         &self,
         collection: &str,
@@ -220,7 +262,7 @@ impl MergeRun<'_> {
         meta: &Value,
     ) -> String {
         let MergeName { prefix, id, .. } = self.name;
-        let key = xxh3_128(&joined(&[collection, &document.key]));
+        let key = document_number(collection, &document.key);
         // A merge that goes on compares with another state, so its changes are other ones.
         let id = format!("{prefix}-{id}-{}-{key:032x}", self.states.ours.seq);
         let event = ChangeEvent {
@@ -278,6 +320,11 @@ impl MergeComparison {
             after: value_of(&document.after),
         });
     }
+}
+
+/// What tells the documents of a merge apart.
+fn document_number(collection: &str, key: &str) -> u128 {
+    xxh3_128(&joined(&[collection, key]))
 }
 
 /// A document as JSON; null where there is none.

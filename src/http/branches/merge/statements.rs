@@ -3,6 +3,10 @@
 use super::common::CommonPoint;
 use crate::http::change_events::ADMIN_VISIBILITY;
 use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, literal, relation_at};
+use icecore_schemas::service_table::EVENTS_TABLE;
+
+/// A number behind every event that a branch may get.
+const SEQ_MAX: u64 = u64::MAX >> 1;
 
 /// A branch as an event left it; the branch is none for `main`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,20 @@ impl BranchState<'_> {
             "SELECT seq FROM {} WHERE seq > {seq} AND collection = {} AND (({IS_CHANGE}) OR ({IS_TRUNCATE})) LIMIT 1",
             self.events(),
             literal(collection)
+        )
+    }
+
+    /// The documents that it changed behind its last event, as columns `collection` and `key`; a row without a key is
+    /// a collection that it emptied.
+    pub(super) fn later_changes(self) -> String {
+        let events = match self.branch {
+            None => EVENTS_TABLE.to_owned(),
+            Some(_) => self.at(SEQ_MAX).events(),
+        };
+        format!(
+            "SELECT DISTINCT collection, key FROM {events} WHERE seq > {} AND collection <> '' \
+             AND (({IS_CHANGE}) OR ({IS_TRUNCATE}))",
+            self.seq
         )
     }
 
@@ -209,5 +227,7 @@ mod tests {
             forked.from_head(&collection).contains("FROM events FOR SEQ AS OF 8 WHERE seq > 3")
         );
         assert!(compared.from_head(&collection).contains("AS OF 8) AS old_state"));
+        assert!(ours.later_changes().contains("FROM events WHERE seq > 8 AND"));
+        assert!(theirs.later_changes().contains("OF BRANCH 'it''s' WHERE seq > 9 AND"));
     }
 }
