@@ -122,6 +122,8 @@ pub(super) async fn remove(
 ) -> Result<Response, ApiError> {
     let namespace = writable(&app, &caller, &levels, &namespace).await?;
     caller.call.about(&format!("{} {branch}", namespace.name()));
+    // A merge that goes on reads the branch by its name, and says of it in the end that it is merged.
+    let _merges = app.restore_turns.take(&[namespace.name()]).await?;
     let _turn = app.branch_turns.take(&[namespace.name(), &branch]).await?;
     let catalog = caller.catalog(&app);
     let mut attempt = 1;

@@ -123,10 +123,12 @@ async fn carry_out(
     let mut common = pair.common;
     // What was merged and not said of the branch, as the server ended in between.
     let last = marker::last_merge(app, levels, ours, &prefix, common.into_seq).await?;
-    if let Some(last) = last.filter(|last| common.seq <= last.seq) {
+    let is_newer = |last: &CommonPoint| common.seq <= last.seq && last.seq <= pair.theirs.seq;
+    if let Some(last) = last.filter(is_newer) {
         common = last;
         if !*dry_run {
-            record(app, namespace, branch, (into, pair.ours_created_at()), common).await?;
+            let place = (into.as_str(), pair.ours_created_at());
+            record(app, namespace, branch, place, common).await?;
         }
     }
     let mut begun = None;
@@ -236,7 +238,8 @@ async fn finish(
     }
     // Without anything new there is nothing to say.
     if run.states.common.seq < merged.seq {
-        record(app, namespace, branch, (&into, run.into_created_at), merged).await?;
+        let place = (into.as_str(), run.into_created_at);
+        record(app, namespace, branch, place, merged).await?;
     }
     let changes = run::changes(&report);
     tracing::info!(%namespace, branch, %into, changes, "a branch was merged");

@@ -247,3 +247,41 @@ fn changed_documents(
          WHERE changed.place = 1 ORDER BY key"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use icecore_lake::branch::BranchMerge;
+
+    #[test]
+    fn others_that_begin_or_were_merged_behind_own_events_are_numbered_by_them() {
+        let branch = |name: &str, forked_from: &str, fork_seq: u64, created_at: i64| Branch {
+            name: name.to_owned(),
+            forked_from: forked_from.to_owned(),
+            fork_seq,
+            created_at,
+            collection: None,
+            merges: Vec::new(),
+        };
+        let merged = |into: &str, into_created_at: Option<i64>| {
+            let merge =
+                BranchMerge { into: into.to_owned(), into_created_at, seq: 30, into_seq: 40 };
+            Branch { merges: vec![merge], ..branch("other", "main", 10, 9) }
+        };
+        let trial = branch("trial", "main", 20, 5);
+        for (other, is_it) in [
+            (branch("other", "trial", 25, 9), true),
+            // It begins where the branch does.
+            (branch("other", "trial", 20, 9), false),
+            (branch("other", "main", 25, 9), false),
+            // It was made of a branch of this name that was there before.
+            (branch("other", "trial", 25, 4), false),
+            (merged("trial", Some(5)), true),
+            (merged("trial", Some(4)), false),
+            (merged("main", None), false),
+        ] {
+            let all = [trial.clone(), other];
+            assert_eq!(numbered_by(&all, &trial).is_some(), is_it, "{:?}", all[1]);
+        }
+    }
+}
