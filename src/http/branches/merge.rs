@@ -128,7 +128,7 @@ async fn carry_out(
         common = last;
         if !*dry_run {
             let place = (into.as_str(), pair.ours_created_at());
-            record(app, namespace, branch, place, common).await?;
+            record(app, namespace, branch, place, common).await;
         }
     }
     let mut begun = None;
@@ -239,22 +239,34 @@ async fn finish(
     // Without anything new there is nothing to say.
     if run.states.common.seq < merged.seq {
         let place = (into.as_str(), run.into_created_at);
-        record(app, namespace, branch, place, merged).await?;
+        record(app, namespace, branch, place, merged).await;
     }
     let changes = run::changes(&report);
     tracing::info!(%namespace, branch, %into, changes, "a branch was merged");
     Ok(report)
 }
 
+/// Says of a branch that it is merged, once the table has the changes: a log that is lost must not leave a branch that
+/// is merged without them. Where it cannot be said now, the next merge finds the event and says it.
 async fn record(
     app: &AppState,
     namespace: &Namespace,
     branch: &str,
     (into, into_created_at): (&str, Option<i64>),
     CommonPoint { seq, into_seq, .. }: CommonPoint,
-) -> Result<(), ApiError> {
+) {
+    if into == MAIN_BRANCH {
+        let through = *app.wal.durable().borrow();
+        if let Err(cause) = app.flush.commit_now(namespace, through).await {
+            let error = cause.as_ref() as &dyn std::error::Error;
+            tracing::warn!(%namespace, branch, error, "that a branch was merged is not said of it yet");
+            return;
+        }
+    }
     let merge = BranchMerge { into: into.to_owned(), into_created_at, seq, into_seq };
-    Box::pin(append::record_merge(app, namespace, branch, merge)).await
+    if let Err(error) = Box::pin(append::record_merge(app, namespace, branch, merge)).await {
+        tracing::warn!(%namespace, branch, %error, "that a branch was merged is not said of it yet");
+    }
 }
 
 /// Refuses changes of collections that the other branch does not take.
