@@ -850,6 +850,14 @@ async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers
     house.compact().await;
     let live = house.planned(&house.load().await.metadata, house.head().await).await;
     let live_bytes: u64 = live.iter().map(|file| file.bytes).sum();
+    let root = house.catalog.storage().root().strip_prefix("file://").unwrap().to_owned();
+    let metadata_bytes = |found: &[(String, u64)]| -> Vec<u64> {
+        let metadata = found.iter().filter(|(file, _)| file.contains(".metadata.json"));
+        metadata.map(|(_, bytes)| *bytes).collect()
+    };
+    let mut found = Vec::new();
+    files_below(root.as_ref(), &mut found);
+    let longest = metadata_bytes(&found).into_iter().max().unwrap();
     let expiry = SnapshotExpiry::new(&house.catalog);
     let all = RunRequest::default();
     for hours in [25, 25] {
@@ -858,7 +866,6 @@ async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers
         while 0 < house.catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
     }
     let mut found = Vec::new();
-    let root = house.catalog.storage().root().strip_prefix("file://").unwrap().to_owned();
     files_below(root.as_ref(), &mut found);
     let named = |part: &str| found.iter().filter(|(file, _)| file.contains(part)).count();
     let data = found.iter().filter(|(file, _)| file.contains(".parquet"));
@@ -866,6 +873,8 @@ async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers
     let snapshots = house.load().await.metadata.snapshots().len();
     assert!(snapshots <= 2, "the head, and the last of a day before");
     assert!(named(".metadata.json") <= 2, "{found:?}");
+    let left: u64 = metadata_bytes(&found).into_iter().sum();
+    assert!(left < longest, "none that names all of them: {found:?}");
     assert_eq!(named("/snap-"), snapshots, "{found:?}");
 }
 
