@@ -30,7 +30,7 @@ use crate::{
     },
 };
 use iceberg::{
-    TableIdent,
+    TableIdent, TableUpdate,
     spec::{SnapshotRef, TableMetadata},
 };
 use std::{
@@ -263,12 +263,14 @@ impl Catalog {
         if !is_old || !is_ours || !commit::versions::are_deleted(&base.metadata) {
             return Ok(());
         }
+        let updates: [TableUpdate; 0] = [];
         let location = Some(base.metadata_location.as_str());
-        let metadata = commit::apply_updates_at(&base.metadata, location, &[], now_ms)?;
+        let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
         let metadata = commit::versions::without_old_files(metadata, since_ms)?;
-        let encoded = self.encoded_parts(&base).after(&[], &metadata);
+        let encoded = self.encoded_parts(&base).after(&updates, &metadata);
         let mut write = TableWrite::new(table.clone(), Some(base), metadata, now_ms);
         write.encoded = Some(Arc::new(encoded));
+        write.changes = ChangeSet::making(&updates);
         let catalog = self.clone();
         self.to_the_end(async move { catalog.publish(&[write]).await }).await.map(|_| ())
     }
