@@ -77,6 +77,7 @@ pub fn snapshots_to_remove(
 fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
     let candidate = |s: &SnapshotRef| SnapshotCandidate {
         id: s.snapshot_id(),
+        parent: s.parent_snapshot_id(),
         sequence: s.sequence_number(),
         at_ms: s.timestamp_ms(),
     };
@@ -111,6 +112,7 @@ pub fn collection_of(metadata: &TableMetadata) -> Option<&str> {
 #[derive(Clone, Copy, Debug)]
 struct SnapshotCandidate {
     id: i64,
+    parent: Option<i64>,
     sequence: i64,
     at_ms: i64,
 }
@@ -142,10 +144,19 @@ fn thin_beyond(
     let mut removed = Vec::new();
     // They would go but for their leases, and take no place of those that stay by themselves.
     let mut only_leased = 0;
-    // Until when the snapshot was the newest.
-    let mut until_ms = i64::MAX;
+    let mut replaced_ms: HashMap<i64, i64> = HashMap::new();
+    for snapshot in snapshots.iter() {
+        let Some(parent) = snapshot.parent else { continue };
+        let at_ms = replaced_ms.entry(parent).or_insert(snapshot.at_ms);
+        *at_ms = snapshot.at_ms.max(*at_ms);
+    }
+    // When the next one came, of whatever branch.
+    let mut next_ms = i64::MAX;
     for (age_rank, snapshot) in snapshots.iter().enumerate() {
         let is_among_newest = age_rank < NEWEST_IN_FULL;
+        // Until when the snapshot was the newest of its branch. One on which none was made may be of a branch
+        // that is gone.
+        let until_ms = replaced_ms.get(&snapshot.id).copied().unwrap_or(next_ms);
         // The one that was current when the time began comes last: most often it stands for its day.
         let is_recent = is_among_newest && now_ms.saturating_sub(NEWEST_MS) <= until_ms;
         let was_current = NEWEST_CURRENT_MS <= until_ms.saturating_sub(snapshot.at_ms);
@@ -156,7 +167,7 @@ fn thin_beyond(
             || is_last_of_step()
             || (is_recent && was_current)
             || (is_among_newest && in_full_since_ms <= until_ms);
-        until_ms = snapshot.at_ms;
+        next_ms = snapshot.at_ms;
         if stays {
             kept.push(*snapshot);
         } else if leased.has(snapshot.id) {

@@ -12,8 +12,12 @@ const NOW_MS: i64 = 1_000 * DAY_MS + 12 * HOUR_MS + 30 * MINUTE_MS;
 
 /// Snapshots of these ages, the newest last; ids from 1.
 fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<SnapshotCandidate> {
-    let candidate =
-        |(sequence, age_ms)| SnapshotCandidate { id: sequence, sequence, at_ms: NOW_MS - age_ms };
+    let candidate = |(sequence, age_ms)| SnapshotCandidate {
+        id: sequence,
+        parent: None,
+        sequence,
+        at_ms: NOW_MS - age_ms,
+    };
     (1..).zip(ages_ms).map(candidate).collect()
 }
 
