@@ -350,8 +350,7 @@ pub(super) fn lost_every_race(table: &TableIdent) -> CatalogError {
 
 /// Metadata files that leave the table's log, if the table wants them deleted.
 fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<ObsoleteFile> {
-    let wanted = new.properties().get("write.metadata.delete-after-commit.enabled");
-    if wanted.is_none_or(|wanted| wanted != "true") {
+    if !commit::versions::are_deleted(new) {
         return Vec::new();
     }
     let Some(own) = Location::parse(new.location()) else { return Vec::new() };
