@@ -145,7 +145,8 @@ pub(super) async fn remove(
 ) -> Result<Response, ApiError> {
     let mut changes = Vec::new();
     let mut tables = Vec::new();
-    for (table, base) in loaded(&app, &levels).await? {
+    for name in table_names(&app, &levels).await? {
+        let Some((table, base)) = loaded(&app, &levels, &name).await? else { continue };
         let refs = refs::of(&base.metadata);
         if refs.get(&name).is_none_or(|found| found.is_branch()) {
             continue;
@@ -257,26 +258,23 @@ async fn table_names(app: &AppState, levels: &[String]) -> Result<Vec<String>, A
     Err(ApiError::new(ErrorCode::QueryLimit, text))
 }
 
-/// The tables of a namespace that read.
+/// A table of a namespace; none for one that is gone or does not read. One at a time: all of them are much.
 async fn loaded(
     app: &AppState,
     levels: &[String],
-) -> Result<Vec<(TableIdent, LoadedTable)>, ApiError> {
+    name: &str,
+) -> Result<Option<(TableIdent, LoadedTable)>, ApiError> {
+    let Some(table) = foreign_ident(levels, name) else { return Ok(None) };
     let tables = app.catalog.tables();
-    let mut found = Vec::new();
-    for name in table_names(app, levels).await? {
-        let Some(table) = foreign_ident(levels, &name) else { continue };
-        match tables.load(&table).await {
-            Ok(base) => found.push((table, base)),
-            Err(CatalogError::NoSuchTable(_)) => (),
-            // The list of tables tells of it.
-            Err(cause) => match tables.why_unreadable(&table, &cause).await? {
-                Some(_) => (),
-                None => return Err(cause.into()),
-            },
-        }
+    match tables.load(&table).await {
+        Ok(base) => Ok(Some((table, base))),
+        Err(CatalogError::NoSuchTable(_)) => Ok(None),
+        // The list of tables tells of it.
+        Err(cause) => match tables.why_unreadable(&table, &cause).await? {
+            Some(_) => Ok(None),
+            None => Err(cause.into()),
+        },
     }
-    Ok(found)
 }
 
 /// The tags of a namespace by name.
@@ -285,7 +283,8 @@ async fn tags(
     levels: &[String],
 ) -> Result<BTreeMap<String, NamespaceTag>, ApiError> {
     let mut tags = BTreeMap::new();
-    for (table, base) in loaded(app, levels).await? {
+    for table in table_names(app, levels).await? {
+        let Some((table, base)) = loaded(app, levels, &table).await? else { continue };
         let has_seq = is_events(&table.name, &base);
         for (name, reference) in refs::of(&base.metadata) {
             if reference.is_branch() {
