@@ -145,8 +145,8 @@ pub(super) async fn remove(
 ) -> Result<Response, ApiError> {
     let mut changes = Vec::new();
     let mut tables = Vec::new();
-    for name in table_names(&app, &levels).await? {
-        let Some((table, base)) = loaded(&app, &levels, &name).await? else { continue };
+    for table in table_names(&app, &levels).await? {
+        let Some((table, base)) = loaded(&app, &levels, &table).await? else { continue };
         let refs = refs::of(&base.metadata);
         if refs.get(&name).is_none_or(|found| found.is_branch()) {
             continue;
