@@ -37,7 +37,7 @@ use icecore_catalog::{
 use icecore_lake::{
     table::{
         schema::{TableIdent, foreign_ident},
-        tagged::{TAGGED_TABLES_MAX, last_seq},
+        tagged::{TAGGED_TABLES_MAX, is_of_branch, last_seq},
     },
     wal::Wal,
 };
@@ -48,6 +48,7 @@ use icecore_schemas::{
         NamespaceTag, NamespaceTagDropped, NamespaceTagList, NewNamespaceTag, TableTag,
     },
     point::{HistoryPoint, MAIN_BRANCH},
+    service_table::EVENTS_TABLE,
 };
 use places::{TagMoment, TagPlace, TagPlaces, TagScope, is_events};
 use serde_json::Value;
@@ -222,6 +223,15 @@ async fn moment(
     reader.check_events().await?;
     let found = Box::pin(reader.find(&point, TimeBasis::Commit)).await?;
     let snapshot = found.snapshot;
+    if let Some(id) = snapshot
+        && let Some((_, events)) = loaded(app, levels, EVENTS_TABLE).await?
+        && is_of_branch(&events.metadata, id)
+    {
+        let text = format!(
+            "`at` is snapshot {id} of a branch, and a tag is of `{MAIN_BRANCH}`, which every table has: name a point of it"
+        );
+        return Err(invalid(text));
+    }
     let seq = Box::pin(reader.seq_of(found)).await?;
     let us = match time_us {
         Some(us) => Some(us),
