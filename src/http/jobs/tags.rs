@@ -165,14 +165,19 @@ impl TagNamespaces {
         if erasures_of(&self.erasures, levels).await?.is_none() {
             return Err(TagFailure::Erasing);
         }
+        // Where this fails, which may be so for long, all events are not read for refreshes in vain.
+        self.commit(levels).await?;
         let all = RunRequest { levels: Some(levels.to_vec()), ..RunRequest::default() };
         let refreshed = Box::pin(self.collections.run(&all)).await?;
-        // After the refreshes: `events` then has all that they have.
-        let committed = commit_waiting(&self.flush, &self.wal, levels).await;
-        committed.map_err(TagFailure::Commit)?;
+        // `events` then has all that they have.
+        self.commit(levels).await?;
         let mut end = Box::pin(self.set(levels)).await?;
         end.skipped.extend(refreshed.skipped);
         Ok(Some(end))
+    }
+
+    async fn commit(&self, levels: &[String]) -> Result<(), TagFailure> {
+        commit_waiting(&self.flush, &self.wal, levels).await.map_err(TagFailure::Commit)
     }
 
     /// Sets the tags that are due, of what the tables have.
