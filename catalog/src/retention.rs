@@ -35,6 +35,10 @@ pub const BRANCH: &str = "icecore.branch";
 /// The table property that says how long rows of a table of ours are kept. Whoever sets it has rows deleted.
 pub const ROWS_KEPT: &str = "icecore.retention";
 
+/// The one with the names of the tags that the service set and removes again, apart by spaces. Whoever sets it has
+/// tags of others removed, or those of the service kept for ever.
+pub const SERVICE_TAGS: &str = "icecore.tags";
+
 /// Snapshots a table has after thinning, unless branches and tags name more of them, or clients hold
 /// more.
 pub const SNAPSHOTS_MAX: usize = 500;
