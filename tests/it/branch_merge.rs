@@ -7,6 +7,7 @@ use crate::{
     process::post_and_die,
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
+use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -443,6 +444,25 @@ async fn branches_are_merged_into_one_another_and_truncates_are_deletes() {
         documents(&server, "main", "users").await,
         documents(&server, "parent", "users").await
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_is_made_again_gets_what_the_one_before_had() {
+    let server = TestServer::start().await;
+    let (one, two) = (json!({"n": 1}), json!({"n": 2}));
+    take(&server, "main", &[change("c", "users", "1", &one)]).await;
+    make(&server, &json!({"name": "trial"})).await;
+    take(&server, "trial", &[change("u", "users", "1", &two)]).await;
+    for _ in 0..2 {
+        make(&server, &json!({"name": "staging"})).await;
+        let report = merge(&server, "trial", &json!({"into": "staging"})).await;
+        assert_eq!(counts(&report), [0, 1, 0, 0], "{report}");
+        assert_eq!(documents(&server, "staging", "users").await["1"], two);
+        let path = "/v1/shop/branches/staging";
+        let (status, dropped) = server.call(Method::DELETE, path, &json!({})).await;
+        assert_eq!(status, 200, "{dropped}");
+    }
     server.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use super::common::CommonPoint;
 use crate::http::change_events::ADMIN_VISIBILITY;
-use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, literal, relation_at};
+use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, events_at, literal, relation_at};
 use icecore_schemas::service_table::EVENTS_TABLE;
 
 /// A number behind every event that a branch may get.
@@ -18,9 +18,7 @@ pub(in crate::http::branches) struct BranchState<'a> {
 impl BranchState<'_> {
     /// Its events, as a statement names them in FROM.
     pub(super) fn events(self) -> String {
-        let Self { branch, seq } = self;
-        let branch = branch.map(|branch| format!(" OF BRANCH {}", literal(branch)));
-        format!("events FOR SEQ AS OF {seq}{}", branch.unwrap_or_default())
+        events_at(self.branch, self.seq)
     }
 
     fn relation(self, collection: &str) -> String {
