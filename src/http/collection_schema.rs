@@ -8,7 +8,7 @@ use crate::{
         sql_writes::commit_waiting,
     },
     sql::{
-        collection_schema::{self, RegisteredSchema},
+        collection_schema::{self, CollectionSchemaError, RegisteredSchema},
         materialized::RefreshCaller,
         writes::WriteFailure,
     },
@@ -60,8 +60,16 @@ pub(super) async fn put(
     let wanted = DocumentSchema::parse(&schema).map_err(|cause| invalid(cause.to_string()))?;
     commit_waiting(&app, &levels).await?;
     let catalog = caller.catalog(&app);
+    if !dry_run {
+        // A caller that goes away ends this where it waits.
+        app.sql.note_pending_values(&levels, &collection);
+    }
     let registered = collection_schema::register(&catalog, &levels, &collection, &wanted, dry_run);
-    let made = Box::pin(registered).await?;
+    let made = Box::pin(registered).await;
+    if made.as_ref().is_err_and(CollectionSchemaError::is_definite) {
+        app.sql.end_pending_values(&levels, &collection);
+    }
+    let made = made?;
     let pending = match dry_run {
         true => None,
         false => Box::pin(refresh(&app, &caller, &levels, &collection)).await.err(),
@@ -114,9 +122,14 @@ async fn refresh(
     if erasures.is_none() {
         return Err(ApiError::new(ErrorCode::Unavailable, IS_ERASING));
     }
+    // The job may have looked before the columns were there.
+    app.sql.note_pending_values(levels, collection);
     let by = RefreshCaller { catalog: caller.catalog(app), ids: &app.ids, erasures };
     match Box::pin(app.sql.refresh_collection(&by, levels, collection, false)).await {
-        Ok(_) | Err(WriteFailure::Query(SqlError::NotFound(_))) => Ok(()),
+        Ok(_) | Err(WriteFailure::Query(SqlError::NotFound(_))) => {
+            app.sql.end_pending_values(levels, collection);
+            Ok(())
+        }
         Err(cause) => Err(cause.into()),
     }
 }
