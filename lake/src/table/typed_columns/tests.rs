@@ -68,6 +68,9 @@ fn a_value_that_fits_is_in_its_column_and_every_other_one_counts() {
     check(&of("integer", "int32"), "2147483648", None);
     check(&kind("number"), "1e-1", Some("0.1"));
     check(&kind("number"), "1e999", None);
+    check(&kind("number"), "1e400", None);
+    check(&kind("number"), "-1e-400", Some("0.0"));
+    check(&of("number", "float"), "-0.0", Some("0.0"));
     check(&of("number", "float"), "1.5", Some("1.5"));
     check(&of("number", "float"), "1e39", None);
     check(&kind("string"), "\"a\\u00e9\"", Some("aé"));

@@ -107,7 +107,9 @@ impl TypedKind {
             Self::Long => Arc::new(found.map(|value| long_of(value?)).collect::<Int64Array>()),
             Self::Float => Arc::new(found.map(|value| float_of(value?)).collect::<Float32Array>()),
             Self::Double => {
-                Arc::new(found.map(|value| double_of(value?)).collect::<Float64Array>())
+                // SQL has one zero where it reads files, and some engines tell two apart.
+                let numbers = found.map(|value| Some(double_of(value?)? + 0.0));
+                Arc::new(numbers.collect::<Float64Array>())
             }
             Self::Decimal { precision, scale } => {
                 let numbers = found.map(|value| decimal_of(value?, precision, scale));
@@ -136,8 +138,10 @@ impl TypedKind {
     }
 }
 
+/// Any number, as the nearest float of 32 bits.
 fn float_of(value: &RawValue) -> Option<f32> {
-    value.get().parse::<f32>().ok().filter(|number| number.is_finite())
+    let number = value.get().parse::<f32>().ok().filter(|number| number.is_finite())?;
+    Some(number + 0.0)
 }
 
 /// The text of an object or an array, by its first sign.
