@@ -413,8 +413,10 @@ pub(super) fn check_computed(
     change: &TableChange,
     base: &TableMetadata,
 ) -> Result<(), CatalogError> {
-    let Some(collection) = retention::collection_of(base) else { return Ok(()) };
     let is_own = |key: &String| key.starts_with(retention::COLLECTION);
+    let Some(collection) = retention::collection_of(base) else {
+        return check_becomes_none(change, base);
+    };
     let is_refused = |update: &TableUpdate| match update {
         TableUpdate::AddSnapshot { .. }
         | TableUpdate::AddSchema { .. }
@@ -434,6 +436,22 @@ pub(super) fn check_computed(
     Err(CatalogError::Invalid(format!(
         "{table} has the documents of collection `{collection}`, which this server computes: send changes of \
          documents as events, or copy the rows to a table of your own"
+    )))
+}
+
+/// Refuses to take another table of the service for one with documents: its rows would count as computed.
+fn check_becomes_none(change: &TableChange, base: &TableMetadata) -> Result<(), CatalogError> {
+    let is_marked = |update: &TableUpdate| match update {
+        TableUpdate::SetProperties { updates } => updates.contains_key(retention::COLLECTION),
+        _ => false,
+    };
+    if !retention::is_managed(base) || !change.updates.iter().any(is_marked) {
+        return Ok(());
+    }
+    Err(CatalogError::Invalid(format!(
+        "{} is written by this server: only the server sets the property `{}`",
+        change.table,
+        retention::COLLECTION
     )))
 }
 
