@@ -119,8 +119,10 @@ pub(super) fn check(
     let refuse = |what: String| {
         Err(CatalogError::Invalid(format!("{table} is written by this server: {what}")))
     };
-    if !retention::is_managed(new) {
-        return refuse(format!("its property `{}` must stay `true`", retention::MANAGED));
+    let collection = retention::collection_of(base);
+    if !retention::is_managed(new) || retention::collection_of(new) != collection {
+        let marks = [retention::MANAGED, retention::COLLECTION].join("` and `");
+        return refuse(format!("its properties `{marks}` stay as they are"));
     }
     // It is all that says so once the snapshots that show a fork are gone, and the files that others
     // still list would be deleted.
@@ -150,12 +152,11 @@ pub(super) fn check(
         );
     }
     let schema = new.current_schema();
-    // Where rows are computed, nobody but the service changes columns, and it widens some.
-    let widens = retention::collection_of(base).is_some();
     let kept = |field: &NestedFieldRef| {
         schema.field_by_id(field.id).is_some_and(|new| {
             new.name == field.name
-                && (widens || new.field_type == field.field_type)
+                // Where rows are computed, the service alone changes columns, and it widens some.
+                && (collection.is_some() || new.field_type == field.field_type)
                 && new.required == field.required
         })
     };
@@ -413,10 +414,8 @@ pub(super) fn check_computed(
     change: &TableChange,
     base: &TableMetadata,
 ) -> Result<(), CatalogError> {
+    let Some(collection) = retention::collection_of(base) else { return Ok(()) };
     let is_own = |key: &String| key.starts_with(retention::COLLECTION);
-    let Some(collection) = retention::collection_of(base) else {
-        return check_becomes_none(change, base);
-    };
     let is_refused = |update: &TableUpdate| match update {
         TableUpdate::AddSnapshot { .. }
         | TableUpdate::AddSchema { .. }
@@ -436,22 +435,6 @@ pub(super) fn check_computed(
     Err(CatalogError::Invalid(format!(
         "{table} has the documents of collection `{collection}`, which this server computes: send changes of \
          documents as events, or copy the rows to a table of your own"
-    )))
-}
-
-/// Refuses to take another table of the service for one with documents: its rows would count as computed.
-fn check_becomes_none(change: &TableChange, base: &TableMetadata) -> Result<(), CatalogError> {
-    let is_marked = |update: &TableUpdate| match update {
-        TableUpdate::SetProperties { updates } => updates.contains_key(retention::COLLECTION),
-        _ => false,
-    };
-    if !retention::is_managed(base) || !change.updates.iter().any(is_marked) {
-        return Ok(());
-    }
-    Err(CatalogError::Invalid(format!(
-        "{} is written by this server: only the server sets the property `{}`",
-        change.table,
-        retention::COLLECTION
     )))
 }
 
