@@ -3,7 +3,11 @@ use super::{
     json_schema::{DocumentSchema, SchemaError},
     *,
 };
-use crate::table::{documents, erasure::condition::RowCondition, row_sum::RowKeys};
+use crate::table::{
+    documents::{self, AppliedChanges},
+    erasure::condition::RowCondition,
+    row_sum::RowKeys,
+};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringViewArray, StructArray},
     datatypes::Int32Type,
@@ -239,6 +243,25 @@ fn a_schema_that_takes_something_away_is_refused_with_what_it_takes() {
         SchemaEvolution::of(&table, &schema(&json!({"must": {"type": "integer"}}))),
         Err(EvolutionError::Narrower(lost)) if lost.len() == 2
     ));
+}
+
+#[test]
+fn rows_lack_columns_unless_they_were_written_with_the_schema_of_now() {
+    let plain = orders();
+    let table = evolved(&plain, &json!({"n": {"type": "integer"}}));
+    let written = |schema_id: Option<i32>| AppliedChanges {
+        seq: 1,
+        log: "log".to_owned(),
+        erasures: None,
+        schema_id,
+    };
+    let now = table.current_schema_id();
+    assert!(written(Some(now)).has_columns_of_now(&table));
+    // The second one is of a server that knew no schemas.
+    for before in [Some(plain.current_schema_id()), None] {
+        assert!(!written(before).has_columns_of_now(&table), "{before:?}");
+        assert!(written(before).has_columns_of_now(&plain), "{before:?}");
+    }
 }
 
 /// The table as one of no collection.
