@@ -27,6 +27,7 @@ pub mod writes;
 
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
+use collection_schema::PendingValues;
 use futures::StreamExt;
 use icecore_catalog::{access::Principal, catalog::Catalog};
 use icecore_engine::{
@@ -102,6 +103,8 @@ struct SqlInner {
     writes: Semaphore,
     /// Turns of tables of collections that are written.
     collection_writes: Semaphore,
+    /// Tables of collections that got columns.
+    pending_values: PendingValues,
 }
 
 /// Where queries run.
@@ -186,6 +189,7 @@ impl Sql {
             seq_waits,
             writes,
             collection_writes,
+            pending_values: PendingValues::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -176,6 +176,14 @@ pub fn columns(view: &CollectionView) -> Vec<RelationColumn> {
     COLUMNS.iter().map(|it| it.name).chain(view.typed.names()).map(column).collect()
 }
 
+/// The columns of a relation whose names may be written in another case. Statements of the service name collections by
+/// their paths, and give names of their own, which no member of a document may change.
+#[must_use]
+pub fn names_in_any_case(view: &CollectionView) -> Vec<String> {
+    let typed = view.typed.names().filter(|_| !is_path(&view.name));
+    COLUMNS.iter().map(|it| it.name).chain(typed).map(str::to_owned).collect()
+}
+
 /// Shows a session the collections that its query names, in the place of their bases.
 ///
 /// # Errors

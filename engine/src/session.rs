@@ -241,7 +241,8 @@ impl QuerySessions {
     /// [`SqlError::Internal`] when a table's schema has no Arrow form.
     pub fn columns(&self, view: &View) -> Result<Vec<String>, SqlError> {
         let mut names = Vec::new();
-        for (_, table) in view.all_tables() {
+        let named = view.all_tables().filter(|(_, table)| !collections::is_path(&table.name));
+        for (_, table) in named {
             let provider = self.table(table, &Arc::default()).map_err(|cause| broken(&cause))?;
             names.extend(provider.column_names());
         }
@@ -249,7 +250,7 @@ impl QuerySessions {
             names.extend(seen.columns.iter().cloned());
         }
         for collection in &view.collections {
-            names.extend(collections::columns(collection).into_iter().map(|column| column.name));
+            names.extend(collections::names_in_any_case(collection));
         }
         Ok(names)
     }

@@ -8,7 +8,7 @@ use crate::{
         sql_writes::commit_waiting,
     },
     sql::{
-        collection_schema::{self, RegisteredSchema},
+        collection_schema::{self, CollectionSchemaError, RegisteredSchema},
         materialized::RefreshCaller,
         writes::WriteFailure,
     },
@@ -19,7 +19,7 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use icecore_catalog::body::parse_object;
+use icecore_catalog::{body::parse_object, error::CatalogError};
 use icecore_engine::error::SqlError;
 use icecore_lake::table::typed_columns::{TypedColumn, json_schema::DocumentSchema};
 use icecore_schemas::{
@@ -30,6 +30,8 @@ use icecore_schemas::{
 };
 use serde_json::Value;
 
+/// How often the rows get their values because another commit to the table came first.
+const TRIES_MAX: usize = 3;
 /// Why rows have no values in new columns yet.
 const IS_ERASING: &str =
     "an erasure goes on in the namespace: the table gets the values by the first refresh after it";
@@ -60,8 +62,16 @@ pub(super) async fn put(
     let wanted = DocumentSchema::parse(&schema).map_err(|cause| invalid(cause.to_string()))?;
     commit_waiting(&app, &levels).await?;
     let catalog = caller.catalog(&app);
+    if !dry_run {
+        // A caller that goes away ends this where it waits.
+        app.sql.note_pending_values(&levels, &collection);
+    }
     let registered = collection_schema::register(&catalog, &levels, &collection, &wanted, dry_run);
-    let made = Box::pin(registered).await?;
+    let made = Box::pin(registered).await;
+    if made.as_ref().is_err_and(CollectionSchemaError::is_definite) {
+        app.sql.end_pending_values(&levels, &collection);
+    }
+    let made = made?;
     let pending = match dry_run {
         true => None,
         false => Box::pin(refresh(&app, &caller, &levels, &collection)).await.err(),
@@ -114,10 +124,22 @@ async fn refresh(
     if erasures.is_none() {
         return Err(ApiError::new(ErrorCode::Unavailable, IS_ERASING));
     }
+    // The job may have looked before the columns were there.
+    app.sql.note_pending_values(levels, collection);
     let by = RefreshCaller { catalog: caller.catalog(app), ids: &app.ids, erasures };
-    match Box::pin(app.sql.refresh_collection(&by, levels, collection, false)).await {
-        Ok(_) | Err(WriteFailure::Query(SqlError::NotFound(_))) => Ok(()),
-        Err(cause) => Err(cause.into()),
+    let mut tries = 1;
+    loop {
+        match Box::pin(app.sql.refresh_collection(&by, levels, collection, false)).await {
+            Ok(_) | Err(WriteFailure::Query(SqlError::NotFound(_))) => {
+                app.sql.end_pending_values(levels, collection);
+                return Ok(());
+            }
+            // The job refreshed it meanwhile.
+            Err(WriteFailure::Catalog(CatalogError::CommitFailed(_))) if tries < TRIES_MAX => {
+                tries += 1;
+            }
+            Err(cause) => return Err(cause.into()),
+        }
     }
 }
 

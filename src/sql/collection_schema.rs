@@ -5,6 +5,7 @@
 //! the next refresh; until then who reads the collection by SQL has them computed.
 
 use crate::sql::{
+    Sql,
     collection_refresh::base::{CollectionPlace, ReadBase},
     writes::{WriteFailure, target::invalid},
 };
@@ -21,7 +22,13 @@ use icecore_lake::{
         },
     },
 };
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
+/// Most collections that are noted for the job; the rows of others wait for their next change.
+const PENDING_MAX: usize = 10_000;
 /// How often a schema is compared anew because another commit to the table came first: a refresh may.
 const TRIES_MAX: usize = 5;
 
@@ -34,6 +41,17 @@ pub enum CollectionSchemaError {
     /// The table, or the commit.
     #[error(transparent)]
     Table(#[from] WriteFailure),
+}
+
+impl CollectionSchemaError {
+    /// Whether nothing was registered; otherwise it may have been.
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::Table(WriteFailure::Catalog(cause)) => cause.is_definite(),
+            Self::Evolution(_) | Self::Table(_) => true,
+        }
+    }
 }
 
 impl From<CatalogError> for CollectionSchemaError {
@@ -74,6 +92,41 @@ impl RegisteredSchema {
     }
 }
 
+/// Collections, by namespace, whose rows may lack values of columns that their tables have. A server that starts does
+/// not need to know: it looks at all tables.
+#[derive(Debug, Default)]
+pub(in crate::sql) struct PendingValues(Mutex<BTreeSet<(Vec<String>, String)>>);
+
+impl PendingValues {
+    fn noted(&self) -> MutexGuard<'_, BTreeSet<(Vec<String>, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sql {
+    /// Notes for the job `refresh` that a table may have columns without values, though nothing changed.
+    pub fn note_pending_values(&self, levels: &[String], collection: &str) {
+        let mut noted = self.inner.pending_values.noted();
+        if noted.len() < PENDING_MAX {
+            noted.insert((levels.to_vec(), collection.to_owned()));
+        }
+    }
+
+    /// Takes the note back, once a refresh has written them.
+    pub fn end_pending_values(&self, levels: &[String], collection: &str) {
+        let of_collection = (levels.to_vec(), collection.to_owned());
+        self.inner.pending_values.noted().remove(&of_collection);
+    }
+
+    /// The collections of a namespace that are noted.
+    #[must_use]
+    pub fn pending_values(&self, levels: &[String]) -> BTreeSet<String> {
+        let noted = self.inner.pending_values.noted();
+        let of_namespace = noted.iter().filter(|(of, _)| of.as_slice() == levels);
+        of_namespace.map(|(_, collection)| collection.clone()).collect()
+    }
+}
+
 /// Registers a schema, and makes the table of a collection that has none; or, as a dry run, tells what it would
 /// change. Durable on return.
 ///
@@ -93,6 +146,8 @@ pub async fn register(
         let base = match Box::pin(ReadBase::load(catalog, &place)).await? {
             Some(base) => base,
             None if dry_run => {
+                // A namespace that is not there is told.
+                catalog.metastore().tables(&levels.to_vec()).await?;
                 let new = documents::create(collection);
                 let staged = catalog.tables().stage_first(&levels.to_vec(), new).await?;
                 return Ok(SchemaEvolution::of(&staged, wanted)?);
@@ -100,8 +155,15 @@ pub async fn register(
             None => {
                 // The columns that it is made with nobody changes any more: typed ones come behind them.
                 let new = documents::create(collection);
-                let table = catalog.tables().create(&levels.to_vec(), new).await?;
-                ReadBase { table, files: Vec::new(), applied: None }
+                match catalog.tables().create(&levels.to_vec(), new).await {
+                    Ok(table) => ReadBase { table, files: Vec::new(), applied: None },
+                    // A refresh made it meanwhile.
+                    Err(CatalogError::AlreadyExists(_)) if tries < TRIES_MAX => {
+                        tries += 1;
+                        continue;
+                    }
+                    Err(cause) => return Err(cause.into()),
+                }
             }
         };
         let made = SchemaEvolution::of(&base.table.metadata, wanted)?;

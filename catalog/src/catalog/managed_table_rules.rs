@@ -119,8 +119,10 @@ pub(super) fn check(
     let refuse = |what: String| {
         Err(CatalogError::Invalid(format!("{table} is written by this server: {what}")))
     };
-    if !retention::is_managed(new) {
-        return refuse(format!("its property `{}` must stay `true`", retention::MANAGED));
+    let collection = retention::collection_of(base);
+    if !retention::is_managed(new) || retention::collection_of(new) != collection {
+        let marks = [retention::MANAGED, retention::COLLECTION].join("` and `");
+        return refuse(format!("its properties `{marks}` stay as they are"));
     }
     if let Some(what) = changed_property(base, new) {
         return refuse(what);
@@ -148,12 +150,11 @@ pub(super) fn check(
         );
     }
     let schema = new.current_schema();
-    // Where rows are computed, nobody but the service changes columns, and it widens some.
-    let widens = retention::collection_of(base).is_some();
     let kept = |field: &NestedFieldRef| {
         schema.field_by_id(field.id).is_some_and(|new| {
             new.name == field.name
-                && (widens || new.field_type == field.field_type)
+                // Where rows are computed, the service alone changes columns, and it widens some.
+                && (collection.is_some() || new.field_type == field.field_type)
                 && new.required == field.required
         })
     };

@@ -3,6 +3,7 @@
 //! The sum itself is [`RowSum`]; here is what counts of a row. Its one invariant: a row has the same hash
 //! in the log, in whichever file it is written to, and under whatever columns are added to it.
 
+use crate::table::typed_columns::is_typed;
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
 use iceberg::spec::{PrimitiveType, Schema, Type};
 use icecore_catalog::row_sum::RowSum;
@@ -21,12 +22,14 @@ pub struct RowKeys {
 }
 
 impl RowKeys {
-    /// Those of a table; none where its rows have no id or no `seq`, and so no sum.
+    /// Those of a table; none where its rows have no id or no `seq`, and so no sum. A member `id` of documents tells
+    /// no rows apart: files of before its column lack it.
     #[must_use]
     pub fn of(schema: &Schema) -> Option<Self> {
         let column = |name: &str, kind: PrimitiveType| {
             let field = schema.field_by_name(name)?;
-            (*field.field_type == Type::Primitive(kind)).then_some(field.id)
+            let is_own = *field.field_type == Type::Primitive(kind) && !is_typed(field);
+            is_own.then_some(field.id)
         };
         let ids = [column(ID, PrimitiveType::String)?, column(SEQ, PrimitiveType::Long)?];
         Some(Self { ids })

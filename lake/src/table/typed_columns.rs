@@ -161,7 +161,8 @@ impl TypedColumn {
         let of: TypedMember =
             serde_json::from_str(field.doc.as_deref()?.strip_prefix(DOC)?).ok()?;
         let kind = field.field_type.as_primitive_type()?;
-        (*kind == of.kind.primitive()).then(|| Self { name: field.name.clone(), of })
+        let is_its_own = *kind == of.kind.primitive() && !field.required;
+        is_its_own.then(|| Self { name: field.name.clone(), of })
     }
 
     fn field(&self, id: i32) -> NestedFieldRef {
@@ -169,6 +170,11 @@ impl TypedColumn {
         let kind = Type::Primitive(self.of.kind.primitive());
         Arc::new(NestedField::optional(id, &self.name, kind).with_doc(format!("{DOC}{member}")))
     }
+}
+
+/// Whether a column of a collection's table is a typed one. Its name is that of a member, and says nothing of rows.
+pub(in crate::table) fn is_typed(field: &NestedField) -> bool {
+    TypedColumn::of(field).is_some()
 }
 
 /// The typed columns of a table, in their order; none without a registered schema.

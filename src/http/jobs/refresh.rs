@@ -365,14 +365,15 @@ impl RefreshChanged {
         let mut end = LookEnd::default();
         let Some(seen) = self.tables.seen(levels).await? else { return Ok(end) };
         let is_new = round.seen.as_ref() != Some(&seen);
-        if !is_new && round.failed.is_empty() {
+        let mut again = round.failed.clone();
+        again.extend(self.tables.sql.pending_values(levels));
+        if !is_new && again.is_empty() {
             return Ok(end);
         }
         if seen.erasures.is_none() {
             end.failed.push(IS_ERASING.to_owned());
             return Ok(end);
         }
-        let again = round.failed.clone();
         let found = if is_new {
             // What was taken out may be of any collection. After a start nothing is known of any: what changed behind
             // the tables alone would leave out one whose first refresh the server did not live to see.
@@ -390,9 +391,14 @@ impl RefreshChanged {
         let mut failed = BTreeSet::new();
         for collection in found.names {
             match self.tables.refresh(levels, &collection, seen.erasures.clone()).await {
-                Ok(done) => end.is_changed |= done.is_changed,
+                Ok(done) => {
+                    end.is_changed |= done.is_changed;
+                    self.tables.sql.end_pending_values(levels, &collection);
+                }
                 // Its events are gone.
-                Err(WriteFailure::Query(SqlError::NotFound(_))) => (),
+                Err(WriteFailure::Query(SqlError::NotFound(_))) => {
+                    self.tables.sql.end_pending_values(levels, &collection);
+                }
                 Err(cause) => {
                     let table = table_name(&collection);
                     warn!(table, error = &cause as &dyn Error, "a collection is not refreshed");

@@ -62,6 +62,7 @@ async fn what_would_keep_our_rows_from_fitting_is_refused() {
         (json!([{"action": "remove-properties", "removals": [MANAGED]}]), MANAGED),
         (json!([{"action": "set-properties", "updates": {MANAGED: "false"}}]), MANAGED),
         (json!([{"action": "set-properties", "updates": {FORKED: "0"}}]), FORKED),
+        (json!([{"action": "set-properties", "updates": {COLLECTION: "x"}}]), COLLECTION),
         (json!([{"action": "upgrade-format-version", "format-version": 3}]), "format version 2"),
         (
             json!([{"action": "set-location", "location": format!("{}/x", house.root())}]),

@@ -2,7 +2,7 @@
 //!
 //! Its one invariant: a row whose time is not known is not spared for it.
 
-use crate::blocking::blocking;
+use crate::{blocking::blocking, table::typed_columns::is_typed};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, StringArray},
     datatypes::{Int64Type, TimestampMicrosecondType},
@@ -145,8 +145,12 @@ impl TableCondition {
     }
 }
 
+/// The column of a name. A typed column of a collection's table has a member of `doc`, which is looked through as a
+/// whole: what is in it means no more there than in the events.
 fn id_of(table: &TableMetadata, name: &str) -> Option<i32> {
-    table.current_schema().field_by_name(name).map(|field| field.id)
+    let field = table.current_schema().field_by_name(name)?;
+    let is_of_doc = retention::collection_of(table).is_some() && is_typed(field);
+    (!is_of_doc).then_some(field.id)
 }
 
 /// Whether the bounds of a column of texts allow a value.

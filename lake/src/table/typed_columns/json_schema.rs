@@ -151,6 +151,7 @@ fn choice(choices: &[Value]) -> Result<(TypedKind, bool), &'static str> {
             let (kind, nullable) = typed(one)?;
             Ok((kind, nullable || others.len() < choices.len()))
         }
+        [] => Err(NO_TYPE),
         _ => Err(SEVERAL_TYPES),
     }
 }

@@ -3,10 +3,15 @@ use super::{
     json_schema::{DocumentSchema, SchemaError},
     *,
 };
-use crate::table::documents;
+use crate::table::{
+    documents::{self, AppliedChanges},
+    erasure::condition::RowCondition,
+    row_sum::RowKeys,
+};
 use arrow::{
-    array::{Array, AsArray, StringViewArray, StructArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringViewArray, StructArray},
     datatypes::Int32Type,
+    record_batch::RecordBatch,
     util::display::array_value_to_string,
 };
 use icecore_samples as sample;
@@ -59,21 +64,30 @@ fn a_value_that_fits_is_in_its_column_and_every_other_one_counts() {
     check(&kind("boolean"), "true", Some("true"));
     check(&kind("boolean"), "1", None);
     check(&kind("integer"), "9223372036854775807", Some("9223372036854775807"));
+    check(&kind("integer"), "-9223372036854775808", Some("-9223372036854775808"));
+    check(&kind("integer"), "9223372036854775808", None);
     check(&kind("integer"), "1.0", None);
     check(&kind("integer"), "\"1\"", None);
     check(&of("integer", "int32"), "-2147483648", Some("-2147483648"));
     check(&of("integer", "int32"), "2147483648", None);
     check(&kind("number"), "1e-1", Some("0.1"));
     check(&kind("number"), "1e999", None);
+    check(&kind("number"), "1e400", None);
+    check(&kind("number"), "-1e-400", Some("0.0"));
+    check(&of("number", "float"), "-0.0", Some("0.0"));
     check(&of("number", "float"), "1.5", Some("1.5"));
     check(&of("number", "float"), "1e39", None);
     check(&kind("string"), "\"a\\u00e9\"", Some("aé"));
+    check(&kind("string"), "\"\\ud83d\\ude00\"", Some("\u{1f600}"));
+    check(&kind("string"), "\"\\ud83d\"", None);
     check(&kind("string"), "7", None);
     check(&kind("string"), "null", None);
     check(&of("string", "email"), "\"no\"", Some("no"));
     check(&of("string", "date"), "\"2026-11-20\"", Some("2026-11-20"));
     check(&of("string", "date"), "\"2026-02-30\"", None);
     check(&of("string", "date"), "\"+202-01-02\"", None);
+    check(&of("string", "date"), "\"2026- 1- 2\"", None);
+    check(&of("string", "date"), "\"2026-11-20Z\"", None);
     check(&of("string", "date"), "\"0000-01-01\"", None);
     let time = of("string", "date-time");
     check(&time, "\"2026-11-20T12:00:00.5+02:00\"", Some("2026-11-20T10:00:00.500Z"));
@@ -130,11 +144,14 @@ fn what_is_missing_counts_where_it_has_to_be_there() {
         None,
         // Of two members of one name the last counts.
         Some(r#"{"must":"x","must":2}"#),
+        // A name that is no text.
+        Some(r#"{"must":1,"\ud800":2}"#),
+        Some(r#"{"mu\u0073t":1,"may":"\u0000"}"#),
     ];
     let made = typed(&properties, &docs);
     let misfits: Vec<i32> = made.column(0).as_primitive::<Int32Type>().values().to_vec();
-    assert_eq!(misfits, [0, 1, 3, 1, 1, 0, 0]);
-    assert_eq!(made.column_by_name("must").unwrap().null_count(), 5);
+    assert_eq!(misfits, [0, 1, 3, 1, 1, 0, 0, 1, 0]);
+    assert_eq!(made.column_by_name("must").unwrap().null_count(), 6);
 }
 
 #[test]
@@ -148,6 +165,7 @@ fn a_schema_says_what_to_change_where_it_makes_no_columns() {
         (json!({}), "has no type"),
         (json!({"$ref": "#/$defs/x"}), "has no type"),
         (json!({"type": ["null"]}), "has no type"),
+        (json!({"anyOf": [{"type": "null"}]}), "has no type"),
         (json!({"type": ["string", "integer"]}), "several types"),
         (json!({"type": "text"}), "unknown type"),
         (json!({"type": "number", "format": "decimal"}), "precision"),
@@ -228,11 +246,59 @@ fn a_schema_that_takes_something_away_is_refused_with_what_it_takes() {
 }
 
 #[test]
-fn columns_that_tables_of_others_describe_so_are_theirs() {
-    let mut table = evolved(&orders(), &json!({"n": {"type": "integer"}}));
-    assert!(!TypedColumns::of(&table).is_empty());
+fn rows_lack_columns_unless_they_were_written_with_the_schema_of_now() {
+    let plain = orders();
+    let table = evolved(&plain, &json!({"n": {"type": "integer"}}));
+    let written = |schema_id: Option<i32>| AppliedChanges {
+        seq: 1,
+        log: "log".to_owned(),
+        erasures: None,
+        schema_id,
+    };
+    let now = table.current_schema_id();
+    assert!(written(Some(now)).has_columns_of_now(&table));
+    // The second one is of a server that knew no schemas.
+    for before in [Some(plain.current_schema_id()), None] {
+        assert!(!written(before).has_columns_of_now(&table), "{before:?}");
+        assert!(written(before).has_columns_of_now(&plain), "{before:?}");
+    }
+}
+
+/// The table as one of no collection.
+fn of_others(table: &TableMetadata) -> TableMetadata {
     let removals = vec![icecore_catalog::retention::COLLECTION.to_owned()];
-    let builder = table.into_builder(None).remove_properties(&removals).unwrap();
-    table = builder.build().unwrap().metadata;
-    assert!(TypedColumns::of(&table).is_empty());
+    let builder = table.clone().into_builder(None).remove_properties(&removals).unwrap();
+    builder.build().unwrap().metadata
+}
+
+#[test]
+fn columns_that_tables_of_others_describe_so_are_theirs() {
+    let table = evolved(&orders(), &json!({"n": {"type": "integer"}}));
+    assert!(!TypedColumns::of(&table).is_empty());
+    assert!(TypedColumns::of(&of_others(&table)).is_empty());
+}
+
+#[tokio::test]
+async fn a_member_of_documents_says_neither_whose_a_row_is_nor_which_one() {
+    let text = json!({"type": "string"});
+    let table = evolved(&orders(), &json!({"id": text, "user_id": text}));
+    assert!(table.current_schema().field_by_name("id").is_some());
+    assert_eq!(RowKeys::of(table.current_schema()), None);
+    let condition = RowCondition {
+        value: "ann".into(),
+        columns: &["user_id"],
+        documents: &[],
+        beside: &[],
+        test: Arc::new(|columns: &[Option<ArrayRef>], rows: usize| {
+            BooleanArray::from(vec![columns[0].is_some(); rows])
+        }),
+        bound: None,
+    };
+    let column: ArrayRef = Arc::new(StringArray::from(vec!["ann"]));
+    let rows = RecordBatch::try_from_iter([("user_id", column)]).unwrap();
+    let id = table.current_schema().field_id_by_name("user_id").unwrap();
+    for (table, is_met) in [(of_others(&table), true), (table, false)] {
+        let met = condition.within(&table, &[id]).met(&rows).await;
+        assert_eq!(met.value(0), is_met);
+    }
 }

@@ -22,6 +22,8 @@ use uuid::Uuid;
 const READABLE_US: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 /// Day 1970-01-01, counted from 0001-01-01, which is day 1.
 const EPOCH_DAY: i32 = 719_163;
+/// How long a day is as JSON Schema has it.
+const DAY_LENGTH: usize = 10;
 /// How long a UUID is as JSON Schema has it.
 const UUID_LENGTH: usize = 36;
 
@@ -105,7 +107,9 @@ impl TypedKind {
             Self::Long => Arc::new(found.map(|value| long_of(value?)).collect::<Int64Array>()),
             Self::Float => Arc::new(found.map(|value| float_of(value?)).collect::<Float32Array>()),
             Self::Double => {
-                Arc::new(found.map(|value| double_of(value?)).collect::<Float64Array>())
+                // SQL has one zero where it reads files, and some engines tell two apart.
+                let numbers = found.map(|value| Some(double_of(value?)? + 0.0));
+                Arc::new(numbers.collect::<Float64Array>())
             }
             Self::Decimal { precision, scale } => {
                 let numbers = found.map(|value| decimal_of(value?, precision, scale));
@@ -134,8 +138,10 @@ impl TypedKind {
     }
 }
 
+/// Any number, as the nearest float of 32 bits.
 fn float_of(value: &RawValue) -> Option<f32> {
-    value.get().parse::<f32>().ok().filter(|number| number.is_finite())
+    let number = value.get().parse::<f32>().ok().filter(|number| number.is_finite())?;
+    Some(number + 0.0)
 }
 
 /// The text of an object or an array, by its first sign.
@@ -151,10 +157,12 @@ fn uuid_of(value: &RawValue) -> Option<String> {
 /// Days since 1970-01-01.
 fn day_of(value: &RawValue) -> Option<i32> {
     let text = text_of(value)?;
-    let signs = text.as_bytes();
-    let is_form =
-        signs.len() == 10 && signs[0].is_ascii_digit() && signs[4] == b'-' && signs[7] == b'-';
-    if !is_form {
+    // The parser takes spaces and signs before numbers.
+    let is_of_form = |(at, sign): (usize, u8)| match at {
+        4 | 7 => sign == b'-',
+        _ => sign.is_ascii_digit(),
+    };
+    if text.len() != DAY_LENGTH || !text.bytes().enumerate().all(is_of_form) {
         return None;
     }
     let day = NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok()?.num_days_from_ce();
