@@ -91,9 +91,15 @@ fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
         id: s.snapshot_id(),
         sequence: s.sequence_number(),
         at_ms: s.timestamp_ms(),
-        is_of_branch: s.summary().additional_properties.contains_key(BRANCH),
+        is_of_branch: is_of_branch(s),
     };
     metadata.snapshots().map(candidate).collect()
+}
+
+/// Whether the snapshot was made for a branch of the service, or built on such a one.
+#[must_use]
+pub fn is_of_branch(snapshot: &SnapshotRef) -> bool {
+    snapshot.summary().additional_properties.contains_key(BRANCH)
 }
 
 /// Whether the table is one of ours and has so many snapshots that it is to be thinned.

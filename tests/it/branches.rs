@@ -268,6 +268,24 @@ async fn a_ref_of_that_name_that_others_make_is_not_the_branch_that_they_dropped
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_branch_never_come_to_main_by_moving_it() {
+    let server = shop().await;
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    assert_eq!(send(&server, Some("try"), &["d"]).await.0, 200);
+    // The branch comes of the very head of `main`, and has a number that `main` gives to its next event.
+    let path = "/v1/shop/tables/events/refs/main/fast-forward";
+    let (status, refused) = server.call(Method::POST, path, &json!({"to": "try"})).await;
+    assert_eq!(status, 400, "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("branches"), "{refused}");
+    assert_eq!(send(&server, None, &["m"]).await.1["seq"]["last"], 4);
+    server.commit("shop").await;
+    let main = json!([["a", 1], ["b", 2], ["c", 3], ["m", 4]]);
+    assert_eq!(events_of(&server, None).await, main);
+    check(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_around_the_commit_has_all_of_a_request_or_none() {
     let server = shop().await;
     server.commit("shop").await;
