@@ -98,6 +98,9 @@ async fn take(
     let turned_away = turn_away(&mut decoded, principal, &shelters);
     expected::check_rights(app, principal, &decoded)?;
     let branch = branch_of(parameters.branch, decoded.branch.take())?;
+    if branch.is_some() {
+        expected::check_none(&decoded)?;
+    }
     let atomic = parameters.atomic || branch.is_some();
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.

@@ -24,6 +24,7 @@ use arrow::{
     compute::filter_record_batch,
     record_batch::RecordBatch,
 };
+use futures::StreamExt;
 use icecore_catalog::error::CatalogError;
 use icecore_lake::{
     blocking::blocking,
@@ -169,18 +170,18 @@ pub(super) async fn take(
         rejected.extend(refusal::aborted(&decoded, &rejected));
         return Ok(BranchOutcome::Refused(rejected));
     }
+    // Whoever may send none of the events is told nothing of the branch.
+    if decoded.accepted.is_empty() {
+        return Ok(BranchOutcome::Taken(BranchReceipt::default()));
+    }
     let _turn = app.branch_turns.take(&[namespace.name(), branch]).await?;
     let decoded = Arc::new(decoded);
     let mut attempt = 1;
     loop {
         let head = load(app, namespace, branch).await?;
-        let Some(events) = decoded.accepted.first() else {
-            let receipt =
-                BranchReceipt { snapshot: Some(head.snapshot), ..BranchReceipt::default() };
-            return Ok(BranchOutcome::Taken(receipt));
-        };
+        let events = &decoded.accepted[0];
         check_collection(&head.branch, events)?;
-        let stored = stored(app, events, head.snapshot).await?;
+        let stored = stored(app, &decoded, head.snapshot).await?;
         let judged = {
             let decoded = Arc::clone(&decoded);
             blocking(move || BranchVerdicts::of(&decoded.accepted[0], &stored)).await
@@ -234,50 +235,74 @@ fn check_collection(branch: &Branch, events: &NamespaceEvents) -> Result<(), Api
     Err(ApiError::new(ErrorCode::InvalidRequest, text))
 }
 
-/// An event that a branch has.
-#[derive(Debug)]
+/// The event that a branch has with the id of one of a body.
+#[derive(Clone, Copy, Debug)]
 struct StoredEvent {
     seq: u64,
-    /// Its one row.
-    row: RecordBatch,
+    /// Whether both say the same.
+    is_same: bool,
 }
 
-/// What a snapshot has of these events, by their keys.
+/// What a snapshot has of the events of a body, for each of them. Stored rows are compared as they come: all of them
+/// may be many times as long as the body.
 async fn stored(
     app: &AppState,
-    events: &NamespaceEvents,
+    decoded: &Arc<DecodedBody>,
     snapshot: i64,
-) -> Result<HashMap<u128, StoredEvent>, ApiError> {
-    let namespace = &events.namespace;
-    let levels = guard::levels(namespace);
+) -> Result<Vec<Option<StoredEvent>>, ApiError> {
+    let events = &decoded.accepted[0];
+    let levels = guard::levels(&events.namespace);
     let ids = events.rows.column_by_name("id").and_then(|ids| ids.as_string_opt::<i32>());
     let ids: Vec<String> = ids
         .into_iter()
         .flat_map(|ids| ids.iter().flatten())
         .map(|id| format!("'{}'", id.replace('\'', "''")))
         .collect();
-    let mut stored = HashMap::new();
+    let mut places: HashMap<u128, Vec<usize>> = HashMap::new();
+    for (row, key) in events.keys.iter().enumerate() {
+        places.entry(key.id).or_default().push(row);
+    }
+    let places = Arc::new(places);
+    let mut stored = vec![None; events.keys.len()];
     for part in parts(&ids) {
         let request = SqlRequest {
             sql: format!("SELECT * FROM events WHERE id IN ({})", part.join(", ")),
             as_of: Some(json!(snapshot)),
             ..SqlRequest::default()
         };
-        for batch in state_rows::rows(app, &levels, request).await? {
-            for row in 0..batch.num_rows() {
-                let (Some(id), Some(seq)) =
-                    (text_at(&batch, "id", row), number_at(&batch, "seq", row))
-                else {
-                    continue;
-                };
-                let source = text_at(&batch, "source", row);
-                let payload = text_at(&batch, "payload", row);
-                let key = stored_key(namespace, &id, source.as_deref(), payload.as_deref());
-                stored.insert(key, StoredEvent { seq, row: batch.slice(row, 1) });
+        let Some(mut answer) = state_rows::ask(app, &levels, request).await? else { continue };
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            let (decoded, places) = (Arc::clone(decoded), Arc::clone(&places));
+            let found = blocking(move || found_in(&batch, &decoded.accepted[0], &places)).await;
+            for (row, event) in found {
+                stored[row] = Some(event);
             }
         }
     }
     Ok(stored)
+}
+
+/// The events of a body that stored rows have the ids of. `places` are where each key is in the body.
+fn found_in(
+    batch: &RecordBatch,
+    events: &NamespaceEvents,
+    places: &HashMap<u128, Vec<usize>>,
+) -> Vec<(usize, StoredEvent)> {
+    let mut found = Vec::new();
+    for at in 0..batch.num_rows() {
+        let (Some(id), Some(seq)) = (text_at(batch, "id", at), number_at(batch, "seq", at)) else {
+            continue;
+        };
+        let (source, payload) = (text_at(batch, "source", at), text_at(batch, "payload", at));
+        let key = stored_key(&events.namespace, &id, source.as_deref(), payload.as_deref());
+        let Some(rows) = places.get(&key) else { continue };
+        let row_of_id = batch.slice(at, 1);
+        found.extend(rows.iter().map(|row| {
+            (*row, StoredEvent { seq, is_same: says_the_same(&row_of_id, events, *row) })
+        }));
+    }
+    found
 }
 
 /// Ids in parts that fit into a statement, each of one id at least.
@@ -313,15 +338,16 @@ struct BranchVerdicts {
 }
 
 impl BranchVerdicts {
-    fn of(events: &NamespaceEvents, stored: &HashMap<u128, StoredEvent>) -> Self {
+    /// `stored` is what the branch has, for each event.
+    fn of(events: &NamespaceEvents, stored: &[Option<StoredEvent>]) -> Self {
         let mut verdicts = Self::default();
         let mut first: HashMap<u128, usize> = HashMap::new();
         for (row, key) in events.keys.iter().enumerate() {
             let mut is_new = false;
-            if let Some(StoredEvent { seq, row: stored }) = stored.get(&key.id) {
-                match says_the_same(stored, events, row) {
-                    true => verdicts.repeats(Some(*seq)),
-                    false => verdicts.conflicts.push((row, Some(*seq))),
+            if let Some(StoredEvent { seq, is_same }) = stored[row] {
+                match is_same {
+                    true => verdicts.repeats(Some(seq)),
+                    false => verdicts.conflicts.push((row, Some(seq))),
                 }
             } else {
                 match first.entry(key.id) {

@@ -71,6 +71,18 @@ pub(super) fn check_rights(
     Ok(())
 }
 
+/// Refuses events that expect versions and go to a branch, where nobody compares them.
+///
+/// # Errors
+/// 400.
+pub(super) fn check_none(decoded: &DecodedBody) -> Result<(), ApiError> {
+    if !decoded.accepted.iter().any(has_any) {
+        return Ok(());
+    }
+    let text = "events that go to a branch take no `expected_version`: write the documents with PUT /v1/{namespace}/collections/{collection}/docs/{key}?branch=NAME&expected_version=N";
+    Err(ApiError::new(ErrorCode::InvalidRequest, text))
+}
+
 /// Appends a submission; an event whose document has another version than it expects is refused.
 ///
 /// Where versions are expected it is carried out to its end, also when nobody waits for the answer any more: the next
