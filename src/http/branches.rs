@@ -29,6 +29,7 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
+pub(in crate::http) use create::COPIES_MAX;
 use create::BranchRequest;
 use icecore_catalog::{
     body::parse_object,

@@ -167,6 +167,10 @@ async fn a_batch_may_name_its_branch_itself() {
     let mixed = json!([event("e"), {"id": "e", "type": "a", "ns": "elsewhere"}]);
     let (status, reply) = server.ingest_at("/ingest?branch=try", &mixed).await;
     assert_eq!((status, &reply["code"]), (400, &json!("INVALID_REQUEST")), "{reply}");
+    // Nobody compares versions there.
+    let expecting = json!([{"ns": "shop", "collection": "users", "key": "1", "op": "c", "after": {}, "expected_version": 0}]);
+    let (status, reply) = server.ingest_at("/ingest?branch=try", &expecting).await;
+    assert_eq!((status, &reply["code"]), (400, &json!("INVALID_REQUEST")), "{reply}");
     let (status, reply) = send(&server, Some("none"), &["e"]).await;
     assert_eq!((status, &reply["code"]), (404, &json!("NOT_FOUND")), "{reply}");
     assert!(reply["error"].as_str().unwrap().contains("`try`"), "{reply}");
@@ -396,6 +400,40 @@ async fn a_squashed_branch_has_one_change_for_each_document() {
     // A second one has nothing to do.
     let (status, again) = server.call(Method::POST, path, &json!({})).await;
     assert_eq!((status, &again["tag"]), (200, &Value::Null), "{again}");
+    check(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_others_go_on_from_is_not_squashed() {
+    let server = shop().await;
+    let call = async |method: Method, path: &str, body: Value| {
+        server.call(method, &format!("/v1/shop/{path}"), &body).await
+    };
+    let put = async |n: u64| {
+        let path = "collections/users/docs/u-1?branch=try";
+        assert_eq!(call(Method::PUT, path, json!({ "n": n })).await.0, 200);
+    };
+    let squash = async || call(Method::POST, "branches/try/squash", json!({})).await;
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    put(1).await;
+    assert_eq!(make(&server, json!({"name": "child", "from": "try"})).await.0, 201);
+    put(2).await;
+    let (status, refused) = squash().await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("`child`"), "{refused}");
+    assert_eq!(call(Method::DELETE, "branches/child", json!({})).await.0, 200);
+    let (status, squashed) = squash().await;
+    assert_eq!((status, &squashed["tag"]), (200, &json!("try-before-squash-5")), "{squashed}");
+    // The tag is of the branch that had the name before, whose events it keeps.
+    assert_eq!(call(Method::DELETE, "branches/try", json!({})).await.0, 200);
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    put(3).await;
+    put(4).await;
+    let (status, refused) = squash().await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    let count = "SELECT count(*) FROM events FOR VERSION AS OF 'try' WHERE seq > 3";
+    assert_eq!(server.rows("shop", count).await, json!([[2]]));
     check(&server).await;
     server.stop().await;
 }

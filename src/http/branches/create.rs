@@ -41,6 +41,9 @@ const COPIED_ROWS_MAX: usize = 1_000_000;
 /// Most memory of them.
 const COPIED_BYTES_MAX: usize = 256 << 20;
 
+/// Most requests that hold copies of events at a time; the others wait.
+pub(in crate::http) const COPIES_MAX: usize = 2;
+
 /// Who changes the branches of which namespace.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BranchRequest<'a> {
@@ -106,6 +109,11 @@ impl BranchRequest<'_> {
         }
         let point = point(new.at.as_ref())?;
         let _turn = app.branch_turns.take(&[namespace.name()]).await?;
+        let _copies = match point {
+            // Its snapshot is the head, and nothing is copied.
+            HistoryPoint::Now | HistoryPoint::Branch(_) => None,
+            _ => Some(app.branch_copies.acquire().await.expect("it is never closed")),
+        };
         self.check_erasures().await?;
         let mut attempt = 1;
         loop {
