@@ -29,8 +29,8 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-pub(in crate::http) use create::COPIES_MAX;
 use create::BranchRequest;
+pub(in crate::http) use create::COPIES_MAX;
 use icecore_catalog::{
     body::parse_object,
     catalog::LoadedTable,

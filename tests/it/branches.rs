@@ -1,6 +1,6 @@
 //! Branches of a namespace: where they begin, what is appended to them, and that `main` knows nothing of it.
 
-use crate::{harness::TestServer, process::post_and_die};
+use crate::{access::Guarded, harness::TestServer, process::post_and_die};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -436,4 +436,38 @@ async fn a_branch_that_others_go_on_from_is_not_squashed() {
     assert_eq!(server.rows("shop", count).await, json!([[2]]));
     check(&server).await;
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_send_none_of_the_events_is_told_nothing_of_the_branches() {
+    let guarded = Guarded::with_events().await;
+    assert_eq!(guarded.post(&guarded.admin, BRANCHES, &json!({"name": "try"})).await.0, 201);
+    let sender = guarded.token(&json!({"name": "sender", "scopes": ["ingest:other"]})).await;
+    let sent = json!([event("d")]);
+    let (status, of_try) = guarded.post(&sender, "/ingest?branch=try", &sent).await;
+    let (status_of_none, of_none) = guarded.post(&sender, "/ingest?branch=none", &sent).await;
+    assert_eq!(status, status_of_none, "{of_try} {of_none}");
+    assert!(of_try["snapshot"].is_null(), "{of_try}");
+    assert!(!of_none.to_string().contains("`try`"), "{of_none}");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_squash_tells_what_a_document_was_only_to_those_who_saw_it() {
+    let guarded = Guarded::start_with(&[("visibility.filter", "on")]).await;
+    let post = async |path: &str, body: Value| {
+        let (status, answer) = guarded.post(&guarded.admin, path, &body).await;
+        assert!((200..300).contains(&status), "{path}: {answer}");
+        answer
+    };
+    let change = |id: &str, op: &str, visibility: &str| json!([{"id": id, "ns": "shop", "collection": "users", "key": "1", "op": op, "after": {"of": id}, "visibility": visibility}]);
+    post("/ingest", change("a", "c", "team")).await;
+    post(BRANCHES, json!({"name": "try"})).await;
+    post("/ingest?branch=try", change("b", "u", "team")).await;
+    post("/ingest?branch=try", change("c", "u", "public")).await;
+    post("/v1/shop/branches/try/squash", json!({})).await;
+    let sql = "SELECT op, before, after, visibility FROM events FOR VERSION AS OF 'try' WHERE seq > 1";
+    let answer = post("/v1/shop/sql", json!({ "sql": sql })).await;
+    assert_eq!(answer["rows"], json!([["u", null, "{\"of\":\"c\"}", "public"]]), "{answer}");
+    guarded.server.stop().await;
 }
