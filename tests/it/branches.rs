@@ -466,7 +466,8 @@ async fn a_squash_tells_what_a_document_was_only_to_those_who_saw_it() {
     post("/ingest?branch=try", change("b", "u", "team")).await;
     post("/ingest?branch=try", change("c", "u", "public")).await;
     post("/v1/shop/branches/try/squash", json!({})).await;
-    let sql = "SELECT op, before, after, visibility FROM events FOR VERSION AS OF 'try' WHERE seq > 1";
+    let sql =
+        "SELECT op, before, after, visibility FROM events FOR VERSION AS OF 'try' WHERE seq > 1";
     let answer = post("/v1/shop/sql", json!({ "sql": sql })).await;
     assert_eq!(answer["rows"], json!([["u", null, "{\"of\":\"c\"}", "public"]]), "{answer}");
     guarded.server.stop().await;
