@@ -18,7 +18,10 @@ pub enum Progress {
     /// There is more to do at once.
     More,
     /// There will be more to do in a few seconds, which is sooner than the next tick.
-    Soon,
+    Soon {
+        /// Whether something was done now.
+        did_something: bool,
+    },
     /// There may be something to do, and for this reason it is not done.
     Skipped(String),
 }

@@ -35,6 +35,10 @@ pub const BRANCH: &str = "icecore.branch";
 /// The table property that says how long rows of a table of ours are kept. Whoever sets it has rows deleted.
 pub const ROWS_KEPT: &str = "icecore.retention";
 
+/// The one with the names of the tags that the service set and removes again, apart by spaces. Whoever sets it has
+/// tags of others removed, or those of the service kept for ever.
+pub const SERVICE_TAGS: &str = "icecore.tags";
+
 /// Snapshots a table has after thinning, unless branches and tags name more of them, or clients hold
 /// more.
 pub const SNAPSHOTS_MAX: usize = 500;
@@ -89,6 +93,7 @@ pub fn snapshots_to_remove(
 fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
     let candidate = |s: &SnapshotRef| SnapshotCandidate {
         id: s.snapshot_id(),
+        parent: s.parent_snapshot_id(),
         sequence: s.sequence_number(),
         at_ms: s.timestamp_ms(),
         is_of_branch: is_of_branch(s),
@@ -130,6 +135,7 @@ pub fn collection_of(metadata: &TableMetadata) -> Option<&str> {
 #[derive(Clone, Copy, Debug)]
 struct SnapshotCandidate {
     id: i64,
+    parent: Option<i64>,
     sequence: i64,
     at_ms: i64,
     /// Whether it is of a branch of the service.
@@ -163,13 +169,22 @@ fn thin_beyond(
     let mut removed = Vec::new();
     // They would go but for their leases, and take no place of those that stay by themselves.
     let mut only_leased = 0;
-    // Of those of branches and of the others: how many were newer, and until when the snapshot was the newest.
+    let mut replaced_ms: HashMap<i64, i64> = HashMap::new();
+    for snapshot in snapshots.iter() {
+        let Some(parent) = snapshot.parent else { continue };
+        let at_ms = replaced_ms.entry(parent).or_insert(snapshot.at_ms);
+        *at_ms = snapshot.at_ms.max(*at_ms);
+    }
+    // Of those of branches and of the others: how many were newer, and when the next one came.
     let mut newer = [(0, i64::MAX); 2];
     for snapshot in snapshots.iter() {
         let of_branch = snapshot.is_of_branch;
         let newest = if of_branch { NEWEST_OF_BRANCHES } else { NEWEST_IN_FULL };
-        let (age_rank, until_ms) = newer[usize::from(of_branch)];
+        let (age_rank, next_ms) = newer[usize::from(of_branch)];
         let is_among_newest = age_rank < newest;
+        // Until when the snapshot was the newest of its branch. One on which none was made may be of a branch
+        // that is gone.
+        let until_ms = replaced_ms.get(&snapshot.id).copied().unwrap_or(next_ms);
         // The one that was current when the time began comes last: most often it stands for its day.
         let is_recent = is_among_newest && now_ms.saturating_sub(NEWEST_MS) <= until_ms;
         let was_current = NEWEST_CURRENT_MS <= until_ms.saturating_sub(snapshot.at_ms);

@@ -20,7 +20,10 @@ use crate::{
 };
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use icecore_schemas::batch::{EventError, IngestReply};
+use icecore_schemas::{
+    batch::{EventError, IngestReply},
+    error_code::ErrorCode,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header};
 use source::{FileProgress, InputSource, failed_at, progress_path};
@@ -83,6 +86,8 @@ struct IngestTotals {
     received: u64,
     duplicates: u64,
     refused: u64,
+    /// Those of them whose documents have other versions: they are no dead letters.
+    mismatched: u64,
     /// Rows that are no events and stayed where they are.
     unsent: u64,
 }
@@ -121,8 +126,8 @@ impl InputPart {
 /// Sends every file.
 ///
 /// # Errors
-/// [`CliError::Refused`] at the end when events were refused (they are dead letters) or rows could
-/// not be sent; others stop at once, and the same command goes on where it stopped.
+/// [`CliError::Refused`] at the end when events were refused (they are dead letters, but for other versions) or
+/// rows could not be sent; others stop at once, and the same command goes on where it stopped.
 pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError> {
     let client = ServerClient::new(config, command.url.as_deref());
     let mut totals = IngestTotals::default();
@@ -137,14 +142,18 @@ pub async fn run(config: &Config, command: &IngestFiles) -> Result<(), CliError>
         }
     }
     say(&totals.to_string())?;
-    let IngestTotals { refused, unsent, .. } = totals;
+    let IngestTotals { refused, mismatched, unsent, .. } = totals;
     let mut problems = Vec::new();
-    if 0 < refused {
+    if mismatched < refused {
         problems.push(format!(
             "{} rejected and kept as dead letters: icecore deadletters list --ns {}",
-            counted(refused, "event"),
+            counted(refused - mismatched, "event"),
             command.ns
         ));
+    }
+    if 0 < mismatched {
+        let events = counted(mismatched, "event");
+        problems.push(format!("{events} not taken: the documents have other versions"));
     }
     if 0 < unsent {
         let rows = counted(unsent, "row");
@@ -339,6 +348,8 @@ impl InputSender<'_> {
         totals.received += reply.received;
         totals.duplicates += reply.duplicates;
         totals.refused += reply.errors.len() as u64;
+        let is_mismatch = |error: &&EventError| error.code == ErrorCode::VersionMismatch;
+        totals.mismatched += reply.errors.iter().filter(is_mismatch).count() as u64;
     }
 }
 

@@ -23,8 +23,9 @@ pub struct RetentionConfig {
     pub monthly_tags: usize,
 }
 
-/// Most tags of days or months that stay: each keeps the files of its snapshot.
-const TAGS_MAX: usize = 1_000;
+/// Most tags of days, and of months, that stay. Each keeps the files of its snapshot, and takes the place of a recent
+/// one where a table is thinned.
+const TAGS_MAX: usize = 100;
 
 impl SettingTexts {
     pub(super) fn retention(&self) -> Result<RetentionConfig, ConfigError> {

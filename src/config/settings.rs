@@ -130,12 +130,12 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "collections.daily_tags",
         "30",
-        "how many tags daily-YYYY-MM-DD of events and the tables of collections are kept, to 1000; 0: none are set",
+        "how many tags daily-YYYY-MM-DD of events and the tables of collections are kept, to 100; 0: none are set",
     ),
     (
         "collections.monthly_tags",
         "12",
-        "how many tags monthly-YYYY-MM of events and the tables of collections are kept, to 1000; 0: none are set",
+        "how many tags monthly-YYYY-MM of events and the tables of collections are kept, to 100; 0: none are set",
     ),
     ("ingest.body_bytes_max", "10MiB", "largest body, before and after decompression"),
     ("ingest.event_bytes_max", "1MiB", "largest event, 64KiB to 1MiB"),

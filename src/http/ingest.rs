@@ -98,9 +98,6 @@ async fn take(
     let turned_away = turn_away(&mut decoded, principal, &shelters);
     expected::check_rights(app, principal, &decoded)?;
     let branch = branch_of(parameters.branch, decoded.branch.take())?;
-    if branch.is_some() {
-        expected::check_none(&decoded)?;
-    }
     let atomic = parameters.atomic || branch.is_some();
     if atomic && !turned_away.is_empty() {
         // One event that may not be there makes the whole batch one that is refused.
@@ -108,6 +105,7 @@ async fn take(
         decoded.accepted.clear();
     }
     if let Some(branch) = branch {
+        expected::check_none(&decoded)?;
         let batch = BranchBatch { decoded, turned_away, fallback };
         return Box::pin(batch::answer(app, principal, &branch, batch)).await;
     }

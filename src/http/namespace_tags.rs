@@ -37,7 +37,7 @@ use icecore_catalog::{
 use icecore_lake::{
     table::{
         schema::{TableIdent, foreign_ident},
-        tagged::{TAGGED_TABLES_MAX, last_seq},
+        tagged::{TAGGED_TABLES_MAX, is_of_branch, last_seq},
     },
     wal::Wal,
 };
@@ -48,6 +48,7 @@ use icecore_schemas::{
         NamespaceTag, NamespaceTagDropped, NamespaceTagList, NewNamespaceTag, TableTag,
     },
     point::{HistoryPoint, MAIN_BRANCH},
+    service_table::EVENTS_TABLE,
 };
 use places::{TagMoment, TagPlace, TagPlaces, TagScope, is_events};
 use serde_json::Value;
@@ -145,7 +146,8 @@ pub(super) async fn remove(
 ) -> Result<Response, ApiError> {
     let mut changes = Vec::new();
     let mut tables = Vec::new();
-    for (table, base) in loaded(&app, &levels).await? {
+    for table in table_names(&app, &levels).await? {
+        let Some((table, base)) = loaded(&app, &levels, &table).await? else { continue };
         let refs = refs::of(&base.metadata);
         if refs.get(&name).is_none_or(|found| found.is_branch()) {
             continue;
@@ -201,6 +203,7 @@ async fn moment(
     let point = point.map_err(|problem| invalid(format!("`at`: {problem}")))?;
     let time_us = match &point {
         HistoryPoint::Now => return Ok(TagMoment::Now),
+        HistoryPoint::Branch(name) if name == MAIN_BRANCH => return Ok(TagMoment::Now),
         HistoryPoint::Branch(name) => {
             let text = format!(
                 "`at` is branch `{name}`, and a tag is of `{MAIN_BRANCH}`, which every table has: name a point of it"
@@ -221,6 +224,15 @@ async fn moment(
     reader.check_events().await?;
     let found = Box::pin(reader.find(&point, TimeBasis::Commit)).await?;
     let snapshot = found.snapshot;
+    if let Some(id) = snapshot
+        && let Some((_, events)) = loaded(app, levels, EVENTS_TABLE).await?
+        && is_of_branch(&events.metadata, id)
+    {
+        let text = format!(
+            "`at` is snapshot {id} of a branch, and a tag is of `{MAIN_BRANCH}`, which every table has: name a point of it"
+        );
+        return Err(invalid(text));
+    }
     let seq = Box::pin(reader.seq_of(found)).await?;
     let us = match time_us {
         Some(us) => Some(us),
@@ -257,26 +269,23 @@ async fn table_names(app: &AppState, levels: &[String]) -> Result<Vec<String>, A
     Err(ApiError::new(ErrorCode::QueryLimit, text))
 }
 
-/// The tables of a namespace that read.
+/// A table of a namespace; none for one that is gone or does not read. One at a time: all of them are much.
 async fn loaded(
     app: &AppState,
     levels: &[String],
-) -> Result<Vec<(TableIdent, LoadedTable)>, ApiError> {
+    name: &str,
+) -> Result<Option<(TableIdent, LoadedTable)>, ApiError> {
+    let Some(table) = foreign_ident(levels, name) else { return Ok(None) };
     let tables = app.catalog.tables();
-    let mut found = Vec::new();
-    for name in table_names(app, levels).await? {
-        let Some(table) = foreign_ident(levels, &name) else { continue };
-        match tables.load(&table).await {
-            Ok(base) => found.push((table, base)),
-            Err(CatalogError::NoSuchTable(_)) => (),
-            // The list of tables tells of it.
-            Err(cause) => match tables.why_unreadable(&table, &cause).await? {
-                Some(_) => (),
-                None => return Err(cause.into()),
-            },
-        }
+    match tables.load(&table).await {
+        Ok(base) => Ok(Some((table, base))),
+        Err(CatalogError::NoSuchTable(_)) => Ok(None),
+        // The list of tables tells of it.
+        Err(cause) => match tables.why_unreadable(&table, &cause).await? {
+            Some(_) => Ok(None),
+            None => Err(cause.into()),
+        },
     }
-    Ok(found)
 }
 
 /// The tags of a namespace by name.
@@ -285,7 +294,8 @@ async fn tags(
     levels: &[String],
 ) -> Result<BTreeMap<String, NamespaceTag>, ApiError> {
     let mut tags = BTreeMap::new();
-    for (table, base) in loaded(app, levels).await? {
+    for table in table_names(app, levels).await? {
+        let Some((table, base)) = loaded(app, levels, &table).await? else { continue };
         let has_seq = is_events(&table.name, &base);
         for (name, reference) in refs::of(&base.metadata) {
             if reference.is_branch() {

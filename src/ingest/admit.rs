@@ -158,9 +158,13 @@ impl AdmittedBatch {
             return Ok(AdmissionOutcome::Decided(draft));
         }
         draft.copy_events(dedup);
-        let kept = draft
-            .change_letters(dedup, letters, rejected, now_us)
-            .and_then(|left| draft.keep_refused(dedup, left, &request, &shelters, now_us));
+        let is_of_letter = matches!(letters, LetterChange::Redriven(..));
+        let kept = draft.change_letters(dedup, letters, rejected, now_us).and_then(|left| {
+            let (kept, others): (Vec<RejectedEvent>, Vec<RejectedEvent>) =
+                left.into_iter().partition(|one| is_of_letter || has_letter(one));
+            draft.refused.extend(others.into_iter().map(|one| refused(one, None)));
+            draft.keep_refused(dedup, kept, &request, &shelters, now_us)
+        });
         if let Err(cause) = kept {
             draft.undo(dedup);
             return Err(cause);
@@ -358,11 +362,7 @@ impl AdmittedBatch {
         let mut places = HashMap::new();
         // Grouped in order of arrival: each namespace gets one run of numbers and one run of ids.
         for one in rejected {
-            let keeper = match has_letter(&one) {
-                true => self.letter_keeper(dedup, one.keeper(), shelters),
-                false => None,
-            };
-            let Some(keeper) = keeper else {
+            let Some(keeper) = self.letter_keeper(dedup, one.keeper(), shelters) else {
                 self.refused.push(refused(one, None));
                 continue;
             };
@@ -458,7 +458,7 @@ fn widened(range: Option<(u64, u64)>, seq: u64) -> (u64, u64) {
 }
 
 /// Whether a dead letter keeps what is refused. Nothing is wrong with an event that expects another version: its sender
-/// makes another one of what is there.
+/// makes another one of what is there. One that came out of a letter is kept: its sender has long gone.
 fn has_letter(rejected: &RejectedEvent) -> bool {
     rejected.code != ErrorCode::VersionMismatch
 }

@@ -1,10 +1,14 @@
-use super::*;
+use super::{
+    expected::{DocumentRow, ExpectedVersion, RowEffect},
+    *,
+};
 use arrow::{
     array::{ArrayRef, AsArray, StringArray, TimestampMicrosecondArray},
     datatypes::{FieldRef, Schema},
     record_batch::RecordBatch,
 };
 use icecore_lake::{
+    collection::{ChangeOp, version::VersionChange},
     event::{EventKey, NamespaceEvents, RejectedEvent, codec, event_key, rows},
     faults::Failpoints,
     metrics::Metrics,
@@ -384,6 +388,29 @@ async fn another_content_under_a_known_id_is_a_conflict_that_is_kept() {
     assert_eq!(kept[2].1, "x=four", "as it came");
     let ids = server.rows(RecordKind::DeadLetters, "a", "id");
     assert_eq!(Some(&ids[2].1), receipt.refused[0].dead_letter.as_ref());
+}
+
+#[tokio::test]
+async fn another_version_is_kept_only_where_its_event_came_out_of_a_letter() {
+    let house = House::new();
+    let server = house.start();
+    let change = VersionChange::new(ChangeOp::Update, 0, Some("{}"), None);
+    let expected = ExpectedVersion::Exactly(7);
+    let effect = RowEffect::Change { document: 0, change, expected };
+    let expected =
+        ExpectedVersions { documents: vec![None], rows: vec![DocumentRow { row: 1, effect }] };
+    let expecting = |text: &str| Submission { expected: vec![expected.clone()], ..body(text) };
+    let receipt = server.take(expecting("a/x a/y")).await;
+    assert_eq!(line(&receipt), "dup 0; a 1-1; 1 VERSION_MISMATCH gone");
+    assert_eq!(receipt.refused[0].actual_version, Some(0));
+    // The letter ends with the event that is taken, so the other one has its own.
+    let letter = DeadLetter::new(&broken(0, "a"), Ulid(1).to_string(), &in_batch(None));
+    let letters = LetterChange::Redriven(ns("a"), Box::new(letter));
+    let receipt = server.take(Submission { letters, ..expecting("a/z a/y") }).await;
+    assert_eq!(line(&receipt), "dup 0; a 2-2; 1 VERSION_MISMATCH kept");
+    let kept = server.rows(RecordKind::DeadLetters, "a", "payload");
+    let kept: Vec<&str> = kept.iter().map(|(_, payload)| payload.as_str()).collect();
+    assert_eq!(kept, ["{\"late\":true}", "y"]);
 }
 
 #[tokio::test]

@@ -10,9 +10,6 @@
 use chrono::{DateTime, NaiveDate};
 use std::collections::BTreeSet;
 
-/// The table property with the names of the tags that the service set, apart by spaces.
-pub const TAGS_PROPERTY: &str = "icecore.tags";
-
 /// How many tags of each kind stay; of a kind with 0 none is set, and those that are there stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagRules {
@@ -94,7 +91,9 @@ pub fn due(
     let known = known(property);
     let is_due = |period: TagPeriod| {
         let name = period.name_at(now_ms)?;
-        let is_newer = |other: &&&str| period.has(other) && name.as_str() < **other;
+        // Of those that a wrong clock set and somebody dropped none keeps the right ones away.
+        let is_newer =
+            |other: &&&str| period.has(other) && name.as_str() < **other && names.contains(**other);
         let newer = known.iter().filter(is_newer).count();
         // One that was dropped does not come again, and one that would go at once is not set.
         let is_new = !known.contains(name.as_str()) && !names.contains(&name);
@@ -183,8 +182,11 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_sets_none_that_would_go_at_once() {
         let later = "daily-2026-11-21 daily-2026-11-22 monthly-2026-11";
-        check_due(RULES, NOW_MS, later, "", &[]);
-        check_due(RULES, NOW_MS, "daily-2031-01-01 monthly-2031-01", "", &["daily-2026-11-20"]);
+        check_due(RULES, NOW_MS, later, later, &[]);
+        let leap = "daily-2031-01-01 monthly-2031-01";
+        check_due(RULES, NOW_MS, leap, leap, &["daily-2026-11-20"]);
+        // Somebody dropped what the wrong clock set.
+        check_due(RULES, NOW_MS, leap, "main", &["daily-2026-11-20", "monthly-2026-11"]);
     }
 
     #[test]

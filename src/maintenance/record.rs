@@ -209,8 +209,12 @@ pub(super) fn usage_of(counter: &UsageCounter) -> JobUsage {
 /// A run that ended so.
 pub(super) fn run(span: RunSpan, ended: Result<&Progress, &dyn Error>) -> JobRun {
     match ended {
-        Ok(Progress::Idle) => span.ended(JobOutcome::Idle),
-        Ok(Progress::Done | Progress::More | Progress::Soon) => span.ended(JobOutcome::Worked),
+        Ok(Progress::Idle | Progress::Soon { did_something: false }) => {
+            span.ended(JobOutcome::Idle)
+        }
+        Ok(Progress::Done | Progress::More | Progress::Soon { did_something: true }) => {
+            span.ended(JobOutcome::Worked)
+        }
         Ok(Progress::Skipped(reason)) => {
             JobRun { reason: Some(shortened(reason)), ..span.ended(JobOutcome::Skipped) }
         }

@@ -81,7 +81,7 @@ impl<J: Job> JobRunner<J> {
         self.has_failed = ended.is_err();
         self.pause = match &ended {
             Ok(RunEnd::Ran(Progress::More)) => Duration::ZERO,
-            Ok(RunEnd::Ran(Progress::Soon)) => SOON.min(self.every),
+            Ok(RunEnd::Ran(Progress::Soon { .. })) => SOON.min(self.every),
             Ok(
                 RunEnd::Ran(Progress::Done | Progress::Idle | Progress::Skipped(_))
                 | RunEnd::Elsewhere,

@@ -75,6 +75,16 @@ async fn a_job_runs_at_its_cadence_and_at_once_while_there_is_more() {
 }
 
 #[tokio::test]
+async fn a_job_that_will_have_more_to_do_soon_runs_after_seconds_and_is_idle_meanwhile() {
+    let ends = [true, false].map(|did_something| Ok(Progress::Soon { did_something }));
+    let (jobs, pauses) = run(ends.into()).await;
+    assert_eq!(pauses, [Duration::from_secs(3); 2]);
+    let state = state(&jobs);
+    assert_eq!(state.last_run.unwrap().outcome, JobOutcome::Idle);
+    assert_eq!(state.recent_runs.len(), 1, "the one that did something");
+}
+
+#[tokio::test]
 async fn a_failing_job_is_tried_again_and_tells_why_with_its_causes() {
     let (jobs, pauses) = run(vec![broken("one"), broken("two")]).await;
     assert_eq!(pauses, [BACKOFF_MAX, BACKOFF_MAX]);

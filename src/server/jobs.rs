@@ -138,7 +138,7 @@ pub(super) fn start_refreshes(
     let interval = config.collections_interval;
     let (of_log, by) = ((flush, wal), (clock, of_tables.day_tags));
     let tags = TagNamespaces::new((catalog, owner), of_log, erasures, tables.clone(), by);
-    jobs.start_woken(TagDays::new(tags), interval, Arc::new(Notify::new()));
+    jobs.start_woken(TagDays::new(tags, interval), interval, Arc::new(Notify::new()));
     let changed = RefreshChanged::new(tables, owner, interval);
     jobs.start_woken(changed, interval, Arc::new(Notify::new()));
 }

@@ -95,7 +95,9 @@ def test_aggregates_are_the_same_whether_manifests_have_them_or_rows(catalog, cl
         "moment >= '2026-03-02' AND moment < '2026-03-03'", "moment IS NOT NULL AND id IS NOT NULL",
     ]
     cases = list(itertools.product(groups, measures, conditions))
-    for group, measure, condition in random.Random(68).sample(cases, 90):
+    # Manifests have most of what is asked of all rows.
+    whole = [case for case in cases if case[0] in ("", '"sort"') and case[2] == "true"]
+    for group, measure, condition in whole + random.Random(68).sample([case for case in cases if case not in whole], 80):
         columns = f"{group} AS grouped, {measure}" if group else measure
         behind = f"FROM aggregates WHERE {condition}" + (" GROUP BY grouped" if group else "")
         # A sum over an expression needs the rows.

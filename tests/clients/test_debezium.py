@@ -181,7 +181,7 @@ class Landed:
                 found = self.client.sql(self.namespace, f"SELECT key, doc FROM cdc_{table} FOR SEQ AS OF {seq}")
                 wanted = {str(row["id"]): json.loads(json.dumps(self.connector.row_of(table, row))) for row in of_table}
                 assert {key: json.loads(doc) for key, doc in found} == wanted, (self.namespace, table, seq)
-        kinds = dict(self.client.sql(self.namespace, "SELECT CASE WHEN op IS NULL THEN type ELSE 'change' END AS kind, count(*) FROM events GROUP BY kind"))
+        kinds = dict(self.client.sql(self.namespace, "SELECT CASE WHEN op IS NULL THEN type ELSE 'change' END AS kind, count(*) FROM events GROUP BY 1"))
         # What was sent again is there once.
         assert kinds.pop("change") == self.connector.changes, kinds
         assert kinds.pop("cdc.truncate", 0) == self.connector.truncates, kinds

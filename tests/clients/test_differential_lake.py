@@ -29,7 +29,7 @@ from server import Server
 
 NAMESPACE = "lake"
 LARGE = "LARGE" in os.environ
-STATEMENTS, PREDICATES = (5_000, 1_500) if LARGE else (120, 25)
+STATEMENTS, PREDICATES = (5_000, 1_500) if LARGE else (120, 40)
 TEXTS = ["ab", "Ab", "", "abc", " b ", "ba", "zz", "Ünï", "日本", "a.b.c", "t1"]
 START = datetime(2024, 1, 15, tzinfo=timezone.utc)
 MOMENTS = [datetime(2024, 2, 29, 23, 30), datetime(2024, 3, 31, 1, 30), datetime(2023, 12, 31, 23, 59, 59, 999999), datetime(2024, 12, 30), datetime(1969, 12, 31, 23)]

@@ -45,7 +45,7 @@ async fn ask(server: &TestServer, namespace: &str, body: &Value) -> (u16, Value)
 }
 
 /// Begins an erasure of this user's rows in `shop`.
-async fn begin(server: &TestServer, user: &str) -> String {
+pub(crate) async fn begin(server: &TestServer, user: &str) -> String {
     let (status, answer) = ask(server, "shop", &json!({"subject": {"user_id": user}})).await;
     assert_eq!(status, 202, "{answer}");
     answer["erasure"].as_str().unwrap().to_owned()
@@ -58,7 +58,7 @@ async fn report(server: &TestServer, id: &str) -> ErasureReport {
 }
 
 /// Waits until an erasure has come so far. The job is woken where it waits for its next time.
-async fn reach(server: &TestServer, id: &str, status: ErasureStatus) -> ErasureReport {
+pub(crate) async fn reach(server: &TestServer, id: &str, status: ErasureStatus) -> ErasureReport {
     loop {
         let now = report(server, id).await;
         if now.status == status {

@@ -129,9 +129,27 @@ async fn of_an_atomic_batch_none_is_taken_where_one_does_not_match() {
         (0..1001).map(|n| change(&format!("m-{n}"), "c", &format!("m-{n}"), Some(0))).collect();
     let (status, reply) = server.ingest(&batch(&many)).await;
     assert_eq!((status, &reply["code"]), (422, &json!("QUERY_LIMIT")), "{reply}");
+    let first = &many[..1];
+    let (status, reply) = server.ingest_at("/ingest?branch=trial", &batch(first)).await;
+    assert_eq!((status, &reply["code"]), (400, &json!("INVALID_REQUEST")), "{reply}");
     let (status, reply) = server.ingest(&batch(&many[1..])).await;
     assert_eq!(status, 200, "{reply}");
     assert_eq!(server.rows("shop", "SELECT count(*) FROM events").await, json!([[1003]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_another_log_kept_was_taken_there() {
+    let server = TestServer::start().await;
+    let event = change("1", "u", "a", Some(7));
+    let mut exported = change("1", "u", "a", None);
+    exported["icecore_event"] = json!(event.to_string());
+    let (status, reply) = server.ingest(&exported).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(0)), "{reply}");
+    // What its sender sends again is the same event.
+    let (status, reply) = server.ingest(&event).await;
+    assert_eq!((status, &reply["duplicates"]), (200, &json!(1)), "{reply}");
+    assert_eq!(users(&server).await, json!([["a", 1, "1"]]));
     server.stop().await;
 }
 
@@ -194,7 +212,8 @@ async fn write(server: &TestServer, writer: usize) -> Vec<WrittenChange> {
             sent.iter().map(|(key, version, id)| change(id, "u", key, Some(*version))).collect();
         let is_atomic = round % 2 == 1;
         let path = if is_atomic { "/ingest?atomic=true" } else { "/ingest" };
-        let (_, reply) = server.ingest_at(path, &batch(&events)).await;
+        let (status, reply) = server.ingest_at(path, &batch(&events)).await;
+        assert!([200, 207, 400].contains(&status), "{reply}");
         let errors = refused(&reply);
         assert!(!is_atomic || [0, events.len()].contains(&errors.len()), "{reply}");
         let lost: BTreeSet<u64> = errors.iter().map(|(index, ..)| *index).collect();

@@ -1,9 +1,14 @@
 //! Tags of all tables of a namespace: set in one commit, of now and of points, dropped together, and those that the
 //! service sets each day; and the moment before a request that its client gave a name.
 
-use crate::{admin::icecore, harness::TestServer, postgres::Databases};
+use crate::{
+    admin::icecore,
+    erase::{begin, reach},
+    harness::TestServer,
+    postgres::Databases,
+};
 use icecore_lake::clock::Clock;
-use icecore_schemas::jobs::JobReport;
+use icecore_schemas::{erasure::ErasureStatus, jobs::JobReport};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -249,6 +254,32 @@ async fn each_day_has_a_tag_and_the_oldest_of_the_service_go() {
     assert_eq!(refs(&server, "cdc_orders").await, held);
     let skipped = run(&server, "?namespace=shop&table=events").await.skipped;
     assert!(skipped[0].reason.contains("of all tables"), "{skipped:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_has_no_tags_of_a_day_before_its_erasure_ends() {
+    let clock = Clock::manual(NOW_MS);
+    let crons = [("retention.cron", ""), ("dead_letters.cron", ""), ("expire.cron", "")];
+    let settings = [DAYS, &crons].concat();
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &settings, clock.clone()).await;
+    let of_subject = json!({"id": "ann-1", "type": "t", "ns": "shop", "user_id": "ann"});
+    send(&server, &[change("c", 1, 1), of_subject]).await;
+    server.commit("shop").await;
+    let erasure = begin(&server, "ann").await;
+    reach(&server, &erasure, ErasureStatus::Files).await;
+    let waiting = run(&server, "").await;
+    assert_eq!((waiting.tables, waiting.errors), (0, 1), "{waiting:?}");
+    assert!(waiting.skipped[0].reason.contains("an erasure goes on"), "{waiting:?}");
+    assert_eq!(refs(&server, "events").await, Vec::<String>::new());
+
+    // The files have had the time that is left to their readers.
+    clock.advance_ms(11 * 60_000);
+    reach(&server, &erasure, ErasureStatus::Done).await;
+    assert_eq!(run(&server, "").await.tables, 2);
+    for table in ["cdc_orders", "events"] {
+        assert_eq!(refs(&server, table).await, ["daily-2026-09-21", "monthly-2026-09"]);
+    }
     server.stop().await;
 }
 

@@ -264,6 +264,7 @@ async fn history_of_the_services_tables_is_an_admins_to_shorten() {
         property("history.expire.max-snapshot-age-ms"),
         property("gc.enabled"),
         property("icecore.retention"),
+        property("icecore.tags"),
     ];
     for update in &taken {
         let body = json!({ "requirements": [], "updates": [update] });

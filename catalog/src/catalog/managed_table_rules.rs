@@ -330,7 +330,8 @@ pub(super) fn check_history(
 }
 
 fn is_about_expiry(key: &str) -> bool {
-    key.starts_with("history.expire.") || [expiry::GC_ENABLED, retention::ROWS_KEPT].contains(&key)
+    let own = [expiry::GC_ENABLED, retention::ROWS_KEPT, retention::SERVICE_TAGS];
+    key.starts_with("history.expire.") || own.contains(&key)
 }
 
 /// Whether a branch or tag that becomes `to` leaves something behind that it led to, or is to be

@@ -30,7 +30,7 @@ use crate::{
     },
 };
 use iceberg::{
-    TableIdent,
+    TableIdent, TableUpdate,
     spec::{SnapshotRef, TableMetadata},
 };
 use std::{
@@ -45,6 +45,8 @@ use tracing::warn;
 const NOTED_MAX: usize = 10_000;
 /// Most plans of one thinning: what others name or remove meanwhile makes one useless.
 const PLANS_MAX: usize = 3;
+/// A metadata file with so many snapshots more than the one after it is not kept for its sake.
+const LONG_SNAPSHOTS: usize = 50;
 /// How often a plan is made to follow the table before its turn.
 const STEPS_MAX: usize = 3;
 
@@ -238,10 +240,39 @@ impl Catalog {
             let plan = ThinningPlan { base, thinning };
             let cause = RemovalCause::Expiry { is_named };
             if let Some(removed) = self.carry_out(table, plan, cause, &mut known).await? {
+                if LONG_SNAPSHOTS <= removed.snapshots {
+                    Box::pin(self.leave_long_file(table)).await?;
+                }
                 return Ok(removed);
             }
         }
         Err(lost_every_race(table))
+    }
+
+    /// Commits no change, so that the log of a table of ours does not name the metadata file any more from before
+    /// many snapshots expired. It is long, and as the last one it would stay for as long as nobody writes to
+    /// the table. Whoever does meanwhile moves the log on as well.
+    async fn leave_long_file(&self, table: &TableIdent) -> Result<(), CatalogError> {
+        let _table = self.inner.locks.lock(iter::once(table)).await;
+        let Some(base) = self.find(table).await? else { return Ok(()) };
+        let now_ms = self.now_ms().max(base.metadata.last_updated_ms().saturating_add(1));
+        let since_ms = now_ms.saturating_sub(IN_FULL_MS);
+        let last = base.metadata.metadata_log().last();
+        let is_old = last.is_some_and(|last| last.timestamp_ms < since_ms);
+        let is_ours = retention::is_managed(&base.metadata);
+        if !is_old || !is_ours || !commit::versions::are_deleted(&base.metadata) {
+            return Ok(());
+        }
+        let updates: [TableUpdate; 0] = [];
+        let location = Some(base.metadata_location.as_str());
+        let metadata = commit::apply_updates_at(&base.metadata, location, &updates, now_ms)?;
+        let metadata = commit::versions::without_old_files(metadata, since_ms)?;
+        let encoded = self.encoded_parts(&base).after(&updates, &metadata);
+        let mut write = TableWrite::new(table.clone(), Some(base), metadata, now_ms);
+        write.encoded = Some(Arc::new(encoded));
+        write.changes = ChangeSet::making(&updates);
+        let catalog = self.clone();
+        self.to_the_end(async move { catalog.publish(&[write]).await }).await.map(|_| ())
     }
 
     /// That nothing of a table may go, where its namespace is held.

@@ -28,6 +28,8 @@ use uuid::Uuid;
 pub(super) const WRITTEN_BYTES_MAX: usize = 128 << 20;
 /// Longest that a client's change makes one, so that there is room for our own snapshots.
 pub(super) const CHANGED_BYTES_MAX: usize = WRITTEN_BYTES_MAX / 2;
+/// Most metadata files of a commit that are written at the same time.
+const PUTS_MAX: usize = 64;
 /// Longer files are encoded off the async threads.
 const INLINE_BYTES_MAX: usize = 1 << 20;
 
@@ -218,11 +220,10 @@ impl Catalog {
         new: &[NewTable],
         swaps: &[PointerSwap],
     ) -> Result<SwapOutcome, CatalogError> {
-        let stored = try_join_all(files.iter().map(|file| self.put_durable(file))).await;
-        let (outcome, is_undone) = match stored {
+        let (outcome, is_undone) = match self.put_all(&files).await {
             // Nothing was offered to the metastore.
             Err(cause) => (Err(cause), true),
-            Ok(_) => {
+            Ok(()) => {
                 let outcome = self.metastore().commit_with_new(new, swaps).await;
                 let is_undone = match &outcome {
                     Ok(outcome) => *outcome != SwapOutcome::Done,
@@ -238,6 +239,14 @@ impl Catalog {
             }
         }
         outcome
+    }
+
+    /// Stores metadata files, some at a time.
+    async fn put_all(&self, files: &[NewFile]) -> Result<(), CatalogError> {
+        for some in files.chunks(PUTS_MAX) {
+            try_join_all(some.iter().map(|file| self.put_durable(file))).await?;
+        }
+        Ok(())
     }
 
     /// Stores a metadata file. On return it is durable with the other files of the table that are
@@ -350,8 +359,7 @@ pub(super) fn lost_every_race(table: &TableIdent) -> CatalogError {
 
 /// Metadata files that leave the table's log, if the table wants them deleted.
 fn old_metadata(base: &LoadedTable, new: &TableMetadata, now_ms: i64) -> Vec<ObsoleteFile> {
-    let wanted = new.properties().get("write.metadata.delete-after-commit.enabled");
-    if wanted.is_none_or(|wanted| wanted != "true") {
+    if !commit::versions::are_deleted(new) {
         return Vec::new();
     }
     let Some(own) = Location::parse(new.location()) else { return Vec::new() };

@@ -14,6 +14,7 @@ const NOW_MS: i64 = 1_000 * DAY_MS + 12 * HOUR_MS + 30 * MINUTE_MS;
 fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<SnapshotCandidate> {
     let candidate = |(sequence, age_ms)| SnapshotCandidate {
         id: sequence,
+        parent: None,
         sequence,
         at_ms: NOW_MS - age_ms,
         is_of_branch: false,

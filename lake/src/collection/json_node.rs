@@ -24,11 +24,12 @@ const UNAVAILABLE_TEXTS: [&str; 4] = [
 /// The same in an array of numbers: the bytes of the text.
 const UNAVAILABLE_NUMBERS: &str = "[95,95,100,101,98,101,122,105,117,109,95,117,110,97,118,97,105,108,97,98,108,101,95,118,97,108,117,101]";
 
-/// Parts of the text of every document that has one of these. Numbers are whole or have a fraction of one digit.
+/// Parts of the text of every document that has one of these. Every change is searched for them, and parts of at most
+/// 32 bytes are found several times as fast as longer ones. Numbers are whole or have a fraction of one digit.
 const UNAVAILABLE_MARKS: [&str; 6] = [
     UNAVAILABLE,
-    UNAVAILABLE_TEXTS[1],
-    UNAVAILABLE_TEXTS[2],
+    "X19kZWJleml1bV91bmF2YWls",
+    "b68a35a7-17ad-35b3-af2a",
     "95,95,100,101,98",
     "95, 95, 100, 101, 98",
     "95.0,95.0,100.0,101.0,98.0",

@@ -6,6 +6,7 @@
 use crate::table::documents::AppliedChanges;
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use icecore_catalog::{ancestors, commit::LAST_SEQ};
+use std::collections::HashSet;
 
 /// Most tables of one tag, some more than those of a namespace with very many collections: each has a metadata file in
 /// the commit, and all of them are in memory until it ends.
@@ -15,6 +16,17 @@ pub const TAGGED_TABLES_MAX: usize = 1_100;
 #[must_use]
 pub fn last_seq(events: &TableMetadata, snapshot_id: i64) -> Option<u64> {
     ancestors::of(events, Some(snapshot_id)).find_map(noted_seq)
+}
+
+/// Whether a snapshot of `events` was made on another branch than `main`, whose events have numbers of their own. One of
+/// `main` that is cut off by a gap in the history is not.
+#[must_use]
+pub fn is_of_branch(events: &TableMetadata, snapshot_id: i64) -> bool {
+    let main: HashSet<i64> = ancestors::of(events, events.current_snapshot_id())
+        .map(|snapshot| snapshot.snapshot_id())
+        .collect();
+    let mut line = ancestors::of(events, Some(snapshot_id));
+    !main.contains(&snapshot_id) && line.any(|snapshot| main.contains(&snapshot.snapshot_id()))
 }
 
 /// The newest snapshot of `events` that has no event behind `seq`, and the last one that it has.
@@ -57,6 +69,11 @@ mod tests {
 
     /// A table whose snapshots follow one another and have these summaries; ids count from 1.
     fn table(summaries: &[Value]) -> TableMetadata {
+        forked(summaries, summaries.len())
+    }
+
+    /// The same, of which `main` has as many, and a branch the others.
+    fn forked(summaries: &[Value], current: usize) -> TableMetadata {
         let snapshots: Vec<Value> = (1..)
             .zip(summaries)
             .map(|(id, summary)| {
@@ -68,7 +85,6 @@ mod tests {
                 })
             })
             .collect();
-        let current = snapshots.len();
         serde_json::from_value(json!({
             "format-version": 2, "table-uuid": "7f0c6a76-3f0d-4d59-a1f8-4b1f0b0b6a11",
             "location": "file:///w/t", "last-sequence-number": 9, "last-updated-ms": 9_000,
@@ -99,6 +115,15 @@ mod tests {
         assert_eq!(last_seq(&events, 2), Some(10));
         assert_eq!(last_seq(&events, 4), Some(20));
         assert_eq!(last_seq(&events, 99), None);
+    }
+
+    #[test]
+    fn a_snapshot_that_is_built_on_one_of_main_and_is_none_is_of_a_branch() {
+        let append = json!({ "operation": "append" });
+        let events = forked(&[append.clone(), append.clone(), append], 2);
+        for (snapshot, expected) in [(1, false), (2, false), (3, true), (99, false)] {
+            assert_eq!(is_of_branch(&events, snapshot), expected, "{snapshot}");
+        }
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn told(one: RejectedEvent) -> RefusedEvent {
         index: one.index,
         id: one.id,
         code: one.code,
+        actual_version: one.actual_version,
         reason: one.reason,
         dead_letter: None,
     }

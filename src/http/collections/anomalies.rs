@@ -10,7 +10,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, number_at, page, text_at},
 };
@@ -51,10 +51,10 @@ pub(in crate::http) async fn anomalies(
         None => ("", Vec::new()),
     };
     let sql = anomalies_of(&collection, condition, limit + 1);
-    let answer = caller.ask_of(&collection, statement(&sql, params)).await?;
+    let answer = caller.ask_of(&collection, &FoundPoint::NOW, statement(&sql, params)).await?;
     let RowPage { rows, has_more, basis } = page(answer, limit, document_at).await?;
     if rows.is_empty() && after.is_none() {
-        caller.check_known(&collection).await?;
+        caller.check_known(&collection, &FoundPoint::NOW).await?;
     }
     let next = rows.last().filter(|_| has_more).map(|(key, _)| key.clone());
     let anomalies = rows.into_iter().flat_map(|(_, anomalies)| anomalies).collect();

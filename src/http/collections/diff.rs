@@ -1,7 +1,8 @@
 //! `GET /v1/{ns}/collections/{collection}/diff`: the documents that are not the same at two points.
 //!
-//! Between two points of one history only documents differ that an event between them changes. Where these are few,
-//! they alone are folded and compared; where they are many, or the collection was emptied, all documents are.
+//! Between two points of one history only documents differ that an event between them changes. Where these are few
+//! and no event is missing, they alone are folded and compared; where they are many, or the collection was emptied, all
+//! documents are.
 
 use crate::http::{
     AppState,
@@ -109,10 +110,10 @@ async fn changed_keys(
     if first == last {
         return Ok(Some(Vec::new()));
     }
+    let between = format!("events BETWEEN SEQ {} AND {last}", first + 1);
     let sql = format!(
-        "SELECT DISTINCT key FROM events BETWEEN SEQ {} AND {last} \
+        "SELECT DISTINCT key FROM {between} \
          WHERE collection = $1 AND ({IS_CHANGE} OR {IS_TRUNCATE}) LIMIT {}",
-        first + 1,
         KEYS_MAX + 1
     );
     let answer = match caller.ask(statement(&sql, vec![collection.into()])).await {
@@ -128,8 +129,15 @@ async fn changed_keys(
     // An event without a key empties the collection.
     let Some(keys) = keys.into_iter().collect::<Option<Vec<String>>>() else { return Ok(None) };
     let longest = keys.iter().map(String::len).max().unwrap_or(0);
-    let is_few = keys.len() <= KEYS_MAX && keys.len() * longest <= KEYS_BYTES_MAX;
-    Ok(is_few.then_some(keys))
+    if KEYS_MAX < keys.len() || KEYS_BYTES_MAX < keys.len() * longest {
+        return Ok(None);
+    }
+    // A table may have the change of an event that somebody took away.
+    let sql = format!("SELECT CAST(count(*) AS bigint) AS events FROM {between}");
+    let answer = caller.ask(statement(&sql, Vec::new())).await?;
+    let read = |batch: &RecordBatch, row: usize| Some((number_at(batch, "events", row)?, 0));
+    let is_complete = page(answer, 1, read).await?.rows.first() == Some(&(last - first));
+    Ok(is_complete.then_some(keys))
 }
 
 /// How many documents were added, changed and removed in these pairs, of which the later ones are at `to`.

@@ -30,7 +30,7 @@ use icecore_lake::{
         ChangeOp,
         version::{DocumentVersion, VersionChange},
     },
-    event::{DecodedBody, NamespaceEvents},
+    event::{DecodedBody, NamespaceEvents, SourceBytes},
 };
 use icecore_schemas::{
     error_code::ErrorCode,
@@ -51,7 +51,7 @@ const MEMBER: &str = "expected_version";
 const DOCUMENTS_MAX: usize = 1_000;
 /// Bytes of keys that one statement names, at most, and what each costs besides. A plan has a key in some ten places,
 /// and one with more than a MiB of constants is refused.
-const KEYS_BYTES_MAX: usize = 96 << 10;
+const KEYS_BYTES_MAX: usize = 64 << 10;
 const KEY_BYTES: usize = 16;
 
 /// Refuses a sender whose events expect versions of documents that it may not read: the answer tells them.
@@ -63,7 +63,7 @@ pub(super) fn check_rights(
     principal: &Principal,
     decoded: &DecodedBody,
 ) -> Result<(), ApiError> {
-    for events in decoded.accepted.iter().filter(|events| has_any(events)) {
+    for events in decoded.accepted.iter().filter(|events| has_any(events, &decoded.source)) {
         let levels = levels(&events.namespace);
         allow_levels(principal, Action::Read, &levels)?;
         app.sql.check_sees_all(principal, &levels, EVENTS_TABLE)?;
@@ -71,16 +71,16 @@ pub(super) fn check_rights(
     Ok(())
 }
 
-/// Refuses events that expect versions and go to a branch, where nobody compares them.
+/// Refuses events for a branch that expect versions: those of `main` alone are compared.
 ///
 /// # Errors
 /// 400.
 pub(super) fn check_none(decoded: &DecodedBody) -> Result<(), ApiError> {
-    if !decoded.accepted.iter().any(has_any) {
-        return Ok(());
+    if decoded.accepted.iter().any(|events| has_any(events, &decoded.source)) {
+        let text = "events for a branch cannot have `expected_version`: write each such document by its key, with `branch`";
+        return Err(ApiError::new(ErrorCode::InvalidRequest, text));
     }
-    let text = "events that go to a branch take no `expected_version`: write the documents with PUT /v1/{namespace}/collections/{collection}/docs/{key}?branch=NAME&expected_version=N";
-    Err(ApiError::new(ErrorCode::InvalidRequest, text))
+    Ok(())
 }
 
 /// Appends a submission; an event whose document has another version than it expects is refused.
@@ -89,17 +89,22 @@ pub(super) fn check_none(decoded: &DecodedBody) -> Result<(), ApiError> {
 /// writer of a document gets its turn when it is known what became of this one.
 ///
 /// # Errors
-/// As `Ingest::append`; 400 422 for documents that are too many or have names that are too long; as queries.
+/// As `Ingest::append`; 400 422 for documents that are too many or have names that are too long; 503 where bodies in work
+/// leave no room; as queries.
 pub(in crate::http) async fn append(
     app: &AppState,
     submission: Submission,
 ) -> Result<Receipt, ApiError> {
-    if !submission.decoded.accepted.iter().any(has_any) {
+    let DecodedBody { accepted, source, .. } = &submission.decoded;
+    if !accepted.iter().any(|events| has_any(events, source)) {
         return Ok(compare::append(app, submission).await?);
     }
+    // The request's own room is free again once its sender is gone.
+    let room = app.room.take(submission.bytes)?;
     let read = move || {
+        let DecodedBody { accepted, source, .. } = &submission.decoded;
         let groups: Vec<ExpectingGroup> =
-            submission.decoded.accepted.iter().map(ExpectingGroup::of).collect();
+            accepted.iter().map(|events| ExpectingGroup::of(events, source)).collect();
         (submission, groups)
     };
     let (submission, groups) = blocking(read).await;
@@ -114,7 +119,11 @@ pub(in crate::http) async fn append(
         collections::check_place(collection, key)?;
     }
     let app = app.clone();
-    let work = async move { Box::pin(append_in_turns(&app, submission, groups)).await };
+    let work = async move {
+        let appended = Box::pin(append_in_turns(&app, submission, groups)).await;
+        drop(room);
+        appended
+    };
     let done = Handle::current().spawn(work).await;
     done.unwrap_or_else(|ended| resume_unwind(ended.into_panic()))
 }
@@ -208,8 +217,8 @@ struct ExpectingGroup {
 }
 
 impl ExpectingGroup {
-    fn of(events: &NamespaceEvents) -> Self {
-        let Some(columns) = ChangeColumns::of(events) else { return Self::default() };
+    fn of(events: &NamespaceEvents, source: &SourceBytes) -> Self {
+        let Some(columns) = ChangeColumns::of(events, source) else { return Self::default() };
         let rows = 0..events.keys.len();
         let expected: HashMap<usize, ExpectedVersion> = rows
             .clone()
@@ -235,8 +244,8 @@ impl ExpectingGroup {
 }
 
 /// Whether an event expects a version.
-fn has_any(events: &NamespaceEvents) -> bool {
-    let Some(columns) = ChangeColumns::of(events) else { return false };
+fn has_any(events: &NamespaceEvents, source: &SourceBytes) -> bool {
+    let Some(columns) = ChangeColumns::of(events, source) else { return false };
     (0..events.keys.len()).any(|row| columns.expected(row).is_some())
 }
 
@@ -249,6 +258,8 @@ struct Expectation<'a> {
 
 /// The columns of changes.
 struct ChangeColumns<'e> {
+    events: &'e NamespaceEvents,
+    source: &'e SourceBytes,
     /// A column of events has no place for the member, so an event that has it is here whole.
     payload: &'e StringArray,
     op: Option<&'e StringArray>,
@@ -262,10 +273,12 @@ struct ChangeColumns<'e> {
 
 impl<'e> ChangeColumns<'e> {
     /// None where no event can expect anything: columns without a value are left out.
-    fn of(events: &'e NamespaceEvents) -> Option<Self> {
+    fn of(events: &'e NamespaceEvents, source: &'e SourceBytes) -> Option<Self> {
         let text = |name: &str| events.rows.column_by_name(name)?.as_string_opt::<i32>();
         let ts = events.rows.column_by_name("ts");
         Some(Self {
+            events,
+            source,
             payload: text("payload")?,
             op: text("op"),
             kind: text("type"),
@@ -284,12 +297,21 @@ impl<'e> ChangeColumns<'e> {
             return None;
         }
         let payload = value(Some(self.payload), row).filter(|text| text.contains(MEMBER))?;
-        let Ok(event) = serde_json::from_str::<Expectation<'_>>(payload) else {
+        let expected = match serde_json::from_str::<Expectation<'_>>(payload) {
+            Ok(event) => event.expected_version?.get().parse::<u64>().ok(),
             // The member is there twice, or something else is wrong: rather none is taken than a wrong one.
-            return Some(ExpectedVersion::Invalid);
+            Err(_) => None,
         };
-        let version = event.expected_version?.get().parse::<u64>();
-        Some(version.map_or(ExpectedVersion::Invalid, ExpectedVersion::Exactly))
+        let expected = expected.map_or(ExpectedVersion::Invalid, ExpectedVersion::Exactly);
+        (!self.is_exported(row)).then_some(expected)
+    }
+
+    /// Whether an event came as the columns that it had in another log, with its text in one of them: that log took it
+    /// on the version that it expected.
+    fn is_exported(&self, row: usize) -> bool {
+        let event = self.source.event(self.events, row);
+        serde_json::from_slice::<Expectation<'_>>(&event)
+            .is_ok_and(|event| event.expected_version.is_none())
     }
 
     /// The document that a row changes.
@@ -325,8 +347,10 @@ fn value<'e>(column: Option<&'e StringArray>, row: usize) -> Option<&'e str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use icecore_lake::event::{BodyFormat, EventLimits, RequestContext, decode};
     use icecore_schemas::{columns::KNOWN_EVENTS, names::Namespace};
+    use serde_json::json;
 
     fn decoded(body: &str) -> DecodedBody {
         let arrival = RequestContext {
@@ -335,6 +359,7 @@ mod tests {
             first_id: ulid::Ulid(1),
             cloud_event: Vec::new(),
             correlation_id: None,
+            request_id: None,
             again: None,
         };
         let limits = EventLimits {
@@ -346,7 +371,10 @@ mod tests {
             redact: false,
             columns: KNOWN_EVENTS,
         };
-        decode::decode(body.as_bytes(), BodyFormat::Json, &arrival, &limits).unwrap().0
+        let (mut decoded, _) =
+            decode::decode(body.as_bytes(), BodyFormat::Json, &arrival, &limits).unwrap();
+        decoded.source.bytes = Bytes::copy_from_slice(body.as_bytes());
+        decoded
     }
 
     #[test]
@@ -367,10 +395,31 @@ mod tests {
             );
             let decoded = decoded(&body);
             let events = &decoded.accepted[0];
-            let columns = ChangeColumns::of(events);
+            let columns = ChangeColumns::of(events, &decoded.source);
             let found = columns.and_then(|columns| columns.expected(0));
             assert_eq!(found, expected, "{members}");
-            assert_eq!(has_any(events), expected.is_some(), "{members}");
+            assert_eq!(has_any(events, &decoded.source), expected.is_some(), "{members}");
+        }
+    }
+
+    #[test]
+    fn an_event_of_an_export_expects_nothing() {
+        let event = r#"{"op":"u","collection":"users","key":"1","after":{},"expected_version":3}"#;
+        let exported = json!({
+            "op": "u", "collection": "users", "key": "1", "after": {}, "icecore_event": event,
+        });
+        let mut own = exported.clone();
+        own["expected_version"] = json!(4);
+        for (body, expected) in [
+            (event.to_owned(), Some(ExpectedVersion::Exactly(3))),
+            (exported.to_string(), None),
+            // A sender's own member of that name.
+            (own.to_string(), Some(ExpectedVersion::Exactly(4))),
+        ] {
+            let decoded = decoded(&body);
+            let columns = ChangeColumns::of(&decoded.accepted[0], &decoded.source).unwrap();
+            assert!(columns.payload.value(0).contains(MEMBER), "{body}");
+            assert_eq!(columns.expected(0), expected, "{body}");
         }
     }
 
@@ -386,7 +435,7 @@ mod tests {
                 {"type":"seen","collection":"users","key":"a","expected_version":7},
                 {"op":"c","collection":"users","key":"b","after":{},"expected_version":0}]"#,
         );
-        let group = ExpectingGroup::of(&decoded.accepted[0]);
+        let group = ExpectingGroup::of(&decoded.accepted[0], &decoded.source);
         let name = |key: &str| ("users".to_owned(), key.to_owned());
         assert_eq!(group.documents, [name("a"), name("b")]);
         let rows: Vec<String> = group

@@ -20,18 +20,18 @@ use crate::{
     },
     maintenance::{
         TAGS,
-        day_tags::{self, TAGS_PROPERTY, TagRules},
+        day_tags::{self, TagRules},
         erasure::{EraseError, Erasures},
         planned::{PlannedJob, RunRequest},
     },
-    owner::LogOwnership,
+    owner::{LogOwnership, NotOwner},
     tasks::{Job, Progress},
 };
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable, NewTag, TagChange},
     error::{CatalogError, with_causes},
     metadata_file::refs,
-    retention,
+    retention::{self, SERVICE_TAGS},
 };
 use icecore_lake::{
     clock::Clock,
@@ -47,6 +47,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     error::Error,
     sync::Arc,
+    time::Duration,
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -55,6 +56,8 @@ use tracing::warn;
 const ACTOR: &str = "icecore/tags";
 /// Most namespaces that get tags in one tick of the job; the next tick goes on at once.
 const NAMESPACES_MAX: usize = 100;
+/// Longest from a start to the first look at namespaces: each of them is looked at then.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(3_600);
 /// What a day has, ms.
 const DAY_MS: i64 = 86_400_000;
 /// Why a namespace gets no tag for now: what is to be erased would stay for as long as the tag.
@@ -80,6 +83,8 @@ impl From<TagsError> for ApiError {
 enum TagFailure {
     #[error("{IS_ERASING}")]
     Erasing,
+    #[error(transparent)]
+    NotOwner(#[from] NotOwner),
     #[error(
         "the namespace has {0} tables with names of collections, and a tag is of at most {TAGGED_TABLES_MAX}"
     )]
@@ -138,7 +143,7 @@ impl TagNamespaces {
         }
     }
 
-    /// Gives the tables of a namespace the tags that are due; none where none is.
+    /// Gives the tables of a namespace the tags that are due; none for a namespace without events.
     async fn tag(&self, levels: &[String], is_dry: bool) -> Result<Option<TagsEnd>, TagFailure> {
         let Some(events) = foreign_ident(levels, EVENTS_TABLE) else { return Ok(None) };
         let base = match self.catalog.tables().load(&events).await {
@@ -148,23 +153,31 @@ impl TagNamespaces {
             Err(cause) => return Err(cause.into()),
         };
         if !is_events(EVENTS_TABLE, &base) || self.due(&base).is_empty() {
-            return Ok(None);
+            return Ok(Some(TagsEnd::default()));
         }
+        // Before anything is refreshed: a namespace with too many tables is tried again and again.
+        let tables = self.names(levels).await?.len() as u64;
         if is_dry {
-            let tables = self.names(levels).await?.len() as u64;
             return Ok(Some(TagsEnd { tables, ..TagsEnd::default() }));
         }
+        // Another server's log has the events, and the tables of collections are of that one.
+        self.owner.check()?;
         if erasures_of(&self.erasures, levels).await?.is_none() {
             return Err(TagFailure::Erasing);
         }
+        // Where this fails, which may be so for long, all events are not read for refreshes in vain.
+        self.commit(levels).await?;
         let all = RunRequest { levels: Some(levels.to_vec()), ..RunRequest::default() };
         let refreshed = Box::pin(self.collections.run(&all)).await?;
-        // After the refreshes: `events` then has all that they have.
-        let committed = commit_waiting(&self.flush, &self.wal, levels).await;
-        committed.map_err(TagFailure::Commit)?;
+        // `events` then has all that they have.
+        self.commit(levels).await?;
         let mut end = Box::pin(self.set(levels)).await?;
         end.skipped.extend(refreshed.skipped);
         Ok(Some(end))
+    }
+
+    async fn commit(&self, levels: &[String]) -> Result<(), TagFailure> {
+        commit_waiting(&self.flush, &self.wal, levels).await.map_err(TagFailure::Commit)
     }
 
     /// Sets the tags that are due, of what the tables have.
@@ -221,7 +234,7 @@ impl TagNamespaces {
             due.iter().cloned().partition(|name| there.contains_key(name));
         let tags = there.iter().filter(|(_, reference)| !reference.is_branch());
         let tags: BTreeSet<String> = tags.map(|(name, _)| name.clone()).collect();
-        let property = base.metadata.properties().get(TAGS_PROPERTY);
+        let property = base.metadata.properties().get(SERVICE_TAGS);
         let turned = day_tags::turnover(self.rules, &new, property, &tags, is_held);
         let set =
             new.into_iter().map(|name| NewTag { name, snapshot: *snapshot, max_age_ms: None });
@@ -230,7 +243,7 @@ impl TagNamespaces {
             base: base.clone(),
             set: set.collect(),
             removed: turned.removed,
-            properties: HashMap::from([(TAGS_PROPERTY.to_owned(), turned.property)]),
+            properties: HashMap::from([(SERVICE_TAGS.to_owned(), turned.property)]),
         };
         (change, taken)
     }
@@ -238,7 +251,7 @@ impl TagNamespaces {
     /// The tags that are due by the look of `events`.
     fn due(&self, events: &LoadedTable) -> Vec<String> {
         let names: BTreeSet<String> = refs::of(&events.metadata).into_keys().collect();
-        let property = events.metadata.properties().get(TAGS_PROPERTY);
+        let property = events.metadata.properties().get(SERVICE_TAGS);
         day_tags::due(self.rules, self.clock.now_ms(), property, &names)
     }
 
@@ -305,15 +318,19 @@ fn fail(report: &mut JobReport, namespace: &str, cause: &(dyn Error + 'static)) 
 #[derive(Debug)]
 pub struct TagDays {
     tags: TagNamespaces,
+    /// When the first look is.
+    first: Instant,
     /// The namespaces that were looked at on that day, which have nothing due until the next one. Only spares looks.
     looked: (Option<i64>, BTreeSet<Vec<String>>),
 }
 
 impl TagDays {
-    /// The job of `tags`, on the server that takes the events.
+    /// The job of `tags`, on the server that takes the events. The tables of collections have their first refresh
+    /// after `interval`, so nothing is looked at before.
     #[must_use]
-    pub fn new(tags: TagNamespaces) -> Self {
-        Self { tags, looked: (None, BTreeSet::new()) }
+    pub fn new(tags: TagNamespaces, interval: Duration) -> Self {
+        let first = Instant::now() + interval.min(FIRST_LOOK_MAX);
+        Self { tags, first, looked: (None, BTreeSet::new()) }
     }
 }
 
@@ -327,7 +344,7 @@ impl Job for TagDays {
             return Ok(Progress::Skipped(cause.to_string()));
         }
         let TagRules { daily, monthly } = self.tags.rules;
-        if daily == 0 && monthly == 0 {
+        if (daily == 0 && monthly == 0) || Instant::now() < self.first {
             return Ok(Progress::Idle);
         }
         let day = Some(self.tags.clock.now_ms().div_euclid(DAY_MS));
@@ -344,9 +361,10 @@ impl Job for TagDays {
                 break;
             }
             match Box::pin(self.tags.tag(&levels, false)).await {
-                Ok(None) => (),
+                // Its events may come later on the day.
+                Ok(None) => continue,
                 Ok(Some(end)) => {
-                    tagged += 1;
+                    tagged += usize::from(0 < end.tables);
                     for SkippedTable { table, reason } in end.skipped {
                         warn!(table, reason, "a table was not refreshed or not tagged");
                     }
@@ -355,6 +373,10 @@ impl Job for TagDays {
                     let name = levels.join(".");
                     warn!(name, error = &cause as &dyn Error, "a namespace is not tagged");
                     failed.push(format!("{name}: {}", with_causes(&cause)));
+                    if self.tags.catalog.storage().outage().is_some() {
+                        // The others would fail, too, each after its time.
+                        break;
+                    }
                     continue;
                 }
             }

@@ -1,8 +1,9 @@
 //! Compaction by itself: which table is next, and how soon it is looked at again.
 //!
 //! All tables are looked at in a round. Those to which commits come fast are looked at again after seconds,
-//! in rounds of their own, so that their files do not pile up until the next one of all. Its one invariant: no
-//! table waits for a round of others for longer than [`WHOLE_MS`] and one step of each.
+//! in rounds of their own, so that their files do not pile up until the next one of all; so are those of which
+//! a step left more to do. Its one invariant: no table waits for a round of others for longer than [`WHOLE_MS`]
+//! and one step of each.
 
 use crate::{
     maintenance::compaction::{
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 const TICK_STEPS_MAX: usize = 4;
 /// Most tables that a tick looks at; the round goes on with the next tick.
 const TICK_TABLES_MAX: usize = 1_024;
-/// So long there are rounds of tables alone to which commits come fast, before one of all tables.
+/// So long there are rounds of some tables alone, before one of all tables.
 const WHOLE_MS: i64 = 15_000;
 
 /// The job that does it now and then, at its share of a processor.
@@ -28,7 +29,9 @@ pub struct CompactTables {
     compaction: Compaction,
     /// Tables that are still to be looked at in this round.
     round: Vec<TableIdent>,
-    /// Tables of this round to which commits come fast.
+    /// Tables of which a step left more to do; the others come first.
+    again: Vec<TableIdent>,
+    /// Tables to which commits come fast.
     busy: Vec<TableIdent>,
     /// When the last round of all tables began, by the clock that is never set.
     whole_ms: Option<i64>,
@@ -40,7 +43,8 @@ impl CompactTables {
     /// The job of `compaction`.
     #[must_use]
     pub fn new(compaction: Compaction) -> Self {
-        Self { compaction, round: Vec::new(), busy: Vec::new(), whole_ms: None, is_short: false }
+        let (round, again, busy) = (Vec::new(), Vec::new(), Vec::new());
+        Self { compaction, round, again, busy, whole_ms: None, is_short: false }
     }
 
     /// Why the disk has no room, if it has none; what changes is logged once.
@@ -55,18 +59,38 @@ impl CompactTables {
         Ok(reason)
     }
 
-    /// The tables of the round that begins: all, or for a while those alone to which commits come fast.
-    async fn next_round(&mut self) -> Result<Vec<TableIdent>, CatalogError> {
-        let now_ms = self.compaction.0.clock.passed_ms();
-        let busy = std::mem::take(&mut self.busy);
-        let is_whole_due =
-            self.whole_ms.is_none_or(|began_ms| began_ms.saturating_add(WHOLE_MS) <= now_ms);
-        if !busy.is_empty() && !is_whole_due {
-            return Ok(busy);
+    /// Begins a round where none goes on: of all tables, or for a while of those alone of which more is left to
+    /// do, or to which commits come fast.
+    async fn begin_round(&mut self) -> Result<(), CatalogError> {
+        if !self.round.is_empty() {
+            return Ok(());
         }
-        let all = self.compaction.tables(&CompactionRequest::steady()).await?;
+        if !self.is_whole_due() && !(self.again.is_empty() && self.busy.is_empty()) {
+            let some = if self.again.is_empty() { &mut self.busy } else { &mut self.again };
+            self.round = std::mem::take(some);
+            return Ok(());
+        }
+        let now_ms = self.compaction.0.clock.passed_ms();
+        self.round = self.compaction.tables(&CompactionRequest::steady()).await?;
         self.whole_ms = Some(now_ms);
-        Ok(all)
+        self.again.clear();
+        self.busy.clear();
+        Ok(())
+    }
+
+    /// Whether a round of all tables begins once this one is over.
+    fn is_whole_due(&self) -> bool {
+        let now_ms = self.compaction.0.clock.passed_ms();
+        self.whole_ms.is_none_or(|began_ms| began_ms.saturating_add(WHOLE_MS) <= now_ms)
+    }
+
+    /// The next table. Once the round is over, these are tables of which more is left to do, as long as the
+    /// others need not be looked at.
+    fn next_table(&mut self) -> Option<TableIdent> {
+        if self.round.is_empty() && !self.is_whole_due() {
+            self.round.append(&mut self.again);
+        }
+        self.round.pop()
     }
 
     /// Whether a table is looked at again before the next round of all: commits to it come fast, and it is
@@ -88,8 +112,7 @@ impl CompactTables {
         let (pace, step) = apart.ok()?;
         match &step {
             Err(CompactionError::Stopped) => return None,
-            // The others come first.
-            Ok(step) if step.is_more => self.round.insert(0, table),
+            Ok(step) if step.is_more => self.again.push(table),
             Ok(step) if self.is_busy(&table, step) => self.busy.push(table),
             Ok(_) | Err(_) => (),
         }
@@ -107,14 +130,12 @@ impl Job for CompactTables {
         if let Some(reason) = self.lacks_room().await? {
             return Ok(Progress::Skipped(reason));
         }
-        if self.round.is_empty() {
-            self.round = self.next_round().await?;
-        }
+        self.begin_round().await?;
         let mut pace = self.compaction.pace(self.compaction.0.options.cpu_share);
         let (mut steps, mut is_changed, mut seen, mut first) = (0, false, 0, None);
         while steps < TICK_STEPS_MAX
             && seen < TICK_TABLES_MAX
-            && let Some(table) = self.round.pop()
+            && let Some(table) = self.next_table()
         {
             let now_ms = self.compaction.0.clock.passed_ms();
             if self.compaction.noted().is_resting(&table, now_ms) {
@@ -142,10 +163,13 @@ impl Job for CompactTables {
                 rested => rested?,
             }
         }
+        let is_more = is_changed && !(self.round.is_empty() && self.again.is_empty());
         match first {
             Some(cause) => Err(cause),
-            None if self.round.is_empty() && !self.busy.is_empty() => Ok(Progress::Soon),
-            None => Ok(Progress::of(0 < steps, is_changed && !self.round.is_empty())),
+            None if !is_more && !self.busy.is_empty() => {
+                Ok(Progress::Soon { did_something: 0 < steps })
+            }
+            None => Ok(Progress::of(0 < steps, is_more)),
         }
     }
 }

@@ -786,7 +786,7 @@ async fn a_table_to_which_commits_come_fast_is_looked_at_again_after_seconds() {
         last
     };
     burst(&mut house).await;
-    assert_eq!(to_the_end(&mut job).await, Progress::Soon);
+    assert_eq!(to_the_end(&mut job).await, Progress::Soon { did_something: true });
     assert!(files(&house).await <= 6, "they are merged");
     house.clock.advance_ms(3_000);
     burst(&mut house).await;
@@ -795,6 +795,38 @@ async fn a_table_to_which_commits_come_fast_is_looked_at_again_after_seconds() {
     assert!(files(&house).await <= 6, "they are merged again");
     house.clock.advance_ms(60_000);
     while job.tick().await.unwrap() != Progress::Idle {}
+}
+
+#[tokio::test]
+async fn a_table_of_which_more_is_always_left_to_do_holds_up_no_other() {
+    let mut house = House::new().await;
+    house.commit_ms = 100;
+    let levels = vec!["b".to_owned()];
+    house.catalog.namespaces().ensure(&levels, &BTreeMap::new()).await.unwrap();
+    house.catalog.tables().create(&levels, icecore_samples::events_table()).await.unwrap();
+    let (one, other) = (house.table.clone(), TableIdent::from_strs(["b", "events"]).unwrap());
+    let mut job = CompactTables::new(house.compaction.clone());
+    for turn in 0..3 {
+        for _ in 0..24 {
+            house.append_in_order(1).await;
+        }
+        // As after steps of which others changed the files: each of the next ones takes few.
+        for _ in 0..4 {
+            house.compaction.noted().refuse(&one, false, house.clock.passed_ms());
+        }
+        assert_eq!(job.tick().await.unwrap(), Progress::More, "{turn}");
+        if turn == 0 {
+            house.table = other.clone();
+            for _ in 0..5 {
+                house.append_in_order(1).await;
+            }
+            house.table = one.clone();
+        }
+        house.clock.advance_ms(15_000);
+    }
+    house.table = other;
+    let loaded = house.load().await;
+    assert_eq!(house.planned(&loaded.metadata, house.head().await).await.len(), 1);
 }
 
 /// Where a warehouse's files are, with their lengths.
@@ -818,6 +850,14 @@ async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers
     house.compact().await;
     let live = house.planned(&house.load().await.metadata, house.head().await).await;
     let live_bytes: u64 = live.iter().map(|file| file.bytes).sum();
+    let root = house.catalog.storage().root().strip_prefix("file://").unwrap().to_owned();
+    let metadata_bytes = |found: &[(String, u64)]| -> Vec<u64> {
+        let metadata = found.iter().filter(|(file, _)| file.contains(".metadata.json"));
+        metadata.map(|(_, bytes)| *bytes).collect()
+    };
+    let mut found = Vec::new();
+    files_below(root.as_ref(), &mut found);
+    let longest = metadata_bytes(&found).into_iter().max().unwrap();
     let expiry = SnapshotExpiry::new(&house.catalog);
     let all = RunRequest::default();
     for hours in [25, 25] {
@@ -826,7 +866,6 @@ async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers
         while 0 < house.catalog.upkeep().delete_obsolete(1_000).await.unwrap() {}
     }
     let mut found = Vec::new();
-    let root = house.catalog.storage().root().strip_prefix("file://").unwrap().to_owned();
     files_below(root.as_ref(), &mut found);
     let named = |part: &str| found.iter().filter(|(file, _)| file.contains(part)).count();
     let data = found.iter().filter(|(file, _)| file.contains(".parquet"));
@@ -834,6 +873,8 @@ async fn what_a_burst_leaves_is_off_the_disk_after_a_day_and_the_time_of_readers
     let snapshots = house.load().await.metadata.snapshots().len();
     assert!(snapshots <= 2, "the head, and the last of a day before");
     assert!(named(".metadata.json") <= 2, "{found:?}");
+    let left: u64 = metadata_bytes(&found).into_iter().sum();
+    assert!(left < longest, "none that names all of them: {found:?}");
     assert_eq!(named("/snap-"), snapshots, "{found:?}");
 }
 

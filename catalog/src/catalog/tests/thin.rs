@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     catalog::{ExpiryRequest, HistoryExpiry, RefKind, SNAPSHOT_LEASE_MS},
+    commit::versions::DELETED_AFTER_COMMIT,
     metastore::{SnapshotLease, Watermark, holds::LegalHold},
     retention::{
         self, SNAPSHOTS_MAX,
@@ -150,21 +151,54 @@ async fn snapshots(house: &House) -> Vec<i64> {
     loaded.metadata.snapshots().map(|snapshot| snapshot.snapshot_id()).collect()
 }
 
+/// Metadata files that are queued for deletion.
+async fn queued_metadata(house: &House) -> Vec<String> {
+    let mut queued = house.catalog.metastore().obsolete(i64::MAX, 1_000).await.unwrap();
+    queued.retain(|file| file.ends_with(".metadata.json"));
+    queued
+}
+
 #[tokio::test]
-async fn earlier_metadata_files_go_with_what_has_expired() {
-    let house = overgrown(30).await;
-    let log = async || {
-        let loaded = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
-        loaded.metadata.metadata_log().len()
-    };
-    let before = log().await;
-    assert!(10 <= before, "{before}");
+async fn earlier_metadata_files_go_with_what_has_expired_where_the_table_wants_them_deleted() {
+    for wanted in ["false", "true"] {
+        let house = overgrown(30).await;
+        house.catalog.commit(set(TABLE, DELETED_AFTER_COMMIT, wanted)).await.unwrap();
+        let log = async || {
+            let loaded = house.catalog.tables().load(&ident(TABLE)).await.unwrap();
+            loaded.metadata.metadata_log().len()
+        };
+        let before = log().await;
+        assert!(10 <= before, "{before}");
+        house.clock.fetch_add(DAY_MS + DAY_MS / 24, Ordering::SeqCst);
+        assert!(!expire(&house, false, false).await.is_empty());
+        let queued = queued_metadata(&house).await.len();
+        if wanted == "true" {
+            assert_eq!(log().await, 1, "a repair looks for the last one");
+            assert!(before <= queued, "{queued}");
+        } else {
+            assert_eq!((log().await, queued), (before + 1, 0), "they would be orphans");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_long_metadata_file_from_before_many_snapshots_expired_goes_as_well() {
+    let house = overgrown(80).await;
+    let table = ident(TABLE);
+    house.catalog.commit(set(TABLE, DELETED_AFTER_COMMIT, "true")).await.unwrap();
+    let long = house.catalog.tables().load(&table).await.unwrap();
     house.clock.fetch_add(DAY_MS + DAY_MS / 24, Ordering::SeqCst);
-    assert!(!expire(&house, false, false).await.is_empty());
-    assert_eq!(log().await, 1, "a repair looks for the file that this one was built on");
-    let queued = house.catalog.metastore().obsolete(i64::MAX, 1_000).await.unwrap();
-    let queued = queued.iter().filter(|file| file.contains(".metadata.json")).count();
-    assert!(before <= queued, "{queued}");
+    let done = expire(&house, false, false).await;
+    assert!(50 <= done.snapshots, "{done:?}");
+    let now = house.catalog.tables().load(&table).await.unwrap();
+    assert_eq!(now.metadata.metadata_log().len(), 1);
+    assert_ne!(now.metadata.metadata_log()[0].metadata_file, long.metadata_location);
+    assert!(queued_metadata(&house).await.contains(&long.metadata_location));
+    let cold = house.other.tables().load_present(&table).await.unwrap();
+    assert_eq!((&cold.metadata, cold.watermark), (&now.metadata, long.watermark));
+    assert!(expire(&house, false, false).await.is_empty());
+    let again = house.catalog.tables().load(&table).await.unwrap();
+    assert_eq!(again.version, now.version, "once is enough");
 }
 
 #[tokio::test]

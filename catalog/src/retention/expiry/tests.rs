@@ -18,6 +18,15 @@ const NOW_MS: i64 = 1_000 * DAY_MS;
 
 /// A table whose snapshots have these ages, the oldest first, with ids from 1.
 fn table(ages_ms: &[i64], properties: &[(&str, &str)]) -> TableMetadata {
+    let lines: Vec<(i64, Option<i64>, &str)> = (1..)
+        .zip(ages_ms)
+        .map(|(id, age_ms)| (*age_ms, (id > 1).then_some(id - 1), MAIN_BRANCH))
+        .collect();
+    branched(&lines, properties)
+}
+
+/// The same with the parent of each snapshot, and its branch.
+fn branched(snapshots: &[(i64, Option<i64>, &str)], properties: &[(&str, &str)]) -> TableMetadata {
     let field = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
     let schema = Schema::builder().with_fields([Arc::new(field)]).build().unwrap();
     let text = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
@@ -30,10 +39,10 @@ fn table(ages_ms: &[i64], properties: &[(&str, &str)]) -> TableMetadata {
         properties.iter().map(text).collect::<HashMap<String, String>>(),
     );
     let mut builder = builder.unwrap();
-    for (id, age_ms) in (1..).zip(ages_ms) {
+    for (id, (age_ms, parent, branch)) in (1..).zip(snapshots) {
         let snapshot = Snapshot::builder()
             .with_snapshot_id(id)
-            .with_parent_snapshot_id((id > 1).then_some(id - 1))
+            .with_parent_snapshot_id(*parent)
             .with_sequence_number(id)
             .with_timestamp_ms(NOW_MS - age_ms)
             .with_manifest_list(format!("file:///w/t/metadata/snap-{id}.avro"))
@@ -43,7 +52,7 @@ fn table(ages_ms: &[i64], properties: &[(&str, &str)]) -> TableMetadata {
             })
             .with_schema_id(0)
             .build();
-        builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH).unwrap();
+        builder = builder.set_branch_snapshot(snapshot, branch).unwrap();
     }
     // Only the last one was `main` in the end, as after as many commits.
     let json = serde_json::to_value(builder.build().unwrap().metadata).unwrap();
@@ -168,6 +177,18 @@ fn of_many_snapshots_in_little_time_none_stays_after_a_day_but_the_last_of_a_day
     // Within a day the newest 400 stay, and of older ones the last of an hour.
     let gone: Vec<i64> = (1..50).collect();
     check(&table(&burst(20 * HOUR_MS), &ours), false, &gone, &[]);
+}
+
+#[test]
+fn commits_to_a_branch_take_nothing_from_the_time_for_which_main_is_read() {
+    // `main` had the first one until six hours ago, and the day has a later one of the branch.
+    let snapshots = [
+        (30 * HOUR_MS, None, MAIN_BRANCH),
+        (30 * HOUR_MS - 10_000, Some(1), "side"),
+        (29 * HOUR_MS, Some(2), "side"),
+        (6 * HOUR_MS, Some(1), MAIN_BRANCH),
+    ];
+    check(&branched(&snapshots, &[(MANAGED, "true")]), false, &[], &[]);
 }
 
 #[test]
