@@ -1,6 +1,13 @@
 //! Branches of a namespace: where they begin, what is appended to them, and that `main` knows nothing of it.
 
-use crate::{access::Guarded, harness::TestServer, process::post_and_die};
+use crate::{
+    access::Guarded,
+    erase::{begin, reach},
+    harness::TestServer,
+    process::post_and_die,
+};
+use icecore_lake::clock::Clock;
+use icecore_schemas::erasure::ErasureStatus;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -471,4 +478,21 @@ async fn a_squash_tells_what_a_document_was_only_to_those_who_saw_it() {
     let answer = post("/v1/shop/sql", json!({ "sql": sql })).await;
     assert_eq!(answer["rows"], json!([["u", null, "{\"of\":\"c\"}", "public"]]), "{answer}");
     guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_takes_its_rows_out_of_a_branch_which_goes_on() {
+    let settings = [("expire.cron", ""), ("compaction.enabled", "off")];
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual(1_790_000_000_000));
+    let server = TestServer::start_at(folder, &settings, clock).await;
+    let of = |id: &str, user: &str| json!({"id": id, "type": "a", "ns": "shop", "user_id": user});
+    assert_eq!(server.ingest(&json!({"events": [of("a", "bea"), of("b", "ann")]})).await.0, 200);
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    let own = json!([of("c", "ann"), of("d", "bea")]);
+    assert_eq!(server.ingest_at("/ingest?branch=try", &own).await.0, 200);
+    let id = begin(&server, "ann").await;
+    reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(events_of(&server, Some("try")).await, json!([["a", 1], ["d", 4]]));
+    assert_eq!(send(&server, Some("try"), &["e"]).await.1["seq"]["last"], 5);
+    server.stop().await;
 }

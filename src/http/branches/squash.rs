@@ -47,6 +47,8 @@ impl BranchRequest<'_> {
     /// 404, 409 for a branch that cannot be squashed or moves meanwhile, 410 where its beginning is gone, 429, 503.
     pub(super) async fn squash(self, name: &str) -> Result<BranchSquashed, ApiError> {
         let Self { app, namespace, .. } = self;
+        // A merge reads the branch by numbers that go with a squash.
+        let _merges = app.restore_turns.take(&[namespace.name()]).await?;
         let _turn = app.branch_turns.take(&[namespace.name(), name]).await?;
         let _copies = app.branch_copies.acquire().await.expect("it is never closed");
         self.check_erasures().await?;
