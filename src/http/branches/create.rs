@@ -7,7 +7,7 @@ use crate::{
     },
     http::{
         AppState,
-        branches::{append::ATTEMPTS_MAX, entry, events, failed, head, invalid, newest},
+        branches::{append::ATTEMPTS_MAX, entry, events, failed, head, invalid, newest, no_events},
         collections::check_collection,
         error::ApiError,
         points::ReadCaller,
@@ -287,9 +287,8 @@ impl BranchRequest<'_> {
             as_of: Some(json!(snapshot)),
             ..SqlRequest::default()
         };
-        let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
-            return Ok(Vec::new());
-        };
+        let answer = state_rows::ask(self.app, self.levels, request).await?;
+        let mut answer = answer.ok_or_else(|| no_events(self.namespace))?;
         let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;

@@ -9,7 +9,7 @@ use crate::{
         branches::{
             append::{self, BranchHead},
             create::BranchRequest,
-            entry, events, failed, head,
+            entry, events, failed, head, no_events,
         },
         change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
         error::ApiError,
@@ -174,9 +174,8 @@ impl BranchRequest<'_> {
         for collection in collections {
             let request =
                 SqlRequest { sql: changed_documents(&collection, before), ..SqlRequest::default() };
-            let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
-                continue;
-            };
+            let answer = state_rows::ask(self.app, self.levels, request).await?;
+            let mut answer = answer.ok_or_else(|| no_events(self.namespace))?;
             while let Some(batch) = answer.batches.next().await {
                 let batch = batch?;
                 let rows = 0..batch.num_rows();

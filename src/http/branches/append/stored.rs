@@ -2,6 +2,7 @@
 
 use crate::http::{
     AppState,
+    branches::no_events,
     error::ApiError,
     guard,
     rows::{number_at, text_at},
@@ -59,7 +60,8 @@ pub(super) async fn stored(
             as_of: Some(json!(snapshot)),
             ..SqlRequest::default()
         };
-        let Some(mut answer) = state_rows::ask(app, &levels, request).await? else { continue };
+        let answer = state_rows::ask(app, &levels, request).await?;
+        let mut answer = answer.ok_or_else(|| no_events(&events.namespace))?;
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;
             let (decoded, places) = (Arc::clone(decoded), Arc::clone(&places));
