@@ -112,6 +112,8 @@ pub struct AppState {
     document_turns: Arc<turns::WriterTurns>,
     /// Turns of branches that are written, and of namespaces that get one.
     branch_turns: Arc<turns::WriterTurns>,
+    /// Turns of requests that copy events to a branch.
+    branch_copies: Arc<Semaphore>,
     /// Turns of namespaces that are restored.
     restore_turns: Arc<turns::WriterTurns>,
 }
@@ -184,6 +186,7 @@ impl AppState {
             row_audits,
             document_turns,
             branch_turns: Arc::default(),
+            branch_copies: Arc::new(Semaphore::new(branches::COPIES_MAX)),
             restore_turns,
         }
     }

@@ -91,14 +91,22 @@ pub fn snapshots_to_remove(
 }
 
 fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
+    let is_gone = |branch: &String| metadata.snapshot_for_ref(branch).is_none();
     let candidate = |s: &SnapshotRef| SnapshotCandidate {
         id: s.snapshot_id(),
         parent: s.parent_snapshot_id(),
         sequence: s.sequence_number(),
         at_ms: s.timestamp_ms(),
-        is_of_branch: s.summary().additional_properties.contains_key(BRANCH),
+        is_of_branch: is_of_branch(s),
+        is_dropped: s.summary().additional_properties.get(BRANCH).is_some_and(is_gone),
     };
     metadata.snapshots().map(candidate).collect()
+}
+
+/// Whether the snapshot was made for a branch of the service, or built on such a one.
+#[must_use]
+pub fn is_of_branch(snapshot: &SnapshotRef) -> bool {
+    snapshot.summary().additional_properties.contains_key(BRANCH)
 }
 
 /// Whether the table is one of ours and has so many snapshots that it is to be thinned.
@@ -134,6 +142,8 @@ struct SnapshotCandidate {
     at_ms: i64,
     /// Whether it is of a branch of the service.
     is_of_branch: bool,
+    /// Whether that branch is gone: once it no longer stays in full, nothing needs it.
+    is_dropped: bool,
 }
 
 /// What to remove of `snapshots` so that at most [`SNAPSHOTS_MAX`] stay beside what is leased.
@@ -187,8 +197,9 @@ fn thin_beyond(
         let stays = (is_among_newest && in_full_since_ms <= snapshot.at_ms)
             || named.contains(&snapshot.id)
             || (!of_branch && is_last_of_step())
-            || (is_recent && was_current)
-            || (is_among_newest && in_full_since_ms <= until_ms);
+            || (!snapshot.is_dropped
+                && ((is_recent && was_current)
+                    || (is_among_newest && in_full_since_ms <= until_ms)));
         newer[usize::from(of_branch)] = (age_rank + 1, snapshot.at_ms);
         if stays {
             kept.push(*snapshot);

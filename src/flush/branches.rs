@@ -163,7 +163,9 @@ impl TableFlush {
         let mut upgrades = vec![TableUpdate::SetProperties {
             updates: HashMap::from([(Branch::property(&branch.name), text)]),
         }];
-        let removals = lost_branches(table, &branch.name);
+        // Only one branch of a namespace is made at a time. Beside another commit one may be made anew.
+        let is_new = fork.is_some_and(|fork| fork.replaces.is_none());
+        let removals = if is_new { lost_branches(table, &branch.name) } else { Vec::new() };
         if !removals.is_empty() {
             upgrades.push(TableUpdate::RemoveProperties { removals });
         }

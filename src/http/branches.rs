@@ -30,6 +30,7 @@ use axum::{
     response::Response,
 };
 use create::BranchRequest;
+pub(in crate::http) use create::COPIES_MAX;
 use icecore_catalog::{
     body::parse_object,
     catalog::LoadedTable,
@@ -193,6 +194,12 @@ async fn events(app: &AppState, namespace: &Namespace) -> Result<LoadedTable, Ap
         }
         cause => cause.into(),
     })
+}
+
+/// The error where a statement about a table that was there finds none: its rows are not taken for none.
+fn no_events(namespace: &Namespace) -> ApiError {
+    let text = format!("namespace `{namespace}` has no events any more");
+    ApiError::new(ErrorCode::NotFound, text)
 }
 
 /// Where a branch of the table is.

@@ -11,7 +11,7 @@ use crate::http::{
     self, AppState, body,
     branches::{
         self,
-        append::{BranchHead, BranchReceipt},
+        append::{ATTEMPTS_MAX, BranchHead, BranchReceipt},
     },
     change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
     collections,
@@ -182,6 +182,27 @@ async fn write(
     let mut turn = vec![namespace.name(), collection.as_str(), name.as_str()];
     turn.extend(branch.as_deref());
     let _turn = app.document_turns.take(&turn).await?;
+    // What is read of a branch holds until the write: nobody else writes to it meanwhile.
+    let _turn_of_branch = match branch {
+        Some(branch) => Some(app.branch_turns.take(&[namespace.name(), branch]).await?),
+        None => None,
+    };
+    for _ in 0..ATTEMPTS_MAX {
+        if let Some(written) = Box::pin(write_once(app, document, request, key)).await? {
+            return Ok(written);
+        }
+    }
+    Err(branches::append::moved(branch.as_deref().unwrap_or(MAIN_BRANCH)))
+}
+
+/// Writes a document on what it is; none where another server or engine changed its branch meanwhile.
+async fn write_once(
+    app: &AppState,
+    document: &DocumentPlace,
+    request: &WriteRequest,
+    key: Option<&RequestKey>,
+) -> Result<Option<WriteOutcome>, ApiError> {
+    let DocumentPlace { namespace, collection, key: name, branch, .. } = document;
     let head = match branch {
         Some(branch) => Some(branches::append::load(app, namespace, branch).await?),
         None => None,
@@ -190,7 +211,7 @@ async fn write(
     if let Some(key) = key
         && let Some(done) = identity::named(app, (document, head), request, key).await?
     {
-        return Ok(done);
+        return Ok(Some(done));
     }
     let state = state(app, document, head).await?;
     let actual = state.as_ref().map_or(0, |state| state.version);
@@ -207,27 +228,28 @@ async fn write(
     };
     let meta = json!({ "version": actual + 1 });
     let change = event(document, request, state.as_ref(), &id, &meta);
-    let receipt = append(app, document, change).await?;
+    let Some(receipt) = append(app, (document, head), change).await? else { return Ok(None) };
     // Its event is gone, and its id is still known: nothing was written.
     let is_repeat = receipt.duplicates != 0;
     let version = actual + u64::from(!is_repeat);
     let (seq, snapshot) = (receipt.last, receipt.snapshot);
-    Ok(WriteOutcome { seq, version, event_id: id, is_repeat, snapshot })
+    Ok(Some(WriteOutcome { seq, version, event_id: id, is_repeat, snapshot }))
 }
 
-/// Appends the event of a write to the log, or to the branch.
+/// Appends the event of a write to the log, or to the branch while that is at its head; none where it is not.
 async fn append(
     app: &AppState,
-    DocumentPlace { namespace, branch, .. }: &DocumentPlace,
+    (DocumentPlace { namespace, .. }, head): (&DocumentPlace, Option<&BranchHead>),
     change: String,
-) -> Result<BranchReceipt, ApiError> {
+) -> Result<Option<BranchReceipt>, ApiError> {
     let changes = [change];
-    if let Some(branch) = branch {
-        return Box::pin(branches::append::append(app, namespace, branch, &changes)).await;
+    if let Some(BranchHead { branch, snapshot, .. }) = head {
+        let at = (branch.name.as_str(), *snapshot);
+        return Box::pin(branches::append::append_at(app, namespace, at, &changes)).await;
     }
     let receipt = Box::pin(change_events::append(app, namespace, &changes)).await?;
     let (first, last) = receipt.ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last));
-    Ok(BranchReceipt { first, last, duplicates: receipt.duplicates, snapshot: None })
+    Ok(Some(BranchReceipt { first, last, duplicates: receipt.duplicates, snapshot: None }))
 }
 
 /// The event of a write on this state. What the document was is told to nobody who did not see it: the event is seen as

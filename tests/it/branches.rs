@@ -1,6 +1,13 @@
 //! Branches of a namespace: where they begin, what is appended to them, and that `main` knows nothing of it.
 
-use crate::{harness::TestServer, process::post_and_die};
+use crate::{
+    access::Guarded,
+    erase::{begin, reach},
+    harness::TestServer,
+    process::post_and_die,
+};
+use icecore_lake::clock::Clock;
+use icecore_schemas::erasure::ErasureStatus;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -167,6 +174,10 @@ async fn a_batch_may_name_its_branch_itself() {
     let mixed = json!([event("e"), {"id": "e", "type": "a", "ns": "elsewhere"}]);
     let (status, reply) = server.ingest_at("/ingest?branch=try", &mixed).await;
     assert_eq!((status, &reply["code"]), (400, &json!("INVALID_REQUEST")), "{reply}");
+    // Nobody compares versions there.
+    let expecting = json!([{"ns": "shop", "collection": "users", "key": "1", "op": "c", "after": {}, "expected_version": 0}]);
+    let (status, reply) = server.ingest_at("/ingest?branch=try", &expecting).await;
+    assert_eq!((status, &reply["code"]), (400, &json!("INVALID_REQUEST")), "{reply}");
     let (status, reply) = send(&server, Some("none"), &["e"]).await;
     assert_eq!((status, &reply["code"]), (404, &json!("NOT_FOUND")), "{reply}");
     assert!(reply["error"].as_str().unwrap().contains("`try`"), "{reply}");
@@ -264,6 +275,29 @@ async fn a_ref_of_that_name_that_others_make_is_not_the_branch_that_they_dropped
         let (status, refused) = server.call(Method::POST, table, &body).await;
         assert_eq!(status, 400, "{refused}");
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_branch_never_come_to_main_by_moving_it() {
+    let server = shop().await;
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    assert_eq!(send(&server, Some("try"), &["d"]).await.0, 200);
+    // The branch comes of the very head of `main`, and has a number that `main` gives to its next event.
+    let (_, shown) = server.call(Method::GET, "/v1/shop/branches/try", &json!({})).await;
+    let moved = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch", "snapshot-id": shown["head"]}]);
+    let body = json!({"requirements": [], "updates": moved});
+    let table = "/catalog/v1/namespaces/shop/tables/events";
+    let (status, refused) = server.call(Method::POST, table, &body).await;
+    assert_eq!(status, 400, "{refused}");
+    let path = "/v1/shop/tables/events/refs/main/fast-forward";
+    let (status, refused) = server.call(Method::POST, path, &json!({"to": "try"})).await;
+    assert_eq!(status, 400, "{refused}");
+    assert_eq!(send(&server, None, &["m"]).await.1["seq"]["last"], 4);
+    server.commit("shop").await;
+    let main = json!([["a", 1], ["b", 2], ["c", 3], ["m", 4]]);
+    assert_eq!(events_of(&server, None).await, main);
+    check(&server).await;
     server.stop().await;
 }
 
@@ -374,5 +408,91 @@ async fn a_squashed_branch_has_one_change_for_each_document() {
     let (status, again) = server.call(Method::POST, path, &json!({})).await;
     assert_eq!((status, &again["tag"]), (200, &Value::Null), "{again}");
     check(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_others_go_on_from_is_not_squashed() {
+    let server = shop().await;
+    let call = async |method: Method, path: &str, body: Value| {
+        server.call(method, &format!("/v1/shop/{path}"), &body).await
+    };
+    let put = async |n: u64| {
+        let path = "collections/users/docs/u-1?branch=try";
+        assert_eq!(call(Method::PUT, path, json!({ "n": n })).await.0, 200);
+    };
+    let squash = async || call(Method::POST, "branches/try/squash", json!({})).await;
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    put(1).await;
+    assert_eq!(make(&server, json!({"name": "child", "from": "try"})).await.0, 201);
+    put(2).await;
+    let (status, refused) = squash().await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("`child`"), "{refused}");
+    assert_eq!(call(Method::DELETE, "branches/child", json!({})).await.0, 200);
+    let (status, squashed) = squash().await;
+    assert_eq!((status, &squashed["tag"]), (200, &json!("try-before-squash-5")), "{squashed}");
+    // The tag is of the branch that had the name before, whose events it keeps.
+    assert_eq!(call(Method::DELETE, "branches/try", json!({})).await.0, 200);
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    put(3).await;
+    put(4).await;
+    let (status, refused) = squash().await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    let count = "SELECT count(*) FROM events FOR VERSION AS OF 'try' WHERE seq > 3";
+    assert_eq!(server.rows("shop", count).await, json!([[2]]));
+    check(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_send_none_of_the_events_is_told_nothing_of_the_branches() {
+    let guarded = Guarded::with_events().await;
+    assert_eq!(guarded.post(&guarded.admin, BRANCHES, &json!({"name": "try"})).await.0, 201);
+    let sender = guarded.token(&json!({"name": "sender", "scopes": ["ingest:other"]})).await;
+    let sent = json!([event("d")]);
+    let (status, of_try) = guarded.post(&sender, "/ingest?branch=try", &sent).await;
+    let (status_of_none, of_none) = guarded.post(&sender, "/ingest?branch=none", &sent).await;
+    assert_eq!(status, status_of_none, "{of_try} {of_none}");
+    assert!(of_try["snapshot"].is_null(), "{of_try}");
+    assert!(!of_none.to_string().contains("`try`"), "{of_none}");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_squash_tells_what_a_document_was_only_to_those_who_saw_it() {
+    let guarded = Guarded::start_with(&[("visibility.filter", "on")]).await;
+    let post = async |path: &str, body: Value| {
+        let (status, answer) = guarded.post(&guarded.admin, path, &body).await;
+        assert!((200..300).contains(&status), "{path}: {answer}");
+        answer
+    };
+    let change = |id: &str, op: &str, visibility: &str| json!([{"id": id, "ns": "shop", "collection": "users", "key": "1", "op": op, "after": {"of": id}, "visibility": visibility}]);
+    post("/ingest", change("a", "c", "team")).await;
+    post(BRANCHES, json!({"name": "try"})).await;
+    post("/ingest?branch=try", change("b", "u", "team")).await;
+    post("/ingest?branch=try", change("c", "u", "public")).await;
+    post("/v1/shop/branches/try/squash", json!({})).await;
+    let sql =
+        "SELECT op, before, after, visibility FROM events FOR VERSION AS OF 'try' WHERE seq > 1";
+    let answer = post("/v1/shop/sql", json!({ "sql": sql })).await;
+    assert_eq!(answer["rows"], json!([["u", null, "{\"of\":\"c\"}", "public"]]), "{answer}");
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_takes_its_rows_out_of_a_branch_which_goes_on() {
+    let settings = [("expire.cron", ""), ("compaction.enabled", "off")];
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual(1_790_000_000_000));
+    let server = TestServer::start_at(folder, &settings, clock).await;
+    let of = |id: &str, user: &str| json!({"id": id, "type": "a", "ns": "shop", "user_id": user});
+    assert_eq!(server.ingest(&json!({"events": [of("a", "bea"), of("b", "ann")]})).await.0, 200);
+    assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
+    let own = json!([of("c", "ann"), of("d", "bea")]);
+    assert_eq!(server.ingest_at("/ingest?branch=try", &own).await.0, 200);
+    let id = begin(&server, "ann").await;
+    reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(events_of(&server, Some("try")).await, json!([["a", 1], ["d", 4]]));
+    assert_eq!(send(&server, Some("try"), &["e"]).await.1["seq"]["last"], 5);
     server.stop().await;
 }

@@ -130,13 +130,7 @@ pub(super) fn check(
     if base.format_version() != new.format_version() {
         return refuse(format!("it stays at format version {}", base.format_version() as u8));
     }
-    if !goes_on(base, new) {
-        return refuse(
-            "moving `main` elsewhere would lose acknowledged rows; read the earlier state with \
-             time travel, or create a branch of it"
-                .to_owned(),
-        );
-    }
+    moved_away(base, new).map(str::to_owned).map_or(Ok(()), refuse)?;
     if base.location() != new.location() {
         return refuse(
             "its location cannot change; copy its rows to a table of your own".to_owned(),
@@ -390,10 +384,20 @@ fn first_schema(table: &TableMetadata) -> &SchemaRef {
     first.unwrap_or_else(|| table.current_schema())
 }
 
-/// Whether the new head of `main` comes after the one before.
-fn goes_on(base: &TableMetadata, new: &TableMetadata) -> bool {
-    let Some(head) = base.current_snapshot_id() else { return true };
-    ancestors::is_ancestor(new, head, new.current_snapshot_id())
+/// Why the new head of `main` may not come after the one before.
+fn moved_away(base: &TableMetadata, new: &TableMetadata) -> Option<&'static str> {
+    let (before, head) = (base.current_snapshot_id(), new.current_snapshot_id());
+    if before.is_some_and(|before| !ancestors::is_ancestor(new, before, head)) {
+        return Some(
+            "moving `main` elsewhere would lose acknowledged rows; read the earlier state with time \
+             travel, or create a branch of it",
+        );
+    }
+    let mut come = ancestors::of(new, head).take_while(|made| Some(made.snapshot_id()) != before);
+    come.any(retention::is_of_branch).then_some(
+        "rows of a branch have numbers that `main` gives to others; merge the branch with \
+         `POST /v1/{namespace}/branches/{branch}/merge`",
+    )
 }
 
 /// Refuses to take a table away, or its name.

@@ -18,6 +18,7 @@ fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<SnapshotCandidate> {
         sequence,
         at_ms: NOW_MS - age_ms,
         is_of_branch: false,
+        is_dropped: false,
     };
     (1..).zip(ages_ms).map(candidate).collect()
 }
@@ -53,6 +54,24 @@ fn snapshots_of_branches_take_no_place_of_those_of_main() {
     assert_eq!(ids(&of_main), ids(&alone));
     assert_eq!(of_branches.len(), NEWEST_OF_BRANCHES + 1);
     assert_eq!(of_branches[0].id, 10_001);
+}
+
+#[test]
+fn snapshots_of_a_dropped_branch_expire_with_the_time_in_full() {
+    let (in_full_ms, leased) = (DAY_MS, LeasedSnapshots::default());
+    let mut all = aged([3 * DAY_MS, 2 * DAY_MS + HOUR_MS, 2 * DAY_MS, HOUR_MS]);
+    let is_of_branch = |it: SnapshotCandidate| SnapshotCandidate { is_of_branch: true, ..it };
+    for (is_dropped, expected) in [(false, vec![]), (true, vec![2, 3])] {
+        // The first is of `main`, and the others of the branch.
+        for one in &mut all[1..] {
+            *one = SnapshotCandidate { is_dropped, ..is_of_branch(*one) };
+        }
+        let mut snapshots = all.clone();
+        let mut removed =
+            thin_beyond(&mut snapshots, &HashSet::new(), &leased, (NOW_MS, in_full_ms));
+        removed.sort_unstable();
+        assert_eq!(removed, expected, "{is_dropped}");
+    }
 }
 
 #[test]

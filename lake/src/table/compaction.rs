@@ -36,7 +36,7 @@ use iceberg::{
 };
 use icecore_catalog::{
     names::is_own_file,
-    retention::{NEWEST_IN_FULL, collection_of},
+    retention::{NEWEST_IN_FULL, collection_of, is_of_branch},
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, is_only_about, partition_key},
@@ -133,7 +133,8 @@ pub fn newest_kept_ms(table: &TableMetadata, now_ms: i64) -> Option<i64> {
 /// For how long all of the newest snapshots of a table have been there, of so many. None where it has fewer.
 #[must_use]
 pub fn newest_ms(table: &TableMetadata, count: usize, now_ms: i64) -> Option<i64> {
-    let mut times: Vec<i64> = table.snapshots().map(|made| made.timestamp_ms()).collect();
+    let of_main = table.snapshots().filter(|made| !is_of_branch(made));
+    let mut times: Vec<i64> = of_main.map(|made| made.timestamp_ms()).collect();
     let at = times.len().checked_sub(count).filter(|at| *at < times.len())?;
     let (_, oldest, _) = times.select_nth_unstable(at);
     Some(now_ms.saturating_sub(*oldest))

@@ -3,6 +3,8 @@
 //! What the branch has of the events is looked up at its head, and the commit holds only where the branch is still
 //! there. Otherwise it is looked up again. Its one invariant: an id that the branch has is appended no more.
 
+mod stored;
+
 use crate::{
     flush::{
         ACTOR, FlushError,
@@ -13,9 +15,6 @@ use crate::{
         branches::{events, failed, head},
         change_events,
         error::ApiError,
-        guard,
-        rows::{number_at, text_at},
-        state_rows,
     },
     ingest::{bookmark, refusal},
 };
@@ -29,23 +28,18 @@ use icecore_lake::{
     blocking::blocking,
     branch::{Branch, BranchMerge},
     event::{
-        DecodedBody, EventKey, NamespaceEvents, RejectedEvent, codec, rows,
-        same::{rows_say_the_same, says_the_same},
-        stored_key,
+        DecodedBody, EventKey, NamespaceEvents, RejectedEvent, codec, rows, same::rows_say_the_same,
     },
 };
-use icecore_schemas::{error_code::ErrorCode, names::Namespace, query::SqlRequest};
-use serde_json::json;
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
 };
+use stored::{StoredEvent, stored};
 
 /// How often a commit is made anew for a branch or table that others changed meanwhile.
-pub(super) const ATTEMPTS_MAX: usize = 8;
-/// Most ids that one statement looks for, and most bytes of them, so that it is no longer than statements may be.
-const IDS_MAX: usize = 500;
-const IDS_BYTES_MAX: usize = 32 << 10;
+pub(in crate::http) const ATTEMPTS_MAX: usize = 8;
 
 /// A branch and where it is.
 #[derive(Clone, Debug)]
@@ -77,6 +71,8 @@ pub(super) enum BranchOutcome {
     Taken(BranchReceipt),
     /// Why each of its events is refused.
     Refused(Vec<RejectedEvent>),
+    /// Nothing: the branch is not at the snapshot that was asked for.
+    Moved,
 }
 
 /// A branch as it is.
@@ -105,11 +101,43 @@ pub(in crate::http) async fn append(
     let _room = app.room.take(events.iter().map(String::len).sum())?;
     let (decoded, _) = change_events::decoded(app, namespace, events).await?;
     let received = decoded.received as u64;
-    match Box::pin(take(app, namespace, branch, decoded)).await? {
+    let outcome = Box::pin(take(app, namespace, branch, decoded)).await?;
+    receipt_of(app, received, outcome)?.ok_or_else(|| moved(branch))
+}
+
+/// The same for who holds the turn of the branch and has read it at snapshot `at`. None where it is at another one by
+/// now, and nothing is appended.
+///
+/// # Errors
+/// As [`append`].
+pub(in crate::http) async fn append_at(
+    app: &AppState,
+    namespace: &Namespace,
+    (branch, at): (&str, i64),
+    events: &[String],
+) -> Result<Option<BranchReceipt>, ApiError> {
+    let _room = app.room.take(events.iter().map(String::len).sum())?;
+    let (mut decoded, _) = change_events::decoded(app, namespace, events).await?;
+    let received = decoded.received as u64;
+    let outcome = match without_branch(&mut decoded) {
+        Some(outcome) => outcome,
+        None => Box::pin(take_in_turn(app, namespace, branch, (decoded, Some(at)))).await?,
+    };
+    receipt_of(app, received, outcome)
+}
+
+/// Counts events and gives their receipt; none where the branch moved.
+fn receipt_of(
+    app: &AppState,
+    received: u64,
+    outcome: BranchOutcome,
+) -> Result<Option<BranchReceipt>, ApiError> {
+    match outcome {
         BranchOutcome::Taken(receipt) => {
             app.metrics.count_events(received, receipt.duplicates, 0);
-            Ok(receipt)
+            Ok(Some(receipt))
         }
+        BranchOutcome::Moved => Ok(None),
         BranchOutcome::Refused(refused) => {
             app.metrics.count_events(received, 0, refused.len() as u64);
             // The others were refused because one was.
@@ -121,6 +149,12 @@ pub(in crate::http) async fn append(
             Err(ApiError::new(code, reason))
         }
     }
+}
+
+/// The error for a branch that others write to again and again.
+pub(in crate::http) fn moved(branch: &str) -> ApiError {
+    let text = format!("others changed branch `{branch}` again and again: send it once more");
+    ApiError::new(ErrorCode::Conflict, text)
 }
 
 /// Notes a merge of a branch into another one in the place of the one before.
@@ -164,23 +198,41 @@ pub(super) async fn take(
     branch: &str,
     mut decoded: DecodedBody,
 ) -> Result<BranchOutcome, ApiError> {
-    let mut rejected = std::mem::take(&mut decoded.rejected);
-    if !rejected.is_empty() {
-        rejected.extend(refusal::aborted(&decoded, &rejected));
-        return Ok(BranchOutcome::Refused(rejected));
+    if let Some(outcome) = without_branch(&mut decoded) {
+        return Ok(outcome);
     }
     let _turn = app.branch_turns.take(&[namespace.name(), branch]).await?;
+    Box::pin(take_in_turn(app, namespace, branch, (decoded, None))).await
+}
+
+/// What becomes of a body whatever the branch has, where that is known.
+fn without_branch(decoded: &mut DecodedBody) -> Option<BranchOutcome> {
+    let mut rejected = std::mem::take(&mut decoded.rejected);
+    if !rejected.is_empty() {
+        rejected.extend(refusal::aborted(decoded, &rejected));
+        return Some(BranchOutcome::Refused(rejected));
+    }
+    // Whoever may send none of the events is told nothing of the branch.
+    decoded.accepted.is_empty().then(|| BranchOutcome::Taken(BranchReceipt::default()))
+}
+
+/// Takes a body in the turn of its branch, only at snapshot `at` where one is given.
+async fn take_in_turn(
+    app: &AppState,
+    namespace: &Namespace,
+    branch: &str,
+    (decoded, at): (DecodedBody, Option<i64>),
+) -> Result<BranchOutcome, ApiError> {
     let decoded = Arc::new(decoded);
     let mut attempt = 1;
     loop {
         let head = load(app, namespace, branch).await?;
-        let Some(events) = decoded.accepted.first() else {
-            let receipt =
-                BranchReceipt { snapshot: Some(head.snapshot), ..BranchReceipt::default() };
-            return Ok(BranchOutcome::Taken(receipt));
-        };
+        if at.is_some_and(|at| at != head.snapshot) {
+            return Ok(BranchOutcome::Moved);
+        }
+        let events = &decoded.accepted[0];
         check_collection(&head.branch, events)?;
-        let stored = stored(app, events, head.snapshot).await?;
+        let stored = stored(app, &decoded, head.snapshot).await?;
         let judged = {
             let decoded = Arc::clone(&decoded);
             blocking(move || BranchVerdicts::of(&decoded.accepted[0], &stored)).await
@@ -234,70 +286,6 @@ fn check_collection(branch: &Branch, events: &NamespaceEvents) -> Result<(), Api
     Err(ApiError::new(ErrorCode::InvalidRequest, text))
 }
 
-/// An event that a branch has.
-#[derive(Debug)]
-struct StoredEvent {
-    seq: u64,
-    /// Its one row.
-    row: RecordBatch,
-}
-
-/// What a snapshot has of these events, by their keys.
-async fn stored(
-    app: &AppState,
-    events: &NamespaceEvents,
-    snapshot: i64,
-) -> Result<HashMap<u128, StoredEvent>, ApiError> {
-    let namespace = &events.namespace;
-    let levels = guard::levels(namespace);
-    let ids = events.rows.column_by_name("id").and_then(|ids| ids.as_string_opt::<i32>());
-    let ids: Vec<String> = ids
-        .into_iter()
-        .flat_map(|ids| ids.iter().flatten())
-        .map(|id| format!("'{}'", id.replace('\'', "''")))
-        .collect();
-    let mut stored = HashMap::new();
-    for part in parts(&ids) {
-        let request = SqlRequest {
-            sql: format!("SELECT * FROM events WHERE id IN ({})", part.join(", ")),
-            as_of: Some(json!(snapshot)),
-            ..SqlRequest::default()
-        };
-        for batch in state_rows::rows(app, &levels, request).await? {
-            for row in 0..batch.num_rows() {
-                let (Some(id), Some(seq)) =
-                    (text_at(&batch, "id", row), number_at(&batch, "seq", row))
-                else {
-                    continue;
-                };
-                let source = text_at(&batch, "source", row);
-                let payload = text_at(&batch, "payload", row);
-                let key = stored_key(namespace, &id, source.as_deref(), payload.as_deref());
-                stored.insert(key, StoredEvent { seq, row: batch.slice(row, 1) });
-            }
-        }
-    }
-    Ok(stored)
-}
-
-/// Ids in parts that fit into a statement, each of one id at least.
-fn parts(ids: &[String]) -> Vec<&[String]> {
-    let mut parts = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (at, id) in ids.iter().enumerate() {
-        let is_full = IDS_MAX <= at - start || IDS_BYTES_MAX < bytes + id.len();
-        if is_full && start < at {
-            parts.push(&ids[start..at]);
-            (start, bytes) = (at, 0);
-        }
-        bytes += id.len();
-    }
-    if start < ids.len() {
-        parts.push(&ids[start..]);
-    }
-    parts
-}
-
 /// What is new of the events of a body.
 #[derive(Debug, Default)]
 struct BranchVerdicts {
@@ -313,15 +301,16 @@ struct BranchVerdicts {
 }
 
 impl BranchVerdicts {
-    fn of(events: &NamespaceEvents, stored: &HashMap<u128, StoredEvent>) -> Self {
+    /// `stored` is what the branch has, for each event.
+    fn of(events: &NamespaceEvents, stored: &[Option<StoredEvent>]) -> Self {
         let mut verdicts = Self::default();
         let mut first: HashMap<u128, usize> = HashMap::new();
         for (row, key) in events.keys.iter().enumerate() {
             let mut is_new = false;
-            if let Some(StoredEvent { seq, row: stored }) = stored.get(&key.id) {
-                match says_the_same(stored, events, row) {
-                    true => verdicts.repeats(Some(*seq)),
-                    false => verdicts.conflicts.push((row, Some(*seq))),
+            if let Some(StoredEvent { seq, is_same }) = stored[row] {
+                match is_same {
+                    true => verdicts.repeats(Some(seq)),
+                    false => verdicts.conflicts.push((row, Some(seq))),
                 }
             } else {
                 match first.entry(key.id) {
@@ -402,19 +391,4 @@ pub(super) fn numbered(
     let schema = rows::known_event_schema();
     let rows = codec::decode(&schema, &codec::encode(&schema, &minted), first);
     rows.map_err(|cause| ApiError::internal(&cause))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_looked_for_in_parts_that_fit() {
-        let ids: Vec<String> = (0..IDS_MAX * 2 + 1).map(|id| id.to_string()).collect();
-        let lengths: Vec<usize> = parts(&ids).iter().map(|part| part.len()).collect();
-        assert_eq!(lengths, [IDS_MAX, IDS_MAX, 1]);
-        let long = vec!["x".repeat(IDS_BYTES_MAX); 3];
-        assert_eq!(parts(&long).len(), 3);
-        assert!(parts(&[]).is_empty());
-    }
 }

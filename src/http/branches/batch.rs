@@ -58,6 +58,7 @@ pub(in crate::http) async fn answer(
                 receipt.ranges.push((namespace, taken.first, taken.last));
             }
         }
+        BranchOutcome::Moved => return Err(append::moved(branch)),
         BranchOutcome::Refused(refused) => receipt.refused.extend(refused.into_iter().map(told)),
     }
     receipt.refused.sort_by_key(|refused| refused.index);

@@ -7,7 +7,7 @@ use crate::{
     },
     http::{
         AppState,
-        branches::{append::ATTEMPTS_MAX, entry, events, failed, head, invalid, newest},
+        branches::{append::ATTEMPTS_MAX, entry, events, failed, head, invalid, newest, no_events},
         collections::check_collection,
         error::ApiError,
         points::ReadCaller,
@@ -40,6 +40,9 @@ const BRANCHES_MAX: usize = 100;
 const COPIED_ROWS_MAX: usize = 1_000_000;
 /// Most memory of them.
 const COPIED_BYTES_MAX: usize = 256 << 20;
+
+/// Most requests that hold copies of events at a time; the others wait.
+pub(in crate::http) const COPIES_MAX: usize = 2;
 
 /// Who changes the branches of which namespace.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +109,11 @@ impl BranchRequest<'_> {
         }
         let point = point(new.at.as_ref())?;
         let _turn = app.branch_turns.take(&[namespace.name()]).await?;
+        let _copies = match point {
+            // Its snapshot is the head, and nothing is copied.
+            HistoryPoint::Now | HistoryPoint::Branch(_) => None,
+            _ => Some(app.branch_copies.acquire().await.expect("it is never closed")),
+        };
         self.check_erasures().await?;
         let mut attempt = 1;
         loop {
@@ -279,9 +287,8 @@ impl BranchRequest<'_> {
             as_of: Some(json!(snapshot)),
             ..SqlRequest::default()
         };
-        let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
-            return Ok(Vec::new());
-        };
+        let answer = state_rows::ask(self.app, self.levels, request).await?;
+        let mut answer = answer.ok_or_else(|| no_events(self.namespace))?;
         let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;

@@ -9,15 +9,16 @@ use crate::{
         branches::{
             append::{self, BranchHead},
             create::BranchRequest,
-            entry, events, failed, head,
+            entry, events, failed, head, no_events,
         },
-        change_events::{self, ChangeEvent},
+        change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
         error::ApiError,
         rows::{number_at, text_at},
         state_rows::{self, first_row},
     },
 };
 use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
 use icecore_catalog::{
     catalog::{LoadedTable, RefKind},
     error::CatalogError,
@@ -36,6 +37,9 @@ use icecore_schemas::{
 };
 use serde_json::json;
 
+/// Most bytes of the changes that are left of a branch.
+const CHANGES_BYTES_MAX: usize = 64 << 20;
+
 impl BranchRequest<'_> {
     /// Squashes a branch.
     ///
@@ -46,6 +50,7 @@ impl BranchRequest<'_> {
         // A merge that goes on numbers the events of the branch as they are now.
         let _merges = app.restore_turns.take(&[namespace.name()]).await?;
         let _turn = app.branch_turns.take(&[namespace.name(), name]).await?;
+        let _copies = app.branch_copies.acquire().await.expect("it is never closed");
         self.check_erasures().await?;
         let table = events(app, namespace).await?;
         let before = head(app, namespace, &table, name).await?;
@@ -58,7 +63,7 @@ impl BranchRequest<'_> {
             );
             return Err(ApiError::new(ErrorCode::Gone, text));
         };
-        let is_other = format!("({IS_CHANGE}) IS NOT TRUE");
+        let is_other = format!("({IS_CHANGE} AND collection <> '') IS NOT TRUE");
         let others = Box::pin(self.between(before.snapshot, (fork, last), &is_other)).await?;
         let changes = Box::pin(self.changes(&before)).await?;
         let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
@@ -148,7 +153,7 @@ impl BranchRequest<'_> {
     /// One change for each document that is another one than at the fork.
     async fn changes(self, before: &BranchHead) -> Result<Vec<String>, ApiError> {
         let sql = format!(
-            "SELECT DISTINCT collection FROM events WHERE seq > {} AND {IS_CHANGE} ORDER BY collection",
+            "SELECT DISTINCT collection FROM events WHERE seq > {} AND {IS_CHANGE} AND collection <> '' ORDER BY collection",
             before.branch.fork_seq
         );
         let as_of = Some(json!(before.snapshot));
@@ -158,13 +163,27 @@ impl BranchRequest<'_> {
             let named = (0..batch.num_rows()).filter_map(|row| text_at(&batch, "collection", row));
             collections.extend(named);
         }
-        let mut changes = Vec::new();
+        let (mut changes, mut bytes) = (Vec::new(), 0);
         for collection in collections {
             let request =
                 SqlRequest { sql: changed_documents(&collection, before), ..SqlRequest::default() };
-            for batch in state_rows::rows(self.app, self.levels, request).await? {
+            let answer = state_rows::ask(self.app, self.levels, request).await?;
+            let mut answer = answer.ok_or_else(|| no_events(self.namespace))?;
+            while let Some(batch) = answer.batches.next().await {
+                let batch = batch?;
                 let rows = 0..batch.num_rows();
-                changes.extend(rows.filter_map(|row| self.change(&collection, &batch, row)));
+                for change in rows.filter_map(|row| self.change(&collection, &batch, row)) {
+                    bytes += change.len();
+                    changes.push(change);
+                }
+                if CHANGES_BYTES_MAX < bytes {
+                    let text = format!(
+                        "what is left of the changes of branch `{}` has more than {} MiB: it cannot be squashed",
+                        before.branch.name,
+                        CHANGES_BYTES_MAX >> 20
+                    );
+                    return Err(ApiError::new(ErrorCode::QueryLimit, text));
+                }
             }
         }
         Ok(changes)
@@ -181,7 +200,12 @@ impl BranchRequest<'_> {
             (Some(_), Some(_)) => ChangeOp::Update,
         };
         let key = text_at(batch, "key", row)?;
-        let [store, visibility] = ["store", "visibility"].map(|column| text_at(batch, column, row));
+        let [store, visibility, was_visibility] =
+            ["store", "visibility", "was_visibility"].map(|column| text_at(batch, column, row));
+        // What the document was is told to nobody who did not see it.
+        let is_told = !self.app.sql.filters_visibility()
+            || was_visibility.is_none()
+            || was_visibility == visibility;
         let (id, meta) = (self.app.ids.mint().to_string(), json!({ "squash": true }));
         let change = ChangeEvent {
             id: &id,
@@ -190,7 +214,7 @@ impl BranchRequest<'_> {
             key: &key,
             store: store.as_deref(),
             visibility: visibility.as_deref(),
-            before: was.as_deref(),
+            before: was.as_deref().filter(|_| is_told),
             after: is.as_deref(),
             meta: &meta,
         };
@@ -204,8 +228,19 @@ impl BranchRequest<'_> {
         let catalog = self.app.catalog.on_behalf_of(self.caller.principal.id());
         let table = ident(self.namespace, EVENTS_TABLE);
         match catalog.refs().create(&table, &tag, RefKind::Tag, Some(*snapshot)).await {
-            // A squash before this one broke off behind it.
-            Ok(_) | Err(CatalogError::AlreadyExists(_)) => Ok(tag),
+            Ok(_) => Ok(tag),
+            Err(CatalogError::AlreadyExists(_)) => {
+                let now = events(self.app, self.namespace).await?;
+                let at = now.metadata.snapshot_for_ref(&tag).map(|at| at.snapshot_id());
+                if at == Some(*snapshot) {
+                    // A squash before this one broke off behind it.
+                    return Ok(tag);
+                }
+                let text = format!(
+                    "tag `{tag}` of `events` is of an earlier branch of that name: delete it, or give it another name"
+                );
+                Err(ApiError::new(ErrorCode::Conflict, text))
+            }
             Err(cause) => Err(cause.into()),
         }
     }
@@ -226,25 +261,37 @@ fn numbered_by<'a>(all: &'a [Branch], branch: &Branch) -> Option<&'a Branch> {
 }
 
 /// The statement for the documents of a collection that have own changes of the branch: as they were at the fork and
-/// as they are.
+/// as they are, and who sees the changes that made them so.
 fn changed_documents(
     collection: &str,
     BranchHead { branch, snapshot, seq }: &BranchHead,
 ) -> String {
     let was = relation_at(collection, Some(&branch.name), branch.fork_seq);
     let is = relation_at(collection, Some(&branch.name), *seq);
-    let changed = format!(
-        "SELECT key, store, visibility, row_number() OVER (PARTITION BY key ORDER BY seq DESC) AS place \
-         FROM events FOR VERSION AS OF {snapshot} WHERE seq > {} AND collection = {} AND {IS_CHANGE}",
-        branch.fork_seq,
+    let of_collection = format!(
+        "FROM events FOR VERSION AS OF {snapshot} WHERE collection = {} AND {IS_CHANGE}",
         literal(collection)
     );
+    let changed = format!(
+        "SELECT key, max(seq) AS seq {of_collection} AND seq > {} GROUP BY key",
+        branch.fork_seq
+    );
+    let said = format!("SELECT seq, store, visibility {of_collection}");
+    // Of a change that is gone nobody says who may see it.
+    let seen = |event: &str, state: &str| {
+        format!(
+            "CASE WHEN {state} IS NOT NULL AND {event}.seq IS NULL THEN '{ADMIN_VISIBILITY}' ELSE {event}.visibility END"
+        )
+    };
     format!(
-        "SELECT changed.key AS key, changed.store AS store, changed.visibility AS visibility, \
+        "SELECT changed.key AS key, said.store AS store, {} AS visibility, {} AS was_visibility, \
          was.doc AS was_doc, is_now.doc AS is_doc FROM ({changed}) AS changed \
-         LEFT JOIN (SELECT key, doc FROM {was}) AS was ON was.key = changed.key \
-         LEFT JOIN (SELECT key, doc FROM {is}) AS is_now ON is_now.key = changed.key \
-         WHERE changed.place = 1 ORDER BY key"
+         LEFT JOIN (SELECT key, doc, seq FROM {was}) AS was ON was.key = changed.key \
+         LEFT JOIN (SELECT key, doc, seq FROM {is}) AS is_now ON is_now.key = changed.key \
+         LEFT JOIN ({said}) AS said ON said.seq = coalesce(is_now.seq, changed.seq) \
+         LEFT JOIN ({said}) AS was_said ON was_said.seq = was.seq ORDER BY changed.key",
+        seen("said", "changed.seq"),
+        seen("was_said", "was.seq"),
     )
 }
 
