@@ -50,8 +50,6 @@ pub struct BranchMerge {
 
 /// Most branches that are looked at on the way from one to `main`. Of one that is farther nothing is said.
 const FORKS_MAX: usize = 32;
-/// Snapshot summary: the branch that the snapshot was made for. Those of `main` have none.
-const MADE_FOR: &str = "icecore.branch";
 
 impl Branch {
     /// The branches that a snapshot of table `events` is the head of, or that were built on it.
@@ -72,7 +70,7 @@ impl Branch {
         let mut line =
             ancestors::of(events, Some(id)).map(|it| &it.summary().additional_properties);
         let made = line.find(|summary| summary.contains_key(COMMIT_ID));
-        made.is_some_and(|summary| summary.contains_key(MADE_FOR))
+        made.is_some_and(|summary| summary.contains_key(BRANCH))
             && Self::with_snapshot(events, id).is_empty()
     }
 

@@ -201,6 +201,7 @@ async fn moment(
     let point = point.map_err(|problem| invalid(format!("`at`: {problem}")))?;
     let time_us = match &point {
         HistoryPoint::Now => return Ok(TagMoment::Now),
+        HistoryPoint::Branch(name) if name == MAIN_BRANCH => return Ok(TagMoment::Now),
         HistoryPoint::Branch(name) => {
             let text = format!(
                 "`at` is branch `{name}`, and a tag is of `{MAIN_BRANCH}`, which every table has: name a point of it"
