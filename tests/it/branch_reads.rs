@@ -113,6 +113,8 @@ async fn a_document_is_read_at_any_event_of_a_branch() {
         ("docs/u-1?branch=trial&at=seq:99", 404),
         ("docs/u-1?branch=trial&at=bookmark:none", 404),
         ("docs/u-1?branch=main&at=branch:trial", 400),
+        ("docs/u-1?branch=main&at=tag:trial", 404),
+        ("docs/u-1?branch=main&at=trial", 404),
         ("docs?branch=none", 404),
         ("docs/u-1/history?branch=none", 404),
     ] {

@@ -7,7 +7,7 @@ use crate::http::{
     points::{FoundPoint, ReadCaller, statement, texts, time_text},
 };
 use icecore_lake::{branch::Branch, event::bookmark::moment_seq, table::schema::foreign_ident};
-use icecore_schemas::{error_code::ErrorCode, service_table::EVENTS_TABLE};
+use icecore_schemas::{error_code::ErrorCode, point::MAIN_BRANCH, service_table::EVENTS_TABLE};
 use serde_json::{Value, json};
 
 /// Most branches that an error lists.
@@ -30,27 +30,27 @@ impl ReadCaller<'_> {
         }
     }
 
-    /// What a snapshot or tag stands for that is a state of the branch of `head`; on `main` it may be one of a branch,
-    /// too.
+    /// What a snapshot or tag stands for that is a state of the branch that the request names; of any branch where it
+    /// names none. `head` is the newest event of the branch.
     pub(super) async fn referred_on(
         self,
+        branch: Option<&str>,
         head: &FoundPoint,
         as_of: Value,
     ) -> Result<FoundPoint, ApiError> {
         let found = Box::pin(self.referred(as_of)).await?;
-        match &head.branch {
-            Some(branch) if found.branch.as_ref() != Some(branch) => {
-                let text = format!(
-                    "the point is no state of branch `{branch}`: leave the branch out, or name a point of it such as seq:17"
-                );
-                Err(ApiError::new(ErrorCode::NotFound, text))
-            }
-            Some(_) => Ok(found),
-            None => {
-                Box::pin(self.check_kept(&found)).await?;
-                Ok(found)
-            }
+        if let Some(branch) = branch
+            && found.branch.as_deref().unwrap_or(MAIN_BRANCH) != branch
+        {
+            let text = format!(
+                "the point is no state of branch `{branch}`: leave the branch out, or name a point of it such as seq:17"
+            );
+            return Err(ApiError::new(ErrorCode::NotFound, text));
         }
+        if head.branch.is_none() {
+            Box::pin(self.check_kept(&found)).await?;
+        }
+        Ok(found)
     }
 
     /// Refuses a state that a branch had and that none leads to any more: no event of a branch or of `main` names it.
