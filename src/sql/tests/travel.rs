@@ -274,6 +274,11 @@ async fn a_branch_of_the_namespace_is_told_with_its_last_event() {
         let basis = house.basis(asked(&sql)).await;
         assert_eq!((basis.seq, basis.branch.as_deref()), (seq, branch), "{from}");
         assert_eq!(house.basis(again(&sql, &basis)).await, basis, "{from}");
+        if branch.is_some() {
+            // `min_seq` is of main, and the basis is of the branch.
+            let request = SqlRequest { min_seq: Some(99), ..again(&sql, &basis) };
+            assert_eq!(house.basis(request).await, basis, "{from}");
+        }
     }
     let rows = format!(
         "SELECT count(*) FROM branches WHERE name = 'trial' AND forked_from = 'main' \
