@@ -48,6 +48,15 @@ pub struct BranchMerge {
     pub into_seq: u64,
 }
 
+/// What a branch has of `main` and of no other branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MainPart {
+    /// The last event of it.
+    pub seq: u64,
+    /// When it was taken, ms since 1970: what came to `main` later is no part of it.
+    pub taken_at: i64,
+}
+
 /// Most branches that are looked at on the way from one to `main`. Of one that is farther nothing is said.
 const FORKS_MAX: usize = 32;
 
@@ -78,11 +87,17 @@ impl Branch {
     /// gone.
     #[must_use]
     pub fn main_seq(&self, events: &TableMetadata) -> Option<u64> {
+        self.main_part(events).map(|part| part.seq)
+    }
+
+    /// The same, with the time of the branch that was made of `main`.
+    #[must_use]
+    pub fn main_part(&self, events: &TableMetadata) -> Option<MainPart> {
         let (mut seq, mut created_at) = (self.fork_seq, self.created_at);
         let mut from = self.forked_from.clone();
         for _ in 0..FORKS_MAX {
             if from == MAIN_BRANCH {
-                return Some(seq);
+                return Some(MainPart { seq, taken_at: created_at });
             }
             // One that was made later is another branch of that name.
             let parent = Self::of(events, &from).filter(|it| it.created_at <= created_at)?;

@@ -6,7 +6,7 @@ use icecore_engine::{
     error::SqlError,
     view::{BranchRow, TableView},
 };
-use icecore_lake::branch::Branch;
+use icecore_lake::branch::{Branch, MainPart};
 use icecore_schemas::{as_of::AsOf, point::MAIN_BRANCH, service_table::RecordKind};
 
 /// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'
@@ -107,14 +107,15 @@ pub(in crate::sql) fn is_lost(table: &TableView) -> bool {
     state.is_some_and(|(metadata, id)| Branch::is_lost(metadata, id))
 }
 
-/// The last event up to which a state of `events` has those of `main` and no other; none where it is not known.
-pub(in crate::sql) fn main_seq(events: &TableView) -> Option<u64> {
+/// What a state of `events` has of `main` and of no other branch; none where it is not known.
+pub(in crate::sql) fn main_part(events: &TableView) -> Option<MainPart> {
     if is_on_main(events) {
-        return Some(u64::MAX);
+        return Some(MainPart { seq: u64::MAX, taken_at: i64::MAX });
     }
     let metadata = events.metadata.as_deref()?;
     let branches = Branch::with_snapshot(metadata, events.snapshot_id?);
-    branches.iter().filter_map(|branch| branch.main_seq(metadata)).max()
+    let parts = branches.iter().filter_map(|branch| branch.main_part(metadata));
+    parts.max_by_key(|part| part.seq)
 }
 
 fn head_of(metadata: &TableMetadata, name: &str) -> Option<i64> {
