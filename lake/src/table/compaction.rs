@@ -36,7 +36,7 @@ use iceberg::{
 };
 use icecore_catalog::{
     names::is_own_file,
-    retention::{BRANCH, NEWEST_IN_FULL, collection_of},
+    retention::{NEWEST_IN_FULL, collection_of},
     scan::{
         ManifestSource, ScanError,
         deletes::{DeleteIndex, is_only_about, partition_key},
@@ -124,24 +124,16 @@ fn layout(table: &TableMetadata) -> Result<FileLayout, String> {
 }
 
 /// For how long the newest snapshots of a table have been there that thinning leaves in full: about as long as
-/// one that is made now will be. Those of branches of the service take no place of them. None where thinning is far.
+/// one that is made now will be. None where thinning is far.
 #[must_use]
 pub fn newest_kept_ms(table: &TableMetadata, now_ms: i64) -> Option<i64> {
-    let of_main = table
-        .snapshots()
-        .filter(|made| !made.summary().additional_properties.contains_key(BRANCH))
-        .map(|made| made.timestamp_ms());
-    newest_of(of_main.collect(), NEWEST_IN_FULL, now_ms)
+    newest_ms(table, NEWEST_IN_FULL, now_ms)
 }
 
 /// For how long all of the newest snapshots of a table have been there, of so many. None where it has fewer.
 #[must_use]
 pub fn newest_ms(table: &TableMetadata, count: usize, now_ms: i64) -> Option<i64> {
-    let times = table.snapshots().map(|made| made.timestamp_ms());
-    newest_of(times.collect(), count, now_ms)
-}
-
-fn newest_of(mut times: Vec<i64>, count: usize, now_ms: i64) -> Option<i64> {
+    let mut times: Vec<i64> = table.snapshots().map(|made| made.timestamp_ms()).collect();
     let at = times.len().checked_sub(count).filter(|at| *at < times.len())?;
     let (_, oldest, _) = times.select_nth_unstable(at);
     Some(now_ms.saturating_sub(*oldest))

@@ -531,36 +531,3 @@ async fn deletes_that_came_meanwhile_are_carried_over_to_what_was_written() {
         assert!(carry_deletes(lake.source(), &ids, &group).await.unwrap().is_none());
     }
 }
-
-#[test]
-fn snapshots_of_branches_do_not_shorten_the_time_of_those_of_main() {
-    let count = i64::try_from(NEWEST_IN_FULL).unwrap();
-    // As many of a branch come after those of main.
-    let snapshots: Vec<_> = (1..=2 * count)
-        .map(|id| {
-            let mut summary = serde_json::json!({ "operation": "append" });
-            if count < id {
-                summary[BRANCH] = "trial".into();
-            }
-            serde_json::json!({
-                "snapshot-id": id, "sequence-number": id, "timestamp-ms": id * 1_000,
-                "manifest-list": "file:///w/t/metadata/l.avro", "summary": summary, "schema-id": 0,
-            })
-        })
-        .collect();
-    let table: TableMetadata = serde_json::from_value(serde_json::json!({
-        "format-version": 2, "table-uuid": "7f0c6a76-3f0d-4d59-a1f8-4b1f0b0b6a11",
-        "location": "file:///w/t", "last-sequence-number": 2 * count,
-        "last-updated-ms": 2_000 * count, "last-column-id": 1, "current-schema-id": 0,
-        "schemas": [{ "type": "struct", "schema-id": 0, "fields": [] }], "default-spec-id": 0,
-        "partition-specs": [{ "spec-id": 0, "fields": [] }], "last-partition-id": 999,
-        "sort-orders": [{ "order-id": 0, "fields": [] }], "default-sort-order-id": 0,
-        "properties": {}, "current-snapshot-id": count, "snapshots": snapshots,
-        "snapshot-log": [{ "timestamp-ms": 1_000 * count, "snapshot-id": count }],
-        "refs": { "main": { "type": "branch", "snapshot-id": count } },
-    }))
-    .unwrap();
-    let now_ms = 2_000 * count;
-    assert_eq!(newest_kept_ms(&table, now_ms), Some(now_ms - 1_000));
-    assert_eq!(newest_ms(&table, NEWEST_IN_FULL, now_ms), Some(now_ms - 1_000 * (count + 1)));
-}
