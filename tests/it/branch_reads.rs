@@ -322,24 +322,6 @@ async fn a_ref_of_another_engine_is_read_as_a_snapshot() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn main_does_not_go_to_a_branch() {
-    let server = forked().await;
-    // Its head was built on the newest snapshot of main.
-    fork(&server, &json!({ "name": "ahead" })).await;
-    assert_eq!(write(&server, Some("ahead"), "u-9", Some(1)).await, 5);
-    let head = found(&server, "branches/ahead").await["head"].clone();
-    let update = json!({ "action": "set-snapshot-ref", "ref-name": "main", "type": "branch", "snapshot-id": head });
-    let commit = json!({ "requirements": [], "updates": [update] });
-    let path = format!("/catalog/v1/namespaces/{NS}/tables/events");
-    let (status, answer) = server.call(Method::POST, &path, &commit).await;
-    assert_eq!(status, 400, "{answer}");
-    assert!(answer.to_string().contains("cannot go to branch `ahead`"), "{answer}");
-    assert_eq!(write(&server, None, "u-9", Some(2)).await, 5);
-    assert_eq!(server.rows(NS, "SELECT count(*) FROM events").await, json!([[5]]));
-    server.stop().await;
-}
-
 /// What a branch has, in a model.
 #[derive(Clone, Debug, Default)]
 struct Line {
