@@ -5,7 +5,6 @@
 
 mod admin;
 mod batch_commit;
-mod branch_rules;
 mod cache;
 mod change;
 mod commit_queue;
@@ -343,7 +342,6 @@ impl Catalog {
             self.free_location(new.location(), new.uuid()).await?;
         }
         if let Some(base) = base {
-            branch_rules::check_main(base, new)?;
             commit::check_heads(base, updates)?;
         }
         self.check_named_files(new, updates).await?;
