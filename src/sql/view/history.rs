@@ -8,6 +8,7 @@ use icecore_engine::{
 };
 use icecore_lake::branch::{Branch, MainPart};
 use icecore_schemas::{as_of::AsOf, point::MAIN_BRANCH, service_table::RecordKind};
+use std::collections::HashSet;
 
 /// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'
 /// snapshots tell nothing of it. None where the snapshots that would tell are removed.
@@ -135,10 +136,11 @@ pub(in crate::sql) fn branch_rows(metadata: &TableMetadata) -> Vec<BranchRow> {
             MAIN_BRANCH => metadata.current_snapshot_id(),
             other => head_of(metadata, other),
         };
-        let mut both = ancestors::of(metadata, Some(head)).map(|snapshot| snapshot.snapshot_id());
+        let line = |head| ancestors::of(metadata, head).map(|snapshot| snapshot.snapshot_id());
+        let of_parent: HashSet<i64> = line(parent).collect();
         Some(BranchRow {
             head,
-            base: both.find(|id| is_built_on(metadata, parent, *id)),
+            base: line(Some(head)).find(|id| of_parent.contains(id)),
             created_at: branch.created_at,
             fork_seq: branch.fork_seq,
             head_seq: seq.map(|seq| seq.max(branch.fork_seq)),
