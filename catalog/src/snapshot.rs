@@ -27,7 +27,7 @@ mod tests;
 use crate::{
     error::CatalogError,
     metastore::Watermark,
-    retention,
+    retention::{self, BRANCH},
     row_sum::{self, RowChange, RowSum},
     storage::Storage,
 };
@@ -250,6 +250,10 @@ async fn write(
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
     let before = parent.map(|p| p.summary());
     let mut own = summary::own(before, &new.operation, &new.summary);
+    // Whoever commits to a branch, it stays that one's.
+    if let Some(branch) = branch::of_service(base) {
+        own.entry(BRANCH.to_owned()).or_insert_with(|| branch.clone());
+    }
     let sums = row_sum::entries(parent.map(AsRef::as_ref), &new.operation, new.row_change());
     own.extend(sums.into_iter().map(|(key, value)| (key.to_owned(), value)));
     let entries = summary::entries(before, &own, &files, replaced);

@@ -51,10 +51,17 @@ pub struct BranchMerge {
     pub into_seq: u64,
 }
 
+/// What a branch has of `main` and of no other branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MainPart {
+    /// The last event of it.
+    pub seq: u64,
+    /// When it was taken, ms since 1970: what came to `main` later is no part of it.
+    pub taken_at: i64,
+}
+
 /// Most branches that are looked at on the way from one to `main`. Of one that is farther nothing is said.
 const FORKS_MAX: usize = 32;
-/// Snapshot summary: the branch that the snapshot was made for. Those of `main` have none.
-const MADE_FOR: &str = "icecore.branch";
 
 impl Branch {
     /// The branches that a snapshot of table `events` is the head of, or that were built on it.
@@ -75,7 +82,7 @@ impl Branch {
         let mut line =
             ancestors::of(events, Some(id)).map(|it| &it.summary().additional_properties);
         let made = line.find(|summary| summary.contains_key(COMMIT_ID));
-        made.is_some_and(|summary| summary.contains_key(MADE_FOR))
+        made.is_some_and(|summary| summary.contains_key(BRANCH))
             && Self::with_snapshot(events, id).is_empty()
     }
 
@@ -83,11 +90,17 @@ impl Branch {
     /// gone.
     #[must_use]
     pub fn main_seq(&self, events: &TableMetadata) -> Option<u64> {
+        self.main_part(events).map(|part| part.seq)
+    }
+
+    /// The same, with the time of the branch that was made of `main`.
+    #[must_use]
+    pub fn main_part(&self, events: &TableMetadata) -> Option<MainPart> {
         let (mut seq, mut created_at) = (self.fork_seq, self.created_at);
         let mut from = self.forked_from.clone();
         for _ in 0..FORKS_MAX {
             if from == MAIN_BRANCH {
-                return Some(seq);
+                return Some(MainPart { seq, taken_at: created_at });
             }
             // One that was made later is another branch of that name.
             let parent = Self::of(events, &from).filter(|it| it.created_at <= created_at)?;

@@ -227,8 +227,8 @@ impl ReadCaller<'_> {
         match point {
             HistoryPoint::Now => Ok(head),
             HistoryPoint::Seq(seq) => Ok(head.with_seq(*seq)),
-            HistoryPoint::Snapshot(id) => self.referred_on(&head, json!(id)).await,
-            HistoryPoint::Tag(name) => self.referred_on(&head, json!(name)).await,
+            HistoryPoint::Snapshot(id) => self.referred_on(branch, &head, json!(id)).await,
+            HistoryPoint::Tag(name) => self.referred_on(branch, &head, json!(name)).await,
             HistoryPoint::Branch(_) if branch.is_some() => Ok(head),
             HistoryPoint::Branch(name) if name == MAIN_BRANCH => Ok(head),
             HistoryPoint::Branch(name) => self.head_of(name).await,
@@ -241,7 +241,7 @@ impl ReadCaller<'_> {
                 TimeBasis::Event => self.happened(&head, *us).await,
             },
             HistoryPoint::Number(number) => match i64::try_from(*number) {
-                Ok(id) => match self.referred_on(&head, json!(id)).await {
+                Ok(id) => match self.referred_on(branch, &head, json!(id)).await {
                     Err(error) if error.code() == ErrorCode::NotFound => Ok(head.with_seq(*number)),
                     found => found,
                 },
@@ -250,7 +250,7 @@ impl ReadCaller<'_> {
             HistoryPoint::Named(name) => match self.bookmark_on(&head, name).await {
                 Ok(seq) => Ok(head.with_seq(seq)),
                 Err(error) if error.code() == ErrorCode::NotFound => {
-                    let found = self.referred_on(&head, json!(name)).await;
+                    let found = self.referred_on(branch, &head, json!(name)).await;
                     found.map_err(|error| no_name(name, error))
                 }
                 Err(error) => Err(error),

@@ -204,7 +204,8 @@ impl RequestTime {
                 "send either as_of or basis: the basis says for each table which snapshot it is",
             ));
         }
-        if let (Some(min_seq), Some(seq)) = (request.min_seq, basis.seq)
+        // That is an event of `main`, of which a basis of a branch says nothing.
+        if let (Some(min_seq), Some(seq), None) = (request.min_seq, basis.seq, &basis.branch)
             && seq < min_seq
         {
             return Err(invalid(format!(

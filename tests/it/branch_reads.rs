@@ -67,6 +67,11 @@ async fn forked() -> TestServer {
     server
 }
 
+/// The bookmark of the moment after this event of `main`, as restores and merges give one.
+fn moment(seq: u64) -> String {
+    format!("00000000-{seq:08x}-00000000-{}", "f".repeat(32))
+}
+
 /// The keys of an answer with documents.
 fn keys(answer: &Value) -> Vec<&str> {
     let docs = answer["docs"].as_array().unwrap().iter();
@@ -86,6 +91,7 @@ async fn a_document_is_read_at_any_event_of_a_branch() {
         ("?branch=trial&at=seq:2", 1, 2, json!("trial")),
         ("?branch=trial&at=3", 10, 3, json!("trial")),
         ("?branch=trial&at=~1", 1, 1, json!("trial")),
+        (format!("?branch=trial&at=bookmark:{}", moment(2)).as_str(), 1, 2, json!("trial")),
         ("?branch=trial&at=time:2999-01-01", 10, 5, json!("trial")),
         ("?branch=trial&at=time:2999-01-01&basis=event", 10, 5, json!("trial")),
     ] {
@@ -112,7 +118,11 @@ async fn a_document_is_read_at_any_event_of_a_branch() {
         ("docs/u-9", 404),
         ("docs/u-1?branch=trial&at=seq:99", 404),
         ("docs/u-1?branch=trial&at=bookmark:none", 404),
+        // It is a moment of main, after the fork.
+        (format!("docs/u-1?branch=trial&at=bookmark:{}", moment(4)).as_str(), 404),
         ("docs/u-1?branch=main&at=branch:trial", 400),
+        ("docs/u-1?branch=main&at=tag:trial", 404),
+        ("docs/u-1?branch=main&at=trial", 404),
         ("docs?branch=none", 404),
         ("docs/u-1/history?branch=none", 404),
     ] {

@@ -190,6 +190,8 @@ async fn a_tag_of_a_point_has_nothing_that_came_after_it() {
         assert_eq!(status, expected, "{body}: {refused}");
     }
     assert_eq!(refs(&server, "events").await, ["six", "up-to-five"]);
+    let (status, set) = tag(&server, json!({ "name": "all", "at": "branch:main" })).await;
+    assert_eq!(status, 201, "{set}");
     server.stop().await;
 }
 

@@ -100,6 +100,42 @@ async fn rows_are_seen_by_the_visibility_that_a_scope_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_branch_are_seen_as_those_of_main() {
+    let guarded = house().await;
+    let admin = &guarded.admin;
+    let made = json!({ "name": "trial" });
+    let (status, answer) = guarded.post(admin, "/v1/shop/branches", &made).await;
+    assert_eq!(status, 201, "{answer}");
+    let change = json!({"id": "on-trial", "ns": "shop", "op": "c", "collection": "users", "docId": "on-trial", "doc": {}, "visibility": "team"});
+    let body = json!({ "events": [change] });
+    let (status, answer) = guarded.post(admin, "/ingest?branch=trial", &body).await;
+    assert_eq!(status, 200, "{answer}");
+    let reader = guarded.reader(&["read:shop"]).await;
+    for from in [
+        "\"events@trial\"",
+        "events FOR VERSION AS OF 'trial'",
+        "events FOR SEQ AS OF 99 OF BRANCH 'trial'",
+        "\"things@trial\"",
+    ] {
+        let sql = format!("SELECT id FROM {from} ORDER BY id");
+        let seen = json!([["everyone"], ["nobody-said"]]);
+        assert_eq!(guarded.seen(&reader, &sql).await, seen, "{from}");
+        assert_eq!(guarded.seen(admin, &sql).await.as_array().unwrap().len(), 7, "{from}");
+    }
+    let (_, page) = guarded.get(&reader, "/v1/shop/events?branch=trial").await;
+    assert_eq!(page["events"].as_array().unwrap().len(), 2, "{page}");
+    let sql = json!({ "sql": "SELECT key FROM cdc_users FOR SEQ AS OF 7 OF BRANCH 'trial'" });
+    assert_eq!(guarded.post(&reader, "/v1/shop/sql", &sql).await.0, 403);
+    for path in ["docs", "docs/on-trial", "docs/everyone/history"] {
+        let path = format!("/v1/shop/collections/users/{path}?branch=trial");
+        let (status, answer) = guarded.get(&reader, &path).await;
+        assert_eq!(status, 403, "{path}: {answer}");
+        assert_eq!(guarded.get(admin, &path).await.0, 200, "{path}");
+    }
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_else_tells_of_rows_that_are_not_seen() {
     let guarded = house().await;
     assert_eq!(guarded.post(&guarded.admin, "/v1/shop/commit", &Value::Null).await.0, 200);

@@ -5,7 +5,12 @@
 //! of it name the branch.
 
 use super::NewSnapshot;
-use crate::{commit, error::CatalogError};
+use crate::{
+    ancestors,
+    commit::{self, COMMIT_ID},
+    error::CatalogError,
+    retention::BRANCH,
+};
 use iceberg::{
     TableUpdate,
     spec::{MAIN_BRANCH, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata},
@@ -60,6 +65,14 @@ fn check_fork(
     Ok(())
 }
 
+/// The branch of the service that the head of a table is of; none for `main`. What another engine put on a branch does
+/// not say so.
+pub(super) fn of_service(seen: &TableMetadata) -> Option<&String> {
+    let line = ancestors::of(seen, seen.current_snapshot_id());
+    let mut summaries = line.map(|snapshot| &snapshot.summary().additional_properties);
+    summaries.find(|it| it.contains_key(BRANCH) || it.contains_key(COMMIT_ID))?.get(BRANCH)
+}
+
 /// The updates that add the snapshot and move its branch, `main` where none is named, to it with the
 /// retention that the branch has.
 ///
@@ -77,4 +90,46 @@ pub(super) fn onto(
         .and_then(|builder| builder.build())
         .map(|built| built.changes)
         .map_err(|source| CatalogError::Iceberg { operation: "add the snapshot", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_head_is_of_the_branch_that_the_service_committed_to_before() {
+        let parents = [(1, None), (2, Some(1)), (3, Some(2)), (4, Some(1)), (5, Some(1))];
+        let told = |id: i64| match id {
+            1 => json!({ "operation": "append", (COMMIT_ID): "a" }),
+            2 => json!({ "operation": "append", (COMMIT_ID): "b", (BRANCH): "trial" }),
+            5 => json!({ "operation": "append", (COMMIT_ID): "c" }),
+            // Other engines.
+            _ => json!({ "operation": "append" }),
+        };
+        for (head, expected) in
+            [(1, None), (2, Some("trial")), (3, Some("trial")), (4, None), (5, None)]
+        {
+            let snapshots = parents.map(|(id, parent)| {
+                json!({
+                    "snapshot-id": id, "parent-snapshot-id": parent, "sequence-number": id,
+                    "timestamp-ms": id * 1_000, "manifest-list": "file:///w/t/metadata/l.avro",
+                    "summary": told(id), "schema-id": 0,
+                })
+            });
+            let table: TableMetadata = serde_json::from_value(json!({
+                "format-version": 2, "table-uuid": "7f0c6a76-3f0d-4d59-a1f8-4b1f0b0b6a11",
+                "location": "file:///w/t", "last-sequence-number": 5, "last-updated-ms": 9_000,
+                "last-column-id": 1, "current-schema-id": 0, "default-spec-id": 0,
+                "schemas": [{ "type": "struct", "schema-id": 0, "fields": [] }],
+                "partition-specs": [{ "spec-id": 0, "fields": [] }], "last-partition-id": 999,
+                "sort-orders": [{ "order-id": 0, "fields": [] }], "default-sort-order-id": 0,
+                "properties": {}, "current-snapshot-id": head, "snapshots": snapshots,
+                "snapshot-log": [{ "timestamp-ms": 9_000, "snapshot-id": head }],
+                "refs": { "main": { "type": "branch", "snapshot-id": head } },
+            }))
+            .unwrap();
+            assert_eq!(of_service(&table).map(String::as_str), expected, "{head}");
+        }
+    }
 }

@@ -1,9 +1,6 @@
 //! The summary of a snapshot of ours: what it adds and removes, and the table's totals with it.
 
-use crate::{
-    commit::{LAST_SEQ, VALID_THROUGH},
-    retention::BRANCH,
-};
+use crate::commit::{LAST_SEQ, VALID_THROUGH};
 use iceberg::spec::{DataContentType, DataFile, Operation, Summary};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -142,10 +139,6 @@ pub(super) fn own(
     entries: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let mut own = entries.clone();
-    // Whoever commits to a branch, it stays that one's.
-    if let Some(branch) = parent.and_then(|parent| parent.additional_properties.get(BRANCH)) {
-        own.entry(BRANCH.to_owned()).or_insert_with(|| branch.clone());
-    }
     if *operation != Operation::Append {
         for key in KEPT_WITHOUT_ROWS {
             let of_parent = parent.and_then(|parent| parent.additional_properties.get(key));

@@ -6,8 +6,9 @@ use crate::http::{
     error::ApiError,
     points::{FoundPoint, ReadCaller, statement, texts, time_text},
 };
+use icecore_catalog::catalog::LoadedTable;
 use icecore_lake::{branch::Branch, event::bookmark::moment_seq, table::schema::foreign_ident};
-use icecore_schemas::{error_code::ErrorCode, service_table::EVENTS_TABLE};
+use icecore_schemas::{error_code::ErrorCode, point::MAIN_BRANCH, service_table::EVENTS_TABLE};
 use serde_json::{Value, json};
 
 /// Most branches that an error lists.
@@ -30,35 +31,35 @@ impl ReadCaller<'_> {
         }
     }
 
-    /// What a snapshot or tag stands for that is a state of the branch of `head`; on `main` it may be one of a branch,
-    /// too.
+    /// What a snapshot or tag stands for that is a state of the branch that the request names; of any branch where it
+    /// names none. `head` is the newest event of the branch.
     pub(super) async fn referred_on(
         self,
+        branch: Option<&str>,
         head: &FoundPoint,
         as_of: Value,
     ) -> Result<FoundPoint, ApiError> {
         let found = Box::pin(self.referred(as_of)).await?;
-        match &head.branch {
-            Some(branch) if found.branch.as_ref() != Some(branch) => {
-                let text = format!(
-                    "the point is no state of branch `{branch}`: leave the branch out, or name a point of it such as seq:17"
-                );
-                Err(ApiError::new(ErrorCode::NotFound, text))
-            }
-            Some(_) => Ok(found),
-            None => {
-                Box::pin(self.check_kept(&found)).await?;
-                Ok(found)
-            }
+        if let Some(branch) = branch
+            && found.branch.as_deref().unwrap_or(MAIN_BRANCH) != branch
+        {
+            let text = format!(
+                "the point is no state of branch `{branch}`: leave the branch out, or name a point of it such as seq:17"
+            );
+            return Err(ApiError::new(ErrorCode::NotFound, text));
         }
+        if head.branch.is_none() {
+            Box::pin(self.check_kept(&found)).await?;
+        }
+        Ok(found)
     }
 
     /// Refuses a state that a branch had and that none leads to any more: no event of a branch or of `main` names it.
     async fn check_kept(self, found: &FoundPoint) -> Result<(), ApiError> {
-        let ident = foreign_ident(self.levels, EVENTS_TABLE).filter(|_| found.branch.is_none());
-        let Some((ident, snapshot)) = ident.zip(found.snapshot) else { return Ok(()) };
-        // The statement that found it has read the table.
-        let Ok(table) = self.app.catalog.tables().load(&ident).await else { return Ok(()) };
+        let Some(snapshot) = found.snapshot.filter(|_| found.branch.is_none()) else {
+            return Ok(());
+        };
+        let Some(table) = self.events().await else { return Ok(()) };
         if !Branch::is_lost(&table.metadata, snapshot) {
             return Ok(());
         }
@@ -78,16 +79,35 @@ impl ReadCaller<'_> {
         bookmark: &str,
     ) -> Result<u64, ApiError> {
         let Some(branch) = &head.branch else { return Box::pin(self.bookmark(bookmark)).await };
-        let last = head.seq.unwrap_or(0);
-        if let Some(seq) = moment_seq(bookmark).filter(|seq| *seq <= last) {
-            return Ok(seq);
-        }
-        let sql = format!("{LAST} {} WHERE bookmark = $1", head.events());
-        let found = self.number(statement(&sql, vec![bookmark.into()])).await?;
+        let found = match moment_seq(bookmark) {
+            // The moments before restores and merges are of `main`.
+            Some(seq) => {
+                let last = head.seq.unwrap_or(0).min(self.shared_with_main(branch).await);
+                Some(seq).filter(|seq| *seq <= last)
+            }
+            None => {
+                let sql = format!("{LAST} {} WHERE bookmark = $1", head.events());
+                self.number(statement(&sql, vec![bookmark.into()])).await?
+            }
+        };
         found.ok_or_else(|| {
             let text = format!("no event of branch `{branch}` has bookmark `{bookmark}`");
             ApiError::new(ErrorCode::NotFound, text)
         })
+    }
+
+    /// The last event up to which a branch has the events of `main`; 0 where it is not known.
+    async fn shared_with_main(self, branch: &str) -> u64 {
+        let table = self.events().await;
+        let shared =
+            table.and_then(|table| Branch::of(&table.metadata, branch)?.main_seq(&table.metadata));
+        shared.unwrap_or(0)
+    }
+
+    /// Table `events`, which a statement of the caller has read; none where it does not load any more.
+    async fn events(self) -> Option<LoadedTable> {
+        let ident = foreign_ident(self.levels, EVENTS_TABLE)?;
+        self.app.catalog.tables().load(&ident).await.ok()
     }
 
     /// The last event of a branch that was acknowledged up to a time, wherever it was.

@@ -146,9 +146,10 @@ pub(in crate::sql) fn notes(
     notes
 }
 
-/// The last event that an answer could have; zero for one that has none.
+/// The last event of `main` that an answer could have; zero for one that has none.
 pub(super) fn seq_of(answer: &QueryAnswer) -> u64 {
-    answer.basis.as_ref().and_then(|basis| basis.seq).unwrap_or(0)
+    let basis = answer.basis.as_ref().filter(|basis| basis.branch.is_none());
+    basis.and_then(|basis| basis.seq).unwrap_or(0)
 }
 
 /// How far a table has the events of its namespace.

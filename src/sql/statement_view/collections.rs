@@ -6,7 +6,7 @@
 use crate::sql::{
     points::{QueryPoints, TableRead},
     statement_view::ViewDraft,
-    view::{self, ResolvedNamespace, history::main_seq},
+    view::{self, ResolvedNamespace, history::main_part},
     visibility,
 };
 use iceberg::spec::TableMetadata;
@@ -18,6 +18,7 @@ use icecore_engine::{
     view::{CollectionView, TableView, View},
 };
 use icecore_lake::{
+    branch::MainPart,
     collection::table_name,
     table::{as_of, documents::AppliedChanges, typed_columns::TypedColumns},
 };
@@ -252,7 +253,8 @@ pub(super) fn choose_bases(view: &mut View, log: Option<&str>) {
         let Some(events) = tables.iter().find(|table| table.name == *events) else { continue };
         collection.until = last_event(events);
         // A base has events of main alone.
-        let until = collection.until.and_then(|until| Some(until.min(main_seq(events)?)));
+        let until = collection.until.zip(main_part(events));
+        let until = until.map(|(seq, part)| MainPart { seq: seq.min(part.seq), ..part });
         let base = tables.iter_mut().find(|table| table.name == collection.name);
         let named = collection.collection.as_str();
         let Some(base) = base.filter(|base| view::collection_of(base) == Some(named)) else {
@@ -284,12 +286,14 @@ struct BaseSnapshot {
 }
 
 /// The newest snapshot of a base without an event behind `until`. What is below a snapshot that is not of the documents
-/// is of none: the base was set aside, or rows were taken out of it.
-fn newest(base: &TableMetadata, until: u64, log: Option<&str>) -> Option<BaseSnapshot> {
+/// is of none: the base was set aside, or rows were taken out of it. One that was made after a branch was may have other
+/// events than the branch under the same numbers: `main` may have lost some meanwhile, and others write to it.
+fn newest(base: &TableMetadata, until: MainPart, log: Option<&str>) -> Option<BaseSnapshot> {
     for snapshot in ancestors::of(base, base.current_snapshot_id()) {
         let snapshot_id = snapshot.snapshot_id();
         let applied = AppliedChanges::of(base, Some(snapshot_id))?;
-        if applied.seq <= until && log.is_none_or(|log| applied.log == log) {
+        let is_within = applied.seq <= until.seq && snapshot.timestamp_ms() <= until.taken_at;
+        if is_within && log.is_none_or(|log| applied.log == log) {
             let (applied_seq, has_typed) = (applied.seq, applied.has_columns_of_now(base));
             return Some(BaseSnapshot { snapshot_id, applied_seq, has_typed });
         }

@@ -1,7 +1,11 @@
 //! Tables at points of their own, and answers that are made again from their basis.
 
 use super::*;
-use icecore_catalog::catalog::RefKind;
+use icecore_catalog::{
+    catalog::RefKind,
+    commit::{COMMIT_ID, LAST_SEQ},
+    retention::BRANCH,
+};
 use icecore_lake::branch::Branch;
 use icecore_schemas::{query::QueryBasis, snapshot_id::SnapshotId};
 
@@ -249,9 +253,15 @@ async fn a_branch_of_the_namespace_is_told_with_its_last_event() {
         merges: Vec::new(),
     };
     let updates = HashMap::from([(Branch::property("trial"), branch.to_property().unwrap())]);
-    let updates = vec![TableUpdate::SetProperties { updates }];
-    let change = TableChange { table, requirements: Vec::new(), updates, keeps_history: false };
-    house.catalog.commit(change).await.unwrap();
+    let summary = [(BRANCH, "trial"), (COMMIT_ID, "c"), (LAST_SEQ, "10")];
+    let begun = NewSnapshot {
+        read: Some(first),
+        branch: Some("trial".to_owned()),
+        summary: summary.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        upgrades: vec![TableUpdate::SetProperties { updates }],
+        ..NewSnapshot::default()
+    };
+    house.catalog.add_snapshot(&table, begun).await.unwrap();
     for (from, seq, branch) in [
         ("\"events@trial\"", Some(10), Some("trial")),
         ("events FOR VERSION AS OF 'trial'", Some(10), Some("trial")),
@@ -264,10 +274,17 @@ async fn a_branch_of_the_namespace_is_told_with_its_last_event() {
         let basis = house.basis(asked(&sql)).await;
         assert_eq!((basis.seq, basis.branch.as_deref()), (seq, branch), "{from}");
         assert_eq!(house.basis(again(&sql, &basis)).await, basis, "{from}");
+        if branch.is_some() {
+            // `min_seq` is of main, and the basis is of the branch.
+            let request = SqlRequest { min_seq: Some(99), ..again(&sql, &basis) };
+            assert_eq!(house.basis(request).await, basis, "{from}");
+        }
     }
-    let rows = "SELECT count(*) FROM branches WHERE name = 'trial' AND forked_from = 'main' \
-                AND fork_seq = 10 AND head_seq = 10 AND head = base AND created_at < now()";
-    assert_eq!(house.count(rows).await, 1);
+    let rows = format!(
+        "SELECT count(*) FROM branches WHERE name = 'trial' AND forked_from = 'main' \
+         AND fork_seq = 10 AND head_seq = 10 AND head <> base AND base = {first} AND created_at < now()"
+    );
+    assert_eq!(house.count(&rows).await, 1);
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@ use icecore_engine::{
     error::SqlError,
     view::{BranchRow, TableView},
 };
-use icecore_lake::branch::Branch;
+use icecore_lake::branch::{Branch, MainPart};
 use icecore_schemas::{as_of::AsOf, point::MAIN_BRANCH, service_table::RecordKind};
+use std::collections::HashSet;
 
 /// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'
 /// snapshots tell nothing of it. None where the snapshots that would tell are removed.
@@ -107,14 +108,15 @@ pub(in crate::sql) fn is_lost(table: &TableView) -> bool {
     state.is_some_and(|(metadata, id)| Branch::is_lost(metadata, id))
 }
 
-/// The last event up to which a state of `events` has those of `main` and no other; none where it is not known.
-pub(in crate::sql) fn main_seq(events: &TableView) -> Option<u64> {
+/// What a state of `events` has of `main` and of no other branch; none where it is not known.
+pub(in crate::sql) fn main_part(events: &TableView) -> Option<MainPart> {
     if is_on_main(events) {
-        return Some(u64::MAX);
+        return Some(MainPart { seq: u64::MAX, taken_at: i64::MAX });
     }
     let metadata = events.metadata.as_deref()?;
     let branches = Branch::with_snapshot(metadata, events.snapshot_id?);
-    branches.iter().filter_map(|branch| branch.main_seq(metadata)).max()
+    let parts = branches.iter().filter_map(|branch| branch.main_part(metadata));
+    parts.max_by_key(|part| part.seq)
 }
 
 fn head_of(metadata: &TableMetadata, name: &str) -> Option<i64> {
@@ -134,10 +136,11 @@ pub(in crate::sql) fn branch_rows(metadata: &TableMetadata) -> Vec<BranchRow> {
             MAIN_BRANCH => metadata.current_snapshot_id(),
             other => head_of(metadata, other),
         };
-        let mut both = ancestors::of(metadata, Some(head)).map(|snapshot| snapshot.snapshot_id());
+        let line = |head| ancestors::of(metadata, head).map(|snapshot| snapshot.snapshot_id());
+        let of_parent: HashSet<i64> = line(parent).collect();
         Some(BranchRow {
             head,
-            base: both.find(|id| is_built_on(metadata, parent, *id)),
+            base: line(Some(head)).find(|id| of_parent.contains(id)),
             created_at: branch.created_at,
             fork_seq: branch.fork_seq,
             head_seq: seq.map(|seq| seq.max(branch.fork_seq)),

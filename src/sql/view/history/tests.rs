@@ -104,8 +104,11 @@ fn a_branch_has_the_events_of_main_up_to_its_fork() {
     for (snapshot, expected) in
         [(3, Some(u64::MAX)), (2, Some(u64::MAX)), (5, Some(12)), (6, Some(12)), (7, None)]
     {
-        assert_eq!(main_seq(&table(snapshot, 0)), expected, "{snapshot}");
+        let found = main_part(&table(snapshot, 0));
+        assert_eq!(found.map(|part| part.seq), expected, "{snapshot}");
     }
+    // One that was made of a branch has what that one took of main.
+    assert_eq!(main_part(&table(6, 0)).map(|part| part.taken_at), Some(1));
     // A branch of that name that was made later is not the one that another was made of.
     let later = Branch { created_at: 9, ..Branch::of(&metadata(&branches()), "trial").unwrap() };
     let mut properties = branches();
