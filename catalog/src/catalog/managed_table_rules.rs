@@ -103,8 +103,7 @@ pub(super) fn check_comes_back(
         return Ok(());
     }
     Err(CatalogError::Invalid(format!(
-        "{before} was written by this server and can be restored under that name only: omit \
-         the new one"
+        "{before} was written by this server and comes back under that name only: omit the new one"
     )))
 }
 

@@ -111,7 +111,7 @@ impl ComparedBranch {
 ///
 /// # Errors
 /// [`CliError::Client`].
-pub async fn diff(config: &Config, command: &DiffBranch) -> Result<(), CliError> {
+pub(super) async fn diff(config: &Config, command: &DiffBranch) -> Result<(), CliError> {
     let DiffBranch { branch, against, after, limit } = command;
     let against = match against {
         ComparedState::Common => "common",
@@ -163,7 +163,7 @@ pub async fn diff(config: &Config, command: &DiffBranch) -> Result<(), CliError>
 ///
 /// # Errors
 /// [`CliError::Client`]; [`CliError::Usage`] where nobody can be asked, [`CliError::Refused`] for who says no.
-pub async fn merge(config: &Config, command: &MergeBranch) -> Result<(), CliError> {
+pub(super) async fn merge(config: &Config, command: &MergeBranch) -> Result<(), CliError> {
     let client = command.branch.client(config);
     if command.dry_run || !command.yes {
         let planned = send(&client, command, true).await?;
