@@ -9,6 +9,7 @@ mod answers;
 mod audit;
 mod backup;
 mod backup_postgres;
+mod branch_commands;
 mod branch_merge;
 mod branch_reads;
 mod branches;
