@@ -32,6 +32,7 @@ pub const POINTS: &[&str] = &[
     "refresh.before_documents",
     "restore.before_tag",
     "restore.after_tag",
+    "restore.before_append",
     "merge.before_append",
     "changes.before_batch",
     "changes.after_batch",

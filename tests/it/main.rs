@@ -18,6 +18,7 @@ mod clocks;
 mod cloud_events;
 mod collection_crashes;
 mod collection_restore;
+mod collection_restore_points;
 mod collection_schemas;
 mod collection_sql;
 mod collection_tables;
