@@ -21,6 +21,7 @@ mod collection_restore;
 mod collection_restore_points;
 mod collection_schemas;
 mod collection_sql;
+mod collection_stores;
 mod collection_tables;
 mod collections_api;
 mod command_line;
