@@ -38,6 +38,8 @@ pub const POINTS: &[&str] = &[
     "changes.after_batch",
     "branch.before_commit",
     "branch.lost_answer",
+    "branch.before_drop",
+    "branch.after_drop",
     "compact.before_write",
     "compact.after_data_file",
     "compact.before_commit",

@@ -10,6 +10,7 @@ mod audit;
 mod backup;
 mod backup_postgres;
 mod branch_commands;
+mod branch_crashes;
 mod branch_merge;
 mod branch_reads;
 mod branches;
