@@ -15,7 +15,8 @@ const MERGE: &str = "/v1/shop/branches/trial/merge";
 const SMALL: &[(&str, &str)] = &[("ingest.batch_events_max", "10"), ("compaction.enabled", "off")];
 
 fn change(op: &str, key: &str, n: u32) -> Value {
-    json!({"ns": "shop", "op": op, "collection": "users", "key": key, "after": {"n": n}})
+    let after = if op == "d" { Value::Null } else { json!({ "n": n }) };
+    json!({"ns": "shop", "op": op, "collection": "users", "key": key, "after": after})
 }
 
 async fn send(server: &TestServer, path: &str, events: &[Value]) {
