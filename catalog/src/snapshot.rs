@@ -100,7 +100,8 @@ pub struct NewSnapshot {
     pub table: Option<Uuid>,
     /// The branch that it goes to; none for `main`.
     pub branch: Option<String>,
-    /// Where its branch begins anew with it, on top of the snapshot that was read; none where it goes on.
+    /// Where its branch begins anew with it, on top of the snapshot that was read, or without a parent where none was;
+    /// none where it goes on.
     pub fork: Option<BranchFork>,
     /// Data files that come, already durable, of the table's default partition spec.
     pub added: Vec<DataFile>,

@@ -9,6 +9,7 @@ use crate::{
         catalog::{ServerArgs, TableArgs},
         client::ServerClient,
         refs::{self, CreateRef, FastForwardCommand, RefArgs},
+        restore::ask,
         say,
     },
     config::Config,
@@ -26,12 +27,12 @@ use serde_json::{Value, json};
 pub enum BranchCommand {
     /// List the branches of a namespace, or of a table
     List(ListBranches),
-    /// Make a branch of a namespace: `create NAME`; or of a table: `create TABLE NAME`
+    /// Make a branch of a namespace: `create NAME`; or of a table: `create NAME --table TABLE`, `create TABLE NAME`
     Create(CreateBranch),
     /// Move a branch of a table forward to where another branch or tag is
     FastForward(FastForwardCommand),
     /// Drop a branch of a namespace: `drop NAME`; or of a table: `drop TABLE NAME`
-    Drop(BranchArgs),
+    Drop(DropBranch),
     /// Print what a branch of a namespace changed
     Diff(merge::DiffBranch),
     /// Bring what a branch of a namespace changed into another one
@@ -68,6 +69,9 @@ pub struct BranchArgs {
     /// The branch; or a table, and then its branch
     #[arg(value_name = "NAME", num_args = 1..=2, required = true)]
     names: Vec<String>,
+    /// The table, for a branch of it alone
+    #[arg(long)]
+    table: Option<String>,
     #[command(flatten)]
     space: SpaceArgs,
 }
@@ -91,11 +95,33 @@ pub struct CreateBranch {
     snapshot: Option<i64>,
 }
 
+/// Whether a command asks before it changes a branch.
+#[derive(Debug, Args)]
+struct BranchConsent {
+    /// Only show the branch
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask before
+    #[arg(long)]
+    yes: bool,
+}
+
+/// `icecore branches drop`
+#[derive(Debug, Args)]
+pub struct DropBranch {
+    #[command(flatten)]
+    named: BranchArgs,
+    #[command(flatten)]
+    consent: BranchConsent,
+}
+
 /// `icecore branches squash`
 #[derive(Debug, Args)]
 pub struct SquashBranch {
     /// The branch
     name: String,
+    #[command(flatten)]
+    consent: BranchConsent,
     #[command(flatten)]
     space: SpaceArgs,
 }
@@ -122,11 +148,16 @@ impl SpaceArgs {
 
 impl BranchArgs {
     /// The branch of a table, where one is named.
-    fn of_table(&self) -> Option<RefArgs> {
-        match self.names.as_slice() {
-            [table, name] => Some(RefArgs::new(self.space.table(table), name.clone())),
-            _ => None,
-        }
+    fn of_table(&self) -> Result<Option<RefArgs>, CliError> {
+        let (table, name) = match (self.names.as_slice(), &self.table) {
+            ([name], Some(table)) | ([table, name], None) => (table, name),
+            (_, None) => return Ok(None),
+            (_, Some(_)) => {
+                let text = "the table is there twice: name the branch alone with --table";
+                return Err(CliError::Usage(text.to_owned()));
+            }
+        };
+        Ok(Some(RefArgs::new(self.space.table(table), name.clone())))
     }
 
     fn name(&self) -> &str {
@@ -134,17 +165,49 @@ impl BranchArgs {
     }
 }
 
+impl BranchConsent {
+    /// Whether to go on with a branch of a namespace: shows it alone, or asks.
+    async fn given(
+        &self,
+        config: &Config,
+        space: &SpaceArgs,
+        name: &str,
+        verb: &str,
+    ) -> Result<bool, CliError> {
+        if self.yes && !self.dry_run {
+            return Ok(true);
+        }
+        let path = space.path(&[name]);
+        let found: BranchEntry = space.client(config).read(Method::GET, &path, None).await?;
+        if self.dry_run && space.json {
+            say_json(&found)?;
+            return Ok(false);
+        }
+        let BranchEntry { head_seq, forked_from, fork_seq, .. } = found;
+        let state = format!(
+            "{name} has events up to seq {head_seq}, those up to {fork_seq} of {forked_from}"
+        );
+        if self.dry_run {
+            say(&state)?;
+            return Ok(false);
+        }
+        ask(&format!("{state}. Do you want to {verb} it? [y/N]"), verb)?;
+        Ok(true)
+    }
+}
+
 /// Does what the command says and prints the answer.
 ///
 /// # Errors
-/// [`CliError::Client`]; [`CliError::Usage`] for what a branch of a table has not.
+/// [`CliError::Client`]; [`CliError::Usage`] for what a branch of a table has not, and where nobody can be asked,
+/// [`CliError::Refused`] for who says no.
 pub async fn run(config: &Config, command: &BranchCommand) -> Result<(), CliError> {
     match command {
         BranchCommand::List(ListBranches { table: Some(table), space }) => {
             refs::list_branches(config, &space.table(table)).await
         }
         BranchCommand::List(ListBranches { table: None, space }) => list(config, space).await,
-        BranchCommand::Create(new) => match new.named.of_table() {
+        BranchCommand::Create(new) => match new.named.of_table()? {
             Some(named) => {
                 if new.at.is_some() || new.from.is_some() || new.collection.is_some() {
                     let text = "--at, --from and --collection are of branches of a namespace: name the branch alone";
@@ -155,13 +218,17 @@ pub async fn run(config: &Config, command: &BranchCommand) -> Result<(), CliErro
             None => create(config, new).await,
         },
         BranchCommand::FastForward(forward) => refs::fast_forward(config, forward).await,
-        BranchCommand::Drop(named) => match named.of_table() {
+        BranchCommand::Drop(DropBranch { named, consent }) => match named.of_table()? {
+            Some(_) if consent.dry_run => {
+                let text = "--dry-run is of branches of a namespace: name the branch alone";
+                Err(CliError::Usage(text.to_owned()))
+            }
             Some(named) => refs::drop_branch(config, &named).await,
-            None => drop(config, named).await,
+            None => drop(config, named, consent).await,
         },
         BranchCommand::Diff(command) => merge::diff(config, command).await,
         BranchCommand::Merge(command) => merge::merge(config, command).await,
-        BranchCommand::Squash(SquashBranch { name, space }) => squash(config, name, space).await,
+        BranchCommand::Squash(command) => squash(config, command).await,
     }
 }
 
@@ -210,8 +277,15 @@ async fn create(config: &Config, new: &CreateBranch) -> Result<(), CliError> {
     say(&format!("{} begins at seq {} of {}", made.name, made.fork_seq, made.forked_from))
 }
 
-async fn drop(config: &Config, named: &BranchArgs) -> Result<(), CliError> {
+async fn drop(
+    config: &Config,
+    named: &BranchArgs,
+    consent: &BranchConsent,
+) -> Result<(), CliError> {
     let space = &named.space;
+    if !consent.given(config, space, named.name(), "drop").await? {
+        return Ok(());
+    }
     let path = space.path(&[named.name()]);
     let dropped: BranchDropped = space.client(config).read(Method::DELETE, &path, None).await?;
     if space.json {
@@ -220,7 +294,13 @@ async fn drop(config: &Config, named: &BranchArgs) -> Result<(), CliError> {
     say(&format!("{} is dropped", named.name()))
 }
 
-async fn squash(config: &Config, name: &str, space: &SpaceArgs) -> Result<(), CliError> {
+async fn squash(
+    config: &Config,
+    SquashBranch { name, consent, space }: &SquashBranch,
+) -> Result<(), CliError> {
+    if !consent.given(config, space, name, "squash").await? {
+        return Ok(());
+    }
     let path = space.path(&[name, "squash"]);
     let squashed: BranchSquashed = space.client(config).read(Method::POST, &path, None).await?;
     if space.json {

@@ -16,6 +16,7 @@ use icecore_schemas::collections::{
     CollectionDiff, CollectionEntry, CollectionList, DiffEntry, DocumentChange, DocumentEntry,
     DocumentHistory, DocumentList, DocumentReply, VersionEntry,
 };
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -23,6 +24,21 @@ use std::path::PathBuf;
 
 /// Characters of a document that a table shows.
 const DOCUMENT_LETTERS_MAX: usize = 80;
+
+/// What an address cannot have in a URL. Its `/`, `@` and `%` say what the parts of it are.
+const ESCAPED_IN_ADDRESS: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// Whose documents are read, and how they are printed.
 #[derive(Debug, Args)]
@@ -65,7 +81,8 @@ pub struct CollectionsCommand {
 /// `icecore docs`
 #[derive(Debug, Args)]
 pub struct DocsCommand {
-    /// The collection
+    /// The collection; or the address of a document, such as users/u-1, users/u-1@v17, users/u-1@~1,
+    /// users/u-1@2024-01-08 or users/u-1@trial
     collection: String,
     /// The key of a document; all documents when left out
     key: Option<String>,
@@ -142,15 +159,25 @@ impl ReaderArgs {
             path.push('/');
             path.push_str(part);
         }
-        let mut mark = '?';
-        for (name, value) in parameters {
-            let Some(value) = value else { continue };
-            path.push(mark);
-            mark = '&';
-            path.push_str(&format!("{name}={}", escape(value)));
-        }
-        path
+        with_parameters(path, parameters)
     }
+
+    /// The path of the document that an address means.
+    fn thing(&self, address: &str, parameters: &[(&str, Option<String>)]) -> String {
+        let address = utf8_percent_encode(address, ESCAPED_IN_ADDRESS);
+        with_parameters(format!("/v1/{}/things/{address}", escape_ns(&self.ns)), parameters)
+    }
+}
+
+fn with_parameters(mut path: String, parameters: &[(&str, Option<String>)]) -> String {
+    let mut mark = '?';
+    for (name, value) in parameters {
+        let Some(value) = value else { continue };
+        path.push(mark);
+        mark = '&';
+        path.push_str(&format!("{name}={}", escape(value)));
+    }
+    path
 }
 
 /// Prints the collections of a namespace, or one of them; or shows or registers the schema of one.
@@ -211,20 +238,17 @@ pub async fn collections(config: &Config, command: &CollectionsCommand) -> Resul
 pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError> {
     let DocsCommand { collection, key, at, branch, after, limit, reader } = command;
     let client = reader.client(config);
-    let collection = escape(collection);
     if let Some(key) = key {
         let parameters = [("at", at.clone()), ("branch", branch.clone())];
-        let path = reader.path(&[&collection, "docs", &escape(key)], &parameters);
-        let reply: DocumentReply = client.read(Method::GET, &path, None).await?;
-        if reader.json {
-            return say_json(&reply);
-        }
-        let DocumentReply { doc, version, seq, updated_at, actor, .. } = reply;
-        say(doc.get())?;
-        let (time, actor) = (shown(updated_at.as_ref()), actor.map(|actor| printable(&actor)));
-        remark(&format!("version {version}, seq {seq}, {time}, by {}", shown(actor.as_ref())));
-        return Ok(());
+        let path = reader.path(&[&escape(collection), "docs", &escape(key)], &parameters);
+        return document(&client, reader, &path).await;
     }
+    // A page is asked of a collection, which may have the sign in its name.
+    if collection.contains('/') && after.is_none() && limit.is_none() {
+        let path = reader.thing(collection, &[("v", at.clone()), ("branch", branch.clone())]);
+        return document(&client, reader, &path).await;
+    }
+    let collection = escape(collection);
     let limit = limit.map(|limit| limit.to_string());
     let parameters = [
         ("at", at.clone()),
@@ -249,6 +273,19 @@ pub async fn docs(config: &Config, command: &DocsCommand) -> Result<(), CliError
     let rows: Vec<Vec<String>> = list.docs.iter().map(row).collect();
     say(aligned(&["key", "version", "seq", "updated_at", "doc"], &rows).trim_end())?;
     say_next(list.next.as_deref());
+    Ok(())
+}
+
+/// Prints the document that a path has.
+async fn document(client: &ServerClient, reader: &ReaderArgs, path: &str) -> Result<(), CliError> {
+    let reply: DocumentReply = client.read(Method::GET, path, None).await?;
+    if reader.json {
+        return say_json(&reply);
+    }
+    let DocumentReply { doc, version, seq, updated_at, actor, .. } = reply;
+    say(doc.get())?;
+    let (time, actor) = (shown(updated_at.as_ref()), actor.map(|actor| printable(&actor)));
+    remark(&format!("version {version}, seq {seq}, {time}, by {}", shown(actor.as_ref())));
     Ok(())
 }
 
@@ -380,6 +417,18 @@ mod tests {
             "/v1/shop%2Eexample/collections/users/docs/a%2Fb%40c\
              ?at=time%3A2026%2D11%2D20T12%3A00%3A00%2B01%3A00"
         );
+    }
+
+    #[test]
+    fn an_address_keeps_the_signs_that_part_it() {
+        let reader = ReaderArgs { ns: "shop".to_owned(), json: false, url: None };
+        let no_version: [(&str, Option<String>); 1] = [("v", None)];
+        assert_eq!(
+            reader.thing("users/a%40b c?@v3", &no_version),
+            "/v1/shop/things/users/a%40b%20c%3F@v3"
+        );
+        let version = [("v", Some("seq:3".to_owned()))];
+        assert_eq!(reader.thing("users/ü", &version), "/v1/shop/things/users/%C3%BC?v=seq%3A3");
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub struct RestoreCommand {
     /// The namespace
     #[arg(long, default_value = "default")]
     ns: String,
-    /// The point: seq:17, bookmark:…, time:2026-11-20T12:00:00Z, tag:…, snapshot:…
+    /// The point: seq:17, bookmark:…, time:2026-11-20T12:00:00Z, tag:…, snapshot:…, or before:REQUEST for the moment
+    /// before the request of that id
     #[arg(long, value_name = "POINT")]
     at: String,
     /// Put the state into this collection, which has no documents

@@ -37,8 +37,8 @@ pub enum BranchStart {
     Head(i64),
     /// This snapshot, with which the branch begins anew.
     Fork {
-        /// The snapshot.
-        at: i64,
+        /// The snapshot; none where the branch begins with its own rows alone.
+        at: Option<i64>,
         /// The head that the branch has and leaves; none for a new branch.
         replaces: Option<i64>,
     },
@@ -156,7 +156,7 @@ impl TableFlush {
             summary.insert(FIRST_SEQ.to_owned(), first.to_string());
         }
         let (read, fork) = match *start {
-            BranchStart::Head(head) => (head, None),
+            BranchStart::Head(head) => (Some(head), None),
             BranchStart::Fork { at, replaces } => (at, Some(BranchFork { replaces })),
         };
         let text = branch.to_property().expect("names and numbers are JSON");
@@ -171,7 +171,7 @@ impl TableFlush {
         }
         NewSnapshot {
             operation: Operation::Append,
-            read: Some(read),
+            read,
             needs_head: fork.is_none(),
             fork,
             table: Some(table.uuid()),

@@ -127,6 +127,7 @@ pub(super) async fn remove(
     let _merges = app.restore_turns.take(&[namespace.name()]).await?;
     let _turn = app.branch_turns.take(&[namespace.name(), &branch]).await?;
     let catalog = caller.catalog(&app);
+    app.sql.fault("branch.before_drop")?;
     let mut attempt = 1;
     loop {
         let head = append::load(&app, &namespace, &branch).await?;
@@ -137,6 +138,7 @@ pub(super) async fn remove(
             Err(cause) => return Err(cause.into()),
         }
     }
+    app.sql.fault("branch.after_drop")?;
     Ok(http::json(200, &BranchDropped { dropped: true }))
 }
 

@@ -10,21 +10,29 @@ use crate::{
         branches::append::{self, BranchReceipt},
         change_events,
         error::ApiError,
+        rows::text_at,
+        state_rows,
+        turns::joined,
     },
     ingest::Receipt,
 };
+use futures::StreamExt;
 use icecore_catalog::{
     catalog::{Catalog, RefKind},
     error::CatalogError,
 };
+use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE};
 use icecore_lake::table::schema::ident;
 use icecore_schemas::{
     batch::SeqRange,
     erasure::{ErasureReport, ErasureStatus},
     error_code::ErrorCode,
     names::Namespace,
+    query::SqlRequest,
     service_table::EVENTS_TABLE,
 };
+use std::collections::HashSet;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Places of a batch that stay for the events that say where a change begins and that it ended.
 const MARKERS: usize = 2;
@@ -121,6 +129,49 @@ impl<'a> ChangeBatches<'a> {
         self.count += 1;
         Ok(seq)
     }
+}
+
+/// What tells the documents of a change apart.
+pub(super) fn document_number(collection: &str, key: &str) -> u128 {
+    xxh3_128(&joined(&[collection, key]))
+}
+
+/// The statement for the documents that were changed behind an event, as columns `collection` and `key`; a row without
+/// a key is a collection that was emptied. `events` is what they are read from, as FROM names it.
+pub(super) fn later_changes(events: &str, seq: u64) -> String {
+    format!(
+        "SELECT DISTINCT collection, key FROM {events} WHERE seq > {seq} AND collection <> '' \
+         AND (({IS_CHANGE}) OR ({IS_TRUNCATE}))"
+    )
+}
+
+/// The collection of a document of `changed` that the rows of [`later_changes`] have, or of one that was emptied and is
+/// one of a change's; none where there is no such row.
+///
+/// # Errors
+/// As queries.
+pub(super) async fn changed_since(
+    ChangedBranch { app, levels, .. }: ChangedBranch<'_>,
+    sql: String,
+    changed: &HashSet<u128>,
+    is_changed: impl Fn(&str) -> bool,
+) -> Result<Option<String>, ApiError> {
+    let request = SqlRequest { sql, ..SqlRequest::default() };
+    let Some(mut answer) = state_rows::ask(app, levels, request).await? else { return Ok(None) };
+    while let Some(batch) = answer.batches.next().await {
+        let batch = batch?;
+        for row in 0..batch.num_rows() {
+            let Some(collection) = text_at(&batch, "collection", row) else { continue };
+            let is_ours = match text_at(&batch, "key", row) {
+                Some(key) => changed.contains(&document_number(&collection, &key)),
+                None => is_changed(&collection),
+            };
+            if is_ours {
+                return Ok(Some(collection));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.

@@ -39,6 +39,9 @@ use icecore_schemas::{
 use run::{CollectionPair, RestoreRun};
 use serde_json::Value;
 
+/// Most times that the states are compared because documents of the restore were written meanwhile.
+const COMPARISONS_MAX: usize = 3;
+
 /// What is restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum RestoreScope {
@@ -191,20 +194,49 @@ async fn restore(
     }
     bulk_changes::check_erasures(app, &levels).await?;
     caller.call.about(&format!("{} {text} {id}", namespace.name()));
-    report.restore = Some(id.clone());
-    report.undo_bookmark = Some(bookmark::of_moment(undo));
-    if run::changes(&report) != 0 {
-        app.sql.fault("restore.before_tag")?;
-        let catalog = app.catalog.on_behalf_of(principal.id());
-        let name = format!("before-restore-{undo}");
-        report.tag =
-            Box::pin(bulk_changes::tag_before(run.place(), &catalog, name, run.is_resumed)).await;
-        app.sql.fault("restore.after_tag")?;
-    }
-    let report = Box::pin(run.append(&pairs, report)).await?;
-    let (to, changes) = (run.to, run::changes(&report));
+    let (to, report) = (run.to, Box::pin(carry_out(reader, run, &pairs, (undo, report))).await?);
+    let changes = run::changes(&report);
     tracing::info!(%namespace, restore = %id, to, changes, "documents were restored");
     Ok(report)
+}
+
+/// Names the state before a restore that changes something, and appends it. Compares again where a document of it was
+/// written since: its undo is then the moment behind that.
+async fn carry_out(
+    reader: ReadCaller<'_>,
+    mut run: RestoreRun<'_>,
+    pairs: &[CollectionPair],
+    (mut undo, mut report): (u64, RestoreReport),
+) -> Result<RestoreReport, ApiError> {
+    let app = run.app;
+    for comparison in 1..=COMPARISONS_MAX {
+        report.restore = Some(run.id.to_owned());
+        report.undo_bookmark = Some(bookmark::of_moment(undo));
+        if run::changes(&report) != 0 {
+            app.sql.fault("restore.before_tag")?;
+            let catalog = app.catalog.on_behalf_of(reader.principal.id());
+            let name = format!("before-restore-{undo}");
+            let tag = bulk_changes::tag_before(run.place(), &catalog, name, run.is_resumed);
+            report.tag = Box::pin(tag).await;
+            app.sql.fault("restore.after_tag")?;
+        }
+        app.sql.fault("restore.before_append")?;
+        if let Some(done) = Box::pin(run.append(pairs, report.clone())).await? {
+            return Ok(done);
+        }
+        if comparison == COMPARISONS_MAX {
+            break;
+        }
+        run.head = Box::pin(reader.seq_of(FoundPoint::NOW)).await?;
+        if !run.is_resumed {
+            undo = run.head;
+        }
+        let compared = Box::pin(run.compare(pairs)).await?;
+        report = RestoreReport { restored_to: report.restored_to, ..compared };
+    }
+    let text =
+        "documents were written while they were restored, and nothing was changed; send it again";
+    Err(ApiError::new(ErrorCode::Unavailable, text))
 }
 
 /// When the event with this `seq` arrived, where it is there.

@@ -96,7 +96,9 @@ fn inexact(view: &View, points: &QueryPoints, named: &[String]) -> Vec<String> {
     let has_point = |table: &&TableView| {
         // What is under a collection alone lacks nothing of it.
         let is_read = named.contains(&table.name) || !is_folded(table);
-        is_read && (points.basis.is_some() || points.versions.contains_key(&table.name))
+        let is_addressed = matches!(points.of_address(&table.name), Ok(Some(_)));
+        let is_cut = points.versions.contains_key(&table.name) || is_addressed;
+        is_read && (points.basis.is_some() || is_cut)
     };
     let lacks_some = |table: &&TableView| {
         let mut states = iter::successors(Some(*table), |state| state.later.as_deref());

@@ -31,7 +31,7 @@ use icecore_engine::{
 };
 use icecore_schemas::{
     as_of::AsOf,
-    point::MAIN_BRANCH,
+    point::{HistoryPoint, MAIN_BRANCH},
     query::{QueryBasis, SqlRequest},
     service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
@@ -112,6 +112,37 @@ impl QueryPoints {
             None => TableRead::AsOf(point.parse()?),
         };
         Ok(Some((table, self.repeated(name, read)?)))
+    }
+
+    /// The table, the point as it is written, and what that means in `events@v17` or `events@2024-01-08`, where the
+    /// table has no ref of that name; none for a point of another form.
+    ///
+    /// # Errors
+    /// [`SqlError::Invalid`] for a table that the basis does not have.
+    pub fn of_address<'a>(
+        &self,
+        name: &'a str,
+    ) -> Result<Option<(&'a str, &'a str, TableRead)>, SqlError> {
+        let parts = name.rsplit_once('@').filter(|(table, _)| !table.is_empty());
+        let Some((table, point)) = parts else { return Ok(None) };
+        let read = match HistoryPoint::of_address(point) {
+            Some(HistoryPoint::Seq(seq)) => TableRead::Now(Some(SeqRange::up_to(seq))),
+            Some(HistoryPoint::Time(us)) => TableRead::AsOf(AsOf::Time(us.div_euclid(1_000))),
+            // `main` is a ref, and `~1` is so many snapshots back. What has no such form is a ref.
+            Some(
+                HistoryPoint::Branch(_)
+                | HistoryPoint::Back(_)
+                | HistoryPoint::Now
+                | HistoryPoint::Bookmark(_)
+                | HistoryPoint::Snapshot(_)
+                | HistoryPoint::Tag(_)
+                | HistoryPoint::Before(_)
+                | HistoryPoint::Number(_)
+                | HistoryPoint::Named(_),
+            )
+            | None => return Ok(None),
+        };
+        Ok(Some((table, point, self.repeated(name, read)?)))
     }
 
     /// Whether this is `events` in its state of now.
@@ -435,5 +466,24 @@ mod tests {
         let repeated =
             TableRead::Branch { branch: "trial".to_owned(), until: 3, snapshot: Some(7) };
         assert_eq!(points.of("b").unwrap(), (EVENTS_TABLE, repeated));
+    }
+
+    #[test]
+    fn an_address_is_a_seq_or_the_start_of_a_day() {
+        let points = QueryPoints::default();
+        let day = TableRead::AsOf(AsOf::Time(86_400_000));
+        for (name, expected) in [
+            ("events@v17", Some(("v17", TableRead::Now(Some(SeqRange::up_to(17)))))),
+            ("events@1970-01-02", Some(("1970-01-02", day))),
+            ("events@main", None),
+            ("events@~1", None),
+            ("events@nightly", None),
+            ("events@17", None),
+            ("@v17", None),
+            ("events", None),
+        ] {
+            let expected = expected.map(|(point, read)| (EVENTS_TABLE, point, read));
+            assert_eq!(points.of_address(name).unwrap(), expected, "{name}");
+        }
     }
 }

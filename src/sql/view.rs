@@ -206,11 +206,28 @@ impl ResolvedNamespace {
         let (table, read) = points.of(name)?;
         let mut found = Box::pin(self.state(sources, table, read)).await?;
         if found.is_none()
-            && let Some((table, read)) = points.of_reference(name)?
+            && let Some((table, read)) = self.written_point(sources, name, points).await?
         {
             found = Box::pin(self.state(sources, table, read)).await?;
         }
         Ok(found.map(|found| TableView { name: name.to_owned(), ..found }))
+    }
+
+    /// The table and its point in a name such as `events@v17`. A ref that has the name goes first.
+    async fn written_point<'a>(
+        &self,
+        sources: ViewSources<'_>,
+        name: &'a str,
+        points: &QueryPoints,
+    ) -> Result<Option<(&'a str, TableRead)>, SqlError> {
+        if let Some((table, point, read)) = points.of_address(name)? {
+            let loaded = Box::pin(self.load(sources.catalog, table)).await?;
+            let named = loaded.as_ref().and_then(|it| it.metadata.snapshot_for_ref(point));
+            if named.is_none() {
+                return Ok(Some((table, read)));
+            }
+        }
+        points.of_reference(name)
     }
 
     /// One state of a table.

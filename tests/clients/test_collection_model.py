@@ -2,7 +2,8 @@
 
 A random history of two collections in three namespaces goes over HTTP in rounds. After each round the tables `cdc_…` are refreshed and tagged. Then the API,
 /sql and restores are compared at random points, and the engines at tags and snapshots; once more after compaction, expiry and an erasure, on a clock that
-is set ahead. `LARGE=1` has 10 000 changes and 200 points, with Spark. Branches and merges get their place in `Ways` when there are some.
+is set ahead. `LARGE=1` has 10 000 changes and 200 points, with Spark. Branches and merges have models of their own: tests/it/branch_reads.rs
+and tests/it/branch_merge.rs.
 """
 import json
 import os

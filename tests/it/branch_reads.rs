@@ -234,6 +234,7 @@ async fn sql_reads_tables_collections_and_things_of_a_branch() {
             ("cdc_users FOR SEQ AS OF 3 OF BRANCH 'trial'", &at_3),
             ("cdc_users FOR SEQ AS OF 2 OF BRANCH 'trial'", &first),
             ("cdc_users FOR SEQ AS OF 2 OF BRANCH 'main'", &first),
+            ("\"cdc_users@v2\"", &first),
         ] {
             let sql = format!("{docs} {relation} ORDER BY key");
             assert_eq!(server.rows(NS, &sql).await, *expected, "{relation}, {round}");
@@ -251,6 +252,8 @@ async fn sql_reads_tables_collections_and_things_of_a_branch() {
         ("things FOR VERSION AS OF 'trial'", 5),
         ("things FOR SEQ AS OF 4 OF BRANCH 'trial'", 4),
         ("things FOR SEQ AS OF 2", 2),
+        ("\"things@v2\"", 2),
+        ("\"cdc_users_deltas@v3\"", 3),
         ("\"cdc_users_deltas@trial\"", 5),
     ] {
         let sql = format!("SELECT count(*) FROM {relation}");

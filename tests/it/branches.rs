@@ -96,7 +96,8 @@ async fn a_branch_begins_at_exactly_one_event() {
     }
     assert_eq!(send(&server, None, &["e"]).await.0, 200);
     let all = [["a", "1"], ["b", "2"], ["c", "3"], ["d", "4"], ["e", "5"]];
-    for seq in 2..=5_usize {
+    // Before the first snapshot, behind it, at another one, and behind all of them.
+    for seq in 1..=5_usize {
         let name = format!("at-{seq}");
         let (status, made) = make(&server, json!({"name": name, "at": format!("seq:{seq}")})).await;
         assert_eq!((status, &made["fork_seq"]), (201, &json!(seq)), "{made}");
@@ -104,8 +105,15 @@ async fn a_branch_begins_at_exactly_one_event() {
             all[..seq].iter().map(|[id, n]| json!([id, n.parse::<u64>().unwrap()])).collect();
         assert_eq!(events_of(&server, Some(&name)).await, wanted);
     }
-    let (status, gone) = make(&server, json!({"name": "zero", "at": "seq:1"})).await;
-    assert_eq!((status, &gone["code"]), (410, &json!("GONE")), "{gone}");
+    let (status, made) = make(&server, json!({"name": "zero", "at": "seq:0"})).await;
+    assert_eq!(
+        (status, &made["fork_seq"], &made["base"]),
+        (201, &json!(0), &Value::Null),
+        "{made}"
+    );
+    assert_eq!(events_of(&server, Some("zero")).await, json!([]));
+    assert_eq!(send(&server, Some("at-1"), &["z"]).await.0, 200);
+    assert_eq!(events_of(&server, Some("at-1")).await, json!([["a", 1], ["z", 2]]));
     let (status, later) = make(&server, json!({"name": "later", "at": "seq:9"})).await;
     assert_eq!(status, 404, "{later}");
     // One that is made of another has the events of that.

@@ -127,6 +127,7 @@ async fn a_server_that_dies_at_any_step_of_a_restore_goes_on_with_it() {
     let steps = [
         ("restore.before_tag", "", 0),
         ("restore.after_tag", "", 0),
+        ("restore.before_append", "", 0),
         ("changes.before_batch", "", 0),
         ("changes.after_batch", "", 8),
         ("changes.before_batch", "@1", 16),

@@ -608,6 +608,12 @@ async fn the_command_line_shows_documents_as_tables_and_json() {
     let rome: Value =
         serde_json::from_str(&icecore(&["docs", "users", "u-1", "--at", "~1"])).unwrap();
     assert_eq!(rome, json!({"name": "Ann", "city": "Rome"}));
+    for address in ["users/u-1@~1", "users/u-1@v1", "users/u-1@main", "users/u-1"] {
+        let shown: Value = serde_json::from_str(&icecore(&["docs", address])).unwrap();
+        let expected = got(&server, &format!("things/{address}")).await["doc"].clone();
+        assert_eq!(shown, expected, "{address}");
+    }
+    assert!(icecore(&["docs", "users/u-1", "--at", "~1"]).contains("Rome"));
     let exact = icecore(&["docs", "places", "p-1", "--json"]);
     assert!(exact.contains("9007199254740993"), "{exact}");
     assert!(icecore(&["docs", "users", "--at", "seq:3"]).contains("u/2"));

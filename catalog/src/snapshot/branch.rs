@@ -27,22 +27,28 @@ pub(super) fn seen<'a>(
     new: &NewSnapshot,
 ) -> Result<Cow<'a, TableMetadata>, CatalogError> {
     let Some(branch) = &new.branch else { return Ok(Cow::Borrowed(base)) };
-    let Some(read) = new.read else {
-        let text = "a snapshot of a branch names the snapshot that was read for it";
-        return Err(CatalogError::Invalid(text.to_owned()));
-    };
     let head = base.snapshot_for_ref(branch).map(|head| head.snapshot_id());
-    let snapshot_id = match new.fork {
-        None => head.ok_or_else(|| CatalogError::NoSuchReference(branch.clone()))?,
-        Some(fork) => {
+    let parent = match (new.fork, new.read) {
+        (None, None) => {
+            let text = "a snapshot of a branch names the snapshot that was read for it";
+            return Err(CatalogError::Invalid(text.to_owned()));
+        }
+        (None, Some(_)) => Some(head.ok_or_else(|| CatalogError::NoSuchReference(branch.clone()))?),
+        (Some(fork), read) => {
             check_fork(base, branch, (fork.replaces, head), read)?;
             read
         }
     };
-    let retention = SnapshotRetention::branch(None, None, None);
-    let reference = SnapshotReference { snapshot_id, retention };
     let ref_name = MAIN_BRANCH.to_owned();
-    let update = TableUpdate::SetSnapshotRef { ref_name, reference };
+    let update = match parent {
+        Some(snapshot_id) => {
+            let retention = SnapshotRetention::branch(None, None, None);
+            let reference = SnapshotReference { snapshot_id, retention };
+            TableUpdate::SetSnapshotRef { ref_name, reference }
+        }
+        // The branch has none of the rows of `main`, but those that come with the snapshot.
+        None => TableUpdate::RemoveSnapshotRef { ref_name },
+    };
     let view = commit::apply_updates_at(base, None, &[update], base.last_updated_ms())?;
     Ok(Cow::Owned(view))
 }
@@ -52,13 +58,15 @@ fn check_fork(
     base: &TableMetadata,
     branch: &str,
     (expected, head): (Option<i64>, Option<i64>),
-    read: i64,
+    read: Option<i64>,
 ) -> Result<(), CatalogError> {
     if expected != head {
         let text = format!("Commit failed: branch `{branch}` was made, moved or dropped meanwhile");
         return Err(CatalogError::CommitFailed(text));
     }
-    if base.snapshot_by_id(read).is_none() {
+    if let Some(read) = read
+        && base.snapshot_by_id(read).is_none()
+    {
         let text = format!("Commit failed: snapshot {read}, where `{branch}` begins, is gone");
         return Err(CatalogError::CommitFailed(text));
     }

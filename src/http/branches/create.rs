@@ -89,9 +89,9 @@ impl MainPoint {
 /// Where a branch begins.
 #[derive(Debug)]
 struct ForkPlace {
-    /// The snapshot whose files it shares.
-    at: i64,
-    /// The last event of that one.
+    /// The snapshot whose files it shares; none where all its events are copied.
+    at: Option<i64>,
+    /// The last event of that one, else 0.
     last: u64,
     /// The events behind it, up to the point.
     rows: Vec<RecordBatch>,
@@ -258,12 +258,15 @@ impl BranchRequest<'_> {
         seq: u64,
     ) -> Result<ForkPlace, ApiError> {
         if seq == source.last {
-            return Ok(ForkPlace { at: source.head, last: seq, rows: Vec::new() });
+            return Ok(ForkPlace { at: Some(source.head), last: seq, rows: Vec::new() });
         }
         let base = newest_until(&table.metadata, source.branch.as_ref(), source.head, seq);
-        let Some((at, last)) = base else { return Err(gone(seq, None)) };
-        let rows = self.between(source.head, (last, seq), "TRUE").await?;
-        Ok(ForkPlace { at, last, rows })
+        let last = base.map_or(0, |(_, last)| last);
+        match self.between(source.head, (last, seq), "TRUE").await {
+            Ok(rows) => Ok(ForkPlace { at: base.map(|(at, _)| at), last, rows }),
+            Err(error) if base.is_none() && error.code() == ErrorCode::Gone => Err(gone(seq, None)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The events of a snapshot behind `after`, up to `until`, for which a condition is true, with all columns of the
@@ -380,7 +383,7 @@ fn gone(seq: u64, nearest: Option<u64>) -> ApiError {
             "the snapshots around seq {seq} were removed, and more than {COPIED_ROWS_MAX} events, or too many bytes, lie between it and the one before: begin the branch at seq:{nearest}, or at its head"
         ),
         None => format!(
-            "no snapshot from before seq {} is retained: begin the branch at a later point, or at its head",
+            "no snapshot from before seq {} is retained, and more than {COPIED_ROWS_MAX} events, or too many bytes, are up to there: begin the branch at a later point, or at its head",
             seq.saturating_add(1)
         ),
     };

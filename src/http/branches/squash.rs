@@ -93,7 +93,7 @@ impl BranchRequest<'_> {
         }
         let new = BranchRows {
             namespace: namespace.clone(),
-            start: BranchStart::Fork { at, replaces: Some(before.snapshot) },
+            start: BranchStart::Fork { at: Some(at), replaces: Some(before.snapshot) },
             seq: (!rows.is_empty()).then_some((first + 1, last_seq)),
             rows,
             last_seq,

@@ -6,12 +6,11 @@ use super::{
 };
 use crate::http::{
     AppState,
-    bulk_changes::{ChangeBatches, ChangedBranch},
+    bulk_changes::{self, ChangeBatches, ChangedBranch, document_number},
     change_events::ChangeEvent,
     error::ApiError,
     rows::{number_at, text_at},
     state_rows,
-    turns::joined,
 };
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
@@ -26,10 +25,10 @@ use icecore_schemas::{
     names::Namespace,
     query::SqlRequest,
     restore::{CollectionCounts, RestoreReport, SampleChange},
+    service_table::EVENTS_TABLE,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use xxhash_rust::xxh3::xxh3_128;
+use std::collections::{BTreeSet, HashSet};
 
 /// Most collections of a namespace that is restored.
 const COLLECTIONS_MAX: usize = 1_000;
@@ -262,7 +261,8 @@ impl RestoreRun<'_> {
         Ok(sample)
     }
 
-    /// Appends the changes, and behind them the report. On return all of it is durable.
+    /// Appends the changes, and behind them the report. On return all of it is durable. None where a document of a
+    /// restore of one batch was written since the comparison: nothing is appended then.
     ///
     /// # Errors
     /// As `POST /ingest`, and as queries. What was appended stays, and the same request under its key goes on.
@@ -270,7 +270,7 @@ impl RestoreRun<'_> {
         &self,
         pairs: &[CollectionPair],
         mut report: RestoreReport,
-    ) -> Result<RestoreReport, ApiError> {
+    ) -> Result<Option<RestoreReport>, ApiError> {
         let begun = BegunRestore {
             restore: self.id.to_owned(),
             request: self.request.to_owned(),
@@ -280,6 +280,7 @@ impl RestoreRun<'_> {
         let begun = (!self.is_resumed).then(|| begun.text());
         let mut batches = ChangeBatches::new(self.place(), begun);
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
+        let mut changed = HashSet::new();
         for pair in pairs {
             let sql = match self.app.sql.filters_visibility() {
                 true => self.states().visible_changes(pair),
@@ -294,8 +295,14 @@ impl RestoreRun<'_> {
                 for row in 0..batch.num_rows() {
                     let Some(change) = DocumentChange::at(&batch, row) else { continue };
                     batches.push(self.event(pair, &change, &meta)).await?;
+                    if batches.count() == 0 {
+                        changed.insert(document_number(&pair.into, &change.key));
+                    }
                 }
             }
+        }
+        if batches.count() == 0 && self.is_changed_since(pairs, &changed).await? {
+            return Ok(None);
         }
         report.batches = batches.count() + 1;
         let completed = |first: Option<u64>, before: u64| {
@@ -304,7 +311,19 @@ impl RestoreRun<'_> {
         };
         let seq = batches.finish(completed).await?;
         report.seq = Some(seq);
-        Ok(report)
+        Ok(Some(report))
+    }
+
+    /// Whether one of these documents was written behind the comparison.
+    async fn is_changed_since(
+        &self,
+        pairs: &[CollectionPair],
+        changed: &HashSet<u128>,
+    ) -> Result<bool, ApiError> {
+        let sql = bulk_changes::later_changes(EVENTS_TABLE, self.head);
+        let is_changed = |name: &str| pairs.iter().any(|pair| pair.into == name);
+        let found = bulk_changes::changed_since(self.place(), sql, changed, is_changed).await?;
+        Ok(found.is_some())
     }
 
     /// The last event before the restore, whether it went on or not.
@@ -314,7 +333,7 @@ impl RestoreRun<'_> {
     }
 
     fn event(&self, pair: &CollectionPair, change: &DocumentChange, meta: &Value) -> String {
-        let key = xxh3_128(&joined(&[&pair.into, &change.key]));
+        let key = document_number(&pair.into, &change.key);
         // A restore that goes on compares with another state, so its changes are other ones.
         let id = format!("restore-{}-{}-{key:032x}", self.id, self.head);
         let event = ChangeEvent {

@@ -90,6 +90,27 @@ async fn every_spelling_reads_the_table_at_its_point() {
 }
 
 #[tokio::test]
+async fn a_seq_or_a_day_in_the_name_is_read_where_no_ref_is_called_so() {
+    let (house, first, _) = travelled().await;
+    // It is the next day.
+    house.clock.advance_ms(86_400_000);
+    for (address, expected) in [("v7", 7), ("v33", 33), ("v1000", 35), ("2025-10-10", 30)] {
+        let sql = format!("SELECT count(*) FROM \"events@{address}\"");
+        assert_eq!(house.count(&sql).await, expected, "{address}");
+    }
+    let before = asked("SELECT count(*) FROM \"events@2025-10-09\"");
+    house.check_refused(before, "has no snapshot at").await;
+    let sql = "SELECT count(*) FROM \"events@v1000\"";
+    let basis = house.basis(asked(sql)).await;
+    house.take(36..41);
+    assert_eq!(house.number(again(sql, &basis)).await, 35);
+    assert_eq!(house.count(sql).await, 40);
+    let refs = house.catalog.refs();
+    refs.create(&house.events(), "v7", RefKind::Tag, Some(first)).await.unwrap();
+    assert_eq!(house.count("SELECT count(*) FROM \"events@v7\"").await, 10);
+}
+
+#[tokio::test]
 async fn a_table_is_joined_with_itself_at_other_points() {
     let (house, first, _) = travelled().await;
     let sql = format!(

@@ -348,4 +348,12 @@ async fn a_branch_begins_with_a_snapshot_and_goes_on_from_its_head_alone() {
     let anew = catalog.add_snapshot(&table, fork(Some(second))).await.unwrap();
     let third = anew.metadata.snapshot_for_ref("b").unwrap();
     assert_eq!(third.parent_snapshot_id(), Some(at));
+    // One may begin with nothing of what is there.
+    let empty = NewSnapshot { branch: Some("c".to_owned()), read: None, ..fork(None) };
+    let made = catalog.add_snapshot(&table, empty).await.unwrap();
+    let root = made.metadata.snapshot_for_ref("c").unwrap();
+    assert_eq!(root.parent_snapshot_id(), None);
+    let rows = root.summary().additional_properties.get("total-records");
+    assert!(rows.is_none_or(|rows| rows == "0"), "{rows:?}");
+    assert_eq!(made.metadata.current_snapshot_id(), main.metadata.current_snapshot_id());
 }

@@ -198,6 +198,22 @@ fn every_name_fills_its_column() {
 }
 
 #[test]
+fn every_word_for_a_change_is_one_of_four() {
+    for (op, words) in [
+        ("c", ["c", "i", "create", "created", "insert", "inserted"].as_slice()),
+        ("u", &["u", "update", "updated", "replace", "replaced", "upsert"]),
+        ("d", &["d", "delete", "deleted", "remove", "removed"]),
+        ("r", &["r", "read", "snapshot"]),
+    ] {
+        for word in words {
+            for word in [(*word).to_owned(), word.to_uppercase()] {
+                check(&format!("{{\"type\":\"t\",\"op\":\"{word}\"}}"), &format!("type=t op={op}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn known_members_of_data_fill_columns() {
     for (event, expected) in [
         (

@@ -7,12 +7,10 @@ use super::{
     statements::{ChangedCollection, ComparedBranches},
 };
 use crate::http::{
-    bulk_changes::{ChangeBatches, ChangedBranch},
+    bulk_changes::{self, ChangeBatches, ChangedBranch, document_number},
     change_events::ChangeEvent,
     error::ApiError,
-    rows::text_at,
     state_rows,
-    turns::joined,
 };
 use futures::StreamExt;
 use icecore_lake::{
@@ -27,7 +25,6 @@ use icecore_schemas::{
 };
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use xxhash_rust::xxh3::xxh3_128;
 
 /// Most changes of a merge.
 const CHANGES_MAX: u64 = 1_000_000;
@@ -232,26 +229,13 @@ impl MergeRun<'_> {
         changed: &HashSet<u128>,
     ) -> Result<(), ApiError> {
         let sql = self.states.ours.later_changes();
-        let request = SqlRequest { sql, ..SqlRequest::default() };
-        let (app, levels) = (self.place.app, self.place.levels);
-        let Some(mut answer) = state_rows::ask(app, levels, request).await? else { return Ok(()) };
-        while let Some(batch) = answer.batches.next().await {
-            let batch = batch?;
-            for row in 0..batch.num_rows() {
-                let Some(collection) = text_at(&batch, "collection", row) else { continue };
-                let is_ours = match text_at(&batch, "key", row) {
-                    Some(key) => changed.contains(&document_number(&collection, &key)),
-                    None => collections.iter().any(|it| it.name == collection),
-                };
-                if is_ours {
-                    let text = format!(
-                        "a document of collection `{collection}` was written while it was merged, and nothing was changed; send it again"
-                    );
-                    return Err(ApiError::new(ErrorCode::Unavailable, text));
-                }
-            }
-        }
-        Ok(())
+        let is_changed = |name: &str| collections.iter().any(|it| it.name == name);
+        let found = bulk_changes::changed_since(self.place, sql, changed, is_changed).await?;
+        let Some(collection) = found else { return Ok(()) };
+        let text = format!(
+            "a document of collection `{collection}` was written while it was merged, and nothing was changed; send it again"
+        );
+        Err(ApiError::new(ErrorCode::Unavailable, text))
     }
 
     fn event(
@@ -320,11 +304,6 @@ impl MergeComparison {
             after: value_of(&document.after),
         });
     }
-}
-
-/// What tells the documents of a merge apart.
-fn document_number(collection: &str, key: &str) -> u128 {
-    xxh3_128(&joined(&[collection, key]))
 }
 
 /// A document as JSON; null where there is none.

@@ -1,7 +1,7 @@
 //! Statements that compare two branches: which documents one of them changed, and what these are on both.
 
 use super::common::CommonPoint;
-use crate::http::change_events::ADMIN_VISIBILITY;
+use crate::http::{bulk_changes, change_events::ADMIN_VISIBILITY};
 use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, events_at, literal, relation_at};
 use icecore_schemas::service_table::EVENTS_TABLE;
 
@@ -55,11 +55,7 @@ impl BranchState<'_> {
             None => EVENTS_TABLE.to_owned(),
             Some(_) => self.at(SEQ_MAX).events(),
         };
-        format!(
-            "SELECT DISTINCT collection, key FROM {events} WHERE seq > {} AND collection <> '' \
-             AND (({IS_CHANGE}) OR ({IS_TRUNCATE}))",
-            self.seq
-        )
+        bulk_changes::later_changes(&events, self.seq)
     }
 
     /// The keys that it changed in a collection behind an event, as column `doc_key`; where the collection was emptied,

@@ -1,0 +1,164 @@
+//! Restores beside writers, of points of every kind, and of points that are gone.
+
+use crate::harness::{TestServer, config};
+use icecore_lake::{clock::Clock, faults::Failpoints};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// 2026-09-21 14:13 UTC.
+const NOW_MS: i64 = 1_790_000_000_000;
+const DAY_MS: i64 = 86_400_000;
+const RESTORE: &str = "/v1/shop/collections/users/restore";
+
+fn change(op: &str, key: &str, n: u64) -> Value {
+    json!({"ns": "shop", "op": op, "collection": "users", "key": key, "after": {"n": n}})
+}
+
+async fn take(server: &TestServer, events: &[Value]) {
+    let (status, reply) = server.ingest(&json!(events)).await;
+    assert_eq!(status, 200, "{reply}");
+}
+
+/// The documents by their keys.
+async fn documents(server: &TestServer) -> Value {
+    server.rows("shop", "SELECT key, doc FROM cdc_users ORDER BY key").await
+}
+
+async fn restore(server: &TestServer, at: &str) -> (u16, Value) {
+    server.ingest_at(RESTORE, &json!({ "at": at })).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_document_that_is_written_during_a_restore_is_compared_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[]);
+    // One look where another document was written, two where it is the document once, three where it always is.
+    let (faults, meeting) = Failpoints::meetings("restore.before_append", 6);
+    config.faults = faults;
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    take(&server, &[change("c", "1", 1), change("c", "2", 1), change("u", "1", 2)]).await;
+    let meet = async || {
+        let meeting = Arc::clone(&meeting);
+        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+    };
+    let restore_while = async |at: &str, writes: &[Option<Value>]| {
+        let restored = restore(&server, at);
+        let meanwhile = async {
+            for write in writes {
+                meet().await;
+                if let Some(write) = write {
+                    take(&server, std::slice::from_ref(write)).await;
+                }
+                meet().await;
+            }
+        };
+        tokio::join!(restored, meanwhile).0
+    };
+    let (status, report) = restore_while("seq:1", &[Some(change("u", "3", 9))]).await;
+    assert_eq!((status, &report["updated"], &report["deleted"]), (200, &json!(1), &json!(1)));
+    assert_eq!(documents(&server).await, json!([["1", "{\"n\":1}"], ["3", "{\"n\":9}"]]));
+    // What was written once is compared and undone with the rest.
+    let written = [Some(change("u", "1", 7)), None];
+    let (status, report) = restore_while("seq:3", &written).await;
+    assert_eq!(status, 200, "{report}");
+    let restored = json!([["1", "{\"n\":2}"], ["2", "{\"n\":1}"]]);
+    assert_eq!(documents(&server).await, restored);
+    let sql = "SELECT before FROM events WHERE key = '1' ORDER BY seq DESC LIMIT 1";
+    assert_eq!(server.rows("shop", sql).await, json!([["{\"n\":7}"]]), "{report}");
+    let undo = format!("bookmark:{}", report["undo_bookmark"].as_str().unwrap());
+    let doc = server.get(&format!("/v1/shop/collections/users/docs/1?at={undo}")).await;
+    assert_eq!(doc.json::<Value>().await.unwrap()["doc"], json!({"n": 7}));
+    let events = server.rows("shop", "SELECT count(*) FROM events").await;
+    let written = [3, 4, 5].map(|n| Some(change("u", "1", n)));
+    let (status, refused) = restore_while("seq:1", &written).await;
+    assert_eq!(status, 503, "{refused}");
+    assert_eq!(documents(&server).await, json!([["1", "{\"n\":5}"], ["2", "{\"n\":1}"]]));
+    let after = server.rows("shop", "SELECT count(*) FROM events").await;
+    assert_eq!(after[0][0].as_u64().unwrap(), events[0][0].as_u64().unwrap() + 3);
+    let (status, report) = restore(&server, "seq:1").await;
+    assert_eq!((status, documents(&server).await), (200, json!([["1", "{\"n\":1}"]])), "{report}");
+    server.stop().await;
+}
+
+/// Sends events in a request of this name.
+async fn take_named(server: &TestServer, name: &str, events: &[Value]) {
+    let request = server.http.post(format!("{}/ingest", server.url));
+    let answer = request.header("x-request-id", name).json(events).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_request_is_taken_back_and_everybody_sees_by_what() {
+    let server = TestServer::start().await;
+    take_named(&server, "good", &[change("c", "1", 1)]).await;
+    take_named(&server, "bad", &[change("u", "1", 2), change("u", "1", 3)]).await;
+    let (status, report) = restore(&server, "before:bad").await;
+    assert_eq!((status, &report["restored_to"]["seq"]), (200, &json!(1)), "{report}");
+    assert_eq!(documents(&server).await, json!([["1", "{\"n\":1}"]]));
+    let is_restored = |event: &&Value| event["meta"]["restore_of"] == report["restore"];
+    let listed = server.get("/v1/shop/events").await.json::<Value>().await.unwrap();
+    let events = listed["events"].as_array().unwrap();
+    let found: Vec<&Value> = events.iter().filter(is_restored).collect();
+    assert_eq!((found.len(), &found[0]["op"], &found[0]["key"]), (1, &json!("u"), &json!("1")));
+    let request = server.http.get(format!("{}/v1/shop/events", server.url));
+    let lines = request.header("accept", "application/x-ndjson").send().await.unwrap();
+    let lines = lines.text().await.unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<&Value> = lines.iter().filter(is_restored).map(|event| &event["id"]).collect();
+    assert_eq!(ids, [&found[0]["id"]]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_restored_to_until_it_is_removed() {
+    let server = TestServer::start().await;
+    take(&server, &[change("c", "1", 1)]).await;
+    server.commit("shop").await;
+    let (_, answer) = server.query("shop", &json!({ "sql": "SELECT count(*) FROM events" })).await;
+    let snapshot = answer["basis"]["snapshots"]["events"].clone();
+    take(&server, &[change("u", "1", 2)]).await;
+    server.commit("shop").await;
+    let at = format!("snapshot:{snapshot}");
+    let (status, report) = restore(&server, &at).await;
+    assert_eq!((status, &report["restored_to"]["snapshot"]), (200, &snapshot), "{report}");
+    assert_eq!(documents(&server).await, json!([["1", "{\"n\":1}"]]));
+    let removed = json!([{ "action": "remove-snapshots", "snapshot-ids": [snapshot] }]);
+    let body = json!({ "requirements": [], "updates": removed });
+    let table = "/catalog/v1/namespaces/shop/tables/events";
+    let (status, answer) = server.ingest_at(table, &body).await;
+    assert_eq!(status, 200, "{answer}");
+    let read = server.get(&format!("/v1/shop/collections/users/docs/1?at={at}")).await;
+    for (status, answer) in [
+        restore(&server, &at).await,
+        (read.status().as_u16(), read.json().await.unwrap()),
+        server.ingest_at("/v1/shop/resolve", &json!({ "at": at })).await,
+    ] {
+        assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{answer}");
+        assert_eq!(answer["details"]["nearest"].as_array().map(Vec::len), Some(1), "{answer}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_found_at_a_time_and_at_the_start_of_a_day() {
+    let clock = Clock::manual(NOW_MS);
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &[], clock.clone()).await;
+    take(&server, &[change("c", "1", 1)]).await;
+    clock.advance_ms(DAY_MS);
+    take(&server, &[change("u", "1", 2)]).await;
+    clock.advance_ms(DAY_MS);
+    for (address, n) in [
+        ("users/1?v=2026-09-21T20:00:00Z", 1),
+        ("users/1?v=2026-09-22T20:00:00Z", 2),
+        ("users/1@2026-09-22", 1),
+        ("users/1@2026-09-23", 2),
+        ("users/1@2026-09-22T00:00:00Z", 1),
+    ] {
+        let found = server.get(&format!("/v1/shop/things/{address}")).await;
+        let found = found.json::<Value>().await.unwrap();
+        assert_eq!(found["doc"], json!({ "n": n }), "{address}: {found}");
+    }
+    let path = "/v1/shop/things/users/1@2026-09-21";
+    assert_eq!(server.get(path).await.status(), 404);
+    server.stop().await;
+}
