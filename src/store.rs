@@ -23,7 +23,14 @@ use std::sync::Arc;
 /// The tables, made and changed in steps that each run once.
 const LAYOUT: DatabaseLayout = DatabaseLayout {
     table: "service_layout",
-    steps: &[lease::STEP, runs::STEP, times::STEP, erasures::STEP, runs::USAGE_STEP],
+    steps: &[
+        lease::STEP,
+        runs::STEP,
+        times::STEP,
+        erasures::STEP,
+        runs::USAGE_STEP,
+        erasures::DOCUMENTS_STEP,
+    ],
 };
 
 /// Makes the tables that a database lacks.

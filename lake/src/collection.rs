@@ -6,6 +6,7 @@
 
 mod codec;
 mod entry;
+pub mod erased_documents;
 mod json_node;
 pub mod merge;
 mod patch;

@@ -35,6 +35,7 @@ use icecore_catalog::{
     retention::is_managed,
 };
 use icecore_lake::{
+    collection::erased_documents::ErasedDocuments,
     event::subject::Subject,
     faults::Failpoints,
     ids::IdGenerator,
@@ -306,6 +307,21 @@ impl Erasures {
         Ok(last)
     }
 
+    /// Whether an erasure that goes on takes documents out of the table of a collection.
+    ///
+    /// # Errors
+    /// [`EraseError::Store`].
+    pub async fn takes_documents_of(
+        &self,
+        levels: &[String],
+        collection: &str,
+    ) -> Result<bool, EraseError> {
+        let open = self.parts.store.open_erasures().await?;
+        Ok(open.iter().any(|it| {
+            it.levels == levels && !it.report.dry_run && it.documents.has_some_of(collection)
+        }))
+    }
+
     async fn held(&self, levels: &[String]) -> Result<Option<String>, EraseError> {
         // Any name does: a hold is of namespaces.
         match foreign_ident(levels, "events") {
@@ -414,8 +430,13 @@ impl Job for EraseRows {
     }
 }
 
-/// The condition that the rows of a subject meet, as far as they came within the bound.
-fn condition_of(subject: Subject, bound: Option<ErasureBound>) -> RowCondition {
+/// The condition that the rows of a subject meet, as far as they came within the bound, and the documents that its
+/// events made.
+fn condition_of(
+    subject: Subject,
+    bound: Option<ErasureBound>,
+    documents: &ErasedDocuments,
+) -> RowCondition {
     let bound = bound.map(|ErasureBound { seq, at_ms }| ArrivalBound { seq, at_ms });
     let subject = Arc::new(subject);
     RowCondition {
@@ -427,6 +448,7 @@ fn condition_of(subject: Subject, bound: Option<ErasureBound>) -> RowCondition {
             subject.rows(columns, rows)
         }),
         bound,
+        erased: Arc::new(documents.clone()),
     }
 }
 
@@ -456,7 +478,8 @@ impl LedgerEntry {
             error: None,
         };
         let (levels, requested_ms) = (self.levels, self.requested_ms);
-        StoredErasure { levels, requested_ms, passes: 0, until_ms: 0, report }
+        let documents = ErasedDocuments::default();
+        StoredErasure { levels, requested_ms, passes: 0, until_ms: 0, report, documents }
     }
 
     fn of(known: &StoredErasure) -> Self {

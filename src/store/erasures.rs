@@ -2,6 +2,7 @@
 //! since a restored backup has the rows again.
 
 use super::{Store, StoreError, failed};
+use icecore_lake::collection::erased_documents::ErasedDocuments;
 use icecore_schemas::erasure::{ErasureReport, ErasureStatus};
 
 pub(super) const STEP: &str = r#"
@@ -15,6 +16,11 @@ CREATE TABLE service_erasures (
     report TEXT NOT NULL
 );
 CREATE INDEX service_erasures_of ON service_erasures (namespace, id);
+"#;
+
+/// Documents that the erased events made.
+pub(super) const DOCUMENTS_STEP: &str = r#"
+ALTER TABLE service_erasures ADD COLUMN documents TEXT;
 "#;
 
 /// Most erasures of one answer.
@@ -34,10 +40,12 @@ pub struct StoredErasure {
     pub until_ms: i64,
     /// What is known of it, with its id and status.
     pub report: ErasureReport,
+    /// Documents that its events made: noted before these events go, since nothing tells of them afterwards.
+    pub documents: ErasedDocuments,
 }
 
-/// Namespace, time, passes, end of the grace, report.
-type ErasureRow = (String, i64, i64, i64, String);
+/// Namespace, time, passes, end of the grace, report, documents.
+type ErasureRow = (String, i64, i64, i64, String, Option<String>);
 
 impl Store {
     /// Writes an erasure down, durable on return. One that is there already stays as it is.
@@ -46,7 +54,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn add_erasure(&self, erasure: &StoredErasure) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO service_erasures VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            "INSERT INTO service_erasures VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
         )
         .bind(&erasure.report.erasure)
         .bind(path(&erasure.levels))
@@ -55,6 +63,7 @@ impl Store {
         .bind(erasure.passes)
         .bind(erasure.until_ms)
         .bind(text(&erasure.report))
+        .bind(documents_text(&erasure.documents))
         .execute(self.database.writer())
         .await
         .map(|_| ())
@@ -71,13 +80,14 @@ impl Store {
         before: ErasureStatus,
     ) -> Result<bool, StoreError> {
         let noted = sqlx::query(
-            "UPDATE service_erasures SET status = $1, passes = $2, until_ms = $3, report = $4
-             WHERE id = $5 AND status = $6",
+            "UPDATE service_erasures SET status = $1, passes = $2, until_ms = $3, report = $4, documents = $5
+             WHERE id = $6 AND status = $7",
         )
         .bind(erasure.report.status.name())
         .bind(erasure.passes)
         .bind(erasure.until_ms)
         .bind(text(&erasure.report))
+        .bind(documents_text(&erasure.documents))
         .bind(&erasure.report.erasure)
         .bind(before.name())
         .execute(self.database.writer())
@@ -96,7 +106,7 @@ impl Store {
         id: &str,
     ) -> Result<Option<StoredErasure>, StoreError> {
         let row: Option<ErasureRow> = sqlx::query_as(
-            "SELECT namespace, requested_ms, passes, until_ms, report FROM service_erasures
+            "SELECT namespace, requested_ms, passes, until_ms, report, documents FROM service_erasures
              WHERE id = $1 AND namespace = $2",
         )
         .bind(id)
@@ -113,7 +123,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn erasures(&self, levels: &[String]) -> Result<Vec<StoredErasure>, StoreError> {
         let rows: Vec<ErasureRow> = sqlx::query_as(
-            "SELECT namespace, requested_ms, passes, until_ms, report FROM service_erasures
+            "SELECT namespace, requested_ms, passes, until_ms, report, documents FROM service_erasures
              WHERE namespace = $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(path(levels))
@@ -130,7 +140,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn open_erasures(&self) -> Result<Vec<StoredErasure>, StoreError> {
         let rows: Vec<ErasureRow> = sqlx::query_as(
-            "SELECT namespace, requested_ms, passes, until_ms, report FROM service_erasures
+            "SELECT namespace, requested_ms, passes, until_ms, report, documents FROM service_erasures
              WHERE status <> $1 AND status <> $2 ORDER BY id LIMIT $3",
         )
         .bind(ErasureStatus::Done.name())
@@ -148,7 +158,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn all_erasures(&self) -> Result<Vec<StoredErasure>, StoreError> {
         let rows: Vec<ErasureRow> = sqlx::query_as(
-            "SELECT namespace, requested_ms, passes, until_ms, report FROM service_erasures
+            "SELECT namespace, requested_ms, passes, until_ms, report, documents FROM service_erasures
              ORDER BY id",
         )
         .fetch_all(self.database.readers())
@@ -167,9 +177,20 @@ fn text(report: &ErasureReport) -> String {
     serde_json::to_string(report).expect("a report has texts and numbers alone")
 }
 
+/// Nothing for most erasures.
+fn documents_text(documents: &ErasedDocuments) -> Option<String> {
+    let is_some = *documents != ErasedDocuments::default();
+    is_some.then(|| serde_json::to_string(documents).expect("texts and numbers serialize"))
+}
+
 /// One of a later version may not read here; that version goes on with it.
-fn read((namespace, requested_ms, passes, until_ms, report): ErasureRow) -> Option<StoredErasure> {
+fn read(row: ErasureRow) -> Option<StoredErasure> {
+    let (namespace, requested_ms, passes, until_ms, report, documents) = row;
     let levels = serde_json::from_str(&namespace).ok()?;
     let report = serde_json::from_str(&report).ok()?;
-    Some(StoredErasure { levels, requested_ms, passes, until_ms, report })
+    let documents = match documents {
+        Some(text) => serde_json::from_str(&text).ok()?,
+        None => ErasedDocuments::default(),
+    };
+    Some(StoredErasure { levels, requested_ms, passes, until_ms, report, documents })
 }

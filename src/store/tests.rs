@@ -2,6 +2,7 @@
 
 use super::*;
 use icecore_catalog::metastore::Metastore;
+use icecore_lake::collection::erased_documents::ErasedDocuments;
 use icecore_schemas::{
     erasure::{ErasureLog, ErasureReport, ErasureStatus, ErasureSubject},
     jobs::{BeforeAfter, JobOutcome, JobReport, JobRun, JobTrigger, JobUsage, SkippedTable},
@@ -311,7 +312,8 @@ fn erasure(id: &str, status: ErasureStatus) -> StoredErasure {
         error: None,
     };
     let levels = vec!["shop".to_owned()];
-    StoredErasure { levels, requested_ms: 7, passes: 0, until_ms: 0, report }
+    let documents = ErasedDocuments::default();
+    StoredErasure { levels, requested_ms: 7, passes: 0, until_ms: 0, report, documents }
 }
 
 #[tokio::test]
@@ -331,6 +333,7 @@ async fn the_ledger_of_erasures_is_the_same_for_every_server() {
         let mut next = begun.clone();
         next.report.status = ErasureStatus::Count;
         (next.passes, next.until_ms) = (1, 9);
+        next.documents.add("users", "7");
         assert!(first.note_erasure(&next, ErasureStatus::Log).await.unwrap());
         assert!(!second.note_erasure(&begun, ErasureStatus::Log).await.unwrap(), "it is elsewhere");
         let ids = |all: Vec<StoredErasure>| -> Vec<String> {

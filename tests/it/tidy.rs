@@ -33,7 +33,8 @@ const MAY_USE: MayUse = &[
     ("collection", &["event"]),
     ("branch", &[]),
     // state
-    ("store", &["clock"]),
+    // `collection` for the documents that an erasure takes
+    ("store", &["clock", "collection"]),
     ("wal", &["clock", "faults", "metrics"]),
     ("table", &["blocking", "ids", "collection"]),
     // answers a statement over what it is given by value; it has no store, see `ENGINE_SEES`
@@ -68,8 +69,20 @@ const MAY_USE: MayUse = &[
     (
         "maintenance",
         &[
-            "blocking", "cron", "store", "wal", "event", "table", "clock", "ids", "faults",
-            "tasks", "metrics", "owner", "load",
+            "blocking",
+            "cron",
+            "store",
+            "wal",
+            "event",
+            "collection",
+            "table",
+            "clock",
+            "ids",
+            "faults",
+            "tasks",
+            "metrics",
+            "owner",
+            "load",
         ],
     ),
     // edge

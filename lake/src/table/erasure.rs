@@ -10,6 +10,7 @@ pub mod condition;
 mod tests;
 
 use crate::{
+    collection::erased_documents::ErasedDocuments,
     ids::IdGenerator,
     table::{
         compaction::rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles},
@@ -26,6 +27,7 @@ use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, TableMetadata};
 use icecore_catalog::{
     commit::COMMIT_ID,
     metadata_file::refs,
+    retention,
     row_sum::RowSum,
     scan::{
         ManifestSource, ScanError,
@@ -41,7 +43,7 @@ use std::{
     pin::pin,
     sync::Arc,
 };
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 /// The value of [`REASON`] of a snapshot without rows that were erased.
 pub const REASON_ERASE: &str = "erase";
@@ -76,13 +78,23 @@ pub enum ErasureError {
 
 /// How many rows of data files meet a condition. Data files never change, so what was counted holds.
 #[derive(Clone, Debug, Default)]
-pub struct ScannedFiles(HashMap<u128, u64>);
+pub struct ScannedFiles {
+    counts: HashMap<u128, u64>,
+    /// Documents that the rows of these files made.
+    documents: ErasedDocuments,
+}
 
 impl ScannedFiles {
     /// How many files' counts are kept.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.counts.len()
+    }
+
+    /// The documents that events made which meet the condition, in all files that were looked through.
+    #[must_use]
+    pub fn documents(&self) -> &ErasedDocuments {
+        &self.documents
     }
 }
 
@@ -203,6 +215,8 @@ struct FileSearch<'a> {
     condition: &'a RowCondition,
     columns: FileColumns,
     of_table: TableCondition,
+    /// Which documents are looked for: counts for others say nothing.
+    fingerprint: u64,
 }
 
 impl<'a> FileSearch<'a> {
@@ -210,7 +224,9 @@ impl<'a> FileSearch<'a> {
         let ids = condition.ids(source.metadata);
         let columns = FileColumns::of(source.metadata, &ids).map_err(ReadError::Unsupported)?;
         let of_table = condition.within(source.metadata, &ids);
-        Ok(Self { source, condition, columns, of_table })
+        let collection = retention::collection_of(source.metadata);
+        let fingerprint = collection.map_or(0, |name| condition.erased.fingerprint(name));
+        Ok(Self { source, condition, columns, of_table, fingerprint })
     }
 
     /// How many rows of each of some files meet the condition, in their order.
@@ -224,9 +240,11 @@ impl<'a> FileSearch<'a> {
             files.iter().map(|file| self.rows_of(Arc::clone(file), known)).collect();
         let found: Vec<FileCount> =
             stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
-        for file in found.iter().filter(|file| file.is_read) {
-            if scanned.0.len() < SCANNED_MAX {
-                scanned.0.insert(file.key, file.rows);
+        for file in &found {
+            let Some(documents) = &file.read else { continue };
+            scanned.documents.merge(documents);
+            if scanned.counts.len() < SCANNED_MAX {
+                scanned.counts.insert(file.key, file.rows);
             }
         }
         Ok(found.into_iter().map(|file| file.rows).collect())
@@ -238,15 +256,15 @@ impl<'a> FileSearch<'a> {
         file: Arc<PlannedFile>,
         scanned: &ScannedFiles,
     ) -> Result<FileCount, ErasureError> {
-        let key = key(&file);
-        if let Some(rows) = scanned.0.get(&key) {
-            return Ok(FileCount { key, rows: *rows, is_read: false });
+        let key = xxh3_128_with_seed(file.location.as_bytes(), self.fingerprint);
+        if let Some(rows) = scanned.counts.get(&key) {
+            return Ok(FileCount { key, rows: *rows, read: None });
         }
         if !self.condition.may_have(self.source.metadata, &file) {
-            return Ok(FileCount { key, rows: 0, is_read: false });
+            return Ok(FileCount { key, rows: 0, read: None });
         }
-        let rows = count(self.source, &file, &self.columns, &self.of_table).await?;
-        Ok(FileCount { key, rows, is_read: true })
+        let (rows, documents) = count(self.source, &file, &self.columns, &self.of_table).await?;
+        Ok(FileCount { key, rows, read: Some(documents) })
     }
 }
 
@@ -254,8 +272,8 @@ impl<'a> FileSearch<'a> {
 struct FileCount {
     key: u128,
     rows: u64,
-    /// Whether the file was read for it.
-    is_read: bool,
+    /// The documents that these rows made; none where the file was not read for it.
+    read: Option<ErasedDocuments>,
 }
 
 async fn count(
@@ -263,14 +281,16 @@ async fn count(
     file: &PlannedFile,
     columns: &FileColumns,
     condition: &TableCondition,
-) -> Result<u64, ReadError> {
+) -> Result<(u64, ErasedDocuments), ReadError> {
     let (_, rows) = reader::rows_of_file(source.storage, file, columns, None).await?;
     let mut rows = pin!(rows);
-    let mut count = 0;
+    let (mut count, mut documents) = (0, ErasedDocuments::default());
     while let Some(batch) = rows.try_next().await? {
-        count += condition.met(&batch).await.true_count() as u64;
+        let met = condition.met(&batch).await;
+        count += met.true_count() as u64;
+        condition.note_documents(&batch, &met, &mut documents);
     }
-    Ok(count)
+    Ok((count, documents))
 }
 
 /// Writes data files anew without the rows that meet a condition, each alone. Where one fails, what was

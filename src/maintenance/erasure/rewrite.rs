@@ -1,7 +1,8 @@
 //! The step of an erasure that takes rows out of branches and tags: files are written anew without them, and
 //! committed.
 //!
-//! Its one invariant: what others changed meanwhile is left as they made it, and holds up no other file,
+//! Documents that events made are noted before these events go, as their rows in tables of collections are found by
+//! them alone. Its one invariant: what others changed meanwhile is left as they made it, and holds up no other file,
 //! branch or table.
 
 use crate::{
@@ -113,6 +114,10 @@ impl Erasures {
         let source = self.source(loaded, &cache);
         let found = matched_files(source, named.snapshot_id, condition, scanned, STEP_FILES_MAX);
         let found = self.parts.pace.over(Box::pin(found)).await?;
+        if erasure.documents.merge(scanned.documents()) {
+            // They are on disk before the next step begins.
+            return Ok(Some(StepEnd::More));
+        }
         if found.files.is_empty() {
             return Ok(None);
         }

@@ -10,10 +10,12 @@ use crate::{
 use icecore_catalog::{
     catalog::LoadedTable,
     location::Location,
+    retention::collection_of,
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::OBSOLETE_GRACE_MS,
 };
 use icecore_lake::{
+    collection::erased_documents::ErasedDocuments,
     event::subject::Subject,
     table::{
         erasure::{
@@ -27,7 +29,10 @@ use icecore_schemas::{
     erasure::{ErasedRows, ErasureStatus},
     service_table::DEAD_LETTERS_TABLE,
 };
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 use tracing::info;
 
 /// Most commits of one step that remove snapshots of a table; the next step goes on.
@@ -95,7 +100,7 @@ impl Erasures {
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
         let subject = Subject::parse(&erasure.report.subject).map_err(EraseError::Invalid)?;
-        let condition = condition_of(subject, erasure.report.bound);
+        let condition = condition_of(subject, erasure.report.bound, &erasure.documents);
         match erasure.report.status {
             ErasureStatus::Log => Ok(self.wait_for_log(erasure)),
             ErasureStatus::Count => Box::pin(self.count(erasure, &condition, scanned)).await,
@@ -118,8 +123,8 @@ impl Erasures {
         StepEnd::More
     }
 
-    /// What the heads of all branches and the tags have. The counts and the next step are noted together,
-    /// so that nothing is counted twice.
+    /// What the heads of all branches and the tags have. Tables of collections come last, as events tell which of their
+    /// rows are meant. The counts and the next step are noted together, so that nothing is counted twice.
     async fn count(
         &self,
         erasure: &mut StoredErasure,
@@ -128,18 +133,16 @@ impl Erasures {
     ) -> Result<StepEnd, EraseError> {
         let (tables, others) = self.tables(&erasure.levels).await?;
         let mut found = SubjectRows::default();
-        for (table, loaded) in &tables {
-            let cache = ManifestCache::default();
-            for named in named_snapshots(&loaded.metadata) {
-                let source = self.source(loaded, &cache);
-                let of_table = found.of_table(table);
-                let counted = count_rows(source, named.snapshot_id, condition, scanned, of_table);
-                let counted = self.parts.pace.over(Box::pin(counted));
-                let lease = self.lease(loaded, named.snapshot_id);
-                if Box::pin(lease.over(counted)).await? && !named.is_branch {
-                    found.tags.insert(format!("{}:{}", table.name, named.name));
-                }
-            }
+        let (of_collections, of_others): (Vec<_>, Vec<_>) =
+            tables.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
+        for of_table in of_others {
+            Box::pin(self.count_table(of_table, condition, scanned, &mut found)).await?;
+        }
+        erasure.documents.merge(scanned.documents());
+        let erased = Arc::new(erasure.documents.clone());
+        let condition = RowCondition { erased, ..condition.clone() };
+        for of_table in of_collections {
+            Box::pin(self.count_table(of_table, &condition, scanned, &mut found)).await?;
         }
         erasure.report.cannot = self.limits(erasure, &others).await?;
         // Nothing may fail after this: the counts would be added once more.
@@ -147,11 +150,34 @@ impl Erasures {
         if erasure.report.dry_run {
             let through = erasure.report.log.through;
             erasure.report.log.pending = self.is_in_log(&erasure.levels, through);
-            erasure.report.status = ErasureStatus::Done;
+            (erasure.report.status, erasure.documents) =
+                (ErasureStatus::Done, ErasedDocuments::default());
         } else {
             erasure.report.status = ErasureStatus::Rewrite;
         }
         Ok(StepEnd::More)
+    }
+
+    /// What the heads of the branches and the tags of a table have.
+    async fn count_table(
+        &self,
+        (table, loaded): &(TableIdent, LoadedTable),
+        condition: &RowCondition,
+        scanned: &mut ScannedFiles,
+        found: &mut SubjectRows,
+    ) -> Result<(), EraseError> {
+        let cache = ManifestCache::default();
+        for named in named_snapshots(&loaded.metadata) {
+            let source = self.source(loaded, &cache);
+            let of_table = found.of_table(table);
+            let counted = count_rows(source, named.snapshot_id, condition, scanned, of_table);
+            let counted = self.parts.pace.over(Box::pin(counted));
+            let lease = self.lease(loaded, named.snapshot_id);
+            if Box::pin(lease.over(counted)).await? && !named.is_branch {
+                found.tags.insert(format!("{}:{}", table.name, named.name));
+            }
+        }
+        Ok(())
     }
 
     /// Removes every snapshot of before that is not the head of a branch or at a tag: those before the rows
@@ -300,6 +326,8 @@ impl Erasures {
             for limit in self.limits(erasure, &others).await? {
                 limits::tell(&mut erasure.report.cannot, limit);
             }
+            // Nobody looks for them any more.
+            erasure.documents = ErasedDocuments::default();
             erasure.report.status = ErasureStatus::Done;
             info!(erasure = erasure.report.erasure, "an erasure is done");
             return Ok(StepEnd::More);

@@ -2,7 +2,10 @@
 //!
 //! Its one invariant: a row whose time is not known is not spared for it.
 
-use crate::{blocking::blocking, table::typed_columns::is_typed};
+use crate::{
+    blocking::blocking, collection::erased_documents::ErasedDocuments,
+    table::typed_columns::is_typed,
+};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, StringArray},
     datatypes::{Int64Type, TimestampMicrosecondType},
@@ -20,6 +23,12 @@ const ARRIVAL: [&str; 3] = ["seq", "ingested_at", "received_at"];
 
 /// The column with the collection of a document. A table of one collection has none.
 const COLLECTION: &str = "collection";
+/// The column with the key of a document.
+const KEY: &str = "key";
+/// Columns of an event that say which document it makes.
+const CHANGE: [&str; 3] = [COLLECTION, KEY, "op"];
+/// What changes do that a document has its content from. A delete leaves none.
+const MAKES_DOCUMENT: [&str; 3] = ["c", "u", "r"];
 
 /// Tells of rows with these columns, where their table has them, which ones are meant.
 type RowTest = dyn Fn(&[Option<ArrayRef>], usize) -> BooleanArray + Send + Sync;
@@ -69,6 +78,8 @@ pub struct RowCondition {
     pub test: Arc<RowTest>,
     /// Rows that came later are none of them.
     pub bound: Option<ArrivalBound>,
+    /// Documents that are meant as well, in the tables of their collections, whenever they came.
+    pub erased: Arc<ErasedDocuments>,
 }
 
 impl fmt::Debug for RowCondition {
@@ -81,7 +92,14 @@ impl fmt::Debug for RowCondition {
 impl RowCondition {
     /// The columns of a table that it needs.
     pub(super) fn ids(&self, table: &TableMetadata) -> Vec<i32> {
-        self.names().filter_map(|name| id_of(table, name)).collect()
+        let mut ids = Vec::new();
+        for id in self.names().chain(CHANGE).filter_map(|name| id_of(table, name)) {
+            // A column may be asked for more than once.
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
@@ -97,8 +115,17 @@ impl RowCondition {
         };
         let (places, test) = (self.names().map(place).collect(), Arc::clone(&self.test));
         let at = self.names().position(|name| name == COLLECTION);
-        let collection = at.zip(retention::collection_of(table).map(Arc::from));
-        TableCondition { places, test, bound: self.bound, collection }
+        let name: Option<Arc<str>> = retention::collection_of(table).map(Arc::from);
+        let erased = name.clone().zip(place(KEY)).map(|(collection, key)| {
+            let documents = Arc::clone(&self.erased);
+            ErasedKeys { collection, key, documents }
+        });
+        let change = match (&name, CHANGE.map(place)) {
+            (None, [Some(collection), Some(key), Some(op)]) => Some([collection, key, op]),
+            _ => None,
+        };
+        let collection = at.zip(name);
+        TableCondition { places, test, bound: self.bound, collection, erased, change }
     }
 
     /// Whether a file may have such a row.
@@ -111,6 +138,7 @@ impl RowCondition {
         };
         self.columns.iter().any(|name| has(name, &|column| may_be(column, &self.value)))
             || self.documents.iter().any(|name| has(name, &|_| true))
+            || retention::collection_of(table).is_some_and(|name| self.erased.has_some_of(name))
     }
 }
 
@@ -122,11 +150,57 @@ pub(crate) struct TableCondition {
     bound: Option<ArrivalBound>,
     /// The collection of every row, and the place of its column among those of the test.
     collection: Option<(usize, Arc<str>)>,
+    /// Rows of a collection's table that are meant by their keys.
+    erased: Option<ErasedKeys>,
+    /// Where the columns of a change are, in a table of events.
+    change: Option<[usize; 3]>,
+}
+
+/// Documents of a collection that are meant, and where their keys are.
+struct ErasedKeys {
+    collection: Arc<str>,
+    key: usize,
+    documents: Arc<ErasedDocuments>,
 }
 
 impl TableCondition {
     /// Which rows meet it.
     pub(crate) async fn met(&self, rows: &RecordBatch) -> BooleanArray {
+        let met = self.met_by_subject(rows).await;
+        let Some(ErasedKeys { collection, key, documents }) = &self.erased else { return met };
+        let Some(keys) = texts(rows, *key).filter(|_| documents.has_some_of(collection)) else {
+            return met;
+        };
+        let is_meant = |row: usize| {
+            let is_of_subject = met.is_valid(row) && met.value(row);
+            is_of_subject || (keys.is_valid(row) && documents.has(collection, keys.value(row)))
+        };
+        BooleanArray::from((0..met.len()).map(is_meant).collect::<Vec<bool>>())
+    }
+
+    /// Adds the documents that events which meet it made.
+    pub(super) fn note_documents(
+        &self,
+        rows: &RecordBatch,
+        met: &BooleanArray,
+        noted: &mut ErasedDocuments,
+    ) {
+        let Some([collection, key, op]) = self.change else { return };
+        let columns = (texts(rows, collection), texts(rows, key), texts(rows, op));
+        let (Some(collections), Some(keys), Some(ops)) = columns else { return };
+        let all = |row: &usize| {
+            collections.is_valid(*row)
+                && keys.is_valid(*row)
+                && ops.is_valid(*row)
+                && MAKES_DOCUMENT.contains(&ops.value(*row))
+        };
+        let is_met = |row: &usize| met.is_valid(*row) && met.value(*row);
+        for row in (0..met.len()).filter(is_met).filter(all) {
+            noted.add(collections.value(row), keys.value(row));
+        }
+    }
+
+    async fn met_by_subject(&self, rows: &RecordBatch) -> BooleanArray {
         let column = |place: &Option<usize>| place.map(|at| Arc::clone(rows.column(at)));
         let mut columns: Vec<Option<ArrayRef>> = self.places.iter().map(column).collect();
         let (test, count, bound) = (Arc::clone(&self.test), rows.num_rows(), self.bound);
@@ -151,6 +225,10 @@ fn id_of(table: &TableMetadata, name: &str) -> Option<i32> {
     let field = table.current_schema().field_by_name(name)?;
     let is_of_doc = retention::collection_of(table).is_some() && is_typed(field);
     (!is_of_doc).then_some(field.id)
+}
+
+fn texts(rows: &RecordBatch, place: usize) -> Option<&StringArray> {
+    rows.column(place).as_string_opt::<i32>()
 }
 
 /// Whether the bounds of a column of texts allow a value.

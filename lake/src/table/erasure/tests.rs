@@ -25,6 +25,7 @@ fn named(name: &'static str) -> RowCondition {
             BooleanArray::from(met.collect::<Vec<bool>>())
         }),
         bound: None,
+        erased: Arc::default(),
     }
 }
 
