@@ -14,15 +14,20 @@ use axum::{
 };
 use icecore_schemas::{
     collection_refresh::{RefreshParameters, RefreshReply},
+    error_code::ErrorCode,
     service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
 };
+
+/// Why a table is not refreshed now.
+const IS_ERASING: &str = "an erasure takes documents of the collection out of its table: refresh it when the erasure is done; GET /v1/{ns}/erase tells how far it is";
 
 /// Refreshes a table, or makes it. Durable on return.
 ///
 /// # Errors
 /// 400 where another table has its name, 403 for who does not see every row, 404 for a collection without events,
-/// 409 where another commit to the table came first, 422, 429, 503.
+/// 409 where another commit to the table came first, 422, 429, 503 also while an erasure takes documents of the
+/// collection.
 pub(super) async fn refresh(
     State(app): State<AppState>,
     Path((_, collection)): Path<(String, String)>,
@@ -34,6 +39,10 @@ pub(super) async fn refresh(
     // The answer counts documents of every visibility.
     app.sql.check_sees_all(&caller.principal, &levels, EVENTS_TABLE)?;
     check_collection(&collection)?;
+    // Documents of others with these keys would be taken out once more, and be told as rows of the subject.
+    if app.erasures.takes_documents_of(&levels, &collection).await? {
+        return Err(ApiError::new(ErrorCode::Unavailable, IS_ERASING));
+    }
     commit_waiting(&app, &levels).await?;
     let erasures = erasures_of(&app.erasures, &levels).await?;
     let by = RefreshCaller { catalog: caller.catalog(&app), ids: &app.ids, erasures };
