@@ -182,6 +182,24 @@ impl Branch {
         !has_others
     }
 
+    /// The last of its events that merges of the branch, merges into it or branches made of it go on from, given all
+    /// branches; 0 without any. No other event may have its number, also where the branch has that event no more:
+    /// another engine moved the branch back, or the event was erased.
+    #[must_use]
+    pub fn named_seq(&self, all: &[Self]) -> u64 {
+        let place = (self.name.as_str(), Some(self.created_at));
+        let merged = self.merges.iter().map(|merge| merge.seq);
+        let by_others = all.iter().flat_map(|other| {
+            // One that was made earlier is of another branch of this name.
+            let is_made_of_it =
+                other.forked_from == self.name && self.created_at <= other.created_at;
+            let into = other.merges.iter();
+            let into = into.filter(move |it| (it.into.as_str(), it.into_created_at) == place);
+            is_made_of_it.then_some(other.fork_seq).into_iter().chain(into.map(|it| it.into_seq))
+        });
+        merged.chain(by_others).max().unwrap_or(0)
+    }
+
     /// The last event of this branch and the last one of `into` that both have in common: the newest merge, else the
     /// fork where the branch was made of `into`.
     #[must_use]
@@ -263,5 +281,35 @@ mod tests {
         let into = "main".to_owned();
         branch.merges.push(BranchMerge { into, into_created_at: None, seq: 20, into_seq: 31 });
         assert_eq!(branch.common_with("main"), Some((20, 31)));
+    }
+
+    #[test]
+    fn a_number_that_merges_and_branches_go_on_from_is_known() {
+        let branch = |name: &str, from: &str, fork_seq: u64, created_at: i64| Branch {
+            name: name.to_owned(),
+            forked_from: from.to_owned(),
+            fork_seq,
+            created_at,
+            collection: None,
+            merges: Vec::new(),
+        };
+        let merged = |into: &str, into_created_at: Option<i64>| {
+            let merge =
+                BranchMerge { into: into.to_owned(), into_created_at, seq: 30, into_seq: 40 };
+            Branch { merges: vec![merge], ..branch("other", "main", 10, 9) }
+        };
+        let trial = branch("trial", "main", 20, 5);
+        for (other, seq) in [
+            (branch("other", "trial", 25, 9), 25),
+            // Of an earlier branch of that name.
+            (branch("other", "trial", 25, 4), 0),
+            (branch("other", "main", 25, 9), 0),
+            (merged("trial", Some(5)), 40),
+            (merged("trial", Some(4)), 0),
+            (merged("main", None), 0),
+        ] {
+            assert_eq!(trial.named_seq(std::slice::from_ref(&other)), seq, "{other:?}");
+        }
+        assert_eq!(merged("main", None).named_seq(&[]), 30);
     }
 }

@@ -219,6 +219,8 @@ async fn head(
         Some(seq) => seq,
         None => newest(app, namespace, snapshot).await?,
     };
+    // Another event of such a number would be taken for one that is merged.
+    let seq = seq.max(branch.named_seq(&Branch::all(&table.metadata)));
     Ok(BranchHead { branch, snapshot, seq })
 }
 

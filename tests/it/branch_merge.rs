@@ -492,6 +492,30 @@ async fn a_squashed_branch_is_merged_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_branch_takes_after_others_moved_it_back_is_merged() {
+    let server = TestServer::start().await;
+    let doc = json!({"n": 0});
+    take(&server, "main", &[change("c", "users", "1", &doc)]).await;
+    make(&server, &json!({"name": "trial"})).await;
+    take(&server, "trial", &[change("c", "users", "2", &doc)]).await;
+    let (_, shown) = server.call(Method::GET, "/v1/shop/branches/trial", &json!({})).await;
+    take(&server, "trial", &[change("c", "users", "3", &doc)]).await;
+    merge(&server, "trial", &json!({})).await;
+    let moved = json!([{"action": "set-snapshot-ref", "ref-name": "trial", "type": "branch", "snapshot-id": shown["head"]}]);
+    let body = json!({"requirements": [], "updates": moved});
+    let table = "/catalog/v1/namespaces/shop/tables/events";
+    let (status, answer) = server.call(Method::POST, table, &body).await;
+    assert_eq!(status, 200, "{answer}");
+    // Its number is not that of the event that was merged.
+    take(&server, "trial", &[change("c", "users", "4", &doc)]).await;
+    let report = merge(&server, "trial", &json!({})).await;
+    assert_eq!(counts(&report), [1, 0, 0, 0], "{report}");
+    let keys: Vec<String> = documents(&server, "main", "users").await.into_keys().collect();
+    assert_eq!(keys, ["1", "2", "3", "4"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_commands_show_a_branch_and_merge_it_once_they_are_told_to() {
     let server = TestServer::start().await;
     let doc = json!({"n": 1});
