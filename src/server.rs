@@ -417,6 +417,7 @@ fn limits(config: &Config) -> EventLimits {
         ts_future_us: micros(config.ts_future),
         redact: config.redact,
         columns: config.tables.events().columns,
+        takes_merge_ids: false,
     }
 }
 

@@ -51,7 +51,13 @@ pub struct EventLimits {
     pub redact: bool,
     /// The columns that members may fill: the first of `icecore_schemas::columns::KNOWN_EVENTS`.
     pub columns: &'static [Column],
+    /// Whether ids of [`MERGE_ID`] are taken: later merges believe such events, so the service alone may send them.
+    pub takes_merge_ids: bool,
 }
+
+/// What the ids of the events that tell of a merge of branches begin with; behind it are 16 hexadecimal digits and a
+/// hyphen.
+pub const MERGE_ID: &str = "merge-";
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -153,6 +153,7 @@ pub(super) async fn decoded(
         event_bytes_max: usize::MAX,
         batch_events_max: usize::MAX,
         depth_max: usize::MAX,
+        takes_merge_ids: true,
         ..app.limits.clone()
     };
     let bytes = body.len();

@@ -997,6 +997,7 @@ fn json(text: &str) -> Submission {
         ts_future_us: 3_600_000_000,
         redact: true,
         columns: icecore_schemas::columns::EVENTS,
+        takes_merge_ids: false,
     };
     let format = icecore_lake::event::BodyFormat::Json;
     let (mut decoded, batch_id) =

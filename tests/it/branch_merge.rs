@@ -512,6 +512,13 @@ async fn what_a_branch_takes_after_others_moved_it_back_is_merged() {
     assert_eq!(counts(&report), [1, 0, 0, 0], "{report}");
     let keys: Vec<String> = documents(&server, "main", "users").await.into_keys().collect();
     assert_eq!(keys, ["1", "2", "3", "4"]);
+    // What tells of a merge is not taken from a sender.
+    let ids = "SELECT id FROM events WHERE type = 'merge.completed' ORDER BY seq";
+    let ids = server.rows("shop", ids).await;
+    let id = ids[0][0].as_str().unwrap().replace("-completed", "-7-completed");
+    let forged = json!([{"ns": "shop", "id": id, "type": "merge.completed", "data": {}}]);
+    let (_, reply) = server.ingest_at("/ingest", &forged).await;
+    assert!(reply.to_string().contains("INVALID_EVENT"), "{reply}");
     server.stop().await;
 }
 

@@ -88,6 +88,7 @@ fn check(case: &Case, random: &mut StdRng) {
         ts_future_us: 3_600_000_000,
         redact: true,
         columns: icecore_schemas::columns::EVENTS,
+        takes_merge_ids: false,
     };
     let attributes = [("specversion", "1.0"), ("id", "1"), ("type", "t"), ("ce-Source", "%2e%ff/")];
     let cloud_event = if case.is_binary_mode { &attributes[..] } else { &[] };

@@ -57,6 +57,7 @@ fn row(event: &Value) -> BTreeMap<String, Value> {
         ts_future_us: 3_600_000_000,
         redact: true,
         columns: icecore_schemas::columns::EVENTS,
+        takes_merge_ids: false,
     };
     let arrival = RequestContext {
         now_us: NOW_US,

@@ -114,6 +114,7 @@ fn is_same_change(old: &ComparedRow<'_>, events: &NamespaceEvents, row: usize) -
         // What is stored was redacted before.
         redact: false,
         columns: KNOWN_EVENTS,
+        takes_merge_ids: true,
     };
     let arrival = RequestContext {
         now_us: 0,

@@ -370,6 +370,7 @@ mod tests {
             ts_future_us: i64::MAX,
             redact: false,
             columns: KNOWN_EVENTS,
+            takes_merge_ids: false,
         };
         let (mut decoded, _) =
             decode::decode(body.as_bytes(), BodyFormat::Json, &arrival, &limits).unwrap();

@@ -13,6 +13,7 @@ fn limits() -> EventLimits {
         ts_future_us: 0,
         redact: true,
         columns: icecore_schemas::columns::EVENTS,
+        takes_merge_ids: false,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{DecodePass, EventBuffers};
 use crate::event::{
-    BodyError, RejectedEvent,
+    BodyError, MERGE_ID, RejectedEvent,
     build::{EventPlace, id_in_batch},
     dead_letter,
     decode::batch::{batch_members, slot},
@@ -34,6 +34,24 @@ pub(super) const COPIED_BYTES_MAX: usize = 32 << 20;
 /// An event that another log kept whole comes as its columns and its text, in which each quote has a
 /// backslash.
 const KEPT_TIMES: usize = 4;
+
+/// Digits of an id behind [`MERGE_ID`].
+const MERGE_DIGITS: usize = 16;
+
+fn is_merge_id(id: &str) -> bool {
+    let Some((digits, rest)) =
+        id.strip_prefix(MERGE_ID).and_then(|id| id.split_at_checked(MERGE_DIGITS))
+    else {
+        return false;
+    };
+    rest.starts_with('-') && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+#[cold]
+fn merge_id() -> EventFault {
+    let reason = "an `id` of `merge-`, 16 hexadecimal digits and a hyphen is that of a merge of branches; send another `id`";
+    EventFault::new(ErrorCode::InvalidEvent, reason)
+}
 
 /// The text of an event, its members read or not.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +126,9 @@ impl DecodePass<'_> {
         sink: &EventBuffers<'_>,
         place: &EventPlace<'_>,
     ) {
+        if !self.limits.takes_merge_ids && row.id.as_deref().is_some_and(is_merge_id) {
+            return self.refuse(raw, place, merge_id());
+        }
         if let Err(fault) = self.groups.push(row, &sink.cells, place.clone()) {
             self.refuse(raw, place, fault);
         }

@@ -18,6 +18,7 @@ fn limits() -> EventLimits {
         ts_future_us: 3_600_000_000,
         redact: true,
         columns: icecore_schemas::columns::EVENTS,
+        takes_merge_ids: false,
     }
 }
 
@@ -1015,4 +1016,22 @@ fn real_shapes_lose_nothing() {
         show(group, 3).ends_with(r#"data={"customerId":"cust_1","source":"signup","amount":12.5}"#)
     );
     assert!(!show(group, 3).contains(" source="));
+}
+
+#[test]
+fn ids_of_merges_are_taken_from_the_service_alone() {
+    let event = |id: &str| format!(r#"{{"id":"{id}","type":"merge.completed"}}"#);
+    let own = "merge-0123456789abcdef-01K5P0000000000000000000AA-completed";
+    let (decoded, _) = take(event(own), BodyFormat::Json);
+    assert!(decoded.accepted.is_empty());
+    let [refused] = decoded.rejected.as_slice() else { panic!("{:?}", decoded.rejected) };
+    assert_eq!(refused.code, ErrorCode::InvalidEvent);
+    assert!(refused.reason.contains("send another `id`"), "{}", refused.reason);
+    for id in ["merge-1", "merge-0123456789abcdef", "merge-0123456789abcdeg-7", "merge-é"] {
+        let (decoded, _) = take(event(id), BodyFormat::Json);
+        assert_eq!((decoded.accepted.len(), decoded.rejected.len()), (1, 0), "{id}");
+    }
+    let service = EventLimits { takes_merge_ids: true, ..limits() };
+    let decoded = decode(event(own).as_bytes(), BodyFormat::Json, &arrival(), &service);
+    assert_eq!(decoded.unwrap().0.accepted.len(), 1);
 }

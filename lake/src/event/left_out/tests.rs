@@ -22,6 +22,7 @@ fn rows_of(events: &Value, columns: &'static [Column]) -> RecordBatch {
         ts_future_us: i64::MAX,
         redact: false,
         columns,
+        takes_merge_ids: false,
     };
     let decoded = decode(events.to_string().as_bytes(), BodyFormat::Json, &arrival, &limits);
     let (decoded, _) = decoded.unwrap();

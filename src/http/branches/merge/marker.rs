@@ -14,7 +14,7 @@ use crate::http::{
     turns::joined,
 };
 use icecore_engine::collections::literal;
-use icecore_lake::branch::Branch;
+use icecore_lake::{branch::Branch, event::MERGE_ID};
 use icecore_schemas::{
     batch::SeqRange, branch_merge::BranchMergeReport, error_code::ErrorCode, names::Namespace,
     query::SqlRequest,
@@ -31,7 +31,7 @@ const COMPLETED: &str = "merge.completed";
 pub(super) fn prefix(namespace: &Namespace, branch: &Branch, into: &str) -> String {
     let made = branch.created_at.to_string();
     let name = joined(&["merge", namespace.name(), &branch.name, &made, into]);
-    format!("merge-{:016x}", xxh3_64(&name))
+    format!("{MERGE_ID}{:016x}", xxh3_64(&name))
 }
 
 /// What a merge of this key is called.
