@@ -51,13 +51,17 @@ pub struct EventLimits {
     pub redact: bool,
     /// The columns that members may fill: the first of `icecore_schemas::columns::KNOWN_EVENTS`.
     pub columns: &'static [Column],
-    /// Whether ids of [`MERGE_ID`] are taken: later merges believe such events, so the service alone may send them.
+    /// Whether events that begin or complete a merge are taken, which are known by their ids: later merges believe
+    /// them, so the service alone may send them.
     pub takes_merge_ids: bool,
 }
 
-/// What the ids of the events that tell of a merge of branches begin with; behind it are 16 hexadecimal digits and a
-/// hyphen.
+/// What the ids of the events of a merge of branches begin with; behind it are 16 hexadecimal digits and a hyphen.
 pub const MERGE_ID: &str = "merge-";
+/// What the id of the one that begins a merge ends with.
+pub const MERGE_BEGUN: &str = "-begun";
+/// What the id of the one that completes a merge ends with.
+pub const MERGE_COMPLETED: &str = "-completed";
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use super::{DecodePass, EventBuffers};
 use crate::event::{
-    BodyError, MERGE_ID, RejectedEvent,
+    BodyError, MERGE_BEGUN, MERGE_COMPLETED, MERGE_ID, RejectedEvent,
     build::{EventPlace, id_in_batch},
     dead_letter,
     decode::batch::{batch_members, slot},
@@ -44,12 +44,13 @@ fn is_merge_id(id: &str) -> bool {
     else {
         return false;
     };
-    rest.starts_with('-') && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    let is_mark = rest.ends_with(MERGE_BEGUN) || rest.ends_with(MERGE_COMPLETED);
+    is_mark && rest.starts_with('-') && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 #[cold]
 fn merge_id() -> EventFault {
-    let reason = "an `id` of `merge-`, 16 hexadecimal digits and a hyphen is that of a merge of branches; send another `id`";
+    let reason = "an `id` of `merge-` and 16 hexadecimal digits with `-begun` or `-completed` at its end tells of a merge of branches; send another `id`";
     EventFault::new(ErrorCode::InvalidEvent, reason)
 }
 

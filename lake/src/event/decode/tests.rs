@@ -1027,7 +1027,13 @@ fn ids_of_merges_are_taken_from_the_service_alone() {
     let [refused] = decoded.rejected.as_slice() else { panic!("{:?}", decoded.rejected) };
     assert_eq!(refused.code, ErrorCode::InvalidEvent);
     assert!(refused.reason.contains("send another `id`"), "{}", refused.reason);
-    for id in ["merge-1", "merge-0123456789abcdef", "merge-0123456789abcdeg-7", "merge-é"] {
+    for id in [
+        "merge-1",
+        "merge-0123456789abcdef",
+        "merge-0123456789abcdef-7-1",
+        "merge-0123456789abcdeg-7-completed",
+        "merge-é",
+    ] {
         let (decoded, _) = take(event(id), BodyFormat::Json);
         assert_eq!((decoded.accepted.len(), decoded.rejected.len()), (1, 0), "{id}");
     }

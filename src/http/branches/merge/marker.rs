@@ -14,7 +14,10 @@ use crate::http::{
     turns::joined,
 };
 use icecore_engine::collections::literal;
-use icecore_lake::{branch::Branch, event::MERGE_ID};
+use icecore_lake::{
+    branch::Branch,
+    event::{MERGE_BEGUN, MERGE_COMPLETED, MERGE_ID},
+};
 use icecore_schemas::{
     batch::SeqRange, branch_merge::BranchMergeReport, error_code::ErrorCode, names::Namespace,
     query::SqlRequest,
@@ -77,14 +80,14 @@ pub(super) struct CompletedMerge {
 impl BegunMerge {
     /// The event. A branch of one collection takes events of that one alone.
     pub(super) fn text(&self, name: MergeName<'_>, collection: Option<&str>) -> String {
-        event(BEGUN, &format!("{}-{}-begun", name.prefix, name.id), collection, self)
+        event(BEGUN, &format!("{}-{}{MERGE_BEGUN}", name.prefix, name.id), collection, self)
     }
 }
 
 impl CompletedMerge {
     /// The event.
     pub(super) fn text(&self, name: MergeName<'_>, collection: Option<&str>) -> String {
-        event(COMPLETED, &format!("{}-{}-completed", name.prefix, name.id), collection, self)
+        event(COMPLETED, &format!("{}-{}{MERGE_COMPLETED}", name.prefix, name.id), collection, self)
     }
 }
 
@@ -106,7 +109,8 @@ pub(super) async fn begun(
     into: BranchState<'_>,
     name: MergeName<'_>,
 ) -> Result<Option<BegunMerge>, ApiError> {
-    let condition = format!("id = {}", literal(&format!("{}-{}-begun", name.prefix, name.id)));
+    let condition =
+        format!("id = {}", literal(&format!("{}-{}{MERGE_BEGUN}", name.prefix, name.id)));
     let found = newest::<BegunMerge>(app, levels, into, &condition).await?;
     let Some((_, begun)) = found else { return Ok(None) };
     check(&begun.request, name.request)?;
@@ -123,7 +127,7 @@ pub(super) async fn completed(
     into: BranchState<'_>,
     name: MergeName<'_>,
 ) -> Result<Option<BranchMergeReport>, ApiError> {
-    let id = format!("{}-{}-completed", name.prefix, name.id);
+    let id = format!("{}-{}{MERGE_COMPLETED}", name.prefix, name.id);
     let found =
         newest::<CompletedMerge>(app, levels, into, &format!("id = {}", literal(&id))).await?;
     let Some((seq, completed)) = found else { return Ok(None) };
@@ -145,7 +149,10 @@ pub(super) async fn last_merge(
     prefix: &str,
     behind: u64,
 ) -> Result<Option<CommonPoint>, ApiError> {
-    let condition = format!("type = '{COMPLETED}' AND seq > {behind} AND id LIKE '{prefix}-%'");
+    // Senders have no event with such an id.
+    let condition = format!(
+        "type = '{COMPLETED}' AND seq > {behind} AND id LIKE '{prefix}-%{MERGE_COMPLETED}'"
+    );
     let found = newest::<CompletedMerge>(app, levels, into, &condition).await?;
     Ok(found.map(|(into_seq, completed)| CommonPoint {
         seq: completed.report.head_seq,
