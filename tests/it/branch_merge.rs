@@ -512,6 +512,8 @@ async fn what_a_branch_takes_after_others_moved_it_back_is_merged() {
     assert_eq!(counts(&report), [1, 0, 0, 0], "{report}");
     let keys: Vec<String> = documents(&server, "main", "users").await.into_keys().collect();
     assert_eq!(keys, ["1", "2", "3", "4"]);
+    let (status, answer) = ask(&server, "main", &json!({"into": "trial"}), "main").await;
+    assert!(status == 400 && answer.to_string().contains("in the path"), "{answer}");
     // What tells of a merge is not taken from a sender.
     let ids = "SELECT id FROM events WHERE type = 'merge.completed' ORDER BY seq";
     let ids = server.rows("shop", ids).await;

@@ -299,13 +299,17 @@ fn conflict(report: &BranchMergeReport) -> ApiError {
 /// Finds a branch, the other one and their last event in common.
 ///
 /// # Errors
-/// 400 for a branch and itself, and for two that have nothing in common; 404 for one that is not there.
+/// 400 for `main`, for a branch and itself, and for two that have nothing in common; 404 for one that is not there.
 pub(super) async fn pair(
     reader: ReadCaller<'_>,
     namespace: &Namespace,
     branch: &str,
     into: &str,
 ) -> Result<BranchPair, ApiError> {
+    if branch == MAIN_BRANCH {
+        let text = "`main` is what branches are compared with and merged into: name a branch in the path, and `main` in `into`";
+        return Err(invalid(text.to_owned()));
+    }
     if branch == into {
         return Err(invalid(format!("`{branch}` is both branches: name another one in `into`")));
     }
