@@ -307,7 +307,7 @@ impl Erasures {
         Ok(last)
     }
 
-    /// Whether an erasure that goes on takes documents out of the table of a collection.
+    /// Whether an erasure that goes on takes documents out of the table of a collection that a refresh may put back.
     ///
     /// # Errors
     /// [`EraseError::Store`].
@@ -317,9 +317,13 @@ impl Erasures {
         collection: &str,
     ) -> Result<bool, EraseError> {
         let open = self.parts.store.open_erasures().await?;
-        Ok(open.iter().any(|it| {
-            it.levels == levels && !it.report.dry_run && it.documents.has_some_of(collection)
-        }))
+        // All events of a key go, so no document of it is made again.
+        let is_taking = |it: &StoredErasure| {
+            !it.report.dry_run
+                && it.report.subject.key.is_none()
+                && it.documents.has_some_of(collection)
+        };
+        Ok(open.iter().any(|it| it.levels == levels && is_taking(it)))
     }
 
     async fn held(&self, levels: &[String]) -> Result<Option<String>, EraseError> {
