@@ -62,11 +62,15 @@ pub fn documents_at(collection: &str, seq: u64) -> String {
     format!("{} FOR SEQ AS OF {seq}", documents_of(collection))
 }
 
-/// The same with typed columns behind the others, which the collection's table has.
+/// The same of a branch, none for `main`, with typed columns behind the others, which the collection's table has.
 #[must_use]
-pub fn typed_documents_at(collection: &str, seq: u64, typed: &TypedColumns) -> String {
+pub fn typed_documents_at(
+    collection: &str,
+    (branch, seq): (Option<&str>, u64),
+    typed: &TypedColumns,
+) -> String {
     let columns = with_names(&columns_text(""), "", typed);
-    format!("SELECT {columns} FROM {} FOR SEQ AS OF {seq}", relation(collection))
+    format!("SELECT {columns} FROM {}", relation_at(collection, branch, seq))
 }
 
 /// A collection as a statement names it in FROM, as the event with this `seq` of a branch left it; none for `main`.

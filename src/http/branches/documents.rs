@@ -1,0 +1,93 @@
+//! The branches of collections' tables that have the documents of a branch, for other engines: refreshed by hand, and
+//! dropped with the branch.
+
+use crate::{
+    http::{
+        AppState,
+        branches::{append::BranchHead, events, head, writable},
+        error::ApiError,
+        guard,
+        jobs::materialize::erasures_of,
+        record::ChangeCaller,
+    },
+    sql::{
+        collection_refresh::{RefreshedCollection, branch::BranchState},
+        materialized::RefreshCaller,
+    },
+};
+use icecore_catalog::{catalog::Catalog, error::CatalogError};
+use icecore_lake::collection::TABLE_PREFIX;
+use icecore_schemas::names::Namespace;
+use std::sync::Arc;
+use tracing::warn;
+
+/// Most tables that are looked at: a namespace has fewer collections.
+const TABLES_MAX: usize = 2000;
+
+/// Which branch of whose tables is refreshed.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct DocumentsRequest<'a> {
+    /// Whose collections they are, as the path has it.
+    pub(in crate::http) namespace: &'a str,
+    /// Its levels in the catalog.
+    pub(in crate::http) levels: &'a [String],
+    /// The collection.
+    pub(in crate::http) collection: &'a str,
+    /// The branch.
+    pub(in crate::http) branch: &'a str,
+    /// Whether all documents are written anew.
+    pub(in crate::http) is_full: bool,
+}
+
+/// Has the table of a collection follow a branch. Durable on return.
+///
+/// # Errors
+/// 404 without such a branch, or where it has no changes of the collection, 409 where the table has another branch or
+/// tag of the name, 429, 503.
+pub(in crate::http) async fn refresh(
+    app: &AppState,
+    caller: &ChangeCaller,
+    request: DocumentsRequest<'_>,
+) -> Result<RefreshedCollection, ApiError> {
+    let DocumentsRequest { levels, collection, .. } = request;
+    let namespace = writable(app, caller, levels, request.namespace).await?;
+    // Who drops or squashes the branch takes this turn as well. Who writes to it does not wait.
+    let _turn = app.restore_turns.take(&[namespace.name()]).await?;
+    let table = events(app, &namespace).await?;
+    let BranchHead { branch, snapshot, seq } =
+        head(app, &namespace, &table, request.branch).await?;
+    let erasures = erasures_of(&app.erasures, levels).await?;
+    let catalog = app.catalog.on_behalf_of(caller.principal.id());
+    let by = RefreshCaller { catalog, ids: &app.ids, erasures };
+    let events = Arc::clone(&table.metadata);
+    let state = BranchState { branch, events, head: snapshot, seq };
+    let refreshed = app.sql.refresh_branch(&by, (levels, collection), &state, request.is_full);
+    Ok(Box::pin(refreshed).await?)
+}
+
+/// Drops the branches of this name that tables of collections have of a branch that is gone. One that cannot be dropped
+/// is logged and stays until the next branch of the name is made, or dropped.
+pub(super) async fn drop_left(
+    app: &AppState,
+    catalog: &Catalog,
+    namespace: &Namespace,
+    branch: &str,
+) {
+    let names = match catalog.metastore().tables(&guard::levels(namespace)).await {
+        Ok(names) => names,
+        Err(cause) => return warn_left(namespace, (None, branch), &cause),
+    };
+    let tables = names.iter().filter(|name| name.starts_with(TABLE_PREFIX));
+    for table in tables.take(TABLES_MAX) {
+        match app.flush.drop_documents(catalog, namespace, (table.as_str(), branch)).await {
+            // A table that is dropped meanwhile has none.
+            Ok(()) | Err(CatalogError::NoSuchTable(_)) => (),
+            Err(cause) => warn_left(namespace, (Some(table.as_str()), branch), &cause),
+        }
+    }
+}
+
+fn warn_left(namespace: &Namespace, (table, branch): (Option<&str>, &str), cause: &CatalogError) {
+    let text = "documents of a branch that is gone stay";
+    warn!(%namespace, table, branch, error = cause as &dyn std::error::Error, "{text}");
+}
