@@ -126,7 +126,8 @@ impl Sql {
             && let Some(applied) = known.applied.clone().filter(is_same)
             && !is_full
         {
-            let (seq, changed) = Box::pin(self.changed_buckets(&place, known, (applied.seq, None))).await?;
+            let (seq, changed) =
+                Box::pin(self.changed_buckets(&place, known, (applied.seq, None))).await?;
             // A log that was restored gives numbers again.
             if applied.seq <= seq {
                 let next = AppliedChanges { seq, ..applied };

@@ -11,6 +11,7 @@ mod backup;
 mod backup_postgres;
 mod branch_merge;
 mod branch_reads;
+mod branch_refresh;
 mod branches;
 mod calls;
 mod clocks;

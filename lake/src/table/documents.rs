@@ -281,6 +281,7 @@ mod tests {
     use super::*;
     use crate::table::lake::TestLake;
     use icecore_samples as sample;
+    use serde_json::json;
 
     fn table(collection: &str) -> TableMetadata {
         sample::metadata(create(collection), "file:///warehouse/table/")
@@ -354,5 +355,38 @@ mod tests {
         assert_eq!(applied.summary().len(), 3);
         let of_schema = AppliedChanges { schema_id: Some(2), ..applied };
         assert_eq!(of_schema.summary()[SCHEMA_ID], "2");
+    }
+
+    #[test]
+    fn the_changes_of_a_branch_are_none_of_main() {
+        let log = "log".to_owned();
+        let of_main = AppliedChanges { seq: 7, log, erasures: None, schema_id: None };
+        let of_branch = AppliedChanges { seq: 9, ..of_main.clone() };
+        let read = ReadBranch { name: "trial".to_owned(), created_at: 4_000, head: 17 };
+        let mut on_branch = of_branch.summary();
+        on_branch.extend(read.summary());
+        // Somebody took rows out of the branch.
+        let erased = BTreeMap::from([(BRANCH.to_owned(), "trial".to_owned())]);
+        let mut table = serde_json::to_value(table("orders")).unwrap();
+        let snapshots = (1..).zip([of_main.summary(), on_branch, erased]).map(|(id, mut told)| {
+            told.insert("operation".to_owned(), "overwrite".to_owned());
+            json!({
+                "snapshot-id": id, "parent-snapshot-id": (1 < id).then_some(id - 1),
+                "sequence-number": id, "timestamp-ms": 1_000 * id, "schema-id": 0,
+                "manifest-list": "file:///w/t/metadata/l.avro", "summary": told,
+            })
+        });
+        table["snapshots"] = snapshots.collect();
+        table["last-sequence-number"] = json!(3);
+        let table: TableMetadata = serde_json::from_value(table).unwrap();
+        for (id, main, branch, is_read) in [
+            (1, Some(of_main), None, false),
+            (2, None, Some(of_branch), true),
+            (3, None, None, false),
+        ] {
+            assert_eq!(AppliedChanges::of(&table, Some(id)), main, "{id}");
+            assert_eq!(AppliedChanges::of_branch(&table, id), branch, "{id}");
+            assert_eq!(ReadBranch::of(&table, id), is_read.then(|| read.clone()), "{id}");
+        }
     }
 }
