@@ -1,7 +1,7 @@
 //! The documents of a branch as a branch of the collection's table: what a refresh writes and shares, after the branch
 //! was squashed, dropped and made again, and that `main` of the table is as before.
 
-use crate::harness::TestServer;
+use crate::{harness::TestServer, process::post_and_die};
 use icecore_schemas::collection_refresh::RefreshReply;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use reqwest::Method;
@@ -262,5 +262,35 @@ async fn a_name_that_somebody_else_gave_to_a_snapshot_of_the_table_stays() {
     assert_eq!(status, 409, "{refused}");
     drop_at(&server, "/v1/shop/branches/trial").await;
     assert_eq!(head(&server, "trial").await, main);
+    server.stop().await;
+}
+
+/// Each process ends at one step, after the one before ended at the step before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_at_any_step_of_a_refresh_leaves_no_wrong_branch() {
+    let server = start().await;
+    send(&server, None, vec![json!({ "id": "e-1", "ns": "shop", "type": "other" })]).await;
+    fork(&server, json!({ "name": "trial" })).await;
+    let changes = (0..6).map(|key| change(&format!("b-{key}"), key, Some(1)));
+    send(&server, Some("trial"), changes.collect()).await;
+    let mut folder = server.stop().await;
+    for (point, is_there) in [
+        ("refresh.before_branch", false),
+        ("refresh.before_documents", false),
+        ("write.before_commit", false),
+        ("write.lost_answer", true),
+    ] {
+        let path = "/v1/shop/collections/users/refresh?branch=trial";
+        post_and_die(folder.path(), &format!("{point}=abort"), path, String::new()).await;
+        let server = TestServer::start_in(folder, &[("compaction.enabled", "off")]).await;
+        assert_eq!(head(&server, "trial").await.is_i64(), is_there, "{point}");
+        let main = head(&server, "main").await.as_i64().unwrap();
+        assert_eq!(rows_of(&server, main).await, json!([]), "{point}");
+        folder = server.stop().await;
+    }
+    let server = TestServer::start_in(folder, &[("compaction.enabled", "off")]).await;
+    let done = check_refresh(&server, "trial", "").await;
+    assert_eq!((done.documents, done.buckets), (6, 0), "{done:?}");
+    check_whole(&server).await;
     server.stop().await;
 }

@@ -91,9 +91,9 @@ impl Sql {
         };
         let log = self.inner.owner.origin();
         let is_known = |it: &AppliedChanges| {
-            let is_same_log = it.log == log && it.seq <= state.seq;
             // While an erasure goes on, nothing is known of what is there.
-            !is_full && is_same_log && it.erasures.is_some() && it.erasures == caller.erasures
+            let is_same = it.erasures.is_some() && it.erasures == caller.erasures;
+            !is_full && is_same && it.log == log && it.seq <= state.seq
         };
         let start = start_of(&table, &place, state, is_known)?;
         let base = Box::pin(ReadBase::at(&caller.catalog, table, start)).await?;
