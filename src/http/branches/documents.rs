@@ -4,7 +4,7 @@
 use crate::{
     http::{
         AppState,
-        branches::{append::BranchHead, events, head, writable},
+        branches::{append::BranchHead, create::BranchRequest, events, head, writable},
         error::ApiError,
         guard,
         jobs::materialize::erasures_of,
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 use icecore_catalog::{catalog::Catalog, error::CatalogError};
-use icecore_lake::collection::TABLE_PREFIX;
-use icecore_schemas::names::Namespace;
+use icecore_lake::collection::{TABLE_PREFIX, table_name};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use std::sync::Arc;
 use tracing::warn;
 
@@ -43,7 +43,7 @@ pub(in crate::http) struct DocumentsRequest<'a> {
 ///
 /// # Errors
 /// 404 without such a branch, or where it has no changes of the collection, 409 where the table has another branch or
-/// tag of the name, 429, 503.
+/// tag of the name and while an erasure takes rows out, 429, 503.
 pub(in crate::http) async fn refresh(
     app: &AppState,
     caller: &ChangeCaller,
@@ -53,6 +53,9 @@ pub(in crate::http) async fn refresh(
     let namespace = writable(app, caller, levels, request.namespace).await?;
     // Who drops or squashes the branch takes this turn as well. Who writes to it does not wait.
     let _turn = app.restore_turns.take(&[namespace.name()]).await?;
+    // An earlier snapshot of the table may have rows that an erasure has taken out of the later ones.
+    let by_caller = BranchRequest { app, caller, levels, namespace: &namespace };
+    by_caller.check_erasures().await?;
     let table = events(app, &namespace).await?;
     let BranchHead { branch, snapshot, seq } =
         head(app, &namespace, &table, request.branch).await?;
@@ -62,7 +65,15 @@ pub(in crate::http) async fn refresh(
     let events = Arc::clone(&table.metadata);
     let state = BranchState { branch, events, head: snapshot, seq };
     let refreshed = app.sql.refresh_branch(&by, (levels, collection), &state, request.is_full);
-    Ok(Box::pin(refreshed).await?)
+    let done = Box::pin(refreshed).await?;
+    if erasures_of(&app.erasures, levels).await? != by.erasures {
+        // One that began meanwhile may not have seen the branch of the table.
+        let (table, catalog) = (table_name(collection), &by.catalog);
+        app.flush.drop_documents(catalog, &namespace, (table.as_str(), request.branch)).await?;
+        let text = "an erasure began or ended meanwhile: refresh again";
+        return Err(ApiError::new(ErrorCode::Conflict, text));
+    }
+    Ok(done)
 }
 
 /// Drops the branches of this name that tables of collections have of a branch that is gone. One that cannot be dropped
