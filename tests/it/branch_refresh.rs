@@ -1,8 +1,12 @@
 //! The documents of a branch as a branch of the collection's table: what a refresh writes and shares, after the branch
 //! was squashed, dropped and made again, and that `main` of the table is as before.
 
-use crate::{harness::TestServer, process::post_and_die};
-use icecore_schemas::collection_refresh::RefreshReply;
+use crate::{
+    erase::{begin, reach},
+    harness::TestServer,
+    process::post_and_die,
+};
+use icecore_schemas::{collection_refresh::RefreshReply, erasure::ErasureStatus};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -262,6 +266,30 @@ async fn a_name_that_somebody_else_gave_to_a_snapshot_of_the_table_stays() {
     assert_eq!(status, 409, "{refused}");
     drop_at(&server, "/v1/shop/branches/trial").await;
     assert_eq!(head(&server, "trial").await, main);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_takes_its_rows_out_of_branches_of_the_table_too() {
+    let server = start().await;
+    let of = |id: &str, user: &str| json!({ "id": id, "type": "user", "ns": "shop", "op": "c", "collection": "users", "key": id, "after": { "user_id": user } });
+    send(&server, None, vec![of("a", "ann"), of("b", "bea")]).await;
+    refresh(&server, "").await;
+    fork(&server, json!({ "name": "trial" })).await;
+    send(&server, Some("trial"), vec![of("c", "ann"), of("d", "bea")]).await;
+    assert_eq!(check_refresh(&server, "trial", "").await.documents, 4);
+    let id = begin(&server, "ann").await;
+    reach(&server, &id, ErasureStatus::Files).await;
+    let keys = async || {
+        let snapshot = head(&server, "trial").await.as_i64().unwrap();
+        let rows = rows_of(&server, snapshot).await;
+        rows.as_array().unwrap().iter().map(|row| row[0].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys().await, [json!("b"), json!("d")]);
+    // Nothing that was there before is gone on from.
+    let after = check_refresh(&server, "trial", "").await;
+    assert_eq!((after.documents, after.buckets), (2, 4), "{after:?}");
+    assert_eq!(keys().await, [json!("b"), json!("d")]);
     server.stop().await;
 }
 
