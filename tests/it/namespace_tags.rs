@@ -294,7 +294,8 @@ async fn the_job_sets_the_tags_of_a_day_by_itself() {
     server.commit("shop").await;
     for expected in [1, 2] {
         while version_at(&server, &format!("tag:daily-2026-09-2{expected}")).await != json!(1) {
-            tokio::task::yield_now().await;
+            // Behind a jump of the clock the lease of the job is waited for, in time that passes.
+            clock.advance_ms(1_000);
         }
         clock.advance_ms(DAY_MS);
     }
