@@ -16,6 +16,7 @@ use icecore_catalog::{
     catalog::{Catalog, TableChange},
     commit::{COMMIT_ID, FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
+    metadata_file::refs,
     retention::{self, BRANCH},
     row_sum::RowSum,
     snapshot::{BranchFork, NewSnapshot},
@@ -125,7 +126,9 @@ impl Flush {
         let head = metadata.snapshot_for_ref(name).map(|head| head.snapshot_id());
         let is_of_branch = |head: &i64| branch_of(&metadata, *head) == Some(name);
         let Some(head) = head.filter(is_of_branch) else { return Ok(()) };
-        if retention::collection_of(&metadata).is_none() {
+        // Somebody may have dropped the branch and tagged where it was.
+        let is_branch = refs::of(&metadata).get(name).is_some_and(|found| found.is_branch());
+        if !is_branch || retention::collection_of(&metadata).is_none() {
             return Ok(());
         }
         let change = TableChange {

@@ -25,9 +25,9 @@ use arrow::{
     datatypes::{DataType, Int64Type},
 };
 use base::{CollectionPlace, ReadBase, bucket_count, set_aside};
-use futures::StreamExt;
+use futures::{StreamExt, future::BoxFuture};
 use iceberg::spec::Operation;
-use icecore_catalog::{access::Principal, snapshot::NewSnapshot};
+use icecore_catalog::{access::Principal, error::CatalogError, snapshot::NewSnapshot};
 use icecore_engine::{
     QueryAnswer,
     collections::{IS_CHANGE, IS_TRUNCATE, events_at, literal, typed_documents_at},
@@ -53,6 +53,10 @@ const ASKER: &str = "icecore/refresh";
 /// Events that a table may be behind without a change of its collection among them: whoever reads the documents
 /// looks through them. Beyond it a snapshot without files says that it has them.
 const LAG_MAX: u64 = 100_000;
+
+/// What is asked right before a commit: whether what its rows were read of still counts. Where it fails, nothing is
+/// committed.
+pub type CommitCheck = Arc<dyn Fn() -> BoxFuture<'static, Result<(), CatalogError>> + Send + Sync>;
 
 /// What a refresh did to a collection's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,6 +298,7 @@ impl Sql {
         let answer = Box::pin(self.asked(place.levels, sql)).await?;
         let fit = RowFit::new(metadata.current_schema(), &column_ids(&metadata), &answer.schema)?;
         let (behind, summary) = (base.without_files(), base.summary_of(&applied));
+        let check = base.branch.as_ref().map(|branch| Arc::clone(&branch.check));
         let (removed, kept): (Vec<BucketFile>, Vec<BucketFile>) =
             base.files.into_iter().partition(|file| changed.has(file));
         let (kept_rows, kept_bytes) = kept
@@ -314,6 +319,9 @@ impl Sql {
             }
             new.removed = removed.into_iter().map(|file| file.file).collect();
             new.summary.extend(summary);
+            if let Some(check) = check {
+                check().await?;
+            }
             catalog.add_snapshot(&ident, new).await
         };
         let (asker, statement_id) = (asker(), caller.ids.mint().to_string());

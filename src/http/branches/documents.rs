@@ -10,13 +10,21 @@ use crate::{
         jobs::materialize::erasures_of,
         record::ChangeCaller,
     },
+    maintenance::erasure::Erasures,
     sql::{
-        collection_refresh::{RefreshedCollection, branch::BranchState},
+        collection_refresh::{CommitCheck, RefreshedCollection, branch::BranchState},
         materialized::RefreshCaller,
     },
 };
-use icecore_catalog::{catalog::Catalog, error::CatalogError};
-use icecore_lake::collection::{TABLE_PREFIX, table_name};
+use futures::FutureExt;
+use icecore_catalog::{
+    catalog::Catalog,
+    error::{CatalogError, with_causes},
+};
+use icecore_lake::{
+    branch::Branch,
+    collection::{TABLE_PREFIX, table_name},
+};
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use std::sync::Arc;
 use tracing::warn;
@@ -43,7 +51,7 @@ pub(in crate::http) struct DocumentsRequest<'a> {
 ///
 /// # Errors
 /// 404 without such a branch, or where it has no changes of the collection, 409 where the table has another branch or
-/// tag of the name and while an erasure takes rows out, 429, 503.
+/// tag of the name, while an erasure takes rows out and where the branch was dropped meanwhile, 429, 503.
 pub(in crate::http) async fn refresh(
     app: &AppState,
     caller: &ChangeCaller,
@@ -61,19 +69,45 @@ pub(in crate::http) async fn refresh(
         head(app, &namespace, &table, request.branch).await?;
     let erasures = erasures_of(&app.erasures, levels).await?;
     let catalog = app.catalog.on_behalf_of(caller.principal.id());
+    // An erasure that begins later sees the branch of the table: it looks through all that is retained once readers
+    // have had their time.
+    let check = same_erasures(&app.erasures, levels, erasures.clone());
     let by = RefreshCaller { catalog, ids: &app.ids, erasures };
-    let events = Arc::clone(&table.metadata);
-    let state = BranchState { branch, events, head: snapshot, seq };
-    let refreshed = app.sql.refresh_branch(&by, (levels, collection), &state, request.is_full);
-    let done = Box::pin(refreshed).await?;
-    if erasures_of(&app.erasures, levels).await? != by.erasures {
-        // One that began meanwhile may not have seen the branch of the table.
+    let metadata = Arc::clone(&table.metadata);
+    let state = BranchState { branch, events: metadata, head: snapshot, seq };
+    let (place, read) = ((levels, collection), (&state, &check));
+    let done = Box::pin(app.sql.refresh_branch(&by, place, read, request.is_full)).await?;
+    // `DELETE …/tables/events/refs/{name}` and other engines take no turn.
+    let now = Branch::of(&events(app, &namespace).await?.metadata, request.branch);
+    if now.is_none_or(|now| now.created_at != state.branch.created_at) {
         let (table, catalog) = (table_name(collection), &by.catalog);
         app.flush.drop_documents(catalog, &namespace, (table.as_str(), request.branch)).await?;
-        let text = "an erasure began or ended meanwhile: refresh again";
+        let text = format!("branch `{}` was dropped meanwhile", request.branch);
         return Err(ApiError::new(ErrorCode::Conflict, text));
     }
     Ok(done)
+}
+
+/// Refuses a commit once another erasure of the namespace began or ended.
+fn same_erasures(erasures: &Erasures, levels: &[String], known: Option<String>) -> CommitCheck {
+    let (erasures, levels) = (erasures.clone(), levels.to_vec());
+    Arc::new(move || {
+        let (erasures, levels, known) = (erasures.clone(), levels.clone(), known.clone());
+        async move {
+            match erasures_of(&erasures, &levels).await {
+                Ok(now) if now == known => Ok(()),
+                Ok(_) => {
+                    let text = "Commit failed: an erasure began or ended meanwhile: refresh again";
+                    Err(CatalogError::CommitFailed(text.to_owned()))
+                }
+                Err(cause) => {
+                    let why = with_causes(&cause);
+                    Err(CatalogError::Busy(format!("erasures are not known, refresh again: {why}")))
+                }
+            }
+        }
+        .boxed()
+    })
 }
 
 /// Drops the branches of this name that tables of collections have of a branch that is gone. One that cannot be dropped

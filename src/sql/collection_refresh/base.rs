@@ -1,6 +1,9 @@
 //! The table of a collection as a refresh reads it, before it writes anything.
 
-use crate::sql::writes::{WriteFailure, target::invalid};
+use crate::sql::{
+    collection_refresh::CommitCheck,
+    writes::{WriteFailure, target::invalid},
+};
 use iceberg::{TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
@@ -40,6 +43,8 @@ pub(in crate::sql) struct TargetBranch {
     pub(in crate::sql) read: ReadBranch,
     /// Where it begins anew with the snapshot that was read; none where that is its head.
     pub(in crate::sql) fork: Option<BranchFork>,
+    /// What is asked before a commit to it.
+    pub(in crate::sql) check: CommitCheck,
 }
 
 /// Where a refresh of a table begins.

@@ -8,7 +8,7 @@
 use crate::sql::{
     Sql,
     collection_refresh::{
-        ChangedBuckets, RefreshedCollection,
+        ChangedBuckets, CommitCheck, RefreshedCollection,
         base::{CollectionPlace, ReadBase, RefreshStart, TargetBranch, load_table},
     },
     materialized::RefreshCaller,
@@ -20,6 +20,7 @@ use icecore_catalog::{
     ancestors,
     catalog::LoadedTable,
     error::CatalogError,
+    metadata_file::refs,
     snapshot::{BranchFork, NewSnapshot},
 };
 use icecore_engine::{
@@ -69,7 +70,7 @@ impl BranchState {
 impl Sql {
     /// Has the branch of a collection's table follow the branch of the namespace with its name. Where there is no such
     /// table, it is made first, with the documents of `main`. With `is_full` all buckets are written anew. Durable on
-    /// return.
+    /// return. `check` is asked right before each commit to the branch of the table.
     ///
     /// # Errors
     /// [`WriteFailure`]; `AlreadyExists` for a table that has a branch or tag of the name from somebody else,
@@ -79,7 +80,7 @@ impl Sql {
         &self,
         caller: &RefreshCaller<'_>,
         (levels, collection): (&[String], &str),
-        state: &BranchState,
+        (state, check): (&BranchState, &CommitCheck),
         is_full: bool,
     ) -> Result<RefreshedCollection, WriteFailure> {
         let ident = foreign_ident(levels, &table_name(collection))
@@ -95,7 +96,7 @@ impl Sql {
             let is_same = it.erasures.is_some() && it.erasures == caller.erasures;
             !is_full && is_same && it.log == log && it.seq <= state.seq
         };
-        let start = start_of(&table, &place, state, is_known)?;
+        let start = start_of(&table, &place, (state, check), is_known)?;
         let base = Box::pin(ReadBase::at(&caller.catalog, table, start)).await?;
         let Some(applied) = base.applied.clone() else {
             let erasures = caller.erasures.clone();
@@ -180,6 +181,9 @@ async fn note_branch(
     if noted.as_ref() == base.branch.as_ref().map(|branch| &branch.read) {
         return Ok(done);
     }
+    if let Some(branch) = &base.branch {
+        (branch.check)().await?;
+    }
     // Also where nothing changed: the next refresh looks for the state of the branch that this one saw.
     let new = NewSnapshot { summary: base.summary_of(&next), ..base.without_files() };
     let made = Box::pin(caller.catalog.add_snapshot(&place.ident, new)).await?;
@@ -193,12 +197,13 @@ async fn note_branch(
 fn start_of(
     table: &LoadedTable,
     place: &CollectionPlace<'_>,
-    state: &BranchState,
+    (state, check): (&BranchState, &CommitCheck),
     is_known: impl Fn(&AppliedChanges) -> bool,
 ) -> Result<RefreshStart, WriteFailure> {
     let (metadata, name) = (table.metadata.as_ref(), state.branch.name.as_str());
     let head = head_of(table, name);
-    if head.is_some_and(|head| branch_of(metadata, head) != Some(name)) {
+    let is_branch = || refs::of(metadata).get(name).is_some_and(|found| found.is_branch());
+    if head.is_some_and(|head| branch_of(metadata, head) != Some(name) || !is_branch()) {
         let text = format!(
             "{} has a branch or tag `{name}` that this server did not make: drop it and refresh again",
             place.ident
@@ -210,9 +215,9 @@ fn start_of(
         let applied = AppliedChanges::of_branch(metadata, head)?;
         (state.goes_on_from(&read) && is_known(&applied)).then_some((head, applied))
     });
-    let read = state.read();
+    let (read, check) = (state.read(), Arc::clone(check));
     if let Some((head, applied)) = own {
-        let branch = TargetBranch { read, fork: None };
+        let branch = TargetBranch { read, fork: None, check };
         let (snapshot, applied) = (Some(head), Some(applied));
         return Ok(RefreshStart { snapshot, applied, branch: Some(branch) });
     }
@@ -224,7 +229,7 @@ fn start_of(
         let text = format!("{} has no snapshot: refresh it without `branch` first", place.ident);
         return Err(invalid(text).into());
     }
-    let branch = TargetBranch { read, fork: Some(BranchFork { replaces: head }) };
+    let branch = TargetBranch { read, fork: Some(BranchFork { replaces: head }), check };
     Ok(RefreshStart { snapshot, applied, branch: Some(branch) })
 }
 
