@@ -61,13 +61,14 @@ pub(in crate::http) async fn refresh(
     let namespace = writable(app, caller, levels, request.namespace).await?;
     // Who drops or squashes the branch takes this turn as well. Who writes to it does not wait.
     let _turn = app.restore_turns.take(&[namespace.name()]).await?;
+    // Before the events are read: what began in between is told at the commit.
+    let erasures = erasures_of(&app.erasures, levels).await?;
     // An earlier snapshot of the table may have rows that an erasure has taken out of the later ones.
     let by_caller = BranchRequest { app, caller, levels, namespace: &namespace };
     by_caller.check_erasures().await?;
     let table = events(app, &namespace).await?;
     let BranchHead { branch, snapshot, seq } =
         head(app, &namespace, &table, request.branch).await?;
-    let erasures = erasures_of(&app.erasures, levels).await?;
     let catalog = app.catalog.on_behalf_of(caller.principal.id());
     // An erasure that begins later sees the branch of the table: it looks through all that is retained once readers
     // have had their time.
