@@ -18,14 +18,15 @@ use crate::{
 };
 use futures::FutureExt;
 use icecore_catalog::{
-    catalog::Catalog,
+    catalog::{Catalog, LoadedTable},
     error::{CatalogError, with_causes},
 };
 use icecore_lake::{
     branch::Branch,
     collection::{TABLE_PREFIX, table_name},
+    table::schema::{TableIdent, ident},
 };
-use icecore_schemas::{error_code::ErrorCode, names::Namespace};
+use icecore_schemas::{error_code::ErrorCode, names::Namespace, service_table::EVENTS_TABLE};
 use std::sync::Arc;
 use tracing::warn;
 
@@ -72,15 +73,24 @@ pub(in crate::http) async fn refresh(
     let catalog = app.catalog.on_behalf_of(caller.principal.id());
     // An erasure that begins later sees the branch of the table: it looks through all that is retained once readers
     // have had their time.
-    let check = same_erasures(&app.erasures, levels, erasures.clone());
+    let read = ReadState {
+        catalog: app.catalog.clone(),
+        erasures: app.erasures.clone(),
+        levels: levels.to_vec(),
+        events: ident(&namespace, EVENTS_TABLE),
+        branch: branch.name.clone(),
+        created_at: branch.created_at,
+        known: erasures.clone(),
+    };
+    let check = read.commit_check();
     let by = RefreshCaller { catalog, ids: &app.ids, erasures };
     let metadata = Arc::clone(&table.metadata);
     let state = BranchState { branch, events: metadata, head: snapshot, seq };
     let (place, read) = ((levels, collection), (&state, &check));
     let done = Box::pin(app.sql.refresh_branch(&by, place, read, request.is_full)).await?;
     // `DELETE …/tables/events/refs/{name}` and other engines take no turn.
-    let now = Branch::of(&events(app, &namespace).await?.metadata, request.branch);
-    if now.is_none_or(|now| now.created_at != state.branch.created_at) {
+    let now = events(app, &namespace).await?;
+    if !is_still_there(&now, request.branch, state.branch.created_at) {
         let (table, catalog) = (table_name(collection), &by.catalog);
         app.flush.drop_documents(catalog, &namespace, (table.as_str(), request.branch)).await?;
         let text = format!("branch `{}` was dropped meanwhile", request.branch);
@@ -89,26 +99,50 @@ pub(in crate::http) async fn refresh(
     Ok(done)
 }
 
-/// Refuses a commit once another erasure of the namespace began or ended.
-fn same_erasures(erasures: &Erasures, levels: &[String], known: Option<String>) -> CommitCheck {
-    let (erasures, levels) = (erasures.clone(), levels.to_vec());
-    Arc::new(move || {
-        let (erasures, levels, known) = (erasures.clone(), levels.clone(), known.clone());
-        async move {
-            match erasures_of(&erasures, &levels).await {
-                Ok(now) if now == known => Ok(()),
-                Ok(_) => {
-                    let text = "Commit failed: an erasure began or ended meanwhile: refresh again";
-                    Err(CatalogError::CommitFailed(text.to_owned()))
-                }
-                Err(cause) => {
-                    let why = with_causes(&cause);
-                    Err(CatalogError::Busy(format!("erasures are not known, refresh again: {why}")))
-                }
+/// What documents are read of.
+#[derive(Clone, Debug)]
+struct ReadState {
+    catalog: Catalog,
+    erasures: Erasures,
+    levels: Vec<String>,
+    /// Table `events`.
+    events: TableIdent,
+    branch: String,
+    created_at: i64,
+    /// The erasures that the namespace had had.
+    known: Option<String>,
+}
+
+impl ReadState {
+    /// Refuses a commit where the branch is gone, or another erasure of the namespace began or ended. Whoever asked for
+    /// the refresh may be gone by then, and with it the turn that those who drop the branch wait for.
+    async fn check(&self) -> Result<(), CatalogError> {
+        let failed = |why: &str| Err(CatalogError::CommitFailed(format!("Commit failed: {why}")));
+        let table = self.catalog.tables().load(&self.events).await?;
+        if !is_still_there(&table, &self.branch, self.created_at) {
+            return failed("the branch was dropped meanwhile");
+        }
+        match erasures_of(&self.erasures, &self.levels).await {
+            Ok(now) if now == self.known => Ok(()),
+            Ok(_) => failed("an erasure began or ended meanwhile: refresh again"),
+            Err(cause) => {
+                let why = with_causes(&cause);
+                Err(CatalogError::Busy(format!("erasures are not known, refresh again: {why}")))
             }
         }
-        .boxed()
-    })
+    }
+
+    fn commit_check(self) -> CommitCheck {
+        Arc::new(move || {
+            let state = self.clone();
+            async move { state.check().await }.boxed()
+        })
+    }
+}
+
+/// Whether a branch is the one that was made then.
+fn is_still_there(events: &LoadedTable, branch: &str, created_at: i64) -> bool {
+    Branch::of(&events.metadata, branch).is_some_and(|now| now.created_at == created_at)
 }
 
 /// Drops the branches of this name that tables of collections have of a branch that is gone. One that cannot be dropped
