@@ -62,11 +62,15 @@ pub fn documents_at(collection: &str, seq: u64) -> String {
     format!("{} FOR SEQ AS OF {seq}", documents_of(collection))
 }
 
-/// The same with typed columns behind the others, which the collection's table has.
+/// The same of a branch, none for `main`, with typed columns behind the others, which the collection's table has.
 #[must_use]
-pub fn typed_documents_at(collection: &str, seq: u64, typed: &TypedColumns) -> String {
+pub fn typed_documents_at(
+    collection: &str,
+    (branch, seq): (Option<&str>, u64),
+    typed: &TypedColumns,
+) -> String {
     let columns = with_names(&columns_text(""), "", typed);
-    format!("SELECT {columns} FROM {} FOR SEQ AS OF {seq}", relation(collection))
+    format!("SELECT {columns} FROM {}", relation_at(collection, branch, seq))
 }
 
 /// A collection as a statement names it in FROM, as the event with this `seq` of a branch left it; none for `main`.
@@ -237,11 +241,7 @@ fn query_of(view: &CollectionView, has_patch: bool) -> String {
     match base {
         // No event came since.
         Some((_, applied)) if view.until == Some(applied) => of_base(),
-        Some((base, _)) if view.has_typed => events.with_base(&base, typed),
-        // The base lacks some of the columns: all of them are computed.
-        Some((base, _)) => {
-            typed::with_values(typed, events.with_base(&base, &TypedColumns::default()))
-        }
+        Some((base, _)) => events.with_base(&base, typed, view.has_typed),
         None => typed::with_values(typed, events.alone()),
     }
 }
@@ -287,8 +287,9 @@ impl EventsPart {
     }
 
     /// The base, with the fold of its documents that changed since in their place. The keys that changed are the
-    /// build side of both joins: they are few beside the base. `typed` are the typed columns that the base has.
-    fn with_base(&self, base: &str, typed: &TypedColumns) -> String {
+    /// build side of both joins: they are few beside the base. Where that lacks some of the typed columns, all of them
+    /// are computed.
+    fn with_base(&self, base: &str, typed: &TypedColumns, has_typed: bool) -> String {
         let (events, is_change, floor) = (&self.events, self.is_change(), self.floor());
         let no_patch = format!("{NO_PATCH} AS {PATCH_COLUMN}");
         let patch = if self.has_patch { PATCH_COLUMN } else { no_patch.as_str() };
@@ -307,10 +308,15 @@ impl EventsPart {
              FROM ({changes} UNION ALL {of_base}) AS states WHERE seq > {floor} GROUP BY key"
         ));
         let changed = typed::with_values(typed, changed);
-        let unchanged = format!(
-            "SELECT {} FROM ({changed_keys}) AS k RIGHT ANTI JOIN {base} AS b ON k.key = b.key WHERE b.seq > {floor}",
-            with_names(&columns_text("b."), "b.", typed)
-        );
+        let unchanged = |columns: &str| {
+            format!(
+                "SELECT {columns} FROM ({changed_keys}) AS k RIGHT ANTI JOIN {base} AS b ON k.key = b.key WHERE b.seq > {floor}"
+            )
+        };
+        let unchanged = match has_typed {
+            true => unchanged(&with_names(&columns_text("b."), "b.", typed)),
+            false => typed::with_values(typed, unchanged(&columns_text("b."))),
+        };
         let columns = with_names(&columns_text(""), "", typed);
         format!("SELECT {columns} FROM ({unchanged} UNION ALL {changed}) AS documents")
     }

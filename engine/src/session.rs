@@ -388,6 +388,8 @@ impl QuerySessions {
         config.options_mut().optimizer.enable_topk_aggregation = false;
         // It fails for a DISTINCT of window functions with LIMIT (apache/datafusion#25350).
         config.options_mut().optimizer.enable_distinct_aggregation_soft_limit = false;
+        // It moves members of structs below UNION ALL, whose columns are other ones then (DataFusion 54; no release mends it).
+        config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
         let mut state = SessionStateBuilder::new_from_existing(self.base.as_ref().clone())
             .with_config(config)
             .with_catalog_list(Arc::new(catalogs))

@@ -29,6 +29,7 @@ pub const POINTS: &[&str] = &[
     "write.before_commit",
     "write.lost_answer",
     "refresh.after_set_aside",
+    "refresh.before_branch",
     "refresh.before_documents",
     "restore.before_tag",
     "restore.after_tag",

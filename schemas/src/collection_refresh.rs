@@ -11,6 +11,9 @@ pub struct RefreshParameters {
     /// Whether all documents are made of the events again, whatever the table has.
     #[serde(default)]
     pub full: bool,
+    /// The branch whose documents are written, as the branch of the table with its name; `main` when left out.
+    #[serde(default)]
+    pub branch: Option<String>,
 }
 
 /// What a collection's table has after a refresh.
@@ -19,6 +22,9 @@ pub struct RefreshParameters {
 pub struct RefreshReply {
     /// The collection.
     pub collection: String,
+    /// The branch whose documents these are; left out for `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
     /// The last event that the table says it has. Later ones have changed nothing of the collection.
     pub applied_seq: u64,
     /// Its snapshot.

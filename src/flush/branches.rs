@@ -16,12 +16,13 @@ use icecore_catalog::{
     catalog::{Catalog, TableChange},
     commit::{COMMIT_ID, FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
-    retention::BRANCH,
+    metadata_file::refs,
+    retention::{self, BRANCH},
     row_sum::RowSum,
     snapshot::{BranchFork, NewSnapshot},
 };
 use icecore_lake::{
-    branch::{BRANCH_PREFIX, Branch},
+    branch::{BRANCH_PREFIX, Branch, branch_of},
     table::{row_sum, schema, writer},
 };
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
@@ -103,6 +104,42 @@ impl Flush {
                 TableUpdate::RemoveSnapshotRef { ref_name: name.to_owned() },
                 TableUpdate::RemoveProperties { removals: vec![property] },
             ],
+            table: ident,
+            keeps_history: false,
+        };
+        catalog.commit(change).await.map(|_| ())
+    }
+
+    /// Removes the branch of this name that a refresh of a branch of the namespace made in a collection's table; nothing
+    /// where there is none. Its snapshots stay until they expire.
+    ///
+    /// # Errors
+    /// `NoSuchTable`, `CommitFailed` where the branch moved meanwhile; others as of commits.
+    pub async fn drop_documents(
+        &self,
+        catalog: &Catalog,
+        namespace: &Namespace,
+        (table, name): (&str, &str),
+    ) -> Result<(), CatalogError> {
+        let ident = schema::ident(namespace, table);
+        let metadata = catalog.tables().load(&ident).await?.metadata;
+        let head = metadata.snapshot_for_ref(name).map(|head| head.snapshot_id());
+        let is_of_branch = |head: &i64| branch_of(&metadata, *head) == Some(name);
+        let Some(head) = head.filter(is_of_branch) else { return Ok(()) };
+        // Somebody may have dropped the branch and tagged where it was.
+        let is_branch = refs::of(&metadata).get(name).is_some_and(|found| found.is_branch());
+        if !is_branch || retention::collection_of(&metadata).is_none() {
+            return Ok(());
+        }
+        let change = TableChange {
+            requirements: vec![
+                TableRequirement::UuidMatch { uuid: metadata.uuid() },
+                TableRequirement::RefSnapshotIdMatch {
+                    r#ref: name.to_owned(),
+                    snapshot_id: Some(head),
+                },
+            ],
+            updates: vec![TableUpdate::RemoveSnapshotRef { ref_name: name.to_owned() }],
             table: ident,
             keeps_history: false,
         };

@@ -7,6 +7,7 @@ pub(in crate::http) mod append;
 pub(in crate::http) mod batch;
 mod create;
 pub(in crate::http) mod diff;
+pub(in crate::http) mod documents;
 pub(in crate::http) mod merge;
 mod squash;
 
@@ -139,6 +140,9 @@ pub(super) async fn remove(
         }
     }
     app.sql.fault("branch.after_drop")?;
+    // What only other engines read goes after the branch, so that none of it is missing where the branch is not dropped.
+    let changes = app.catalog.on_behalf_of(caller.principal.id());
+    Box::pin(documents::drop_left(&app, &changes, &namespace, &branch)).await;
     Ok(http::json(200, &BranchDropped { dropped: true }))
 }
 

@@ -9,6 +9,7 @@
 //! The service itself asks: rows of every visibility are in the table.
 
 pub(in crate::sql) mod base;
+pub mod branch;
 
 use crate::sql::{
     Sql,
@@ -24,12 +25,12 @@ use arrow::{
     datatypes::{DataType, Int64Type},
 };
 use base::{CollectionPlace, ReadBase, bucket_count, set_aside};
-use futures::StreamExt;
+use futures::{StreamExt, future::BoxFuture};
 use iceberg::spec::Operation;
-use icecore_catalog::{access::Principal, snapshot::NewSnapshot};
+use icecore_catalog::{access::Principal, error::CatalogError, snapshot::NewSnapshot};
 use icecore_engine::{
     QueryAnswer,
-    collections::{IS_CHANGE, IS_TRUNCATE, literal, typed_documents_at},
+    collections::{IS_CHANGE, IS_TRUNCATE, events_at, literal, typed_documents_at},
     error::SqlError,
     references::QueryScope,
 };
@@ -52,6 +53,10 @@ const ASKER: &str = "icecore/refresh";
 /// Events that a table may be behind without a change of its collection among them: whoever reads the documents
 /// looks through them. Beyond it a snapshot without files says that it has them.
 const LAG_MAX: u64 = 100_000;
+
+/// What is asked right before a commit: whether what its rows were read of still counts. Where it fails, nothing is
+/// committed.
+pub type CommitCheck = Arc<dyn Fn() -> BoxFuture<'static, Result<(), CatalogError>> + Send + Sync>;
 
 /// What a refresh did to a collection's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +130,8 @@ impl Sql {
             && let Some(applied) = known.applied.clone().filter(is_same)
             && !is_full
         {
-            let (seq, changed) = Box::pin(self.changed_buckets(&place, known, applied.seq)).await?;
+            let (seq, changed) =
+                Box::pin(self.changed_buckets(&place, known, (applied.seq, None))).await?;
             // A log that was restored gives numbers again.
             if applied.seq <= seq {
                 let next = AppliedChanges { seq, ..applied };
@@ -193,17 +199,26 @@ impl Sql {
         Ok(seq_of(&answer))
     }
 
-    /// The buckets of documents that changed behind `after`, and the last event that was looked at.
+    /// The buckets of documents that changed behind `after`, and the last event of `main` that was looked at; of a
+    /// branch it is `until`.
     async fn changed_buckets(
         &self,
         place: &CollectionPlace<'_>,
         base: &ReadBase,
-        after: u64,
+        (after, until): (u64, Option<u64>),
     ) -> Result<(u64, ChangedBuckets), WriteFailure> {
         let (count, collection) = (base.bucket_count(&place.ident)?, literal(place.collection));
-        let (first, last) = (after.saturating_add(1), i64::MAX);
+        let events = match until {
+            None => {
+                let (first, last) = (after.saturating_add(1), i64::MAX);
+                format!("events BETWEEN SEQ {first} AND {last} WHERE")
+            }
+            Some(until) => {
+                format!("{} WHERE seq > {after} AND", events_at(base.branch_name(), until))
+            }
+        };
         let sql = format!(
-            "SELECT DISTINCT bucket({count}, key) AS b FROM events BETWEEN SEQ {first} AND {last} WHERE collection = {collection} AND ({IS_CHANGE} OR {IS_TRUNCATE})"
+            "SELECT DISTINCT bucket({count}, key) AS b FROM {events} collection = {collection} AND ({IS_CHANGE} OR {IS_TRUNCATE})"
         );
         let mut answer = self.asked(place.levels, sql).await?;
         let (mut numbers, mut has_all) = (BTreeSet::new(), false);
@@ -278,27 +293,35 @@ impl Sql {
         let applied = AppliedChanges { schema_id: Some(metadata.current_schema_id()), ..applied };
         let count = base.bucket_count(&place.ident)?;
         let columns = TypedColumns::of(&metadata);
-        let sql = documents_sql(place.collection, applied.seq, &columns, (count, &changed));
+        let at = (base.branch_name(), applied.seq);
+        let sql = documents_sql(place.collection, at, &columns, (count, &changed));
         let answer = Box::pin(self.asked(place.levels, sql)).await?;
         let fit = RowFit::new(metadata.current_schema(), &column_ids(&metadata), &answer.schema)?;
+        let (behind, summary) = (base.without_files(), base.summary_of(&applied));
+        let check = base.branch.as_ref().map(|branch| Arc::clone(&branch.check));
         let (removed, kept): (Vec<BucketFile>, Vec<BucketFile>) =
             base.files.into_iter().partition(|file| changed.has(file));
         let (kept_rows, kept_bytes) = kept
             .iter()
             .fold((0_u64, 0_u64), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
         let (catalog, ident) = (caller.catalog.clone(), place.ident.clone());
-        let (read, uuid) = (metadata.current_snapshot_id(), metadata.uuid());
-        let (summary, of_table) = (applied.summary(), Arc::clone(&metadata));
+        let of_table = Arc::clone(&metadata);
         let commit = move |new: Option<NewSnapshot>| async move {
-            let mut new = new.unwrap_or_default();
-            new.operation = match read {
+            let NewSnapshot { added_of_spec, summary: told, .. } = new.unwrap_or_default();
+            let mut new = NewSnapshot { added_of_spec, summary: told, ..behind };
+            new.operation = match new.read {
                 Some(_) => Operation::Overwrite,
                 None => Operation::Append,
             };
-            (new.read, new.needs_head, new.table) = (read, true, Some(uuid));
-            new.upgrades = documents::growth(&of_table, kept_bytes + bytes_of(&new));
+            // `main` decides how many buckets there are: with more of them it would be written anew.
+            if new.branch.is_none() {
+                new.upgrades = documents::growth(&of_table, kept_bytes + bytes_of(&new));
+            }
             new.removed = removed.into_iter().map(|file| file.file).collect();
             new.summary.extend(summary);
+            if let Some(check) = check {
+                check().await?;
+            }
             catalog.add_snapshot(&ident, new).await
         };
         let (asker, statement_id) = (asker(), caller.ids.mint().to_string());
@@ -328,7 +351,7 @@ impl Sql {
         let applied = AppliedChanges { schema_id: Some(staged.current_schema_id()), ..applied };
         let count = bucket_count(&place.ident, &staged)?;
         let (columns, all) = (TypedColumns::default(), ChangedBuckets::All);
-        let sql = documents_sql(place.collection, applied.seq, &columns, (count, &all));
+        let sql = documents_sql(place.collection, (None, applied.seq), &columns, (count, &all));
         let answer = Box::pin(self.asked(place.levels, sql)).await?;
         let fit = RowFit::new(staged.current_schema(), &column_ids(&staged), &answer.schema)?;
         let (files_of, summary) = (Arc::new(staged.clone()), applied.summary());
@@ -360,10 +383,11 @@ impl Sql {
     }
 }
 
-/// The documents of some of `count` buckets as an event left them, bucket after bucket, by key in each.
+/// The documents of some of `count` buckets as an event of a branch left them, none for `main`, bucket after bucket, by
+/// key in each.
 fn documents_sql(
     collection: &str,
-    seq: u64,
+    at: (Option<&str>, u64),
     columns: &TypedColumns,
     (count, changed): (u32, &ChangedBuckets),
 ) -> String {
@@ -374,7 +398,7 @@ fn documents_sql(
             format!(" WHERE bucket({count}, key) IN ({})", numbers.join(", "))
         }
     };
-    let documents = typed_documents_at(collection, seq, columns);
+    let documents = typed_documents_at(collection, at, columns);
     format!("{documents}{of_buckets} ORDER BY bucket({count}, key), key")
 }
 

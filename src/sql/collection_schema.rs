@@ -156,7 +156,10 @@ pub async fn register(
                 // The columns that it is made with nobody changes any more: typed ones come behind them.
                 let new = documents::create(collection);
                 match catalog.tables().create(&levels.to_vec(), new).await {
-                    Ok(table) => ReadBase { table, files: Vec::new(), applied: None },
+                    Ok(table) => {
+                        let (snapshot, files) = (None, Vec::new());
+                        ReadBase { table, snapshot, files, applied: None, branch: None }
+                    }
                     // A refresh made it meanwhile.
                     Err(CatalogError::AlreadyExists(_)) if tries < TRIES_MAX => {
                         tries += 1;

@@ -290,3 +290,36 @@ async fn others_do_not_change_the_schema_by_the_table() {
     assert!(answer.to_string().contains("computes"), "{answer}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_may_change_while_the_table_lacks_changes() {
+    let server = shop().await;
+    // The first one comes to a table that has rows, and lacks some.
+    refresh(&server).await;
+    for (total, has_note) in [(3, false), (4, true)] {
+        let doc = json!({"total": total, "note": {"x": total}});
+        send(&server, vec![order("u", "b", &doc), order("c", &format!("d{total}"), &doc)]).await;
+        let mut schema = first_schema();
+        if has_note {
+            schema["properties"]["note"] = json!({"type": "object"});
+        }
+        let answer = put(&server, "", &schema).await;
+        assert_eq!((answer.0, &answer.1["pending"]), (200, &Value::Null), "{answer:?}");
+    }
+    let keys = json!([["a"], ["b"], ["c"], ["d3"], ["d4"]]);
+    let totals = json!([
+        ["a", "1.50", null],
+        ["b", "4.00", "{\"x\":4}"],
+        ["c", null, null],
+        ["d3", "3.00", "{\"x\":3}"],
+        ["d4", "4.00", "{\"x\":4}"],
+    ]);
+    assert_eq!(typed(&server, "key", "").await, keys);
+    assert_eq!(typed(&server, "key, total, note", "").await, totals);
+    // Rows of the log beside a base that lacks columns: as they were before each of the two.
+    for (seq, count) in [(3, 3), (5, 4), (7, 5)] {
+        let found = typed(&server, "key", &format!("FOR SEQ AS OF {seq}")).await;
+        assert_eq!(found, Value::from(keys.as_array().unwrap()[..count].to_vec()), "{seq}");
+    }
+    server.stop().await;
+}

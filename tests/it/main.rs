@@ -13,6 +13,7 @@ mod branch_commands;
 mod branch_crashes;
 mod branch_merge;
 mod branch_reads;
+mod branch_refresh;
 mod branches;
 mod calls;
 mod clocks;

@@ -25,10 +25,13 @@ use iceberg::{
 use icecore_catalog::{
     ancestors,
     catalog::CreateTable,
-    retention::{COLLECTION, COLLECTION_TABLE, expiry::MAX_SNAPSHOT_AGE},
+    retention::{BRANCH, COLLECTION, COLLECTION_TABLE, expiry::MAX_SNAPSHOT_AGE},
     scan::{ManifestSource, filter::Filter, manifests::PlannedFile},
 };
-use std::{collections::BTreeMap, pin::pin};
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::pin,
+};
 
 /// Snapshot summary: every event up to this `seq` is in the rows.
 pub const APPLIED_SEQ: &str = "icecore.applied-seq";
@@ -38,6 +41,10 @@ pub const LOG: &str = "icecore.collection.log";
 pub const ERASURES: &str = "icecore.collection.erasures";
 /// Snapshot summary: the schema that all rows were written with. Other rows lack what a later one added.
 pub const SCHEMA_ID: &str = "icecore.collection.schema-id";
+/// Snapshot summary of a branch: when the branch of `events` was made, ms since 1970.
+pub const BRANCH_CREATED_AT: &str = "icecore.collection.branch-created-at";
+/// Snapshot summary of a branch: the snapshot of `events` that was the head of the branch.
+pub const BRANCH_HEAD: &str = "icecore.collection.branch-head";
 
 /// Field id of the key, by which documents are in buckets.
 const KEY_ID: i32 = 1;
@@ -132,17 +139,18 @@ pub struct AppliedChanges {
 }
 
 impl AppliedChanges {
-    /// Those of a table's snapshot; none where its rows are not taken for the documents: somebody took some out,
-    /// or they are to be made anew.
+    /// Those of a table's snapshot of `main`; none where its rows are not taken for the documents: somebody took
+    /// some out, they are to be made anew, or they are those of a branch.
     #[must_use]
     pub fn of(table: &TableMetadata, snapshot_id: Option<i64>) -> Option<Self> {
         for snapshot in ancestors::of(table, snapshot_id) {
             let entries = &snapshot.summary().additional_properties;
-            if let Some(seq) = entries.get(APPLIED_SEQ) {
-                let (seq, log) = (seq.parse().ok()?, entries.get(LOG)?.clone());
-                let erasures = entries.get(ERASURES).cloned();
-                let schema_id = entries.get(SCHEMA_ID).and_then(|id| id.parse().ok());
-                return Some(Self { seq, log, erasures, schema_id });
+            // Behind its fork a branch has other events under the same numbers.
+            if entries.contains_key(BRANCH) {
+                return None;
+            }
+            if entries.contains_key(APPLIED_SEQ) {
+                return Self::noted(entries);
             }
             // Merging files changes no row.
             if snapshot.summary().operation != Operation::Replace {
@@ -150,6 +158,23 @@ impl AppliedChanges {
             }
         }
         None
+    }
+
+    /// Those of a snapshot that a refresh of a branch made; none for others. The numbers are of events of the branch.
+    #[must_use]
+    pub fn of_branch(table: &TableMetadata, snapshot_id: i64) -> Option<Self> {
+        let entries = &table.snapshot_by_id(snapshot_id)?.summary().additional_properties;
+        if !entries.contains_key(BRANCH) {
+            return None;
+        }
+        Self::noted(entries)
+    }
+
+    fn noted(entries: &HashMap<String, String>) -> Option<Self> {
+        let (seq, log) = (entries.get(APPLIED_SEQ)?.parse().ok()?, entries.get(LOG)?.clone());
+        let erasures = entries.get(ERASURES).cloned();
+        let schema_id = entries.get(SCHEMA_ID).and_then(|id| id.parse().ok());
+        Some(Self { seq, log, erasures, schema_id })
     }
 
     /// What the summary of a snapshot says of them.
@@ -168,6 +193,38 @@ impl AppliedChanges {
     #[must_use]
     pub fn has_columns_of_now(&self, table: &TableMetadata) -> bool {
         self.schema_id == Some(table.current_schema_id()) || TypedColumns::of(table).is_empty()
+    }
+}
+
+/// The branch of the namespace that the rows of a snapshot were made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadBranch {
+    /// Its name, which the branch of the table has as well.
+    pub name: String,
+    /// When it was made, ms since 1970: one of its name that is made later is another one.
+    pub created_at: i64,
+    /// The snapshot of `events` that was its head. One that was squashed since was left by it.
+    pub head: i64,
+}
+
+impl ReadBranch {
+    /// That of a table's snapshot; none where no refresh of a branch made it.
+    #[must_use]
+    pub fn of(table: &TableMetadata, snapshot_id: i64) -> Option<Self> {
+        let entries = &table.snapshot_by_id(snapshot_id)?.summary().additional_properties;
+        let number = |key: &str| -> Option<i64> { entries.get(key)?.parse().ok() };
+        let name = entries.get(BRANCH)?.clone();
+        Some(Self { name, created_at: number(BRANCH_CREATED_AT)?, head: number(BRANCH_HEAD)? })
+    }
+
+    /// What the summary of a snapshot says of it.
+    #[must_use]
+    pub fn summary(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (BRANCH.to_owned(), self.name.clone()),
+            (BRANCH_CREATED_AT.to_owned(), self.created_at.to_string()),
+            (BRANCH_HEAD.to_owned(), self.head.to_string()),
+        ])
     }
 }
 
@@ -224,6 +281,7 @@ mod tests {
     use super::*;
     use crate::table::lake::TestLake;
     use icecore_samples as sample;
+    use serde_json::json;
 
     fn table(collection: &str) -> TableMetadata {
         sample::metadata(create(collection), "file:///warehouse/table/")
@@ -297,5 +355,38 @@ mod tests {
         assert_eq!(applied.summary().len(), 3);
         let of_schema = AppliedChanges { schema_id: Some(2), ..applied };
         assert_eq!(of_schema.summary()[SCHEMA_ID], "2");
+    }
+
+    #[test]
+    fn the_changes_of_a_branch_are_none_of_main() {
+        let log = "log".to_owned();
+        let of_main = AppliedChanges { seq: 7, log, erasures: None, schema_id: None };
+        let of_branch = AppliedChanges { seq: 9, ..of_main.clone() };
+        let read = ReadBranch { name: "trial".to_owned(), created_at: 4_000, head: 17 };
+        let mut on_branch = of_branch.summary();
+        on_branch.extend(read.summary());
+        // Somebody took rows out of the branch.
+        let erased = BTreeMap::from([(BRANCH.to_owned(), "trial".to_owned())]);
+        let mut table = serde_json::to_value(table("orders")).unwrap();
+        let snapshots = (1..).zip([of_main.summary(), on_branch, erased]).map(|(id, mut told)| {
+            told.insert("operation".to_owned(), "overwrite".to_owned());
+            json!({
+                "snapshot-id": id, "parent-snapshot-id": (1 < id).then_some(id - 1),
+                "sequence-number": id, "timestamp-ms": 1_000 * id, "schema-id": 0,
+                "manifest-list": "file:///w/t/metadata/l.avro", "summary": told,
+            })
+        });
+        table["snapshots"] = snapshots.collect();
+        table["last-sequence-number"] = json!(3);
+        let table: TableMetadata = serde_json::from_value(table).unwrap();
+        for (id, main, branch, is_read) in [
+            (1, Some(of_main), None, false),
+            (2, None, Some(of_branch), true),
+            (3, None, None, false),
+        ] {
+            assert_eq!(AppliedChanges::of(&table, Some(id)), main, "{id}");
+            assert_eq!(AppliedChanges::of_branch(&table, id), branch, "{id}");
+            assert_eq!(ReadBranch::of(&table, id), is_read.then(|| read.clone()), "{id}");
+        }
     }
 }

@@ -7,7 +7,10 @@ use crate::{
     },
     http::{
         AppState,
-        branches::{append::ATTEMPTS_MAX, entry, events, failed, head, invalid, newest, no_events},
+        branches::{
+            append::ATTEMPTS_MAX, documents::drop_left, entry, events, failed, head, invalid,
+            newest, no_events,
+        },
         collections::check_collection,
         error::ApiError,
         points::ReadCaller,
@@ -122,6 +125,11 @@ impl BranchRequest<'_> {
             self.flush().await?;
             let table = events(app, namespace).await?;
             check_free(&table, &new.name)?;
+            if attempt == 1 {
+                // Nobody reads documents of an earlier branch by the name of this one.
+                let changes = app.catalog.on_behalf_of(self.caller.principal.id());
+                Box::pin(drop_left(app, &changes, namespace, &new.name)).await;
+            }
             let source = self.source(&table, new, &point).await?;
             let of_main = match &of_main {
                 Some(found) => Some(found.seq_in(&table)?),

@@ -107,12 +107,12 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
     post("/v1/{namespace}/collections/{collection}/refresh", InCatalog(Write), |m| {
         on(m, collection_refresh::refresh)
     })
-    .about("Have the table of a collection follow its events now; `full` makes it of all events again")
+    .about("Have the table of a collection follow its events now; `full` makes it of all events again, `branch` writes the documents of a branch")
     .query::<RefreshParameters>()
     .answers::<RefreshReply>(&[(200, "Done; what the table has")])
     .refuses(&[
-        (404, "No such collection"),
-        (409, "Another commit came first"),
+        (404, "No such collection or branch"),
+        (409, "Another commit came first, or the table has another branch or tag of the name"),
         (429, "Too many queries at once"),
     ]),
     get("/v1/{namespace}/collections/{collection}/schema", InCatalog(Read), |m| {

@@ -18,7 +18,7 @@ use icecore_engine::{
     view::{CollectionView, TableView, View},
 };
 use icecore_lake::{
-    branch::MainPart,
+    branch::{MainPart, branch_of},
     collection::table_name,
     table::{as_of, documents::AppliedChanges, typed_columns::TypedColumns},
 };
@@ -232,7 +232,12 @@ fn own_snapshot(
     };
     match read {
         TableRead::AsOf(as_of @ (AsOf::Snapshot(_) | AsOf::Reference(_))) => {
-            as_of::resolve(&as_of, name, base.metadata.as_deref(), now_ms).ok()
+            let metadata = base.metadata.as_deref();
+            let id = as_of::resolve(&as_of, name, metadata, now_ms).ok()?;
+            // Events tell of a branch. What tables still have of one that is gone is no point.
+            let is_left = |branch: &str| matches!(&as_of, AsOf::Reference(name) if name == branch);
+            let branch = metadata.and_then(|metadata| branch_of(metadata, id));
+            (!branch.is_some_and(is_left)).then_some(id)
         }
         TableRead::AsOf(AsOf::Time(_))
         | TableRead::Now(_)

@@ -2,8 +2,20 @@
 //! refresh takes.
 
 use super::*;
-use crate::sql::materialized::{RefreshCaller, definition::MaterializedQuery};
-use std::{pin::pin, task::Poll};
+use crate::sql::{
+    collection_refresh::{CommitCheck, branch::BranchState},
+    materialized::{RefreshCaller, definition::MaterializedQuery},
+    writes::WriteFailure,
+};
+use futures::FutureExt;
+use icecore_catalog::{
+    catalog::RefKind,
+    commit::{COMMIT_ID, LAST_SEQ},
+    error::CatalogError,
+    retention::BRANCH,
+};
+use icecore_lake::branch::Branch;
+use std::{future::ready, pin::pin, task::Poll};
 
 fn daily(house: &House) -> (TableIdent, MaterializedQuery) {
     let ident = schema::foreign_ident(&levels(&house.ns), "daily").unwrap();
@@ -113,4 +125,73 @@ async fn tables_of_collections_are_written_in_turns_that_statements_do_not_have(
     };
     assert_eq!((made.documents, turns), (6, materialized::COLLECTION_WRITES_MAX - 1));
     drop((one, other));
+}
+
+/// A branch `trial` of the namespace, without events of its own behind the six of `main`.
+async fn forked(house: &House) -> BranchState {
+    let table = house.events();
+    let at = house.catalog.tables().load(&table).await.unwrap().metadata.current_snapshot_id();
+    house.catalog.refs().create(&table, "trial", RefKind::Branch, at).await.unwrap();
+    let branch = Branch {
+        name: "trial".to_owned(),
+        forked_from: "main".to_owned(),
+        fork_seq: 6,
+        created_at: NOW_MS + 60_000,
+        collection: None,
+        merges: Vec::new(),
+    };
+    let updates = HashMap::from([(Branch::property("trial"), branch.to_property().unwrap())]);
+    let summary = [(BRANCH, "trial"), (COMMIT_ID, "c"), (LAST_SEQ, "6")];
+    let begun = NewSnapshot {
+        read: at,
+        branch: Some("trial".to_owned()),
+        summary: summary.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        upgrades: vec![TableUpdate::SetProperties { updates }],
+        ..NewSnapshot::default()
+    };
+    let made = house.catalog.add_snapshot(&table, begun).await.unwrap();
+    let head = made.metadata.snapshot_for_ref("trial").unwrap().snapshot_id();
+    BranchState { branch, events: made.metadata, head, seq: 6 }
+}
+
+fn check_of(answer: fn() -> Result<(), CatalogError>) -> CommitCheck {
+    Arc::new(move || ready(answer()).boxed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_a_branch_are_committed_only_where_the_check_before_it_holds() {
+    let house = House::new().await;
+    take_changes(&house, 1..7);
+    house.commit().await;
+    let ids = IdGenerator::new(house.clock.clone());
+    let erasures = Some("0/none".to_owned());
+    let caller = RefreshCaller { catalog: house.catalog.clone(), ids: &ids, erasures };
+    let levels = levels(&house.ns);
+    let made = house.sql.refresh_collection(&caller, &levels, "orders", false);
+    assert_eq!(Box::pin(made).await.unwrap().documents, 6);
+    let state = forked(&house).await;
+    let ident = schema::foreign_ident(&levels, "cdc_orders").unwrap();
+    let head = async || {
+        let table = house.catalog.tables().load(&ident).await.unwrap();
+        table.metadata.snapshot_for_ref("trial").map(|head| head.snapshot_id())
+    };
+    let place = (levels.as_slice(), "orders");
+    let refusing = check_of(|| Err(CatalogError::CommitFailed("an erasure began".to_owned())));
+    // Without a change a snapshot has no files, and with `is_full` all of them are new.
+    for is_full in [false, true] {
+        let refresh = house.sql.refresh_branch(&caller, place, (&state, &refusing), is_full);
+        let refused = Box::pin(refresh).await;
+        let is_refused =
+            matches!(&refused, Err(WriteFailure::Catalog(CatalogError::CommitFailed(_))));
+        assert!(is_refused, "{refused:?}");
+        assert_eq!(head().await, None);
+    }
+    let holding = check_of(|| Ok(()));
+    for is_full in [false, true] {
+        let before = head().await;
+        let refresh = house.sql.refresh_branch(&caller, place, (&state, &holding), is_full);
+        let done = Box::pin(refresh).await.unwrap();
+        assert_eq!((done.documents, done.snapshot), (6, head().await));
+        assert_ne!(head().await, before);
+    }
 }
