@@ -47,12 +47,13 @@ pub(super) async fn refresh(
     // The answer counts documents of every visibility.
     app.sql.check_sees_all(&caller.principal, &levels, EVENTS_TABLE)?;
     check_collection(&collection)?;
-    // Documents of others with these keys would be taken out once more, and be told as rows of the subject.
-    if app.erasures.takes_documents_of(&levels, &collection).await? {
+    let branch = branch.filter(|branch| branch != MAIN_BRANCH);
+    // Documents of others with these keys would be taken out once more, and be told as rows of the subject. A branch is
+    // not refreshed while any erasure goes on.
+    if branch.is_none() && app.erasures.takes_documents_of(&levels, &collection).await? {
         return Err(ApiError::new(ErrorCode::Unavailable, IS_ERASING));
     }
     commit_waiting(&app, &levels).await?;
-    let branch = branch.filter(|branch| branch != MAIN_BRANCH);
     let done = match &branch {
         Some(branch) => {
             let (namespace, levels, collection) = (&namespace, &levels, &collection);
