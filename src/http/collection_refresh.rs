@@ -48,8 +48,8 @@ pub(super) async fn refresh(
     app.sql.check_sees_all(&caller.principal, &levels, EVENTS_TABLE)?;
     check_collection(&collection)?;
     let branch = branch.filter(|branch| branch != MAIN_BRANCH);
-    // Documents of others with these keys would be taken out once more, and be told as rows of the subject. A branch is
-    // not refreshed while any erasure goes on.
+    // Documents of others with these keys would be taken out once more, and be told as rows of the subject. A branch has
+    // a check of its own.
     if branch.is_none() && app.erasures.takes_documents_of(&levels, &collection).await? {
         return Err(ApiError::new(ErrorCode::Unavailable, IS_ERASING));
     }
