@@ -1,7 +1,7 @@
 //! Which versions the changes of a batch expect their documents to have, and whether they have them. Pure.
 //!
-//! Its one invariant: a change counts for those behind it in the batch from the moment it is taken; a repeat and what
-//! is refused never count.
+//! Its one invariant: a change counts for the version from the moment it is taken; a repeat and what is refused never
+//! do. No change that expects a version is taken behind one that did not match.
 
 use crate::ingest::refusal::RefusalReason;
 use icecore_lake::collection::version::{DocumentVersion, VersionChange};
@@ -61,27 +61,37 @@ pub(super) struct VersionCheck<'a> {
     /// Those that are still to come.
     rows: &'a [DocumentRow],
     documents: Vec<Option<DocumentVersion>>,
+    /// For each document, whether a change of it was refused for what it expects.
+    mismatched: Vec<bool>,
 }
 
 impl<'a> VersionCheck<'a> {
     pub(super) fn new(expected: &'a ExpectedVersions) -> Self {
-        Self { rows: &expected.rows, documents: expected.documents.clone() }
+        let documents = expected.documents.clone();
+        Self { rows: &expected.rows, mismatched: vec![false; documents.len()], documents }
     }
 
-    /// Refuses a new event whose document has another version than the event expects.
+    /// Refuses a new event whose document has another version than the event expects, and each that expects one behind
+    /// it: its sender counted with that change. Another writer's may have brought the document to just this version.
     pub(super) fn check(&mut self, row: usize) -> Result<(), RefusalReason> {
         let Some(RowEffect::Change { document, expected, .. }) = self.effect(row) else {
             return Ok(());
         };
         let actual = self.documents[*document].map_or(0, |it| it.version.cast_unsigned());
-        match expected {
+        let is_behind = self.mismatched[*document];
+        let verdict = match expected {
             ExpectedVersion::Any => Ok(()),
-            ExpectedVersion::Exactly(expected) if *expected == actual => Ok(()),
-            ExpectedVersion::Exactly(expected) => {
+            ExpectedVersion::Exactly(expected) if *expected != actual => {
                 Err(RefusalReason::VersionMismatch { expected: *expected, actual })
             }
+            ExpectedVersion::Exactly(_) if is_behind => {
+                Err(RefusalReason::BehindMismatch { actual })
+            }
+            ExpectedVersion::Exactly(_) => Ok(()),
             ExpectedVersion::Invalid => Err(RefusalReason::NoVersion),
-        }
+        };
+        self.mismatched[*document] = is_behind || verdict.is_err();
+        verdict
     }
 
     /// Notes that the event of a row is taken.
@@ -157,6 +167,7 @@ mod tests {
                 Err(RefusalReason::VersionMismatch { expected, actual }) => {
                     format!("{expected} is {actual}")
                 }
+                Err(RefusalReason::BehindMismatch { actual }) => format!("behind at {actual}"),
                 Err(_) => "no version".to_owned(),
             }
         };
@@ -164,16 +175,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_counts_for_what_is_behind_it() {
+    fn what_was_taken_or_refused_counts_for_what_is_behind_it() {
         for (rows, expected) in [
             ("u 0 3, u 0 4, u 0 4", "new, new, 4 is 5"),
-            ("u 0 2, u 0 3", "2 is 3, new"),
+            ("u 0 2, u 0 3", "2 is 3, behind at 3"),
+            ("u 0 2, u 1 0, u 0, u 0 4", "2 is 3, new, new, behind at 4"),
+            ("c 1 1, c 1 0, u 0 3", "1 is 0, behind at 0, new"),
             ("c 1 0, u 1 1, d 1 2, c 1 0, u 1 1", "new, new, new, new, new"),
-            ("u 0, u 0 3, u 0 4", "new, 3 is 4, new"),
+            ("u 0, u 0 3, u 0 4", "new, 3 is 4, behind at 4"),
             ("=u 0 2, u 0 3", "repeat, new"),
-            ("d 0 3, d 0 0, c 0 3, c 0 0", "new, new, 3 is 0, new"),
-            ("u 0 x, u 0 3", "no version, new"),
-            ("t, c 0 3, c 0 0, c 1 0", "new, 3 is 0, new, new"),
+            ("d 0 3, d 0 0, c 0 0", "new, new, new"),
+            ("d 0 3, c 0 3, c 0 0", "new, 3 is 0, behind at 0"),
+            ("u 0 x, u 0 3", "no version, behind at 3"),
+            ("t, c 0 3, c 0 0, c 1 0", "new, 3 is 0, behind at 0, new"),
+            ("u 0 2, t, c 0 0, c 1 0", "2 is 3, new, behind at 0, new"),
             ("-, u 0 3, -, u 0 4", "new, new, new, new"),
         ] {
             assert_eq!(verdicts(rows).join(", "), expected, "{rows}");

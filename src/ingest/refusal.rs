@@ -26,6 +26,10 @@ pub(super) enum RefusalReason {
         expected: u64,
         actual: u64,
     },
+    /// A change of its document before it in the request expects another version.
+    BehindMismatch {
+        actual: u64,
+    },
     /// What it expects is no version.
     NoVersion,
     /// The catalog name is taken.
@@ -44,7 +48,9 @@ impl RefusalReason {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::BatchAborted => ErrorCode::BatchAborted,
             Self::TooManyTypes { .. } => ErrorCode::TooManyTypes,
-            Self::VersionMismatch { .. } => ErrorCode::VersionMismatch,
+            Self::VersionMismatch { .. } | Self::BehindMismatch { .. } => {
+                ErrorCode::VersionMismatch
+            }
             Self::NoVersion => ErrorCode::InvalidEvent,
             Self::NameTaken { .. } | Self::NameReserved => ErrorCode::InvalidNamespace,
             Self::Forbidden => ErrorCode::Forbidden,
@@ -54,7 +60,7 @@ impl RefusalReason {
     /// The version that the document has, where another was expected.
     fn actual_version(&self) -> Option<u64> {
         match self {
-            Self::VersionMismatch { actual, .. } => Some(*actual),
+            Self::VersionMismatch { actual, .. } | Self::BehindMismatch { actual } => Some(*actual),
             Self::Conflict { .. }
             | Self::BatchAborted
             | Self::TooManyTypes { .. }
@@ -77,6 +83,9 @@ impl RefusalReason {
             ),
             Self::VersionMismatch { expected, actual } => format!(
                 "the document has version {actual}, not {expected}: read it again, and send the change of what is there"
+            ),
+            Self::BehindMismatch { actual } => format!(
+                "an earlier change of the document in this request was refused for the version that it expects, so this one is, too: read the document, which has version {actual}, and send the changes again"
             ),
             Self::NoVersion => "`expected_version` must be a whole number: the version that the document has, or 0 for none".to_owned(),
             Self::NameTaken { owner } => format!(
