@@ -188,7 +188,8 @@ async fn who_may_not_read_a_document_may_not_ask_for_its_version() {
     let sender = guarded.token(&json!({"name": "s", "scopes": ["ingest:shop"]})).await;
     let change = |id: &str, expected: Option<u64>| change(id, "c", "secret", expected);
     let (status, reply) = guarded.post(&sender, "/ingest", &change("e-1", Some(0))).await;
-    assert!([403, 404].contains(&status), "{reply}");
+    assert_eq!((status, &reply["code"]), (403, &json!("FORBIDDEN")), "{reply}");
+    assert!(reply["error"].as_str().unwrap().contains("`read:shop`"), "{reply}");
     assert_eq!(guarded.post(&sender, "/ingest", &change("e-1", None)).await.0, 200);
     let (status, reply) = guarded.post(&guarded.admin, "/ingest", &change("e-2", Some(1))).await;
     assert_eq!(status, 200, "{reply}");
