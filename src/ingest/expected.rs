@@ -42,6 +42,8 @@ pub enum RowEffect {
         /// Which documents.
         documents: Range<usize>,
     },
+    /// It expects a version and changes no single document.
+    NoDocument,
 }
 
 /// Which version a document must have.
@@ -74,8 +76,10 @@ impl<'a> VersionCheck<'a> {
     /// Refuses a new event whose document has another version than the event expects, and each that expects one behind
     /// it: its sender counted with that change. Another writer's may have brought the document to just this version.
     pub(super) fn check(&mut self, row: usize) -> Result<(), RefusalReason> {
-        let Some(RowEffect::Change { document, expected, .. }) = self.effect(row) else {
-            return Ok(());
+        let (document, expected) = match self.effect(row) {
+            Some(RowEffect::Change { document, expected, .. }) => (document, expected),
+            Some(RowEffect::NoDocument) => return Err(RefusalReason::NoDocument),
+            Some(RowEffect::Truncate { .. }) | None => return Ok(()),
         };
         let actual = self.documents[*document].map_or(0, |it| it.version.cast_unsigned());
         let is_behind = self.mismatched[*document];
@@ -104,7 +108,7 @@ impl<'a> VersionCheck<'a> {
             Some(RowEffect::Truncate { documents }) => {
                 self.documents[documents.clone()].fill(None);
             }
-            None => {}
+            Some(RowEffect::NoDocument) | None => {}
         }
     }
 
@@ -135,6 +139,7 @@ mod tests {
             let words: Vec<&str> = text.trim_start_matches([' ', '=']).split(' ').collect();
             let effect = match words.as_slice() {
                 ["t"] => RowEffect::Truncate { documents: 0..2 },
+                ["n"] => RowEffect::NoDocument,
                 [op, document, version @ ..] => RowEffect::Change {
                     document: document.parse().unwrap(),
                     change: VersionChange::new(
@@ -168,6 +173,7 @@ mod tests {
                     format!("{expected} is {actual}")
                 }
                 Err(RefusalReason::BehindMismatch { actual }) => format!("behind at {actual}"),
+                Err(RefusalReason::NoDocument) => "no document".to_owned(),
                 Err(_) => "no version".to_owned(),
             }
         };
@@ -190,6 +196,7 @@ mod tests {
             ("t, c 0 3, c 0 0, c 1 0", "new, 3 is 0, behind at 0, new"),
             ("u 0 2, t, c 0 0, c 1 0", "2 is 3, new, behind at 0, new"),
             ("-, u 0 3, -, u 0 4", "new, new, new, new"),
+            ("n, u 0 3", "no document, new"),
         ] {
             assert_eq!(verdicts(rows).join(", "), expected, "{rows}");
         }

@@ -32,6 +32,8 @@ pub(super) enum RefusalReason {
     },
     /// What it expects is no version.
     NoVersion,
+    /// It expects a version and names no document.
+    NoDocument,
     /// The catalog name is taken.
     NameTaken {
         owner: Namespace,
@@ -51,7 +53,7 @@ impl RefusalReason {
             Self::VersionMismatch { .. } | Self::BehindMismatch { .. } => {
                 ErrorCode::VersionMismatch
             }
-            Self::NoVersion => ErrorCode::InvalidEvent,
+            Self::NoVersion | Self::NoDocument => ErrorCode::InvalidEvent,
             Self::NameTaken { .. } | Self::NameReserved => ErrorCode::InvalidNamespace,
             Self::Forbidden => ErrorCode::Forbidden,
         }
@@ -65,6 +67,7 @@ impl RefusalReason {
             | Self::BatchAborted
             | Self::TooManyTypes { .. }
             | Self::NoVersion
+            | Self::NoDocument
             | Self::NameTaken { .. }
             | Self::NameReserved
             | Self::Forbidden => None,
@@ -88,6 +91,7 @@ impl RefusalReason {
                 "an earlier change of the document in this request was refused for the version that it expects, so this one is, too: read the document, which has version {actual}, and send the changes again"
             ),
             Self::NoVersion => "`expected_version` must be a whole number: the version that the document has, or 0 for none".to_owned(),
+            Self::NoDocument => "`expected_version` is of one document: name it by `collection` and `key`, and leave the member out of a truncate".to_owned(),
             Self::NameTaken { owner } => format!(
                 "namespace `{namespace}` has the catalog name `{}`, which belongs to `{owner}`; use that spelling or another name",
                 namespace.name()

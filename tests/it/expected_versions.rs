@@ -114,6 +114,33 @@ async fn a_change_behind_one_that_does_not_match_overwrites_nothing() {
     server.stop().await;
 }
 
+/// Nothing is written on a condition that nobody looks at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_no_document_is_refused() {
+    let server = TestServer::start().await;
+    let wrong = [
+        json!({ "id": "1", "ns": "shop", "op": "c", "after": {}, "expected_version": 0 }),
+        json!({ "id": "2", "ns": "shop", "op": "c", "collection": "users", "key": null, "after": {}, "expected_version": 0 }),
+        json!({ "id": "3", "ns": "shop", "op": "truncate", "collection": "users", "expected_version": 7 }),
+    ];
+    for event in wrong {
+        let (status, reply) = server.ingest(&event).await;
+        assert_eq!((status, refused(&reply)), (400, vec![(0, "INVALID_EVENT", None)]), "{reply}");
+    }
+    let mut other = change("4", "c", "a", None);
+    other["expectedVersion"] = json!(3);
+    let (status, reply) = server.ingest(&other).await;
+    let mismatch = vec![(0, "VERSION_MISMATCH", Some(0))];
+    assert_eq!((status, refused(&reply)), (400, mismatch), "{reply}");
+    let mut none = change("5", "c", "a", None);
+    none["expected_version"] = Value::Null;
+    assert_eq!(server.ingest(&none).await.0, 200);
+    let twice = r#"{"id":"6","ns":"shop","op":"u","collection":"users","key":"a","after":{},"expected_version":9,"expected_version":1}"#;
+    assert_eq!(server.post("/ingest", "application/json", twice).await.status(), 200);
+    assert_eq!(users(&server).await, json!([["a", 2, "6"]]));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_comes_again_is_a_repeat_and_no_mismatch() {
     let mut server = TestServer::start().await;
