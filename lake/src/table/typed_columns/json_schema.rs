@@ -22,6 +22,8 @@ const UNKNOWN_TYPE: &str =
     "has an unknown type: use boolean, integer, number, string, object or array";
 const NO_DECIMAL: &str =
     "is a decimal without digits: give it `precision`, 1 to 38, and `scale`, 0 to `precision`";
+const NO_DECIMAL_TYPE: &str =
+    "has the format decimal and another type: give it the type \"number\" or \"string\"";
 
 /// Why a JSON Schema makes no columns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +36,9 @@ pub enum SchemaError {
     /// It has more properties than a table gets columns.
     #[error("the schema has more than {max} properties: name those that queries use", max = PROPERTIES_MAX)]
     TooMany,
+    /// What it says of `required` is no list of names.
+    #[error("`required` is no list of names: write {{\"required\": [\"name\"]}}, or leave it out")]
+    Required,
     /// It is too long.
     #[error("the schema is longer than {max} bytes: leave descriptions out", max = SCHEMA_BYTES_MAX)]
     TooLong,
@@ -77,9 +82,7 @@ impl DocumentSchema {
         if SCHEMA_BYTES_MAX < text.len() {
             return Err(SchemaError::TooLong);
         }
-        let required = whole.get("required").and_then(Value::as_array);
-        let required: HashSet<&str> =
-            required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let required = required_names(whole.get("required")).ok_or(SchemaError::Required)?;
         let mut members = Vec::with_capacity(properties.len());
         for (name, property) in properties {
             if NAME_BYTES_MAX < name.len() {
@@ -107,6 +110,14 @@ impl DocumentSchema {
     }
 }
 
+/// The names of a list; none where it is no such list.
+fn required_names(list: Option<&Value>) -> Option<HashSet<&str>> {
+    match list {
+        None => Some(HashSet::new()),
+        Some(list) => list.as_array()?.iter().map(Value::as_str).collect(),
+    }
+}
+
 /// What the values of a property are, and whether they may be null.
 fn typed(property: &Value) -> Result<(TypedKind, bool), &'static str> {
     let schema = property.as_object().ok_or(NO_TYPE)?;
@@ -126,6 +137,7 @@ fn typed(property: &Value) -> Result<(TypedKind, bool), &'static str> {
     let format = schema.get("format").and_then(Value::as_str);
     let kind = match (name, format) {
         ("string" | "number", Some("decimal")) => decimal(schema)?,
+        (_, Some("decimal")) => return Err(NO_DECIMAL_TYPE),
         ("boolean", _) => TypedKind::Boolean,
         ("integer", Some("int32")) => TypedKind::Int,
         ("integer", _) => TypedKind::Long,

@@ -175,6 +175,16 @@ fn a_schema_says_what_to_change_where_it_makes_no_columns() {
         let found = of(property.clone()).unwrap_err();
         assert!(found.starts_with("property `p` ") && found.contains(text), "{property}: {found}");
     }
+    for kind in ["integer", "boolean", "object"] {
+        let found = of(json!({"type": kind, "format": "decimal", "precision": 5})).unwrap_err();
+        assert!(found.contains("another type"), "{kind}: {found}");
+    }
+    for required in [json!("p"), json!([1]), json!(["p", null]), json!(true), json!(null)] {
+        let properties = json!({"p": {"type": "string"}});
+        let found =
+            parsed(json!({"type": "object", "properties": properties, "required": required}));
+        assert_eq!(found, Err(SchemaError::Required.to_string()), "{required}");
+    }
     let many: serde_json::Map<String, Value> =
         (0..201).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
     let many = parsed(json!({"type": "object", "properties": many}));
