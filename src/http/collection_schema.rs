@@ -21,7 +21,10 @@ use axum::{
 };
 use icecore_catalog::body::parse_object;
 use icecore_engine::error::SqlError;
-use icecore_lake::table::typed_columns::{TypedColumn, json_schema::DocumentSchema};
+use icecore_lake::table::typed_columns::{
+    TypedColumn,
+    json_schema::{DocumentSchema, check_names},
+};
 use icecore_schemas::{
     collection_schema::{
         CollectionSchema, ColumnChange, SchemaParameters, SchemaRegistration, TypedColumnEntry,
@@ -57,7 +60,8 @@ pub(super) async fn put(
     let invalid = |text: String| ApiError::new(ErrorCode::InvalidRequest, text);
     let schema: Value = parse_object(&body.bytes)
         .map_err(|problem| invalid(format!("the body is no JSON Schema: {problem}")))?;
-    let wanted = DocumentSchema::parse(&schema).map_err(|cause| invalid(cause.to_string()))?;
+    let wanted = check_names(&body.bytes).and_then(|()| DocumentSchema::parse(&schema));
+    let wanted = wanted.map_err(|cause| invalid(cause.to_string()))?;
     commit_waiting(&app, &levels).await?;
     let catalog = caller.catalog(&app);
     if !dry_run {

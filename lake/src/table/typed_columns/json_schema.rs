@@ -3,8 +3,15 @@
 //! A schema makes columns. It refuses no document, so keywords that only bound values are kept and not looked at.
 
 use crate::table::typed_columns::{TypedKind, TypedMember};
-use serde_json::{Map, Value};
-use std::collections::HashSet;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, value::RawValue};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 /// Most properties of a schema: each is a column of every row.
 const PROPERTIES_MAX: usize = 200;
@@ -39,6 +46,9 @@ pub enum SchemaError {
     /// What it says of `required` is no list of names.
     #[error("`required` is no list of names: write {{\"required\": [\"name\"]}}, or leave it out")]
     Required,
+    /// It names a property twice.
+    #[error("property `{0}` is there twice: leave one of the two out")]
+    Repeated(String),
     /// It is too long.
     #[error("the schema is longer than {max} bytes: leave descriptions out", max = SCHEMA_BYTES_MAX)]
     TooLong,
@@ -107,6 +117,50 @@ impl DocumentSchema {
     #[must_use]
     pub fn members(&self) -> &[TypedMember] {
         &self.members
+    }
+}
+
+/// Refuses the text of a schema that names a property twice: only the second of the two is in the parsed schema.
+///
+/// # Errors
+/// [`SchemaError::Repeated`]
+pub fn check_names(text: &[u8]) -> Result<(), SchemaError> {
+    let Ok(whole) = serde_json::from_slice::<HashMap<String, &RawValue>>(text) else {
+        return Ok(());
+    };
+    let names = whole.get("properties").map(|properties| serde_json::from_str(properties.get()));
+    let Some(Ok(MemberNames(names))) = names else { return Ok(()) };
+    let mut seen = HashSet::with_capacity(names.len());
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(name) => Err(SchemaError::Repeated(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// The names of an object's members, as often as they are there.
+struct MemberNames(Vec<String>);
+
+impl<'de> Deserialize<'de> for MemberNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = MemberNames;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<MemberNames, A::Error> {
+        let mut names = Vec::new();
+        while let Some((name, IgnoredAny)) = members.next_entry()? {
+            names.push(name);
+        }
+        Ok(MemberNames(names))
     }
 }
 

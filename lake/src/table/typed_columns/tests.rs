@@ -1,6 +1,6 @@
 use super::{
     evolution::{EvolutionError, SchemaEvolution},
-    json_schema::{DocumentSchema, SchemaError},
+    json_schema::{DocumentSchema, SchemaError, check_names},
     *,
 };
 use crate::table::{
@@ -204,6 +204,20 @@ fn a_schema_says_what_to_change_where_it_makes_no_columns() {
         (0..201).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
     let many = parsed(json!({"type": "object", "properties": many}));
     assert_eq!(many, Err(SchemaError::TooMany.to_string()));
+}
+
+#[test]
+fn a_property_that_is_there_twice_is_found_in_the_text() {
+    let twice = Err(SchemaError::Repeated("a".to_owned()));
+    for (text, expected) in [
+        (r#"{"properties":{"a":{},"b":{},"\u0061":1}}"#, twice),
+        (r#"{"properties":{"a":{"x":1,"x":2},"b":{}}}"#, Ok(())),
+        (r#"{"properties":["a","a"]}"#, Ok(())),
+        (r#"{"type":"object"}"#, Ok(())),
+        ("[1", Ok(())),
+    ] {
+        assert_eq!(check_names(text.as_bytes()), expected, "{text}");
+    }
 }
 
 #[test]
