@@ -84,14 +84,13 @@ impl<'a> VersionCheck<'a> {
         let actual = self.documents[*document].map_or(0, |it| it.version.cast_unsigned());
         let is_behind = self.mismatched[*document];
         let verdict = match expected {
-            ExpectedVersion::Any => Ok(()),
             ExpectedVersion::Exactly(expected) if *expected != actual => {
                 Err(RefusalReason::VersionMismatch { expected: *expected, actual })
             }
             ExpectedVersion::Exactly(_) if is_behind => {
                 Err(RefusalReason::BehindMismatch { actual })
             }
-            ExpectedVersion::Exactly(_) => Ok(()),
+            ExpectedVersion::Any | ExpectedVersion::Exactly(_) => Ok(()),
             ExpectedVersion::Invalid => Err(RefusalReason::NoVersion),
         };
         self.mismatched[*document] = is_behind || verdict.is_err();
