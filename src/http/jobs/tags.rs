@@ -181,10 +181,13 @@ impl TagNamespaces {
                     return Ok(Some(end));
                 }
                 // Another job refreshed or compacted one of the tables meanwhile.
-                Err(TagFailure::Catalog(CatalogError::CommitFailed(_))) if tries < TRIES_MAX => {
-                    tries += 1;
-                }
+                Err(TagFailure::Catalog(CatalogError::CommitFailed(_))) if tries < TRIES_MAX => {}
                 Err(cause) => return Err(cause),
+            }
+            tries += 1;
+            // Or an erasure began.
+            if erasures_of(&self.erasures, levels).await?.is_none() {
+                return Err(TagFailure::Erasing);
             }
         }
     }
