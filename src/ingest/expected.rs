@@ -1,7 +1,7 @@
 //! Which versions the changes of a batch expect their documents to have, and whether they have them. Pure.
 //!
 //! Its one invariant: a change counts for the version from the moment it is taken; a repeat and what is refused never
-//! do. No change that expects a version is taken behind one that did not match.
+//! do. No change that expects a version is taken behind one that was refused.
 
 use crate::ingest::refusal::RefusalReason;
 use icecore_lake::collection::version::{DocumentVersion, VersionChange};
@@ -63,7 +63,7 @@ pub(super) struct VersionCheck<'a> {
     /// Those that are still to come.
     rows: &'a [DocumentRow],
     documents: Vec<Option<DocumentVersion>>,
-    /// For each document, whether a change of it was refused for what it expects.
+    /// For each document, whether a change of it that expects a version was refused.
     mismatched: Vec<bool>,
 }
 
@@ -97,6 +97,13 @@ impl<'a> VersionCheck<'a> {
         verdict
     }
 
+    /// Notes that the event of a row is refused for its id.
+    pub(super) fn refuse(&mut self, row: usize) {
+        if let Some(RowEffect::Change { document, expected, .. }) = self.effect(row) {
+            self.mismatched[*document] |= *expected != ExpectedVersion::Any;
+        }
+    }
+
     /// Notes that the event of a row is taken.
     pub(super) fn take(&mut self, row: usize) {
         match self.effect(row) {
@@ -128,14 +135,14 @@ mod tests {
     use super::*;
     use icecore_lake::collection::ChangeOp;
 
-    /// What becomes of rows `op document expected`, of which `=` in front marks a repeat, on two documents at versions 3
-    /// and none.
+    /// What becomes of rows `op document expected`, of which `=` in front marks a repeat and `!` one whose id is
+    /// another event's, on two documents at versions 3 and none.
     fn verdicts(rows: &str) -> Vec<String> {
         let there = DocumentVersion { version: 3, op: ChangeOp::Update, updated_at: 0 };
         let mut expected =
             ExpectedVersions { documents: vec![Some(there), None], rows: Vec::new() };
         for (row, text) in rows.split(',').enumerate() {
-            let words: Vec<&str> = text.trim_start_matches([' ', '=']).split(' ').collect();
+            let words: Vec<&str> = text.trim_start_matches([' ', '=', '!']).split(' ').collect();
             let effect = match words.as_slice() {
                 ["t"] => RowEffect::Truncate { documents: 0..2 },
                 ["n"] => RowEffect::NoDocument,
@@ -162,6 +169,10 @@ mod tests {
         let verdict = |(row, text): (usize, &str)| {
             if text.trim_start().starts_with('=') {
                 return "repeat".to_owned();
+            }
+            if text.trim_start().starts_with('!') {
+                check.refuse(row);
+                return "conflict".to_owned();
             }
             match check.check(row) {
                 Ok(()) => {
@@ -196,6 +207,8 @@ mod tests {
             ("u 0 2, t, c 0 0, c 1 0", "2 is 3, new, behind at 0, new"),
             ("-, u 0 3, -, u 0 4", "new, new, new, new"),
             ("n, u 0 3", "no document, new"),
+            ("!u 0 2, u 0 3, u 1 0", "conflict, behind at 3, new"),
+            ("!u 0, u 0 3", "conflict, new"),
         ] {
             assert_eq!(verdicts(rows).join(", "), expected, "{rows}");
         }

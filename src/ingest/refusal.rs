@@ -26,7 +26,7 @@ pub(super) enum RefusalReason {
         expected: u64,
         actual: u64,
     },
-    /// A change of its document before it in the request expects another version.
+    /// A change of its document before it in the request expects a version, too, and is refused.
     BehindMismatch {
         actual: u64,
     },
@@ -88,7 +88,7 @@ impl RefusalReason {
                 "the document has version {actual}, not {expected}: read it again, and send the change of what is there"
             ),
             Self::BehindMismatch { actual } => format!(
-                "an earlier change of the document in this request was refused for the version that it expects, so this one is, too: read the document, which has version {actual}, and send the changes again"
+                "an earlier change of the document in this request, which expects a version, was refused, so this one is, too: read the document, which has version {actual}, and send the changes of what is there"
             ),
             Self::NoVersion => "`expected_version` must be a whole number: the version that the document has, or 0 for none".to_owned(),
             Self::NoDocument => "`expected_version` is of one document: name it by `collection` and `key`, and leave the member out of a truncate".to_owned(),
