@@ -58,8 +58,8 @@ pub(super) async fn refresh(
     Ok(json(200, &reply))
 }
 
-/// Has the table of a collection, given by its namespace and its name, follow its events; where another commit to it came
-/// first, again, of what is there then. Durable on return.
+/// Has the table of a collection, given by its namespace and its name, follow its events; where another commit to it
+/// came first, again, of what is there then. Durable on return.
 ///
 /// # Errors
 /// As [`Sql::refresh_collection`]; `CommitFailed` also where an erasure began that the caller does not know of.
