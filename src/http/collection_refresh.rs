@@ -13,12 +13,17 @@ use crate::{
         record::ChangeCaller,
         sql_writes::commit_waiting,
     },
-    sql::materialized::RefreshCaller,
+    maintenance::erasure::Erasures,
+    sql::{
+        Sql, collection_refresh::RefreshedCollection, materialized::RefreshCaller,
+        writes::WriteFailure,
+    },
 };
 use axum::{
     extract::{Extension, Path, State},
     response::Response,
 };
+use icecore_catalog::error::CatalogError;
 use icecore_schemas::{
     collection_refresh::{RefreshParameters, RefreshReply},
     error_code::ErrorCode,
@@ -29,13 +34,15 @@ use icecore_schemas::{
 
 /// Why a table is not refreshed now.
 const IS_ERASING: &str = "an erasure takes documents of the collection out of its table: refresh it when the erasure is done; GET /v1/{ns}/erase tells how far it is";
+/// How often a table is refreshed because another commit to it came first, the first time included.
+const TRIES_MAX: usize = 3;
 
 /// Refreshes a table, or makes it; with `branch` that branch of it. Durable on return.
 ///
 /// # Errors
 /// 400 where another table has its name, 403 for who does not see every row, 404 for a collection without events or
-/// where there is no such branch, 409 where another commit to the table came first, 422, 429, 503 also while an erasure
-/// takes documents of the collection.
+/// where there is no such branch, 409 where other commits to the table came first again and again, 422, 429, 503 also
+/// while an erasure takes documents of the collection.
 pub(super) async fn refresh(
     State(app): State<AppState>,
     Path((namespace, collection)): Path<(String, String)>,
@@ -63,7 +70,8 @@ pub(super) async fn refresh(
         None => {
             let erasures = erasures_of(&app.erasures, &levels).await?;
             let by = RefreshCaller { catalog: caller.catalog(&app), ids: &app.ids, erasures };
-            Box::pin(app.sql.refresh_collection(&by, &levels, &collection, full)).await?
+            let place = (levels.as_slice(), collection.as_str());
+            Box::pin(follow_events(&app.sql, &app.erasures, by, place, full)).await?
         }
     };
     let reply = RefreshReply {
@@ -76,4 +84,33 @@ pub(super) async fn refresh(
         rows: done.rows,
     };
     Ok(json(200, &reply))
+}
+
+/// Has the table of a collection, given by its namespace and its name, follow its events; where another commit to it
+/// came first, again, of what is there then. Durable on return.
+///
+/// # Errors
+/// As [`Sql::refresh_collection`]; `CommitFailed` also where an erasure began that the caller does not know of.
+pub(in crate::http) async fn follow_events(
+    sql: &Sql,
+    erasures: &Erasures,
+    mut caller: RefreshCaller<'_>,
+    (levels, collection): (&[String], &str),
+    is_full: bool,
+) -> Result<RefreshedCollection, WriteFailure> {
+    let mut tries = 1;
+    loop {
+        let done = Box::pin(sql.refresh_collection(&caller, levels, collection, is_full)).await;
+        if !matches!(done, Err(WriteFailure::Catalog(CatalogError::CommitFailed(_)))) {
+            return done;
+        }
+        // The commit may have been of an erasure: with those of before the table would pass for one without its data.
+        let Ok(now) = erasures_of(erasures, levels).await else { return done };
+        let has_begun = caller.erasures.is_some() && now.is_none();
+        if has_begun || TRIES_MAX <= tries {
+            return done;
+        }
+        caller.erasures = now;
+        tries += 1;
+    }
 }

@@ -3,9 +3,9 @@
 
 use crate::{
     http::{
-        AppState, body, collections::check_collection, error::ApiError, guard::CatalogNamespace,
-        jobs::materialize::erasures_of, json, query_string::QueryParameters, record::ChangeCaller,
-        sql_writes::commit_waiting,
+        AppState, body, collection_refresh::follow_events, collections::check_collection,
+        error::ApiError, guard::CatalogNamespace, jobs::materialize::erasures_of, json,
+        query_string::QueryParameters, record::ChangeCaller, sql_writes::commit_waiting,
     },
     sql::{
         collection_schema::{self, CollectionSchemaError, RegisteredSchema},
@@ -19,9 +19,12 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use icecore_catalog::{body::parse_object, error::CatalogError};
+use icecore_catalog::body::parse_object;
 use icecore_engine::error::SqlError;
-use icecore_lake::table::typed_columns::{TypedColumn, json_schema::DocumentSchema};
+use icecore_lake::table::typed_columns::{
+    TypedColumn,
+    json_schema::{DocumentSchema, check_names},
+};
 use icecore_schemas::{
     collection_schema::{
         CollectionSchema, ColumnChange, SchemaParameters, SchemaRegistration, TypedColumnEntry,
@@ -30,8 +33,6 @@ use icecore_schemas::{
 };
 use serde_json::Value;
 
-/// How often the rows get their values because another commit to the table came first.
-const TRIES_MAX: usize = 3;
 /// Why rows have no values in new columns yet.
 const IS_ERASING: &str =
     "an erasure goes on in the namespace: the table gets the values by the first refresh after it";
@@ -59,7 +60,8 @@ pub(super) async fn put(
     let invalid = |text: String| ApiError::new(ErrorCode::InvalidRequest, text);
     let schema: Value = parse_object(&body.bytes)
         .map_err(|problem| invalid(format!("the body is no JSON Schema: {problem}")))?;
-    let wanted = DocumentSchema::parse(&schema).map_err(|cause| invalid(cause.to_string()))?;
+    let wanted = check_names(&body.bytes).and_then(|()| DocumentSchema::parse(&schema));
+    let wanted = wanted.map_err(|cause| invalid(cause.to_string()))?;
     commit_waiting(&app, &levels).await?;
     let catalog = caller.catalog(&app);
     if !dry_run {
@@ -127,19 +129,13 @@ async fn refresh(
     // The job may have looked before the columns were there.
     app.sql.note_pending_values(levels, collection);
     let by = RefreshCaller { catalog: caller.catalog(app), ids: &app.ids, erasures };
-    let mut tries = 1;
-    loop {
-        match Box::pin(app.sql.refresh_collection(&by, levels, collection, false)).await {
-            Ok(_) | Err(WriteFailure::Query(SqlError::NotFound(_))) => {
-                app.sql.end_pending_values(levels, collection);
-                return Ok(());
-            }
-            // The job refreshed it meanwhile.
-            Err(WriteFailure::Catalog(CatalogError::CommitFailed(_))) if tries < TRIES_MAX => {
-                tries += 1;
-            }
-            Err(cause) => return Err(cause.into()),
+    let place = (levels, collection);
+    match Box::pin(follow_events(&app.sql, &app.erasures, by, place, false)).await {
+        Ok(_) | Err(WriteFailure::Query(SqlError::NotFound(_))) => {
+            app.sql.end_pending_values(levels, collection);
+            Ok(())
         }
+        Err(cause) => Err(cause.into()),
     }
 }
 

@@ -326,7 +326,7 @@ fn check_name(name: &str) -> Result<(), ApiError> {
         );
         return Err(invalid(text));
     }
-    if day_tags::is_of_service(name) || name.starts_with(RESTORE_PREFIX) {
+    if day_tags::is_like_of_service(name) || name.starts_with(RESTORE_PREFIX) {
         let text = format!(
             "the server itself sets tags that are called as `{name}` is: choose another name, such as my-{name}"
         );
@@ -388,6 +388,9 @@ mod tests {
             "2026-11-20",
             "daily-2026-11-20",
             "monthly-2026-11",
+            "daily-x",
+            "daily-2026-13-45",
+            "monthly-",
             "before-restore-7",
             "a b",
             "a/b",

@@ -29,7 +29,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for QueryPa
     }
 }
 
-/// How much of a list a page has.
+/// How much of a list a page has; more than the most counts as the most.
 ///
 /// # Errors
 /// 400 for a page of nothing.
@@ -39,7 +39,12 @@ pub fn page_size<N: Ord + From<u8> + Display>(
     most: N,
 ) -> Result<N, ApiError> {
     match limit {
-        Some(limit) if limit < N::from(1) => Err(out_of_bounds(&most)),
+        Some(limit) if limit < N::from(1) => {
+            let text = format!(
+                "query parameter `limit`: it must be at least 1, and more than {most} counts as {most}"
+            );
+            Err(ApiError::new(ErrorCode::InvalidRequest, text))
+        }
         limit => Ok(limit.unwrap_or(default).min(most)),
     }
 }
@@ -76,5 +81,22 @@ fn reason(cause: &(dyn Error + 'static)) -> String {
             format!("unknown query parameter `{name}`; known are {known}")
         }
         _ => format!("query parameter `{name}`: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_at_least_one_entry_and_at_most_the_most() {
+        let size = |limit: Option<usize>| page_size(limit, 100, 1000);
+        assert_eq!(
+            [None, Some(1), Some(1001)].map(|limit| size(limit).ok()),
+            [Some(100), Some(1), Some(1000)]
+        );
+        let refused = format!("{:?}", size(Some(0)).unwrap_err());
+        assert!(refused.contains("more than 1000 counts as 1000"), "{refused}");
+        assert!(exact_page_size(Some(1001_usize), 100, 1000).is_err());
     }
 }

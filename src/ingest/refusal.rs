@@ -26,8 +26,14 @@ pub(super) enum RefusalReason {
         expected: u64,
         actual: u64,
     },
+    /// A change of its document before it in the request expects a version, too, and is refused.
+    BehindMismatch {
+        actual: u64,
+    },
     /// What it expects is no version.
     NoVersion,
+    /// It expects a version and names no document.
+    NoDocument,
     /// The catalog name is taken.
     NameTaken {
         owner: Namespace,
@@ -44,8 +50,10 @@ impl RefusalReason {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::BatchAborted => ErrorCode::BatchAborted,
             Self::TooManyTypes { .. } => ErrorCode::TooManyTypes,
-            Self::VersionMismatch { .. } => ErrorCode::VersionMismatch,
-            Self::NoVersion => ErrorCode::InvalidEvent,
+            Self::VersionMismatch { .. } | Self::BehindMismatch { .. } => {
+                ErrorCode::VersionMismatch
+            }
+            Self::NoVersion | Self::NoDocument => ErrorCode::InvalidEvent,
             Self::NameTaken { .. } | Self::NameReserved => ErrorCode::InvalidNamespace,
             Self::Forbidden => ErrorCode::Forbidden,
         }
@@ -54,11 +62,12 @@ impl RefusalReason {
     /// The version that the document has, where another was expected.
     fn actual_version(&self) -> Option<u64> {
         match self {
-            Self::VersionMismatch { actual, .. } => Some(*actual),
+            Self::VersionMismatch { actual, .. } | Self::BehindMismatch { actual } => Some(*actual),
             Self::Conflict { .. }
             | Self::BatchAborted
             | Self::TooManyTypes { .. }
             | Self::NoVersion
+            | Self::NoDocument
             | Self::NameTaken { .. }
             | Self::NameReserved
             | Self::Forbidden => None,
@@ -78,7 +87,11 @@ impl RefusalReason {
             Self::VersionMismatch { expected, actual } => format!(
                 "the document has version {actual}, not {expected}: read it again, and send the change of what is there"
             ),
+            Self::BehindMismatch { actual } => format!(
+                "an earlier change of the document in this request, which expects a version, was refused, so this one is, too: read the document, which has version {actual}, and send the changes of what is there"
+            ),
             Self::NoVersion => "`expected_version` must be a whole number: the version that the document has, or 0 for none".to_owned(),
+            Self::NoDocument => "`expected_version` is of one document: name it by `collection` and `key`, and leave the member out of a truncate".to_owned(),
             Self::NameTaken { owner } => format!(
                 "namespace `{namespace}` has the catalog name `{}`, which belongs to `{owner}`; use that spelling or another name",
                 namespace.name()

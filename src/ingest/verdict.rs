@@ -62,6 +62,9 @@ impl NamespaceState<'_> {
                 return Ok(EventVerdict::Repeat(seen.seq));
             }
             self.asks.push((row, seen.seq));
+            if let Some(versions) = &mut self.versions {
+                versions.refuse(row);
+            }
             let is_given = self.gives_seq || seen.seq < taken.first_seq;
             return Ok(EventVerdict::Refused(RefusalReason::Conflict {
                 seq: is_given.then_some(seen.seq),

@@ -73,6 +73,12 @@ impl TagPeriod {
     }
 }
 
+/// Whether a name begins as those do that the service gives: whoever reads it takes it for one of them.
+#[must_use]
+pub fn is_like_of_service(name: &str) -> bool {
+    TagPeriod::ALL.into_iter().any(|period| name.starts_with(period.prefix()))
+}
+
 /// Whether a name is one of those that the service gives.
 #[must_use]
 pub fn is_of_service(name: &str) -> bool {

@@ -192,6 +192,12 @@ async fn columns_are_added_and_widened_and_nothing_else() {
     }
     let (status, answer) = put(&server, "", &json!({"type": "object"})).await;
     assert_eq!((status, &answer["code"]), (400, &json!("INVALID_REQUEST")), "{answer}");
+    // Of two members of one name only the second one would be there.
+    let twice = r#"{"type":"object","properties":{"a":{"type":"integer"},"a":{"type":"string"}}}"#;
+    let request = server.http.put(format!("{}{SCHEMA}", server.url)).body(twice);
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert!(answer.text().await.unwrap().contains("property `a` is there twice"));
     let found: Value = server.get(SCHEMA).await.json().await.unwrap();
     assert_eq!(found["schema"], wider);
     let again = registered(&server, &wider).await;

@@ -300,6 +300,19 @@ async fn others_read_and_tag_the_table_and_change_nothing_of_it() {
     server.stop().await;
 }
 
+/// Each of them reads the table before the others commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn refreshes_beside_each_other_all_end_well() {
+    let server = shop(0..4).await;
+    refresh(&server, "").await;
+    for round in 2..6 {
+        send(&server, vec![change("u", 1, round)]).await;
+        let done = futures::future::join_all((0..3).map(|_| refresh(&server, ""))).await;
+        assert!(done.iter().all(|done| done.documents == 4), "{done:?}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_whose_table_is_in_the_way_holds_up_no_other() {
     let server = shop(0..4).await;

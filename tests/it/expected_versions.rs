@@ -52,18 +52,18 @@ async fn an_event_is_taken_where_its_document_has_the_version() {
     // The versions lie in a file now.
     server.commit("shop").await;
     let second = batch(&[
-        change("4", "u", "a", Some(1)),
         change("5", "u", "a", Some(2)),
         change("6", "u", "a", None),
         change("7", "u", "a", Some(4)),
+        change("4", "u", "a", Some(1)),
         change("8", "d", "b", Some(1)),
-        change("9", "u", "b", Some(1)),
         change("10", "c", "b", Some(0)),
+        change("9", "u", "b", Some(9)),
         change("11", "u", "c", Some(7)),
     ]);
     let (status, reply) = server.ingest(&second).await;
     let mismatch = "VERSION_MISMATCH";
-    let expected = [(0, mismatch, Some(2)), (5, mismatch, Some(0)), (7, mismatch, Some(0))];
+    let expected = [(3, mismatch, Some(5)), (6, mismatch, Some(1)), (7, mismatch, Some(0))];
     assert_eq!((status, refused(&reply)), (207, expected.to_vec()), "{reply}");
     assert_eq!(reply["errors"][0]["status"], "conflict", "{reply}");
     assert_eq!(users(&server).await, json!([["a", 5, "7"], ["b", 1, "10"]]));
@@ -82,6 +82,62 @@ async fn an_event_is_taken_where_its_document_has_the_version() {
     let ids = "SELECT event_id FROM dead_letters";
     assert_eq!(server.rows("shop", ids).await, json!([["14"]]));
     assert_eq!(users(&server).await, json!([["a", 7, "13"], ["b", 1, "10"]]));
+    server.stop().await;
+}
+
+/// Another writer brought the document to the version that the second change of a batch expects, behind a first one
+/// that does not match.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_behind_one_that_does_not_match_overwrites_nothing() {
+    let server = TestServer::start().await;
+    assert_eq!(server.ingest(&change("1", "c", "a", Some(0))).await.0, 200);
+    assert_eq!(server.ingest(&change("other", "u", "a", Some(1))).await.0, 200);
+    let sent = batch(&[
+        change("2", "u", "a", Some(1)),
+        change("3", "u", "a", Some(2)),
+        change("4", "c", "b", Some(0)),
+    ]);
+    let (status, reply) = server.ingest(&sent).await;
+    let mismatch = "VERSION_MISMATCH";
+    let expected = [(0, mismatch, Some(2)), (1, mismatch, Some(2))];
+    assert_eq!((status, refused(&reply)), (207, expected.to_vec()), "{reply}");
+    let reason = reply["errors"][1]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("an earlier change of the document"), "{reply}");
+    assert_eq!(users(&server).await, json!([["a", 2, "other"], ["b", 1, "4"]]));
+    // It is no dead letter, and its id is free for the change of what is there.
+    assert_eq!(server.ingest(&change("3", "u", "a", Some(2))).await.0, 200);
+    // A change that expects nothing is taken behind it all the same.
+    let sent = batch(&[change("5", "u", "a", Some(9)), change("6", "u", "a", None)]);
+    let (status, reply) = server.ingest(&sent).await;
+    assert_eq!((status, refused(&reply)), (207, vec![(0, mismatch, Some(3))]), "{reply}");
+    assert_eq!(users(&server).await, json!([["a", 4, "6"], ["b", 1, "4"]]));
+    server.stop().await;
+}
+
+/// Nothing is written on a condition that nobody looks at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_no_document_is_refused() {
+    let server = TestServer::start().await;
+    let wrong = [
+        json!({ "id": "1", "ns": "shop", "op": "c", "after": {}, "expected_version": 0 }),
+        json!({ "id": "2", "ns": "shop", "op": "c", "collection": "users", "key": null, "after": {}, "expected_version": 0 }),
+        json!({ "id": "3", "ns": "shop", "op": "truncate", "collection": "users", "expected_version": 7 }),
+    ];
+    for event in wrong {
+        let (status, reply) = server.ingest(&event).await;
+        assert_eq!((status, refused(&reply)), (400, vec![(0, "INVALID_EVENT", None)]), "{reply}");
+    }
+    let mut other = change("4", "c", "a", None);
+    other["expectedVersion"] = json!(3);
+    let (status, reply) = server.ingest(&other).await;
+    let mismatch = vec![(0, "VERSION_MISMATCH", Some(0))];
+    assert_eq!((status, refused(&reply)), (400, mismatch), "{reply}");
+    let mut none = change("5", "c", "a", None);
+    none["expected_version"] = Value::Null;
+    assert_eq!(server.ingest(&none).await.0, 200);
+    let twice = r#"{"id":"6","ns":"shop","op":"u","collection":"users","key":"a","after":{},"expected_version":9,"expected_version":1}"#;
+    assert_eq!(server.post("/ingest", "application/json", twice).await.status(), 200);
+    assert_eq!(users(&server).await, json!([["a", 2, "6"]]));
     server.stop().await;
 }
 
@@ -159,7 +215,8 @@ async fn who_may_not_read_a_document_may_not_ask_for_its_version() {
     let sender = guarded.token(&json!({"name": "s", "scopes": ["ingest:shop"]})).await;
     let change = |id: &str, expected: Option<u64>| change(id, "c", "secret", expected);
     let (status, reply) = guarded.post(&sender, "/ingest", &change("e-1", Some(0))).await;
-    assert!([403, 404].contains(&status), "{reply}");
+    assert_eq!((status, &reply["code"]), (403, &json!("FORBIDDEN")), "{reply}");
+    assert!(reply["error"].as_str().unwrap().contains("`read:shop`"), "{reply}");
     assert_eq!(guarded.post(&sender, "/ingest", &change("e-1", None)).await.0, 200);
     let (status, reply) = guarded.post(&guarded.admin, "/ingest", &change("e-2", Some(1))).await;
     assert_eq!(status, 200, "{reply}");

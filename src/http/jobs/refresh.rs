@@ -4,7 +4,7 @@
 //! fails is told with its reason, and the others go on.
 
 use crate::{
-    http::{error::ApiError, jobs::materialize::erasures_of},
+    http::{collection_refresh::follow_events, error::ApiError, jobs::materialize::erasures_of},
     maintenance::{
         REFRESH,
         erasure::{EraseError, Erasures},
@@ -167,7 +167,8 @@ impl RefreshCollections {
         erasures: Option<String>,
     ) -> Result<RefreshedCollection, WriteFailure> {
         let caller = RefreshCaller { catalog: self.catalog.clone(), ids: &self.ids, erasures };
-        Box::pin(self.sql.refresh_collection(&caller, levels, collection, false)).await
+        let place = (levels, collection);
+        Box::pin(follow_events(&self.sql, &self.erasures, caller, place, false)).await
     }
 
     /// What a namespace has of events; none for one without any.

@@ -58,6 +58,8 @@ const ACTOR: &str = "icecore/tags";
 const NAMESPACES_MAX: usize = 100;
 /// Longest from a start to the first look at namespaces: each of them is looked at then.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(3_600);
+/// How often the tags of a namespace are set because another commit to a table came first, the first time included.
+const TRIES_MAX: usize = 3;
 /// What a day has, ms.
 const DAY_MS: i64 = 86_400_000;
 /// Why a namespace gets no tag for now: what is to be erased would stay for as long as the tag.
@@ -169,11 +171,25 @@ impl TagNamespaces {
         self.commit(levels).await?;
         let all = RunRequest { levels: Some(levels.to_vec()), ..RunRequest::default() };
         let refreshed = Box::pin(self.collections.run(&all)).await?;
-        // `events` then has all that they have.
-        self.commit(levels).await?;
-        let mut end = Box::pin(self.set(levels)).await?;
-        end.skipped.extend(refreshed.skipped);
-        Ok(Some(end))
+        let mut tries = 1;
+        loop {
+            // `events` then has all that they have.
+            self.commit(levels).await?;
+            match Box::pin(self.set(levels)).await {
+                Ok(mut end) => {
+                    end.skipped.extend(refreshed.skipped);
+                    return Ok(Some(end));
+                }
+                // Another job refreshed or compacted one of the tables meanwhile.
+                Err(TagFailure::Catalog(CatalogError::CommitFailed(_))) if tries < TRIES_MAX => {}
+                Err(cause) => return Err(cause),
+            }
+            tries += 1;
+            // Or an erasure began.
+            if erasures_of(&self.erasures, levels).await?.is_none() {
+                return Err(TagFailure::Erasing);
+            }
+        }
     }
 
     async fn commit(&self, levels: &[String]) -> Result<(), TagFailure> {

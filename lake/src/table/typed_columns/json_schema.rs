@@ -3,8 +3,15 @@
 //! A schema makes columns. It refuses no document, so keywords that only bound values are kept and not looked at.
 
 use crate::table::typed_columns::{TypedKind, TypedMember};
-use serde_json::{Map, Value};
-use std::collections::HashSet;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, value::RawValue};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 /// Most properties of a schema: each is a column of every row.
 const PROPERTIES_MAX: usize = 200;
@@ -22,6 +29,8 @@ const UNKNOWN_TYPE: &str =
     "has an unknown type: use boolean, integer, number, string, object or array";
 const NO_DECIMAL: &str =
     "is a decimal without digits: give it `precision`, 1 to 38, and `scale`, 0 to `precision`";
+const NO_DECIMAL_TYPE: &str =
+    "has the format decimal and another type: give it the type \"number\" or \"string\"";
 
 /// Why a JSON Schema makes no columns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +43,12 @@ pub enum SchemaError {
     /// It has more properties than a table gets columns.
     #[error("the schema has more than {max} properties: name those that queries use", max = PROPERTIES_MAX)]
     TooMany,
+    /// What it says of `required` is no list of names.
+    #[error("`required` is no list of names: write {{\"required\": [\"name\"]}}, or leave it out")]
+    Required,
+    /// It names a property twice.
+    #[error("property `{0}` is there twice: leave one of the two out")]
+    Repeated(String),
     /// It is too long.
     #[error("the schema is longer than {max} bytes: leave descriptions out", max = SCHEMA_BYTES_MAX)]
     TooLong,
@@ -77,9 +92,7 @@ impl DocumentSchema {
         if SCHEMA_BYTES_MAX < text.len() {
             return Err(SchemaError::TooLong);
         }
-        let required = whole.get("required").and_then(Value::as_array);
-        let required: HashSet<&str> =
-            required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let required = required_names(whole.get("required")).ok_or(SchemaError::Required)?;
         let mut members = Vec::with_capacity(properties.len());
         for (name, property) in properties {
             if NAME_BYTES_MAX < name.len() {
@@ -107,6 +120,58 @@ impl DocumentSchema {
     }
 }
 
+/// Refuses the text of a schema that names a property twice: only the second of the two is in the parsed schema.
+///
+/// # Errors
+/// [`SchemaError::Repeated`]
+pub fn check_names(text: &[u8]) -> Result<(), SchemaError> {
+    let Ok(whole) = serde_json::from_slice::<HashMap<String, &RawValue>>(text) else {
+        return Ok(());
+    };
+    let names = whole.get("properties").map(|properties| serde_json::from_str(properties.get()));
+    let Some(Ok(MemberNames(names))) = names else { return Ok(()) };
+    let mut seen = HashSet::with_capacity(names.len());
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(name) => Err(SchemaError::Repeated(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// The names of an object's members, as often as they are there.
+struct MemberNames(Vec<String>);
+
+impl<'de> Deserialize<'de> for MemberNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = MemberNames;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<MemberNames, A::Error> {
+        let mut names = Vec::new();
+        while let Some((name, IgnoredAny)) = members.next_entry()? {
+            names.push(name);
+        }
+        Ok(MemberNames(names))
+    }
+}
+
+/// The names of a list; none where it is no such list.
+fn required_names(list: Option<&Value>) -> Option<HashSet<&str>> {
+    match list {
+        None => Some(HashSet::new()),
+        Some(list) => list.as_array()?.iter().map(Value::as_str).collect(),
+    }
+}
+
 /// What the values of a property are, and whether they may be null.
 fn typed(property: &Value) -> Result<(TypedKind, bool), &'static str> {
     let schema = property.as_object().ok_or(NO_TYPE)?;
@@ -126,6 +191,7 @@ fn typed(property: &Value) -> Result<(TypedKind, bool), &'static str> {
     let format = schema.get("format").and_then(Value::as_str);
     let kind = match (name, format) {
         ("string" | "number", Some("decimal")) => decimal(schema)?,
+        (_, Some("decimal")) => return Err(NO_DECIMAL_TYPE),
         ("boolean", _) => TypedKind::Boolean,
         ("integer", Some("int32")) => TypedKind::Int,
         ("integer", _) => TypedKind::Long,

@@ -1,6 +1,6 @@
 use super::{
     evolution::{EvolutionError, SchemaEvolution},
-    json_schema::{DocumentSchema, SchemaError},
+    json_schema::{DocumentSchema, SchemaError, check_names},
     *,
 };
 use crate::table::{
@@ -93,6 +93,9 @@ fn a_value_that_fits_is_in_its_column_and_every_other_one_counts() {
     check(&time, "\"2026-11-20T12:00:00.5+02:00\"", Some("2026-11-20T10:00:00.500Z"));
     check(&time, "\"2026-11-20T12:00:00\"", None);
     check(&time, "1700000000", None);
+    // What is finer than a column holds, and what no minute has.
+    check(&time, "\"2026-11-20 12:00:00.1234567Z\"", Some("2026-11-20T12:00:00.123456Z"));
+    check(&time, "\"2026-11-20T12:00:60Z\"", Some("2026-11-20T12:01:00Z"));
     let uuid = "67E55044-10B1-426F-9247-BB680E5FE0C8";
     check(&of("string", "uuid"), &format!("\"{uuid}\""), Some(&uuid.to_lowercase()));
     check(&of("string", "uuid"), "\"67e5504410b1426f9247bb680e5fe0c8\"", None);
@@ -112,12 +115,24 @@ fn a_decimal_is_never_rounded() {
         ("1.5e2", Some("150.00")),
         ("15000e-2", Some("150.00")),
         ("0e99999", Some("0.00")),
+        ("0e999999999999", Some("0.00")),
+        ("-0.0E+0", Some("0.00")),
+        ("\"1e+2\"", Some("100.00")),
         ("1000", None),
         ("1.234", None),
         ("1e99999999999", None),
         ("1e2147483647", None),
         ("1e-2147483648", None),
         ("\"1,5\"", None),
+        ("\"1.\"", None),
+        ("\"01\"", None),
+        ("\"00\"", None),
+        ("\"-.5\"", None),
+        ("\"+1\"", None),
+        ("\" 1\"", None),
+        ("\"1e\"", None),
+        ("\"1e+-2\"", None),
+        ("\"1.e2\"", None),
         ("\"\"", None),
         ("true", None),
     ] {
@@ -175,10 +190,34 @@ fn a_schema_says_what_to_change_where_it_makes_no_columns() {
         let found = of(property.clone()).unwrap_err();
         assert!(found.starts_with("property `p` ") && found.contains(text), "{property}: {found}");
     }
+    for kind in ["integer", "boolean", "object"] {
+        let found = of(json!({"type": kind, "format": "decimal", "precision": 5})).unwrap_err();
+        assert!(found.contains("another type"), "{kind}: {found}");
+    }
+    for required in [json!("p"), json!([1]), json!(["p", null]), json!(true), json!(null)] {
+        let properties = json!({"p": {"type": "string"}});
+        let found =
+            parsed(json!({"type": "object", "properties": properties, "required": required}));
+        assert_eq!(found, Err(SchemaError::Required.to_string()), "{required}");
+    }
     let many: serde_json::Map<String, Value> =
         (0..201).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
     let many = parsed(json!({"type": "object", "properties": many}));
     assert_eq!(many, Err(SchemaError::TooMany.to_string()));
+}
+
+#[test]
+fn a_property_that_is_there_twice_is_found_in_the_text() {
+    let twice = Err(SchemaError::Repeated("a".to_owned()));
+    for (text, expected) in [
+        (r#"{"properties":{"a":{},"b":{},"\u0061":1}}"#, twice),
+        (r#"{"properties":{"a":{"x":1,"x":2},"b":{}}}"#, Ok(())),
+        (r#"{"properties":["a","a"]}"#, Ok(())),
+        (r#"{"type":"object"}"#, Ok(())),
+        ("[1", Ok(())),
+    ] {
+        assert_eq!(check_names(text.as_bytes()), expected, "{text}");
+    }
 }
 
 #[test]

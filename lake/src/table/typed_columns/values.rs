@@ -186,18 +186,28 @@ fn decimal_of(value: &RawValue, precision: u8, scale: u8) -> Option<i128> {
         None => (1, written),
     };
     let (digits, exponent) = match rest.split_once(['e', 'E']) {
-        Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),
-        None => (rest, 0),
+        Some((digits, exponent)) => (digits, Some(exponent)),
+        None => (rest, None),
     };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (digits, None),
+    };
+    // A text is held to the form of a JSON number, too.
+    let power = exponent.map(|power| power.strip_prefix(['+', '-']).unwrap_or(power));
+    let is_of_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let mut parts = [Some(whole), fraction, power].into_iter().flatten();
+    if !parts.all(is_of_digits) || (1 < whole.len() && whole.starts_with('0')) {
         return None;
     }
+    let fraction = fraction.unwrap_or("");
     let all = format!("{whole}{fraction}");
     let all = all.trim_start_matches('0');
     if all.is_empty() {
+        // Also with an exponent beyond all numbers.
         return Some(0);
     }
+    let exponent = exponent.map_or(Some(0), |power| power.parse::<i32>().ok())?;
     let behind = i64::try_from(fraction.len()).ok()?;
     let shift = i64::from(scale) + i64::from(exponent) - behind;
     let (kept, zeros) = match u32::try_from(shift) {
