@@ -78,8 +78,8 @@ def documents(server):
 
 
 DOCUMENTS_NAMESPACE, TABLE = "documents_example", "cdc_prices"
-MAIN_PRICES = [("p-1", '{"cents":100}'), ("p-2", '{"cents":100}'), ("p-3", '{"cents":100}')]
-BRANCH_PRICES = [MAIN_PRICES[0], ("p-2", '{"cents":200}'), MAIN_PRICES[2], ("p-4", '{"cents":400}')]
+MAIN_PRICES = [("p-1", '{"cents": 100}'), ("p-2", '{"cents": 100}'), ("p-3", '{"cents": 100}')]
+BRANCH_PRICES = [MAIN_PRICES[0], ("p-2", '{"cents": 200}'), MAIN_PRICES[2], ("p-4", '{"cents": 400}')]
 
 
 def test_duckdb_reads_the_documents_of_a_branch(documents, catalog_uri):
