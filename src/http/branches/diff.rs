@@ -149,7 +149,7 @@ impl DiffComparison<'_> {
     fn pairs(self, collection: &ChangedCollection) -> String {
         match self.against {
             DiffAgainst::Common => self.states.since_common(collection),
-            DiffAgainst::Head => self.states.from_head(collection),
+            DiffAgainst::Head => self.states.against_head(collection),
         }
     }
 

@@ -355,7 +355,7 @@ impl<'e> ChangeColumns<'e> {
 }
 
 /// A cell's text; none where it is null.
-fn value<'e>(column: Option<&'e StringArray>, row: usize) -> Option<&'e str> {
+fn value(column: Option<&StringArray>, row: usize) -> Option<&str> {
     let column = column?;
     column.is_valid(row).then(|| column.value(row))
 }

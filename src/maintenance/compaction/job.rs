@@ -65,7 +65,8 @@ impl CompactTables {
         if !self.round.is_empty() {
             return Ok(());
         }
-        if !self.is_whole_due() && !(self.again.is_empty() && self.busy.is_empty()) {
+        let has_some = !self.again.is_empty() || !self.busy.is_empty();
+        if has_some && !self.is_whole_due() {
             let some = if self.again.is_empty() { &mut self.busy } else { &mut self.again };
             self.round = std::mem::take(some);
             return Ok(());

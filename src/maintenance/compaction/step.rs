@@ -113,14 +113,12 @@ impl Compaction {
         };
         let metadata = loaded.metadata.as_ref();
         let filter = request.filter(table, &loaded)?;
-        let Some(totals) = FileTotals::of(metadata) else {
-            return Ok(CompactionStep::default());
-        };
+        let Some(totals) = FileTotals::of(metadata) else { return Ok(CompactionStep::default()) };
         if retention::is_managed(metadata) && !request.dry_run {
             Box::pin(self.settle_rows(table, &loaded)).await;
         }
-        let (is_steady, now_ms) =
-            (request.mode == CompactionMode::Steady, self.0.clock.passed_ms());
+        let is_steady = request.mode == CompactionMode::Steady;
+        let now_ms = self.0.clock.passed_ms();
         if is_steady && self.noted().is_as_seen(table, totals, now_ms) {
             return Ok(CompactionStep::default());
         }
@@ -167,8 +165,7 @@ impl Compaction {
         let (groups, is_more) = within_bounds(choice.groups, refused);
         let mut step = CompactionStep { skipped, kept, ..CompactionStep::default() };
         (step.is_more, step.is_tried) = (is_more || GROUP_FILES_MAX < choice.most, true);
-        let work = self.rewrite(table, source, &groups, (&mut *pace, until), &mut step);
-        let written = work.await?;
+        let written = self.rewrite(table, source, &groups, (&mut *pace, until), &mut step).await?;
         if let Some(why) = self.give_way(&loaded, request, &written).await? {
             return Ok(CompactionStep::skip(why));
         }

@@ -157,7 +157,7 @@ impl ComparedBranches<'_> {
     }
 
     /// What the branch has otherwise than the other one.
-    pub(in crate::http::branches) fn from_head(self, collection: &ChangedCollection) -> String {
+    pub(in crate::http::branches) fn against_head(self, collection: &ChangedCollection) -> String {
         let Self { theirs, ours, common } = self;
         let name = &collection.name;
         let mut keys = theirs.keys_since(common.seq, name, collection.is_emptied);
@@ -218,9 +218,9 @@ mod tests {
             compared.since_common(&collection).contains("AS OF 3 OF BRANCH 'it''s') AS old_state")
         );
         assert!(
-            forked.from_head(&collection).contains("FROM events FOR SEQ AS OF 8 WHERE seq > 3")
+            forked.against_head(&collection).contains("FROM events FOR SEQ AS OF 8 WHERE seq > 3")
         );
-        assert!(compared.from_head(&collection).contains("AS OF 8) AS old_state"));
+        assert!(compared.against_head(&collection).contains("AS OF 8) AS old_state"));
         assert!(ours.later_changes().contains("FROM events WHERE seq > 8 AND"));
         assert!(theirs.later_changes().contains("OF BRANCH 'it''s' WHERE seq > 9 AND"));
     }
