@@ -500,7 +500,7 @@ async fn flattened_rows_are_changes_whatever_their_columns_are_called() {
     let server = server_at(NOW_MS).await;
     let rows = [
         json!({ "id": 1, "type": "premium", "ts": "never", "ns": "n", "source": {}, "__op": "c", "__table": "t", "__lsn": 10, "__source_ts_ms": NOW_MS }),
-        json!({ "id": 1, "type": "basic", "ts": "never", "__op": "u", "__table": "t", "__lsn": 11, "__source_ts_ms": NOW_MS }),
+        json!({ "id": 1, "type": "basic", "ts": "never", "expected_version": 9, "__op": "u", "__table": "t", "__lsn": 11, "__source_ts_ms": NOW_MS }),
         json!({ "id": 1, "type": "basic", "__deleted": "true", "__table": "t", "__lsn": 12 }),
         json!({ "id": 2, "__deleted": "false", "__table": "t", "__lsn": 13 }),
     ];
@@ -530,7 +530,7 @@ async fn flattened_rows_are_changes_whatever_their_columns_are_called() {
                 "t",
                 11,
                 null,
-                "{\"id\":1,\"ts\":\"never\",\"type\":\"basic\"}"
+                "{\"expected_version\":9,\"id\":1,\"ts\":\"never\",\"type\":\"basic\"}"
             ],
             ["cdc.delete", "d", "1", "t", 12, "{\"id\":1,\"type\":\"basic\"}", null],
             ["cdc.update", "u", "2", "t", 13, null, "{\"id\":2}"],

@@ -46,6 +46,8 @@ use tokio::runtime::Handle;
 
 /// The names of the member of an event that expects a version; where both are there, the first one counts.
 const MEMBERS: [&str; 2] = ["expected_version", "expectedVersion"];
+/// What types of changes begin with.
+const CHANGE_TYPES: [&str; 2] = ["cdc.", "collection."];
 /// Most documents of a batch of which events expect versions: the turns of all of them are held together.
 const DOCUMENTS_MAX: usize = 1_000;
 /// Bytes of keys that one statement names, at most, and what each costs besides. A plan has a key in some ten places,
@@ -268,6 +270,14 @@ fn written_version<'a>(members: &HashMap<String, &'a RawValue>) -> Option<&'a st
     MEMBERS.iter().find_map(written)
 }
 
+/// Whether an event is a row that Debezium flattened, which its fields beside the columns tell: all other members are
+/// columns of the row, whatever they are called.
+fn is_flat_row(members: &HashMap<String, &RawValue>) -> bool {
+    let written = |name: &str| members.get(name).map(|value| value.get());
+    matches!(written("__op"), Some(r#""c""# | r#""u""# | r#""d""# | r#""r""# | r#""t""#))
+        || matches!(written("__deleted"), Some("true" | "false" | r#""true""# | r#""false""#))
+}
+
 /// The columns of changes.
 struct ChangeColumns<'e> {
     events: &'e NamespaceEvents,
@@ -302,18 +312,21 @@ impl<'e> ChangeColumns<'e> {
         })
     }
 
-    /// The version that a `c`, `u` or `d` expects, if it expects one. A truncate should expect none.
+    /// The version that a `c`, `u` or `d` expects, if it expects one. A truncate should expect none. An event of a type of
+    /// its own that names neither collection nor key is no change, and the member is its sender's.
     fn expected(&self, row: usize) -> Option<ExpectedVersion> {
         let is_change = match self.op(row) {
             Some(ChangeOp::Create | ChangeOp::Update | ChangeOp::Delete) => true,
             Some(ChangeOp::Read) => false,
             None => value(self.kind, row) == Some(TRUNCATE_TYPE),
         };
+        let is_change = is_change && (self.is_typed_change(row) || self.names_any(row));
         let payload = value(Some(self.payload), row).filter(|_| is_change)?;
         if !MEMBERS.iter().any(|name| payload.contains(*name)) {
             return None;
         }
         let expected = match serde_json::from_str::<HashMap<String, &RawValue>>(payload) {
+            Ok(members) if is_flat_row(&members) => return None,
             Ok(members) => written_version(&members)?.parse::<u64>().ok(),
             // Something is wrong: rather none is taken than a wrong one.
             Err(_) => None,
@@ -328,6 +341,17 @@ impl<'e> ChangeColumns<'e> {
         let event = self.source.event(self.events, row);
         serde_json::from_slice::<HashMap<String, &RawValue>>(&event)
             .is_ok_and(|members| written_version(&members).is_none())
+    }
+
+    /// Whether the type is one of changes, given or derived.
+    fn is_typed_change(&self, row: usize) -> bool {
+        let kind = value(self.kind, row).unwrap_or_default();
+        CHANGE_TYPES.iter().any(|prefix| kind.starts_with(prefix))
+    }
+
+    /// Whether a collection or a key is named.
+    fn names_any(&self, row: usize) -> bool {
+        value(self.collection, row).is_some() || value(self.key, row).is_some()
     }
 
     /// The document that a row changes.

@@ -127,6 +127,27 @@ fn every_change_of_such_a_document_is_among_the_rows() {
 }
 
 #[test]
+fn a_column_of_a_row_and_a_member_of_another_event_expect_nothing() {
+    for event in [
+        r#"{"id":7,"name":"x","expected_version":3,"__op":"u","__table":"users","__lsn":1}"#,
+        r#"{"id":7,"expectedVersion":"high","__deleted":"false","__table":"users"}"#,
+        r#"{"name":"x","expected_version":3,"__deleted":true,"__lsn":1}"#,
+        r#"{"type":"order.changed","op":"update","expectedVersion":3}"#,
+    ] {
+        let decoded = decoded(event);
+        let events = &decoded.accepted[0];
+        let columns = ChangeColumns::of(events, &decoded.source).unwrap();
+        assert!(columns.op(0).is_some(), "{event}");
+        assert!(columns.payload.value(0).contains("expected"), "{event}");
+        assert!(!has_any(events, &decoded.source), "{event}");
+    }
+    // These fields make no row of it.
+    let event = r#"{"op":"u","collection":"users","key":"1","after":{},"__op":"other","expected_version":3}"#;
+    let decoded = decoded(event);
+    assert!(has_any(&decoded.accepted[0], &decoded.source));
+}
+
+#[test]
 fn a_version_of_no_document_is_seen_where_no_event_names_one() {
     for event in [
         r#"{"op":"c","after":{},"expected_version":0}"#,
