@@ -97,7 +97,7 @@ impl<'a> VersionCheck<'a> {
         verdict
     }
 
-    /// Notes that the event of a row is refused for its id.
+    /// Notes that the event of a row is refused for its id or its type.
     pub(super) fn refuse(&mut self, row: usize) {
         if let Some(RowEffect::Change { document, expected, .. }) = self.effect(row) {
             self.mismatched[*document] |= *expected != ExpectedVersion::Any;

@@ -91,6 +91,9 @@ impl NamespaceState<'_> {
         if !self.entry.types.contains(event_type) {
             if self.types_max <= self.entry.types.len() {
                 let types_max = self.types_max;
+                if let Some(versions) = &mut self.versions {
+                    versions.refuse(row);
+                }
                 return Ok(EventVerdict::Refused(RefusalReason::TooManyTypes { types_max }));
             }
             self.entry.types.insert(event_type.to_owned());

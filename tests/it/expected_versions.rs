@@ -114,6 +114,24 @@ async fn a_change_behind_one_that_does_not_match_overwrites_nothing() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_behind_one_of_a_type_too_many_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("ingest.types_max", "1")]).await;
+    assert_eq!(server.ingest(&change("1", "c", "a", Some(0))).await.0, 200);
+    let sent = batch(&[
+        change("2", "u", "a", Some(1)),
+        change("3", "c", "a", Some(1)),
+        change("4", "c", "a", None),
+    ]);
+    let (status, reply) = server.ingest(&sent).await;
+    let expected = [(0, "TOO_MANY_TYPES", None), (1, "VERSION_MISMATCH", Some(1))];
+    assert_eq!((status, refused(&reply)), (207, expected.to_vec()), "{reply}");
+    let ids = server.rows("shop", "SELECT id FROM events ORDER BY seq").await;
+    assert_eq!(ids, json!([["1"], ["4"]]));
+    server.stop().await;
+}
+
 /// Nothing is written on a condition that nobody looks at.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_of_no_document_is_refused() {

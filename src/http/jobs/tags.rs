@@ -175,19 +175,20 @@ impl TagNamespaces {
         loop {
             // `events` then has all that they have.
             self.commit(levels).await?;
+            // The refresh may take long, and an erasure may begin meanwhile.
+            if erasures_of(&self.erasures, levels).await?.is_none() {
+                return Err(TagFailure::Erasing);
+            }
             match Box::pin(self.set(levels)).await {
                 Ok(mut end) => {
                     end.skipped.extend(refreshed.skipped);
                     return Ok(Some(end));
                 }
                 // Another job refreshed or compacted one of the tables meanwhile.
-                Err(TagFailure::Catalog(CatalogError::CommitFailed(_))) if tries < TRIES_MAX => {}
+                Err(TagFailure::Catalog(CatalogError::CommitFailed(_))) if tries < TRIES_MAX => {
+                    tries += 1;
+                }
                 Err(cause) => return Err(cause),
-            }
-            tries += 1;
-            // Or an erasure began.
-            if erasures_of(&self.erasures, levels).await?.is_none() {
-                return Err(TagFailure::Erasing);
             }
         }
     }
