@@ -107,7 +107,11 @@ pub(in crate::http) async fn follow_events(
         // The commit may have been of an erasure: with those of before the table would pass for one without its data.
         let Ok(now) = erasures_of(erasures, levels).await else { return done };
         let has_begun = caller.erasures.is_some() && now.is_none();
-        if has_begun || TRIES_MAX <= tries {
+        // One that went on before may have found out only now which documents it takes.
+        let Ok(is_taken) = erasures.takes_documents_of(levels, collection).await else {
+            return done;
+        };
+        if has_begun || is_taken || TRIES_MAX <= tries {
             return done;
         }
         caller.erasures = now;
