@@ -101,7 +101,14 @@ pub(in crate::http) async fn follow_events(
     let mut tries = 1;
     loop {
         let done = Box::pin(sql.refresh_collection(&caller, levels, collection, is_full)).await;
-        if !matches!(done, Err(WriteFailure::Catalog(CatalogError::CommitFailed(_)))) {
+        // A table that another refresh made meanwhile has to be read before it is written.
+        let is_lost = matches!(
+            done,
+            Err(WriteFailure::Catalog(
+                CatalogError::CommitFailed(_) | CatalogError::AlreadyExists(_)
+            ))
+        );
+        if !is_lost {
             return done;
         }
         // The commit may have been of an erasure: with those of before the table would pass for one without its data.

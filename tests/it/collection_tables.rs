@@ -304,7 +304,7 @@ async fn others_read_and_tag_the_table_and_change_nothing_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refreshes_beside_each_other_all_end_well() {
     let server = shop(0..4).await;
-    refresh(&server, "").await;
+    // The first ones make it.
     for round in 2..6 {
         send(&server, vec![change("u", 1, round)]).await;
         let done = futures::future::join_all((0..3).map(|_| refresh(&server, ""))).await;
