@@ -312,8 +312,8 @@ impl<'e> ChangeColumns<'e> {
         })
     }
 
-    /// The version that a `c`, `u` or `d` expects, if it expects one. A truncate should expect none. An event of a type of
-    /// its own that names neither collection nor key is no change, and the member is its sender's.
+    /// The version that a `c`, `u` or `d` expects, if it expects one. A truncate should expect none. An event of a type
+    /// of its own that names neither collection nor key is no change, and the member is its sender's.
     fn expected(&self, row: usize) -> Option<ExpectedVersion> {
         let is_change = match self.op(row) {
             Some(ChangeOp::Create | ChangeOp::Update | ChangeOp::Delete) => true,
