@@ -224,6 +224,7 @@ async fn documents_that_erased_events_made_are_gone_from_branches_tags_and_histo
     clock.advance_ms(GRACE_MS);
     let done = reach(&server, &id, ErasureStatus::Done).await;
     assert_eq!((&done.tables, done.error), (&found.tables, None));
+    assert!(done.cannot.iter().any(|text| text.contains("copies of documents")));
     let made = server.post(REFRESH, "application/json", "").await;
     assert_eq!(made.status(), 200, "{}", made.text().await.unwrap());
     assert_eq!(server.rows("shop", KEYS).await, json!([["s2"], ["s3"]]));
