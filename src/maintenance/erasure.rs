@@ -307,7 +307,7 @@ impl Erasures {
         Ok(last)
     }
 
-    /// Whether an erasure that goes on takes documents out of the table of a collection that a refresh may put back.
+    /// Whether an erasure that goes on took documents out of the table of a collection that a refresh may put back.
     ///
     /// # Errors
     /// [`EraseError::Store`].
@@ -317,11 +317,13 @@ impl Erasures {
         collection: &str,
     ) -> Result<bool, EraseError> {
         let open = self.parts.store.open_erasures().await?;
-        // All events of a key go, so no document of it is made again.
-        let is_taking = |it: &StoredErasure| {
-            !it.report.dry_run
-                && it.report.subject.key.is_none()
-                && it.documents.has_some_of(collection)
+        // Earlier, a refresh may put a table right, which is looked at again. All events of a key go, and stay so.
+        let is_taking = |StoredErasure { report, documents, .. }: &StoredErasure| {
+            let is_rewritten = matches!(
+                report.status,
+                ErasureStatus::History | ErasureStatus::Files | ErasureStatus::Proof
+            );
+            is_rewritten && report.subject.key.is_none() && documents.has_some_of(collection)
         };
         Ok(open.iter().any(|it| it.levels == levels && is_taking(it)))
     }

@@ -6,6 +6,7 @@ use crate::{
     harness::TestServer,
     process::post_and_die,
 };
+use icecore_lake::clock::Clock;
 use icecore_schemas::{collection_refresh::RefreshReply, erasure::ErasureStatus};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use reqwest::Method;
@@ -271,14 +272,19 @@ async fn a_name_that_somebody_else_gave_to_a_snapshot_of_the_table_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_takes_its_rows_out_of_branches_of_the_table_too() {
-    let server = start().await;
+    let clock = Clock::manual(1_790_000_000_000);
+    let settings = [("compaction.enabled", "off"), ("retention.cron", ""), ("expire.cron", "")];
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_at(folder, &settings, clock.clone()).await;
     let of = |id: &str, user: &str| json!({ "id": id, "type": "user", "ns": "shop", "op": "c", "collection": "users", "key": id, "after": { "user_id": user } });
-    send(&server, None, vec![of("a", "ann"), of("b", "bea")]).await;
+    send(&server, None, vec![of("a", "ann"), of("b", "bea"), of("e", "ann")]).await;
     refresh(&server, "").await;
     fork(&server, json!({ "name": "trial" })).await;
-    send(&server, Some("trial"), vec![of("c", "ann"), of("d", "bea")]).await;
+    // A document of both, whose content is of somebody else by now.
+    let shared = json!({ "id": "e-2", "ns": "shop", "op": "u", "collection": "users", "key": "e", "after": { "n": 1 } });
+    send(&server, Some("trial"), vec![of("c", "ann"), of("d", "bea"), shared]).await;
     // Nobody loads the table by the catalog before: its snapshots would be held for that client.
-    assert_eq!(refresh(&server, "?branch=trial").await.documents, 4);
+    assert_eq!(refresh(&server, "?branch=trial").await.documents, 5);
     let id = begin(&server, "ann").await;
     reach(&server, &id, ErasureStatus::Files).await;
     let keys = async || {
@@ -287,10 +293,16 @@ async fn an_erasure_takes_its_rows_out_of_branches_of_the_table_too() {
         rows.as_array().unwrap().iter().map(|row| row[0].clone()).collect::<Vec<_>>()
     };
     assert_eq!(keys().await, [json!("b"), json!("d")]);
+    // The proof would take it for a document of the subject.
+    let (status, refused) = answer_of(&server, "users", "?branch=trial").await;
+    assert_eq!(status, 409, "{refused}");
+    // The files have had the time that is left to their readers.
+    clock.advance_ms(11 * 60_000);
+    reach(&server, &id, ErasureStatus::Done).await;
     // Nothing that was there before is gone on from.
     let after = check_refresh(&server, "trial", "").await;
-    assert_eq!((after.documents, after.buckets), (2, 4), "{after:?}");
-    assert_eq!(keys().await, [json!("b"), json!("d")]);
+    assert_eq!((after.documents, after.buckets), (3, 4), "{after:?}");
+    assert_eq!(keys().await, [json!("b"), json!("d"), json!("e")]);
     server.stop().await;
 }
 

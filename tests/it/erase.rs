@@ -13,7 +13,10 @@ use crate::{
 use iceberg::spec::TableMetadata;
 use icecore_catalog::storage::{S3Options, Storage};
 use icecore_lake::{clock::Clock, faults::Failpoints};
-use icecore_schemas::erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus};
+use icecore_schemas::{
+    erasure::{ErasedRows, ErasureList, ErasureReport, ErasureStatus},
+    jobs::JobReport,
+};
 use serde_json::{Value, json};
 use std::{path::PathBuf, sync::Arc};
 
@@ -210,6 +213,10 @@ async fn documents_that_erased_events_made_are_gone_from_branches_tags_and_histo
     // A document of others with such a key would be taken for one of the subject by the proof.
     let refused = server.post(REFRESH, "application/json", "").await;
     assert_eq!(refused.status(), 503);
+    let run = server.post("/admin/jobs/refresh?namespace=shop", "application/json", "").await;
+    let run: JobReport = run.json().await.unwrap();
+    assert_eq!((run.tables, run.errors), (0, 1), "{run:?}");
+    assert!(run.skipped[0].reason.contains("an erasure goes on"), "{run:?}");
 
     // What is looked for is known after a restart, too.
     let server = TestServer::start_at(server.stop().await, SETTINGS, clock.clone()).await;
@@ -217,6 +224,7 @@ async fn documents_that_erased_events_made_are_gone_from_branches_tags_and_histo
     clock.advance_ms(GRACE_MS);
     let done = reach(&server, &id, ErasureStatus::Done).await;
     assert_eq!((&done.tables, done.error), (&found.tables, None));
+    assert!(done.cannot.iter().any(|text| text.contains("copies of documents")));
     let made = server.post(REFRESH, "application/json", "").await;
     assert_eq!(made.status(), 200, "{}", made.text().await.unwrap());
     assert_eq!(server.rows("shop", KEYS).await, json!([["s2"], ["s3"]]));

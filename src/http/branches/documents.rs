@@ -30,6 +30,8 @@ use icecore_schemas::{error_code::ErrorCode, names::Namespace, service_table::EV
 use std::sync::Arc;
 use tracing::warn;
 
+/// Why the branch of a table is not refreshed now.
+const IS_ERASING: &str = "an erasure takes documents of the collection out of its table: refresh the branch when the erasure is done; GET /v1/{ns}/erase tells how far it is";
 /// Most tables that are looked at: a namespace has fewer collections.
 const TABLES_MAX: usize = 2000;
 
@@ -52,7 +54,8 @@ pub(in crate::http) struct DocumentsRequest<'a> {
 ///
 /// # Errors
 /// 404 without such a branch, or where it has no changes of the collection, 409 where the table has another branch or
-/// tag of the name, while an erasure takes rows out and where the branch was dropped meanwhile, 429, 503.
+/// tag of the name, while an erasure takes rows out or has yet to prove that documents of the collection are gone, and
+/// where the branch was dropped meanwhile, 429, 503.
 pub(in crate::http) async fn refresh(
     app: &AppState,
     caller: &ChangeCaller,
@@ -67,6 +70,10 @@ pub(in crate::http) async fn refresh(
     // An earlier snapshot of the table may have rows that an erasure has taken out of the later ones.
     let by_caller = BranchRequest { app, caller, levels, namespace: &namespace };
     by_caller.check_erasures().await?;
+    // The proof would take documents of others with these keys for those of the subject, and they would go once more.
+    if app.erasures.takes_documents_of(levels, collection).await? {
+        return Err(ApiError::new(ErrorCode::Conflict, IS_ERASING));
+    }
     let table = events(app, &namespace).await?;
     let BranchHead { branch, snapshot, seq } =
         head(app, &namespace, &table, request.branch).await?;

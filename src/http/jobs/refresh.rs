@@ -252,6 +252,12 @@ impl RefreshCollections {
                 report.tables += 1;
                 continue;
             }
+            // The proof would take documents of others for those of the subject, and they would go once more.
+            if self.erasures.takes_documents_of(levels, &collection).await? {
+                report.errors += 1;
+                report.skipped.push(skip(&table, IS_ERASING.to_owned()));
+                continue;
+            }
             match self.refresh(levels, &collection, seen.erasures.clone()).await {
                 Ok(done) => {
                     report.tables += u64::from(done.is_changed);

@@ -5,6 +5,7 @@ use crate::{
     store::StoredErasure,
 };
 use icecore_catalog::storage::bucket::{BucketState, BucketVersioning, ObjectLock};
+use icecore_lake::collection::erased_documents::ErasedDocuments;
 
 /// Most backups and dropped tables that are named one by one.
 const NAMED_MAX: usize = 20;
@@ -57,6 +58,7 @@ impl Erasures {
              they are merged, and equality deletes of other engines name what they delete"
                 .to_owned(),
         );
+        limits.extend(copies_of(erasure));
         limits.push(
             "files that no snapshot names, which writes left behind that were broken off, are not looked \
              through"
@@ -74,6 +76,18 @@ impl Erasures {
         );
         Ok(limits)
     }
+}
+
+/// That later changes may have copies of documents that the erased events made. All events of a key go, and with them
+/// the copies.
+fn copies_of(erasure: &StoredErasure) -> Option<String> {
+    let has_some = erasure.documents != ErasedDocuments::default();
+    (has_some && erasure.report.subject.key.is_none()).then(|| {
+        "changes of others may have copies of documents that the erased events made, in `before` and behind \
+         restores, merges and squashes, and say nothing of the subject: erase the `key` of such a document \
+         with its `collection` where they are to go as well"
+            .to_owned()
+    })
 }
 
 /// What a bucket keeps of deleted objects, or that this is not known.

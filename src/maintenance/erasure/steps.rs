@@ -338,6 +338,7 @@ impl Erasures {
                 "{left} data files have rows of the subject again after {PASSES_MAX} passes: stop \
                  sending such events, and erase once more"
             ));
+            erasure.documents = ErasedDocuments::default();
             erasure.report.status = ErasureStatus::Failed;
             return Ok(StepEnd::More);
         }

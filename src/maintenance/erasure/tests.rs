@@ -302,3 +302,35 @@ async fn a_snapshot_that_comes_while_the_proof_reads_others_is_looked_through() 
     let rows = house.erasures.parts.catalog.tables().stats(&table).await.unwrap().data_rows;
     assert_eq!(rows, 2 * 150, "those of others");
 }
+
+#[tokio::test]
+async fn a_refresh_waits_from_the_removal_of_the_history_to_the_end() {
+    let house = House::new().await;
+    let levels = vec!["shop".to_owned()];
+    let mut documents = ErasedDocuments::default();
+    documents.add("notes", "1");
+    let user = ErasureSubject { user_id: Some("ann".to_owned()), ..Default::default() };
+    let key = ErasureSubject { key: Some("1".to_owned()), ..Default::default() };
+    for status in ErasureStatus::ALL {
+        let from_history =
+            [ErasureStatus::History, ErasureStatus::Files, ErasureStatus::Proof].contains(&status);
+        for (subject, name, expected) in [(&user, "user", from_history), (&key, "key", false)] {
+            let entry = LedgerEntry {
+                erasure: format!("{name}-{}", status.name()),
+                levels: levels.clone(),
+                subject: subject.clone(),
+                requested_ms: NOW_MS,
+                seq: None,
+            };
+            let mut erasure = entry.into_stored(0, false);
+            (erasure.report.status, erasure.documents) = (status, documents.clone());
+            let (erasures, store) = (&house.erasures, &house.erasures.parts.store);
+            store.add_erasure(&erasure).await.unwrap();
+            let takes = erasures.takes_documents_of(&levels, "notes").await.unwrap();
+            assert_eq!(takes, expected, "{name} {status:?}");
+            assert!(!erasures.takes_documents_of(&levels, "orders").await.unwrap());
+            erasure.report.status = ErasureStatus::Done;
+            assert!(store.note_erasure(&erasure, status).await.unwrap());
+        }
+    }
+}
