@@ -4,7 +4,7 @@ use crate::{access::Guarded, harness::TestServer};
 use serde_json::{Value, json};
 
 /// A change of a user with some members more.
-fn change(id: u64, op: &str, key: &str, members: Value) -> Value {
+fn change(id: u64, op: &str, key: &str, members: &Value) -> Value {
     let mut change =
         json!({ "id": id.to_string(), "ns": "shop", "op": op, "collection": "users", "key": key });
     for (name, value) in members.as_object().unwrap() {
@@ -15,24 +15,24 @@ fn change(id: u64, op: &str, key: &str, members: Value) -> Value {
 
 fn sent() -> Value {
     json!([
-        change(1, "c", "ann", json!({"after": {"n": 1}, "lsn": 10, "version": 1})),
+        change(1, "c", "ann", &json!({"after": {"n": 1}, "lsn": 10, "version": 1})),
         change(
             2,
             "u",
             "ann",
-            json!({"before": {"n": 1}, "after": {"n": 2}, "lsn": 11, "version": 2})
+            &json!({"before": {"n": 1}, "after": {"n": 2}, "lsn": 11, "version": 2})
         ),
         change(
             3,
             "u",
             "ann",
-            json!({"before": {"n": 1}, "after": {"n": 3}, "lsn": 9, "version": 3})
+            &json!({"before": {"n": 1}, "after": {"n": 3}, "lsn": 9, "version": 3})
         ),
-        change(4, "c", "bea", json!({"after": {"n": 1}})),
-        change(5, "u", "cay", json!({"patch": [{"op": "remove", "path": "/n"}]})),
-        change(6, "u", "cay", json!({"after": {"n": 1}, "version": 7})),
-        change(7, "u", "cay", json!({"patch": [{"op": "remove", "path": "/m"}], "version": 6})),
-        change(8, "u", "dan", json!({})),
+        change(4, "c", "bea", &json!({"after": {"n": 1}})),
+        change(5, "u", "cay", &json!({"patch": [{"op": "remove", "path": "/n"}]})),
+        change(6, "u", "cay", &json!({"after": {"n": 1}, "version": 7})),
+        change(7, "u", "cay", &json!({"patch": [{"op": "remove", "path": "/m"}], "version": 6})),
+        change(8, "u", "dan", &json!({})),
     ])
 }
 

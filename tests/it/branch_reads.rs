@@ -136,6 +136,41 @@ async fn a_document_is_read_at_any_event_of_a_branch() {
     server.stop().await;
 }
 
+async fn check_things(server: &TestServer) {
+    for (path, expected) in [
+        ("things/users/u-1@trial", Some(10)),
+        ("things/u-1@trial", Some(10)),
+        ("things/u-9@trial", Some(9)),
+        ("things/users/u-1?branch=trial", Some(10)),
+        ("things/users/u-1?v=2&branch=trial", Some(1)),
+        ("things/users/u-1@~1?branch=trial", Some(1)),
+        ("things/users/u-1@main", Some(2)),
+        ("things/u-9", None),
+        ("things/u-2@trial", None),
+        ("things/u-1?branch=none", None),
+    ] {
+        let (status, answer) = got(server, path).await;
+        let n = (status == 200).then(|| answer["doc"]["n"].as_u64().unwrap());
+        assert_eq!(n, expected, "{path}: {answer}");
+    }
+}
+
+async fn check_numbers(server: &TestServer) {
+    for (path, documents, deleted, last) in [
+        ("collections/users", 3, 0, 4),
+        ("collections/users?branch=trial", 2, 1, 5),
+        ("collections/users?branch=main", 3, 0, 4),
+    ] {
+        let numbers = found(server, path).await;
+        let told = ["documents", "deleted", "last_seq"].map(|name| numbers[name].as_u64().unwrap());
+        assert_eq!(told, [documents, deleted, last], "{path}");
+        assert_eq!(numbers["applied_seq"].is_null(), path.ends_with("trial"), "{numbers}");
+        let (_, query) = path.split_at("collections/users".len());
+        let list = found(server, &format!("collections{query}")).await;
+        assert_eq!(list["collections"][0]["last_seq"], json!(last), "{path}: {list}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_versions_differences_and_events_are_those_of_the_branch() {
     let server = forked().await;
@@ -161,35 +196,8 @@ async fn lists_versions_differences_and_events_are_those_of_the_branch() {
         let told = ["added", "changed", "removed"].map(|name| diff[name].as_u64().unwrap());
         assert_eq!((told, &diff["basis"]["branch"]), (counts, &to), "{query}: {diff}");
     }
-    for (path, expected) in [
-        ("things/users/u-1@trial", Some(10)),
-        ("things/u-1@trial", Some(10)),
-        ("things/u-9@trial", Some(9)),
-        ("things/users/u-1?branch=trial", Some(10)),
-        ("things/users/u-1?v=2&branch=trial", Some(1)),
-        ("things/users/u-1@~1?branch=trial", Some(1)),
-        ("things/users/u-1@main", Some(2)),
-        ("things/u-9", None),
-        ("things/u-2@trial", None),
-        ("things/u-1?branch=none", None),
-    ] {
-        let (status, answer) = got(&server, path).await;
-        let n = (status == 200).then(|| answer["doc"]["n"].as_u64().unwrap());
-        assert_eq!(n, expected, "{path}: {answer}");
-    }
-    for (path, documents, deleted, last) in [
-        ("collections/users", 3, 0, 4),
-        ("collections/users?branch=trial", 2, 1, 5),
-        ("collections/users?branch=main", 3, 0, 4),
-    ] {
-        let numbers = found(&server, path).await;
-        let told = ["documents", "deleted", "last_seq"].map(|name| numbers[name].as_u64().unwrap());
-        assert_eq!(told, [documents, deleted, last], "{path}");
-        assert_eq!(numbers["applied_seq"].is_null(), path.ends_with("trial"), "{numbers}");
-        let (_, query) = path.split_at("collections/users".len());
-        let list = found(&server, &format!("collections{query}")).await;
-        assert_eq!(list["collections"][0]["last_seq"], json!(last), "{path}: {list}");
-    }
+    check_things(&server).await;
+    check_numbers(&server).await;
     let events = found(&server, "events?branch=trial&after_seq=2").await;
     let seqs: Vec<_> = events["events"].as_array().unwrap().iter().map(|it| &it["seq"]).collect();
     assert_eq!(seqs, [&json!(3), &json!(4), &json!(5)]);
