@@ -160,7 +160,8 @@ fn verify(run: Run, (history, changes): (Vec<Operation>, Vec<u64>)) {
         history.iter().filter(|operation| wanted(&operation.told)).count()
     };
     let done = count(|told| matches!(told, Told::Done | Told::Seen { .. }));
-    let failed = count(|told| *told == Told::NotDone);
+    // How many of the faults are told as failures depends on who was at work: most leave it open.
+    let failed = count(|told| matches!(told, Told::NotDone | Told::Unknown));
     println!("{run:?}: {} operations, {done} done, {failed} failed", history.len());
     assert!(history.len() / 4 < done && 0 < failed);
     if let Err(cause) = check(&history, &changes) {
