@@ -215,7 +215,7 @@ def report(given, folder: Path, servers: list) -> None:
     report_commits(given, windows, quiet.took, busy.took)
     wrong = check(bench, rows, "a moment after")
     states, scans = [("a moment after", TableState.of(bench.server.url))], [("right after", at_once), ("a moment after", bench.scans(given.rounds))]
-    for hours in (25, 50):
+    for hours in (24, 25):
         restart_ahead(bench, folder, hours)
         wrong += check(bench, rows, f"{hours} h later")
         states.append((f"{hours} h later", TableState.of(bench.server.url)))

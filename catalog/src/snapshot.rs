@@ -47,9 +47,10 @@ pub const OBSOLETE_GRACE_MS: i64 = 10 * 60 * 1000;
 /// with a snapshot that it loaded before. Each commit leaves about two of them.
 pub const PLANNER_GRACE_MS: i64 = 60 * 60 * 1000;
 
-/// How long their data and delete files are left: as long as an engine may read what it planned before. On
-/// a busy table a snapshot is thinned minutes after it was made, and an export or a join of another engine
-/// reads the data files of one for hours.
+/// How long their data and delete files are left after the last of the snapshots was current: as long as an
+/// engine may read what it planned then. On a busy table a snapshot is thinned minutes after it was made, and
+/// an export or a join of another engine reads the data files of one for hours. What expires was current a
+/// day ago or more, and its files go as the lists do.
 pub const READER_GRACE_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// How far before the load a snapshot is dated that is made because of it.

@@ -380,11 +380,12 @@ impl Catalog {
             metadata = commit::versions::without_old_files(metadata, since_ms)?;
         }
         let encoded = self.encoded_parts(&base).after(&updates, &metadata);
+        let damage = thinning.damage.take();
+        let obsolete = thinning.obsolete(&base.metadata, self.now_ms());
         let mut write = TableWrite::new(table.clone(), Some(base), metadata, now_ms);
         write.encoded = Some(Arc::new(encoded));
         write.changes = ChangeSet::making(&updates);
-        let damage = thinning.damage.take();
-        write.obsolete.extend(thinning.obsolete(self.now_ms()));
+        write.obsolete.extend(obsolete);
         // A job that loses its lease is dropped, and a commit is not.
         let catalog = self.clone();
         let published = self.to_the_end(async move { catalog.publish(&[write]).await });

@@ -193,15 +193,30 @@ impl SnapshotThinning {
         mark.into_iter().chain(refs).chain(removal).collect()
     }
 
-    /// What to delete, and when.
-    pub(crate) fn obsolete(self, now_ms: i64) -> Vec<ObsoleteFile> {
-        let metadata = self.metadata.into_iter().map(|file| (file, PLANNER_GRACE_MS));
-        let content = self.content.into_values().map(|file| (file, READER_GRACE_MS));
-        let file = |(location, grace_ms): (String, i64)| ObsoleteFile {
-            location,
-            not_before_ms: now_ms.saturating_add(grace_ms),
-        };
+    /// What to delete, and when. A reader has [`READER_GRACE_MS`] from when a snapshot was current last,
+    /// and a planner of a snapshot by its id has [`PLANNER_GRACE_MS`] from now.
+    pub(crate) fn obsolete(self, base: &TableMetadata, now_ms: i64) -> Vec<ObsoleteFile> {
+        let planned_ms = now_ms.saturating_add(PLANNER_GRACE_MS);
+        let read_ms = self.current_until_ms(base, now_ms).saturating_add(READER_GRACE_MS);
+        let metadata = self.metadata.into_iter().map(|file| (file, planned_ms));
+        let content = self.content.into_values().map(|file| (file, read_ms.max(planned_ms)));
+        let file =
+            |(location, not_before_ms): (String, i64)| ObsoleteFile { location, not_before_ms };
         metadata.chain(content).map(file).collect()
+    }
+
+    /// Until when the newest of the snapshots was current at most. Beside a fork that is not known: a branch
+    /// that is gone may have ended in one of them until now.
+    fn current_until_ms(&self, base: &TableMetadata, now_ms: i64) -> i64 {
+        if self.history != SnapshotHistory::OneLine {
+            return now_ms;
+        }
+        let removed: HashSet<i64> = self.removed.iter().copied().collect();
+        let (gone, stay): (Vec<&SnapshotRef>, Vec<&SnapshotRef>) =
+            base.snapshots().partition(|it| removed.contains(&it.snapshot_id()));
+        let newest = gone.iter().map(|it| it.sequence_number()).max();
+        let later = stay.iter().filter(|it| newest < Some(it.sequence_number()));
+        later.map(|it| it.timestamp_ms()).min().unwrap_or(now_ms).min(now_ms)
     }
 }
 

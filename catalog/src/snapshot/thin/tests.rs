@@ -154,10 +154,33 @@ async fn a_new_snapshot_may_have_a_list_that_was_to_go() {
 
 #[tokio::test]
 async fn lists_and_manifests_wait_for_planners_and_files_for_readers() {
-    let (_table, old, plan) = overgrown().await;
-    let (content, metadata): (Vec<_>, Vec<_>) =
-        plan.obsolete(0).into_iter().partition(|file| file.location == old.file_path());
-    assert!(content.iter().all(|file| file.not_before_ms == READER_GRACE_MS));
-    assert!(metadata.iter().all(|file| file.not_before_ms == PLANNER_GRACE_MS));
-    assert!(content.len() == 1 && 100 < metadata.len());
+    // What is removed was current until the first snapshot that stays came.
+    for since_ms in [0, 60_000, READER_GRACE_MS - PLANNER_GRACE_MS, 90 * READER_GRACE_MS] {
+        let (table, old, plan) = overgrown().await;
+        let removed: Vec<i64> = plan.removed.clone();
+        let newest = removed.iter().filter_map(|id| table.metadata.snapshot_by_id(*id));
+        let newest = newest.map(|it| it.sequence_number()).max().unwrap();
+        let later = table.metadata.snapshots().filter(|it| newest < it.sequence_number());
+        let until_ms = later.map(|it| it.timestamp_ms()).min().unwrap();
+        let now_ms = until_ms + since_ms;
+        let (content, metadata): (Vec<_>, Vec<_>) = plan
+            .obsolete(&table.metadata, now_ms)
+            .into_iter()
+            .partition(|file| file.location == old.file_path());
+        let read_ms = (until_ms + READER_GRACE_MS).max(now_ms + PLANNER_GRACE_MS);
+        assert!(content.iter().all(|file| file.not_before_ms == read_ms));
+        assert!(metadata.iter().all(|file| file.not_before_ms == now_ms + PLANNER_GRACE_MS));
+        assert!(content.len() == 1 && 100 < metadata.len());
+    }
+}
+
+#[tokio::test]
+async fn beside_a_fork_files_wait_for_readers_from_now_on() {
+    let (mut table, old, _) = overgrown().await;
+    add_beside(&mut table).await;
+    let plan = planned(&table).await;
+    let now_ms = table.now_ms + READER_GRACE_MS;
+    let files = plan.obsolete(&table.metadata, now_ms);
+    let content = files.iter().find(|file| file.location == old.file_path()).unwrap();
+    assert_eq!(content.not_before_ms, now_ms + READER_GRACE_MS);
 }
