@@ -123,6 +123,14 @@ pub const JOBS: &[JobLine] = &[
         about: "merges small data files of the service's tables, writes files with deletes anew",
     },
     JobLine {
+        name: "compact-hour",
+        every: Duration::ZERO,
+        cron: Some("compaction.hour_cron"),
+        woken_by: None,
+        is_leased: true,
+        about: "merges small files that were committed before this hour, those of today too",
+    },
+    JobLine {
         name: "compact-day",
         every: Duration::ZERO,
         cron: Some("compaction.day_cron"),

@@ -180,8 +180,8 @@ pub struct JobParameters {
     pub namespace: Option<String>,
     /// Only tables of this name.
     pub table: Option<String>,
-    /// Of `compact` and `compact-day`: only partitions that may have rows which meet this condition,
-    /// such as `type = 'a' AND dt >= '2026-11-01'`.
+    /// Of `compact`, `compact-hour` and `compact-day`: only partitions that may have rows which meet this
+    /// condition, such as `type = 'a' AND dt >= '2026-11-01'`.
     #[serde(rename = "where")]
     pub condition: Option<String>,
     /// Whether to tell what would be done, and change nothing.
@@ -225,7 +225,7 @@ pub struct JobReport {
     /// Why the rows of other data files were written anew instead, each reason once for each table.
     #[serde(default)]
     pub not_copied: Vec<SkippedTable>,
-    /// Of `compact` and `compact-day`: how many files were merged, and why.
+    /// Of `compact`, `compact-hour` and `compact-day`: how many files were merged, and why.
     #[serde(default)]
     pub merged: Vec<FileReason>,
     /// How many of the other files that may be merged were not worth it, and why; `skipped` has those

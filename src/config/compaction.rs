@@ -19,6 +19,8 @@ pub struct CompactionConfig {
     pub cpu_share: f64,
     /// When days that are over are merged; none for by hand alone.
     pub day_cron: Option<CronTimes>,
+    /// When files of hours that are over are merged; none for by hand alone.
+    pub hour_cron: Option<CronTimes>,
 }
 
 impl SettingTexts {
@@ -44,6 +46,7 @@ impl SettingTexts {
             days_back: i32::try_from(days_back).unwrap_or(i32::MAX),
             cpu_share: share,
             day_cron: self.cron("compaction.day_cron")?,
+            hour_cron: self.cron("compaction.hour_cron")?,
         })
     }
 }

@@ -87,6 +87,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("compaction.cpu_share", "0.25", "share of one processor that compaction takes, 0.01 to 1"),
     (
+        "compaction.hour_cron",
+        "5 * * * *",
+        "when the files are merged that were committed before the hour: minute hour day month weekday, UTC; empty: by hand alone",
+    ),
+    (
         "compaction.day_cron",
         "0 0 * * *",
         "when the files of days that are over are merged: minute hour day month weekday, UTC; empty: by hand alone",

@@ -142,6 +142,9 @@ fn times_of_day_are_an_expression_or_never() {
     assert_eq!(load("", &[], &[]).unwrap().compaction.day_cron.unwrap().to_string(), "0 0 * * *");
     assert_eq!(times(" 30 3 * * SUN "), Some("30 3 * * SUN".to_owned()));
     assert_eq!(times(""), None);
+    let hours = |flags: &[(&str, &str)]| load("", &[], flags).unwrap().compaction.hour_cron;
+    assert_eq!(hours(&[]).unwrap().to_string(), "5 * * * *");
+    assert!(hours(&[("compaction.hour_cron", "")]).is_none());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
         JOBS, REFRESH, TAGS,
         compaction::{
             CompactionError,
-            planned::{CompactDays, CompactNow},
+            planned::{CompactDays, CompactHours, CompactNow},
         },
         expiry::ExpiryError,
         orphans::OrphansError,
@@ -51,6 +51,9 @@ pub async fn run(
     caller.call.about(&described(&name, &asked));
     match name.as_str() {
         "compact" => answer(&app, &asked, CompactNow(app.tables.compaction.clone())).await,
+        "compact-hour" => {
+            answer(&app, &asked, CompactHours::at_full_speed(app.tables.compaction.clone())).await
+        }
         "compact-day" => {
             answer(&app, &asked, CompactDays::at_full_speed(app.tables.compaction.clone())).await
         }
@@ -141,11 +144,12 @@ fn condition_of<J: PlannedJob>(
     asked: &JobParameters,
 ) -> Result<Option<PartitionCondition>, ApiError> {
     let Some(condition) = &asked.condition else { return Ok(None) };
-    if ![CompactNow::NAME, CompactDays::NAME].contains(&J::NAME) {
+    if ![CompactNow::NAME, CompactHours::NAME, CompactDays::NAME].contains(&J::NAME) {
         let text = format!(
-            "the job `{}` takes no condition on partitions: leave out `where`; `{}` and `{}` take one",
+            "the job `{}` takes no condition on partitions: leave out `where`; `{}`, `{}` and `{}` take one",
             J::NAME,
             CompactNow::NAME,
+            CompactHours::NAME,
             CompactDays::NAME
         );
         return Err(ApiError::new(ErrorCode::InvalidRequest, text));

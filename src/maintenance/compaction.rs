@@ -269,6 +269,7 @@ impl Compaction {
         let mut report = JobReport {
             job: match request.mode {
                 CompactionMode::ClosedDays => "compact-day",
+                CompactionMode::ClosedHours => "compact-hour",
                 CompactionMode::Steady | CompactionMode::Now => "compact",
             }
             .to_owned(),

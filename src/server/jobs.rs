@@ -16,7 +16,11 @@ use crate::{
     ingest::Ingest,
     maintenance::{
         JobRegistry, TableJobs,
-        compaction::{Compaction, CompactionOptions, job::CompactTables, planned::CompactDays},
+        compaction::{
+            Compaction, CompactionOptions,
+            job::CompactTables,
+            planned::{CompactDays, CompactHours},
+        },
         day_tags::TagRules,
         erasure::Erasures,
         expiry::SnapshotExpiry,
@@ -147,6 +151,8 @@ fn start_table_jobs(jobs: &JobRegistry, config: &Config, tables: &TableJobs) {
     let merge = &config.compaction;
     let days = merge.day_cron.clone().filter(|_| merge.enabled);
     jobs.start_planned(CompactDays::at_share(tables.compaction.clone()), days);
+    let hours = merge.hour_cron.clone().filter(|_| merge.enabled);
+    jobs.start_planned(CompactHours::at_share(tables.compaction.clone()), hours);
     if merge.enabled {
         jobs.start(CompactTables::new(tables.compaction.clone()));
     }

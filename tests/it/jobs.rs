@@ -149,14 +149,21 @@ async fn a_time_that_came_while_the_server_was_down_is_made_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_turned_off_runs_by_hand_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let server = TestServer::start_in(folder, &[("compaction.enabled", "off")]).await;
+    let hourly = ("compaction.hour_cron", "5 * * * *");
+    let server = TestServer::start_in(folder, &[("compaction.enabled", "off"), hourly]).await;
+    let off = state(&server, "compact-hour").await;
+    assert_eq!((off.cron.as_deref(), off.next_run_ms), (Some(""), None));
     let off = state(&server, "compact-day").await;
     assert_eq!((off.cron.as_deref(), off.next_run_ms), (Some(""), None));
     assert_eq!(server.post("/admin/jobs/compact-day", "text/plain", "").await.status(), 200);
     let ran = state(&server, "compact-day").await.last_run.unwrap();
     assert_eq!((ran.outcome, ran.trigger), (JobOutcome::Idle, Some(JobTrigger::Hand)));
-    let server = TestServer::start_in(server.stop().await, &[("compaction.day_cron", "")]).await;
+    let settings = [("compaction.day_cron", ""), hourly];
+    let server = TestServer::start_in(server.stop().await, &settings).await;
     assert_eq!(state(&server, "compact-day").await.cron.as_deref(), Some(""));
+    let hours = state(&server, "compact-hour").await;
+    assert_eq!(hours.cron.as_deref(), Some("5 * * * *"));
+    assert!(hours.running_since_ms.or(hours.next_run_ms).is_some());
     assert!(state(&server, "compact").await.next_run_ms.is_some());
     server.stop().await;
 }

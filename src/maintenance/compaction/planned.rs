@@ -1,4 +1,4 @@
-//! Compaction by hand, and of days that are over at its times.
+//! Compaction by hand, and of hours and days that are over at its times.
 //!
 //! By hand it goes as fast as it can, because somebody waits, and takes files of other engines, too. At its
 //! times it takes the job's share of a processor, and leaves those files.
@@ -51,6 +51,37 @@ impl PlannedJob for CompactDays {
 
     async fn run(&self, request: &RunRequest) -> Result<JobReport, CompactionError> {
         let request = asked(CompactionMode::ClosedDays, self.speed, request);
+        self.compaction.run_at(self.speed, &request).await
+    }
+}
+
+/// The hours that are over.
+#[derive(Clone, Debug)]
+pub struct CompactHours {
+    compaction: Compaction,
+    speed: RunSpeed,
+}
+
+impl CompactHours {
+    /// As it runs at its times: at the job's share of a processor.
+    #[must_use]
+    pub fn at_share(compaction: Compaction) -> Self {
+        Self { compaction, speed: RunSpeed::Share }
+    }
+
+    /// As it runs by hand: as fast as it goes.
+    #[must_use]
+    pub fn at_full_speed(compaction: Compaction) -> Self {
+        Self { compaction, speed: RunSpeed::Full }
+    }
+}
+
+impl PlannedJob for CompactHours {
+    const NAME: &'static str = "compact-hour";
+    type Error = CompactionError;
+
+    async fn run(&self, request: &RunRequest) -> Result<JobReport, CompactionError> {
+        let request = asked(CompactionMode::ClosedHours, self.speed, request);
         self.compaction.run_at(self.speed, &request).await
     }
 }

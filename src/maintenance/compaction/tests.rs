@@ -7,7 +7,7 @@ use crate::{
         JobRegistry,
         compaction::{
             job::CompactTables,
-            planned::{CompactDays, CompactNow},
+            planned::{CompactDays, CompactHours, CompactNow},
         },
         expiry::SnapshotExpiry,
         planned::{PlannedJob, RunRefusal, RunRequest},
@@ -150,9 +150,14 @@ impl House {
 
     /// Commits so many rows of one type, each a microsecond after the one before.
     async fn append_in_order(&mut self, count: usize) -> i64 {
+        self.append_from(icecore_samples::START_US, count).await
+    }
+
+    /// The same from this time on, in microseconds.
+    async fn append_from(&mut self, from_us: i64, count: usize) -> i64 {
         let first = self.seq + 1;
         let rows = icecore_samples::events(count, 1, first.cast_signed(), first);
-        let times = (icecore_samples::START_US + first.cast_signed()..).take(count);
+        let times = (from_us + first.cast_signed()..).take(count);
         let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("+00:00");
         let mut columns = rows.columns().to_vec();
         columns[rows.schema().index_of("ts").unwrap()] = Arc::new(times);
@@ -1332,6 +1337,34 @@ async fn days_that_are_over_are_merged_at_a_share_of_a_processor() {
     house.check().await;
     let again = days.run(&RunRequest::default()).await.unwrap();
     assert_eq!((again.tables, again.files.before), (0, 0));
+}
+
+#[tokio::test]
+async fn files_of_hours_that_are_over_are_merged_in_the_open_day_too() {
+    let mut house = House::new().await;
+    let today_us = icecore_samples::START_US + 2 * 86_400_000_000;
+    let run = async |house: &mut House| {
+        let rows = house.head_rows(house.head().await);
+        let hours = CompactHours::at_share(house.compaction.clone());
+        let done = hours.run(&RunRequest::default()).await.unwrap();
+        assert_eq!((done.job.as_str(), done.errors), ("compact-hour", 0), "{done:?}");
+        let head = house.head().await;
+        house.model.insert(head, rows);
+        house.check().await;
+        (done.files.before, done.files.after)
+    };
+    house.append_from(today_us, 40).await;
+    house.append_from(today_us, 40).await;
+    assert_eq!(run(&mut house).await, (0, 0), "the hour is not over");
+    house.clock.advance_ms(3_600_000);
+    house.append_from(today_us, 40).await;
+    assert_eq!(run(&mut house).await, (2, 1), "the third one is of this hour");
+    house.clock.advance_ms(3_600_000);
+    assert_eq!(run(&mut house).await, (0, 0), "80 rows are not written anew for 40");
+    house.append_from(today_us, 40).await;
+    house.clock.advance_ms(3_600_000);
+    assert_eq!(run(&mut house).await, (3, 1));
+    house.check_sums().await;
 }
 
 #[tokio::test]

@@ -10,11 +10,16 @@
 //!    the setting. It is [`GROWTH_CLOSED`] in a partition that has more than twice the bound, in a closed
 //!    day that nobody wrote to for [`QUIET_MS`], and when an operator asks; there two files are enough.
 //! 3. A run that reaches the size of a whole file is taken as it is.
+//! 4. Once an hour files that were committed before the hour are chosen by rows in the place of bytes, with
+//!    [`GROWTH_CLOSED`], however few they are.
 //!
 //! So with each rewrite the file that a row is in grows by the factor, or is whole: from 64 KiB to 50 MB,
 //! half of the default size, a row is written anew at most 11 times with the factor 2, and 6 times with the
 //! factor 4. And a partition keeps at most twice the bound of small files, or 11 where that is more: of
-//! files that the factor 2 does not merge each is larger than all smaller ones together.
+//! files that the factor 2 does not merge each is larger than all smaller ones together. By rows each rewrite at
+//! least doubles the file that a row is in: a partition that gets as many rows each hour has at most 4 files of
+//! the hours of a day, and a row is written anew at most 5 times. Bytes would not do: a file of few rows is
+//! mostly what each file has, so it would be written anew each hour.
 //!
 //! A file of any size is written anew if [`DELETE_FILES_MAX`] delete files reach it, or at least a tenth of
 //! its rows is known to be deleted, or an operator asks and there is one. A small one takes the smaller ones
@@ -24,7 +29,7 @@
 
 pub mod reasons;
 
-use reasons::{ChoiceReasons, OPEN_DAY};
+use reasons::{ChoiceReasons, OPEN_DAY, OPEN_HOUR};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Smaller files count as this.
@@ -54,6 +59,7 @@ const UNSORTED_BYTES_MAX: u64 = 8 << 20;
 /// So many files have to come to a partition that has more small ones than it should and none worth merging.
 const PATIENCE_MIN: usize = 4;
 const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
 
 /// What is known of a live data file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +113,8 @@ pub enum CompactionMode {
     Now,
     /// An operator, of closed days alone.
     ClosedDays,
+    /// The server, once an hour, of files of closed hours alone.
+    ClosedHours,
 }
 
 /// Files of one partition that become one, or few.
@@ -150,9 +158,8 @@ pub fn choose(
     let mut choice = CompactionChoice { patience: rules.files_max + 1, ..Default::default() };
     let mut partitions: BTreeMap<&str, Vec<&LiveFile>> = BTreeMap::new();
     for file in files {
-        let is_closed = file.day.is_some_and(|day| day < today);
-        if mode == CompactionMode::ClosedDays && !is_closed {
-            choice.reasons.keep(OPEN_DAY);
+        if let Some(reason) = too_new(file, mode, (today, now_ms)) {
+            choice.reasons.keep(reason);
             continue;
         }
         let unsorted = (!file.is_sorted && UNSORTED_BYTES_MAX < file.bytes)
@@ -171,18 +178,18 @@ pub fn choose(
         let before = choice.groups.len();
         let mut small: Vec<&LiveFile> =
             files.iter().copied().filter(|file| is_small(file, rules)).collect();
-        small.sort_unstable_by_key(|file| (file.bytes, &file.location));
+        small.sort_unstable_by_key(|file| (weight_of(file, mode), file.bytes, &file.location));
         choice.most = choice.most.max(small.len());
         let is_due = |file: &&LiveFile| has_many_deletes(file, mode);
         let growth = match small.iter().any(is_due) {
             true => Some(GROWTH_CLOSED),
             false => growth(&small, rules, mode, (today, now_ms)),
         };
-        let merged = growth.map_or(0, |growth| worth_merging(&small, rules, growth));
+        let merged = growth.map_or(0, |growth| worth_merging(&small, rules, growth, mode));
         let (merged, mut left) = small.split_at(merged);
         choice.groups.extend((!merged.is_empty()).then(|| group(merged)));
         while let Some(last) = left.iter().rposition(is_due) {
-            // Each is longer than all smaller ones together, unless a bound ended the group before.
+            // Each weighs more than all smaller ones together, unless a bound ended the group before.
             let mut first = last;
             while 0 < first && fits(&left[first - 1..=last], rules) {
                 first -= 1;
@@ -205,6 +212,25 @@ pub fn choose(
     choice.skipped.sort_unstable();
     choice.skipped.dedup();
     choice
+}
+
+/// Why a run leaves a file to a later one: others may come to its day or hour.
+fn too_new(
+    file: &LiveFile,
+    mode: CompactionMode,
+    (today, now_ms): (i32, i64),
+) -> Option<&'static str> {
+    match mode {
+        CompactionMode::Steady | CompactionMode::Now => None,
+        CompactionMode::ClosedDays => {
+            let is_closed = file.day.is_some_and(|day| day < today);
+            (!is_closed).then_some(OPEN_DAY)
+        }
+        CompactionMode::ClosedHours => {
+            let hour_ms = now_ms - now_ms.rem_euclid(HOUR_MS);
+            (hour_ms <= file.committed_ms).then_some(OPEN_HOUR)
+        }
+    }
 }
 
 /// The factor for the small files of a partition; none when they are to stay.
@@ -247,8 +273,23 @@ fn patience(small: &[&LiveFile], rules: &CompactionRules, gave_none: bool) -> us
     }
 }
 
+/// What a file counts as where files are held against one another.
+fn weight_of(file: &LiveFile, mode: CompactionMode) -> u64 {
+    match mode {
+        CompactionMode::ClosedHours => file.rows.max(1),
+        CompactionMode::Steady | CompactionMode::Now | CompactionMode::ClosedDays => {
+            file.bytes.max(WEIGHT_MIN)
+        }
+    }
+}
+
 /// How many of the smallest files become one; none or at least two.
-fn worth_merging(small: &[&LiveFile], rules: &CompactionRules, growth: u64) -> usize {
+fn worth_merging(
+    small: &[&LiveFile],
+    rules: &CompactionRules,
+    growth: u64,
+    mode: CompactionMode,
+) -> usize {
     let (mut bytes, mut rows, mut held, mut weight, mut worth) = (0_u64, 0_u64, 0_u64, 0_u64, 0);
     for (at, file) in small.iter().enumerate() {
         let is_full = rules.file_bytes < bytes + file.bytes || rules.file_rows < rows + file.rows;
@@ -261,8 +302,9 @@ fn worth_merging(small: &[&LiveFile], rules: &CompactionRules, growth: u64) -> u
         bytes += file.bytes;
         rows += file.rows;
         held += held_bytes(file);
-        weight += file.bytes.max(WEIGHT_MIN);
-        if file.bytes.max(WEIGHT_MIN).saturating_mul(growth) <= weight {
+        let own = weight_of(file, mode);
+        weight += own;
+        if own.saturating_mul(growth) <= weight {
             worth = at + 1;
         }
     }
@@ -285,9 +327,10 @@ fn is_whole(bytes: u64, rows: u64, rules: &CompactionRules) -> bool {
 
 fn has_many_deletes(file: &LiveFile, mode: CompactionMode) -> bool {
     let is_large_share = file.rows <= file.deleted_rows.saturating_mul(DELETED_SHARE);
+    let is_whole_run = matches!(mode, CompactionMode::Now | CompactionMode::ClosedDays);
     DELETE_FILES_MAX <= file.delete_files
         || (0 < file.deleted_rows && is_large_share)
-        || (mode != CompactionMode::Steady && 0 < file.delete_files)
+        || (is_whole_run && 0 < file.delete_files)
 }
 
 fn group(files: &[&LiveFile]) -> FileGroup {

@@ -19,6 +19,9 @@ pub const DELETED: &str = "files with deleted rows are written anew without them
 /// Why files of days that are not over stay.
 pub(super) const OPEN_DAY: &str =
     "files of days that are not over stay until then; run `compact` for them";
+/// Why files of the hour that goes on stay.
+pub(super) const OPEN_HOUR: &str =
+    "files that were committed in this hour stay until it is over; run `compact` for them";
 /// Why whole files stay.
 pub(super) const LARGE: &str =
     "files are large enough: half of `compaction.file_bytes` or `compaction.file_rows`";

@@ -78,6 +78,54 @@ fn a_closed_day_is_made_whole_once_it_is_quiet() {
 }
 
 #[test]
+fn files_of_hours_that_are_over_are_merged_in_the_open_day_too() {
+    let mut some = files(TODAY, &[20_000; 3]);
+    some[2].committed_ms = NOW_MS - 1;
+    assert_eq!(sizes(&some, CompactionMode::ClosedHours), [3]);
+    some[2].committed_ms = NOW_MS;
+    let choice = choose(&some, &RULES, CompactionMode::ClosedHours, NOW_MS);
+    assert_eq!((choice.groups[0].files.len(), choice.reasons.kept[OPEN_HOUR]), (2, 1));
+
+    // What counts is rows, and half of them are not worth it.
+    let more = files(TODAY, &[20_000, 10_000]);
+    assert!(sizes(&more, CompactionMode::ClosedHours).is_empty());
+    assert_eq!(sizes(&more, CompactionMode::Now), [2]);
+    let mut deleted = files(TODAY, &[60 * MB]);
+    deleted[0].delete_files = 1;
+    assert!(sizes(&deleted, CompactionMode::ClosedHours).is_empty(), "a few deletes wait");
+}
+
+/// Whoever sends as much each hour has few files, and a row is not written anew each hour.
+#[test]
+fn each_rewrite_of_closed_hours_doubles_the_file_of_a_row() {
+    // Of few rows a file is mostly what each has.
+    let file = |location: String, rows: u64| LiveFile {
+        location,
+        rows,
+        bytes: 20_000 + rows,
+        ..files(TODAY, &[0]).remove(0)
+    };
+    for commits in [1, 12] {
+        // Each file with the most rewrites of a row of it.
+        let (mut live, mut most): (Vec<(LiveFile, u32)>, u32) = (Vec::new(), 0);
+        for hour in 0..24 {
+            live.extend((0..commits).map(|at| (file(format!("{hour}-{at}"), 1_200 / commits), 0)));
+            let now: Vec<LiveFile> = live.iter().map(|(file, _)| file.clone()).collect();
+            for group in choose(&now, &RULES, CompactionMode::ClosedHours, NOW_MS).groups {
+                let (merged, rest): (Vec<_>, Vec<_>) =
+                    live.into_iter().partition(|(file, _)| group.files.contains(&file.location));
+                let times = merged.iter().map(|(_, times)| times + 1).max().unwrap();
+                most = most.max(times);
+                live = rest;
+                live.push((file(format!("{hour} merged"), group.rows), times));
+            }
+            assert!(live.len() <= 4, "{commits}: {} files after {hour} h", live.len());
+        }
+        assert!(most <= 5, "{commits}: {most}");
+    }
+}
+
+#[test]
 fn a_file_that_is_whole_stays() {
     assert!(sizes(&files(TODAY - 1, &[50 * MB, 60 * MB, 99 * MB]), CompactionMode::Now).is_empty());
     let mut rows = files(TODAY - 1, &[MB; 4]);
