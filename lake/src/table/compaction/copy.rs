@@ -74,7 +74,7 @@ pub fn obstacle(
         return Some("one file alone is not copied");
     }
     if ZOrder::of_files(table, files).is_some() {
-        return Some("the table asks for a Z-order of days that are over");
+        return Some("the table asks for another order of days that are over");
     }
     if !files.iter().all(|file| has_own_name(table, file)) {
         return Some("another engine wrote a file");

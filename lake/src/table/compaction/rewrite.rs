@@ -1,4 +1,4 @@
-//! Data files written anew: what is deleted of them left out, the others in the table's order, or in Z-order.
+//! Data files written anew: what is deleted of them left out, the others in the table's order, or in one that it asks for.
 //!
 //! The caller goes step by step, so that it can rest in between and stop. Until [`FileRewrite::finish`] has
 //! ended, nothing of what is written belongs to anybody; it counts the rows first, by three ways: what the

@@ -1,8 +1,9 @@
-//! Rows in Z-order of two columns, for files of days that are over.
+//! Rows in the order of one column, or in Z-order of two, for files of days that are over.
 //!
-//! The values of each column are ranked among the rows that are held at a time, and the bits of both ranks,
-//! stretched to the same range, are interleaved. So rows that are alike in either column come near one another,
-//! and the bounds of pages and row groups leave out most of the others. Such files claim no sort order.
+//! With one column rows that are alike in it are in the order of `seq`. With two the values of each column are
+//! ranked among the rows that are held at a time, and the bits of both ranks, stretched to the same range, are
+//! interleaved. So rows that are alike in either column come near one another, and the bounds of pages and row
+//! groups leave out most of the others. Such files claim no sort order: the table has none by these columns.
 //!
 //! Its one invariant: no row comes or goes.
 
@@ -19,22 +20,32 @@ use arrow::{
     compute::{concat_batches, take_record_batch},
     error::ArrowError,
     record_batch::RecordBatch,
-    row::{RowConverter, SortField},
+    row::{RowConverter, Rows, SortField},
 };
 use iceberg::spec::{SortOrder, TableMetadata};
 use icecore_catalog::scan::manifests::PlannedFile;
 use std::{mem, sync::Arc};
 
-/// The table property with the names of the two columns, such as `type,key`.
+/// The table property with the names of one column or two, such as `key` or `key,user_id`.
 const Z_ORDER: &str = "icecore.compaction.zorder";
 /// About the most bytes of rows that are put in order together; they are held three times meanwhile.
 const HELD_BYTES_MAX: usize = 32 << 20;
 const DAY_MS: i64 = 86_400_000;
+/// The column by which rows are in order that are alike in the only one of the property.
+const SEQ: &str = "seq";
 
-/// The columns of a Z-order, by their field ids.
+/// The columns of the order, by their field ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ZOrder {
-    ids: [i32; 2],
+pub(super) enum ZOrder {
+    /// One column, of which the order is the plain one, and `seq` where the table has it.
+    Column {
+        /// The column.
+        id: i32,
+        /// `seq`.
+        seq: Option<i32>,
+    },
+    /// Two.
+    Pair([i32; 2]),
 }
 
 impl ZOrder {
@@ -50,10 +61,11 @@ impl ZOrder {
         };
         let ids: Vec<Option<i32>> = text.split(',').map(column).collect();
         match ids.as_slice() {
-            [Some(one), Some(other)] if one != other => Ok(Some(Self { ids: [*one, *other] })),
+            [Some(id)] => Ok(Some(Self::Column { id: *id, seq: column(SEQ) })),
+            [Some(one), Some(other)] if one != other => Ok(Some(Self::Pair([*one, *other]))),
             _ => Err(format!(
-                "its property `{Z_ORDER}` is `{text}`: name two columns with single values, with a \
-                 comma between them"
+                "its property `{Z_ORDER}` is `{text}`: name one column or two columns with single \
+                 values, with a comma between them"
             )),
         }
     }
@@ -71,21 +83,43 @@ impl ZOrder {
 
     /// The same rows in order.
     fn sorted(self, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let mut keys = vec![0_u64; rows.num_rows()];
-        for (at, id) in self.ids.into_iter().enumerate() {
-            let mut fields = rows.schema_ref().fields().iter();
-            let Some(column) = fields.position(|field| field_id(field) == Some(id)) else {
-                let text = format!("rows lack the column with id {id}, which orders them");
-                return Err(ArrowError::InvalidArgumentError(text));
-            };
-            for (key, rank) in keys.iter_mut().zip(ranks(rows.column(column))?) {
-                *key |= spread(rank) << (1 - at);
+        let mut order: Vec<u32> = (0_u32..).take(rows.num_rows()).collect();
+        match self {
+            Self::Column { id, seq } => {
+                let ids = [Some(id), seq];
+                let columns = ids.into_iter().flatten().map(|id| column_of(rows, id));
+                let values = comparable(&columns.collect::<Result<Vec<_>, _>>()?)?;
+                order.sort_by_key(|row| values.row(*row as usize));
+            }
+            Self::Pair(ids) => {
+                let mut keys = vec![0_u64; rows.num_rows()];
+                for (at, id) in ids.into_iter().enumerate() {
+                    for (key, rank) in keys.iter_mut().zip(ranks(column_of(rows, id)?)?) {
+                        *key |= spread(rank) << (1 - at);
+                    }
+                }
+                order.sort_by_key(|row| keys[*row as usize]);
             }
         }
-        let mut order: Vec<u32> = (0_u32..).take(rows.num_rows()).collect();
-        order.sort_by_key(|row| keys[*row as usize]);
         take_record_batch(rows, &UInt32Array::from(order))
     }
+}
+
+/// The column with a field id.
+fn column_of(rows: &RecordBatch, id: i32) -> Result<&ArrayRef, ArrowError> {
+    let mut fields = rows.schema_ref().fields().iter();
+    let at = fields.position(|field| field_id(field) == Some(id)).ok_or_else(|| {
+        let text = format!("rows lack the column with id {id}, which orders them");
+        ArrowError::InvalidArgumentError(text)
+    })?;
+    Ok(rows.column(at))
+}
+
+/// Values of columns as bytes that compare as the values do.
+fn comparable(columns: &[&ArrayRef]) -> Result<Rows, ArrowError> {
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
+    let columns: Vec<ArrayRef> = columns.iter().map(|column| Arc::clone(column)).collect();
+    RowConverter::new(fields.collect())?.convert_columns(&columns)
 }
 
 /// Whether the day of a file is over: the table was changed after it.
@@ -96,8 +130,7 @@ fn is_over(table: &TableMetadata, file: &PlannedFile) -> bool {
 
 /// For each row the place of its value among the different ones, from 0 to all bits set.
 fn ranks(column: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
-    let converter = RowConverter::new(vec![SortField::new(column.data_type().clone())])?;
-    let values = converter.convert_columns(&[Arc::clone(column)])?;
+    let values = comparable(&[column])?;
     let mut order: Vec<usize> = (0..column.len()).collect();
     order.sort_unstable_by(|one, other| values.row(*one).cmp(&values.row(*other)));
     let (mut ranks, mut rank) = (vec![0_u64; column.len()], 0_u64);
