@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures compaction of a release binary and prints a Markdown report. `benches/README.md` says how to read it.
 
-    benches/maintenance.py --bin target/release/icecore [--dir FOLDER] [--events 400000] [--commits 200] [--rounds 5]
+    benches/maintenance.py --bin target/release/icecore [--dir FOLDER] [--events 400000] [--commits 200] [--rounds 5] [--long-files 20]
 
 Needs DuckDB and PyIceberg (the client tests' Python packages have them).
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import random
 import re
 import resource
 import shutil
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "clients"), str(ROOT / "benches")]
 
 from engines import DuckDB, PyIceberg  # noqa: E402
-from generate import generate  # noqa: E402
+from generate import generate, iso  # noqa: E402
 from ingest import bytes_below, cpu_seconds, machine, peak_mib  # noqa: E402
 from server import Server  # noqa: E402
 
@@ -32,6 +33,8 @@ NAMESPACE = "bench"
 SIZE = 1_000
 # The namespace of an event as it is generated.
 OWNER = re.compile(r'"ns":"[^"]*"')
+# Events of a long file, and the milliseconds of the day that all of them are of.
+LONG_ROWS, DAY_MS = 50_000, 86_400_000
 # Nothing is merged or committed by itself.
 BY_HAND = ("--set", "compaction.enabled=off", "--set", "commit.interval=10min")
 GROUP_BY = "SELECT type, count(*), count(DISTINCT id) FROM {table} GROUP BY type ORDER BY type"
@@ -45,6 +48,13 @@ class Bench:
         self.client = self.server.client()
         self.client.timeout = 3_600
         self.warehouse = folder / "data" / "warehouse"
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.client.close()
+        self.server.kill()
 
     def send(self, lines: list[str], commits: int) -> None:
         """The events in their order, so many of them a snapshot."""
@@ -122,6 +132,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--commits", type=int, default=200, help="snapshots that the events come in")
     parser.add_argument("--rounds", type=int, default=5, help="of each query; the median is told")
+    parser.add_argument("--long-files", type=int, default=20, help=f"files of {LONG_ROWS:,} events in the order of time, which are copied")
     given = parser.parse_args()
     os.environ["ICECORE_BIN"] = str(Path(given.bin).resolve())
     folder = Path(tempfile.mkdtemp(prefix="icecore-bench-", dir=given.dir))
@@ -132,10 +143,58 @@ def main() -> None:
 
 
 def report(given, folder: Path) -> None:
-    print(f"Machine: {machine(folder)}. Engines and server share it; files are in the page cache.\n")
+    print(f"Machine: {machine(folder)}. Engines and server share it; files are in the page cache.\n", flush=True)
+    with Bench(folder / "small") as bench, Bench(folder / "fresh") as fresh:
+        report_small(given, folder, bench, fresh)
+    with Bench(folder / "long") as bench:
+        report_copies(given, folder, bench)
+
+
+def long_rows(count: int) -> list[str]:
+    """Events of one type and of yesterday, in the order of their times. 32 bytes of each do not compress, so that 50,000 have more than 1 MiB."""
+    rnd, first_ms = random.Random(12), (int(time.time() * 1000) // DAY_MS - 1) * DAY_MS
+
+    def line(at: int) -> str:
+        data = {"n": at, "token": f"{rnd.getrandbits(256):064x}"}
+        return json.dumps({"id": f"row-{at:09d}", "type": "backfill.row", "timestamp": iso(first_ms + DAY_MS * at // count), "data": data})
+
+    return [line(at) for at in range(count)]
+
+
+def report_copies(given, folder: Path, bench: Bench) -> None:
+    """Files whose rows follow one another, with row groups that are long enough to be copied as they are stored."""
+    count = given.long_files * LONG_ROWS
+    bench.send(long_rows(count), given.long_files)
+    files = bench.live_files()
+    size = sum(map(os.path.getsize, files))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        duck_rows, duck_bytes, duck_seconds, duck_cpu, _ = pool.apply(duckdb_copy, (files, str(folder / "duckdb-long")))
+    done, seconds, cpu = bench.compact()
+    merged = bench.live_files()
+    merged_bytes = sum(map(os.path.getsize, merged))
+    assert duck_rows == count, (duck_rows, count)
+    rows = bench.client.sql(NAMESPACE, "SELECT count(*), count(DISTINCT id) FROM events")[0]
+    assert tuple(rows) == (count, count), rows
+
+    print(f"\n{count:,} events of one type in the order of their times, in {len(files):,} files of {size / len(files) / 1e6:.1f} MB. "
+          f"Compaction copied {done['copied_files']:,} of the {done['files']['before']:,} that it merged.\n")
+    for told in done["not_copied"]:
+        print(f"Not copied: {told['reason']}.\n")
+    rate, duck_rate = done["rows"] / cpu, duck_rows / duck_cpu
+    mb_rate, duck_mb_rate = done["bytes"]["before"] / 1e6 / cpu, size / 1e6 / duck_cpu
+    print("| | Icecore, `compact` | DuckDB, sorted `COPY` of the same files | ratio; of the first two 5 is wanted |")
+    print("|---|---|---|---|")
+    print(f"| rows per CPU second | {rate:,.0f} | {duck_rate:,.0f} | {rate / duck_rate:.2f} |")
+    print(f"| MB read per CPU second | {mb_rate:.2f} | {duck_mb_rate:.2f} | {mb_rate / duck_mb_rate:.2f} |")
+    print(f"| seconds | {seconds:.1f} | {duck_seconds:.1f} (one thread) | {seconds / duck_seconds:.2f} |")
+    print(f"| bytes per event | {merged_bytes / count:.1f} | {duck_bytes / count:.1f} | {merged_bytes / duck_bytes:.2f} |")
+    print(f"| files | {len(merged):,} | {sum(1 for _ in (folder / 'duckdb-long').rglob('*.parquet')):,} | |")
+
+
+def report_small(given, folder: Path, bench: Bench, fresh: Bench) -> None:
+    """Many small files, which compaction writes anew."""
     lines, truth = generate(given.events, datetime.now(timezone.utc), seed=11)
     lines = [OWNER.sub(f'"ns":"{NAMESPACE}"', line, count=1) for line in lines]
-    bench, fresh = Bench(folder / "small"), Bench(folder / "fresh")
     bench.send(lines, given.commits)
     fresh.send(lines, 1)
     files = bench.live_files()
@@ -164,9 +223,7 @@ def report(given, folder: Path) -> None:
     print("|---|---|---|---|---|")
     for engine, small in small_scans.items():
         after, one = merged_scans[engine], fresh_scans[engine]
-        print(f"| {engine} | {small * 1e3:,.0f} ms | {after * 1e3:,.0f} ms | {one * 1e3:,.0f} ms | {after / one:.2f} |")
-    for server in (bench.server, fresh.server):
-        server.stop()
+        print(f"| {engine} | {small * 1e3:,.0f} ms | {after * 1e3:,.0f} ms | {one * 1e3:,.0f} ms | {after / one:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
