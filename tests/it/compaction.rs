@@ -123,6 +123,7 @@ async fn a_condition_chooses_partitions_and_a_dry_run_says_why() {
         ("compact?where=id%20%3D%201", "`id` is no partition column; this table's are `dt`, "),
         ("compact?where=type%20%3D", "query parameter `where`: the condition has its end at"),
         ("compact-day?namespace=shop&table=events&where=ts%20IS", "where NULL must be"),
+        ("compact-hour?namespace=shop&table=events&where=ts%20IS", "where NULL must be"),
         ("orphans?where=type%3D%27a%27", "the job `orphans` takes no condition on partitions"),
     ] {
         let answer = server.post(&format!("/admin/jobs/{path}"), "application/json", "").await;

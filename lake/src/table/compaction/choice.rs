@@ -11,7 +11,7 @@
 //!    day that nobody wrote to for [`QUIET_MS`], and when an operator asks; there two files are enough.
 //! 3. A run that reaches the size of a whole file is taken as it is.
 //! 4. Once an hour files that were committed before the hour are chosen by rows in the place of bytes, with
-//!    [`GROWTH_CLOSED`], however few they are.
+//!    [`GROWTH_CLOSED`]; there two files are enough, too.
 //!
 //! So with each rewrite the file that a row is in grows by the factor, or is whole: from 64 KiB to 50 MB,
 //! half of the default size, a row is written anew at most 11 times with the factor 2, and 6 times with the
@@ -158,7 +158,7 @@ pub fn choose(
     let mut choice = CompactionChoice { patience: rules.files_max + 1, ..Default::default() };
     let mut partitions: BTreeMap<&str, Vec<&LiveFile>> = BTreeMap::new();
     for file in files {
-        if let Some(reason) = too_new(file, mode, (today, now_ms)) {
+        if let Some(reason) = wait_reason(file, mode, (today, now_ms)) {
             choice.reasons.keep(reason);
             continue;
         }
@@ -215,7 +215,7 @@ pub fn choose(
 }
 
 /// Why a run leaves a file to a later one: others may come to its day or hour.
-fn too_new(
+fn wait_reason(
     file: &LiveFile,
     mode: CompactionMode,
     (today, now_ms): (i32, i64),
@@ -327,10 +327,10 @@ fn is_whole(bytes: u64, rows: u64, rules: &CompactionRules) -> bool {
 
 fn has_many_deletes(file: &LiveFile, mode: CompactionMode) -> bool {
     let is_large_share = file.rows <= file.deleted_rows.saturating_mul(DELETED_SHARE);
-    let is_whole_run = matches!(mode, CompactionMode::Now | CompactionMode::ClosedDays);
+    let takes_each = matches!(mode, CompactionMode::Now | CompactionMode::ClosedDays);
     DELETE_FILES_MAX <= file.delete_files
         || (0 < file.deleted_rows && is_large_share)
-        || (is_whole_run && 0 < file.delete_files)
+        || (takes_each && 0 < file.delete_files)
 }
 
 fn group(files: &[&LiveFile]) -> FileGroup {
