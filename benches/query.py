@@ -385,14 +385,17 @@ def report(given, folder: Path) -> int:
 
 def report_workers(given, folder: Path) -> int:
     """Two servers with the same events answer in turns, over one kept-alive connection each."""
-    print(f"Machine: {machine(folder)}. The client and both servers share it; files are in the page cache, processes for queries are warm.\n")
+    print(f"Machine: {machine(folder)}. The client and both servers share it; files are in the page cache, processes for queries are warm.")
+    print("Durability: one fdatasync per group before the answer; no events come while queries are measured.\n")
     benches = {"off": Bench(folder / "off", (*BY_HAND, "--set", "sql.workers=off")), "on": Bench(folder / "on")}
     problems = []
     try:
         sent = [send(bench, given.events, given.commits) for bench in benches.values()]
         for bench in benches.values():
             bench.compact()
-        print(f"{sent[0]:,} events in {given.commits:,} commits, compacted; {BARE_CALLS:,} calls of each statement.\n")
+        lines, _ = generate(1_000, datetime.now(timezone.utc), seed=11)
+        length = sum(len(line.encode()) for line in lines) / len(lines)
+        print(f"{sent[0]:,} events of about {length:.0f} B as JSON in {given.commits:,} commits, compacted; {BARE_CALLS:,} calls of each statement.\n")
         print("| over HTTP, ms | off: p50 | p95 | on: p50 | p95 | on / off | goal of the p50: off + 10 % + 5 ms |\n|---|---|---|---|---|---|---|")
         for name, text in BARE.items():
             problems += bare(name, text, {label: bench.client for label, bench in benches.items()})
