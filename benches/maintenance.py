@@ -43,8 +43,8 @@ GROUP_BY = "SELECT type, count(*), count(DISTINCT id) FROM {table} GROUP BY type
 class Bench:
     """A server that merges nothing by itself, unless its settings say so; its time is taken from the processes' own counters."""
 
-    def __init__(self, folder: Path, arguments=BY_HAND):
-        self.server = Server(folder, arguments).start()
+    def __init__(self, folder: Path, arguments=BY_HAND, environment=None):
+        self.server = Server(folder, arguments, environment).start()
         self.client = self.server.client()
         self.client.timeout = 3_600
         self.warehouse = folder / "data" / "warehouse"

@@ -2,6 +2,9 @@
 """Measures SQL of a release binary beside DuckDB and prints a Markdown report. `benches/README.md` says how to read it.
 
     benches/query.py --bin target/release/icecore [--dir FOLDER] [--events 2000000] [--commits 10] [--rounds 5] [--only WORD]
+    benches/query.py --bin target/release/icecore --workers [--dir FOLDER] [--events 100000]
+
+The second form measures what it costs that queries have processes of their own.
 
 Needs DuckDB and PyIceberg (the client tests' Python packages have them). Ends with 1 if an answer differs.
 """
@@ -25,8 +28,8 @@ sys.path[:0] = [str(ROOT / "tests" / "clients"), str(ROOT / "benches")]
 from engines import DuckDB  # noqa: E402
 from generate import generate  # noqa: E402
 from icecore import BROKEN, Refused, send_all  # noqa: E402
-from ingest import TICK, machine  # noqa: E402
-from maintenance import NAMESPACE, OWNER, Bench  # noqa: E402
+from ingest import TICK, machine, percentile  # noqa: E402
+from maintenance import BY_HAND, NAMESPACE, OWNER, Bench  # noqa: E402
 
 # Events that are generated and sent at a time.
 PART = 200_000
@@ -92,6 +95,15 @@ AGGREGATES = {
     "minutes of a day": "SELECT date_trunc('minute', ts) AS minute, count(*) AS n FROM {events} WHERE ts >= '{day}' GROUP BY minute ORDER BY n DESC, minute LIMIT 10",
     "wide rows": "SELECT * FROM {events} WHERE type = 'Order.placed' AND ts >= '{hour}' AND ts < '{hour_end}' ORDER BY seq LIMIT 100",
 }
+# What a process of its own costs is seen where a query itself takes little.
+BARE = {
+    "SELECT 1": "SELECT 1",
+    "small aggregation": "SELECT type, count(*), avg(duration_ms) FROM events GROUP BY type",
+}
+# How often each of them runs, on each server in turn, and how often before that.
+BARE_CALLS, BARE_CALLS_BEFORE = 400, 20
+# Events of that measurement, unless it is told otherwise, and of the other one.
+BARE_EVENTS, EVENTS = 100_000, 2_000_000
 GROUPS = {"Shapes": SHAPES, "Statements of the earlier layout": EARLIER, "Payloads": PAYLOADS, "Aggregates": AGGREGATES}
 
 
@@ -339,16 +351,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True)
     parser.add_argument("--dir", type=Path, help="where the data folder goes; the disk to measure (default: a temporary folder)")
-    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--events", type=int, help=f"(default {EVENTS:,}, and {BARE_EVENTS:,} with --workers)")
     parser.add_argument("--commits", type=int, default=10, help="snapshots that the events come in")
     parser.add_argument("--rounds", type=int, default=5, help="of each statement; the median is told")
     parser.add_argument("--threads", type=int, default=2, help="of DuckDB")
     parser.add_argument("--only", default="", help="statements with this in their name")
+    parser.add_argument("--workers", action="store_true", help="measure small queries with sql.workers on and off")
     given = parser.parse_args()
+    given.events = given.events or (BARE_EVENTS if given.workers else EVENTS)
     os.environ["ICECORE_BIN"] = str(Path(given.bin).resolve())
     folder = Path(tempfile.mkdtemp(prefix="icecore-bench-", dir=given.dir))
     try:
-        return report(given, folder)
+        return report_workers(given, folder) if given.workers else report(given, folder)
     finally:
         shutil.rmtree(folder)
 
@@ -367,6 +381,49 @@ def report(given, folder: Path) -> int:
     finally:
         bench.server.stop()
     return 1 if problems else 0
+
+
+def report_workers(given, folder: Path) -> int:
+    """Two servers with the same events answer in turns, over one kept-alive connection each."""
+    print(f"Machine: {machine(folder)}. The client and both servers share it; files are in the page cache, processes for queries are warm.")
+    print("Durability: one fdatasync per group before the answer; no events come while queries are measured.\n")
+    benches = {"off": Bench(folder / "off", (*BY_HAND, "--set", "sql.workers=off")), "on": Bench(folder / "on")}
+    problems = []
+    try:
+        sent = [send(bench, given.events, given.commits) for bench in benches.values()]
+        for bench in benches.values():
+            bench.compact()
+        lines, _ = generate(1_000, datetime.now(timezone.utc), seed=11)
+        length = sum(len(line.encode()) for line in lines) / len(lines)
+        print(f"{sent[0]:,} events of about {length:.0f} B as JSON in {given.commits:,} commits, compacted; {BARE_CALLS:,} calls of each statement.\n")
+        print("| over HTTP, ms | off: p50 | p95 | on: p50 | p95 | on / off | goal of the p50: off + 10 % + 5 ms |\n|---|---|---|---|---|---|---|")
+        for name, text in BARE.items():
+            problems += bare(name, text, {label: bench.client for label, bench in benches.items()})
+    finally:
+        for bench in benches.values():
+            bench.server.stop()
+    print("\n" + ("\n".join(f"- {problem}" for problem in problems) if problems else "All answers are equal."))
+    return 1 if problems else 0
+
+
+def bare(name: str, text: str, clients: dict) -> list[str]:
+    """Prints what a statement takes with and without processes of their own, and gives how the answers differ."""
+    answers, took = {}, {label: [] for label in clients}
+    for label, client in clients.items():
+        # The server has closed a connection that waited.
+        client.close()
+        for _ in range(BARE_CALLS_BEFORE):
+            answers[label] = answer(client.sql(NAMESPACE, text), is_ordered=False)
+    for _ in range(BARE_CALLS):
+        for label, client in clients.items():
+            started = time.perf_counter()
+            client.sql(NAMESPACE, text)
+            took[label].append((time.perf_counter() - started) * 1e3)
+    off, on = (percentile(took[label], 0.5) for label in ("off", "on"))
+    goal = 1.1 * off + 5
+    print(f"| {name} | {off:.2f} | {percentile(took['off'], 0.95):.2f} | {on:.2f} | {percentile(took['on'], 0.95):.2f} | {on / off:.2f} "
+          f"| {goal:.2f}: {'kept' if on <= goal else 'missed'} |", flush=True)
+    return [] if answers["off"] == answers["on"] else [f"{name}: {first_difference(answers['off'], answers['on'])}"]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ mod process;
 mod query;
 mod spill;
 
+use crate::sql::worker::lock::LockReport;
 use budget::MemoryBudget;
 use frames::QueryTime;
 use icecore_catalog::storage::Storage;
@@ -145,11 +146,16 @@ impl SqlWorkers {
             }
         };
         self.idle().fresh = Some(worker);
+        self.note_lock(lock);
+        Ok(())
+    }
+
+    /// Keeps what this system does not enforce, and says it in the log.
+    fn note_lock(&self, lock: LockReport) {
         let missing = self.inner.missing.get_or_init(|| lock.missing);
         if !missing.is_empty() {
             tracing::warn!(missing = missing.join("; "), "queries are not locked in fully");
         }
-        Ok(())
     }
 
     /// What this system does not enforce; nothing where no worker said so yet.
@@ -282,3 +288,6 @@ impl SqlWorkers {
         self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,10 +34,14 @@ class DuckDB:
 
     name = "duckdb"
 
-    def __init__(self, catalog_uri: str):
+    def __init__(self, catalog_uri: str, token: str | None = None):
         self.uri = catalog_uri
         self.connection = connect_duckdb()
-        self.connection.execute(f"ATTACH '{WAREHOUSE}' AS lake (TYPE iceberg, ENDPOINT '{catalog_uri}', AUTHORIZATION_TYPE 'none')")
+        access = "AUTHORIZATION_TYPE 'none'"
+        if token:
+            self.connection.execute(f"CREATE SECRET lake_secret (TYPE iceberg, TOKEN '{token}')")
+            access = "SECRET lake_secret"
+        self.connection.execute(f"ATTACH '{WAREHOUSE}' AS lake (TYPE iceberg, ENDPOINT '{catalog_uri}', {access})")
 
     def table(self, namespace: str, table: str) -> str:
         return f'lake."{namespace}"."{table}"'

@@ -127,12 +127,12 @@ def batches(lines, size: int, bytes_max: int = 4 << 20):
         yield batch
 
 
-def send_all(url: str, lines, workers: int = 8, size: int = 500, namespace=None, query="") -> Sent:
+def send_all(url: str, lines, workers: int = 8, size: int = 500, namespace=None, query="", token: str | None = None) -> Sent:
     """Sends all lines as batches over this many connections at once."""
     sent, queue, lock, failures = Sent(), batches(lines, size), threading.Lock(), []
 
     def work():
-        client = Client(url)
+        client = Client(url, token=token)
         while not failures:
             with lock:
                 batch = next(queue, None)

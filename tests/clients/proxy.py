@@ -34,6 +34,8 @@ def is_commit(method: str, path: str) -> bool:
 
 class Passing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and content are written one after the other: the second would wait until the first is confirmed.
+    disable_nagle_algorithm = True
 
     def handle_any(self):
         length = int(self.headers.get("content-length") or 0)

@@ -98,12 +98,14 @@ def test_calls_are_refused_by_the_system(server, tmp_path):
              f"tcp-connect:127.0.0.1:{server.port}", "udp:127.0.0.1:0", "program:/bin/true"]
     command = [binary(), "sql-worker", "--memory-bytes-max=67108864", *(f"--probe={call}" for call in calls)]
     done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, check=True)
-    if "missing\t" in done.stdout:
+    # A part of Landlock and the list of calls refuse all of these.
+    lines = [line for line in done.stdout.splitlines() if not (line.startswith("missing\t") and "a part of it" in line)]
+    if any(line.startswith("missing\t") for line in lines):
         pytest.skip(f"this system does not lock processes in: {done.stdout}")
-    for line in done.stdout.splitlines():
+    for line in lines:
         call, _, told = line.partition("\t")
         assert "Permission denied" in told or "Operation not permitted" in told, line
-    assert len(done.stdout.splitlines()) == len(calls)
+    assert len(lines) == len(calls)
 
 
 def test_a_killed_worker_costs_its_query_alone(server):

@@ -1,6 +1,7 @@
 //! Materialised tables: their rows after a refresh, after a crash in one, after an erasure, and what is refused.
 
 use crate::{access::Guarded, admin::icecore, harness::TestServer, process::post_and_die};
+use icecore::cron::CronTimes;
 use icecore_schemas::jobs::{JobList, JobReport};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -101,6 +102,71 @@ async fn a_rollup_gets_new_events_in_one_commit_each_and_nothing_where_none_came
     let checked = server.post("/admin/fsck", "application/json", "{}").await;
     let checked: Value = checked.json().await.unwrap();
     assert_eq!(checked["whole"], true, "{checked}");
+    server.stop().await;
+}
+
+/// The rollups of the documentation: names, times and queries.
+fn documented() -> Vec<[String; 3]> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sql.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let parts = text.split("\n-- materialize ").skip(1);
+    let rollups = parts.map(|part| {
+        let (head, rest) = part.split_once('\n').unwrap();
+        let (name, every) = head.split_once(" --every ").unwrap();
+        let (sql, _) = rest.split_once(';').unwrap();
+        [name, every.trim_matches('"'), sql].map(str::to_owned)
+    });
+    rollups.collect()
+}
+
+fn sorted(rows: &Value) -> Vec<String> {
+    let mut rows: Vec<String> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
+    rows.sort();
+    rows
+}
+
+/// Calls of some minutes, hours and days, a part of which failed. Sums of their times are exact.
+fn calls(range: Range<u32>) -> Value {
+    let call = |n: u32| {
+        let (day, hour, minute) = (20 + n % 2, 10 + n % 3, n % 7);
+        let method = if n.is_multiple_of(2) { "get" } else { "put" };
+        let status = if n.is_multiple_of(5) { 503 } else { 200 };
+        let error = (n % 6 == 1).then_some("late");
+        json!({
+            "id": format!("r-{n:03}"), "type": "rpc.call", "ns": "shop", "ts": format!("2024-11-{day}T{hour}:{minute:02}:00Z"),
+            "method": method, "durationMs": f64::from(n) / 2.0, "url": format!("/{}", n % 4), "statusCode": status, "error": error,
+        })
+    };
+    json!({ "events": range.map(call).collect::<Vec<_>>() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rollups_of_the_documentation_read_new_events_alone() {
+    let settings = [("compaction.enabled", "off")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    let path = "/ingest?backfill=true";
+    assert_eq!(server.ingest_at(path, &calls(0..40)).await.0, 200);
+    let rollups = documented();
+    let names: Vec<&str> = rollups.iter().map(|[name, ..]| name.as_str()).collect();
+    let wanted =
+        ["events_by_minute", "events_by_hour", "events_by_day", "rpc_by_method", "errors_by_url"];
+    assert_eq!(names, wanted);
+    for [name, every, sql] in &rollups {
+        assert!(CronTimes::parse(every).is_ok(), "{name}: {every}");
+        let made = put(&server, &format!("/v1/shop/materialized/{name}"), sql).await;
+        assert_eq!((&made["is_incremental"], &made["seq"]), (&json!(true), &json!(40)), "{made}");
+    }
+    // Groups that are there, and new ones; some of the events are in the table, some in the log.
+    server.commit("shop").await;
+    assert_eq!(server.ingest_at(path, &calls(40..70)).await.0, 200);
+    let done = refresh(&server, "").await;
+    assert_eq!((done.tables, done.errors), (5, 0), "{done:?}");
+    for [name, _, sql] in &rollups {
+        let rows = sorted(&server.rows("shop", &format!("SELECT * FROM {name}")).await);
+        let wanted = sorted(&server.rows("shop", sql).await);
+        assert!(1 < rows.len(), "{name}: {rows:?}");
+        assert_eq!(rows, wanted, "{name}");
+    }
     server.stop().await;
 }
 

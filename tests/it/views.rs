@@ -62,6 +62,15 @@ async fn a_view_is_stored_replaced_shown_and_removed() {
     let (status, put) = call(&server, Method::PUT, path, &other).await;
     assert_eq!((status, &put["version"]), (200, &json!(2)), "{put}");
     assert_eq!(server.rows(NS, "SELECT * FROM kinds").await, json!([["o1"]]));
+    // A point of the request is one of the tables behind a view.
+    server.commit(NS).await;
+    let first = server.rows(NS, "SELECT snapshot_id FROM events.snapshots").await[0][0].clone();
+    let shipped = json!({"id": "o2", "ns": NS, "type": "order.shipped"});
+    assert_eq!(server.ingest(&shipped).await.0, 200);
+    let ids = "SELECT id FROM kinds ORDER BY id";
+    let (status, answer) = server.query(NS, &json!({ "sql": ids, "as_of": first })).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([["o1"]])), "{answer}");
+    assert_eq!(server.rows(NS, ids).await, json!([["o1"], ["o2"]]));
     let replaced = json!({ "sql": "CREATE OR REPLACE VIEW kinds AS SELECT 1 AS one" });
     assert_eq!(server.query(NS, &replaced).await.0, 200);
     assert_eq!(server.rows(NS, "SELECT one FROM kinds").await, json!([[1]]));

@@ -197,9 +197,17 @@ pub(super) fn restrict_files(spill: Option<&Path>) -> Result<(), String> {
             .restrict_self()
     };
     let status = restricted().map_err(|cause| cause.to_string())?;
-    match status.ruleset {
-        // An older kernel: it denies paths, and the list of calls the rest.
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
+    all_of(&status.ruleset)
+}
+
+/// An older kernel denies paths, and perhaps neither the network nor signals. The list of calls denies these as
+/// well, so queries run; the operator is told that one of the two bounds is not there.
+fn all_of(status: &RulesetStatus) -> Result<(), String> {
+    match status {
+        RulesetStatus::FullyEnforced => Ok(()),
+        RulesetStatus::PartiallyEnforced => {
+            Err("this kernel has a part of it; Linux 6.12 has all".to_owned())
+        }
         RulesetStatus::NotEnforced => Err("this kernel does not have it".to_owned()),
     }
 }
@@ -266,4 +274,17 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
         rules.extend(numbers.map(|call| (call | X32_BIT, Vec::new())));
     }
     Ok(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RulesetStatus, all_of};
+
+    #[test]
+    fn a_part_of_landlock_is_not_all_of_it() {
+        assert_eq!(all_of(&RulesetStatus::FullyEnforced), Ok(()));
+        let part = all_of(&RulesetStatus::PartiallyEnforced).unwrap_err();
+        assert!(part.contains("Linux 6.12"), "{part}");
+        assert!(all_of(&RulesetStatus::NotEnforced).is_err());
+    }
 }
