@@ -13,8 +13,8 @@ use crate::{
 };
 use clap::Args;
 use icecore_schemas::collections::{
-    CollectionDiff, CollectionEntry, CollectionList, DiffEntry, DocumentChange, DocumentEntry,
-    DocumentHistory, DocumentList, DocumentReply, VersionEntry,
+    CollectionDiff, CollectionEntry, CollectionList, CollectionReply, DiffEntry, DocumentChange,
+    DocumentEntry, DocumentHistory, DocumentList, DocumentReply, VersionEntry,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::Method;
@@ -197,11 +197,11 @@ pub async fn collections(config: &Config, command: &CollectionsCommand) -> Resul
     let (entries, next) = match name {
         Some(name) => {
             let path = reader.path(&[&escape(name)], &[("branch", branch.clone())]);
-            let entry: CollectionEntry = client.read(Method::GET, &path, None).await?;
+            let reply: CollectionReply = client.read(Method::GET, &path, None).await?;
             if reader.json {
-                return say_json(&entry);
+                return say_json(&reply);
             }
-            (vec![entry], None)
+            (vec![reply.entry], None)
         }
         None => {
             let parameters = [("after", after.clone()), ("branch", branch.clone())];
