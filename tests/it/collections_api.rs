@@ -633,5 +633,7 @@ async fn the_command_line_shows_documents_as_tables_and_json() {
     let diff = icecore(&["diff", "users", "--from", "seq:2"]);
     assert!(diff.starts_with("0 documents added, 1 changed, 1 removed"), "{diff}");
     assert!(diff.contains("removed") && diff.contains("u/2"), "{diff}");
+    assert_eq!(icecore(&["history", "users/u-1"]), history);
+    assert_eq!(icecore(&["diff", "users@v2", "users@v5"]), diff);
     server.stop().await;
 }
