@@ -71,7 +71,7 @@ pub(super) async fn events(
     if is_lines {
         let limit = wanted.limit.unwrap_or(usize::MAX);
         let range = EventRange { events, conditions, params, order, limit };
-        return lines::lines(caller, head, range).await;
+        return lines::lines(caller, &head, range).await;
     }
     let direction = match order {
         EventOrder::Asc => "ASC",

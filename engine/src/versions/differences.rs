@@ -225,7 +225,7 @@ mod tests {
             let error = guard::check(sql).expect_err(sql).to_string();
             assert!(error.contains(expected), "`{sql}` was refused with {error}");
         }
-        let many = vec!["collection_diff('a', 'seq:1')"; CALLS_MAX + 1].join(", ");
+        let many = ["collection_diff('a', 'seq:1')"; CALLS_MAX + 1].join(", ");
         let error = guard::check(&format!("SELECT 1 FROM {many}")).unwrap_err().to_string();
         assert!(error.contains("more than 8 times"), "{error}");
     }

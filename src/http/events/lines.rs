@@ -61,7 +61,7 @@ struct EventLines {
 /// As queries, before the first line.
 pub(super) async fn lines(
     caller: ReadCaller<'_>,
-    head: FoundPoint,
+    head: &FoundPoint,
     mut range: EventRange,
 ) -> Result<Response, ApiError> {
     let newest = Box::pin(caller.seq_of(head.clone())).await?;
