@@ -34,7 +34,7 @@ use icecore_schemas::service_table::ServiceTables;
 use logging::LogOptions;
 use orphans::OrphansConfig;
 use redaction::{HIDDEN, after_sign_in, beginning_of_key, without_credentials};
-use retention::RetentionConfig;
+use retention::{CollectionsConfig, RetentionConfig};
 pub use sample::sample;
 use settings::SETTINGS;
 use sql::SqlConfig;
@@ -149,7 +149,7 @@ pub struct Config {
     /// How long rows and snapshots stay.
     pub retention: RetentionConfig,
     /// How often the tables of collections follow their changes.
-    pub collections_interval: Duration,
+    pub collections: CollectionsConfig,
     /// Largest body.
     pub body_bytes_max: usize,
     /// Largest event.
@@ -395,7 +395,7 @@ impl SettingTexts {
             compaction: self.compaction()?,
             orphans: self.orphans()?,
             retention: self.retention()?,
-            collections_interval: self.duration("collections.refresh_interval", SECOND, DAY)?,
+            collections: self.collections()?,
             body_bytes_max: self.size("ingest.body_bytes_max", 1 << 16, 1 << 28)?,
             event_bytes_max: self.size("ingest.event_bytes_max", 1 << 16, 1 << 20)?,
             batch_events_max: self.count("ingest.batch_events_max")?,

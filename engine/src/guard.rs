@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::{
         Value, ValueWithSpan, Visit, Visitor,
     },
     parser::{Parser, ParserOptions},
-    tokenizer::{Token, Tokenizer},
+    tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, ops::ControlFlow};
@@ -132,6 +132,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         return Err(invalid(reason));
     }
     let is_summary = summary::take_word(&mut located);
+    write_out_differences(&mut located)?;
     let versions = versions::spelling::take_out(&mut located, sql)?;
     grammar::name_after_commas(&mut located);
     distinct::mark(&mut located).map_err(invalid)?;
@@ -178,6 +179,18 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         reads_paths,
         versions,
     })
+}
+
+/// Puts queries in the place of calls of `collection_diff`. They count as if they had been sent.
+fn write_out_differences(located: &mut Vec<TokenWithSpan>) -> Result<(), SqlError> {
+    if !versions::differences::write_out(located)? {
+        return Ok(());
+    }
+    let tokens: Vec<Token> = located.iter().map(|located| located.token.clone()).collect();
+    match tokens::check(&tokens) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(reason) => Err(invalid(reason)),
+    }
 }
 
 /// Refuses a shape that is too large.

@@ -392,7 +392,8 @@ impl AnswerEncoder {
 /// `{"error":…,"code":…}`
 #[must_use]
 pub fn error_text(error: &SqlError) -> Vec<u8> {
-    let body = ErrorBody { error: error.to_string(), code: error.code(), details: None };
+    let body =
+        ErrorBody { error: error.to_string(), code: error.code(), details: None, actual: None };
     serde_json::to_vec(&body).expect("an error's members are texts")
 }
 

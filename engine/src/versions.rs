@@ -5,6 +5,7 @@
 //! version become one name in quotes, which is the text of both. Behind it the table keeps the name that the
 //! statement calls its columns by. Its one invariant: one name means one table at one point.
 
+pub mod differences;
 mod place;
 pub mod scopes;
 pub mod spelling;

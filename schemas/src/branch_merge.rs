@@ -1,7 +1,8 @@
 //! Bodies of the routes that compare a branch of a namespace and merge it into another one.
 
 use crate::{
-    batch::SeqRange, collections::DocumentChange, point::MAIN_BRANCH, restore::SampleChange,
+    batch::SeqRange, collections::DocumentChange, point::MAIN_BRANCH, query::QueryBasis,
+    restore::SampleChange,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
@@ -102,6 +103,9 @@ pub struct BranchMergeReport {
     /// The first conflicts of a dry run, at most 100 and no more than 1 MiB of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<MergeConflict>,
+    /// What was compared; its `seq` is the last event of `into` before the merge. Reports of older servers have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<QueryBasis>,
 }
 
 /// What a merge does to one collection.
@@ -207,4 +211,6 @@ pub struct BranchDiff {
     /// What the next page comes after, while there may be more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// What the answer was made of; its `seq` is `head_seq`, of the branch.
+    pub basis: QueryBasis,
 }

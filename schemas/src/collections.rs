@@ -241,6 +241,17 @@ pub struct CollectionEntry {
     pub misfits: Option<u64>,
 }
 
+/// One collection, and what the answer was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CollectionReply {
+    /// The collection.
+    #[serde(flatten)]
+    pub entry: CollectionEntry,
+    /// What the numbers were made of; its `seq` is the last event that they count.
+    pub basis: QueryBasis,
+}
+
 /// The collections of a namespace, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -250,6 +261,8 @@ pub struct CollectionList {
     /// What the next page comes after, while there may be more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// What the numbers were made of; its `seq` is the last event that they count.
+    pub basis: QueryBasis,
 }
 
 /// A document at a point.
@@ -460,4 +473,6 @@ pub struct EventList {
     /// While there may be more: what to send next as `after_seq`, or, newest first, as `until_seq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// What the answer was made of: `until_seq` with its `seq`, and `branch=` where it has one, repeats it.
+    pub basis: QueryBasis,
 }

@@ -30,7 +30,7 @@ pub enum ErrorCode {
     TooManyTypes,
     /// The id is taken by an event with other content.
     Conflict,
-    /// The document has another version than was expected; `actual` of the details has it.
+    /// The document has another version than was expected; `actual` has it, also that of the details.
     VersionMismatch,
     /// Another event of an atomic batch was refused.
     BatchAborted,
@@ -164,4 +164,7 @@ pub struct ErrorBody {
     /// More about it, where there is more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<serde_json::Value>,
+    /// The version of the document, where another one was expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual: Option<u64>,
 }

@@ -32,6 +32,18 @@ pub struct QueryBasis {
     pub inexact: Vec<String>,
 }
 
+impl QueryBasis {
+    /// Adds the tables of another statement of the same answer.
+    pub fn add(&mut self, other: Self) {
+        self.snapshots.extend(other.snapshots);
+        for table in other.inexact {
+            if !self.inexact.contains(&table) {
+                self.inexact.push(table);
+            }
+        }
+    }
+}
+
 /// One SQL query.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -1,6 +1,9 @@
 //! Bodies of the routes that write documents by their keys and put collections back to an earlier state.
 
-use crate::batch::{Ack, IngestReply, SeqRange};
+use crate::{
+    batch::{Ack, IngestReply, SeqRange},
+    query::QueryBasis,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -98,6 +101,9 @@ pub struct RestoreReport {
     /// Some of the changes of a dry run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sample: Vec<SampleChange>,
+    /// What was compared; its `seq` is the last event before the restore. Reports of older servers have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<QueryBasis>,
 }
 
 /// A point of the history as a restore found it.

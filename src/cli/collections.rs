@@ -1,5 +1,6 @@
 //! `icecore collections`, `docs`, `history` and `diff`: documents as they are and as they were.
 
+mod address;
 mod schema;
 
 use crate::{
@@ -13,8 +14,8 @@ use crate::{
 };
 use clap::Args;
 use icecore_schemas::collections::{
-    CollectionDiff, CollectionEntry, CollectionList, DiffEntry, DocumentChange, DocumentEntry,
-    DocumentHistory, DocumentList, DocumentReply, VersionEntry,
+    CollectionDiff, CollectionEntry, CollectionList, CollectionReply, DiffEntry, DocumentChange,
+    DocumentEntry, DocumentHistory, DocumentList, DocumentReply, VersionEntry,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::Method;
@@ -106,10 +107,10 @@ pub struct DocsCommand {
 /// `icecore history`
 #[derive(Debug, Args)]
 pub struct HistoryCommand {
-    /// The collection
+    /// The collection; or the address of a document, such as users/u-1
     collection: String,
-    /// The key of the document
-    key: String,
+    /// The key of the document, behind a collection
+    key: Option<String>,
     /// Only versions before the one with this seq
     #[arg(long)]
     after: Option<u64>,
@@ -126,11 +127,14 @@ pub struct HistoryCommand {
 /// `icecore diff`
 #[derive(Debug, Args)]
 pub struct DiffCommand {
-    /// The collection
+    /// The collection; or the collection at the earlier point, such as users@v3, users@2024-01-08 or users@nightly
     collection: String,
+    /// The collection at the later point, such as users@v9; now when left out
+    #[arg(value_name = "LATER", conflicts_with_all = ["from", "to"])]
+    later: Option<String>,
     /// The earlier point, as `icecore docs --at` takes it
     #[arg(long)]
-    from: String,
+    from: Option<String>,
     /// The later point; now when left out
     #[arg(long)]
     to: Option<String>,
@@ -197,11 +201,11 @@ pub async fn collections(config: &Config, command: &CollectionsCommand) -> Resul
     let (entries, next) = match name {
         Some(name) => {
             let path = reader.path(&[&escape(name)], &[("branch", branch.clone())]);
-            let entry: CollectionEntry = client.read(Method::GET, &path, None).await?;
+            let reply: CollectionReply = client.read(Method::GET, &path, None).await?;
             if reader.json {
-                return say_json(&entry);
+                return say_json(&reply);
             }
-            (vec![entry], None)
+            (vec![reply.entry], None)
         }
         None => {
             let parameters = [("after", after.clone()), ("branch", branch.clone())];
@@ -292,15 +296,16 @@ async fn document(client: &ServerClient, reader: &ReaderArgs, path: &str) -> Res
 /// Prints the versions of a document.
 ///
 /// # Errors
-/// [`CliError::Client`].
+/// [`CliError::Client`]; [`CliError::Usage`] where no document is named.
 pub async fn history(config: &Config, command: &HistoryCommand) -> Result<(), CliError> {
     let HistoryCommand { collection, key, after, limit, branch, reader } = command;
+    let (collection, key) = address::document(collection, key.as_deref())?;
     let parameters = [
         ("branch", branch.clone()),
         ("after", after.map(|after| after.to_string())),
         ("limit", limit.map(|limit| limit.to_string())),
     ];
-    let path = reader.path(&[&escape(collection), "docs", &escape(key), "history"], &parameters);
+    let path = reader.path(&[&escape(&collection), "docs", &escape(&key), "history"], &parameters);
     let found: DocumentHistory = reader.client(config).read(Method::GET, &path, None).await?;
     if reader.json {
         return say_json(&found);
@@ -328,17 +333,19 @@ pub async fn history(config: &Config, command: &HistoryCommand) -> Result<(), Cl
 /// Prints what is different in a collection at two points.
 ///
 /// # Errors
-/// [`CliError::Client`].
+/// [`CliError::Client`]; [`CliError::Usage`] where no earlier point is named, or two collections are.
 pub async fn diff(config: &Config, command: &DiffCommand) -> Result<(), CliError> {
-    let DiffCommand { collection, from, to, branch, after, limit, reader } = command;
+    let DiffCommand { collection, later, from, to, branch, after, limit, reader } = command;
+    let options = (from.as_deref(), to.as_deref());
+    let points = address::compared(collection, later.as_deref(), options)?;
     let parameters = [
         ("branch", branch.clone()),
-        ("from", Some(from.clone())),
-        ("to", to.clone()),
+        ("from", Some(points.from)),
+        ("to", points.to),
         ("after", after.clone()),
         ("limit", limit.map(|limit| limit.to_string())),
     ];
-    let path = reader.path(&[&escape(collection), "diff"], &parameters);
+    let path = reader.path(&[&escape(&points.collection), "diff"], &parameters);
     let found: CollectionDiff = reader.client(config).read(Method::GET, &path, None).await?;
     if reader.json {
         return say_json(&found);

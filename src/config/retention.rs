@@ -1,6 +1,7 @@
-//! How long rows and snapshots stay: the settings `retention.*`, `dead_letters.*` and `expire.*`.
+//! How long rows and snapshots stay: the settings `retention.*`, `dead_letters.*` and `expire.*`; and how often tables of
+//! collections follow: `collections.*`.
 
-use crate::config::{ConfigError, DAY, SettingTexts, cron::CronTimes};
+use crate::config::{ConfigError, DAY, SECOND, SettingTexts, cron::CronTimes};
 use icecore_schemas::retention::{RetentionProblem, RetentionRules};
 use std::time::Duration;
 
@@ -23,6 +24,15 @@ pub struct RetentionConfig {
     pub monthly_tags: usize,
 }
 
+/// How the tables of collections follow their changes, as it is set.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectionsConfig {
+    /// How often one with new changes is refreshed.
+    pub refresh_interval: Duration,
+    /// The part of the time that the refreshes of one table take.
+    pub cpu_share: f64,
+}
+
 /// Most tags of days, and of months, that stay. Each keeps the files of its snapshot, and takes the place of a recent
 /// one where a table is thinned.
 const TAGS_MAX: usize = 100;
@@ -42,6 +52,15 @@ impl SettingTexts {
             daily_tags: self.tags("collections.daily_tags")?,
             monthly_tags: self.tags("collections.monthly_tags")?,
         })
+    }
+
+    pub(super) fn collections(&self) -> Result<CollectionsConfig, ConfigError> {
+        let cpu_share: f64 = self.parsed("collections.cpu_share", "is not a number")?;
+        if !(0.01..=1.0).contains(&cpu_share) {
+            return Err(self.wrong("collections.cpu_share", "is not between 0.01 and 1"));
+        }
+        let refresh_interval = self.duration("collections.refresh_interval", SECOND, DAY)?;
+        Ok(CollectionsConfig { refresh_interval, cpu_share })
     }
 
     /// How many tags stay.

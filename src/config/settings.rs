@@ -133,6 +133,11 @@ pub(crate) const SETTINGS: &[(&str, &str, &str)] = &[
         "how often the table of a collection with new changes follows them, 1s to 24h",
     ),
     (
+        "collections.cpu_share",
+        "0.1",
+        "part of the time that refreshes of the table of a collection take, 0.01 to 1: it rests after one that took long",
+    ),
+    (
         "collections.daily_tags",
         "30",
         "how many tags daily-YYYY-MM-DD of events and the tables of collections are kept, to 100; 0: none are set",

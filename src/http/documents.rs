@@ -285,7 +285,7 @@ fn mismatch(document: &DocumentPlace, expected: u64, actual: u64) -> ApiError {
     let text = format!(
         "document `{key}` of `{collection}` has version {actual}, not {expected}: read it again, and send the change of what is there"
     );
-    ApiError::new(ErrorCode::VersionMismatch, text).with_details(json!({ "actual": actual }))
+    ApiError::new(ErrorCode::VersionMismatch, text).with_actual(actual)
 }
 
 /// The document now, or at the head of its branch; none where it is not there.

@@ -30,12 +30,13 @@ pub struct ApiError {
     code: ErrorCode,
     message: String,
     details: Option<Value>,
+    actual: Option<u64>,
 }
 
 impl ApiError {
     /// A reply with this code and text.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: None }
+        Self { code, message: message.into(), details: None, actual: None }
     }
 
     /// The same with another text.
@@ -48,6 +49,12 @@ impl ApiError {
     #[must_use]
     pub fn with_details(self, details: Value) -> Self {
         Self { details: Some(details), ..self }
+    }
+
+    /// The same with the version that a document has, where another one was expected.
+    #[must_use]
+    pub fn with_actual(self, version: u64) -> Self {
+        Self { actual: Some(version), ..self.with_details(json!({ "actual": version })) }
     }
 
     /// What it is to a client.
@@ -74,7 +81,12 @@ impl std::fmt::Display for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = ErrorBody { error: self.message, code: self.code, details: self.details };
+        let body = ErrorBody {
+            error: self.message,
+            code: self.code,
+            details: self.details,
+            actual: self.actual,
+        };
         let mut response = http::json(self.code.status(), &body);
         if self.code.is_retryable() {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

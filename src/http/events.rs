@@ -11,7 +11,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{FoundPoint, ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, basis, statement},
     query_string::{QueryParameters, page_size},
     rows::{PAGE_BYTES_MAX, written_time},
 };
@@ -58,9 +58,10 @@ pub(super) async fn events(
     let limit = page_size(wanted.limit, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
     let order = wanted.order();
     if !caller.has_events().await? {
+        let basis = basis::at_event(&app, wanted.branch.as_deref(), 0);
         return match is_lines {
-            true => Ok(lines::lines_of(Body::empty())),
-            false => Ok(json(200, &EventList { events: Vec::new(), next: None })),
+            true => Ok(lines::lines_of(Body::empty(), &basis)),
+            false => Ok(json(200, &EventList { events: Vec::new(), next: None, basis })),
         };
     }
     let now = HistoryPoint::Now;
@@ -70,7 +71,7 @@ pub(super) async fn events(
     if is_lines {
         let limit = wanted.limit.unwrap_or(usize::MAX);
         let range = EventRange { events, conditions, params, order, limit };
-        return lines::lines(caller, head, range).await;
+        return lines::lines(caller, &head, range).await;
     }
     let direction = match order {
         EventOrder::Asc => "ASC",
@@ -80,8 +81,10 @@ pub(super) async fn events(
         "SELECT * FROM {events} WHERE true{conditions} ORDER BY seq {direction} LIMIT {}",
         limit + 1
     );
-    let answer = caller.ask(statement(&sql, params)).await?;
-    Ok(json(200, &Box::pin(event_page(answer, limit, order)).await?))
+    let mut answer = caller.ask(statement(&sql, params)).await?;
+    let basis = basis::of_head(&head, answer.basis.take());
+    let page = EventList { events: Vec::new(), next: None, basis };
+    Ok(json(200, &Box::pin(event_page(answer, page, limit, order)).await?))
 }
 
 /// The conditions on the events that are wanted, and their parameters.
@@ -121,13 +124,13 @@ async fn conditions(
     Ok((conditions, params))
 }
 
-/// A page, and where the next one begins.
+/// A page with its events, and where the next one begins.
 async fn event_page(
     mut answer: QueryAnswer,
+    mut page: EventList,
     limit: usize,
     order: EventOrder,
 ) -> Result<EventList, ApiError> {
-    let mut page = EventList { events: Vec::new(), next: None };
     let (mut bytes, mut last) = (0, None);
     while let Some(batch) = answer.batches.next().await {
         let batch = EventBatch::new(&batch?);

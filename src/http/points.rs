@@ -3,6 +3,7 @@
 //!
 //! It is found by statements as the caller could send them, with the caller's rights.
 
+pub(super) mod basis;
 mod branches;
 
 use crate::http::{

@@ -44,7 +44,7 @@ const OUTCOME: HeaderName = HeaderName::from_static(OUTCOME_HEADER);
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The basis of the answer, where its format has no member for it.
-const BASIS: HeaderName = HeaderName::from_static(BASIS_HEADER);
+pub(super) const BASIS: HeaderName = HeaderName::from_static(BASIS_HEADER);
 /// Longest header with a basis. It is left out where a statement reads so many tables; JSON has it always.
 const BASIS_BYTES_MAX: usize = 8 << 10;
 
@@ -152,7 +152,7 @@ pub(super) async fn ask(
 }
 
 /// A basis as a header: JSON in ASCII.
-fn basis_header(basis: &QueryBasis) -> Option<HeaderValue> {
+pub(super) fn basis_header(basis: &QueryBasis) -> Option<HeaderValue> {
     let text = serde_json::to_string(basis).ok()?;
     let mut ascii = String::with_capacity(text.len());
     for letter in text.chars() {

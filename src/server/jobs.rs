@@ -5,12 +5,16 @@
 
 use super::StartError;
 use crate::{
-    config::{Config, compaction::CompactionConfig, retention::RetentionConfig},
+    config::{
+        Config,
+        compaction::CompactionConfig,
+        retention::{CollectionsConfig, RetentionConfig},
+    },
     flush::{Flush, metastore_mark::NoteMetastore},
     http::jobs::{
         dedup::DedupExpiry,
         materialize::{RefreshDue, RefreshNow},
-        refresh::{RefreshChanged, RefreshCollections},
+        refresh::{RefreshCollections, changed::RefreshChanged, pace::RefreshRules},
         tags::{TagDays, TagNamespaces},
     },
     ingest::Ingest,
@@ -139,11 +143,11 @@ pub(super) fn start_refreshes(
     let Some((catalog, sql, wal, flush, of_tables)) = asking else { return };
     jobs.start(RefreshDue::new(RefreshNow::new(catalog, sql, erasures, ids), owner));
     let tables = RefreshCollections::new(catalog, (sql, wal), erasures, ids);
-    let interval = config.collections_interval;
+    let CollectionsConfig { refresh_interval: interval, cpu_share } = config.collections;
     let (of_log, by) = ((flush, wal), (clock, of_tables.day_tags));
     let tags = TagNamespaces::new((catalog, owner), of_log, erasures, tables.clone(), by);
     jobs.start_woken(TagDays::new(tags, interval), interval, Arc::new(Notify::new()));
-    let changed = RefreshChanged::new(tables, owner, interval);
+    let changed = RefreshChanged::new(tables, owner, RefreshRules { interval, cpu_share });
     jobs.start_woken(changed, interval, Arc::new(Notify::new()));
 }
 

@@ -100,6 +100,7 @@ async fn members_of_both_branches_are_merged_in_one_batch() {
     let planned = merge(&server, "trial", &json!({"dry_run": true})).await;
     assert_eq!(counts(&planned), [2, 1, 1, 0], "{planned}");
     assert_eq!(planned["sample"].as_array().map(Vec::len), Some(4), "{planned}");
+    assert_eq!(planned["basis"]["seq"], 3, "{planned}");
     assert_eq!(events(&server).await, json!([[3, 3]]));
     let report = merge(&server, "trial", &json!({})).await;
     assert_eq!(counts(&report), [2, 1, 1, 0], "{report}");
@@ -258,6 +259,10 @@ async fn a_diff_has_pages_and_a_merge_into_what_stayed_is_a_fast_forward() {
         entry("users", "3", "added", &Value::Null, &one),
     ];
     assert_eq!(all["docs"], json!(expected));
+    assert_eq!(
+        (&all["basis"]["seq"], &all["basis"]["branch"]),
+        (&all["head_seq"], &json!("trial"))
+    );
     let (mut docs, mut after) = (Vec::new(), String::new());
     for _ in 0..expected.len() {
         let page = diff(&server, "trial", &format!("?limit=1{after}")).await;

@@ -165,6 +165,7 @@ async fn check_numbers(server: &TestServer) {
         let told = ["documents", "deleted", "last_seq"].map(|name| numbers[name].as_u64().unwrap());
         assert_eq!(told, [documents, deleted, last], "{path}");
         assert_eq!(numbers["applied_seq"].is_null(), path.ends_with("trial"), "{numbers}");
+        assert_eq!(numbers["basis"]["branch"] == "trial", path.ends_with("trial"), "{numbers}");
         let (_, query) = path.split_at("collections/users".len());
         let list = found(server, &format!("collections{query}")).await;
         assert_eq!(list["collections"][0]["last_seq"], json!(last), "{path}: {list}");

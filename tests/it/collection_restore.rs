@@ -144,6 +144,7 @@ async fn a_restore_is_ordinary_changes_a_tag_and_an_event_that_tells_of_it() {
     let body = json!({"at": "seq:2", "dry_run": true});
     let (status, planned) = server.ingest_at("/v1/shop/collections/users/restore", &body).await;
     assert_eq!((status, &planned["dry_run"]), (200, &json!(true)), "{planned}");
+    assert_eq!(planned["basis"]["seq"], 5, "{planned}");
     assert_eq!(
         planned["sample"],
         json!([
@@ -154,7 +155,7 @@ async fn a_restore_is_ordinary_changes_a_tag_and_an_event_that_tells_of_it() {
     );
     assert_eq!(server.rows("shop", "SELECT max(seq) FROM events").await, json!([[5]]));
     let report = restore(&server, "users", "seq:2").await;
-    assert_eq!(report["restored_to"]["seq"], 2);
+    assert_eq!((&report["restored_to"]["seq"], &report["basis"]["seq"]), (&json!(2), &json!(5)));
     assert_eq!((&report["tag"], &report["seq"]["first"]), (&json!("before-restore-5"), &json!(6)));
     let id = report["restore"].as_str().unwrap();
     let sql = "SELECT key, op, before, after, meta->>'restore_of' FROM events \

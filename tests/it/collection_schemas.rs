@@ -269,6 +269,7 @@ async fn rows_that_get_no_values_at_once_get_them_by_the_job() {
     let settings = [
         ("compaction.enabled", "off"),
         ("collections.refresh_interval", "1s"),
+        ("collections.cpu_share", "1"),
         // The first refresh makes the table.
         ("failpoints", "write.before_commit=error@1"),
     ];

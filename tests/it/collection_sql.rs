@@ -182,6 +182,29 @@ async fn a_collection_is_read_at_every_kind_of_point() {
     server.stop().await;
 }
 
+/// The table function says what the comparison by hand says, and what the route says.
+async fn check_differences(server: &TestServer) {
+    for (points, expected) in [
+        ("'seq:2'", json!([["ann", "changed", 1, 2], ["bea", "removed", 1, null]])),
+        ("'bookmark:b1', 'bookmark:b2'", json!([["bea", "added", null, 1]])),
+        ("'seq:4', 'branch:main'", json!([])),
+    ] {
+        let sql = format!(
+            "SELECT key, change, json_get_int(before, 'n'), json_get_int(after, 'n') \
+             FROM collection_diff('users', {points}) ORDER BY key"
+        );
+        assert_eq!(asked(server, &json!({ "sql": sql })).await["rows"], expected, "{points}");
+    }
+    let path = format!("/v1/{NS}/collections/users/diff?from=seq:2");
+    let diff: Value = server.get(&path).await.json().await.unwrap();
+    assert_eq!((&diff["changed"], &diff["removed"]), (&json!(1), &json!(1)), "{diff}");
+    for (point, expected) in [("bookmark:none", 404), ("~1", 400), ("seq:x", 400)] {
+        let sql = format!("SELECT * FROM collection_diff('users', '{point}')");
+        let (status, answer) = server.query(NS, &json!({ "sql": sql })).await;
+        assert_eq!(status, expected, "{point}: {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_of_now_are_compared_with_those_of_before_and_a_basis_repeats_both() {
     let server = start().await;
@@ -197,6 +220,7 @@ async fn documents_of_now_are_compared_with_those_of_before_and_a_basis_repeats_
     assert!(answer["basis"]["snapshots"]["cdc_users"].is_i64(), "{answer}");
     let of_all = asked(&server, &json!({ "sql": "SELECT count(*) FROM cdc_none" })).await;
     assert!(of_all["basis"]["snapshots"]["cdc_none"].is_null(), "{of_all}");
+    check_differences(&server).await;
     // It is the same after what came later, and wherever it is then.
     send(&server, &sent()[4..]).await;
     for _ in 0..2 {

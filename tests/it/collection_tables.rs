@@ -175,7 +175,7 @@ async fn wait_for(server: &TestServer, table: &str, seq: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_job_makes_the_table_by_itself_and_has_it_follow() {
-    let settings = [("collections.refresh_interval", "1s")];
+    let settings = [("collections.refresh_interval", "1s"), ("collections.cpu_share", "1")];
     let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
     send(&server, (0..4).map(|n| change("c", n, 1)).collect()).await;
     server.commit("shop").await;

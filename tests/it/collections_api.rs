@@ -318,7 +318,11 @@ async fn collections_are_counted_before_and_behind_their_tables() {
     let list = got(&server, "collections").await;
     assert_eq!(list["collections"][1], expected(Value::Null, Value::Null), "{list}");
     assert_eq!(list["collections"][0]["name"], "places");
-    assert_eq!(got(&server, "collections/users").await, list["collections"][1]);
+    assert_eq!((&list["basis"]["seq"], list["basis"]["clock"].is_string()), (&json!(5), true));
+    let mut with_basis = list["collections"][1].clone();
+    let one = got(&server, "collections/users").await;
+    with_basis["basis"] = one["basis"].clone();
+    assert_eq!((&one, &one["basis"]["seq"]), (&with_basis, &json!(5)));
     let page = got(&server, "collections?limit=1").await;
     assert_eq!(
         (&page["collections"][0]["name"], &page["next"]),
@@ -334,12 +338,16 @@ async fn collections_are_counted_before_and_behind_their_tables() {
     assert_eq!(refreshed.status(), 200, "{}", refreshed.text().await.unwrap());
     let fresh = got(&server, "collections/users").await;
     assert!(4 <= fresh["applied_seq"].as_u64().unwrap(), "{fresh}");
-    assert_eq!(fresh, expected(fresh["applied_seq"].clone(), json!(0)));
+    let mut with_basis = expected(fresh["applied_seq"].clone(), json!(0));
+    with_basis["basis"] = fresh["basis"].clone();
+    assert_eq!(fresh, with_basis);
+    assert!(fresh["basis"]["snapshots"].to_string().contains("users"), "{fresh}");
     let late = change("6", "c", "u-3", json!({"name": "Cid"}));
     assert_eq!(server.ingest(&json!({ "events": [late] })).await.0, 200);
     let behind = got(&server, "collections/users").await;
     let now = (&behind["documents"], &behind["applied_seq"]);
     assert_eq!(now, (&json!(2), &fresh["applied_seq"]), "{behind}");
+    assert_eq!(behind["basis"]["seq"], 6, "{behind}");
     assert!(behind["lag_ms"].is_u64(), "{behind}");
     server.stop().await;
 }
@@ -407,6 +415,7 @@ async fn events_are_listed_by_seq_bookmark_type_and_time() {
     assert_eq!(code(&server, "events?after_bookmark=absent").await.0, 404);
     let page = got(&server, "events?until_seq=1").await;
     let event = &page["events"][0];
+    assert_eq!(page["basis"]["seq"], 5, "{page}");
     assert_eq!(event["after"], json!({"name": "Ann", "city": "Rome"}), "{event}");
     assert_eq!((&event["batch_id"], &event["op"]), (&json!("first"), &json!("c")));
     assert!(event.get("before").is_none() && event["ts"].is_string(), "{event}");
@@ -419,6 +428,8 @@ async fn events_are_listed_by_seq_bookmark_type_and_time() {
         .await
         .unwrap();
     assert_eq!(lines.headers()["content-type"], "application/x-ndjson");
+    let basis = lines.headers()["x-icecore-basis"].to_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(basis).unwrap()["seq"], 5, "{basis}");
     let text = lines.text().await.unwrap();
     let seqs: Vec<Value> = text
         .lines()
@@ -622,5 +633,7 @@ async fn the_command_line_shows_documents_as_tables_and_json() {
     let diff = icecore(&["diff", "users", "--from", "seq:2"]);
     assert!(diff.starts_with("0 documents added, 1 changed, 1 removed"), "{diff}");
     assert!(diff.contains("removed") && diff.contains("u/2"), "{diff}");
+    assert_eq!(icecore(&["history", "users/u-1"]), history);
+    assert_eq!(icecore(&["diff", "users@v2", "users@v5"]), diff);
     server.stop().await;
 }

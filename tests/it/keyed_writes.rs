@@ -75,7 +75,8 @@ async fn another_version_than_was_expected_is_told_and_nothing_is_written() {
         ("?expected_version=2", "{\"a\":2}", (409, json!(1))),
     ] {
         let (status, answer) = put(&server, query, body).await;
-        assert_eq!((status, answer["details"]["actual"].clone()), expected, "{query}: {answer}");
+        assert_eq!((status, answer["actual"].clone()), expected, "{query}: {answer}");
+        assert_eq!(answer["details"]["actual"], answer["actual"], "{query}: {answer}");
         if status == 409 {
             assert_eq!(answer["code"], "VERSION_MISMATCH");
         }

@@ -70,7 +70,7 @@ pub(super) fn is_behind_table(tokens: &[TokenWithSpan], at: usize) -> bool {
 }
 
 /// Whether the name that ends here stands where tables do.
-fn is_table(tokens: &[TokenWithSpan], last: usize) -> bool {
+pub(super) fn is_table(tokens: &[TokenWithSpan], last: usize) -> bool {
     // A query in parentheses: `(SELECT version AS of …)` has a column.
     if is_word(tokens, last, "select") {
         return false;

@@ -11,7 +11,7 @@ use crate::http::{
     self, AppState, change_events,
     error::ApiError,
     guard::CatalogNamespace,
-    points::{ReadCaller, statement},
+    points::{ReadCaller, basis, statement},
     query_string::{QueryParameters, page_size},
     rows::{PAGE_BYTES_MAX, RowPage, json_at, number_at, page, text_at},
 };
@@ -27,6 +27,7 @@ use icecore_schemas::{
     collections::DocumentChange,
     error_code::ErrorCode,
     point::MAIN_BRANCH,
+    query::QueryBasis,
 };
 use std::collections::BTreeMap;
 
@@ -72,10 +73,12 @@ pub(in crate::http) async fn diff(
         removed: 0,
         docs: Vec::new(),
         next: None,
+        basis: basis::at_event(&app, Some(&branch), pair.theirs.seq),
     };
     let mut bytes = 0;
     for collection in &collections {
-        let [added, changed, removed] = Box::pin(comparison.count(collection)).await?;
+        let ([added, changed, removed], read) = Box::pin(comparison.count(collection)).await?;
+        diff.basis.add(read.unwrap_or_default());
         diff.added += added;
         diff.changed += changed;
         diff.removed += removed;
@@ -153,8 +156,11 @@ impl DiffComparison<'_> {
         }
     }
 
-    /// How many documents were added, changed and removed.
-    async fn count(self, collection: &ChangedCollection) -> Result<[u64; 3], ApiError> {
+    /// How many documents were added, changed and removed, and the basis of the count.
+    async fn count(
+        self,
+        collection: &ChangedCollection,
+    ) -> Result<([u64; 3], Option<QueryBasis>), ApiError> {
         let sql = format!(
             "SELECT CAST(count(*) AS bigint) AS differing, CAST(count(old_doc) AS bigint) AS old_docs, \
              CAST(count(new_doc) AS bigint) AS new_docs FROM ({}) AS pairs",
@@ -168,8 +174,8 @@ impl DiffComparison<'_> {
             let (added, removed) = (differing.checked_sub(old)?, differing.checked_sub(new)?);
             Some(([added, differing.checked_sub(added + removed)?, removed], 0))
         };
-        let counted = page(answer, 1, read).await?.rows;
-        Ok(counted.first().copied().unwrap_or_default())
+        let RowPage { rows, basis, .. } = page(answer, 1, read).await?;
+        Ok((rows.first().copied().unwrap_or_default(), basis))
     }
 
     /// The first documents of a collection behind a place, and whether a page of them ended before.

@@ -13,7 +13,7 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     json,
-    points::{FoundPoint, ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, basis, statement},
     query_string::{QueryParameters, page_size},
     rows::{RowPage, integer_at, number_at, page, text_at},
 };
@@ -26,10 +26,12 @@ use icecore_catalog::access::Principal;
 use icecore_engine::collections::IS_CHANGE;
 use icecore_schemas::{
     collections::{
-        CollectionEntry, CollectionList, CollectionPage, CollectionParameters, TimeBasis,
+        CollectionEntry, CollectionList, CollectionPage, CollectionParameters, CollectionReply,
+        TimeBasis,
     },
     error_code::ErrorCode,
     point::HistoryPoint,
+    query::QueryBasis,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -57,9 +59,9 @@ pub(in crate::http) async fn list(
 ) -> Result<Response, ApiError> {
     let caller = ReadCaller { app: &app, principal: &principal, levels: &levels };
     let limit = page_size(limit, PAGE_COLLECTIONS, PAGE_COLLECTIONS_MAX)?;
-    let mut page = CollectionList { collections: Vec::new(), next: None };
     if !caller.has_events().await? {
-        return Ok(json(200, &page));
+        let basis = basis::at_event(&app, branch.as_deref(), 0);
+        return Ok(json(200, &CollectionList { collections: Vec::new(), next: None, basis }));
     }
     let head = Box::pin(head(caller, branch.as_deref())).await?;
     let bases = bases_of(caller, &head).await?;
@@ -67,7 +69,9 @@ pub(in crate::http) async fn list(
         Some(after) => ("collection > $1", vec![after.as_str().into()]),
         None => ("true", Vec::new()),
     };
-    let mut found = Box::pin(changed(caller, &head, (condition, params), limit + 1)).await?;
+    let (mut found, basis) =
+        Box::pin(changed(caller, &head, (condition, params), limit + 1)).await?;
+    let mut page = CollectionList { collections: Vec::new(), next: None, basis };
     let behind = |name: &&String| after.as_ref().is_none_or(|after| after < *name);
     // Another engine may have deleted every change of a collection that has a table.
     for name in bases.keys().filter(behind) {
@@ -75,8 +79,9 @@ pub(in crate::http) async fn list(
     }
     let has_more = limit < found.len();
     for (name, counts) in found.into_iter().take(limit) {
-        let entry = Box::pin(entry(caller, name, counts, (&head, &bases))).await?;
+        let (entry, read) = Box::pin(entry(caller, name, counts, (&head, &bases))).await?;
         page.collections.push(entry);
+        page.basis.add(read.unwrap_or_default());
     }
     page.next = page.collections.last().filter(|_| has_more).map(|last| last.name.clone());
     Ok(json(200, &page))
@@ -99,7 +104,7 @@ pub(in crate::http) async fn show(
     let head = Box::pin(head(caller, branch.as_deref())).await?;
     let bases = bases_of(caller, &head).await?;
     let condition = ("collection = $1", vec![name.as_str().into()]);
-    let found = Box::pin(changed(caller, &head, condition, 1)).await?;
+    let (found, mut basis) = Box::pin(changed(caller, &head, condition, 1)).await?;
     let counts = match (found.get(&name), bases.contains_key(&name)) {
         (Some(counts), _) => *counts,
         (None, true) => ChangeCounts::default(),
@@ -110,13 +115,23 @@ pub(in crate::http) async fn show(
             return Err(ApiError::new(ErrorCode::NotFound, text));
         }
     };
-    Ok(json(200, &Box::pin(entry(caller, name, counts, (&head, &bases))).await?))
+    let (entry, read) = Box::pin(entry(caller, name, counts, (&head, &bases))).await?;
+    basis.add(read.unwrap_or_default());
+    Ok(json(200, &CollectionReply { entry, basis }))
 }
 
-/// The head of a branch; everything that is acknowledged without one.
+/// The last event of a branch: several statements read the state that it left.
 async fn head(caller: ReadCaller<'_>, branch: Option<&str>) -> Result<FoundPoint, ApiError> {
     let now = HistoryPoint::Now;
-    Box::pin(caller.find_on(branch, &now, TimeBasis::Commit)).await
+    let head = Box::pin(caller.find_on(branch, &now, TimeBasis::Commit)).await?;
+    if head.seq.is_some() {
+        return Ok(head);
+    }
+    match Box::pin(caller.seq_of(head.clone())).await? {
+        // There are rows of other engines at most, which no event is the last of.
+        0 => Ok(head),
+        seq => Ok(head.with_seq(seq)),
+    }
 }
 
 /// How far the table of each collection has the events of `head`. Tables are of `main`.
@@ -130,13 +145,14 @@ async fn bases_of(
     }
 }
 
-/// The first collections by name that events up to `head` under this condition name, and what the events tell of them.
+/// The first collections by name that events up to `head` under this condition name, what the events tell of them, and
+/// the basis of that.
 async fn changed(
     caller: ReadCaller<'_>,
     head: &FoundPoint,
     (condition, params): (&str, Vec<Value>),
     limit: usize,
-) -> Result<BTreeMap<String, ChangeCounts>, ApiError> {
+) -> Result<(BTreeMap<String, ChangeCounts>, QueryBasis), ApiError> {
     let sql = format!(
         "SELECT collection, CAST(max(newest) AS bigint) AS last_seq, \
          CAST(sum(CASE WHEN newest = gone THEN 1 ELSE 0 END) AS bigint) AS deleted \
@@ -154,17 +170,17 @@ async fn changed(
         };
         Some(((text_at(batch, "collection", row)?, counts), 0))
     };
-    let RowPage { rows, .. } = page(answer, limit, read).await?;
-    Ok(rows.into_iter().collect())
+    let RowPage { rows, basis, .. } = page(answer, limit, read).await?;
+    Ok((rows.into_iter().collect(), basis::of_head(head, basis)))
 }
 
-/// A collection with its documents counted, as they are at `head`.
+/// A collection with its documents counted, as they are at `head`, and the basis of the count.
 async fn entry(
     caller: ReadCaller<'_>,
     name: String,
     counts: ChangeCounts,
     (head, bases): (&FoundPoint, &BTreeMap<String, BaseTable>),
-) -> Result<CollectionEntry, ApiError> {
+) -> Result<(CollectionEntry, Option<QueryBasis>), ApiError> {
     let base = bases.get(&name);
     let relation = statements::relation(&name, head);
     let misfits = if base.is_some_and(|base| base.is_typed) { "sum(misfits)" } else { "NULL" };
@@ -179,7 +195,7 @@ async fn entry(
         let bytes = number_at(batch, "bytes", row).unwrap_or_default();
         Some(((documents, bytes, number_at(batch, "misfits", row)), 0))
     };
-    let RowPage { rows, .. } = page(answer, 1, read).await?;
+    let RowPage { rows, basis, .. } = page(answer, 1, read).await?;
     let (documents, bytes, misfits) = rows.first().copied().unwrap_or_default();
     // The sum over no documents is none.
     let misfits = base.filter(|base| base.is_typed).map(|_| misfits.unwrap_or_default());
@@ -189,7 +205,7 @@ async fn entry(
         Some(_) => Some(0),
         None => None,
     };
-    Ok(CollectionEntry {
+    let entry = CollectionEntry {
         name,
         documents,
         deleted: counts.deleted,
@@ -198,7 +214,8 @@ async fn entry(
         applied_seq,
         lag_ms,
         misfits,
-    })
+    };
+    Ok((entry, basis))
 }
 
 /// For how long the oldest change waits that a table does not have, milliseconds.

@@ -8,7 +8,8 @@ use crate::http::{
     AppState,
     error::ApiError,
     events::cells::EventBatch,
-    points::{FoundPoint, ReadCaller, statement},
+    points::{FoundPoint, ReadCaller, basis, statement},
+    query,
     rows::number_at,
 };
 use axum::{
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use icecore_catalog::access::Principal;
 use icecore_engine::QueryAnswer;
-use icecore_schemas::collections::EventOrder;
+use icecore_schemas::{collections::EventOrder, query::QueryBasis};
 use serde_json::{Value, value::RawValue};
 use std::io;
 
@@ -60,12 +61,13 @@ struct EventLines {
 /// As queries, before the first line.
 pub(super) async fn lines(
     caller: ReadCaller<'_>,
-    head: FoundPoint,
+    head: &FoundPoint,
     mut range: EventRange,
 ) -> Result<Response, ApiError> {
-    let newest = Box::pin(caller.seq_of(head)).await?;
+    let newest = Box::pin(caller.seq_of(head.clone())).await?;
     range.conditions.push_str(&format!(" AND seq <= {newest}"));
-    let answer = caller.ask(statement(&range.sql(None), range.params.clone())).await?;
+    let mut answer = caller.ask(statement(&range.sql(None), range.params.clone())).await?;
+    let basis = basis::of_head(&head.with_seq(newest), answer.basis.take());
     let state = EventLines {
         app: caller.app.clone(),
         principal: caller.principal.clone(),
@@ -86,13 +88,17 @@ pub(super) async fn lines(
             }
         }
     });
-    Ok(lines_of(Body::from_stream(pieces)))
+    Ok(lines_of(Body::from_stream(pieces), &basis))
 }
 
-/// A response of JSON lines.
-pub(super) fn lines_of(body: Body) -> Response {
+/// A response of JSON lines with its basis in a header.
+pub(super) fn lines_of(body: Body, basis: &QueryBasis) -> Response {
     let mut response = body.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(LINES));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(LINES));
+    if let Some(basis) = query::basis_header(basis) {
+        headers.insert(query::BASIS, basis);
+    }
     response
 }
 

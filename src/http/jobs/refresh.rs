@@ -3,6 +3,9 @@
 //! It is here because SQL, erasures and the jobs of tables do not know each other. Its one invariant: a table that
 //! fails is told with its reason, and the others go on.
 
+pub mod changed;
+pub mod pace;
+
 use crate::{
     http::{collection_refresh::follow_events, error::ApiError, jobs::materialize::erasures_of},
     maintenance::{
@@ -10,14 +13,12 @@ use crate::{
         erasure::{EraseError, Erasures},
         planned::{PlannedJob, RunRequest},
     },
-    owner::LogOwnership,
     sql::{
         Sql,
         collection_refresh::{COLLECTIONS_MAX, RefreshedCollection},
         materialized::RefreshCaller,
         writes::WriteFailure,
     },
-    tasks::{Job, Progress},
 };
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
@@ -36,18 +37,14 @@ use icecore_schemas::{
     service_table::EVENTS_TABLE,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashSet},
     error::Error,
-    time::Duration,
 };
 use tokio::time::Instant;
 use tracing::warn;
 
 /// Who made a change, in the catalog's feed.
 const ACTOR: &str = "icecore/refresh";
-/// After so many events all tables are looked at, also those that nothing changed: whoever reads one looks through the
-/// events behind it.
-const EVENTS_BEHIND_MAX: u64 = 1_000_000;
 /// Why a table that is named is left alone.
 const NOT_OF_COLLECTION: &str = "no collection of the namespace has this table: name another one";
 /// Why nothing of a namespace is refreshed for now. `/sql` answers from events meanwhile.
@@ -174,12 +171,7 @@ impl RefreshCollections {
     /// What a namespace has of events; none for one without any.
     async fn seen(&self, levels: &[String]) -> Result<Option<SeenEvents>, NamespaceError> {
         let [name] = levels else { return Ok(None) };
-        let Some(ident) = foreign_ident(levels, EVENTS_TABLE) else { return Ok(None) };
-        let last_seq = match self.catalog.tables().load(&ident).await {
-            Ok(table) => table.watermark.map(|mark| mark.last_seq),
-            Err(CatalogError::NoSuchTable(_)) => None,
-            Err(cause) => return Err(cause.into()),
-        };
+        let last_seq = self.last_seq(levels).await?;
         let waiting = self.wal.pending().into_iter();
         let of_events = waiting.filter(|it| it.kind.has_seq() && it.namespace.name() == name);
         let position = of_events.map(|it| it.last).max();
@@ -188,6 +180,22 @@ impl RefreshCollections {
         }
         let erasures = erasures_of(&self.erasures, levels).await?;
         Ok(Some(SeenEvents { last_seq, position, erasures }))
+    }
+
+    /// The last event in the table of a namespace; none where there is no table, or no event in it.
+    async fn last_seq(&self, levels: &[String]) -> Result<Option<u64>, CatalogError> {
+        let Some(ident) = foreign_ident(levels, EVENTS_TABLE) else { return Ok(None) };
+        match self.catalog.tables().load(&ident).await {
+            Ok(table) => Ok(table.watermark.map(|mark| mark.last_seq)),
+            Err(CatalogError::NoSuchTable(_)) => Ok(None),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// The names of the namespaces to which events come.
+    fn busy(&self) -> HashSet<String> {
+        let of_events = self.wal.pending().into_iter().filter(|it| it.kind.has_seq());
+        of_events.map(|it| it.namespace.name().to_owned()).collect()
     }
 
     /// The namespaces that may have collections: those of events are at the top.
@@ -320,147 +328,6 @@ struct SeenEvents {
     position: Option<u64>,
     /// Which erasures there have been; none while one goes on.
     erasures: Option<String>,
-}
-
-/// What became of a namespace when it was looked at last.
-#[derive(Clone, Debug, Default)]
-struct NamespaceRound {
-    looked: Option<Instant>,
-    /// What it had then.
-    seen: Option<SeenEvents>,
-    /// Changes up to this event are in all tables but those that failed.
-    after: u64,
-    /// The last event when all tables were looked at.
-    all_seq: u64,
-    /// Collections whose tables did not follow: each look tries them again.
-    failed: BTreeSet<String>,
-}
-
-/// The job that refreshes tables of collections with new changes.
-#[derive(Debug)]
-pub struct RefreshChanged {
-    tables: RefreshCollections,
-    owner: LogOwnership,
-    /// From one look at a namespace to the next one, at least, and from the start to the first one.
-    interval: Duration,
-    started: Instant,
-    /// One for each namespace that is there.
-    rounds: HashMap<Vec<String>, NamespaceRound>,
-}
-
-/// What a look at a namespace came to.
-#[derive(Default)]
-struct LookEnd {
-    is_changed: bool,
-    failed: Vec<String>,
-}
-
-impl RefreshChanged {
-    /// The job of `tables`, on the server that takes the events.
-    #[must_use]
-    pub fn new(tables: RefreshCollections, owner: &LogOwnership, interval: Duration) -> Self {
-        let (owner, started) = (owner.clone(), Instant::now());
-        Self { tables, owner, interval, started, rounds: HashMap::new() }
-    }
-
-    /// Refreshes what changed in a namespace since its last round.
-    async fn look(
-        &self,
-        levels: &[String],
-        round: &mut NamespaceRound,
-    ) -> Result<LookEnd, NamespaceError> {
-        let mut end = LookEnd::default();
-        let Some(seen) = self.tables.seen(levels).await? else { return Ok(end) };
-        let is_new = round.seen.as_ref() != Some(&seen);
-        let mut again = round.failed.clone();
-        again.extend(self.tables.sql.pending_values(levels));
-        if !is_new && again.is_empty() {
-            return Ok(end);
-        }
-        if seen.erasures.is_none() {
-            end.failed.push(IS_ERASING.to_owned());
-            return Ok(end);
-        }
-        let found = if is_new {
-            // What was taken out may be of any collection. After a start nothing is known of any: what changed behind
-            // the tables alone would leave out one whose first refresh the server did not live to see.
-            let known = round.seen.as_ref().map(|known| &known.erasures);
-            let behind = seen.last_seq.map_or(0, |last| last.saturating_sub(round.all_seq));
-            let is_of_all = known != Some(&seen.erasures) || EVENTS_BEHIND_MAX <= behind;
-            let found = self.tables.collections(levels, round.after, again, is_of_all).await?;
-            if is_of_all {
-                round.all_seq = found.seq;
-            }
-            found
-        } else {
-            FoundCollections { names: again, beyond: None, seq: round.after, cause: None }
-        };
-        let mut failed = BTreeSet::new();
-        for collection in found.names {
-            match self.tables.refresh(levels, &collection, seen.erasures.clone()).await {
-                Ok(done) => {
-                    end.is_changed |= done.is_changed;
-                    self.tables.sql.end_pending_values(levels, &collection);
-                }
-                // Its events are gone.
-                Err(WriteFailure::Query(SqlError::NotFound(_))) => {
-                    self.tables.sql.end_pending_values(levels, &collection);
-                }
-                Err(cause) => {
-                    let table = table_name(&collection);
-                    warn!(table, error = &cause as &dyn Error, "a collection is not refreshed");
-                    end.failed.push(format!("{table}: {}", with_causes(&cause)));
-                    failed.insert(collection);
-                }
-            }
-        }
-        round.failed = failed;
-        if let Some(cause) = found.cause {
-            end.failed.push(with_causes(&cause));
-        } else {
-            (round.seen, round.after) = (Some(seen), found.seq);
-        }
-        end.failed.extend(found.beyond.map(|first| beyond(&first)));
-        Ok(end)
-    }
-}
-
-impl Job for RefreshChanged {
-    const NAME: &'static str = REFRESH;
-    type Error = RefreshError;
-
-    /// Looks at every namespace whose time has come.
-    async fn tick(&mut self) -> Result<Progress, RefreshError> {
-        if let Err(cause) = self.owner.check() {
-            // Others do not see what is in the log alone.
-            return Ok(Progress::Skipped(cause.to_string()));
-        }
-        let (mut is_changed, mut failed) = (false, Vec::new());
-        let mut rounds = HashMap::new();
-        for levels in self.tables.namespaces().await? {
-            let mut round = self.rounds.get(&levels).cloned().unwrap_or_default();
-            if self.interval <= round.looked.unwrap_or(self.started).elapsed() {
-                round.looked = Some(Instant::now());
-                let name = levels.join(".");
-                match Box::pin(self.look(&levels, &mut round)).await {
-                    Ok(end) => {
-                        is_changed |= end.is_changed;
-                        failed.extend(end.failed.into_iter().map(|why| format!("{name}: {why}")));
-                    }
-                    Err(cause) => {
-                        warn!(name, error = &cause as &dyn Error, "a namespace is not refreshed");
-                        failed.push(format!("{name}: {}", with_causes(&cause)));
-                    }
-                }
-            }
-            rounds.insert(levels, round);
-        }
-        self.rounds = rounds;
-        if is_changed || failed.is_empty() {
-            return Ok(Progress::of(is_changed, false));
-        }
-        Ok(Progress::Skipped(failed.join("; ")))
-    }
 }
 
 #[cfg(test)]

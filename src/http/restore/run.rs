@@ -9,6 +9,7 @@ use crate::http::{
     bulk_changes::{self, ChangeBatches, ChangedBranch, document_number},
     change_events::ChangeEvent,
     error::ApiError,
+    points::basis,
     rows::{number_at, text_at},
     state_rows,
 };
@@ -23,7 +24,7 @@ use icecore_lake::{
 use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
-    query::SqlRequest,
+    query::{QueryBasis, SqlRequest},
     restore::{CollectionCounts, RestoreReport, SampleChange},
     service_table::EVENTS_TABLE,
 };
@@ -171,8 +172,9 @@ impl RestoreRun<'_> {
         pairs: &[CollectionPair],
     ) -> Result<RestoreReport, ApiError> {
         let mut report = RestoreReport::default();
+        let mut basis = basis::at_event(self.app, None, self.head);
         for pair in pairs {
-            let counts = self.counts(pair).await?;
+            let counts = self.counts(pair, &mut basis).await?;
             if pair.is_other
                 && !self.is_resumed
                 && counts.updated + counts.deleted + counts.unchanged != 0
@@ -199,10 +201,15 @@ impl RestoreRun<'_> {
         if report.collections.len() == 1 {
             report.collections.clear();
         }
+        report.basis = Some(basis);
         Ok(report)
     }
 
-    async fn counts(&self, pair: &CollectionPair) -> Result<CollectionCounts, ApiError> {
+    async fn counts(
+        &self,
+        pair: &CollectionPair,
+        basis: &mut QueryBasis,
+    ) -> Result<CollectionCounts, ApiError> {
         let sql = self.states().counts(pair);
         let request = SqlRequest { sql, ..SqlRequest::default() };
         let mut counts =
@@ -210,6 +217,7 @@ impl RestoreRun<'_> {
         let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
             return Ok(counts);
         };
+        basis.add(answer.basis.take().unwrap_or_default());
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;
             if batch.num_rows() == 0 {

@@ -15,10 +15,10 @@ use icecore_schemas::{
     collection_refresh::{RefreshParameters, RefreshReply},
     collection_schema::{CollectionSchema, SchemaParameters, SchemaRegistration},
     collections::{
-        AnomalyList, AnomalyPage, CollectionDiff, CollectionEntry, CollectionList, CollectionPage,
-        CollectionParameters, DiffParameters, DocumentHistory, DocumentList, DocumentPage,
-        DocumentReply, EventList, EventPage, HistoryPage, PointParameters, PointRequest,
-        ResolvedPoint, ThingParameters,
+        AnomalyList, AnomalyPage, CollectionDiff, CollectionList, CollectionPage,
+        CollectionParameters, CollectionReply, DiffParameters, DocumentHistory, DocumentList,
+        DocumentPage, DocumentReply, EventList, EventPage, HistoryPage, PointParameters,
+        PointRequest, ResolvedPoint, ThingParameters,
     },
     search::{FacetParameters, FoundThings, SearchParameters, ThingFacets},
 };
@@ -65,7 +65,7 @@ pub(super) const COLLECTION_ROUTES: &[Route] = &[
     get("/v1/{namespace}/collections/{collection}", InCatalog(Read), |m| on(m, list::show))
         .about("A collection: documents, bytes, and how far its table is")
         .query::<CollectionParameters>()
-        .answers::<CollectionEntry>(&[(200, "Its numbers")])
+        .answers::<CollectionReply>(&[(200, "Its numbers")])
         .refuses(&[
             (404, "No such collection"),
             (422, "Over the time, memory or row limit"),

@@ -10,6 +10,7 @@ use crate::http::{
     bulk_changes::{self, ChangeBatches, ChangedBranch, document_number},
     change_events::ChangeEvent,
     error::ApiError,
+    points::basis,
     state_rows,
 };
 use futures::StreamExt;
@@ -93,6 +94,8 @@ impl MergeRun<'_> {
     ) -> Result<BranchMergeReport, ApiError> {
         let mut comparison = MergeComparison::default();
         comparison.report.fast_forward = true;
+        let ours = self.states.ours;
+        comparison.report.basis = Some(basis::at_event(self.place.app, ours.branch, ours.seq));
         for collection in collections {
             if comparison.report.fast_forward {
                 let behind = self.states.common.into_seq;
@@ -146,6 +149,9 @@ impl MergeRun<'_> {
         let Some(mut answer) = state_rows::ask(app, levels, request).await? else {
             return Ok(counts);
         };
+        if let (Some(basis), Some(read)) = (&mut comparison.report.basis, answer.basis.take()) {
+            basis.add(read);
+        }
         let preference = self.preference;
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;
