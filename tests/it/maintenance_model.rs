@@ -8,7 +8,7 @@
 pub(crate) mod disk;
 mod model;
 mod steps;
-mod world;
+pub(crate) mod world;
 pub(crate) mod writer;
 
 use futures::{FutureExt, StreamExt, stream};

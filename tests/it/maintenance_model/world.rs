@@ -145,13 +145,14 @@ impl SeenTable {
     }
 }
 
-async fn open_catalog(folder: &TempDir, clock: &Clock) -> Catalog {
+/// The catalog of a folder, at the time of this clock.
+pub(crate) async fn open_catalog(folder: &TempDir, clock: &Clock) -> Catalog {
     let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let now = clock.clone();
     Catalog::new("icecore", open_storage(folder), metastore, Arc::new(move || now.now_ms()))
 }
 
-fn open_storage(folder: &TempDir) -> Storage {
+pub(crate) fn open_storage(folder: &TempDir) -> Storage {
     let warehouse = format!("file://{}/warehouse", folder.path().display());
     Storage::open(&warehouse, &S3Options::default()).unwrap()
 }
@@ -252,7 +253,8 @@ impl World {
             self.named += 1;
             let id = format!("e-{}", self.named);
             let (kind, actor) = (format!("t{}", n % types), format!("a-{step}-{}", n % ACTORS));
-            let mut event = json!({"id": id, "type": kind, "ns": "shop", "actor": actor, "data": {"n": n}});
+            let mut event =
+                json!({"id": id, "type": kind, "ns": "shop", "actor": actor, "data": {"n": n}});
             let mut ts_ms = now_ms;
             if 0 < days_late && n % 2 == 0 {
                 ts_ms -= days_late * DAY_MS;
@@ -360,7 +362,7 @@ impl World {
                 self.commit().await?;
             }
         }
-        let ForeignCommit { id, change, body } = commit;
+        let ForeignCommit { id, change, body, .. } = commit;
         let (status, answer) = self.call(Method::POST, COMMITS, &body).await;
         if status == 200 {
             self.counts.foreign += 1;
