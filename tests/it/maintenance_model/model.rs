@@ -185,12 +185,15 @@ impl TableModel {
     ) -> Result<(), String> {
         let NewerSnapshot { id, parent, kind } = newer;
         let before: Arc<RowCounts> = match parent {
-            Some(parent) => {
-                let seen = self.snapshots.get(&parent).or_else(|| self.head_before(rows));
-                seen.map(Arc::clone).ok_or_else(|| {
-                    format!("snapshot {id} comes after {parent}, which was never seen")
-                })?
-            }
+            Some(parent) => match self.snapshots.get(&parent) {
+                Some(seen) => Arc::clone(seen),
+                None if self.is_left_of_a_head(rows) => Arc::clone(rows),
+                None => {
+                    return Err(format!(
+                        "snapshot {id} comes after {parent}, which was never seen"
+                    ));
+                }
+            },
             None => Arc::default(),
         };
         match (self.announced.remove(&id), kind) {
@@ -218,11 +221,11 @@ impl TableModel {
         Ok(())
     }
 
-    /// What a head had of which these rows are left.
-    fn head_before(&self, rows: &RowCounts) -> Option<&Arc<RowCounts>> {
+    /// Whether these rows are all that is left of a head.
+    fn is_left_of_a_head(&self, rows: &RowCounts) -> bool {
         let ExpectedRemoval { ids, heads } = &self.removal;
         let mut heads = heads.iter().filter_map(|head| self.snapshots.get(head));
-        heads.find(|head| head.without(ids) == *rows)
+        heads.any(|head| head.without(ids) == *rows)
     }
 }
 
