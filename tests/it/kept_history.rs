@@ -45,7 +45,7 @@ async fn start(clock: &Clock) -> (TestServer, Catalog) {
     (server, catalog)
 }
 
-async fn stop(server: TestServer, catalog: Catalog) {
+async fn stop(server: TestServer, catalog: &Catalog) {
     let _folder = server.stop().await;
     catalog.metastore().clone().close().await;
 }
@@ -153,7 +153,7 @@ async fn a_client_that_commits_a_week_late_is_refused_and_no_row_is_lost() {
     assert_eq!(status, 200, "{answer}");
     let rows = orders(10).as_array().unwrap().len() + anew.change.added.ids().count();
     assert_eq!(server.rows("shop", "SELECT count(*) FROM events").await, json!([[rows]]));
-    stop(server, catalog).await;
+    stop(server, &catalog).await;
 }
 
 /// What bookmarks of every commit show, and then a tag and a branch.
@@ -206,5 +206,5 @@ async fn bookmarks_tags_and_branches_show_the_same_once_all_other_history_is_gon
     assert_eq!(snapshots.len(), 3, "the heads of both branches and the tag's: {listed}");
     assert_eq!(shown(&server, 4).await, before);
     check_whole(&server).await;
-    stop(server, catalog).await;
+    stop(server, &catalog).await;
 }
