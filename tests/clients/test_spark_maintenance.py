@@ -239,9 +239,14 @@ def test_an_admin_expires_snapshots_and_removes_orphans_of_our_table_with_spark(
     for first in range(0, 5 * BATCH, BATCH):
         send_until_taken(client, lines(range(first, first + BATCH)), Sent(), "a")
         client.commit("a")
-        if first == BATCH:
-            body = json.dumps({"name": "kept", "type": "tag"}).encode()
+        kept = {BATCH: ("kept", "tag"), 2 * BATCH: ("side", "branch")}.get(first)
+        if kept:
+            body = json.dumps({"name": kept[0], "type": kept[1]}).encode()
             assert client.request("POST", "/v1/a/tables/events/refs", body, {"content-type": "application/json"})[0] == 200
+        if first == 2 * BATCH:
+            # The state after the next event, which is committed with the batch after it.
+            marked = json.dumps({"id": "marked", "type": "t0", "bookmark": "b-1"})
+            send_until_taken(client, [marked], Sent(), "a")
     post(client, "/admin/jobs/compact?namespace=a")
     send_until_taken(client, lines(range(5 * BATCH, 6 * BATCH)), Sent(), "a")
     with pytest.raises(Exception) as refused:
@@ -250,18 +255,24 @@ def test_an_admin_expires_snapshots_and_removes_orphans_of_our_table_with_spark(
     snapshots = lambda: admin.rows(f"SELECT snapshot_id FROM {admin.table('a', 'events')}.snapshots")  # noqa: E731
     before = len(snapshots())
     admin.expire("a.events")
-    # The head and the tag stay in any case.
-    assert 2 <= len(snapshots()) < before
+    # The head, the tag and the branch stay in any case.
+    assert 3 <= len(snapshots()) < before
     left = leave_file(location_of(client, "a", "events"))
     # What is sent meanwhile, and not committed, is in no file yet.
     send_until_taken(client, lines(range(6 * BATCH, 7 * BATCH)), Sent(), "a")
     removed = admin.remove_orphans("a.events")
     assert any(path.endswith("left.parquet") for path in removed) and not left.exists(), removed
     client.commit("a")
-    for more, batches in (({}, 7), ({"as_of": "kept"}, 2)):
-        rows = client.sql("a", "SELECT id FROM events", **more)
-        assert sorted(rows) == sorted((f"e{n}",) for n in range(batches * BATCH)), more
-    assert sorted(admin.rows(f"SELECT id FROM {admin.table('a', 'events')}")) == sorted((f"e{n}",) for n in range(7 * BATCH))
+    ids = lambda batches: [(f"e{n}",) for n in range(batches * BATCH)]  # noqa: E731
+    for sql, more, wanted in (
+        ("SELECT id FROM events", {}, ids(7) + [("marked",)]),
+        ("SELECT id FROM events", {"as_of": "kept"}, ids(2)),
+        ("SELECT id FROM events", {"as_of": "side"}, ids(3)),
+        # A bookmark is of the table of now, whose snapshots of then are gone.
+        ("SELECT id FROM events FOR BOOKMARK AS OF 'b-1'", {}, ids(3) + [("marked",)]),
+    ):
+        assert sorted(client.sql("a", sql, **more)) == sorted(wanted), (sql, more)
+    assert sorted(admin.rows(f"SELECT id FROM {admin.table('a', 'events')}")) == sorted(ids(7) + [("marked",)])
     for job in ("compact", "expire", "orphans"):
         post(client, f"/admin/jobs/{job}?namespace=a")
     assert post(client, "/v1/a/audit/events")["agrees"]

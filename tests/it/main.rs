@@ -50,6 +50,7 @@ mod histories;
 mod hostile_http;
 mod hostile_sql;
 mod jobs;
+mod kept_history;
 mod keyed_writes;
 mod killed_jobs;
 mod layout;

@@ -1,6 +1,6 @@
 //! Random steps on one server, held against a model of what its table has to show: events, commits of the
-//! service and of another engine, branches and tags, compaction, thinning, expiry, deletion of files, faults,
-//! kills and restarts on a clock that is set by hand.
+//! service and of another engine, branches and tags, compaction, thinning, expiry, retention, erasures, deletion
+//! of files, faults, kills and restarts on a clock that is set by hand.
 //!
 //! Its one invariant: after each step SQL shows every acknowledged row as often as it has to, every retained
 //! snapshot shows what it showed when it was made, and every file that one of them names is there.
@@ -8,7 +8,7 @@
 pub(crate) mod disk;
 mod model;
 mod steps;
-mod world;
+pub(crate) mod world;
 pub(crate) mod writer;
 
 use futures::{FutureExt, StreamExt, stream};
@@ -24,6 +24,9 @@ use world::{RunCounts, World};
 const RUNS_AT_ONCE: usize = 2;
 /// Most runs that look for fewer steps which fail too.
 const SHRINKS_MAX: usize = 25;
+
+/// What each run has: by then the first rows are old.
+const OF_EACH_RUN: [Step; 3] = [Step::Wait { hours: 49 }, Step::Retain, Step::Erase { pick: 0 }];
 
 /// How many runs there are, and how long.
 #[derive(Clone, Copy)]
@@ -43,7 +46,9 @@ struct FailedRun {
 
 impl RunLength {
     fn steps(self, seed: u64) -> Vec<Step> {
-        let mut steps = steps(seed, self.steps);
+        let mut steps = steps(seed, self.steps - OF_EACH_RUN.len());
+        let half = self.steps / 2;
+        drop(steps.splice(half..half, OF_EACH_RUN));
         if (seed + 1).is_multiple_of(self.overgrown) {
             steps.insert(self.steps * 3 / 4, Step::Overgrow);
         }
@@ -124,7 +129,8 @@ async fn random_steps_lose_and_double_no_row_of_any_retained_snapshot() {
     };
     let counts = Box::pin(check_runs(length)).await;
     println!("{counts:?}");
-    let RunCounts { foreign, merges, faults, thinned } = counts;
+    let RunCounts { foreign, merges, faults, thinned, erased, retained } = counts;
     // Runs in which nothing happens prove nothing.
     assert!(0 < foreign && 0 < merges && 0 < faults && 0 < thinned, "{counts:?}");
+    assert!(0 < erased && 0 < retained, "{counts:?}");
 }

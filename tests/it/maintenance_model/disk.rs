@@ -15,7 +15,10 @@ use iceberg::spec::{
 };
 use icecore_catalog::storage::Storage;
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// The sequence number of the newest delete of each deleted row, by data file and place.
 type DeletedRows = HashMap<(String, i64), i64>;
@@ -124,6 +127,18 @@ impl DiskReader {
     /// All rows of a data file.
     pub(crate) async fn rows_of_file(&mut self, path: &str) -> Arc<Vec<RowKey>> {
         self.columns(path, ["id", "seq"]).await
+    }
+
+    /// Whether a data file of a snapshot has a row of one of these ids, also one that is deleted.
+    pub(crate) async fn has_any(&mut self, snapshot: &Snapshot, ids: &BTreeSet<String>) -> bool {
+        let live = self.live(snapshot).await;
+        for entry in live.iter().filter(|entry| is_data(entry)) {
+            let rows = self.rows_of_file(entry.file_path()).await;
+            if rows.iter().any(|(id, _)| ids.contains(id)) {
+                return true;
+            }
+        }
+        false
     }
 
     async fn remaining(

@@ -2,9 +2,13 @@
 //! and tags are. It leaves to its user how a table is read.
 //!
 //! Its one invariant: a row goes from the log into one snapshot of `main`, and is in each snapshot after that
-//! as often as in the one before, but for what a client said that its snapshot adds or removes.
+//! as often as in the one before, but for what a client said that its snapshot adds or removes, and for rows that
+//! the service was asked to take out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Rows that a difference shows.
 const SHOWN_MAX: usize = 8;
@@ -48,6 +52,17 @@ impl RowCounts {
         Ok(())
     }
 
+    /// The ids of the rows, in order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(|(id, _)| id.as_str())
+    }
+
+    /// The rows but those of these ids.
+    pub(crate) fn without(&self, ids: &BTreeSet<String>) -> Self {
+        let left = self.0.iter().filter(|((id, _), _)| !ids.contains(id));
+        Self(left.map(|(row, count)| (row.clone(), *count)).collect())
+    }
+
     /// Some of the rows that are there more or less often than they have to be.
     pub(crate) fn difference(&self, wanted: &Self) -> String {
         let count = |rows: &Self, row: &RowKey| rows.0.get(row).copied().unwrap_or_default();
@@ -72,6 +87,15 @@ impl FromIterator<RowKey> for RowCounts {
 pub(crate) struct RowChange {
     pub(crate) added: RowCounts,
     pub(crate) removed: RowCounts,
+}
+
+/// What the service was asked to take out.
+#[derive(Clone, Debug, Default)]
+struct ExpectedRemoval {
+    /// Rows of these ids may go.
+    ids: BTreeSet<String>,
+    /// The heads of branches before: of an erasure with several commits the history keeps the last one alone.
+    heads: Vec<i64>,
 }
 
 /// What a snapshot says that it does.
@@ -100,6 +124,8 @@ pub(crate) struct TableModel {
     snapshots: BTreeMap<i64, Arc<RowCounts>>,
     /// What clients' snapshots do that were taken.
     announced: BTreeMap<i64, RowChange>,
+    /// What the service may take out now.
+    removal: ExpectedRemoval,
     /// Branches beside `main` and tags, and where they are.
     pub(crate) names: BTreeMap<String, i64>,
 }
@@ -113,6 +139,16 @@ impl TableModel {
     /// A client's snapshot was taken.
     pub(crate) fn announce(&mut self, id: i64, change: RowChange) {
         self.announced.insert(id, change);
+    }
+
+    /// From now on the service may take rows of these ids out, on top of these snapshots.
+    pub(crate) fn expect_removal(&mut self, ids: BTreeSet<String>, heads: Vec<i64>) {
+        self.removal = ExpectedRemoval { ids, heads };
+    }
+
+    /// From now on the service takes nothing out.
+    pub(crate) fn end_removal(&mut self) {
+        self.removal = ExpectedRemoval::default();
     }
 
     /// Acknowledged, and in no snapshot yet.
@@ -149,9 +185,15 @@ impl TableModel {
     ) -> Result<(), String> {
         let NewerSnapshot { id, parent, kind } = newer;
         let before: Arc<RowCounts> = match parent {
-            Some(parent) => self.snapshots.get(&parent).map(Arc::clone).ok_or_else(|| {
-                format!("snapshot {id} comes after {parent}, which was never seen")
-            })?,
+            Some(parent) => match self.snapshots.get(&parent) {
+                Some(seen) => Arc::clone(seen),
+                None if self.is_left_of_a_head(rows) => Arc::clone(rows),
+                None => {
+                    return Err(format!(
+                        "snapshot {id} comes after {parent}, which was never seen"
+                    ));
+                }
+            },
             None => Arc::default(),
         };
         match (self.announced.remove(&id), kind) {
@@ -170,12 +212,32 @@ impl TableModel {
                 self.log.take(&moved).map_err(|cause| format!("doubled by {id}: {cause}"))?;
             }
             (None, SnapshotKind::Append | SnapshotKind::Replace) => same(id, rows, &before)?,
-            (None, SnapshotKind::Change) => {
+            (None, SnapshotKind::Change) if self.removal.ids.is_empty() => {
                 return Err(format!("snapshot {id} changes rows, and no client said so"));
             }
+            (None, SnapshotKind::Change) => self.removal.check(id, &before, rows)?,
         }
         self.snapshots.insert(id, Arc::clone(rows));
         Ok(())
+    }
+
+    /// Whether these rows are all that is left of a head.
+    fn is_left_of_a_head(&self, rows: &RowCounts) -> bool {
+        let ExpectedRemoval { ids, heads } = &self.removal;
+        let mut heads = heads.iter().filter_map(|head| self.snapshots.get(head));
+        heads.any(|head| head.without(ids) == *rows)
+    }
+}
+
+impl ExpectedRemoval {
+    /// Nothing comes by a removal, and nothing goes that nobody asked for.
+    fn check(&self, id: i64, before: &RowCounts, rows: &RowCounts) -> Result<(), String> {
+        let mut gone = before.clone();
+        gone.take(rows).map_err(|cause| format!("added by {id}: {cause}"))?;
+        match gone.ids().find(|row| !self.ids.contains(*row)) {
+            Some(row) => Err(format!("snapshot {id} takes `{row}` out, and nobody asked for it")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -251,5 +313,32 @@ mod tests {
         for shown in [&[2, 9][..], &[1, 2, 2, 9], &[2, 2], &[2, 2, 3, 9]] {
             announced(shown).unwrap_err();
         }
+    }
+
+    #[test]
+    fn the_service_takes_out_what_it_was_asked_to_and_no_more() {
+        let removed = |parent: i64, shown: &[i64]| {
+            let mut model = two_of_three();
+            model.expect_removal(["e1".to_owned()].into(), vec![1]);
+            model.observe(newer(9, Some(parent), SnapshotKind::Change), &rows(shown))
+        };
+        removed(1, &[2]).unwrap();
+        removed(1, &[1, 2]).unwrap();
+        // The commit before it is gone from the history.
+        removed(8, &[2]).unwrap();
+        for (parent, shown, told) in [
+            (1, &[1][..], "takes `e2` out"),
+            (1, &[2, 2], "added by 9"),
+            (1, &[2, 4], "added by 9"),
+            (8, &[1], "never seen"),
+        ] {
+            let error = removed(parent, shown).unwrap_err();
+            assert!(error.contains(told), "{shown:?}: {error}");
+        }
+        let mut model = two_of_three();
+        model.expect_removal(["e1".to_owned()].into(), vec![1]);
+        model.end_removal();
+        let late = newer(2, Some(1), SnapshotKind::Change);
+        model.observe(late, &rows(&[2])).unwrap_err();
     }
 }

@@ -3,7 +3,8 @@
 use crate::maintenance_model::writer::ForeignWork;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-/// Places where a fault or a kill meets the work of a server. Each is passed whenever there is work.
+/// Places where a fault or a kill meets the work of a server, or of this process. Each is passed whenever there
+/// is work. Those of thinning are passed where a history becomes too long.
 const POINTS: &[&str] = &[
     "flush.after_data_file",
     "flush.before_commit",
@@ -14,6 +15,20 @@ const POINTS: &[&str] = &[
     "compact.before_commit",
     "compact.lost_answer",
     "compact.after_commit",
+    "retention.before_commit",
+    "retention.after_commit",
+    "expire.before_removal",
+    "expire.after_removal",
+    "orphans.before_mark",
+    "orphans.after_mark",
+    "orphans.after_queue",
+    "erase.before_write",
+    "erase.before_commit",
+    "erase.after_commit",
+    "erase.after_removal",
+    "erase.after_deletion",
+    "erase.before_done",
+    "obsolete.after_deletion",
 ];
 /// Maintenance that an operator runs by hand, the first more often.
 const JOBS: &[&str] = &["compact", "compact", "compact", "compact-day", "expire", "orphans"];
@@ -48,6 +63,10 @@ pub(crate) enum Step {
     DropName { pick: usize },
     /// Files are merged, or what nothing needs goes.
     Run { job: &'static str },
+    /// The rows of one sender are erased.
+    Erase { pick: usize },
+    /// Rows of a type that are old enough go.
+    Retain,
     /// Another engine commits.
     Foreign { work: ForeignWork, on_branch: bool, late: Option<Late>, seed: u64 },
     /// Somebody tries to move `main` back.
@@ -85,13 +104,15 @@ fn one_of<T: Copy>(random: &mut StdRng, choices: &[T]) -> T {
 fn any(random: &mut StdRng) -> Step {
     let pick = random.random_range(0..1_000);
     match random.random_range(0..100) {
-        0..24 => Step::Append {
+        0..22 => Step::Append {
             events: random.random_range(1..=EVENTS_MAX),
             types: random.random_range(1..4),
             days_late: one_of(random, &[0, 0, 1, 3]),
         },
+        22..24 => Step::Erase { pick },
         24..27 => Step::Repeat,
-        27..46 => Step::Commit,
+        27..44 => Step::Commit,
+        44..46 => Step::Retain,
         46..52 => Step::Name { kind: one_of(random, &["tag", "branch"]), pick },
         52..54 => Step::DropName { pick },
         54..64 => Step::Run { job: one_of(random, JOBS) },

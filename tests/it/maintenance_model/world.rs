@@ -3,10 +3,11 @@
 //! After each step everything is looked at: [`checks`].
 
 mod checks;
+mod crashes;
+mod removals;
 
 use crate::{
-    clocks::{copy_running, put_back},
-    harness::{TestServer, config},
+    harness::{TestServer, config, rfc3339},
     maintenance_model::{
         disk::DiskReader,
         model::{RowCounts, TableModel},
@@ -20,7 +21,7 @@ use iceberg::{
     spec::{SnapshotRef, TableMetadata},
 };
 use icecore::{
-    maintenance::obsolete::DeleteObsolete,
+    maintenance::{obsolete::DeleteObsolete, thinning::ThinSnapshots},
     tasks::{Job, Progress},
 };
 use icecore_catalog::{
@@ -35,9 +36,8 @@ use icecore_lake::{clock::Clock, faults::Failpoints};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeSet,
-    pin::pin,
-    sync::{Arc, Barrier},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 use tempfile::TempDir;
 
@@ -51,7 +51,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("retention.cron", ""),
     ("dead_letters.cron", ""),
     ("expire.cron", ""),
+    ("retention.events", "t1=1d"),
 ];
+/// Each so many events of a step are of one sender.
+const ACTORS: u32 = 3;
 /// For so long an event may be sent again: its id is known for a day more.
 const REPEATED_MS: i64 = 6 * DAY_MS;
 /// Most events that are sent again.
@@ -80,6 +83,10 @@ pub(crate) struct RunCounts {
     pub(crate) faults: u64,
     /// Snapshots that were thinned away.
     pub(crate) thinned: usize,
+    /// Senders whose rows were erased.
+    pub(crate) erased: u64,
+    /// Runs of retention that took rows out.
+    pub(crate) retained: u64,
 }
 
 impl RunCounts {
@@ -88,7 +95,21 @@ impl RunCounts {
         self.merges += other.merges;
         self.faults += other.faults;
         self.thinned += other.thinned;
+        self.erased += other.erased;
+        self.retained += other.retained;
     }
+}
+
+/// What tells whether an event is to go.
+struct EventFacts {
+    kind: String,
+    actor: String,
+    ts_ms: i64,
+}
+
+/// Whether the long form runs.
+fn is_large() -> bool {
+    std::env::var_os("LARGE").is_some()
 }
 
 /// A server and its model.
@@ -103,6 +124,8 @@ pub(crate) struct World {
     counts: RunCounts,
     /// Events that were sent, when, as they were.
     sent: Vec<(i64, Value)>,
+    /// Every event that was ever sent, by its id.
+    events: BTreeMap<String, EventFacts>,
     /// Ids and names that were given.
     named: u64,
     /// Which of the older snapshots the next check reads.
@@ -122,24 +145,20 @@ impl SeenTable {
     }
 }
 
-async fn open_catalog(folder: &TempDir, clock: &Clock) -> Catalog {
+/// The catalog of a folder, at the time of this clock.
+pub(crate) async fn open_catalog(folder: &TempDir, clock: &Clock) -> Catalog {
     let metastore = Metastore::sqlite(&folder.path().join("icecore.db")).await.unwrap();
     let now = clock.clone();
     Catalog::new("icecore", open_storage(folder), metastore, Arc::new(move || now.now_ms()))
 }
 
-fn open_storage(folder: &TempDir) -> Storage {
+pub(crate) fn open_storage(folder: &TempDir) -> Storage {
     let warehouse = format!("file://{}/warehouse", folder.path().display());
     Storage::open(&warehouse, &S3Options::default()).unwrap()
 }
 
 fn table() -> TableIdent {
     TableIdent::from_strs(["shop", "events"]).unwrap()
-}
-
-async fn meet(barrier: &Arc<Barrier>) {
-    let barrier = Arc::clone(barrier);
-    tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
 }
 
 impl World {
@@ -150,8 +169,8 @@ impl World {
         let catalog = open_catalog(&server.folder, &clock).await;
         let disk = DiskReader::new(open_storage(&server.folder));
         let (model, counts) = (TableModel::default(), RunCounts::default());
-        let (server, sent) = (Some(server), Vec::new());
-        Self { server, catalog, disk, clock, model, counts, sent, named: 0, turn: 0 }
+        let (server, sent, events) = (Some(server), Vec::new(), BTreeMap::new());
+        Self { server, catalog, disk, clock, model, counts, sent, events, named: 0, turn: 0 }
     }
 
     /// Makes a step and checks everything.
@@ -165,6 +184,8 @@ impl World {
             Step::Name { kind, pick } => self.name(kind, pick).await,
             Step::DropName { pick } => self.drop_name(pick).await,
             Step::Run { job } => self.run(job).await,
+            Step::Erase { pick } => Box::pin(self.erase(pick)).await?,
+            Step::Retain => Box::pin(self.retain()).await?,
             Step::Foreign { work, on_branch, late, seed } => {
                 Box::pin(self.foreign(work, on_branch, late, seed)).await?;
             }
@@ -172,8 +193,8 @@ impl World {
             Step::Expire { pick } => self.expire(pick).await,
             Step::Wait { hours } => self.wait(hours * HOUR_MS).await,
             Step::Restart => Box::pin(self.restart(Failpoints::default())).await,
-            Step::Fail { point } => Box::pin(self.fail(point)).await,
-            Step::Kill { point } => Box::pin(self.kill(point)).await,
+            Step::Fail { point } => Box::pin(self.fail(point)).await?,
+            Step::Kill { point } => Box::pin(self.kill(point)).await?,
             Step::Overgrow => Box::pin(self.overgrow()).await?,
         }
         Box::pin(self.check()).await
@@ -183,10 +204,7 @@ impl World {
     pub(crate) async fn end(mut self) -> Result<RunCounts, String> {
         Box::pin(self.commit()).await?;
         let seen = self.look().await.ok_or("there is no table")?;
-        let most = match std::env::var_os("LARGE") {
-            Some(_) => LARGE_READ_AT_END_MAX,
-            None => READ_AT_END_MAX,
-        };
+        let most = if is_large() { LARGE_READ_AT_END_MAX } else { READ_AT_END_MAX };
         let step = seen.snapshots.len().div_ceil(most).max(1);
         for snapshot in seen.snapshots.iter().rev().step_by(step) {
             self.read_snapshot(snapshot.snapshot_id()).await?;
@@ -230,15 +248,19 @@ impl World {
     async fn append(&mut self, events: u32, types: u32, days_late: i64) {
         let now_ms = self.clock.now_ms();
         let (mut list, mut ids) = (Vec::new(), Vec::new());
+        let step = self.named;
         for n in 0..events {
             self.named += 1;
             let id = format!("e-{}", self.named);
-            let kind = format!("t{}", n % types);
-            let mut event = json!({"id": id, "type": kind, "ns": "shop", "data": {"n": n}});
+            let (kind, actor) = (format!("t{}", n % types), format!("a-{step}-{}", n % ACTORS));
+            let mut event =
+                json!({"id": id, "type": kind, "ns": "shop", "actor": actor, "data": {"n": n}});
+            let mut ts_ms = now_ms;
             if 0 < days_late && n % 2 == 0 {
-                let time = chrono::DateTime::from_timestamp_millis(now_ms - days_late * DAY_MS);
-                event["ts"] = json!(time.unwrap().to_rfc3339());
+                ts_ms -= days_late * DAY_MS;
+                event["ts"] = json!(rfc3339(ts_ms));
             }
+            self.events.insert(id.clone(), EventFacts { kind, actor, ts_ms });
             self.sent.push((now_ms, event.clone()));
             list.push(event);
             ids.push(id);
@@ -303,10 +325,15 @@ impl World {
         self.model.names.remove(&name);
     }
 
-    async fn run(&mut self, job: &'static str) {
+    async fn report_of(&self, job: &str) -> Value {
         let path = format!("/admin/jobs/{job}?namespace=shop");
         let (status, report) = self.call(Method::POST, &path, &json!({})).await;
         assert_eq!(status, 200, "{report}");
+        report
+    }
+
+    async fn run(&mut self, job: &'static str) {
+        let report = self.report_of(job).await;
         let is_merge = job.starts_with("compact");
         let files = report["files"]["before"].as_u64().unwrap();
         self.counts.merges += u64::from(is_merge && 0 < files);
@@ -335,7 +362,7 @@ impl World {
                 self.commit().await?;
             }
         }
-        let ForeignCommit { id, change, body } = commit;
+        let ForeignCommit { id, change, body, .. } = commit;
         let (status, answer) = self.call(Method::POST, COMMITS, &body).await;
         if status == 200 {
             self.counts.foreign += 1;
@@ -384,73 +411,6 @@ impl World {
         while job.tick().await.unwrap() != Progress::Idle {}
     }
 
-    /// Starts what passes by a failpoint; gives the status.
-    async fn pass(&self, point: &str) -> u16 {
-        let path = match point.starts_with("compact.") {
-            true => "/admin/jobs/compact?namespace=shop",
-            false => "/v1/shop/commit",
-        };
-        self.server().post(path, "application/json", "").await.status().as_u16()
-    }
-
-    /// Whether there is work that passes by a failpoint.
-    async fn would_pass(&self, point: &str) -> bool {
-        if !point.starts_with("compact.") {
-            return !self.model.log().is_empty();
-        }
-        let path = "/admin/jobs/compact?namespace=shop&dry_run=true";
-        let (_, report) = self.call(Method::POST, path, &json!({})).await;
-        report["files"]["before"].as_u64().is_some_and(|files| 0 < files)
-    }
-
-    /// The work at a failpoint fails once, and a new server goes on.
-    async fn fail(&mut self, point: &'static str) {
-        if !self.would_pass(point).await {
-            return;
-        }
-        self.restart(Failpoints::parse(&format!("{point}=error")).unwrap()).await;
-        self.counts.faults += 1;
-        // Some are tried again at once.
-        let _status = self.pass(point).await;
-        self.restart(Failpoints::default()).await;
-    }
-
-    /// The process ends at a failpoint as by `kill -9`, and a new one finds what it left.
-    async fn kill(&mut self, point: &'static str) {
-        if !self.would_pass(point).await {
-            return;
-        }
-        let (faults, barrier) = Failpoints::meeting(point);
-        self.restart(faults).await;
-        let (left, running) =
-            (tempfile::tempdir().unwrap(), self.server().folder.path().to_owned());
-        let is_met = {
-            let mut met = pin!(meet(&barrier));
-            let mut pass = pin!(self.pass(point));
-            // Both are waited for to their ends below.
-            let is_met = tokio::select! {
-                () = &mut met => true,
-                _ = &mut pass => false,
-            };
-            if is_met {
-                copy_running(&running, left.path());
-                meet(&barrier).await;
-                pass.await;
-            } else {
-                tokio::join!(met, meet(&barrier));
-            }
-            is_met
-        };
-        let folder = self.stop().await;
-        if is_met {
-            self.counts.faults += 1;
-            put_back(&folder, &left);
-            // The folder of that name is another one.
-            self.disk.storage = open_storage(&folder);
-        }
-        self.start_in(folder, Failpoints::default()).await;
-    }
-
     /// Makes the history so long that it is thinned, and deletes what is of no use then.
     async fn overgrow(&mut self) -> Result<(), String> {
         let Some(seen) = self.look().await else { return Ok(()) };
@@ -464,6 +424,11 @@ impl World {
         let Some((long, _)) = self.observe().await? else { return Ok(()) };
         // By then the older ones are thinned to one for each hour.
         self.clock.advance_ms(2 * HOUR_MS);
+        for point in ["thin.before_removal", "thin.after_removal"] {
+            let faults = Failpoints::parse(&format!("{point}=error")).unwrap();
+            let (job, _) = ThinSnapshots::new(&self.catalog);
+            job.with_faults(faults).tick().await.unwrap_err();
+        }
         self.thin().await?;
         // Rows of the log are due by then, too. The server commits them, finds the table too long and may
         // thin it before this process does, so what counts is what is gone, whoever it was.

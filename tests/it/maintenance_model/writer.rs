@@ -39,6 +39,7 @@ pub(crate) struct ForeignCommit {
     pub(crate) id: i64,
     pub(crate) change: RowChange,
     pub(crate) body: Value,
+    files: ForeignFiles,
 }
 
 /// The files of a commit.
@@ -87,7 +88,15 @@ impl ForeignWriter<'_> {
         }
         let list = self.list(&head, id, &files).await;
         let body = self.body(&head, id, &list, &files);
-        Some(ForeignCommit { id, change: files.change, body })
+        Some(ForeignCommit { id, change: files.change.clone(), body, files })
+    }
+
+    /// Writes the metadata of a commit anew on top of the head, for the files that it had, as clients do that lost
+    /// a race.
+    pub(crate) async fn again(mut self, lost: &ForeignCommit, id: i64) -> Value {
+        let head = Arc::clone(self.metadata.snapshot_for_ref(self.branch).unwrap());
+        let list = self.list(&head, id, &lost.files).await;
+        self.body(&head, id, &list, &lost.files)
     }
 
     /// Adds a copy of a data file, with all rows that are in it.

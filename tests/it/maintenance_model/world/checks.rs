@@ -1,8 +1,11 @@
 //! What is looked at after each step: rows now and in each retained snapshot, by SQL and by a reader of its
 //! own, branches and tags, and every file that a retained snapshot names.
 
-use super::{LOOKS_MAX, NEWEST_READ_MAX, SeenTable, World, table};
-use crate::maintenance_model::model::{NewerSnapshot, RowCounts, RowKey, SnapshotKind};
+use super::{LOOKS_MAX, NEWEST_READ_MAX, SeenTable, World, is_large, table};
+use crate::maintenance_model::{
+    disk::DiskReader,
+    model::{NewerSnapshot, RowCounts, RowKey, SnapshotKind},
+};
 use iceberg::spec::{Operation, Snapshot, SnapshotRef};
 use icecore_catalog::error::CatalogError;
 use serde_json::{Value, json};
@@ -48,6 +51,9 @@ impl World {
         };
         self.check_names().await?;
         self.check_files(&seen).await?;
+        if is_large() {
+            self.read_all(&seen).await?;
+        }
         self.read_now(seen.head()).await?;
         self.turn += 1;
         let older = seen.snapshots.get(self.turn % seen.snapshots.len().max(1));
@@ -64,14 +70,29 @@ impl World {
         Err(format!("SQL reads `{name}` as {status} {answer}"))
     }
 
+    /// Every retained snapshot has on disk what it had when it came. Nothing that was read before is believed.
+    async fn read_all(&mut self, seen: &SeenTable) -> Result<(), String> {
+        self.disk = DiskReader::new(self.disk.storage.clone());
+        for snapshot in &seen.snapshots {
+            let (id, found) = (snapshot.snapshot_id(), self.disk.rows(snapshot).await);
+            let wanted = self.model.rows(id)?;
+            if *found != *wanted {
+                return Err(format!("snapshot {id} now has {}", found.difference(wanted)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Branches beside `main` and tags, and where they are.
+    pub(super) async fn found_names(&self) -> Result<BTreeMap<String, i64>, String> {
+        let refs = self.catalog.refs().list(&table()).await.map_err(|cause| cause.to_string())?;
+        let others = refs.into_iter().filter(|(name, _)| name != "main");
+        Ok(others.map(|(name, reference)| (name, reference.snapshot_id)).collect())
+    }
+
     /// Branches and tags are where they were put.
     async fn check_names(&self) -> Result<(), String> {
-        let refs = self.catalog.refs().list(&table()).await.map_err(|cause| cause.to_string())?;
-        let found: BTreeMap<String, i64> = refs
-            .into_iter()
-            .filter(|(name, _)| name != "main")
-            .map(|(name, reference)| (name, reference.snapshot_id))
-            .collect();
+        let found = self.found_names().await?;
         if found == self.model.names {
             return Ok(());
         }
