@@ -244,6 +244,8 @@ def test_an_admin_expires_snapshots_and_removes_orphans_of_our_table_with_spark(
             assert client.request("POST", "/v1/a/tables/events/refs", body, {"content-type": "application/json"})[0] == 200
     post(client, "/admin/jobs/compact?namespace=a")
     send_until_taken(client, lines(range(5 * BATCH, 6 * BATCH)), Sent(), "a")
+    # Before anybody loads the table: what is current then, and what comes after it, is not removed for an hour.
+    client.commit("a")
     with pytest.raises(Exception) as refused:
         writer.expire("a.events")
     assert "needs the scope `admin`" in str(refused.value), refused.value
@@ -258,10 +260,19 @@ def test_an_admin_expires_snapshots_and_removes_orphans_of_our_table_with_spark(
     removed = admin.remove_orphans("a.events")
     assert any(path.endswith("left.parquet") for path in removed) and not left.exists(), removed
     client.commit("a")
-    for more, batches in (({}, 7), ({"as_of": "kept"}, 2)):
+    # Who loaded the table works with that snapshot, and Spark would delete its files at once.
+    loaded = admin.rows(f"SELECT snapshot_id FROM {admin.table('a', 'events')}.refs WHERE name = 'main'")[0][0]
+    send_until_taken(client, lines(range(7 * BATCH, 8 * BATCH)), Sent(), "a")
+    client.commit("a")
+    with pytest.raises(Exception) as refused:
+        admin.expire("a.events")
+    assert "leased until" in str(refused.value) and "expire only snapshots" in str(refused.value), refused.value
+    read = admin.rows(f"SELECT id FROM {admin.table('a', 'events')} VERSION AS OF {loaded}")
+    assert sorted(read) == sorted((f"e{n}",) for n in range(7 * BATCH))
+    for more, batches in (({}, 8), ({"as_of": "kept"}, 2)):
         rows = client.sql("a", "SELECT id FROM events", **more)
         assert sorted(rows) == sorted((f"e{n}",) for n in range(batches * BATCH)), more
-    assert sorted(admin.rows(f"SELECT id FROM {admin.table('a', 'events')}")) == sorted((f"e{n}",) for n in range(7 * BATCH))
+    assert sorted(admin.rows(f"SELECT id FROM {admin.table('a', 'events')}")) == sorted((f"e{n}",) for n in range(8 * BATCH))
     for job in ("compact", "expire", "orphans"):
         post(client, f"/admin/jobs/{job}?namespace=a")
     assert post(client, "/v1/a/audit/events")["agrees"]

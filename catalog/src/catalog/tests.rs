@@ -23,6 +23,7 @@ use std::{
 use uuid::Uuid;
 
 mod first;
+mod held_snapshots;
 mod late_client;
 mod live;
 mod long_metadata;
