@@ -22,6 +22,7 @@ use std::{
 };
 use uuid::Uuid;
 
+mod due_files;
 mod first;
 mod held_snapshots;
 mod late_client;
