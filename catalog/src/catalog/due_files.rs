@@ -63,14 +63,15 @@ impl ReadTables {
     fn keep(&self, table: Uuid, mut reads: HistoryReads) {
         // Each commit makes another list.
         reads.forget_lists();
+        if KEPT_MAX < reads.weight() {
+            return;
+        }
         let mut tables = self.lock();
         let kept: usize = tables.values().map(HistoryReads::weight).sum();
         if KEPT_MAX < kept + reads.weight() {
             tables.clear();
         }
-        if reads.weight() <= KEPT_MAX {
-            tables.insert(table, reads);
-        }
+        tables.insert(table, reads);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, HistoryReads>> {
@@ -111,7 +112,7 @@ impl Catalog {
     }
 
     async fn look_at_table<'a>(&self, table: &'a TableIdent, files: Vec<&'a str>) -> TableLook<'a> {
-        let unneeded = self.without_live(table, &files).await;
+        let unneeded = Box::pin(self.without_live(table, &files)).await;
         (table, files, unneeded)
     }
 
