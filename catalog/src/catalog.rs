@@ -10,6 +10,7 @@ mod change;
 mod commit_queue;
 mod commit_work;
 mod create;
+mod due_files;
 mod evolution;
 mod first;
 mod hidden_rows;
@@ -206,6 +207,7 @@ struct CatalogInner {
     queues: CommitQueues,
     overgrown: thin::OvergrownTables,
     leases: leases::WrittenLeases,
+    read_tables: due_files::ReadTables,
     writers: writers::NotedWriters,
 }
 
@@ -248,6 +250,7 @@ impl Catalog {
             queues: CommitQueues::default(),
             overgrown: thin::OvergrownTables::default(),
             leases: leases::WrittenLeases::default(),
+            read_tables: due_files::ReadTables::default(),
             writers: writers::NotedWriters::default(),
         };
         let metastore = inner.metastore.on_behalf_of(origin.clone());

@@ -2,15 +2,16 @@
 //!
 //! Recent snapshots stay in full; older ones are thinned, so that metadata stays small however
 //! many commits there are. A snapshot that a branch or tag names always stays, and so do the
-//! newest and those that clients hold. Tables that are not ours are never thinned.
+//! newest and those that clients hold; those that are no appends stay longer than those that are. Tables
+//! that are not ours are never thinned.
 
 pub mod expiry;
 pub mod lease;
 #[cfg(test)]
 mod tests;
 
-use crate::metadata_file::refs;
-use iceberg::spec::{SnapshotRef, TableMetadata};
+use crate::{commit::COMPACTION, metadata_file::refs};
+use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 use lease::LeasedSnapshots;
 use std::collections::{HashMap, HashSet};
 
@@ -62,6 +63,13 @@ const NEWEST_OF_BRANCHES: usize = 50;
 const NEWEST_CURRENT_MS: i64 = 2 * MINUTE_MS;
 const NEWEST_MS: i64 = 90 * DAY_MS;
 
+/// The newest snapshots of `main` that are no appends: deletes, overwrites and rewrites of other engines, and
+/// what retention and erasure deleted. They stay for [`CHANGES_MS`], also where appends of their age go: each
+/// shows what was left of rows that were there before. Compaction of the service changes no row and comes
+/// often, so it is none of them.
+const CHANGES_MAX: usize = 50;
+const CHANGES_MS: i64 = 7 * DAY_MS;
+
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -92,12 +100,15 @@ pub fn snapshots_to_remove(
 
 fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
     let is_gone = |branch: &String| metadata.snapshot_for_ref(branch).is_none();
+    // Each refresh replaces what is computed: that is to such a table what appends are to others.
+    let is_computed = collection_of(metadata).is_some();
     let candidate = |s: &SnapshotRef| SnapshotCandidate {
         id: s.snapshot_id(),
         parent: s.parent_snapshot_id(),
         sequence: s.sequence_number(),
         at_ms: s.timestamp_ms(),
         is_of_branch: is_of_branch(s),
+        is_change: !is_computed && is_change(s),
         is_dropped: s.summary().additional_properties.get(BRANCH).is_some_and(is_gone),
     };
     metadata.snapshots().map(candidate).collect()
@@ -107,6 +118,13 @@ fn candidates(metadata: &TableMetadata) -> Vec<SnapshotCandidate> {
 #[must_use]
 pub fn is_of_branch(snapshot: &SnapshotRef) -> bool {
     snapshot.summary().additional_properties.contains_key(BRANCH)
+}
+
+/// Whether the snapshot is neither an append nor compaction of the service.
+fn is_change(snapshot: &SnapshotRef) -> bool {
+    let summary = snapshot.summary();
+    summary.operation != Operation::Append
+        && !summary.additional_properties.contains_key(COMPACTION)
 }
 
 /// Whether the table is one of ours and has so many snapshots that it is to be thinned.
@@ -142,6 +160,8 @@ struct SnapshotCandidate {
     at_ms: i64,
     /// Whether it is of a branch of the service.
     is_of_branch: bool,
+    /// Whether it is no append.
+    is_change: bool,
     /// Whether that branch is gone: once it no longer stays in full, nothing needs it.
     is_dropped: bool,
 }
@@ -173,6 +193,7 @@ fn thin_beyond(
     let mut removed = Vec::new();
     // They would go but for their leases, and take no place of those that stay by themselves.
     let mut only_leased = 0;
+    let changes = kept_changes(snapshots, now_ms);
     let mut replaced_ms: HashMap<i64, i64> = HashMap::new();
     for snapshot in snapshots.iter() {
         let Some(parent) = snapshot.parent else { continue };
@@ -197,6 +218,7 @@ fn thin_beyond(
         let stays = (is_among_newest && in_full_since_ms <= snapshot.at_ms)
             || named.contains(&snapshot.id)
             || (!of_branch && is_last_of_step())
+            || changes.contains(&snapshot.id)
             || (!snapshot.is_dropped
                 && ((is_recent && was_current)
                     || (is_among_newest && in_full_since_ms <= until_ms)));
@@ -215,12 +237,20 @@ fn thin_beyond(
         if excess == 0 {
             break;
         }
-        if !named.contains(&snapshot.id) && !leased.has(snapshot.id) {
+        let has_place = named.contains(&snapshot.id) || changes.contains(&snapshot.id);
+        if !has_place && !leased.has(snapshot.id) {
             removed.push(snapshot.id);
             excess -= 1;
         }
     }
     removed
+}
+
+/// Those of the snapshots, which are in order with the newest first, that stay because they are no appends.
+fn kept_changes(snapshots: &[SnapshotCandidate], now_ms: i64) -> HashSet<i64> {
+    let since_ms = now_ms.saturating_sub(CHANGES_MS);
+    let changes = snapshots.iter().filter(|it| it.is_change && !it.is_of_branch).take(CHANGES_MAX);
+    changes.filter(|it| since_ms <= it.at_ms).map(|it| it.id).collect()
 }
 
 /// The step of time that a snapshot stands for: its width and its number; none when it is too old

@@ -249,6 +249,8 @@ def test_an_admin_expires_snapshots_and_removes_orphans_of_our_table_with_spark(
             send_until_taken(client, [marked], Sent(), "a")
     post(client, "/admin/jobs/compact?namespace=a")
     send_until_taken(client, lines(range(5 * BATCH, 6 * BATCH)), Sent(), "a")
+    # Before anybody loads the table: what is current then, and what comes after it, is not removed for an hour.
+    client.commit("a")
     with pytest.raises(Exception) as refused:
         writer.expire("a.events")
     assert "needs the scope `admin`" in str(refused.value), refused.value
@@ -263,16 +265,25 @@ def test_an_admin_expires_snapshots_and_removes_orphans_of_our_table_with_spark(
     removed = admin.remove_orphans("a.events")
     assert any(path.endswith("left.parquet") for path in removed) and not left.exists(), removed
     client.commit("a")
+    # Who loaded the table works with that snapshot, and Spark would delete its files at once.
+    loaded = admin.rows(f"SELECT snapshot_id FROM {admin.table('a', 'events')}.refs WHERE name = 'main'")[0][0]
+    send_until_taken(client, lines(range(7 * BATCH, 8 * BATCH)), Sent(), "a")
+    client.commit("a")
+    with pytest.raises(Exception) as refused:
+        admin.expire("a.events")
+    assert "leased until" in str(refused.value) and "expire only snapshots" in str(refused.value), refused.value
     ids = lambda batches: [(f"e{n}",) for n in range(batches * BATCH)]  # noqa: E731
+    read = admin.rows(f"SELECT id FROM {admin.table('a', 'events')} VERSION AS OF {loaded}")
+    assert sorted(read) == sorted(ids(7) + [("marked",)])
     for sql, more, wanted in (
-        ("SELECT id FROM events", {}, ids(7) + [("marked",)]),
+        ("SELECT id FROM events", {}, ids(8) + [("marked",)]),
         ("SELECT id FROM events", {"as_of": "kept"}, ids(2)),
         ("SELECT id FROM events", {"as_of": "side"}, ids(3)),
         # A bookmark is of the table of now, whose snapshots of then are gone.
         ("SELECT id FROM events FOR BOOKMARK AS OF 'b-1'", {}, ids(3) + [("marked",)]),
     ):
         assert sorted(client.sql("a", sql, **more)) == sorted(wanted), (sql, more)
-    assert sorted(admin.rows(f"SELECT id FROM {admin.table('a', 'events')}")) == sorted(ids(7) + [("marked",)])
+    assert sorted(admin.rows(f"SELECT id FROM {admin.table('a', 'events')}")) == sorted(ids(8) + [("marked",)])
     for job in ("compact", "expire", "orphans"):
         post(client, f"/admin/jobs/{job}?namespace=a")
     assert post(client, "/v1/a/audit/events")["agrees"]

@@ -136,6 +136,17 @@ async fn a_snapshot_is_restored_to_until_it_is_removed() {
         assert_eq!((status, &answer["code"]), (410, &json!("GONE")), "{answer}");
         assert_eq!(answer["details"]["nearest"].as_array().map(Vec::len), Some(1), "{answer}");
     }
+    // One that a client has loaded is not removed, and neither is what came after it.
+    let loaded: Value = server.get(table).await.json().await.unwrap();
+    let snapshot = &loaded["metadata"]["current-snapshot-id"];
+    take(&server, &[change("u", "1", 3)]).await;
+    server.commit("shop").await;
+    let removed = json!([{ "action": "remove-snapshots", "snapshot-ids": [snapshot] }]);
+    let body = json!({ "requirements": [], "updates": removed });
+    let (status, answer) = server.ingest_at(table, &body).await;
+    let (kind, told) = (&answer["error"]["type"], answer["error"]["message"].as_str().unwrap());
+    assert_eq!((status, kind), (409, &json!("CommitFailedException")), "{answer}");
+    assert!(told.contains(&format!("work with snapshot {snapshot} ")), "{told}");
     server.stop().await;
 }
 

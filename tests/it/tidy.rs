@@ -131,9 +131,9 @@ const CATALOG_MAY_USE: MayUse = &[
     ("manifest_file", &["avro"]),
     ("metadata_file", &[]),
     ("view", &["error"]),
-    ("retention", &["ancestors", "metadata_file"]),
     ("row_sum", &[]),
     ("commit", &["ancestors", "error", "metadata_file"]),
+    ("retention", &["ancestors", "commit", "metadata_file"]),
     ("columns", &["commit", "error"]),
     ("byte_cache", &[]),
     // state: files, and rows of a database

@@ -7,17 +7,20 @@
 //! Its one invariant: a load never fails for want of a lease, and waits for one at most
 //! [`LEASE_WAIT_MAX`].
 
-use super::{Catalog, LoadedTable, Upkeep};
+use super::{Catalog, LoadedTable, TableChange, Upkeep};
 use crate::{
     ancestors, background,
     error::CatalogError,
     metadata_file::refs::SnapshotRefs,
     metastore::SnapshotLease,
-    retention::lease::{LEASED_LINE_MAX, LeasedIds, LeasedSnapshots},
+    retention::{
+        self,
+        lease::{LEASED_LINE_MAX, LeasedIds, LeasedSnapshots},
+    },
 };
 use iceberg::{
-    TableIdent,
-    spec::{MAIN_BRANCH, TableMetadata},
+    TableIdent, TableUpdate,
+    spec::{Datum, MAIN_BRANCH, SnapshotRef, TableMetadata},
 };
 use std::{
     cmp::Reverse,
@@ -43,6 +46,8 @@ const LEASE_WAIT_MAX: Duration = Duration::from_secs(2);
 const REFS_MAX: usize = 20;
 /// Most tables whose last lease is remembered. One that is forgotten is written once more.
 const TABLES_MAX: usize = 10_000;
+/// The last time that an error text gives, the end of the year 9999, ms since 1970.
+const TOLD_MAX_MS: i64 = 253_402_300_799_999;
 
 /// The leases of tables that this process wrote last.
 #[derive(Debug, Default)]
@@ -217,6 +222,51 @@ impl Catalog {
         let leases = self.metastore().snapshot_leases(table.metadata.uuid(), now_ms).await?;
         Ok(LeasedSnapshots::of(&table.metadata, &ids(&leases, now_ms)))
     }
+
+    /// Refuses a client's removal of snapshots of a table of the service that a lease or a legal hold keeps.
+    /// Engines delete the files of the snapshots themselves as soon as the removal is committed, so only the
+    /// refusal keeps them for readers. The load of the client itself leases the head and what comes after it,
+    /// which it does not remove.
+    pub(super) async fn check_removal(
+        &self,
+        change: &TableChange,
+        base: &TableMetadata,
+    ) -> Result<(), CatalogError> {
+        let removed: Vec<&SnapshotRef> =
+            removed_ids(&change.updates).filter_map(|id| base.snapshot_by_id(id)).collect();
+        if removed.is_empty() || !retention::is_managed(base) {
+            return Ok(());
+        }
+        let table = &change.table;
+        if let Some(hold) = self.metastore().hold_over(table.namespace.as_ref()).await? {
+            let why = hold.obstacle();
+            return Err(CatalogError::CommitFailed(format!(
+                "Commit failed: {why}, so no snapshot of {table} is removed: remove the hold first"
+            )));
+        }
+        let now_ms = self.now_ms();
+        let leases = self.metastore().snapshot_leases(base.uuid(), now_ms).await?;
+        let leased = LeasedSnapshots::of(base, &ids(&leases, now_ms));
+        let held = removed.into_iter().filter(|snapshot| leased.has(snapshot.snapshot_id()));
+        let held: Vec<&SnapshotRef> = held.collect();
+        let Some(oldest) = held.iter().min_by_key(|snapshot| snapshot.timestamp_ms()) else {
+            return Ok(());
+        };
+        // What comes after a leased snapshot has no lease of its own.
+        let newest = held.iter().map(|snapshot| snapshot.sequence_number()).max();
+        let holds = |lease: &&SnapshotLease| {
+            let snapshot = base.snapshot_by_id(lease.snapshot_id);
+            snapshot.is_some_and(|snapshot| Some(snapshot.sequence_number()) <= newest)
+        };
+        let until_ms = leases.iter().filter(holds).map(|lease| lease.until_ms).max();
+        Err(CatalogError::CommitFailed(format!(
+            "Commit failed: clients that loaded {table} work with snapshot {} and those after it, which are \
+             leased until {}: expire only snapshots that are older than {}, or repeat it after the lease",
+            oldest.snapshot_id(),
+            told(until_ms.unwrap_or(now_ms)),
+            told(oldest.timestamp_ms()),
+        )))
+    }
 }
 
 impl Upkeep<'_> {
@@ -269,6 +319,20 @@ impl Upkeep<'_> {
         let ends = leases.iter().filter(|lease| is_old(lease.snapshot_id));
         Ok(ends.map(|lease| lease.until_ms).max())
     }
+}
+
+/// The snapshots that updates remove.
+fn removed_ids(updates: &[TableUpdate]) -> impl Iterator<Item = i64> {
+    let removal = |update: &TableUpdate| match update {
+        TableUpdate::RemoveSnapshots { snapshot_ids } => snapshot_ids.clone(),
+        _ => Vec::new(),
+    };
+    updates.iter().flat_map(removal)
+}
+
+/// A time in ms since 1970, as an error text says it.
+fn told(at_ms: i64) -> Datum {
+    Datum::timestamptz_micros(at_ms.clamp(0, TOLD_MAX_MS) * 1_000)
 }
 
 /// The snapshots of leases that have not ended at `now_ms`.

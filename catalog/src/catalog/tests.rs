@@ -22,7 +22,9 @@ use std::{
 };
 use uuid::Uuid;
 
+mod due_files;
 mod first;
+mod held_snapshots;
 mod late_client;
 mod live;
 mod long_metadata;

@@ -3,6 +3,7 @@
 
 use super::{
     Catalog,
+    due_files::DueFiles,
     trash::{RETRY_MS, is_no_file},
     writers::WRITER_KNOWN_MS,
 };
@@ -95,18 +96,21 @@ impl Upkeep<'_> {
     }
 
     /// Deletes at most `limit` files whose time has come and says how many it deleted. One that
-    /// cannot be deleted now is tried again later, and after many of them it tries no more.
+    /// cannot be deleted now is tried again later, and after many of them it tries no more. A data or
+    /// delete file that a branch or tag of its table has leaves the queue and stays; of a table that does
+    /// not read, they are tried again later.
     ///
     /// # Errors
     /// `Metastore`; `Storage` when nothing at all could be deleted.
     pub async fn delete_obsolete(self, limit: u32) -> Result<usize, CatalogError> {
         let due = self.0.metastore().obsolete(self.0.now_ms(), limit).await?;
-        let deletes = due.into_iter().map(|location| async move {
+        let DueFiles { unneeded, live, unknown } = Box::pin(self.0.look_at_due(due)).await?;
+        let deletes = unneeded.into_iter().map(|location| async move {
             let deleted = self.0.inner.storage.delete(&location).await;
             (location, deleted)
         });
         let mut deletes = stream::iter(deletes).buffer_unordered(DELETES);
-        let (mut gone, mut put_off, mut failure) = (Vec::new(), Vec::new(), None);
+        let (mut gone, mut put_off, mut failure) = (Vec::new(), unknown, None);
         let (mut deleted, mut in_a_row) = (0, 0);
         while in_a_row < FAILURES_MAX
             && let Some((location, result)) = deletes.next().await
@@ -131,8 +135,10 @@ impl Upkeep<'_> {
             }
         }
         drop(deletes);
+        let failure = failure.filter(|_| gone.is_empty());
+        gone.extend(live);
         self.0.metastore().forget_obsolete(&gone).await?;
         self.0.metastore().put_off_obsolete(&put_off, self.0.now_ms() + RETRY_MS).await?;
-        failure.filter(|_| gone.is_empty()).map_or(Ok(deleted), Err)
+        failure.map_or(Ok(deleted), Err)
     }
 }

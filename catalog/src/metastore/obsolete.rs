@@ -1,6 +1,6 @@
 //! The queue of files to delete; each function is part of the caller's transaction.
 //!
-//! A file is in it once, and leaves it only when it is gone.
+//! A file is in it once, and leaves it only when it is gone, or was found to be live.
 
 use super::{Metastore, backups::IS_FREE, failed};
 use crate::error::CatalogError;
@@ -53,7 +53,7 @@ impl Metastore {
             .map_err(failed("read the deletion queue"))
     }
 
-    /// Forgets files that have been deleted.
+    /// Forgets files that have been deleted, or are not to be.
     pub(crate) async fn forget_obsolete(&self, locations: &[String]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         forget(&mut tx, locations).await?;

@@ -4,7 +4,13 @@
 //! `places` of the counters until the end of the transaction, so that two tables that are made at
 //! the same time see each other.
 
-use super::{Metastore, database::RowLock, failed};
+use super::{
+    Levels, Metastore, NameKind, SEPARATOR,
+    database::RowLock,
+    failed,
+    obsolete::{FILES_AT_ONCE, places},
+    tables::word,
+};
 use crate::{error::CatalogError, location::Location};
 use sqlx::{AnyConnection, AssertSqlSafe};
 use std::fmt::Write;
@@ -29,6 +35,33 @@ impl Metastore {
     ) -> Result<bool, CatalogError> {
         let mut connection = self.database.readers.acquire().await.map_err(failed("connect"))?;
         Ok(overlapping(&mut connection, but, location).await? == 0)
+    }
+
+    /// The tables that lie at one of these folders, each with its location, its namespace and its name.
+    pub(crate) async fn tables_at(
+        &self,
+        folders: &[&str],
+    ) -> Result<Vec<(String, Levels, String)>, CatalogError> {
+        let mut found = Vec::new();
+        for folders in folders.chunks(FILES_AT_ONCE) {
+            let query = format!(
+                "SELECT location, namespace, name FROM tables WHERE kind = $1 AND location IN ({})",
+                places(2, folders.len())
+            );
+            let mut query = sqlx::query_as(AssertSqlSafe(query)).bind(word(NameKind::Table));
+            for folder in folders {
+                query = query.bind((*folder).to_owned());
+            }
+            let rows: Vec<(String, String, String)> = query
+                .fetch_all(&self.database.readers)
+                .await
+                .map_err(failed("look for the tables of files"))?;
+            found.extend(rows.into_iter().map(|(location, namespace, name)| {
+                let levels: Levels = namespace.split(SEPARATOR).map(str::to_owned).collect();
+                (location, levels, name)
+            }));
+        }
+        Ok(found)
     }
 }
 

@@ -472,7 +472,7 @@ async fn check_is_new(tx: &mut AnyConnection, uuid: Uuid) -> Result<(), CatalogE
 }
 
 /// How the database writes it.
-fn word(kind: NameKind) -> &'static str {
+pub(super) fn word(kind: NameKind) -> &'static str {
     match kind {
         NameKind::Table => "table",
         NameKind::View => "view",

@@ -3,6 +3,7 @@
 //! Iceberg's rules are the table properties `history.expire.*`, the policies of branches and tags, and
 //! `gc.enabled`. The service's tables have a policy of their own beside them: after a day one
 //! snapshot stays per day, and of the newest 400 those that were current for two minutes; after 90 days none.
+//! Of those that are no appends the newest 50 stay for a week.
 //! Its one invariant: the head of `main`, the head of a branch that stays, the snapshot of a tag that stays and
 //! what clients hold never expire.
 

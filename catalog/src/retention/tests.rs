@@ -18,6 +18,7 @@ fn aged(ages_ms: impl IntoIterator<Item = i64>) -> Vec<SnapshotCandidate> {
         sequence,
         at_ms: NOW_MS - age_ms,
         is_of_branch: false,
+        is_change: false,
         is_dropped: false,
     };
     (1..).zip(ages_ms).map(candidate).collect()
@@ -144,6 +145,67 @@ fn thinning_again_keeps_a_subset_and_does_nothing_more_at_once() {
     let once = kept(aged(ages), &[]);
     let twice = kept(once.clone(), &[]);
     assert_eq!(once.len(), twice.len());
+}
+
+/// The same snapshots, of which these are no appends.
+fn changed(all: &[SnapshotCandidate], ids: &[i64]) -> Vec<SnapshotCandidate> {
+    let change =
+        |it: &SnapshotCandidate| SnapshotCandidate { is_change: ids.contains(&it.id), ..*it };
+    all.iter().map(change).collect()
+}
+
+/// The ids of those that are kept, up to this one.
+fn kept_until(last: i64, all: Vec<SnapshotCandidate>) -> Vec<i64> {
+    kept(all, &[]).iter().map(|it| it.id).filter(|id| *id <= last).collect()
+}
+
+#[test]
+fn snapshots_that_are_no_appends_stay_for_a_week() {
+    // The first is of four in the morning, and the last of each hour stays.
+    let mut ages = steady(40, 10 * MINUTE_MS, 2 * HOUR_MS);
+    ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+    let all = aged(ages);
+    assert_eq!(kept_until(40, all.clone()), [6, 12, 18, 24, 30, 36, 40]);
+    let changed = changed(&all, &[3, 10, 12]);
+    assert_eq!(kept_until(40, changed), [3, 6, 10, 12, 18, 24, 30, 36, 40]);
+    for (days, expected) in [(6, vec![1, 2]), (8, vec![2])] {
+        let mut ages = vec![days * DAY_MS + 2 * HOUR_MS, days * DAY_MS + HOUR_MS];
+        ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+        let all = aged(ages).into_iter();
+        let all = all.map(|it| SnapshotCandidate { is_change: it.id == 1, ..it }).collect();
+        assert_eq!(kept_until(2, all), expected, "{days} days");
+    }
+}
+
+#[test]
+fn no_more_than_fifty_that_are_no_appends_stay() {
+    let mut ages = steady(300, 10 * MINUTE_MS, 2 * HOUR_MS);
+    ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+    let all = aged(ages);
+    let mut expected = kept_until(300, all.clone());
+    expected.extend(300 - CHANGES_MAX as i64 + 1..=300);
+    expected.sort_unstable();
+    expected.dedup();
+    let changes: Vec<i64> = (1..=300).collect();
+    assert_eq!(kept_until(300, changed(&all, &changes)), expected);
+}
+
+#[test]
+fn those_that_are_no_appends_outlast_older_and_younger_ones_that_are() {
+    let changes = steady(CHANGES_MAX, 2 * HOUR_MS, 30 * HOUR_MS);
+    let mut ages = steady(80, DAY_MS, DAY_MS + HOUR_MS);
+    ages.extend(&changes);
+    ages.extend(steady(22, HOUR_MS, HOUR_MS + MINUTE_MS));
+    ages.extend(steady(50, MINUTE_MS, 8 * MINUTE_MS));
+    ages.extend(steady(NEWEST_IN_FULL, 1_000, 0));
+    ages.sort_unstable_by_key(|age| std::cmp::Reverse(*age));
+    let is_change = |it: &SnapshotCandidate| changes.contains(&(NOW_MS - it.at_ms));
+    let all = aged(ages).into_iter();
+    let all = all.map(|it| SnapshotCandidate { is_change: is_change(&it), ..it }).collect();
+    let kept = kept(all, &[]);
+    assert_eq!(kept.len(), SNAPSHOTS_MAX);
+    assert_eq!(kept.iter().filter(|it| it.is_change).count(), CHANGES_MAX);
+    assert_eq!(kept.iter().filter(|it| it.at_ms > NOW_MS - 7 * MINUTE_MS).count(), NEWEST_IN_FULL);
 }
 
 /// A table with one snapshot a second, the newest at [`NOW_MS`].

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
+    commit::COMPACTION,
     metadata_file::refs,
-    retention::{MANAGED, lease::LeasedIds},
+    retention::{COLLECTION, MANAGED, lease::LeasedIds},
 };
 use iceberg::{
     TableUpdate,
@@ -177,6 +178,40 @@ fn of_many_snapshots_in_little_time_none_stays_after_a_day_but_the_last_of_a_day
     // Within a day the newest 400 stay, and of older ones the last of an hour.
     let gone: Vec<i64> = (1..50).collect();
     check(&table(&burst(20 * HOUR_MS), &ours), false, &gone, &[]);
+}
+
+/// The same table, with other entries in the summary of a snapshot.
+fn told(table: &TableMetadata, id: i64, entries: &[(&str, &str)]) -> TableMetadata {
+    let mut json = serde_json::to_value(table).unwrap();
+    let snapshots = json["snapshots"].as_array_mut().unwrap();
+    let snapshot = snapshots.iter_mut().find(|it| it["snapshot-id"] == id).unwrap();
+    for (key, value) in entries {
+        snapshot["summary"][*key] = serde_json::Value::from(*value);
+    }
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn of_many_snapshots_in_little_time_those_that_are_no_appends_stay_for_a_week() {
+    let burst = |age_ms: i64, properties: &[(&str, &str)]| {
+        let ages: Vec<i64> = (0..450).rev().map(|second| age_ms + second * 1_000).collect();
+        table(&ages, properties)
+    };
+    let ours = burst(2 * DAY_MS, &[(MANAGED, "true")]);
+    let all: Vec<i64> = (1..449).collect();
+    let others: Vec<i64> = (1..449).filter(|id| *id != 100).collect();
+    for operation in ["delete", "overwrite", "replace"] {
+        check(&told(&ours, 100, &[("operation", operation)]), false, &others, &[]);
+    }
+    check(&told(&ours, 100, &[("operation", "append")]), false, &all, &[]);
+    let compacted = [("operation", "replace"), (COMPACTION, "merged")];
+    check(&told(&ours, 100, &compacted), false, &all, &[]);
+    let delete = [("operation", "delete")];
+    let old = burst(8 * DAY_MS, &[(MANAGED, "true")]);
+    check(&told(&old, 100, &delete), false, &all, &[]);
+    // Each refresh of a collection's table overwrites it.
+    let computed = burst(2 * DAY_MS, &[(MANAGED, "true"), (COLLECTION, "users")]);
+    check(&told(&computed, 100, &[("operation", "overwrite")]), false, &all, &[]);
 }
 
 #[test]

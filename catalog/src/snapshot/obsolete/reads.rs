@@ -25,6 +25,8 @@ const MANIFESTS_AT_ONCE: usize = 4;
 const KEYS_KEPT: usize = 4_000_000;
 /// Most live files of manifests that go whose paths are kept so, some 200 bytes each.
 const PATHS_KEPT: usize = 200_000;
+/// The name of a manifest takes as much room as so many live files.
+const FILES_OF_A_NAME: usize = 10;
 
 /// What was read of a table for a plan.
 #[derive(Debug, Default)]
@@ -37,6 +39,18 @@ pub(crate) struct HistoryReads {
     /// The same of manifests that go, as paths.
     going: HashMap<String, Vec<String>>,
     paths_kept: usize,
+}
+
+impl HistoryReads {
+    /// Forgets the lists, and not the manifests.
+    pub(crate) fn forget_lists(&mut self) {
+        self.lists.clear();
+    }
+
+    /// About how much room the manifests take that stay, in live files.
+    pub(crate) fn weight(&self) -> usize {
+        self.keys_kept + FILES_OF_A_NAME * self.live.len()
+    }
 }
 
 /// Reads what was not read yet.

@@ -1,7 +1,10 @@
 use super::*;
-use crate::snapshot::{
-    NewSnapshot, ReadManifests, branch, build, obsolete::reads::HistoryReads, tests::Table,
-    timestamp_ms, unused_id,
+use crate::{
+    commit,
+    snapshot::{
+        NewSnapshot, ReadManifests, branch, build, obsolete::reads::HistoryReads, tests::Table,
+        timestamp_ms, unused_id,
+    },
 };
 use iceberg::spec::{DataFile, FormatVersion, Operation, Snapshot, SnapshotRetention, Summary};
 
@@ -24,6 +27,7 @@ async fn overgrown() -> (Table, DataFile, SnapshotThinning) {
         read,
         added: vec![table.file("a")],
         removed: vec![old.clone()],
+        summary: [(commit::COMPACTION.to_owned(), commit::MERGED.to_owned())].into(),
         ..NewSnapshot::default()
     };
     add(&mut table, replace).await;

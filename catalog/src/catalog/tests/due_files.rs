@@ -1,0 +1,84 @@
+//! Files that are queued for deletion by mistake.
+
+use super::{
+    late_client::{Work, put},
+    live::UPDATE,
+    places::strict,
+    *,
+};
+use crate::{catalog::RefKind, metastore::tests::stores};
+
+/// Writes data files of a table.
+async fn write(catalog: &Catalog, table: &LoadedTable, names: &[&str]) -> Vec<String> {
+    let mut files = Vec::new();
+    for name in names {
+        let file = format!("{}/data/{name}", table.metadata.location());
+        catalog.storage().put(&file, Bytes::from_static(b"x")).await.unwrap();
+        files.push(file);
+    }
+    files
+}
+
+/// Queues files that may be deleted at once, whoever has them.
+async fn queue(catalog: &Catalog, files: &[String]) {
+    let file = |location: &String| ObsoleteFile { location: location.clone(), not_before_ms: 0 };
+    let files: Vec<ObsoleteFile> = files.iter().map(file).collect();
+    catalog.metastore().add_obsolete(&files).await.unwrap();
+}
+
+/// Which of the files are there.
+async fn there(catalog: &Catalog, files: &[String]) -> Vec<bool> {
+    let mut there = Vec::new();
+    for file in files {
+        there.push(catalog.storage().exists(file).await.unwrap());
+    }
+    there
+}
+
+#[tokio::test]
+async fn a_file_that_a_branch_or_tag_has_is_not_deleted_whatever_the_queue_says() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, table) = (strict(&house), ident("a.t"));
+        let made = create(&catalog, "a.t").await;
+        let files = write(&catalog, &made, &["f1", "f2", "f1-new", "left"]).await;
+        let both = Work { operation: "append", adds: &[("f1", 10), ("f2", 10)], ..Work::default() };
+        let first = catalog.commit(put(&catalog, &made, 1, both).await).await.unwrap();
+        catalog.refs().create(&table, "kept", RefKind::Tag, None).await.unwrap();
+        catalog.commit(put(&catalog, &first, 2, UPDATE).await).await.unwrap();
+        queue(&catalog, &files).await;
+        assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+        assert_eq!(there(&catalog, &files).await, [true, true, true, false]);
+        assert_eq!(
+            catalog.metastore().count_obsolete().await.unwrap(),
+            0,
+            "they are no longer in it"
+        );
+        // The first one was the tag's alone.
+        catalog.refs().drop(&table, "kept", Some(RefKind::Tag)).await.unwrap();
+        queue(&catalog, &files[..2]).await;
+        assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+        assert_eq!(there(&catalog, &files).await, [false, true, true, false]);
+    }
+}
+
+#[tokio::test]
+async fn files_of_a_table_that_does_not_read_wait_and_hold_up_no_others() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let (torn, whole) = (create(catalog, "a.torn").await, create(catalog, "a.whole").await);
+    let files = write(catalog, &torn, &["live", "left"]).await;
+    let others = write(catalog, &whole, &["left"]).await;
+    let sent = change("a.torn", on_main(None), add_snapshot(&torn, 1, &own_list(&torn, 1)));
+    catalog.commit(sent).await.unwrap();
+    queue(catalog, &files).await;
+    queue(catalog, &others).await;
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+    assert_eq!(there(catalog, &others).await, [false]);
+    assert_eq!(there(catalog, &files).await, [true, true], "nobody knows what the table has");
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 0, "not at once again");
+    write_list(catalog, &torn, 1, &[&files[0]]).await;
+    house.clock.fetch_add(10 * 60 * 1000, Ordering::SeqCst);
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+    assert_eq!(there(catalog, &files).await, [true, false]);
+}

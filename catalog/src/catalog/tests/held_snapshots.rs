@@ -1,0 +1,103 @@
+//! Snapshots of the service's tables that a client's own expiry has to leave.
+
+use super::*;
+use crate::{
+    catalog::SNAPSHOT_LEASE_MS,
+    metastore::{holds::LegalHold, tests::stores},
+    retention::MANAGED,
+};
+
+/// Longer than a lease is, with what it is longer for the loads of its time.
+const LEASE_OVER_MS: i64 = SNAPSHOT_LEASE_MS + 60_000;
+
+/// Adds an empty snapshot to a table, and gives its id.
+async fn append(house: &House, dotted: &str) -> i64 {
+    let table = ident(dotted);
+    house.catalog.add_snapshot(&table, NewSnapshot::default()).await.unwrap();
+    house.clock.fetch_add(1_000, Ordering::SeqCst);
+    let loaded = house.catalog.tables().load(&table).await.unwrap();
+    loaded.metadata.current_snapshot_id().unwrap()
+}
+
+/// Has a client load a table.
+async fn load(house: &House, dotted: &str) {
+    let loaded = house.catalog.tables().load(&ident(dotted)).await.unwrap();
+    house.catalog.lease(&loaded).await;
+}
+
+/// Has a client remove snapshots, as engines do when they expire them; by another process.
+async fn remove(house: &House, dotted: &str, ids: &[i64]) -> Result<usize, CatalogError> {
+    let updates = json!([{"action": "remove-snapshots", "snapshot-ids": ids}]);
+    let made = house.other.commit(change(dotted, json!([]), updates)).await?;
+    Ok(made.metadata.snapshots().len())
+}
+
+/// Why they are not removed.
+async fn refused(house: &House, ids: &[i64]) -> String {
+    match remove(house, "a.events", ids).await {
+        Err(CatalogError::CommitFailed(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn house_with_events(metastore: Metastore) -> House {
+    let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+    let mut table = new_table("events");
+    table.properties.insert(MANAGED.to_owned(), "true".to_owned());
+    house.catalog.tables().create(&suite::levels("a"), table).await.unwrap();
+    house
+}
+
+#[tokio::test]
+async fn a_client_removes_no_snapshot_that_another_works_with() {
+    for (_kept, metastore) in stores().await {
+        let house = house_with_events(metastore).await;
+        let (first, leased) = (append(&house, "a.events").await, append(&house, "a.events").await);
+        load(&house, "a.events").await;
+        let later = append(&house, "a.events").await;
+        append(&house, "a.events").await;
+        for ids in [vec![leased], vec![later], vec![first, later]] {
+            let text = refused(&house, &ids).await;
+            let named = if ids.contains(&leased) { leased } else { later };
+            assert!(text.contains(&format!("snapshot {named} ")), "{text}");
+            // It was loaded two seconds after the clock began, and a lease is half a minute longer than an hour.
+            assert!(text.contains("leased until 2023-11-14 23:13:52 UTC"), "{text}");
+            assert!(text.contains("that are older than 2023-11-14 22:13:2"), "{text}");
+        }
+        assert_eq!(remove(&house, "a.events", &[first]).await.unwrap(), 3, "nobody has it");
+        // Whoever expires snapshots has loaded the table, and leases the head by that, which stays.
+        house.clock.fetch_add(LEASE_OVER_MS, Ordering::SeqCst);
+        load(&house, "a.events").await;
+        assert_eq!(remove(&house, "a.events", &[leased, later]).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_client_removes_no_snapshot_of_a_namespace_that_is_held() {
+    for (_kept, metastore) in stores().await {
+        let house = house_with_events(metastore).await;
+        let first = append(&house, "a.events").await;
+        append(&house, "a.events").await;
+        let hold = LegalHold {
+            levels: suite::levels("a"),
+            name: "case-7".to_owned(),
+            reason: None,
+            since_ms: 0,
+        };
+        house.catalog.metastore().set_hold(&hold).await.unwrap();
+        let text = refused(&house, &[first]).await;
+        assert!(text.contains("the namespace `a` is held by `case-7`"), "{text}");
+        assert!(house.catalog.metastore().remove_hold(&hold.levels, &hold.name).await.unwrap());
+        assert_eq!(remove(&house, "a.events", &[first]).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_client_removes_snapshots_of_its_own_table_as_it_likes() {
+    let house = house().await;
+    create(&house.catalog, "a.own").await;
+    let first = append(&house, "a.own").await;
+    load(&house, "a.own").await;
+    append(&house, "a.own").await;
+    assert_eq!(remove(&house, "a.own", &[first]).await.unwrap(), 1);
+}
