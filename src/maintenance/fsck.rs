@@ -9,6 +9,7 @@
 
 mod index;
 mod orphans;
+mod sums;
 
 use crate::{
     maintenance::pace::{JobPace, PacedWork},
@@ -191,6 +192,10 @@ impl Fsck {
         self.settle(table, loaded, missing, &mut report).await?;
         let catalog = &self.0.catalog;
         let mut rest = index::check(catalog, table, loaded, ours.is_some(), &mut report).await;
+        let has_account = depth == CheckDepth::Rows && ours.is_some_and(ServiceTable::has_seq);
+        if rest.is_ok() && has_account {
+            rest = Box::pin(sums::check(catalog, table, &mut report, pace)).await;
+        }
         if rest.is_ok() && report.is_whole() {
             rest = Box::pin(orphans::note(catalog, table, &mut report)).await;
         }

@@ -11,10 +11,19 @@ use icecore_catalog::{
     catalog::TableChange,
     commit::{FIRST_SEQ, LAST_SEQ},
     metastore::{Metastore, Watermark},
+    row_sum::RowSum,
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
-use icecore_lake::{clock::Clock, ids::IdGenerator, load::IngestLoad, table::writer};
+use icecore_lake::{
+    clock::Clock,
+    ids::IdGenerator,
+    load::IngestLoad,
+    table::{
+        row_sum::{hash_of, sum_of},
+        writer,
+    },
+};
 use icecore_schemas::fsck::SeqGap;
 use std::{
     collections::BTreeMap,
@@ -59,10 +68,22 @@ impl House {
         self.catalog.tables().load(&self.table).await.unwrap()
     }
 
-    /// Adds files of these rows as whoever the summary says.
+    /// Adds files of these rows as whoever the summary says. With a mark they come from the log, which
+    /// knows their sum.
     async fn add(
         &mut self,
         rows: RecordBatch,
+        summary: BTreeMap<String, String>,
+        mark: Option<u64>,
+    ) -> Vec<DataFile> {
+        let sum = mark.map(|_| sum_of(&rows));
+        self.add_summed(rows, sum, summary, mark).await
+    }
+
+    async fn add_summed(
+        &mut self,
+        rows: RecordBatch,
+        rows_added: Option<RowSum>,
         summary: BTreeMap<String, String>,
         mark: Option<u64>,
     ) -> Vec<DataFile> {
@@ -73,18 +94,21 @@ impl House {
             watermark: Watermark { epoch: 1, position: self.position, last_seq },
             since: 1,
         });
-        let new = NewSnapshot { added: added.clone(), summary, mark, ..NewSnapshot::default() };
+        let new = NewSnapshot {
+            added: added.clone(),
+            rows_added,
+            summary,
+            mark,
+            ..NewSnapshot::default()
+        };
         self.catalog.add_snapshot(&self.table, new).await.unwrap();
         self.clock.advance_ms(1_000);
         added
     }
 
     /// Commits rows as a flush does that has these numbers.
-    async fn commit(&mut self, rows: RecordBatch, (first, last): (u64, u64)) -> Vec<DataFile> {
-        let mut summary = own();
-        summary.insert(FIRST_SEQ.to_owned(), first.to_string());
-        summary.insert(LAST_SEQ.to_owned(), last.to_string());
-        self.add(rows, summary, Some(last)).await
+    async fn commit(&mut self, rows: RecordBatch, numbers: (u64, u64)) -> Vec<DataFile> {
+        self.add(rows, of_log(numbers), Some(numbers.1)).await
     }
 
     /// Adds rows as another engine does, in files that have its names.
@@ -160,6 +184,14 @@ impl House {
 /// What every snapshot of ours says.
 fn own() -> BTreeMap<String, String> {
     BTreeMap::from([("icecore.commit-id".to_owned(), "c".to_owned())])
+}
+
+/// What a flush says of rows with these numbers.
+fn of_log((first, last): (u64, u64)) -> BTreeMap<String, String> {
+    let mut summary = own();
+    summary.insert(FIRST_SEQ.to_owned(), first.to_string());
+    summary.insert(LAST_SEQ.to_owned(), last.to_string());
+    summary
 }
 
 /// Rows with so many numbers from the first on.
@@ -290,7 +322,8 @@ async fn rows_that_were_deleted_are_explained_and_those_that_a_rewrite_lost_are_
         assert!(missing == lost || table.gaps_total > 20, "{table:?}");
         assert!(table.gaps.iter().all(|gap| gap.reason.is_some() == is_whole), "{table:?}");
         if !is_whole {
-            assert_eq!(kinds(&table), [FindingKind::Summary, FindingKind::Numbers], "{table:?}");
+            let found = [FindingKind::Summary, FindingKind::Numbers, FindingKind::Sums];
+            assert_eq!(kinds(&table), found, "{table:?}");
         }
     }
 }
@@ -318,6 +351,37 @@ async fn totals_of_snapshots_that_are_gone_count_rows_of_other_engines_too() {
     let table = house.check().await;
     assert!(table.is_whole(), "{table:?}");
     assert_eq!((table.rows, spans(&table)), (37, vec![(11, 15, true)]));
+    // What others added is not known any more, so the sums begin with the next audit.
+    let is_told = |note: &FsckFinding| note.what.contains("`icecore audit events`");
+    assert!(table.notes.iter().any(is_told), "{table:?}");
+}
+
+#[tokio::test]
+async fn rows_that_no_count_tells_of_are_found_by_their_sum() {
+    let written = rows(11, 10);
+    let whole = sum_of(&written);
+    let known = hash_of("01JMABCDEFGHJKMNPQ11-0", 11);
+    // The log had another row under the number, or a row more, or one less than the files.
+    let (mut changed, mut lost, mut doubled) = (whole, whole, whole);
+    changed.remove(known);
+    changed.add(hash_of("another", 11));
+    lost.add(hash_of("another", 21));
+    doubled.remove(known);
+    for told in [changed, lost, doubled] {
+        let mut house = House::new().await;
+        house.commit(rows(1, 10), (1, 10)).await;
+        house.add_summed(written.clone(), Some(told), of_log((11, 20)), Some(20)).await;
+        let table = house.check().await;
+        assert_eq!(kinds(&table), [FindingKind::Sums], "{table:?}");
+        let head = house.load().await.metadata.current_snapshot_id();
+        assert_eq!(table.damage[0].snapshot, head, "{table:?}");
+        let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Footers };
+        assert!(house.fsck.run(&request).await.unwrap().whole, "rows are not read for it");
+    }
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(written, (11, 20)).await;
+    assert!(house.check().await.is_whole());
 }
 
 #[tokio::test]
