@@ -10,10 +10,12 @@
 //! that does not answer is an error.
 
 mod files;
+mod gaps;
 mod history;
 mod manifests;
 pub mod needed;
 mod numbers;
+mod removals;
 mod rows;
 mod snapshots;
 mod summary;

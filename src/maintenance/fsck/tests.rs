@@ -20,6 +20,8 @@ use icecore_lake::{
     ids::IdGenerator,
     load::IngestLoad,
     table::{
+        erasure::REASON_ERASE,
+        retention::{REASON, REASON_RETENTION, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ},
         row_sum::{hash_of, sum_of},
         writer,
     },
@@ -136,6 +138,23 @@ impl House {
         self.clock.advance_ms(1_000);
     }
 
+    /// Puts rows in the place of files, as an UPDATE or DELETE of another engine does.
+    async fn overwrite_of_others(&self, removed: Vec<DataFile>, rows: RecordBatch) {
+        let (storage, loaded) = (self.catalog.storage(), self.load().await);
+        let metadata = &loaded.metadata;
+        let added = writer::write(storage, metadata, vec![rows], &self.ids).await.unwrap();
+        let (operation, read) = (Operation::Overwrite, metadata.current_snapshot_id());
+        let new = NewSnapshot { operation, read, removed, added, ..NewSnapshot::default() };
+        self.catalog.add_snapshot(&self.table, new).await.unwrap();
+        self.clock.advance_ms(1_000);
+    }
+
+    /// Loses a file as a rewrite would that forgets it; how many rows it has.
+    async fn lose(&self, file: &DataFile) -> u64 {
+        self.remove(Operation::Replace, vec![file.clone()], own()).await;
+        file.record_count()
+    }
+
     /// Writes the manifest that a snapshot added anew with this file alone.
     async fn rewrite_manifest(&self, added_by: i64, file: &DataFile) {
         let metadata = self.load().await.metadata;
@@ -247,8 +266,9 @@ async fn numbers_that_no_commit_has_are_explained() {
     let far = (1_u64 << 32) + 10;
     house.commit(rows(far.cast_signed(), 10), (far, far + 9)).await;
     let table = house.check().await;
-    assert!(table.is_whole(), "{table:?}");
+    assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
     assert_eq!(spans(&table), [(11, far - 1, true)]);
+    assert_eq!(missing(&table, Some("a log that took over")), far - 11, "{table:?}");
 }
 
 #[tokio::test]
@@ -326,6 +346,99 @@ async fn rows_that_were_deleted_are_explained_and_those_that_a_rewrite_lost_are_
             assert_eq!(kinds(&table), found, "{table:?}");
         }
     }
+}
+
+/// How many of the gaps' numbers have a reason with this text, or none.
+fn missing(table: &FsckTable, reason: Option<&str>) -> u64 {
+    let is_it = |gap: &&SeqGap| match (reason, &gap.reason) {
+        (Some(part), Some(told)) => told.contains(part),
+        (None, None) => true,
+        _ => false,
+    };
+    table.gaps.iter().filter(is_it).map(|gap| gap.last - gap.first + 1).sum()
+}
+
+#[tokio::test]
+async fn rows_that_another_engine_wrote_anew_explain_no_lost_row() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    house.overwrite_of_others(files, rows(1, 30)).await;
+    let later = house.commit(rows(31, 10), (31, 40)).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.gaps.is_empty(), "{table:?}");
+    let lost = house.lose(&later[0]).await;
+    let table = house.check().await;
+    assert!(kinds(&table).contains(&FindingKind::Numbers), "{table:?}");
+    assert_eq!(missing(&table, None), lost, "{table:?}");
+}
+
+#[tokio::test]
+async fn numbers_that_another_engine_removed_are_told_with_its_snapshot() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    house.overwrite_of_others(files, rows(1, 20)).await;
+    let snapshot = house.load().await.metadata.current_snapshot_id().unwrap();
+    let later = house.commit(rows(31, 10), (31, 40)).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
+    let reason = format!("another engine removed them (snapshot {snapshot})");
+    let expected = SeqGap { first: 21, last: 30, reason: Some(reason) };
+    assert_eq!(table.gaps, [expected], "{table:?}");
+    // A row beside them is not.
+    let lost = house.lose(&later[0]).await;
+    let table = house.check().await;
+    assert_eq!((table.gaps[0].last, missing(&table, None)), (30, lost), "{table:?}");
+}
+
+#[tokio::test]
+async fn what_retention_and_an_erasure_removed_is_told_apart_from_lost_rows() {
+    for (reason, part) in [(REASON_RETENTION, "retention removed"), (REASON_ERASE, "an erasure")] {
+        let mut house = House::new().await;
+        let old = house.commit(rows(1, 10), (1, 10)).await;
+        let removed: u64 = old.iter().map(DataFile::record_count).sum();
+        let later = house.commit(rows(11, 10), (11, 20)).await;
+        let mut summary = own();
+        summary.insert(REASON.to_owned(), reason.to_owned());
+        if reason == REASON_RETENTION {
+            summary.insert(REMOVED_FIRST_SEQ.to_owned(), "1".to_owned());
+            summary.insert(REMOVED_LAST_SEQ.to_owned(), "10".to_owned());
+        }
+        house.remove(Operation::Delete, old, summary).await;
+        let table = house.check().await;
+        assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
+        assert_eq!((spans(&table), removed), (vec![(1, 10, true)], 10));
+        assert_eq!(missing(&table, Some(part)), 10, "{table:?}");
+        let lost = house.lose(&later[0]).await;
+        let table = house.check().await;
+        assert!(kinds(&table).contains(&FindingKind::Numbers), "{table:?}");
+        assert_eq!((missing(&table, Some(part)), missing(&table, None)), (10, lost), "{table:?}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_were_left_out_without_a_take_over_are_noted() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(rows(16, 10), (16, 25)).await;
+    let table = house.check().await;
+    assert_eq!((table.is_whole(), spans(&table)), (true, vec![(11, 15, true)]), "{table:?}");
+    assert_eq!(table.notes.len(), 1, "{table:?}");
+    let text = "the numbers from 11 to 15: no commit has them: ";
+    assert!(table.notes[0].what.starts_with(text), "{table:?}");
+}
+
+#[tokio::test]
+async fn gaps_of_which_the_history_does_not_tell_are_noted_as_unknown() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    house.remove(Operation::Delete, vec![files[0].clone()], BTreeMap::new()).await;
+    // What was before the other engine's snapshot is gone.
+    house.expire().await;
+    let table = house.check().await;
+    assert!(table.is_whole() && missing(&table, None) == 0, "{table:?}");
+    assert!(0 < missing(&table, Some("it is not known: ")), "{table:?}");
+    let text = format!("{} numbers between ", files[0].record_count());
+    assert!(table.notes.iter().any(|note| note.what.starts_with(&text)), "{table:?}");
 }
 
 #[tokio::test]
