@@ -373,6 +373,20 @@ async fn rows_that_another_engine_wrote_anew_explain_no_lost_row() {
 }
 
 #[tokio::test]
+async fn a_removal_explains_no_lost_row_where_its_own_are_still_there() {
+    let mut house = House::new().await;
+    let first = house.commit(rows(1, 10), (1, 10)).await;
+    let later = house.commit(rows(11, 10), (11, 20)).await;
+    // As an UPDATE with delete files leaves them once the deleted rows are out of the files.
+    house.overwrite_of_others(Vec::new(), rows(1, 10)).await;
+    house.remove(Operation::Delete, first, own()).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.gaps.is_empty(), "{table:?}");
+    let lost = house.lose(&later[0]).await;
+    assert_eq!(missing(&house.check().await, None), lost);
+}
+
+#[tokio::test]
 async fn numbers_that_another_engine_removed_are_told_with_its_snapshot() {
     let mut house = House::new().await;
     let files = house.commit(rows(1, 30), (1, 30)).await;
@@ -381,7 +395,7 @@ async fn numbers_that_another_engine_removed_are_told_with_its_snapshot() {
     let later = house.commit(rows(31, 10), (31, 40)).await;
     let table = house.check().await;
     assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
-    let reason = format!("another engine removed them (snapshot {snapshot})");
+    let reason = format!("another engine removed as many rows (snapshot {snapshot})");
     let expected = SeqGap { first: 21, last: 30, reason: Some(reason) };
     assert_eq!(table.gaps, [expected], "{table:?}");
     // A row beside them is not.

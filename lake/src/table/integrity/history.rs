@@ -34,6 +34,7 @@ const RETAINED: &str = "retention removed as many rows";
 const ERASED: &str = "an erasure removed as many rows";
 const APPLIED: &str = "a rewrite left as many deleted rows out";
 const DELETED: &str = "as many rows were deleted";
+const REMOVED: &str = "another engine removed as many rows";
 const GONE: &str =
     "snapshots before it that are gone had as many numbers without a row, or removed as many rows";
 /// Why it is not known how many there should be.
@@ -54,12 +55,15 @@ pub(super) enum FileOrigin {
     Other,
 }
 
-/// A snapshot of another engine that removed rows.
+/// A snapshot that removed rows, of which its files tell the numbers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ForeignRemoval {
+pub(super) struct RowRemoval {
     pub(super) snapshot: i64,
     /// The last number that a commit before it had.
     pub(super) until: u64,
+    pub(super) what: &'static str,
+    /// How many numbers it is taken for where its files do not read; none where nobody knows.
+    pub(super) rows: Option<u64>,
 }
 
 /// What the history says of the numbers.
@@ -69,8 +73,8 @@ pub(super) struct CommitLedger {
     pub(super) skipped: Vec<SeqRange>,
     /// Why others may lack a row.
     pub(super) causes: Vec<GapCause>,
-    /// What other engines removed, of which only their files tell the numbers.
-    pub(super) removals: Vec<ForeignRemoval>,
+    /// What was removed by snapshots whose files tell the numbers.
+    pub(super) removals: Vec<RowRemoval>,
     /// Where the history does not tell.
     pub(super) doubts: Vec<GapDoubt>,
     /// Whether another engine made a snapshot that is retained.
@@ -273,15 +277,14 @@ impl HistoryWalk {
             self.fault(FindingKind::Summary, text, snapshot);
         } else if total <= was {
             // Rows that are removed, or were deleted before, are gone from the files now.
-            let (range, what) = self.removal(snapshot);
-            self.cause(range, was - total, what, snapshot);
+            self.removal(snapshot, was - total);
         } else {
             self.give_back(total - was);
         }
     }
 
-    /// Where a snapshot of ours removed rows, and why.
-    fn removal(&self, snapshot: &SnapshotRef) -> (SeqRange, &'static str) {
+    /// Notes so many rows that a snapshot of ours removed.
+    fn removal(&mut self, snapshot: &SnapshotRef, rows: u64) {
         let summary = snapshot.summary();
         let reason = summary.additional_properties.get(REASON).map(String::as_str);
         let told = number(snapshot, REMOVED_FIRST_SEQ).zip(number(snapshot, REMOVED_LAST_SEQ));
@@ -291,14 +294,26 @@ impl HistoryWalk {
             (_, Operation::Replace) => APPLIED,
             (_, Operation::Append | Operation::Overwrite | Operation::Delete) => DELETED,
         };
-        (told.unwrap_or_else(|| self.so_far()), what)
+        match told {
+            Some(range) => self.cause(range, rows, what, snapshot),
+            None => self.look_into(snapshot, what, Some(rows)),
+        }
+    }
+
+    /// Leaves it to the files of a snapshot which numbers it removed.
+    fn look_into(&mut self, snapshot: &SnapshotRef, what: &'static str, rows: Option<u64>) {
+        if rows != Some(0) {
+            let (snapshot, until) = (snapshot.snapshot_id(), self.so_far().1);
+            self.ledger.removals.push(RowRemoval { snapshot, until, what, rows });
+        }
     }
 
     /// Deleted rows are in the files again once compaction is taken back.
     fn give_back(&mut self, mut rows: u64) {
-        for cause in self.ledger.causes.iter_mut().rev().filter(|cause| cause.what == APPLIED) {
-            let back = rows.min(cause.numbers);
-            cause.numbers -= back;
+        for removal in self.ledger.removals.iter_mut().rev().filter(|it| it.what == APPLIED) {
+            let left = removal.rows.unwrap_or(0);
+            let back = rows.min(left);
+            removal.rows = removal.rows.map(|_| left - back);
             rows -= back;
         }
     }
@@ -328,13 +343,11 @@ impl HistoryWalk {
         match snapshot.summary().operation {
             Operation::Append => (),
             Operation::Replace => {
-                self.cause(self.so_far(), deleted.saturating_sub(added), APPLIED, snapshot);
+                self.look_into(snapshot, APPLIED, Some(deleted.saturating_sub(added)));
             }
-            Operation::Overwrite | Operation::Delete => {
-                let (snapshot, until) = (snapshot.snapshot_id(), self.so_far().1);
-                let removal = (0 < deleted).then_some(ForeignRemoval { snapshot, until });
-                self.ledger.removals.extend(removal);
-            }
+            Operation::Overwrite | Operation::Delete if deleted == 0 => (),
+            // Some of the rows may have been written anew.
+            Operation::Overwrite | Operation::Delete => self.look_into(snapshot, REMOVED, None),
         }
     }
 

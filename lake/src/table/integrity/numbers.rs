@@ -43,7 +43,7 @@ pub(super) struct NumberPass {
     range: Range<u64>,
     /// The highest number that a row may have.
     mark: u64,
-    live: RoaringTreemap,
+    pub(super) live: RoaringTreemap,
     /// Numbers that are there, and may be there again: of deleted rows, and of rows that another engine
     /// wrote anew.
     pub(super) spare: RoaringTreemap,
@@ -54,9 +54,9 @@ pub(super) struct NumberPass {
     above: u64,
     /// Rows whose number is not one of their commit's.
     strays: u64,
-    foreign: u64,
+    pub(super) foreign: u64,
     /// Rows with a number in other files of another engine: its own, or ours written anew.
-    others: u64,
+    pub(super) others: u64,
     /// Rows that delete files take away.
     deleted: u64,
 }
@@ -200,8 +200,7 @@ async fn count(
             Some(missing) => missing,
             None => {
                 tell_of_rows(check, &pass, ledger);
-                let foreign = pass.foreign.saturating_add(pass.others);
-                Box::pin(removals::account(check, &read, ledger, (foreign, mark))).await?
+                Box::pin(removals::account(check, &read, ledger, (&pass, mark))).await?
             }
         };
         tell_of_twice(check, &pass, ledger);

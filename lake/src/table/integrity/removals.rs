@@ -1,13 +1,14 @@
-//! The numbers that other engines removed: those of the files that went with a snapshot of theirs, without
-//! those of the files that came. A row that was written anew, as by an UPDATE, is in both.
+//! The numbers that snapshots removed: those of the files that went with one, without those of the files that
+//! came, and without those that the table has. A row that was written anew, as by an UPDATE of another engine,
+//! is no missing one.
 //!
-//! Its one invariant: files that do not read leave a doubt about the numbers up to that snapshot, and no
-//! number that may have been among them counts as lost.
+//! Its one invariant: no number that may have been removed counts as lost. Where files do not read, a snapshot of
+//! ours tells how many rows went, and one of another engine leaves a doubt about the numbers up to it.
 
 use crate::table::integrity::{
     TableCheck,
     gaps::{GapAccount, GapCause, GapDoubt},
-    history::{CommitLedger, FileOrigin, ForeignRemoval},
+    history::{CommitLedger, FileOrigin, RowRemoval},
     manifests,
     numbers::{self, NumberFiles, NumberPass},
     of_store, snapshots,
@@ -20,45 +21,48 @@ use icecore_catalog::{
 use roaring::RoaringTreemap;
 use std::{collections::HashSet, sync::Arc};
 
-/// Most snapshots of other engines whose files are read; what earlier ones removed is not known.
+/// Most snapshots whose files are read; what earlier ones removed is taken as they tell it.
 const REMOVALS_MAX: usize = 100;
-/// Why their numbers have no row.
-const REMOVED: &str = "another engine removed them";
 /// Why numbers may have no row where snapshots are gone.
 const AMONG: &str = "rows of other engines are among those that snapshots which are gone brought";
-const UNREAD: &str = "the files that another engine changed do not all read";
-const TOO_MANY: &str = "more snapshots of other engines removed rows than are looked at";
+/// Why it is not known which numbers went.
+const UNREAD: &str = "the files that another engine changed are not read, or not all of them";
 
 /// A data file, and who added it.
-type KnownFile = (Arc<PlannedFile>, FileOrigin);
+type TracedFile = (Arc<PlannedFile>, FileOrigin);
 
-/// The causes that missing numbers up to `mark` can have. `foreign` rows of the table may be other engines'.
+/// The causes that missing numbers up to `mark` can have, where the table has the numbers of this pass.
 pub(super) async fn account(
     check: &mut TableCheck<'_>,
     read: &NumberFiles<'_>,
     ledger: &CommitLedger,
-    (foreign, mark): (u64, u64),
+    (pass, mark): (&NumberPass, u64),
 ) -> Result<GapAccount, CatalogError> {
     let (mut causes, mut doubts) = (ledger.causes.clone(), ledger.doubts.clone());
-    if let Some(current) = check.table().current_snapshot_id().filter(|_| ledger.has_holes) {
+    if let Some(snapshot) = check.table().current_snapshot_id().filter(|_| ledger.has_holes) {
         // Of snapshots that are gone the totals tell, and rows of other engines are among them.
-        let (range, snapshot) = ((1, mark), current);
-        causes.push(GapCause { range, numbers: foreign, what: AMONG, snapshot });
+        let (range, numbers) = ((1, mark), pass.foreign.saturating_add(pass.others));
+        causes.push(GapCause { range, numbers, what: AMONG, snapshot });
     }
     let early = ledger.removals.len().saturating_sub(REMOVALS_MAX);
-    let (early, late) = ledger.removals.split_at(early);
-    doubts.extend(early.last().map(|it| GapDoubt::new(it.until, TOO_MANY, Some(it.snapshot))));
-    for removal in late {
-        match Box::pin(removed(check, read, ledger, (removal, mark))).await? {
-            None => {
-                doubts.push(GapDoubt::new(removal.until, UNREAD, Some(removal.snapshot)));
-            }
-            Some(gone) => {
+    for (place, removal) in ledger.removals.iter().enumerate() {
+        let RowRemoval { snapshot, until, what, rows } = *removal;
+        let gone = match early <= place {
+            true => Box::pin(removed(check, read, ledger, (snapshot, mark))).await?,
+            false => None,
+        };
+        match (gone, rows) {
+            (Some(mut gone), _) => {
+                gone -= &pass.live;
+                gone -= &pass.spare;
                 let range = gone.min().zip(gone.max());
-                let (numbers, snapshot) = (gone.len(), removal.snapshot);
-                let cause = |range| GapCause { range, numbers, what: REMOVED, snapshot };
-                causes.extend(range.map(cause));
+                let numbers = gone.len();
+                causes.extend(range.map(|range| GapCause { range, numbers, what, snapshot }));
             }
+            (None, Some(numbers)) => {
+                causes.push(GapCause { range: (1, until), numbers, what, snapshot });
+            }
+            (None, None) => doubts.push(GapDoubt::new(until, UNREAD, Some(snapshot))),
         }
     }
     Ok(GapAccount::new(causes, doubts))
@@ -69,10 +73,10 @@ async fn removed(
     check: &mut TableCheck<'_>,
     read: &NumberFiles<'_>,
     ledger: &CommitLedger,
-    (removal, mark): (&ForeignRemoval, u64),
+    (snapshot, mark): (i64, u64),
 ) -> Result<Option<RoaringTreemap>, CatalogError> {
     let table = check.table();
-    let Some(after) = table.snapshot_by_id(removal.snapshot) else { return Ok(None) };
+    let Some(after) = table.snapshot_by_id(snapshot) else { return Ok(None) };
     let before = after.parent_snapshot_id().and_then(|id| table.snapshot_by_id(id));
     let Some(before) = before else { return Ok(None) };
     let Some(new) = snapshots::listed(check, after).await? else { return Ok(None) };
@@ -103,7 +107,7 @@ async fn files_of(
     ledger: &CommitLedger,
     listed: &[ManifestFile],
     snapshot: i64,
-) -> Result<Option<Vec<KnownFile>>, CatalogError> {
+) -> Result<Option<Vec<TracedFile>>, CatalogError> {
     let mut found = Vec::new();
     for manifest in listed {
         let parsed = manifests::parsed(check, manifest, snapshot).await?;
@@ -116,7 +120,7 @@ async fn files_of(
 }
 
 /// The files that are not among the others.
-fn without(files: &[KnownFile], others: &[KnownFile]) -> Vec<KnownFile> {
+fn without(files: &[TracedFile], others: &[TracedFile]) -> Vec<TracedFile> {
     let known: HashSet<&str> = others.iter().map(|(file, _)| file.location.as_str()).collect();
     let left = files.iter().filter(|(file, _)| !known.contains(file.location.as_str()));
     left.cloned().collect()
@@ -127,7 +131,7 @@ fn without(files: &[KnownFile], others: &[KnownFile]) -> Vec<KnownFile> {
 async fn numbers_of(
     check: &TableCheck<'_>,
     read: &NumberFiles<'_>,
-    files: &[KnownFile],
+    files: &[TracedFile],
     mark: u64,
 ) -> Result<Option<RoaringTreemap>, CatalogError> {
     let mut pass = NumberPass::whole(mark);
