@@ -65,6 +65,15 @@ pub struct FsckRequest {
     pub depth: CheckDepth,
 }
 
+/// Numbers of rows of which it is written down that they are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostNumbers {
+    /// Namespace and name of the table, as the catalog has them.
+    pub table: String,
+    /// The first and the last number.
+    pub range: (u64, u64),
+}
+
 /// Checks of a server's tables. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Fsck(Arc<FsckInner>);
@@ -73,18 +82,27 @@ pub struct Fsck(Arc<FsckInner>);
 struct FsckInner {
     catalog: Catalog,
     tables: ServiceTables,
+    losses: Vec<LostNumbers>,
     running: Semaphore,
     pace: JobPace,
     stopping: ShutdownSignal,
 }
 
 impl Fsck {
-    /// Checks tables of `catalog`, of which the service writes `ours`, until `tasks` stop.
+    /// Checks tables of `catalog`, of which the service writes `ours` and rows are known to be lost, until
+    /// `tasks` stop.
     #[must_use]
-    pub fn new(catalog: &Catalog, ours: ServiceTables, pace: JobPace, tasks: &Tasks) -> Self {
+    pub fn new(
+        catalog: &Catalog,
+        ours: ServiceTables,
+        losses: Vec<LostNumbers>,
+        pace: JobPace,
+        tasks: &Tasks,
+    ) -> Self {
         Self(Arc::new(FsckInner {
             catalog: catalog.clone(),
             tables: ours,
+            losses,
             running: Semaphore::new(RUNS_MAX),
             pace,
             stopping: tasks.stopping(),
@@ -178,7 +196,9 @@ impl Fsck {
     ) -> Result<FsckTable, CatalogError> {
         let (name, storage) = (table.to_string(), self.0.catalog.storage());
         let ours = self.ours(table, loaded);
-        let input = CheckedTable { storage, name: &name, table: loaded, ours, depth };
+        let lost = self.0.losses.iter().filter(|lost| lost.table == name);
+        let lost: Vec<(u64, u64)> = lost.map(|lost| lost.range).collect();
+        let input = CheckedTable { storage, name: &name, table: loaded, ours, lost: &lost, depth };
         let found = match pace.over(Box::pin(integrity::check(input))).await {
             Ok(found) => found,
             Err(cause) => {

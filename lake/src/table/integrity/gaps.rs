@@ -19,6 +19,8 @@ pub(super) type SeqRange = (u64, u64);
 const TAKE_OVER_MARGIN: u64 = 1 << 32;
 /// Why numbers between two commits have no row.
 const TAKEN_OVER: &str = "no commit has them: a log that took over begins above them";
+/// The same where that is written down.
+const GIVEN_UP: &str = "no commit has them: it is written down that their rows are lost";
 /// The same where nothing shows who left them out.
 const SKIPPED: &str = "no commit has them: their rows were given up, or were never committed";
 /// Why numbers may have no row that no cause covers.
@@ -182,7 +184,7 @@ impl GapAccount {
 
     /// Reports the gaps, with those that no commit has.
     pub(super) fn tell(mut self, check: &mut TableCheck<'_>, ledger: &CommitLedger) {
-        let report = &mut check.found.report;
+        let (lost, report) = (check.input.lost, &mut check.found.report);
         if let (numbers, Some((first, last))) = self.lost {
             let text = format!("{numbers} numbers between {first} and {last} have no row");
             let left = self.causes.iter().fold(0, |left: u64, it| left.saturating_add(it.numbers));
@@ -197,14 +199,15 @@ impl GapAccount {
             }
         }
         let of_skipped = ledger.skipped.iter().map(|range| {
-            let what = if is_taken_over(*range) { TAKEN_OVER } else { SKIPPED };
-            SeqGap { first: range.0, last: range.1, reason: Some(what.to_owned()) }
+            let reason = Some(why_skipped(*range, lost).to_owned());
+            SeqGap { first: range.0, last: range.1, reason }
         });
         let mut gaps: Vec<SeqGap> = of_skipped.chain(self.gaps).collect();
         gaps.sort_by_key(|gap| gap.first);
         gaps.into_iter().for_each(|gap| report.add_gap(gap));
         report.gaps_total = ledger.skipped.len() as u64 + self.gaps_total;
-        for (first, last) in ledger.skipped.iter().filter(|range| !is_taken_over(**range)) {
+        let unknown = ledger.skipped.iter().filter(|range| why_skipped(**range, lost) == SKIPPED);
+        for (first, last) in unknown {
             let text = format!("the numbers from {first} to {last}: {SKIPPED}");
             report.add_note(FsckFinding::new(FindingKind::Unchecked, text));
         }
@@ -220,9 +223,13 @@ impl GapAccount {
     }
 }
 
-/// Whether so many numbers are left out as by a log that takes over.
-fn is_taken_over((first, last): SeqRange) -> bool {
-    TAKE_OVER_MARGIN <= (last - first).saturating_add(2)
+/// Why no commit has these numbers, where those of `lost` rows are written down.
+fn why_skipped((first, last): SeqRange, lost: &[SeqRange]) -> &'static str {
+    if TAKE_OVER_MARGIN <= (last - first).saturating_add(2) {
+        return TAKEN_OVER;
+    }
+    let is_lost = lost.iter().any(|range| range.0 <= first && last <= range.1);
+    if is_lost { GIVEN_UP } else { SKIPPED }
 }
 
 #[cfg(test)]
