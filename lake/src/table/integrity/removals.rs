@@ -3,7 +3,8 @@
 //! is no missing one.
 //!
 //! Its one invariant: no number that may have been removed counts as lost. Where files do not read, a snapshot of
-//! ours tells how many rows went, and one of another engine leaves a doubt about the numbers up to it.
+//! ours tells how many rows went, and one of another engine leaves a doubt about the numbers up to it. The
+//! numbers of the files that one snapshot changed are held at a time, at most some two bytes each.
 
 use crate::table::integrity::{
     TableCheck,
