@@ -176,6 +176,8 @@ pub enum FindingKind {
     Numbers,
     /// The order of the numbers in the snapshots, or the watermark.
     Watermark,
+    /// The sum of the rows: another one than commits, or the account of the rows, say.
+    Sums,
     /// Files that nothing names.
     Orphans,
     /// Files outside of the table's own location.
@@ -204,6 +206,7 @@ impl FindingKind {
             Self::Twice => "twice",
             Self::Numbers => "numbers",
             Self::Watermark => "watermark",
+            Self::Sums => "sums",
             Self::Orphans => "orphans",
             Self::Location => "location",
             Self::Unchecked => "unchecked",

@@ -9,6 +9,7 @@
 
 mod index;
 mod orphans;
+mod sums;
 
 use crate::{
     maintenance::pace::{JobPace, PacedWork},
@@ -64,6 +65,15 @@ pub struct FsckRequest {
     pub depth: CheckDepth,
 }
 
+/// Numbers of rows of which it is written down that they are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostNumbers {
+    /// Namespace and name of the table, as the catalog has them.
+    pub table: String,
+    /// The first and the last number.
+    pub range: (u64, u64),
+}
+
 /// Checks of a server's tables. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Fsck(Arc<FsckInner>);
@@ -72,18 +82,27 @@ pub struct Fsck(Arc<FsckInner>);
 struct FsckInner {
     catalog: Catalog,
     tables: ServiceTables,
+    losses: Vec<LostNumbers>,
     running: Semaphore,
     pace: JobPace,
     stopping: ShutdownSignal,
 }
 
 impl Fsck {
-    /// Checks tables of `catalog`, of which the service writes `ours`, until `tasks` stop.
+    /// Checks tables of `catalog`, of which the service writes `ours` and rows are known to be lost, until
+    /// `tasks` stop.
     #[must_use]
-    pub fn new(catalog: &Catalog, ours: ServiceTables, pace: JobPace, tasks: &Tasks) -> Self {
+    pub fn new(
+        catalog: &Catalog,
+        ours: ServiceTables,
+        losses: Vec<LostNumbers>,
+        pace: JobPace,
+        tasks: &Tasks,
+    ) -> Self {
         Self(Arc::new(FsckInner {
             catalog: catalog.clone(),
             tables: ours,
+            losses,
             running: Semaphore::new(RUNS_MAX),
             pace,
             stopping: tasks.stopping(),
@@ -177,7 +196,9 @@ impl Fsck {
     ) -> Result<FsckTable, CatalogError> {
         let (name, storage) = (table.to_string(), self.0.catalog.storage());
         let ours = self.ours(table, loaded);
-        let input = CheckedTable { storage, name: &name, table: loaded, ours, depth };
+        let lost = self.0.losses.iter().filter(|lost| lost.table == name);
+        let lost: Vec<(u64, u64)> = lost.map(|lost| lost.range).collect();
+        let input = CheckedTable { storage, name: &name, table: loaded, ours, lost: &lost, depth };
         let found = match pace.over(Box::pin(integrity::check(input))).await {
             Ok(found) => found,
             Err(cause) => {
@@ -191,6 +212,10 @@ impl Fsck {
         self.settle(table, loaded, missing, &mut report).await?;
         let catalog = &self.0.catalog;
         let mut rest = index::check(catalog, table, loaded, ours.is_some(), &mut report).await;
+        let has_account = depth == CheckDepth::Rows && ours.is_some_and(ServiceTable::has_seq);
+        if rest.is_ok() && has_account {
+            rest = Box::pin(sums::check(catalog, table, &mut report, pace)).await;
+        }
         if rest.is_ok() && report.is_whole() {
             rest = Box::pin(orphans::note(catalog, table, &mut report)).await;
         }

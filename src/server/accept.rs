@@ -5,6 +5,7 @@
 
 use crate::{
     config::Config,
+    maintenance::fsck::LostNumbers,
     server::{
         StartError,
         claim::{self, marks_path, remove_ids},
@@ -20,7 +21,7 @@ use icecore_lake::{
 };
 use icecore_schemas::names::Namespace;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
@@ -163,6 +164,32 @@ pub(super) fn losses(folder: &Path) -> io::Result<u64> {
     }
 }
 
+/// The numbers of the rows that the file of losses names: given up, or lost when a table was moved back. A line
+/// that does not read names none: what it stands for is then told as unknown.
+pub(super) fn lost_numbers(folder: &Path) -> io::Result<Vec<LostNumbers>> {
+    let text = match fs::read_to_string(folder.join(LOSSES)) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(cause),
+    };
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(lines.flat_map(|line| lost_in(&line)).collect())
+}
+
+fn lost_in(line: &Value) -> Vec<LostNumbers> {
+    let lost = |table: String, of: &Value| {
+        let range = (of["first"].as_u64()?, of["last"].as_u64()?);
+        Some(LostNumbers { table, range })
+    };
+    let given = line["given_up"].as_array().into_iter().flatten().filter_map(|of| {
+        let namespace = Namespace::parse(of["ns"].as_str()?).ok()?;
+        lost(format!("{}.{}", namespace.name(), of["table"].as_str()?), of)
+    });
+    let moved = line["moved_back"]["table"].as_str();
+    let moved = moved.and_then(|table| lost(table.to_owned(), &line["lost"]));
+    given.chain(moved).collect()
+}
+
 /// The same for people and programs.
 #[derive(Debug, Serialize)]
 pub struct LossAnswer {
@@ -233,5 +260,29 @@ impl LossAnswer {
         }
         lines.extend(self.warehouse_lacks.clone());
         lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_of_the_lines_of_both_commands() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(lost_numbers(folder.path()).unwrap().is_empty());
+        let given = json!({"given_up": [
+            {"ns": "shop.example", "table": "events", "first": 51, "last": 80},
+        ]});
+        let moved = json!({
+            "moved_back": {"table": "a.events", "snapshot": 1}, "lost": {"first": 3, "last": 4},
+        });
+        for line in [given, json!({}), json!("torn"), moved] {
+            note_loss(folder.path(), &line).unwrap();
+        }
+        let expected = [("shop_example.events", (51, 80)), ("a.events", (3, 4))];
+        let expected =
+            expected.map(|(table, range)| LostNumbers { table: table.to_owned(), range });
+        assert_eq!(lost_numbers(folder.path()).unwrap(), expected);
     }
 }

@@ -28,7 +28,7 @@ use crate::{
         day_tags::TagRules,
         erasure::Erasures,
         expiry::SnapshotExpiry,
-        fsck::Fsck,
+        fsck::{Fsck, LostNumbers},
         names::ListNames,
         obsolete::DeleteObsolete,
         orphans::Orphans,
@@ -39,7 +39,7 @@ use crate::{
         upkeep::AccessUpkeep,
     },
     owner::{LogOwnership, WatchOwner},
-    server::metadata_watch::MetadataWatch,
+    server::{accept, metadata_watch::MetadataWatch},
     sql::Sql,
     tasks::Tasks,
 };
@@ -72,10 +72,21 @@ pub(super) fn of_tables(
                 .with_faults(config.faults.clone()),
             expiry: SnapshotExpiry::new(catalog).with_faults(config.faults.clone()),
         },
-        fsck: Fsck::new(catalog, config.tables.clone(), pace.clone(), tasks),
+        fsck: Fsck::new(catalog, config.tables.clone(), lost_numbers(config), pace.clone(), tasks),
         pace,
         day_tags: TagRules { daily: daily_tags, monthly: monthly_tags },
     }
+}
+
+/// What is known to be lost. A file of losses that does not read leaves its gaps unexplained, and no more.
+fn lost_numbers(config: &Config) -> Vec<LostNumbers> {
+    accept::lost_numbers(&config.data_dir).unwrap_or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the file of losses does not read"
+        );
+        Vec::new()
+    })
 }
 
 fn compaction(

@@ -4,7 +4,8 @@
 use crate::{
     clocks::{copy_running, put_back},
     harness::{TestServer, config, files_below},
-    process::post_and_die,
+    postgres::Databases,
+    process::post_and_die_with,
 };
 use icecore::{
     maintenance::{
@@ -25,7 +26,12 @@ use icecore_lake::{
     faults::{Failpoints, POINTS},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tempfile::TempDir;
 
 const DAY_MS: i64 = 86_400_000;
@@ -41,17 +47,19 @@ const SETTINGS: &[(&str, &str)] = &[
     ("catalog.purge", "true"),
 ];
 /// Where the process ends at each failpoint, or its step fails there and is left: what a point begins with,
-/// and the test.
-const MET: [(&str, &str); 18] = [
+/// and a test that has it in full or passes all that begin so.
+const MET: [(&str, &str); 20] = [
     ("wal.", "tests/clients/test_crash.py"),
     ("flush.", "tests/clients/test_crash.py"),
+    ("flush.after_columns", "tests/it/upgrades.rs"),
     ("sql.", "src/sql/tests.rs"),
     ("write.", "tests/it/sql_writes.rs"),
     ("refresh.", "tests/it/collection_crashes.rs"),
+    ("refresh.before_branch", "tests/it/branch_refresh.rs"),
     ("restore.", "tests/it/collection_crashes.rs"),
     ("merge.", "tests/it/branch_merge.rs"),
     ("changes.", "tests/it/collection_crashes.rs"),
-    ("branch.", "tests/it/branches.rs"),
+    ("branch.", "tests/it/branch_crashes.rs"),
     ("compact.", "tests/it/compaction.rs"),
     ("orphans.", "tests/it/orphans.rs"),
     ("erase.", "tests/it/erase.rs"),
@@ -62,19 +70,56 @@ const MET: [(&str, &str); 18] = [
     ("names.", "tests/it/killed_jobs.rs"),
     ("repair.", "tests/it/repair.rs"),
 ];
+/// How code passes a failpoint.
+const PASSED: [&str; 3] = ["hit(", "fault(", "fail_at(config, "];
 const TABLE: &str = "/v1/shop/tables/events";
 const IDS: &str = "SELECT id FROM events ORDER BY id";
 
+/// Whether a text has a point in full, as a list or a script of failpoints.
+fn has_point(text: &str, point: &str) -> bool {
+    text.match_indices(point).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + point.len()..].chars().next();
+        matches!(before, Some('"' | ';')) && matches!(after, Some('"' | '='))
+    })
+}
+
 #[test]
 fn a_test_meets_every_failpoint() {
-    for (prefix, test) in MET {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_met = |point: &str, (prefix, test): (&str, &str)| {
+        let text = fs::read_to_string(root.join(test)).unwrap();
+        let all = format!("POINTS.iter().filter(|point| point.starts_with(\"{prefix}\"))");
+        has_point(&text, point) || text.contains(&all)
+    };
+    for &point in POINTS {
+        let mut tests = MET.into_iter().filter(|(prefix, _)| point.starts_with(prefix));
+        assert!(tests.any(|of| is_met(point, of)), "no test in `MET` meets `{point}`");
+    }
+    for (prefix, _) in MET {
         assert!(POINTS.iter().any(|point| point.starts_with(prefix)), "{prefix}");
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(test)).unwrap();
-        assert!(text.contains(prefix), "{test} does not name `{prefix}`");
     }
-    for point in POINTS {
-        assert!(MET.iter().any(|(prefix, _)| point.starts_with(prefix)), "{point}");
+}
+
+#[test]
+fn every_failpoint_of_the_code_is_listed_and_passed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["src", "lake/src"].map(|of| files_below(&root.join(of), ".rs")).concat();
+    let is_code = |path: &&PathBuf| {
+        let text = path.strip_prefix(root).unwrap().to_str().unwrap();
+        !text.contains("/tests") && !text.ends_with("/faults.rs")
+    };
+    let mut passed = BTreeSet::new();
+    for path in files.iter().filter(is_code) {
+        let text = fs::read_to_string(path).unwrap();
+        for call in PASSED {
+            let calls = text.split(call).skip(1);
+            let named = calls.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            passed.extend(named.filter_map(|name| Some(name.split_once('"')?.0.to_owned())));
+        }
     }
+    let listed: BTreeSet<String> = POINTS.iter().map(|&point| point.to_owned()).collect();
+    assert_eq!(passed, listed);
 }
 
 async fn post(server: &TestServer, path: &str, body: &Value) -> Value {
@@ -135,35 +180,58 @@ async fn check(server: &TestServer, wanted: &[Value], case: &str) {
     assert_eq!(checked["whole"], true, "{case}: {checked}");
 }
 
-/// Each process ends at one point of a job, after the one before ended at the point before.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_dies_while_old_rows_and_snapshots_go_loses_nothing_else() {
+/// Each process ends at one point of a job, after the one before ended at the point before; the server after
+/// the last of them, where none of the jobs has anything left to do.
+async fn die_at(points: &[(&str, &str)], more: &[(&str, &str)]) -> TestServer {
+    let settings = [SETTINGS, more].concat();
     let long_ago = Clock::manual(Clock::system().now_ms() - 100 * DAY_MS);
-    let server = TestServer::start_at(tempfile::tempdir().unwrap(), SETTINGS, long_ago).await;
+    let server = TestServer::start_at(tempfile::tempdir().unwrap(), &settings, long_ago).await;
     fill(&server).await;
     let mut folder = server.stop().await;
     let (all, kept) = (ids(3, &["order", "webhook"]), ids(3, &["order"]));
-    for (job, prefix) in
-        [("retention", "retention."), ("dead-letters", "retention."), ("expire", "expire.")]
-    {
-        for point in POINTS.iter().filter(|point| point.starts_with(prefix)) {
-            let path = format!("/admin/jobs/{job}?namespace=shop");
-            post_and_die(folder.path(), &format!("{point}=abort"), &path, String::new()).await;
-            let server = TestServer::start_in(folder, SETTINGS).await;
-            let has_begun = job != "retention" || *point == "retention.after_commit";
-            let wanted = if has_begun { &kept } else { &all };
-            check(&server, std::slice::from_ref(wanted), &format!("{job} at {point}")).await;
-            folder = server.stop().await;
-        }
+    for (job, point) in points {
+        let path = format!("/admin/jobs/{job}?namespace=shop");
+        post_and_die_with(folder.path(), &format!("{point}=abort"), &path, more).await;
+        let server = TestServer::start_in(folder, &settings).await;
+        let has_begun = *job != "retention" || *point == "retention.after_commit";
+        let wanted = if has_begun { &kept } else { &all };
+        check(&server, std::slice::from_ref(wanted), &format!("{job} at {point}")).await;
+        folder = server.stop().await;
     }
-    let server = TestServer::start_in(folder, SETTINGS).await;
-    for job in ["retention", "dead-letters", "expire"] {
+    let server = TestServer::start_in(folder, &settings).await;
+    let jobs: BTreeSet<&str> = points.iter().map(|(job, _)| *job).collect();
+    for job in jobs {
         let left = run(&server, job).await;
         assert_eq!((&left["tables"], &left["skipped"]), (&json!(0), &json!([])), "{left}");
     }
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_while_old_rows_and_snapshots_go_loses_nothing_else() {
+    let points = [
+        ("retention", "retention.before_commit"),
+        ("retention", "retention.after_commit"),
+        ("dead-letters", "retention.before_commit"),
+        ("dead-letters", "retention.after_commit"),
+        ("expire", "expire.before_removal"),
+        ("expire", "expire.after_removal"),
+    ];
+    let server = Box::pin(die_at(&points, &[])).await;
     let letters = "SELECT count(*) FROM dead_letters";
     assert_eq!(server.rows("shop", letters).await, json!([[0]]));
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_goes_for_a_postgres_metastore() {
+    let Some(databases) = Databases::new("killed").await else { return };
+    databases.make("folder").await;
+    let url = databases.url("folder");
+    let points = [("retention", "retention.after_commit"), ("expire", "expire.after_removal")];
+    let server = Box::pin(die_at(&points, &[("metastore", url.as_str())])).await;
+    server.stop().await;
+    databases.remove().await;
 }
 
 /// The catalog of a folder that no server has, at this time.

@@ -114,7 +114,19 @@ pub(crate) async fn post_and_die(folder: &Path, failpoint: &str, path: &str, bod
     assert!(answer.is_err(), "{failpoint}: {answer:?}");
 }
 
-/// The same, where the answer may come before.
+/// The same on a server with more settings, and without a body.
+pub(crate) async fn post_and_die_with(
+    folder: &Path,
+    failpoint: &str,
+    path: &str,
+    more: &[(&str, &str)],
+) {
+    let call = (reqwest::Method::POST, path);
+    let answer = die_in(folder, failpoint, call, String::new(), more).await;
+    assert!(answer.is_err(), "{failpoint}: {answer:?}");
+}
+
+/// As [`post_and_die`], where the answer may come before.
 pub(crate) async fn post_until_death(
     folder: &Path,
     failpoint: &str,
@@ -128,13 +140,23 @@ pub(crate) async fn post_until_death(
 pub(crate) async fn call_until_death(
     folder: &Path,
     failpoint: &str,
+    call: (reqwest::Method, &str),
+    body: String,
+) -> reqwest::Result<reqwest::Response> {
+    die_in(folder, failpoint, call, body, &[]).await
+}
+
+async fn die_in(
+    folder: &Path,
+    failpoint: &str,
     (method, path): (reqwest::Method, &str),
     body: String,
+    more: &[(&str, &str)],
 ) -> reqwest::Result<reqwest::Response> {
     let small = [("wal.segment_bytes", "1MiB"), ("commit.interval", "10min")];
     let alone = [("compaction.enabled", "off"), ("failpoints", failpoint)];
     let folder = [("data_dir", folder.to_str().unwrap())];
-    let settings: Vec<(&str, String)> = [&small[..], &alone, &folder]
+    let settings: Vec<(&str, String)> = [&small[..], &alone, &folder, more]
         .concat()
         .into_iter()
         .map(|(key, value)| (key, value.to_owned()))

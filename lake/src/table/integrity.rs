@@ -10,10 +10,12 @@
 //! that does not answer is an error.
 
 mod files;
+mod gaps;
 mod history;
 mod manifests;
 pub mod needed;
 mod numbers;
+mod removals;
 mod rows;
 mod snapshots;
 mod summary;
@@ -69,6 +71,8 @@ pub struct CheckedTable<'a> {
     pub table: &'a LoadedTable,
     /// What is particular about it; none for a table of others.
     pub ours: Option<&'a ServiceTable>,
+    /// Numbers of rows of which it is written down that they are lost, each from the first to the last.
+    pub lost: &'a [(u64, u64)],
     /// How thoroughly.
     pub depth: CheckDepth,
 }

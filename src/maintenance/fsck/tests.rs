@@ -11,10 +11,21 @@ use icecore_catalog::{
     catalog::TableChange,
     commit::{FIRST_SEQ, LAST_SEQ},
     metastore::{Metastore, Watermark},
+    row_sum::RowSum,
     snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
-use icecore_lake::{clock::Clock, ids::IdGenerator, load::IngestLoad, table::writer};
+use icecore_lake::{
+    clock::Clock,
+    ids::IdGenerator,
+    load::IngestLoad,
+    table::{
+        erasure::REASON_ERASE,
+        retention::{REASON, REASON_RETENTION, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ},
+        row_sum::{hash_of, sum_of},
+        writer,
+    },
+};
 use icecore_schemas::fsck::SeqGap;
 use std::{
     collections::BTreeMap,
@@ -51,7 +62,7 @@ impl House {
         let ids = IdGenerator::new(clock.clone());
         let tasks = Tasks::default();
         let pace = JobPace::new(&IngestLoad::default(), &tasks);
-        let fsck = Fsck::new(&catalog, ServiceTables::default(), pace, &tasks);
+        let fsck = Fsck::new(&catalog, ServiceTables::default(), Vec::new(), pace, &tasks);
         Self { catalog, clock, ids, table, fsck, tasks, position: 0, folder }
     }
 
@@ -59,10 +70,22 @@ impl House {
         self.catalog.tables().load(&self.table).await.unwrap()
     }
 
-    /// Adds files of these rows as whoever the summary says.
+    /// Adds files of these rows as whoever the summary says. With a mark they come from the log, which
+    /// knows their sum.
     async fn add(
         &mut self,
         rows: RecordBatch,
+        summary: BTreeMap<String, String>,
+        mark: Option<u64>,
+    ) -> Vec<DataFile> {
+        let sum = mark.map(|_| sum_of(&rows));
+        self.add_summed(rows, sum, summary, mark).await
+    }
+
+    async fn add_summed(
+        &mut self,
+        rows: RecordBatch,
+        rows_added: Option<RowSum>,
         summary: BTreeMap<String, String>,
         mark: Option<u64>,
     ) -> Vec<DataFile> {
@@ -73,18 +96,21 @@ impl House {
             watermark: Watermark { epoch: 1, position: self.position, last_seq },
             since: 1,
         });
-        let new = NewSnapshot { added: added.clone(), summary, mark, ..NewSnapshot::default() };
+        let new = NewSnapshot {
+            added: added.clone(),
+            rows_added,
+            summary,
+            mark,
+            ..NewSnapshot::default()
+        };
         self.catalog.add_snapshot(&self.table, new).await.unwrap();
         self.clock.advance_ms(1_000);
         added
     }
 
     /// Commits rows as a flush does that has these numbers.
-    async fn commit(&mut self, rows: RecordBatch, (first, last): (u64, u64)) -> Vec<DataFile> {
-        let mut summary = own();
-        summary.insert(FIRST_SEQ.to_owned(), first.to_string());
-        summary.insert(LAST_SEQ.to_owned(), last.to_string());
-        self.add(rows, summary, Some(last)).await
+    async fn commit(&mut self, rows: RecordBatch, numbers: (u64, u64)) -> Vec<DataFile> {
+        self.add(rows, of_log(numbers), Some(numbers.1)).await
     }
 
     /// Adds rows as another engine does, in files that have its names.
@@ -110,6 +136,23 @@ impl House {
         let new = NewSnapshot { operation, read, removed, summary, ..NewSnapshot::default() };
         self.catalog.add_snapshot(&self.table, new).await.unwrap();
         self.clock.advance_ms(1_000);
+    }
+
+    /// Puts rows in the place of files, as an UPDATE or DELETE of another engine does.
+    async fn overwrite_of_others(&self, removed: Vec<DataFile>, rows: RecordBatch) {
+        let (storage, loaded) = (self.catalog.storage(), self.load().await);
+        let metadata = &loaded.metadata;
+        let added = writer::write(storage, metadata, vec![rows], &self.ids).await.unwrap();
+        let (operation, read) = (Operation::Overwrite, metadata.current_snapshot_id());
+        let new = NewSnapshot { operation, read, removed, added, ..NewSnapshot::default() };
+        self.catalog.add_snapshot(&self.table, new).await.unwrap();
+        self.clock.advance_ms(1_000);
+    }
+
+    /// Loses a file as a rewrite would that forgets it; how many rows it has.
+    async fn lose(&self, file: &DataFile) -> u64 {
+        self.remove(Operation::Replace, vec![file.clone()], own()).await;
+        file.record_count()
     }
 
     /// Writes the manifest that a snapshot added anew with this file alone.
@@ -160,6 +203,14 @@ impl House {
 /// What every snapshot of ours says.
 fn own() -> BTreeMap<String, String> {
     BTreeMap::from([("icecore.commit-id".to_owned(), "c".to_owned())])
+}
+
+/// What a flush says of rows with these numbers.
+fn of_log((first, last): (u64, u64)) -> BTreeMap<String, String> {
+    let mut summary = own();
+    summary.insert(FIRST_SEQ.to_owned(), first.to_string());
+    summary.insert(LAST_SEQ.to_owned(), last.to_string());
+    summary
 }
 
 /// Rows with so many numbers from the first on.
@@ -215,8 +266,9 @@ async fn numbers_that_no_commit_has_are_explained() {
     let far = (1_u64 << 32) + 10;
     house.commit(rows(far.cast_signed(), 10), (far, far + 9)).await;
     let table = house.check().await;
-    assert!(table.is_whole(), "{table:?}");
+    assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
     assert_eq!(spans(&table), [(11, far - 1, true)]);
+    assert_eq!(missing(&table, Some("a log that took over")), far - 11, "{table:?}");
 }
 
 #[tokio::test]
@@ -290,9 +342,125 @@ async fn rows_that_were_deleted_are_explained_and_those_that_a_rewrite_lost_are_
         assert!(missing == lost || table.gaps_total > 20, "{table:?}");
         assert!(table.gaps.iter().all(|gap| gap.reason.is_some() == is_whole), "{table:?}");
         if !is_whole {
-            assert_eq!(kinds(&table), [FindingKind::Summary, FindingKind::Numbers], "{table:?}");
+            let found = [FindingKind::Summary, FindingKind::Numbers, FindingKind::Sums];
+            assert_eq!(kinds(&table), found, "{table:?}");
         }
     }
+}
+
+/// How many of the gaps' numbers have a reason with this text, or none.
+fn missing(table: &FsckTable, reason: Option<&str>) -> u64 {
+    let is_it = |gap: &&SeqGap| match (reason, &gap.reason) {
+        (Some(part), Some(told)) => told.contains(part),
+        (None, None) => true,
+        _ => false,
+    };
+    table.gaps.iter().filter(is_it).map(|gap| gap.last - gap.first + 1).sum()
+}
+
+#[tokio::test]
+async fn rows_that_another_engine_wrote_anew_explain_no_lost_row() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    house.overwrite_of_others(files, rows(1, 30)).await;
+    let later = house.commit(rows(31, 10), (31, 40)).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.gaps.is_empty(), "{table:?}");
+    let lost = house.lose(&later[0]).await;
+    let table = house.check().await;
+    assert!(kinds(&table).contains(&FindingKind::Numbers), "{table:?}");
+    assert_eq!(missing(&table, None), lost, "{table:?}");
+}
+
+#[tokio::test]
+async fn a_removal_explains_no_lost_row_where_its_own_are_still_there() {
+    let mut house = House::new().await;
+    let first = house.commit(rows(1, 10), (1, 10)).await;
+    let later = house.commit(rows(11, 10), (11, 20)).await;
+    // As an UPDATE with delete files leaves them once the deleted rows are out of the files.
+    house.overwrite_of_others(Vec::new(), rows(1, 10)).await;
+    house.remove(Operation::Delete, first, own()).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.gaps.is_empty(), "{table:?}");
+    let lost = house.lose(&later[0]).await;
+    assert_eq!(missing(&house.check().await, None), lost);
+}
+
+#[tokio::test]
+async fn numbers_that_another_engine_removed_are_told_with_its_snapshot() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    house.overwrite_of_others(files, rows(1, 20)).await;
+    let snapshot = house.load().await.metadata.current_snapshot_id().unwrap();
+    let later = house.commit(rows(31, 10), (31, 40)).await;
+    let table = house.check().await;
+    assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
+    let reason = format!("another engine removed as many rows (snapshot {snapshot})");
+    let expected = SeqGap { first: 21, last: 30, reason: Some(reason) };
+    assert_eq!(table.gaps, [expected], "{table:?}");
+    // A row beside them is not.
+    let lost = house.lose(&later[0]).await;
+    let table = house.check().await;
+    assert_eq!((table.gaps[0].last, missing(&table, None)), (30, lost), "{table:?}");
+}
+
+#[tokio::test]
+async fn what_retention_and_an_erasure_removed_is_told_apart_from_lost_rows() {
+    for (reason, part) in [(REASON_RETENTION, "retention removed"), (REASON_ERASE, "an erasure")] {
+        let mut house = House::new().await;
+        let old = house.commit(rows(1, 10), (1, 10)).await;
+        let removed: u64 = old.iter().map(DataFile::record_count).sum();
+        let later = house.commit(rows(11, 10), (11, 20)).await;
+        let mut summary = own();
+        summary.insert(REASON.to_owned(), reason.to_owned());
+        if reason == REASON_RETENTION {
+            summary.insert(REMOVED_FIRST_SEQ.to_owned(), "1".to_owned());
+            summary.insert(REMOVED_LAST_SEQ.to_owned(), "10".to_owned());
+        }
+        house.remove(Operation::Delete, old, summary).await;
+        let table = house.check().await;
+        assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
+        assert_eq!((spans(&table), removed), (vec![(1, 10, true)], 10));
+        assert_eq!(missing(&table, Some(part)), 10, "{table:?}");
+        let lost = house.lose(&later[0]).await;
+        let table = house.check().await;
+        assert!(kinds(&table).contains(&FindingKind::Numbers), "{table:?}");
+        assert_eq!((missing(&table, Some(part)), missing(&table, None)), (10, lost), "{table:?}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_were_left_out_without_a_take_over_are_noted() {
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(rows(16, 10), (16, 25)).await;
+    let table = house.check().await;
+    assert_eq!((table.is_whole(), spans(&table)), (true, vec![(11, 15, true)]), "{table:?}");
+    assert_eq!(table.notes.len(), 1, "{table:?}");
+    let text = "the numbers from 11 to 15: no commit has them: ";
+    assert!(table.notes[0].what.starts_with(text), "{table:?}");
+    // Whoever gave them up wrote it down.
+    let lost = LostNumbers { table: "a.events".to_owned(), range: (11, 15) };
+    let pace = JobPace::new(&IngestLoad::default(), &house.tasks);
+    let (catalog, ours) = (&house.catalog, ServiceTables::default());
+    house.fsck = Fsck::new(catalog, ours, vec![lost], pace, &house.tasks);
+    let table = house.check().await;
+    assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
+    assert_eq!(missing(&table, Some("written down")), 5, "{table:?}");
+}
+
+#[tokio::test]
+async fn gaps_of_which_the_history_does_not_tell_are_noted_as_unknown() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 30), (1, 30)).await;
+    house.remove(Operation::Delete, vec![files[0].clone()], BTreeMap::new()).await;
+    // What was before the other engine's snapshot is gone.
+    house.expire().await;
+    let table = house.check().await;
+    assert!(table.is_whole() && missing(&table, None) == 0, "{table:?}");
+    assert!(0 < missing(&table, Some("it is not known: ")), "{table:?}");
+    let text = format!("{} numbers between ", files[0].record_count());
+    assert!(table.notes.iter().any(|note| note.what.starts_with(&text)), "{table:?}");
 }
 
 #[tokio::test]
@@ -318,6 +486,37 @@ async fn totals_of_snapshots_that_are_gone_count_rows_of_other_engines_too() {
     let table = house.check().await;
     assert!(table.is_whole(), "{table:?}");
     assert_eq!((table.rows, spans(&table)), (37, vec![(11, 15, true)]));
+    // What others added is not known any more, so the sums begin with the next audit.
+    let is_told = |note: &FsckFinding| note.what.contains("`icecore audit events`");
+    assert!(table.notes.iter().any(is_told), "{table:?}");
+}
+
+#[tokio::test]
+async fn rows_that_no_count_tells_of_are_found_by_their_sum() {
+    let written = rows(11, 10);
+    let whole = sum_of(&written);
+    let known = hash_of("01JMABCDEFGHJKMNPQ11-0", 11);
+    // The log had another row under the number, or a row more, or one less than the files.
+    let (mut changed, mut lost, mut doubled) = (whole, whole, whole);
+    changed.remove(known);
+    changed.add(hash_of("another", 11));
+    lost.add(hash_of("another", 21));
+    doubled.remove(known);
+    for told in [changed, lost, doubled] {
+        let mut house = House::new().await;
+        house.commit(rows(1, 10), (1, 10)).await;
+        house.add_summed(written.clone(), Some(told), of_log((11, 20)), Some(20)).await;
+        let table = house.check().await;
+        assert_eq!(kinds(&table), [FindingKind::Sums], "{table:?}");
+        let head = house.load().await.metadata.current_snapshot_id();
+        assert_eq!(table.damage[0].snapshot, head, "{table:?}");
+        let request = FsckRequest { levels: None, table: None, depth: CheckDepth::Footers };
+        assert!(house.fsck.run(&request).await.unwrap().whole, "rows are not read for it");
+    }
+    let mut house = House::new().await;
+    house.commit(rows(1, 10), (1, 10)).await;
+    house.commit(written, (11, 20)).await;
+    assert!(house.check().await.is_whole());
 }
 
 #[tokio::test]

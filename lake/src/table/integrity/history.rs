@@ -1,17 +1,23 @@
-//! What the snapshots of one of our tables say of its numbers: how far each got, and how many numbers up to
+//! What the snapshots of one of our tables say of its numbers: how far each got, and which numbers up to
 //! the watermark may lack a row.
 //!
 //! A commit of ours says which numbers it has, and how many rows. Numbers between two commits came with no
 //! row: a log that took over begins above all that others may have given out, and so does one whose
-//! rows an operator gave up. Rows go by deletes of other engines. Where snapshots between two are gone,
-//! the totals of the two tell how many rows came and went.
+//! rows an operator gave up. Rows go by retention, erasure and deletes, each in a snapshot of its own. Where
+//! snapshots between two are gone, the totals of the two tell how many rows came and went.
 //!
-//! Its one invariant: where the history does not tell, it explains more than it should and never less.
+//! Its one invariant: where the history does not tell, that is a doubt, and no number that may have gone
+//! rightly counts as lost.
 
-use crate::table::integrity::{
-    TableCheck,
-    snapshots::is_total_off,
-    summary::{is_own, is_taken_back, number},
+use crate::table::{
+    erasure::REASON_ERASE,
+    integrity::{
+        TableCheck,
+        gaps::{GapCause, GapDoubt, SeqRange},
+        snapshots::is_total_off,
+        summary::{is_own, is_taken_back, number},
+    },
+    retention::{REASON, REASON_RETENTION, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ},
 };
 use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 use icecore_catalog::{
@@ -22,8 +28,19 @@ use icecore_catalog::{
 use icecore_schemas::fsck::{FindingKind, FsckFinding};
 use std::collections::{HashMap, HashSet};
 
-/// Numbers from the first to the last.
-pub(super) type SeqRange = (u64, u64);
+/// Why numbers of commits have no row.
+const SHORT: &str = "their commit has fewer rows than numbers";
+const RETAINED: &str = "retention removed as many rows";
+const ERASED: &str = "an erasure removed as many rows";
+const APPLIED: &str = "a rewrite left as many deleted rows out";
+const DELETED: &str = "as many rows were deleted";
+const REMOVED: &str = "another engine removed as many rows";
+const GONE: &str =
+    "snapshots before it that are gone had as many numbers without a row, or removed as many rows";
+/// Why it is not known how many there should be.
+const UNTOLD: &str = "the snapshots that are gone do not tell how many rows they removed";
+const NO_TOTAL: &str = "the snapshot does not tell how many rows it removed";
+const TOTAL_OFF: &str = "the totals of the snapshots are not what their manifests have";
 
 /// Who added a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +55,28 @@ pub(super) enum FileOrigin {
     Other,
 }
 
+/// A snapshot that removed rows, of which its files tell the numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowRemoval {
+    pub(super) snapshot: i64,
+    /// The last number that a commit before it had.
+    pub(super) until: u64,
+    pub(super) what: &'static str,
+    /// How many numbers it is taken for where its files do not read; none where nobody knows.
+    pub(super) rows: Option<u64>,
+}
+
 /// What the history says of the numbers.
 #[derive(Debug, Default)]
 pub(super) struct CommitLedger {
     /// Numbers that no commit has, in order.
     pub(super) skipped: Vec<SeqRange>,
-    /// How many others may lack a row; none where the history does not tell.
-    pub(super) slack: Option<u64>,
+    /// Why others may lack a row.
+    pub(super) causes: Vec<GapCause>,
+    /// What was removed by snapshots whose files tell the numbers.
+    pub(super) removals: Vec<RowRemoval>,
+    /// Where the history does not tell.
+    pub(super) doubts: Vec<GapDoubt>,
     /// Whether another engine made a snapshot that is retained.
     pub(super) has_others: bool,
     /// Whether snapshots between retained ones are gone, or before the first.
@@ -66,7 +98,7 @@ pub(super) fn check(check: &mut TableCheck<'_>) -> CommitLedger {
     for snapshot in line(check.table()) {
         walk.step(snapshot);
     }
-    let HistoryWalk { faults, ledger, last, is_known, slack, is_open, .. } = walk;
+    let HistoryWalk { faults, mut ledger, last, is_known, .. } = walk;
     for fault in faults {
         check.damage(fault);
     }
@@ -83,10 +115,14 @@ pub(super) fn check(check: &mut TableCheck<'_>) -> CommitLedger {
         }
         _ => (),
     }
+    if !is_known {
+        ledger.doubts.push(GapDoubt::new(u64::MAX, UNTOLD, None));
+    }
     // Totals that another engine got wrong do not tell how many rows came and went.
-    let is_unsure = is_open || ((ledger.has_holes || ledger.has_others) && is_total_off(check));
-    let slack = (!is_unsure).then(|| u64::try_from(slack).unwrap_or(0));
-    CommitLedger { slack, ..ledger }
+    if (ledger.has_holes || ledger.has_others) && is_total_off(check) {
+        ledger.doubts.push(GapDoubt::new(u64::MAX, TOTAL_OFF, None));
+    }
+    ledger
 }
 
 /// The snapshots of `main` as far as they are retained, the oldest first. Others may hang beside it. Those that
@@ -122,9 +158,6 @@ struct HistoryWalk {
     last: Option<u64>,
     /// Whether the last number before the next commit is known.
     is_known: bool,
-    slack: i128,
-    /// Whether anything may be missing.
-    is_open: bool,
 }
 
 impl HistoryWalk {
@@ -165,6 +198,24 @@ impl HistoryWalk {
         self.faults.push(FsckFinding::new(kind, what).of_snapshot(snapshot.snapshot_id()));
     }
 
+    /// The numbers of all commits up to here.
+    fn so_far(&self) -> SeqRange {
+        (1, if self.is_known { self.last.unwrap_or(0) } else { u64::MAX })
+    }
+
+    /// Notes why so many numbers of a range may have no row.
+    fn cause(&mut self, range: SeqRange, numbers: u64, what: &'static str, snapshot: &SnapshotRef) {
+        if 0 < numbers && range.0 <= range.1 {
+            let snapshot = snapshot.snapshot_id();
+            self.ledger.causes.push(GapCause { range, numbers, what, snapshot });
+        }
+    }
+
+    fn doubt(&mut self, until: u64, what: &'static str, snapshot: &SnapshotRef) {
+        let doubt = GapDoubt::new(until, what, Some(snapshot.snapshot_id()));
+        self.ledger.doubts.push(doubt);
+    }
+
     /// A commit of rows from the log.
     fn commit(&mut self, snapshot: &SnapshotRef, (first, last): SeqRange, is_adjacent: bool) {
         let before = self.last.unwrap_or(0);
@@ -180,16 +231,17 @@ impl HistoryWalk {
             let text = format!("{added} rows have the numbers from {first} to {last}");
             self.fault(FindingKind::Watermark, text, snapshot);
         }
-        self.slack += i128::from(span) - i128::from(added);
+        self.cause((first, last), span.saturating_sub(added), SHORT, snapshot);
         if !self.is_known {
-            self.is_open = true;
+            self.doubt(first.saturating_sub(1), UNTOLD, snapshot);
         } else if is_adjacent {
             if before + 1 < first {
                 self.ledger.skipped.push((before + 1, first - 1));
             }
         } else {
             let total = number(snapshot, "total-records");
-            self.hole(first - 1 - before, total.and_then(|total| total.checked_sub(added)));
+            let total = total.and_then(|total| total.checked_sub(added));
+            self.hole(first - 1, total, snapshot);
         }
         (self.last, self.is_known) = (Some(last), true);
     }
@@ -201,8 +253,8 @@ impl HistoryWalk {
         let before = self.last.unwrap_or(0);
         if !is_adjacent {
             match last {
-                Some(last) if self.is_known && before <= last => self.hole(last - before, total),
-                _ => self.is_open = true,
+                Some(last) if self.is_known && before <= last => self.hole(last, total, snapshot),
+                _ => self.doubt(last.unwrap_or(u64::MAX).max(before), UNTOLD, snapshot),
             }
             (self.last, self.is_known) = (last.or(self.last), last.is_some());
             return;
@@ -214,7 +266,7 @@ impl HistoryWalk {
             self.fault(FindingKind::Watermark, text, snapshot);
         }
         let (Some(was), Some(total)) = (self.total, total) else {
-            self.is_open = true;
+            self.doubt(self.so_far().1, NO_TOTAL, snapshot);
             return;
         };
         if was < total && !is_taken_back(snapshot) {
@@ -223,10 +275,46 @@ impl HistoryWalk {
         } else if total < was && !self.has_deletes && is_replace {
             let text = format!("a rewrite made {total} rows of {was}, and nothing was deleted");
             self.fault(FindingKind::Summary, text, snapshot);
+        } else if total <= was {
+            // Rows that are removed, or were deleted before, are gone from the files now.
+            self.removal(snapshot, was - total);
         } else {
-            // Rows that are removed, or were deleted before, are gone from the files now. Those that were
-            // deleted before are in the files again once compaction is taken back.
-            self.slack += i128::from(was) - i128::from(total);
+            self.give_back(total - was);
+        }
+    }
+
+    /// Notes so many rows that a snapshot of ours removed.
+    fn removal(&mut self, snapshot: &SnapshotRef, rows: u64) {
+        let summary = snapshot.summary();
+        let reason = summary.additional_properties.get(REASON).map(String::as_str);
+        let told = number(snapshot, REMOVED_FIRST_SEQ).zip(number(snapshot, REMOVED_LAST_SEQ));
+        let what = match (reason, &summary.operation) {
+            (Some(REASON_RETENTION), _) => RETAINED,
+            (Some(REASON_ERASE), _) => ERASED,
+            (_, Operation::Replace) => APPLIED,
+            (_, Operation::Append | Operation::Overwrite | Operation::Delete) => DELETED,
+        };
+        match told {
+            Some(range) => self.cause(range, rows, what, snapshot),
+            None => self.look_into(snapshot, what, Some(rows)),
+        }
+    }
+
+    /// Leaves it to the files of a snapshot which numbers it removed.
+    fn look_into(&mut self, snapshot: &SnapshotRef, what: &'static str, rows: Option<u64>) {
+        if rows != Some(0) {
+            let (snapshot, until) = (snapshot.snapshot_id(), self.so_far().1);
+            self.ledger.removals.push(RowRemoval { snapshot, until, what, rows });
+        }
+    }
+
+    /// Deleted rows are in the files again once compaction is taken back.
+    fn give_back(&mut self, mut rows: u64) {
+        for removal in self.ledger.removals.iter_mut().rev().filter(|it| it.what == APPLIED) {
+            let left = removal.rows.unwrap_or(0);
+            let back = rows.min(left);
+            removal.rows = removal.rows.map(|_| left - back);
+            rows -= back;
         }
     }
 
@@ -234,35 +322,44 @@ impl HistoryWalk {
     fn other(&mut self, snapshot: &SnapshotRef, is_adjacent: bool) {
         self.ledger.has_others = true;
         if !is_adjacent {
-            (self.is_open, self.is_known) = (true, false);
+            self.is_known = false;
             return;
         }
-        let deleted = number(snapshot, "deleted-records");
+        let added = number(snapshot, "added-records").unwrap_or(0);
+        let deleted = number(snapshot, "deleted-records").or_else(|| {
+            // Who says nothing of it may have deleted by delete files alone, and these are read.
+            let total = number(snapshot, "total-records")?;
+            Some(self.total?.saturating_add(added).saturating_sub(total))
+        });
+        let Some(deleted) = deleted else {
+            match snapshot.summary().operation {
+                Operation::Append | Operation::Replace => (),
+                Operation::Overwrite | Operation::Delete => {
+                    self.doubt(self.so_far().1, NO_TOTAL, snapshot);
+                }
+            }
+            return;
+        };
         match snapshot.summary().operation {
             Operation::Append => (),
             Operation::Replace => {
-                let added = number(snapshot, "added-records").unwrap_or(0);
-                self.slack += i128::from(deleted.unwrap_or(0).saturating_sub(added));
+                self.look_into(snapshot, APPLIED, Some(deleted.saturating_sub(added)));
             }
-            Operation::Overwrite | Operation::Delete => match deleted {
-                Some(deleted) => self.slack += i128::from(deleted),
-                // Who says nothing of it may have deleted by delete files alone, and these are read.
-                None => {
-                    let total = number(snapshot, "total-records");
-                    self.is_open |= total.is_none() || total != self.total;
-                }
-            },
+            Operation::Overwrite | Operation::Delete if deleted == 0 => (),
+            // Some of the rows may have been written anew.
+            Operation::Overwrite | Operation::Delete => self.look_into(snapshot, REMOVED, None),
         }
     }
 
-    /// Snapshots that are gone had so many numbers; the table has `total` rows after them.
-    fn hole(&mut self, span: u64, total: Option<u64>) {
+    /// Snapshots that are gone had numbers up to this one; the table has `total` rows after them.
+    fn hole(&mut self, last: u64, total: Option<u64>, snapshot: &SnapshotRef) {
         self.ledger.has_holes = true;
-        match (self.total, total) {
-            (Some(was), Some(total)) => {
-                self.slack += i128::from(span) - (i128::from(total) - i128::from(was));
-            }
-            _ => self.is_open = true,
-        }
+        let (Some(was), Some(total)) = (self.total, total) else {
+            self.doubt(last, UNTOLD, snapshot);
+            return;
+        };
+        let span = last.saturating_sub(self.last.unwrap_or(0));
+        let missing = i128::from(span) + i128::from(was) - i128::from(total);
+        self.cause((1, last), u64::try_from(missing).unwrap_or(0), GONE, snapshot);
     }
 }

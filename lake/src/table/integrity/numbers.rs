@@ -1,5 +1,5 @@
 //! The numbers of the rows of the current snapshot: each once, none above the watermark, and none missing
-//! without a reason.
+//! without a reason, which [`GapAccount`] finds.
 //!
 //! They are kept as bitmaps of [`PASS_NUMBERS`] at a time, which take at most 64 MiB each, and there are
 //! two of them and one of those that are there twice. A table with more is read once for each part of its
@@ -12,13 +12,14 @@ use crate::table::{
     file_columns::{FileColumns, FileError},
     integrity::{
         TableCheck, apart, files,
-        history::{CommitLedger, FileOrigin, SeqRange},
-        manifests, of_store, snapshots,
+        gaps::{GapAccount, SeqRange},
+        history::{CommitLedger, FileOrigin},
+        manifests, of_store, removals, snapshots,
     },
 };
 use arrow::{array::AsArray, datatypes::Int64Type, record_batch::RecordBatch};
 use futures::StreamExt;
-use iceberg::spec::{DataFileFormat, ManifestContentType, ManifestFile};
+use iceberg::spec::{DataFileFormat, Manifest, ManifestContentType, ManifestFile};
 use icecore_catalog::{
     error::{CatalogError, with_causes},
     scan::{
@@ -27,33 +28,25 @@ use icecore_catalog::{
         manifests::{ManifestCache, PlannedFile, PlannedFiles, live_files},
     },
 };
-use icecore_schemas::fsck::{FindingKind, FsckFinding, SeqGap};
+use icecore_schemas::fsck::{FindingKind, FsckFinding};
 use roaring::RoaringTreemap;
 use std::{ops::Range, sync::Arc};
 use tokio::runtime::Handle;
 
 /// How many numbers a pass over the rows looks at.
 const PASS_NUMBERS: u64 = 1 << 29;
-/// Most ranges of missing numbers that are held against the history; more count as not explained.
-const RANGES_MAX: usize = 10_000;
-
-/// Why numbers between two commits have no row.
-const SKIPPED: &str =
-    "no commit has them: a log that takes over, or whose rows were given up, begins above them";
-/// Why numbers of commits have no row.
-const REMOVED: &str = "as many rows were deleted, or came to nothing, by the history";
 
 /// What a pass found.
 #[derive(Debug)]
-struct NumberPass {
+pub(super) struct NumberPass {
     /// The numbers that it looks at.
     range: Range<u64>,
     /// The highest number that a row may have.
     mark: u64,
-    live: RoaringTreemap,
+    pub(super) live: RoaringTreemap,
     /// Numbers that are there, and may be there again: of deleted rows, and of rows that another engine
     /// wrote anew.
-    spare: RoaringTreemap,
+    pub(super) spare: RoaringTreemap,
     twice: RoaringTreemap,
     /// The lowest number behind the range.
     beyond: Option<u64>,
@@ -61,9 +54,9 @@ struct NumberPass {
     above: u64,
     /// Rows whose number is not one of their commit's.
     strays: u64,
-    foreign: u64,
+    pub(super) foreign: u64,
     /// Rows with a number in other files of another engine: its own, or ours written anew.
-    others: u64,
+    pub(super) others: u64,
     /// Rows that delete files take away.
     deleted: u64,
 }
@@ -83,6 +76,11 @@ impl NumberPass {
             others: 0,
             deleted: 0,
         }
+    }
+
+    /// One over all numbers up to the mark, for files of which few are read.
+    pub(super) fn whole(mark: u64) -> Self {
+        Self { range: 1..mark.saturating_add(1), ..Self::new(1, mark) }
     }
 
     /// Takes a batch of a file, whose first row has this place.
@@ -132,29 +130,8 @@ impl NumberPass {
     }
 }
 
-/// Numbers without a row.
-#[derive(Debug, Default)]
-struct MissingNumbers {
-    /// As far as there is room.
-    ranges: Vec<SeqRange>,
-    ranges_total: u64,
-    numbers: u64,
-    /// Rows that another engine may have added, which totals count beside ours.
-    foreign: u64,
-}
-
-impl MissingNumbers {
-    fn add(&mut self, (first, last): SeqRange) {
-        self.ranges_total += 1;
-        self.numbers += last - first + 1;
-        if self.ranges.len() < RANGES_MAX {
-            self.ranges.push((first, last));
-        }
-    }
-}
-
 /// Where the rows come from.
-struct NumberFiles<'a> {
+pub(super) struct NumberFiles<'a> {
     source: ManifestSource<'a>,
     manifests: Vec<ManifestFile>,
     deletes: DeleteIndex,
@@ -187,7 +164,7 @@ pub(super) async fn check(
         }
     };
     match Box::pin(count(check, ledger, columns, mark.last_seq)).await? {
-        Some(missing) => explain(check, ledger, &missing),
+        Some(missing) => missing.tell(check, ledger),
         None => {
             let text = "the numbers of the rows are not counted to their end";
             check.note(FsckFinding::new(FindingKind::Unchecked, text));
@@ -196,14 +173,14 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Reads the numbers of every row up to `mark`, and tells what is wrong with them; the missing ones, and
-/// none where it did not come to its end, of which the reason is told.
+/// Reads the numbers of every row up to `mark`, and tells what is wrong with them; the missing ones with their
+/// causes, and none where it did not come to its end, of which the reason is told.
 async fn count(
     check: &mut TableCheck<'_>,
     ledger: &CommitLedger,
     columns: FileColumns,
     mark: u64,
-) -> Result<Option<MissingNumbers>, CatalogError> {
+) -> Result<Option<GapAccount>, CatalogError> {
     let cache = ManifestCache::default();
     let source = ManifestSource {
         storage: check.input.storage,
@@ -212,27 +189,29 @@ async fn count(
         until: Deadline::NONE,
     };
     let Some(read) = files_of(check, source, columns).await? else { return Ok(None) };
-    let mut missing = MissingNumbers::default();
+    let mut known: Option<GapAccount> = None;
     let mut start = 1;
     loop {
         let pass = NumberPass::new(start, mark);
         let Some(pass) = Box::pin(pass_over(check, &read, ledger, pass)).await? else {
             return Ok(None);
         };
-        if start == 1 {
-            tell_of_rows(check, &pass, ledger);
-            missing.foreign = pass.foreign.saturating_add(pass.others);
-        }
+        let missing = match known.take() {
+            Some(missing) => missing,
+            None => {
+                tell_of_rows(check, &pass, ledger);
+                Box::pin(removals::account(check, &read, ledger, (&pass, mark))).await?
+            }
+        };
         tell_of_twice(check, &pass, ledger);
         let next = pass.beyond;
         let until = next.unwrap_or(mark.saturating_add(1));
         let skipped = ledger.skipped.clone();
         let found = apart(move || gaps(pass, until, &skipped, missing)).await;
         let Some(found) = found else { return Ok(None) };
-        missing = found;
         match next {
-            Some(next) => start = next,
-            None => return Ok(Some(missing)),
+            Some(next) => (start, known) = (next, Some(found)),
+            None => return Ok(Some(found)),
         }
     }
 }
@@ -269,13 +248,7 @@ async fn pass_over(
         let parsed = manifests::parsed(check, manifest, read.snapshot).await?;
         let Some((parsed, _)) = parsed else { return Ok(None) };
         let files = live_files(&parsed, manifest);
-        let alive = parsed.entries().iter().filter(|entry| entry.is_alive());
-        let added_by = alive.map(|entry| entry.snapshot_id().unwrap_or(manifest.added_snapshot_id));
-        let origins: Vec<FileOrigin> = files
-            .iter()
-            .zip(added_by)
-            .map(|(file, snapshot)| ledger.origin(snapshot, has_own_name(check.table(), file)))
-            .collect();
+        let origins = origins(check, ledger, (&parsed, manifest), &files);
         let deletes = RowDeletes::read(read.source, read.deletes.clone(), &files).await;
         let deletes = match deletes {
             Ok(deletes) => deletes,
@@ -303,6 +276,21 @@ async fn pass_over(
         }
     }
     Ok(Some(pass))
+}
+
+/// Who added each of a manifest's live files.
+pub(super) fn origins(
+    check: &TableCheck<'_>,
+    ledger: &CommitLedger,
+    (parsed, manifest): (&Manifest, &ManifestFile),
+    files: &[Arc<PlannedFile>],
+) -> Vec<FileOrigin> {
+    let alive = parsed.entries().iter().filter(|entry| entry.is_alive());
+    let added_by = alive.map(|entry| entry.snapshot_id().unwrap_or(manifest.added_snapshot_id));
+    let known = files.iter().zip(added_by);
+    known
+        .map(|(file, snapshot)| ledger.origin(snapshot, has_own_name(check.table(), file)))
+        .collect()
 }
 
 /// Says that the numbers of a file do not read, unless the warehouse is away. Deletes that are not applied
@@ -334,7 +322,7 @@ async fn unread(
 }
 
 /// Reads the numbers of a file off the async threads, a batch at a time; none where its reader panics.
-async fn take_file(
+pub(super) async fn take_file(
     check: &TableCheck<'_>,
     read: &NumberFiles<'_>,
     file: &Arc<PlannedFile>,
@@ -410,12 +398,7 @@ fn tell_of_twice(check: &mut TableCheck<'_>, pass: &NumberPass, ledger: &CommitL
 
 /// Adds the numbers of a pass that have no row, without those that no commit has. `until` ends the part of
 /// all numbers that the pass tells of.
-fn gaps(
-    pass: NumberPass,
-    until: u64,
-    skipped: &[SeqRange],
-    mut missing: MissingNumbers,
-) -> MissingNumbers {
+fn gaps(pass: NumberPass, until: u64, skipped: &[SeqRange], mut missing: GapAccount) -> GapAccount {
     let start = pass.range.start;
     let mut present = pass.live;
     present |= pass.spare;
@@ -447,28 +430,4 @@ fn without((first, last): SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
         left.push((next, last));
     }
     left
-}
-
-/// Reports the gaps with their reasons.
-fn explain(check: &mut TableCheck<'_>, ledger: &CommitLedger, missing: &MissingNumbers) {
-    // Of snapshots that are gone the totals tell, and rows of other engines are among them.
-    let foreign = if ledger.has_holes { missing.foreign } else { 0 };
-    let is_explained =
-        ledger.slack.is_none_or(|slack| missing.numbers <= slack.saturating_add(foreign));
-    let removed = is_explained.then(|| REMOVED.to_owned());
-    let gap = |range: &SeqRange, reason| SeqGap { first: range.0, last: range.1, reason };
-    let skipped = ledger.skipped.iter().map(|range| gap(range, Some(SKIPPED.to_owned())));
-    let missed = missing.ranges.iter().map(|range| gap(range, removed.clone()));
-    let mut gaps: Vec<SeqGap> = skipped.chain(missed).collect();
-    gaps.sort_by_key(|gap| gap.first);
-    gaps.into_iter().for_each(|gap| check.found.report.add_gap(gap));
-    check.found.report.gaps_total += missing.ranges_total - missing.ranges.len() as u64;
-    if !is_explained {
-        let text = format!(
-            "{} numbers up to the watermark have no row, and the history explains {} of them",
-            missing.numbers,
-            ledger.slack.unwrap_or(0),
-        );
-        check.damage(FsckFinding::new(FindingKind::Numbers, text));
-    }
 }

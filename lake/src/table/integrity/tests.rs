@@ -27,7 +27,8 @@ async fn checked_at(lake: &TestLake, depth: CheckDepth) -> TableFindings {
         watermark: None,
     };
     let storage = &lake.storage;
-    let input = CheckedTable { storage, name: "a.people", table: &table, ours: None, depth };
+    let (name, table) = ("a.people", &table);
+    let input = CheckedTable { storage, name, table, ours: None, lost: &[], depth };
     check(input).await.unwrap()
 }
 

@@ -1,0 +1,295 @@
+//! Numbers without a row, each put down to a cause that the history has for it.
+//!
+//! A cause tells of a range, and how many numbers in it may lack a row. Missing numbers come in order, and
+//! each goes to the cause that has room and whose range ends first: whatever a set of causes can explain is
+//! explained that way. Where the history does not tell how many rows went, nothing is proven up to some
+//! number: those below it are in doubt, which is told and is no damage. So are numbers without a cause where
+//! snapshots are gone and as many rows of other numbers went: rows of other engines may have been among those.
+//!
+//! Its one invariant: a number that no cause and no doubt covers is told as lost.
+
+use crate::table::integrity::{TableCheck, history::CommitLedger};
+use icecore_schemas::fsck::{FindingKind, FsckFinding, GAPS_MAX, SeqGap};
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+/// Numbers from the first to the last.
+pub(super) type SeqRange = (u64, u64);
+
+/// So far above all others a log begins that takes over.
+const TAKE_OVER_MARGIN: u64 = 1 << 32;
+/// Why numbers between two commits have no row.
+const TAKEN_OVER: &str = "no commit has them: a log that took over begins above them";
+/// The same where that is written down.
+const GIVEN_UP: &str = "no commit has them: it is written down that their rows are lost";
+/// The same where nothing shows who left them out.
+const SKIPPED: &str = "no commit has them: their rows were given up, or were never committed";
+/// Why numbers may have no row that no cause covers.
+const ELSEWHERE: &str =
+    "it is not known: as many rows of other numbers went, and snapshots that told whose are gone";
+
+/// Why numbers may have no row.
+#[derive(Clone, Debug)]
+pub(super) struct GapCause {
+    /// Where they are.
+    pub(super) range: SeqRange,
+    /// How many.
+    pub(super) numbers: u64,
+    pub(super) what: &'static str,
+    /// The snapshot that tells of it.
+    pub(super) snapshot: i64,
+}
+
+/// Why it is not known whether numbers should have a row.
+#[derive(Clone, Debug)]
+pub(super) struct GapDoubt {
+    /// Up to where.
+    until: u64,
+    what: &'static str,
+    snapshot: Option<i64>,
+    /// How many have none.
+    numbers: u64,
+    /// The first and the last of them.
+    seen: Option<SeqRange>,
+}
+
+impl GapDoubt {
+    pub(super) fn new(until: u64, what: &'static str, snapshot: Option<i64>) -> Self {
+        Self { until, what, snapshot, numbers: 0, seen: None }
+    }
+}
+
+/// What numbers are put down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PieceCause {
+    /// A cause, by its place.
+    Told(usize),
+    /// A doubt, by its place.
+    Doubted(usize),
+    Nothing,
+}
+
+/// Missing numbers with their causes.
+#[derive(Debug)]
+pub(super) struct GapAccount {
+    /// By their first number.
+    causes: Vec<GapCause>,
+    /// The first one whose range lies behind all numbers so far.
+    next: usize,
+    /// Those whose range has begun, the one that ends first on top.
+    open: BinaryHeap<Reverse<(u64, usize)>>,
+    doubts: Vec<GapDoubt>,
+    /// As far as an answer has room.
+    gaps: Vec<SeqGap>,
+    gaps_total: u64,
+    /// The end of the last gap, and its cause.
+    end: Option<(u64, PieceCause)>,
+    /// How many have no cause, the first and the last of them.
+    lost: (u64, Option<SeqRange>),
+}
+
+impl GapAccount {
+    pub(super) fn new(mut causes: Vec<GapCause>, doubts: Vec<GapDoubt>) -> Self {
+        causes.sort_by_key(|cause| cause.range.0);
+        Self {
+            causes,
+            next: 0,
+            open: BinaryHeap::new(),
+            doubts,
+            gaps: Vec::new(),
+            gaps_total: 0,
+            end: None,
+            lost: (0, None),
+        }
+    }
+
+    /// Takes missing numbers, which lie behind all before.
+    pub(super) fn add(&mut self, (first, last): SeqRange) {
+        let mut next = first;
+        while next <= last {
+            let (end, cause) = self.piece(next, last);
+            self.put((next, end), cause);
+            next = end.saturating_add(1);
+            if end == u64::MAX {
+                break;
+            }
+        }
+    }
+
+    /// How far the numbers from `next` on have one cause, and which.
+    fn piece(&mut self, next: u64, last: u64) -> (u64, PieceCause) {
+        if let Some(place) = self.doubts.iter().position(|doubt| next <= doubt.until) {
+            return (last.min(self.doubts[place].until), PieceCause::Doubted(place));
+        }
+        while let Some(cause) = self.causes.get(self.next).filter(|cause| cause.range.0 <= next) {
+            self.open.push(Reverse((cause.range.1, self.next)));
+            self.next += 1;
+        }
+        // One that begins later may end earlier.
+        let later = self.causes.get(self.next).map(|cause| cause.range.0 - 1);
+        let last = later.map_or(last, |later| last.min(later));
+        while let Some(Reverse((until, place))) = self.open.peek().copied() {
+            let cause = &mut self.causes[place];
+            if until < next || cause.numbers == 0 {
+                self.open.pop();
+                continue;
+            }
+            let end = last.min(until).min(next.saturating_add(cause.numbers - 1));
+            cause.numbers -= end - next + 1;
+            return (end, PieceCause::Told(place));
+        }
+        (last, PieceCause::Nothing)
+    }
+
+    fn put(&mut self, (first, last): SeqRange, cause: PieceCause) {
+        let count = last - first + 1;
+        let reach = |seen: Option<SeqRange>| Some((seen.map_or(first, |seen| seen.0), last));
+        match cause {
+            PieceCause::Told(_) => (),
+            PieceCause::Doubted(place) => {
+                let doubt = &mut self.doubts[place];
+                doubt.numbers = doubt.numbers.saturating_add(count);
+                doubt.seen = reach(doubt.seen);
+            }
+            PieceCause::Nothing => {
+                self.lost = (self.lost.0.saturating_add(count), reach(self.lost.1));
+            }
+        }
+        let goes_on = self.end.is_some_and(|end| end == (first - 1, cause));
+        self.end = Some((last, cause));
+        if !goes_on {
+            self.gaps_total += 1;
+            if self.gaps.len() < GAPS_MAX {
+                let reason = self.reason(cause);
+                self.gaps.push(SeqGap { first, last, reason });
+            }
+        } else if self.gaps_total == self.gaps.len() as u64
+            && let Some(gap) = self.gaps.last_mut()
+        {
+            gap.last = last;
+        }
+    }
+
+    fn reason(&self, cause: PieceCause) -> Option<String> {
+        match cause {
+            PieceCause::Told(place) => {
+                let GapCause { what, snapshot, .. } = &self.causes[place];
+                Some(format!("{what} (snapshot {snapshot})"))
+            }
+            PieceCause::Doubted(place) => {
+                Some(format!("it is not known: {}", self.doubts[place].what))
+            }
+            PieceCause::Nothing => None,
+        }
+    }
+
+    /// Reports the gaps, with those that no commit has.
+    pub(super) fn tell(mut self, check: &mut TableCheck<'_>, ledger: &CommitLedger) {
+        let (lost, report) = (check.input.lost, &mut check.found.report);
+        if let (numbers, Some((first, last))) = self.lost {
+            let text = format!("{numbers} numbers between {first} and {last} have no row");
+            let left = self.causes.iter().fold(0, |left: u64, it| left.saturating_add(it.numbers));
+            if ledger.has_holes && numbers <= left {
+                let unknown = self.gaps.iter_mut().filter(|gap| gap.reason.is_none());
+                unknown.for_each(|gap| gap.reason = Some(ELSEWHERE.to_owned()));
+                let text = format!("{text}: {ELSEWHERE}");
+                report.add_note(FsckFinding::new(FindingKind::Unchecked, text));
+            } else {
+                let text = format!("{text}, and nothing in the history explains it");
+                report.add_damage(FsckFinding::new(FindingKind::Numbers, text));
+            }
+        }
+        let of_skipped = ledger.skipped.iter().map(|range| {
+            let reason = Some(why_skipped(*range, lost).to_owned());
+            SeqGap { first: range.0, last: range.1, reason }
+        });
+        let mut gaps: Vec<SeqGap> = of_skipped.chain(self.gaps).collect();
+        gaps.sort_by_key(|gap| gap.first);
+        gaps.into_iter().for_each(|gap| report.add_gap(gap));
+        report.gaps_total = ledger.skipped.len() as u64 + self.gaps_total;
+        let unknown = ledger.skipped.iter().filter(|range| why_skipped(**range, lost) == SKIPPED);
+        for (first, last) in unknown {
+            let text = format!("the numbers from {first} to {last}: {SKIPPED}");
+            report.add_note(FsckFinding::new(FindingKind::Unchecked, text));
+        }
+        for GapDoubt { what, snapshot, numbers, seen, .. } in self.doubts {
+            let Some((first, last)) = seen else { continue };
+            let text = format!(
+                "{numbers} numbers between {first} and {last} have no row, and it is not known whether they \
+                 should: {what}"
+            );
+            let finding = FsckFinding::new(FindingKind::Unchecked, text);
+            report.add_note(FsckFinding { snapshot, ..finding });
+        }
+    }
+}
+
+/// Why no commit has these numbers, where those of `lost` rows are written down.
+fn why_skipped((first, last): SeqRange, lost: &[SeqRange]) -> &'static str {
+    if TAKE_OVER_MARGIN <= (last - first).saturating_add(2) {
+        return TAKEN_OVER;
+    }
+    let is_lost = lost.iter().any(|range| range.0 <= first && last <= range.1);
+    if is_lost { GIVEN_UP } else { SKIPPED }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(range: SeqRange, numbers: u64, what: &'static str) -> GapCause {
+        GapCause { range, numbers, what, snapshot: 7 }
+    }
+
+    /// The gaps of missing ranges with their reasons, and how many numbers are lost.
+    #[track_caller]
+    fn check(
+        (causes, doubts): (Vec<GapCause>, Vec<GapDoubt>),
+        missing: &[SeqRange],
+        expected: &[(u64, u64, Option<&str>)],
+    ) {
+        let mut account = GapAccount::new(causes, doubts);
+        missing.iter().for_each(|range| account.add(*range));
+        let found: Vec<(u64, u64, Option<&str>)> =
+            account.gaps.iter().map(|gap| (gap.first, gap.last, gap.reason.as_deref())).collect();
+        assert_eq!(found, expected);
+        assert_eq!(account.gaps_total, expected.len() as u64);
+        let lost = expected.iter().filter(|gap| gap.2.is_none());
+        let lost: u64 = lost.map(|(first, last, _)| last - first + 1).sum();
+        assert_eq!(account.lost.0, lost);
+    }
+
+    #[test]
+    fn causes_explain_numbers_of_their_range_and_no_more_than_they_have() {
+        let causes = vec![cause((1, 100), 5, "erased"), cause((10, 20), 3, "old")];
+        let (erased, old) = (Some("erased (snapshot 7)"), Some("old (snapshot 7)"));
+        check((causes.clone(), vec![]), &[(12, 14)], &[(12, 14, old)]);
+        // What only the wide one reaches is left to it.
+        check(
+            (causes.clone(), vec![]),
+            &[(9, 12), (50, 53)],
+            &[(9, 9, erased), (10, 12, old), (50, 53, erased)],
+        );
+        check(
+            (causes, vec![]),
+            &[(12, 15), (90, 94), (101, 101)],
+            &[(12, 14, old), (15, 15, erased), (90, 93, erased), (94, 94, None), (101, 101, None)],
+        );
+        check((vec![], vec![]), &[(3, 4)], &[(3, 4, None)]);
+    }
+
+    #[test]
+    fn numbers_in_doubt_are_not_lost_and_use_no_cause_up() {
+        let causes = vec![cause((1, 100), 2, "erased")];
+        let doubts = vec![GapDoubt::new(10, "gone", None)];
+        let (erased, gone) = (Some("erased (snapshot 7)"), Some("it is not known: gone"));
+        let expected = [(9, 10, gone), (11, 12, erased), (13, 13, None)];
+        check((causes, doubts), &[(9, 13)], &expected);
+    }
+
+    #[test]
+    fn a_gap_that_is_not_listed_is_counted() {
+        let mut account = GapAccount::new(vec![], vec![]);
+        (1..=50).for_each(|number| account.add((2 * number, 2 * number)));
+        assert_eq!((account.gaps.len(), account.gaps_total, account.lost.0), (GAPS_MAX, 50, 50));
+    }
+}
