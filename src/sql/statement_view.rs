@@ -8,6 +8,7 @@
 mod catalog_views;
 mod change_views;
 mod collections;
+mod readable_namespaces;
 
 use crate::sql::{
     points::{QueryPoints, without_versions},
@@ -102,6 +103,9 @@ impl ViewSources<'_> {
             if let Some(space) = draft.find(namespace).await? {
                 draft.add_all(namespace, &space).await?;
             }
+        }
+        if tables.lists_namespaces {
+            draft.add_namespaces().await?;
         }
         end_together(&mut draft.view.tables, reader.points);
         for other in &mut draft.view.others {

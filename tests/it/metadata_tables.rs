@@ -156,6 +156,16 @@ async fn a_statement_reads_the_namespaces_that_its_token_may_read() {
     }
     let (_, tables) = asked(&guarded, &both, "SHOW TABLES FROM other").await;
     assert!(tables["rows"].to_string().contains("dead_letters"), "{tables}");
+    for (token, expected) in [(&both, json!([["other"], ["shop"]])), (&one, json!([["shop"]]))] {
+        for sql in [
+            "SHOW SCHEMAS",
+            "SHOW DATABASES LIKE '%o%'",
+            "SELECT schema_name FROM information_schema.schemata ORDER BY 1",
+        ] {
+            let (status, answer) = asked(&guarded, token, sql).await;
+            assert_eq!((status, &answer["rows"]), (200, &expected), "`{sql}`: {answer}");
+        }
+    }
     // What may not be read answers as what is not there.
     for sql in [
         "SELECT * FROM NS.events",
@@ -167,6 +177,9 @@ async fn a_statement_reads_the_namespaces_that_its_token_may_read() {
         "DESCRIBE NS.events",
         "SHOW TABLES FROM NS",
         "SHOW COLUMNS FROM NS.events",
+        "SHOW CREATE TABLE NS.events",
+        "SHOW CREATE VIEW NS.events",
+        "SHOW SCHEMAS LIKE 'NS'",
         "SELECT * FROM information_schema.columns WHERE table_schema = 'NS'",
         "SELECT count(*) FROM information_schema.schemata WHERE 'NS' = schema_name",
     ] {
@@ -252,6 +265,10 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
     for (sql, expected) in [
         ("SELECT \"docNo\", kind FROM kinds", json!([["0", "a"]])),
         ("SELECT docno FROM shop.kinds WHERE kind = 'a'", json!([["0"]])),
+        (
+            "SHOW CREATE VIEW kinds",
+            json!([["icecore", "shop", "kinds", format!("CREATE VIEW \"shop\".\"kinds\" AS {}", trino[0].1)]]),
+        ),
         ("SELECT count(*) FROM nested", json!([[1]])),
         // A name in the statement does not change what a view reads.
         ("WITH events AS (SELECT 'z' AS id) SELECT k.docno FROM kinds k, events", json!([["0"]])),
