@@ -267,7 +267,12 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
         ("SELECT docno FROM shop.kinds WHERE kind = 'a'", json!([["0"]])),
         (
             "SHOW CREATE VIEW kinds",
-            json!([["icecore", "shop", "kinds", format!("CREATE VIEW \"shop\".\"kinds\" AS {}", trino[0].1)]]),
+            json!([[
+                "icecore",
+                "shop",
+                "kinds",
+                format!("CREATE VIEW \"shop\".\"kinds\" AS {}", trino[0].1)
+            ]]),
         ),
         ("SELECT count(*) FROM nested", json!([[1]])),
         // A name in the statement does not change what a view reads.
