@@ -188,7 +188,7 @@ pub struct QueryAnswer {
     pub batches: RowStream,
     /// The snapshot of `events` that was read, if there is one.
     pub snapshot: Option<i64>,
-    /// What it was made of; none where that is of several namespaces.
+    /// What it was made of, where that is known.
     pub basis: Option<QueryBasis>,
 }
 

@@ -31,8 +31,9 @@ use icecore_engine::{
 };
 use icecore_schemas::{
     as_of::AsOf,
+    names::RESERVED_NAMES,
     point::{HistoryPoint, MAIN_BRANCH},
-    query::{QueryBasis, SqlRequest},
+    query::{NamespaceBasis, QueryBasis, SqlRequest},
     service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
 };
@@ -76,9 +77,36 @@ pub struct QueryPoints {
     pub versions: HashMap<String, (String, TableRead)>,
     /// What the answer is to be made of.
     pub basis: Option<QueryBasis>,
+    /// Those of tables of other namespaces, as the statement writes these: of namespaces that have any of their own.
+    pub others: HashMap<String, QueryPoints>,
 }
 
 impl QueryPoints {
+    /// Those of tables of other namespaces without any of their own. A basis that is sent has none of their tables.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        let basis = self.basis.as_ref().map(|_| QueryBasis::default());
+        Self { as_of: self.as_of.clone(), basis, ..Self::default() }
+    }
+
+    /// Those of the tables of a namespace that the statement writes so; none for the query's own.
+    fn of_namespace(&mut self, namespace: Option<&str>) -> &mut Self {
+        let Some(namespace) = namespace else { return self };
+        let elsewhere = self.elsewhere();
+        self.others.entry(namespace.to_owned()).or_insert(elsewhere)
+    }
+
+    /// Notes what an answer that is to be made again had of other namespaces.
+    fn repeat_others(&mut self) {
+        let Some(basis) = &self.basis else { return };
+        let others = basis.namespaces.iter().map(|(namespace, part)| {
+            let NamespaceBasis { seq, branch, snapshots } = part.clone();
+            let basis = QueryBasis { seq, branch, snapshots, ..QueryBasis::default() };
+            (namespace.clone(), Self { basis: Some(basis), ..Self::default() })
+        });
+        self.others = others.collect();
+    }
+
     /// The table that is called so in the statement, and what is read of it.
     ///
     /// # Errors
@@ -274,15 +302,10 @@ impl SqlInner {
     ) -> Result<QueryPoints, SqlError> {
         let mut points =
             QueryPoints { as_of, basis: request.basis.clone(), ..QueryPoints::default() };
+        points.repeat_others();
         for version in &statement.versions {
-            let TableVersion { name, schema, table, .. } = version;
-            if let Some(schema) = schema
-                && *schema != levels.join(".")
-            {
-                return Err(invalid(format!(
-                    "`{schema}.{table}` has no versions here: only tables of the query's own namespace have some; `as_of` of the request applies to all"
-                )));
-            }
+            let TableVersion { name, table, .. } = version;
+            let namespace = other_namespace(version, &levels.join("."))?;
             let point = version.point.with_params(&request.params)?;
             let read = match &point {
                 VersionPoint::Version(expr) => TableRead::AsOf(reference(expr)?),
@@ -303,6 +326,7 @@ impl SqlInner {
                     TableRead::Now(Some(SeqRange { first: seq(first)?, last: seq(last)? }))
                 }
             };
+            let points = points.of_namespace(namespace);
             let of_view = || change_views::events_name(name, table);
             if let Some(events) = events_name(name, table).or_else(of_view) {
                 points.note(events, EVENTS_TABLE, read.clone())?;
@@ -381,6 +405,27 @@ impl SqlInner {
     }
 }
 
+/// The namespace that a table with a version has in the statement; none for the query's own.
+fn other_namespace<'a>(version: &'a TableVersion, own: &str) -> Result<Option<&'a str>, SqlError> {
+    let TableVersion { schema, table, point, .. } = version;
+    let Some(schema) = schema.as_deref().filter(|schema| *schema != own) else { return Ok(None) };
+    if RESERVED_NAMES.contains(&schema) {
+        return Err(invalid(format!(
+            "`{schema}.{table}` has no versions: only tables of namespaces have some"
+        )));
+    }
+    match point {
+        VersionPoint::Bookmark(_) => Err(invalid(format!(
+            "FOR BOOKMARK AS OF is for tables of the query's own namespace: write `{schema}.{table}` with FOR SEQ AS OF, or ask in that namespace"
+        ))),
+        VersionPoint::Time(_)
+        | VersionPoint::Version(_)
+        | VersionPoint::Seq(_)
+        | VersionPoint::BranchSeq(..)
+        | VersionPoint::SeqRange(..) => Ok(Some(schema)),
+    }
+}
+
 /// The snapshot, tag or branch that VERSION AS OF names.
 fn reference(expr: &versions::PointExpr) -> Result<AsOf, SqlError> {
     if let Some(id) = versions::whole_number_of(expr) {
@@ -431,59 +476,4 @@ fn invalid(text: impl Into<String>) -> SqlError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_tells_the_ref_that_a_table_is_read_at() {
-        let mut points = QueryPoints::default();
-        let until = SeqRange::up_to(3);
-        let branch = "trial".to_owned();
-        let of_branch = TableRead::Branch { branch, until: 3, snapshot: None };
-        for (name, read) in [
-            ("a", TableRead::AsOf(AsOf::Reference("nightly".to_owned()))),
-            ("b", of_branch),
-            ("c", TableRead::AsOf(AsOf::Snapshot(3))),
-            ("d@trial", TableRead::Now(Some(until))),
-        ] {
-            points.versions.insert(name.to_owned(), (EVENTS_TABLE.to_owned(), read));
-        }
-        for (name, expected) in [
-            ("a", Some("nightly")),
-            ("b", Some("trial")),
-            ("c", None),
-            ("d@trial", None),
-            ("events@trial", Some("trial")),
-            ("events", None),
-        ] {
-            assert_eq!(points.reference(name), expected, "{name}");
-        }
-        points.as_of = Some(AsOf::Reference("nightly".to_owned()));
-        assert_eq!(points.reference("events"), Some("nightly"));
-        let mut snapshots = std::collections::BTreeMap::new();
-        snapshots.insert("b".to_owned(), Some(SnapshotId(7)));
-        points.basis = Some(QueryBasis { snapshots, ..QueryBasis::default() });
-        let repeated =
-            TableRead::Branch { branch: "trial".to_owned(), until: 3, snapshot: Some(7) };
-        assert_eq!(points.of("b").unwrap(), (EVENTS_TABLE, repeated));
-    }
-
-    #[test]
-    fn an_address_is_a_seq_or_the_start_of_a_day() {
-        let points = QueryPoints::default();
-        let day = TableRead::AsOf(AsOf::Time(86_400_000));
-        for (name, expected) in [
-            ("events@v17", Some(("v17", TableRead::Now(Some(SeqRange::up_to(17)))))),
-            ("events@1970-01-02", Some(("1970-01-02", day))),
-            ("events@main", None),
-            ("events@~1", None),
-            ("events@nightly", None),
-            ("events@17", None),
-            ("@v17", None),
-            ("events", None),
-        ] {
-            let expected = expected.map(|(point, read)| (EVENTS_TABLE, point, read));
-            assert_eq!(points.of_address(name).unwrap(), expected, "{name}");
-        }
-    }
-}
+mod tests;

@@ -149,6 +149,7 @@ async fn a_statement_reads_the_namespaces_that_its_token_may_read() {
         "SELECT count(*) FROM shop.events JOIN other.events ON shop.events.id = other.events.id",
         "SELECT sum(record_count) FROM other.events.files",
         "SELECT count(*) FROM icecore.other.events",
+        "SELECT count(*) FROM other.events FOR SEQ AS OF 1",
         "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'other' AND table_name = 'events'",
     ] {
         let (status, answer) = asked(&guarded, &both, sql).await;
@@ -171,6 +172,9 @@ async fn a_statement_reads_the_namespaces_that_its_token_may_read() {
         "SELECT * FROM NS.events",
         "SELECT * FROM icecore.NS.events",
         "SELECT * FROM NS.nothing",
+        "SELECT * FROM NS.events FOR SEQ AS OF 1",
+        "SELECT * FROM NS.events FOR VERSION AS OF 3",
+        "SELECT * FROM NS.events FOR BOOKMARK AS OF 'b'",
         "SELECT * FROM NS.events.files",
         "SELECT * FROM NS.\"events$files\"",
         "EXPLAIN SELECT * FROM events JOIN NS.events o USING (id)",
