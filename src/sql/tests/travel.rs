@@ -302,6 +302,9 @@ async fn a_branch_of_the_namespace_is_told_with_its_last_event() {
             assert_eq!(house.basis(request).await, basis, "{from}");
         }
     }
+    let beyond = "SELECT 1 FROM events FOR SEQ AS OF 11 OF BRANCH 'trial'";
+    let expected = "NotFound(\"no event of branch `trial` has seq 11 yet: the last one has 10\")";
+    house.check_refused(asked(beyond), expected).await;
     let rows = format!(
         "SELECT count(*) FROM branches WHERE name = 'trial' AND forked_from = 'main' \
          AND fork_seq = 10 AND head_seq = 10 AND head <> base AND base = {first} AND created_at < now()"
