@@ -33,7 +33,7 @@ fn made(view: &View, points: &QueryPoints, clock_ms: i64) -> QueryBasis {
         !other.tables.is_empty() || has_collection()
     };
     let namespaces = view.others.iter().filter(has_some).map(|other| {
-        let points = points.others.get(&other.namespace).unwrap_or(&elsewhere);
+        let points = points.within(&other.namespace).unwrap_or(&elsewhere);
         (other.namespace.clone(), part(view, (&other.namespace, &other.tables), points))
     });
     let own = part(view, (&view.namespace, &view.tables), points);
@@ -97,7 +97,7 @@ fn inexact(view: &View, points: &QueryPoints, named: &[String]) -> Vec<String> {
     let elsewhere = points.elsewhere();
     let mut found = inexact_of(view, (&view.namespace, &view.tables), points, named);
     for NamespaceView { namespace, tables, .. } in &view.others {
-        let points = points.others.get(namespace).unwrap_or(&elsewhere);
+        let points = points.within(namespace).unwrap_or(&elsewhere);
         let lacking = inexact_of(view, (namespace, tables), points, &[]);
         found.extend(lacking.into_iter().map(|table| format!("{namespace}.{table}")));
     }
@@ -121,7 +121,7 @@ fn inexact_of(
         // What is under a collection alone lacks nothing of it.
         let is_read = named.contains(&table.name) || !is_folded(table);
         let is_addressed = matches!(points.of_address(&table.name), Ok(Some(_)));
-        let is_cut = points.versions.contains_key(&table.name) || is_addressed;
+        let is_cut = points.point_of(&table.name).is_some() || is_addressed;
         is_read && (points.basis.is_some() || is_cut)
     };
     let lacks_some = |table: &&TableView| {
@@ -150,9 +150,9 @@ pub(super) fn newest_snapshot_ms(view: &View, points: &QueryPoints) -> Option<i6
     let has_version = |namespace: &str, table: &TableView| {
         let points = match namespace == view.namespace {
             true => Some(points),
-            false => points.others.get(namespace),
+            false => points.within(namespace),
         };
-        points.is_some_and(|points| points.versions.contains_key(&table.name))
+        points.is_some_and(|points| points.point_of(&table.name).is_some())
     };
     // A base may have been made later than the events that are read.
     let is_base = |namespace: &str, table: &TableView| {

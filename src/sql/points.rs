@@ -5,6 +5,7 @@
 //! engine, bookmarks by a look into the table.
 
 mod bookmarks;
+mod namespaces;
 
 use crate::sql::{SqlInner, basis};
 use arrow::{
@@ -31,12 +32,12 @@ use icecore_engine::{
 };
 use icecore_schemas::{
     as_of::AsOf,
-    names::RESERVED_NAMES,
     point::{HistoryPoint, MAIN_BRANCH},
-    query::{NamespaceBasis, QueryBasis, SqlRequest},
+    query::{QueryBasis, SqlRequest},
     service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
 };
+use namespaces::other_namespace;
 use std::{collections::HashMap, sync::Arc};
 
 /// Which state of a table is read.
@@ -79,43 +80,23 @@ pub struct QueryPoints {
     pub basis: Option<QueryBasis>,
     /// Those of tables of other namespaces, as the statement writes these: of namespaces that have any of their own.
     pub others: HashMap<String, QueryPoints>,
+    /// The read of every table that has no point of its own; only behind a view of the catalog that has one.
+    pub every: Option<TableRead>,
+    /// Those of tables behind views of the catalog with a point, by the words of that.
+    pub behind_views: HashMap<String, QueryPoints>,
 }
 
 impl QueryPoints {
-    /// Those of tables of other namespaces without any of their own. A basis that is sent has none of their tables.
-    #[must_use]
-    pub fn elsewhere(&self) -> Self {
-        let basis = self.basis.as_ref().map(|_| QueryBasis::default());
-        Self { as_of: self.as_of.clone(), basis, ..Self::default() }
-    }
-
-    /// Those of the tables of a namespace that the statement writes so; none for the query's own.
-    fn of_namespace(&mut self, namespace: Option<&str>) -> &mut Self {
-        let Some(namespace) = namespace else { return self };
-        let elsewhere = self.elsewhere();
-        self.others.entry(namespace.to_owned()).or_insert(elsewhere)
-    }
-
-    /// Notes what an answer that is to be made again had of other namespaces.
-    fn repeat_others(&mut self) {
-        let Some(basis) = &self.basis else { return };
-        let others = basis.namespaces.iter().map(|(namespace, part)| {
-            let NamespaceBasis { seq, branch, snapshots } = part.clone();
-            let basis = QueryBasis { seq, branch, snapshots, ..QueryBasis::default() };
-            (namespace.clone(), Self { basis: Some(basis), ..Self::default() })
-        });
-        self.others = others.collect();
-    }
-
     /// The table that is called so in the statement, and what is read of it.
     ///
     /// # Errors
     /// [`SqlError::Invalid`] for a table that the basis does not have.
     pub fn of<'a>(&'a self, name: &'a str) -> Result<(&'a str, TableRead), SqlError> {
-        let (table, read) = match (self.versions.get(name), &self.as_of) {
-            (Some((table, read)), _) => (table.as_str(), read.clone()),
-            (None, Some(as_of)) => (name, TableRead::AsOf(as_of.clone())),
-            (None, None) => (name, TableRead::Now(None)),
+        let (table, read) = match (self.versions.get(name), &self.every, &self.as_of) {
+            (Some((table, read)), ..) => (table.as_str(), read.clone()),
+            (None, Some(read), _) => (name, read.clone()),
+            (None, None, Some(as_of)) => (name, TableRead::AsOf(as_of.clone())),
+            (None, None, None) => (name, TableRead::Now(None)),
         };
         Ok((table, self.repeated(name, read)?))
     }
@@ -173,11 +154,17 @@ impl QueryPoints {
         Ok(Some((table, point, self.repeated(name, read)?)))
     }
 
+    /// The point that a table has in the statement, or in the view of the catalog that reads it.
+    #[must_use]
+    pub fn point_of(&self, name: &str) -> Option<&TableRead> {
+        self.versions.get(name).map(|(_, read)| read).or(self.every.as_ref())
+    }
+
     /// Whether this is `events` in its state of now.
     #[must_use]
     pub fn reads_now(&self, name: &str) -> bool {
-        let is_now = match self.versions.get(name) {
-            Some((_, read)) => matches!(read, TableRead::Now(_)),
+        let is_now = match self.point_of(name) {
+            Some(read) => matches!(read, TableRead::Now(_)),
             None => self.as_of.is_none() && name == EVENTS_TABLE,
         };
         is_now && self.basis.is_none()
@@ -186,14 +173,14 @@ impl QueryPoints {
     /// The tag or branch that a table is read at, as far as its name in the statement or the request tells.
     #[must_use]
     pub fn reference<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        match (self.versions.get(name), name.rsplit_once('@'), &self.as_of) {
-            (Some((_, TableRead::Branch { branch, .. })), ..) => Some(branch),
-            (Some((_, TableRead::AsOf(as_of))), ..) | (None, None, Some(as_of)) => match as_of {
+        match (self.point_of(name), name.rsplit_once('@'), &self.as_of) {
+            (Some(TableRead::Branch { branch, .. }), ..) => Some(branch),
+            (Some(TableRead::AsOf(as_of)), ..) | (None, None, Some(as_of)) => match as_of {
                 AsOf::Reference(reference) => Some(reference),
                 AsOf::Snapshot(_) | AsOf::Time(_) => None,
             },
             (None, Some((_, point)), _) => Some(point),
-            (Some((_, TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. })), ..)
+            (Some(TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. }), ..)
             | (None, None, None) => None,
         }
     }
@@ -326,6 +313,7 @@ impl SqlInner {
                     TableRead::Now(Some(SeqRange { first: seq(first)?, last: seq(last)? }))
                 }
             };
+            points.hold(version, &read)?;
             let points = points.of_namespace(namespace);
             let of_view = || change_views::events_name(name, table);
             if let Some(events) = events_name(name, table).or_else(of_view) {
@@ -402,27 +390,6 @@ impl SqlInner {
         let batches: Vec<RecordBatch> = running.rows.try_collect().await?;
         let row = batches.iter().find(|batch| batch.num_rows() != 0);
         Ok(row.and_then(|batch| batch.columns().first().cloned()))
-    }
-}
-
-/// The namespace that a table with a version has in the statement; none for the query's own.
-fn other_namespace<'a>(version: &'a TableVersion, own: &str) -> Result<Option<&'a str>, SqlError> {
-    let TableVersion { schema, table, point, .. } = version;
-    let Some(schema) = schema.as_deref().filter(|schema| *schema != own) else { return Ok(None) };
-    if RESERVED_NAMES.contains(&schema) {
-        return Err(invalid(format!(
-            "`{schema}.{table}` has no versions: only tables of namespaces have some"
-        )));
-    }
-    match point {
-        VersionPoint::Bookmark(_) => Err(invalid(format!(
-            "FOR BOOKMARK AS OF is for tables of the query's own namespace: write `{schema}.{table}` with FOR SEQ AS OF, or ask in that namespace"
-        ))),
-        VersionPoint::Time(_)
-        | VersionPoint::Version(_)
-        | VersionPoint::Seq(_)
-        | VersionPoint::BranchSeq(..)
-        | VersionPoint::SeqRange(..) => Ok(Some(schema)),
     }
 }
 

@@ -108,7 +108,7 @@ impl ViewSources<'_> {
         }
         end_together(&mut draft.view.tables, reader.points);
         for other in &mut draft.view.others {
-            let points = reader.points.others.get(&other.namespace);
+            let points = reader.points.within(&other.namespace);
             end_together(&mut other.tables, points.unwrap_or(&draft.elsewhere));
         }
         let log = self.owner.check_owner().is_ok().then(|| self.owner.origin());
@@ -175,7 +175,7 @@ impl ViewDraft<'_> {
         if schema == self.view.namespace {
             return self.reader.points;
         }
-        self.reader.points.others.get(schema).unwrap_or(&self.elsewhere)
+        self.reader.points.within(schema).unwrap_or(&self.elsewhere)
     }
 
     /// Whether the view has that table, or that it cannot be read.

@@ -279,6 +279,7 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
             ]]),
         ),
         ("SELECT count(*) FROM nested", json!([[1]])),
+        ("SELECT count(*) FROM nested FOR SEQ AS OF 1", json!([[1]])),
         // A name in the statement does not change what a view reads.
         ("WITH events AS (SELECT 'z' AS id) SELECT k.docno FROM kinds k, events", json!([["0"]])),
     ] {
@@ -296,6 +297,12 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
         let text = answer["error"].as_str().unwrap_or_default();
         assert!(status == 400 && text.contains(reason) && text.contains(name), "{answer}");
     }
+    // Nobody sees more at a point.
+    let past = "SELECT * FROM foreign FOR SEQ AS OF 1";
+    let (status, answer) = asked(&guarded, &one, past).await;
+    assert!(status == 400 && answer["error"].to_string().contains("outside namespace"), "{answer}");
+    let (status, answer) = asked(&guarded, &guarded.admin, past).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([["0"]])), "{answer}");
     let (status, answer) = asked(&guarded, &guarded.admin, "SELECT * FROM foreign").await;
     assert_eq!((status, &answer["rows"]), (200, &json!([["0"]])), "{answer}");
     guarded.server.stop().await;

@@ -194,7 +194,22 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
         let text = refused(&server, &json!({ "sql": format!("SELECT * FROM {name}") })).await;
         assert!(text.contains(reason), "{text}");
     }
+    // The point of a view is that of the tables below.
+    let theirs = "SELECT max(pk) FROM theirs FOR SEQ AS OF 2";
+    assert_eq!(server.rows(NAMESPACE, theirs).await, json!([["u-2"]]));
+    let cut =
+        "SELECT count(*), max(u.id), (SELECT count(*) FROM users) FROM users FOR SEQ AS OF 2 AS u";
+    let answer = asked(&server, &json!({ "sql": cut })).await;
+    assert_eq!(answer["rows"], json!([[2, "u-2", 4]]));
+    assert_eq!(server.ingest(&changes("shop", 5..6)).await.0, 200);
+    assert_eq!(server.rows(NAMESPACE, cut).await, json!([[2, "u-2", 5]]));
+    let again = asked(&server, &json!({ "sql": cut, "basis": answer["basis"] })).await;
+    assert_eq!((&again["rows"], &again["basis"]), (&answer["rows"], &answer["basis"]));
     let past = json!({ "sql": "SELECT * FROM users VERSION AS OF 3" });
-    assert!(refused(&server, &past).await.contains("`users` has no versions"));
+    let (status, answer) = server.query(NAMESPACE, &past).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{answer}");
+    let marked = json!({ "sql": "SELECT * FROM theirs FOR BOOKMARK AS OF 'none'" });
+    let (status, answer) = server.query(NAMESPACE, &marked).await;
+    assert!(matches!(status, 400 | 404), "{answer}");
     server.stop().await;
 }
