@@ -125,7 +125,7 @@ use log_tail::TailSource;
 use query_process::QueryProcess;
 use serde::{Deserialize, Serialize};
 use session::{EngineResources, QuerySessions};
-use show_statements::Definition;
+use show_statements::TableDefinition;
 use std::{iter, sync::Arc};
 use stop::{QuerySignal, QueryStop, TaskContexts, between_rules, stopping, stopping_windows};
 use view::View;
@@ -255,7 +255,7 @@ impl QueryEngine {
             shown.map_err(|cause| failure::of(&cause))?;
         }
         Box::pin(self.resolve(&mut statement, &view, &context, signal)).await?;
-        let definition = definition.map(|kind| Definition::of(kind, &statement, &view));
+        let definition = definition.map(|kind| TableDefinition::of(kind, &statement, &view));
         let definition = definition.transpose()?;
         let mut state = between_rules(context.state(), signal);
         state.execution_props_mut().query_execution_start_time =
@@ -334,7 +334,7 @@ impl EngineQuery {
 fn told(
     plan: LogicalPlan,
     is_summary: bool,
-    definition: Option<Definition>,
+    definition: Option<TableDefinition>,
     state: &SessionState,
 ) -> Result<LogicalPlan, SqlError> {
     let plan = match definition {

@@ -125,7 +125,7 @@ fn namespaces(options: &ShowStatementOptions) -> Result<String, String> {
     let condition = condition("schema_name", filter).filter(|_| is_plain);
     let condition = condition.ok_or(NAMESPACES_FORM)?;
     Ok(format!(
-        "SELECT DISTINCT \"schema_name\" FROM information_schema.schemata WHERE \"schema_name\" <> 'information_schema'{condition} ORDER BY \"schema_name\""
+        "SELECT \"schema_name\" FROM information_schema.schemata WHERE \"schema_name\" <> 'information_schema'{condition} ORDER BY \"schema_name\""
     ))
 }
 
@@ -162,14 +162,14 @@ fn condition(column: &str, filter: Option<&ShowStatementFilter>) -> Option<Strin
 
 /// The table or view whose definition is shown.
 #[derive(Debug)]
-pub struct Definition {
+pub struct TableDefinition {
     namespace: String,
     name: String,
     /// The query of a view.
     query: Option<String>,
 }
 
-impl Definition {
+impl TableDefinition {
     /// What a statement describes, by the names of what it stands for.
     ///
     /// # Errors
@@ -303,7 +303,7 @@ mod tests {
         let checked = guard::check("SHOW CREATE TABLE Bank.\"T\"").unwrap();
         assert_eq!(checked.definition, Some(DefinitionKind::Table));
         let view = View::of("shop".to_owned());
-        let of = |kind| Definition::of(kind, &checked.statement, &view);
+        let of = |kind| TableDefinition::of(kind, &checked.statement, &view);
         let found = of(DefinitionKind::Table).unwrap();
         assert_eq!((found.namespace.as_str(), found.name.as_str()), ("bank", "T"));
         let refused = of(DefinitionKind::View).unwrap_err().to_string();

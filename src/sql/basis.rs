@@ -65,8 +65,8 @@ fn part(
     NamespaceBasis { seq, branch, snapshots: bases.chain(tables.iter().map(snapshot)).collect() }
 }
 
-/// The last event of the tables of a namespace, where they are of one branch, and that branch; none for `main`. Where some
-/// are of `main`, it is theirs: the others are repeated by their snapshots. `of_bases` is that of bases.
+/// The last event of the tables of a namespace, where they are of one branch, and that branch; none for `main`. Where
+/// some are of `main`, it is theirs: the others are repeated by their snapshots. `of_bases` is that of bases.
 fn last_event(
     tables: &[TableView],
     points: &QueryPoints,

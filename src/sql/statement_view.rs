@@ -218,7 +218,7 @@ impl ViewDraft<'_> {
         space.unknown_table(self.sources, table).await
     }
 
-    /// The same; false where there is nothing of this name.
+    /// Adds what is called so; false where there is nothing of this name.
     async fn find_and_add(
         &mut self,
         schema: &str,

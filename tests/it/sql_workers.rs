@@ -125,6 +125,8 @@ fn mixed_requests(first: i64) -> Vec<(&'static str, Value)> {
         "SELECT max(pk) FROM other.cdc_users_deltas",
         "SELECT pk FROM theirs ORDER BY pk",
         "SELECT count(*) FROM nowhere.events",
+        "SELECT count(*) FROM other.events FOR SEQ AS OF 2",
+        "SELECT max(pk), (SELECT max(pk) FROM theirs) FROM theirs FOR SEQ AS OF 2 AS t",
     ];
     statements.map(|sql| ("shop", json!({ "sql": sql }))).into()
 }
