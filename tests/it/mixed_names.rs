@@ -173,7 +173,7 @@ async fn what_is_made_of_tables_is_read_as_they_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
-    let (server, _) = server().await;
+    let (server, first) = server().await;
     for (name, column, query) in [
         ("users", "id", "SELECT id FROM things WHERE \"table\" = 'users'"),
         ("theirs", "pk", "SELECT docId FROM other.events"),
@@ -194,7 +194,11 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
         let text = refused(&server, &json!({ "sql": format!("SELECT * FROM {name}") })).await;
         assert!(text.contains(reason), "{text}");
     }
-    // The point of a view is that of the tables below.
+    // The point of a view is that of the tables below, and so is that of the request.
+    let past = json!({ "sql": "SELECT count(*) FROM users", "as_of": first });
+    assert_eq!(asked(&server, &past).await["rows"], json!([[2]]));
+    let past = format!("SELECT count(*) FROM users FOR VERSION AS OF {first}");
+    assert_eq!(server.rows(NAMESPACE, &past).await, json!([[2]]));
     let theirs = "SELECT max(pk) FROM theirs FOR SEQ AS OF 2";
     assert_eq!(server.rows(NAMESPACE, theirs).await, json!([["u-2"]]));
     let cut =
