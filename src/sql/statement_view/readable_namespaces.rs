@@ -17,7 +17,7 @@ impl ViewDraft<'_> {
         let logged = self.sources.wal.pending().into_iter().filter(|table| table.kind.is_rows());
         let logged: Vec<Vec<String>> =
             logged.map(|table| vec![table.namespace.name().to_owned()]).collect();
-        let mut found = BTreeSet::new();
+        let mut found: BTreeSet<Vec<String>> = BTreeSet::new();
         let mut waiting: Vec<Vec<String>> = principal.namespaces(Action::Read).cloned().collect();
         while let Some(levels) = waiting.pop() {
             if found.contains(&levels) {
