@@ -415,7 +415,7 @@ impl SqlInner {
             _ => None,
         };
         let clock_ms = made_ms.unwrap_or(now_ms);
-        let basis = basis::of(&view, &points, clock_ms, &tables.named)?;
+        let basis = Some(basis::of(&view, &points, clock_ms, &tables.named));
         let view = View { has_system: reach == QueryScope::System, ..view };
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
         let SqlRequest { params, limit, .. } = request;

@@ -12,7 +12,9 @@ use crate::{
     labels::ColumnLabels,
     layout, multisets, nulls, number_literals,
     query_process::is_unbounded,
-    same_names, summary, syntax, table_functions,
+    same_names,
+    show_statements::{self, DefinitionKind},
+    summary, syntax, table_functions,
     versions::{self, TableVersion},
 };
 use datafusion::sql::sqlparser::{
@@ -65,6 +67,8 @@ pub struct CheckedStatement {
     pub is_query: bool,
     /// Whether a summary of its rows is asked for.
     pub is_summary: bool,
+    /// Which definition it asks for: it describes the table then.
+    pub definition: Option<DefinitionKind>,
     /// How often it names one of the request's values.
     pub placeholders: usize,
     /// The highest number of those that it names.
@@ -160,6 +164,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         false => ColumnLabels::of(&statement),
     };
     described::show_tables(&mut statement);
+    let definition = show_statements::rewrite(&mut statement).map_err(invalid)?;
     draws::number(&mut statement).map_err(invalid)?;
     multisets::number_copies(&mut statement).map_err(invalid)?;
     dialect::translate(&mut statement).map_err(invalid)?;
@@ -174,6 +179,7 @@ pub fn check(sql: &str) -> Result<CheckedStatement, SqlError> {
         labels,
         is_query,
         is_summary,
+        definition,
         placeholders,
         params_max,
         reads_paths,
@@ -216,14 +222,18 @@ fn check_statement(statement: &Statement) -> Result<bool, SqlError> {
         },
         Statement::ExplainTable { .. }
         | Statement::ShowTables { .. }
-        | Statement::ShowColumns { .. } => Ok(false),
+        | Statement::ShowColumns { .. }
+        | Statement::ShowSchemas { .. }
+        | Statement::ShowDatabases { .. }
+        | Statement::ShowFunctions { .. }
+        | Statement::ShowCreate { .. } => Ok(false),
         _ => Err(not_a_query()),
     }
 }
 
 fn not_a_query() -> SqlError {
     invalid(
-        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES, SHOW COLUMNS and DESCRIBE; send events with POST /ingest",
+        "only queries are allowed: SELECT, WITH, VALUES, EXPLAIN, DESCRIBE and SHOW of tables, columns, schemas, functions and CREATE; send events with POST /ingest",
     )
 }
 

@@ -77,6 +77,7 @@ pub mod scanned_file;
 pub mod seq_range;
 pub mod series;
 pub mod session;
+pub mod show_statements;
 pub mod similar;
 pub mod sort_limits;
 pub mod stop;
@@ -124,6 +125,7 @@ use log_tail::TailSource;
 use query_process::QueryProcess;
 use serde::{Deserialize, Serialize};
 use session::{EngineResources, QuerySessions};
+use show_statements::TableDefinition;
 use std::{iter, sync::Arc};
 use stop::{QuerySignal, QueryStop, TaskContexts, between_rules, stopping, stopping_windows};
 use view::View;
@@ -186,7 +188,7 @@ pub struct QueryAnswer {
     pub batches: RowStream,
     /// The snapshot of `events` that was read, if there is one.
     pub snapshot: Option<i64>,
-    /// What it was made of; none where that is of several namespaces.
+    /// What it was made of, where that is known.
     pub basis: Option<QueryBasis>,
 }
 
@@ -234,6 +236,7 @@ impl QueryEngine {
             labels,
             is_query,
             is_summary,
+            definition,
             placeholders,
             params_max,
             ..
@@ -252,6 +255,8 @@ impl QueryEngine {
             shown.map_err(|cause| failure::of(&cause))?;
         }
         Box::pin(self.resolve(&mut statement, &view, &context, signal)).await?;
+        let definition = definition.map(|kind| TableDefinition::of(kind, &statement, &view));
+        let definition = definition.transpose()?;
         let mut state = between_rules(context.state(), signal);
         state.execution_props_mut().query_execution_start_time =
             DateTime::from_timestamp_millis(clock_ms);
@@ -260,11 +265,7 @@ impl QueryEngine {
         if !view.catalog_views.is_empty() {
             catalog_views::check_size(&plan)?;
         }
-        let plan = match is_summary {
-            true => summary::of(plan, &state),
-            false => described::with_type_names(plan),
-        };
-        let mut plan = plan.map_err(|cause| failure::of(&cause))?;
+        let mut plan = told(plan, is_summary, definition, &state)?;
         check_plan(&plan)?;
         plan_limits::check(&plan, process)?;
         if !params.is_empty() {
@@ -327,6 +328,21 @@ impl EngineQuery {
             SqlError::Internal("the query cannot be sent to its engine".to_owned())
         })
     }
+}
+
+/// The plan of what is asked of a query's rows, or of the table that is described.
+fn told(
+    plan: LogicalPlan,
+    is_summary: bool,
+    definition: Option<TableDefinition>,
+    state: &SessionState,
+) -> Result<LogicalPlan, SqlError> {
+    let plan = match definition {
+        Some(definition) => definition.shown(plan),
+        None if is_summary => summary::of(plan, state),
+        None => described::with_type_names(plan),
+    };
+    plan.map_err(|cause| failure::of(&cause))
 }
 
 /// Optimizes and starts a plan; its batches have fewer rows where it has large constants.

@@ -78,6 +78,8 @@ pub struct StatementTables {
     pub qualified: Vec<QualifiedName>,
     /// Other namespaces that it asks `information_schema` for.
     pub listed: Vec<String>,
+    /// Whether it asks which namespaces there are.
+    pub lists_namespaces: bool,
     /// Whether it names tables of no namespace.
     pub names_system: bool,
 }
@@ -91,7 +93,8 @@ impl StatementTables {
             WantedTables::Named(names) => names.clone(),
         };
         let (qualified, listed) = (Vec::new(), Vec::new());
-        Self { wanted, named, qualified, listed, names_system: false }
+        let (lists_namespaces, names_system) = (false, false);
+        Self { wanted, named, qualified, listed, lists_namespaces, names_system }
     }
 }
 
@@ -99,6 +102,8 @@ impl StatementTables {
 const LISTED_MAX: usize = 50;
 /// The column of `information_schema` with the namespace of a table.
 const SCHEMA_COLUMN: &str = "table_schema";
+/// The table of `information_schema` with a row for each namespace.
+const NAMESPACES_TABLE: &str = "schemata";
 
 /// The tables that a statement names, seen from a namespace.
 ///
@@ -110,15 +115,20 @@ pub fn wanted(
     reach: QueryScope,
 ) -> Result<StatementTables, SqlError> {
     let texts = listed_namespaces(statement, namespace);
+    // SHOW COLUMNS counts as one that names every table of `information_schema`.
+    let is_query = matches!(statement, ast::Statement::Query(_) | ast::Statement::Explain { .. });
     let statement = parser::Statement::Statement(Box::new(statement.clone()));
     let (references, _) =
         resolve_table_references(&statement, true).map_err(|cause| failure::of(&cause))?;
     let (mut named, mut qualified) = (Vec::new(), Vec::new());
-    let (mut names_system, mut names_all) = (false, false);
+    let (mut names_system, mut names_all, mut lists_namespaces) = (false, false, false);
     for reference in references {
         let is_ours = reference.catalog().is_none_or(|catalog| catalog == CATALOG);
         match (reference.schema(), reference.table()) {
-            (Some("information_schema"), _) if is_ours => names_all = true,
+            (Some("information_schema"), table) if is_ours => {
+                names_all = true;
+                lists_namespaces |= is_query && table == NAMESPACES_TABLE;
+            }
             (Some(audit::SCHEMA), _) if is_ours && reach == QueryScope::System => {
                 names_system = true;
             }
@@ -144,7 +154,7 @@ pub fn wanted(
             "the statement asks information_schema for more than {LISTED_MAX} namespaces; ask for fewer at a time"
         )));
     }
-    Ok(StatementTables { wanted, named, qualified, listed, names_system })
+    Ok(StatementTables { wanted, named, qualified, listed, lists_namespaces, names_system })
 }
 
 /// Texts that a statement compares with the namespace of a table.

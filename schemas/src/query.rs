@@ -25,6 +25,9 @@ pub struct QueryBasis {
     /// The snapshots of its tables; null where a table had none yet. A table with a version in the statement is
     /// here by its name and that version.
     pub snapshots: BTreeMap<String, Option<SnapshotId>>,
+    /// What it has of other namespaces, by their names as the statement writes them: `seq` counts in each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, NamespaceBasis>,
     /// What `now()` was.
     pub clock: String,
     /// Tables of which retention removed events that the answer would have. It is told anew with each answer.
@@ -36,12 +39,28 @@ impl QueryBasis {
     /// Adds the tables of another statement of the same answer.
     pub fn add(&mut self, other: Self) {
         self.snapshots.extend(other.snapshots);
+        self.namespaces.extend(other.namespaces);
         for table in other.inexact {
             if !self.inexact.contains(&table) {
                 self.inexact.push(table);
             }
         }
     }
+}
+
+/// What an answer was made of in a namespace that is not the query's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceBasis {
+    /// The last event that it has of the namespace, where it is of tables with a `seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// The branch whose event that is; left out for `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The snapshots of its tables, as for the query's own namespace.
+    pub snapshots: BTreeMap<String, Option<SnapshotId>>,
 }
 
 /// One SQL query.

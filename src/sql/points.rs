@@ -5,6 +5,7 @@
 //! engine, bookmarks by a look into the table.
 
 mod bookmarks;
+mod namespaces;
 
 use crate::sql::{SqlInner, basis};
 use arrow::{
@@ -36,6 +37,7 @@ use icecore_schemas::{
     service_table::EVENTS_TABLE,
     snapshot_id::SnapshotId,
 };
+use namespaces::other_namespace;
 use std::{collections::HashMap, sync::Arc};
 
 /// Which state of a table is read.
@@ -76,6 +78,12 @@ pub struct QueryPoints {
     pub versions: HashMap<String, (String, TableRead)>,
     /// What the answer is to be made of.
     pub basis: Option<QueryBasis>,
+    /// Those of tables of other namespaces, as the statement writes these: of namespaces that have any of their own.
+    pub others: HashMap<String, QueryPoints>,
+    /// The read of every table that has no point of its own; only behind a view of the catalog that has one.
+    pub every: Option<TableRead>,
+    /// Those of tables behind views of the catalog with a point, by the words of that.
+    pub behind_views: HashMap<String, QueryPoints>,
 }
 
 impl QueryPoints {
@@ -84,10 +92,11 @@ impl QueryPoints {
     /// # Errors
     /// [`SqlError::Invalid`] for a table that the basis does not have.
     pub fn of<'a>(&'a self, name: &'a str) -> Result<(&'a str, TableRead), SqlError> {
-        let (table, read) = match (self.versions.get(name), &self.as_of) {
-            (Some((table, read)), _) => (table.as_str(), read.clone()),
-            (None, Some(as_of)) => (name, TableRead::AsOf(as_of.clone())),
-            (None, None) => (name, TableRead::Now(None)),
+        let (table, read) = match (self.versions.get(name), &self.every, &self.as_of) {
+            (Some((table, read)), ..) => (table.as_str(), read.clone()),
+            (None, Some(read), _) => (name, read.clone()),
+            (None, None, Some(as_of)) => (name, TableRead::AsOf(as_of.clone())),
+            (None, None, None) => (name, TableRead::Now(None)),
         };
         Ok((table, self.repeated(name, read)?))
     }
@@ -145,11 +154,17 @@ impl QueryPoints {
         Ok(Some((table, point, self.repeated(name, read)?)))
     }
 
+    /// The point that a table has in the statement, or in the view of the catalog that reads it.
+    #[must_use]
+    pub fn point_of(&self, name: &str) -> Option<&TableRead> {
+        self.versions.get(name).map(|(_, read)| read).or(self.every.as_ref())
+    }
+
     /// Whether this is `events` in its state of now.
     #[must_use]
     pub fn reads_now(&self, name: &str) -> bool {
-        let is_now = match self.versions.get(name) {
-            Some((_, read)) => matches!(read, TableRead::Now(_)),
+        let is_now = match self.point_of(name) {
+            Some(read) => matches!(read, TableRead::Now(_)),
             None => self.as_of.is_none() && name == EVENTS_TABLE,
         };
         is_now && self.basis.is_none()
@@ -158,14 +173,14 @@ impl QueryPoints {
     /// The tag or branch that a table is read at, as far as its name in the statement or the request tells.
     #[must_use]
     pub fn reference<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        match (self.versions.get(name), name.rsplit_once('@'), &self.as_of) {
-            (Some((_, TableRead::Branch { branch, .. })), ..) => Some(branch),
-            (Some((_, TableRead::AsOf(as_of))), ..) | (None, None, Some(as_of)) => match as_of {
+        match (self.point_of(name), name.rsplit_once('@'), &self.as_of) {
+            (Some(TableRead::Branch { branch, .. }), ..) => Some(branch),
+            (Some(TableRead::AsOf(as_of)), ..) | (None, None, Some(as_of)) => match as_of {
                 AsOf::Reference(reference) => Some(reference),
                 AsOf::Snapshot(_) | AsOf::Time(_) => None,
             },
             (None, Some((_, point)), _) => Some(point),
-            (Some((_, TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. })), ..)
+            (Some(TableRead::Now(_) | TableRead::Back(_) | TableRead::Basis { .. }), ..)
             | (None, None, None) => None,
         }
     }
@@ -274,15 +289,10 @@ impl SqlInner {
     ) -> Result<QueryPoints, SqlError> {
         let mut points =
             QueryPoints { as_of, basis: request.basis.clone(), ..QueryPoints::default() };
+        points.repeat_others();
         for version in &statement.versions {
-            let TableVersion { name, schema, table, .. } = version;
-            if let Some(schema) = schema
-                && *schema != levels.join(".")
-            {
-                return Err(invalid(format!(
-                    "`{schema}.{table}` has no versions here: only tables of the query's own namespace have some; `as_of` of the request applies to all"
-                )));
-            }
+            let TableVersion { name, table, .. } = version;
+            let namespace = other_namespace(version, &levels.join("."))?;
             let point = version.point.with_params(&request.params)?;
             let read = match &point {
                 VersionPoint::Version(expr) => TableRead::AsOf(reference(expr)?),
@@ -303,6 +313,8 @@ impl SqlInner {
                     TableRead::Now(Some(SeqRange { first: seq(first)?, last: seq(last)? }))
                 }
             };
+            points.hold(version, &read)?;
+            let points = points.of_namespace(namespace);
             let of_view = || change_views::events_name(name, table);
             if let Some(events) = events_name(name, table).or_else(of_view) {
                 points.note(events, EVENTS_TABLE, read.clone())?;
@@ -431,59 +443,4 @@ fn invalid(text: impl Into<String>) -> SqlError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_tells_the_ref_that_a_table_is_read_at() {
-        let mut points = QueryPoints::default();
-        let until = SeqRange::up_to(3);
-        let branch = "trial".to_owned();
-        let of_branch = TableRead::Branch { branch, until: 3, snapshot: None };
-        for (name, read) in [
-            ("a", TableRead::AsOf(AsOf::Reference("nightly".to_owned()))),
-            ("b", of_branch),
-            ("c", TableRead::AsOf(AsOf::Snapshot(3))),
-            ("d@trial", TableRead::Now(Some(until))),
-        ] {
-            points.versions.insert(name.to_owned(), (EVENTS_TABLE.to_owned(), read));
-        }
-        for (name, expected) in [
-            ("a", Some("nightly")),
-            ("b", Some("trial")),
-            ("c", None),
-            ("d@trial", None),
-            ("events@trial", Some("trial")),
-            ("events", None),
-        ] {
-            assert_eq!(points.reference(name), expected, "{name}");
-        }
-        points.as_of = Some(AsOf::Reference("nightly".to_owned()));
-        assert_eq!(points.reference("events"), Some("nightly"));
-        let mut snapshots = std::collections::BTreeMap::new();
-        snapshots.insert("b".to_owned(), Some(SnapshotId(7)));
-        points.basis = Some(QueryBasis { snapshots, ..QueryBasis::default() });
-        let repeated =
-            TableRead::Branch { branch: "trial".to_owned(), until: 3, snapshot: Some(7) };
-        assert_eq!(points.of("b").unwrap(), (EVENTS_TABLE, repeated));
-    }
-
-    #[test]
-    fn an_address_is_a_seq_or_the_start_of_a_day() {
-        let points = QueryPoints::default();
-        let day = TableRead::AsOf(AsOf::Time(86_400_000));
-        for (name, expected) in [
-            ("events@v17", Some(("v17", TableRead::Now(Some(SeqRange::up_to(17)))))),
-            ("events@1970-01-02", Some(("1970-01-02", day))),
-            ("events@main", None),
-            ("events@~1", None),
-            ("events@nightly", None),
-            ("events@17", None),
-            ("@v17", None),
-            ("events", None),
-        ] {
-            let expected = expected.map(|(point, read)| (EVENTS_TABLE, point, read));
-            assert_eq!(points.of_address(name).unwrap(), expected, "{name}");
-        }
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@
 mod catalog_views;
 mod change_views;
 mod collections;
+mod readable_namespaces;
 
 use crate::sql::{
     points::{QueryPoints, without_versions},
@@ -47,7 +48,7 @@ pub struct StatementReader<'a> {
 struct ViewDraft<'a> {
     sources: ViewSources<'a>,
     reader: StatementReader<'a>,
-    /// Which states of tables of other namespaces are read.
+    /// Which states of tables of other namespaces are read that have no points of their own.
     elsewhere: QueryPoints,
     view: View,
     /// Views of the catalog whose names are being looked for, by namespace and name.
@@ -81,8 +82,7 @@ impl ViewSources<'_> {
         let pin = self.wal.pin();
         let view = View::of(reader.levels.join("."));
         let schema = view.namespace.clone();
-        let elsewhere =
-            QueryPoints { as_of: reader.points.as_of.clone(), ..QueryPoints::default() };
+        let elsewhere = reader.points.elsewhere();
         let open = Vec::new();
         let mut draft = ViewDraft { sources: self, reader, elsewhere, view, open, behind_views: 0 };
         let names_own = tables.wanted != WantedTables::Named(Vec::new());
@@ -103,9 +103,13 @@ impl ViewSources<'_> {
                 draft.add_all(namespace, &space).await?;
             }
         }
+        if tables.lists_namespaces {
+            draft.add_namespaces().await?;
+        }
         end_together(&mut draft.view.tables, reader.points);
         for other in &mut draft.view.others {
-            end_together(&mut other.tables, &draft.elsewhere);
+            let points = reader.points.within(&other.namespace);
+            end_together(&mut other.tables, points.unwrap_or(&draft.elsewhere));
         }
         let log = self.owner.check_owner().is_ok().then(|| self.owner.origin());
         collections::choose_bases(&mut draft.view, log.as_deref());
@@ -168,7 +172,10 @@ impl ViewDraft<'_> {
 
     /// Which states of a namespace's tables are read.
     fn points(&self, schema: &str) -> &QueryPoints {
-        if schema == self.view.namespace { self.reader.points } else { &self.elsewhere }
+        if schema == self.view.namespace {
+            return self.reader.points;
+        }
+        self.reader.points.within(schema).unwrap_or(&self.elsewhere)
     }
 
     /// Whether the view has that table, or that it cannot be read.
@@ -188,6 +195,16 @@ impl ViewDraft<'_> {
         if self.find_and_add(schema, space, name).await? {
             return Ok(());
         }
+        Err(self.unknown(schema, space, name).await?)
+    }
+
+    /// The error for a name that nothing in the namespace has.
+    async fn unknown(
+        &self,
+        schema: &str,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<SqlError, SqlError> {
         let (table, _) = self.points(schema).of(name)?;
         if table != name {
             let is_derived = MetadataTable::split(table).is_some()
@@ -195,13 +212,13 @@ impl ViewDraft<'_> {
                 || table == BRANCHES_TABLE
                 || space.has_view(self.sources, table).await?;
             if is_derived {
-                return Err(without_versions(table));
+                return Ok(without_versions(table));
             }
         }
-        Err(space.unknown_table(self.sources, table).await?)
+        space.unknown_table(self.sources, table).await
     }
 
-    /// The same; false where there is nothing of this name.
+    /// Adds what is called so; false where there is nothing of this name.
     async fn find_and_add(
         &mut self,
         schema: &str,
@@ -377,8 +394,8 @@ impl ViewDraft<'_> {
             (Some(metadata), true, _) => Err(SqlError::Invalid(format!(
                 "`{name}` means two tables: write `\"{metadata}\"` for the metadata table of `{schema}`, or `{CATALOG}.{name}` for the table of namespace `{schema}`"
             ))),
-            (None, false, Some(space)) => Err(space.unknown_table(self.sources, table).await?),
-            (None, false, None) => Err(references::outside(name, home.schema)),
+            (None, false, Some(space)) => Err(self.unknown(schema, &space, table).await?),
+            (None, false, None) => Err(self.outside(name, home)),
         }
     }
 
@@ -397,8 +414,19 @@ impl ViewDraft<'_> {
         }
         match self.find(schema).await? {
             Some(space) => self.add(schema, &space, table).await,
-            None => Err(references::outside(name, home.schema)),
+            None => Err(self.outside(name, home)),
         }
+    }
+
+    /// The error for a name of a namespace that is not there, or may not be read: both have the same.
+    fn outside(&self, name: &QualifiedName, home: &NameHome<'_>) -> SqlError {
+        let points = self.reader.points.others.get(&name.schema);
+        let version = points.and_then(|points| points.versions.get(&name.table));
+        let Some((table, _)) = version else { return references::outside(name, home.schema) };
+        if MetadataTable::parse(table).is_some() {
+            return without_versions(&format!("{}.{table}", name.schema));
+        }
+        references::outside(&QualifiedName { table: table.clone(), ..name.clone() }, home.schema)
     }
 
     /// The namespace that is written so, if it is there and may be read.

@@ -14,7 +14,7 @@ use crate::{
         statement_view::StatementReader,
     },
 };
-use history::{last_seq_of, oldest_of_main, seq_of, snapshot_back};
+use history::{check_reached, last_seq_of, oldest_of_main, seq_of, snapshot_back};
 use iceberg::{
     NamespaceIdent, TableIdent,
     spec::{PrimitiveType, Type},
@@ -376,6 +376,9 @@ fn of_branch(
             "`{branch}` is a tag of table `{}` and no branch: write FOR VERSION AS OF '{branch}'",
             table.name
         )));
+    }
+    if snapshot.is_none() {
+        check_reached(&table, branch, until)?;
     }
     cut(TableView { has_past_columns: false, ..table }, Some(SeqRange::up_to(until)))
 }

@@ -286,6 +286,13 @@ async fn tables_are_described_in_the_words_of_answers() {
         .collect();
     assert_eq!(types, columns);
     assert_eq!(described[0], json!(["id", "varchar", "NO"]));
+    let shown = server.rows("shop.example", "SHOW CREATE TABLE events").await;
+    let text = shown[0][3].as_str().unwrap();
+    let start = "CREATE TABLE \"shop_example\".\"events\" (\"id\" varchar NOT NULL, ";
+    assert!(text.starts_with(start), "{text}");
+    let functions = server.rows("shop.example", "SHOW FUNCTIONS LIKE 'p9_'").await;
+    let expected = json!([["p90", "aggregate"], ["p95", "aggregate"], ["p99", "aggregate"]]);
+    assert_eq!(functions, expected);
     server.stop().await;
 }
 

@@ -270,9 +270,11 @@ async fn sql_reads_tables_collections_and_things_of_a_branch() {
     }
     let rows = "SELECT name, forked_from, fork_seq, head_seq, head IS NOT NULL, created_at < now() FROM branches";
     assert_eq!(server.rows(NS, rows).await, json!([["trial", "main", 2, 5, true, true]]));
-    let unknown = json!({ "sql": "SELECT 1 FROM events FOR SEQ AS OF 1 OF BRANCH 'none'" });
-    let (status, answer) = server.query(NS, &unknown).await;
-    assert_eq!(status, 404, "{answer}");
+    for point in ["1 OF BRANCH 'none'", "6 OF BRANCH 'trial'"] {
+        let unknown = json!({ "sql": format!("SELECT 1 FROM cdc_users FOR SEQ AS OF {point}") });
+        let (status, answer) = server.query(NS, &unknown).await;
+        assert_eq!(status, 404, "{point}: {answer}");
+    }
     server.stop().await;
 }
 

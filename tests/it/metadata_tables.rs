@@ -149,6 +149,7 @@ async fn a_statement_reads_the_namespaces_that_its_token_may_read() {
         "SELECT count(*) FROM shop.events JOIN other.events ON shop.events.id = other.events.id",
         "SELECT sum(record_count) FROM other.events.files",
         "SELECT count(*) FROM icecore.other.events",
+        "SELECT count(*) FROM other.events FOR SEQ AS OF 1",
         "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'other' AND table_name = 'events'",
     ] {
         let (status, answer) = asked(&guarded, &both, sql).await;
@@ -156,17 +157,33 @@ async fn a_statement_reads_the_namespaces_that_its_token_may_read() {
     }
     let (_, tables) = asked(&guarded, &both, "SHOW TABLES FROM other").await;
     assert!(tables["rows"].to_string().contains("dead_letters"), "{tables}");
+    for (token, expected) in [(&both, json!([["other"], ["shop"]])), (&one, json!([["shop"]]))] {
+        for sql in [
+            "SHOW SCHEMAS",
+            "SHOW DATABASES LIKE '%o%'",
+            "SELECT schema_name FROM information_schema.schemata ORDER BY 1",
+        ] {
+            let (status, answer) = asked(&guarded, token, sql).await;
+            assert_eq!((status, &answer["rows"]), (200, &expected), "`{sql}`: {answer}");
+        }
+    }
     // What may not be read answers as what is not there.
     for sql in [
         "SELECT * FROM NS.events",
         "SELECT * FROM icecore.NS.events",
         "SELECT * FROM NS.nothing",
+        "SELECT * FROM NS.events FOR SEQ AS OF 1",
+        "SELECT * FROM NS.events FOR VERSION AS OF 3",
+        "SELECT * FROM NS.events FOR BOOKMARK AS OF 'b'",
         "SELECT * FROM NS.events.files",
         "SELECT * FROM NS.\"events$files\"",
         "EXPLAIN SELECT * FROM events JOIN NS.events o USING (id)",
         "DESCRIBE NS.events",
         "SHOW TABLES FROM NS",
         "SHOW COLUMNS FROM NS.events",
+        "SHOW CREATE TABLE NS.events",
+        "SHOW CREATE VIEW NS.events",
+        "SHOW SCHEMAS LIKE 'NS'",
         "SELECT * FROM information_schema.columns WHERE table_schema = 'NS'",
         "SELECT count(*) FROM information_schema.schemata WHERE 'NS' = schema_name",
     ] {
@@ -252,7 +269,17 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
     for (sql, expected) in [
         ("SELECT \"docNo\", kind FROM kinds", json!([["0", "a"]])),
         ("SELECT docno FROM shop.kinds WHERE kind = 'a'", json!([["0"]])),
+        (
+            "SHOW CREATE VIEW kinds",
+            json!([[
+                "icecore",
+                "shop",
+                "kinds",
+                format!("CREATE VIEW \"shop\".\"kinds\" AS {}", trino[0].1)
+            ]]),
+        ),
         ("SELECT count(*) FROM nested", json!([[1]])),
+        ("SELECT count(*) FROM nested FOR SEQ AS OF 1", json!([[1]])),
         // A name in the statement does not change what a view reads.
         ("WITH events AS (SELECT 'z' AS id) SELECT k.docno FROM kinds k, events", json!([["0"]])),
     ] {
@@ -270,6 +297,12 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
         let text = answer["error"].as_str().unwrap_or_default();
         assert!(status == 400 && text.contains(reason) && text.contains(name), "{answer}");
     }
+    // Nobody sees more at a point.
+    let past = "SELECT * FROM foreign FOR SEQ AS OF 1";
+    let (status, answer) = asked(&guarded, &one, past).await;
+    assert!(status == 400 && answer["error"].to_string().contains("outside namespace"), "{answer}");
+    let (status, answer) = asked(&guarded, &guarded.admin, past).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([["0"]])), "{answer}");
     let (status, answer) = asked(&guarded, &guarded.admin, "SELECT * FROM foreign").await;
     assert_eq!((status, &answer["rows"]), (200, &json!([["0"]])), "{answer}");
     guarded.server.stop().await;

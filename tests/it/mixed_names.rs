@@ -53,8 +53,18 @@ async fn one_statement_reads_versions_namespaces_and_metadata() {
     );
     let answer = asked(&server, &json!({ "sql": mixed })).await;
     assert_eq!(answer["rows"], json!([[4, 2, 3, 2]]));
-    // `seq` counts in each namespace, so there is nothing to make it again from.
-    assert!(answer["basis"].is_null(), "{answer}");
+    // `seq` counts in each namespace.
+    let basis = &answer["basis"];
+    let seqs = [&basis["seq"], &basis["namespaces"]["other"]["seq"]];
+    assert_eq!(seqs, [&json!(4), &json!(3)], "{answer}");
+    assert_eq!(server.ingest(&changes("other", 4..5)).await.0, 200);
+    let request = json!({ "sql": mixed, "basis": basis });
+    let again = asked(&server, &request).await;
+    assert_eq!((&again["rows"], &again["basis"]), (&answer["rows"], basis));
+    let joined = "SELECT count(*) FROM events JOIN other.events AS o ON o.docId = events.docId";
+    assert_eq!(server.rows(NAMESPACE, joined).await, json!([[4]]));
+    let request = json!({ "sql": joined, "basis": basis });
+    assert_eq!(asked(&server, &request).await["rows"], json!([[3]]));
     let own = format!("SELECT count(*), (SELECT count(*) FROM events.snapshots) {versions}");
     let answer = asked(&server, &json!({ "sql": own })).await;
     assert_eq!((&answer["rows"], &answer["basis"]["seq"]), (&json!([[4, 2]]), &json!(4)));
@@ -63,7 +73,7 @@ async fn one_statement_reads_versions_namespaces_and_metadata() {
     let again = asked(&server, &json!({ "sql": own, "basis": basis })).await;
     assert_eq!((&again["rows"], &again["basis"]), (&answer["rows"], basis));
     let text = refused(&server, &json!({ "sql": mixed, "basis": basis })).await;
-    assert!(text.contains("reads namespace `other`"), "{text}");
+    assert!(text.contains("the basis has no snapshot of table `events`"), "{text}");
     server.stop().await;
 }
 
@@ -132,6 +142,16 @@ async fn what_is_made_of_tables_is_read_as_they_are() {
         (count.to_owned(), json!([[5]])),
         ("SELECT count(*) FROM other.things".to_owned(), json!([[3]])),
         ("SELECT max(pk) FROM other.cdc_users_deltas".to_owned(), json!([["u-3"]])),
+        ("SELECT count(*) FROM other.events FOR SEQ AS OF 2".to_owned(), json!([[2]])),
+        ("SELECT count(*) FROM other.events VERSION AS OF 'main'".to_owned(), json!([[3]])),
+        ("SELECT count(*) FROM icecore.other.things FOR SEQ AS OF 2".to_owned(), json!([[2]])),
+        (
+            "SELECT count(*), count(a.id), count(b.id) FROM other.events AS n \
+             LEFT JOIN other.events FOR SEQ AS OF 1 AS a ON a.id = n.id \
+             LEFT JOIN events FOR SEQ AS OF 1 AS b ON b.docId = n.docId"
+                .to_owned(),
+            json!([[3, 1, 1]]),
+        ),
         (format!("SELECT count(*) FROM things VERSION AS OF {first}"), json!([[2]])),
         (format!("SELECT count(*) FROM \"things@{first}\""), json!([[2]])),
         (format!("SELECT sum(record_count) FROM \"events@{first}\".files"), json!([[2]])),
@@ -142,7 +162,8 @@ async fn what_is_made_of_tables_is_read_as_they_are() {
     for table in [
         "\"events$snapshots\" VERSION AS OF 3",
         "events.files FOR VERSION AS OF 3",
-        "other.events FOR VERSION AS OF 3",
+        "other.\"events$snapshots\" FOR VERSION AS OF 3",
+        "system.audit FOR VERSION AS OF 3",
     ] {
         let text = refused(&server, &json!({ "sql": format!("SELECT 1 FROM {table}") })).await;
         assert!(text.contains("has no versions"), "{table}: {text}");
@@ -152,7 +173,7 @@ async fn what_is_made_of_tables_is_read_as_they_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
-    let (server, _) = server().await;
+    let (server, first) = server().await;
     for (name, column, query) in [
         ("users", "id", "SELECT id FROM things WHERE \"table\" = 'users'"),
         ("theirs", "pk", "SELECT docId FROM other.events"),
@@ -173,7 +194,26 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
         let text = refused(&server, &json!({ "sql": format!("SELECT * FROM {name}") })).await;
         assert!(text.contains(reason), "{text}");
     }
+    // The point of a view is that of the tables below, and so is that of the request.
+    let past = json!({ "sql": "SELECT count(*) FROM users", "as_of": first });
+    assert_eq!(asked(&server, &past).await["rows"], json!([[2]]));
+    let past = format!("SELECT count(*) FROM users FOR VERSION AS OF {first}");
+    assert_eq!(server.rows(NAMESPACE, &past).await, json!([[2]]));
+    let theirs = "SELECT max(pk) FROM theirs FOR SEQ AS OF 2";
+    assert_eq!(server.rows(NAMESPACE, theirs).await, json!([["u-2"]]));
+    let cut =
+        "SELECT count(*), max(u.id), (SELECT count(*) FROM users) FROM users FOR SEQ AS OF 2 AS u";
+    let answer = asked(&server, &json!({ "sql": cut })).await;
+    assert_eq!(answer["rows"], json!([[2, "u-2", 4]]));
+    assert_eq!(server.ingest(&changes("shop", 5..6)).await.0, 200);
+    assert_eq!(server.rows(NAMESPACE, cut).await, json!([[2, "u-2", 5]]));
+    let again = asked(&server, &json!({ "sql": cut, "basis": answer["basis"] })).await;
+    assert_eq!((&again["rows"], &again["basis"]), (&answer["rows"], &answer["basis"]));
     let past = json!({ "sql": "SELECT * FROM users VERSION AS OF 3" });
-    assert!(refused(&server, &past).await.contains("`users` has no versions"));
+    let (status, answer) = server.query(NAMESPACE, &past).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{answer}");
+    let marked = json!({ "sql": "SELECT * FROM theirs FOR BOOKMARK AS OF 'none'" });
+    let (status, answer) = server.query(NAMESPACE, &marked).await;
+    assert!(matches!(status, 400 | 404), "{answer}");
     server.stop().await;
 }

@@ -39,6 +39,9 @@ const STATEMENTS: &[&str] = &[
     "WITH t AS (SELECT seq % 7 AS g FROM events) SELECT g, count(*) FROM t GROUP BY g ORDER BY g",
     "SELECT a.seq + b.seq AS n FROM events a, events b WHERE a.seq < 100 AND b.seq < 100 ORDER BY n, a.seq LIMIT 9000",
     "SHOW TABLES",
+    "SHOW SCHEMAS",
+    "SHOW FUNCTIONS",
+    "SHOW CREATE TABLE events",
     "DESCRIBE events",
     "SELECT count(*) > 0 FROM system.audit",
     "EXPLAIN SELECT type FROM events WHERE seq = 3",
@@ -122,6 +125,8 @@ fn mixed_requests(first: i64) -> Vec<(&'static str, Value)> {
         "SELECT max(pk) FROM other.cdc_users_deltas",
         "SELECT pk FROM theirs ORDER BY pk",
         "SELECT count(*) FROM nowhere.events",
+        "SELECT count(*) FROM other.events FOR SEQ AS OF 2",
+        "SELECT max(pk), (SELECT max(pk) FROM theirs) FROM theirs FOR SEQ AS OF 2 AS t",
     ];
     statements.map(|sql| ("shop", json!({ "sql": sql }))).into()
 }

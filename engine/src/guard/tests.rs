@@ -25,6 +25,8 @@ fn queries_are_accepted() {
         "SELECT a, b, FROM t",
         "SHOW TABLES",
         "SHOW COLUMNS FROM events",
+        "SHOW SCHEMAS",
+        "SHOW CREATE TABLE events",
         "DESCRIBE events",
         "SELECT \"repeat\" FROM events",
         "SELECT date_bin(INTERVAL '1 hour', ts), count(*) FROM events GROUP BY 1",

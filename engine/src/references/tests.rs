@@ -48,6 +48,15 @@ fn namespaces_are_listed_where_they_are_compared_with() {
     ] {
         assert_eq!(tables(sql).listed, listed, "{sql}");
     }
+    for (sql, expected) in [
+        ("SHOW SCHEMAS", true),
+        ("SELECT 1 FROM icecore.information_schema.schemata", true),
+        ("SHOW TABLES", false),
+        ("SHOW COLUMNS FROM events", false),
+        ("SELECT 1 FROM schemata", false),
+    ] {
+        assert_eq!(tables(sql).lists_namespaces, expected, "{sql}");
+    }
     let many: Vec<String> = (0..=LISTED_MAX).map(|n| format!("'n{n}'")).collect();
     let sql = format!(
         "SELECT 1 FROM information_schema.tables WHERE table_schema IN ({})",

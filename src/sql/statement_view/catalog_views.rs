@@ -1,6 +1,7 @@
 //! Views of the catalog that a statement names: their queries, with the names in them looked for in the same way.
 
 use crate::sql::{
+    points::without_versions,
     statement_view::{NameHome, ViewDraft},
     view::{ResolvedNamespace, internal},
     view_query,
@@ -10,8 +11,10 @@ use iceberg::{NamespaceIdent, TableIdent, spec::ViewMetadata};
 use icecore_catalog::error::CatalogError;
 use icecore_engine::{
     error::SqlError,
+    metadata_tables::MetadataTable,
     references::{self, QualifiedName, QueryScope, WantedTables},
-    view::CatalogView,
+    session::CATALOG,
+    view::{CatalogView, RewrittenName},
 };
 
 /// Deepest that views read one another.
@@ -38,7 +41,17 @@ impl ViewDraft<'_> {
             let Ok(levels) = NamespaceIdent::from_vec(space.levels.clone()) else {
                 return Ok(false);
             };
-            let ident = TableIdent::new(levels, name.to_owned());
+            let points = self.reader.points;
+            // The words of the point that what it reads is read at, also where it is behind another view.
+            let (stored, words) = match self.points(schema).versions.get(name) {
+                Some((stored, _)) => (stored.clone(), name.strip_prefix(stored.as_str())),
+                None => (name.to_owned(), points.words_of(schema)),
+            };
+            let words = words.unwrap_or_default().to_owned();
+            if !words.is_empty() && !points.behind_views.contains_key(&words) {
+                return Ok(false);
+            }
+            let ident = TableIdent::new(levels, stored);
             let metadata = match self.sources.catalog.views().load(&ident).await {
                 Ok(loaded) => loaded.metadata,
                 Err(CatalogError::NoSuchView(_)) => return Ok(false),
@@ -46,7 +59,7 @@ impl ViewDraft<'_> {
             };
             self.check_open(schema, name)?;
             self.open.push((schema.to_owned(), name.to_owned()));
-            let view = self.view_of(schema, space, name, &metadata).await;
+            let view = self.view_of((schema, space), name, &metadata, &words).await;
             self.open.pop();
             let view = view.map_err(|cause| within(schema, name, cause))?;
             // A session has the schema of every view.
@@ -83,16 +96,20 @@ impl ViewDraft<'_> {
 
     async fn view_of(
         &mut self,
-        schema: &str,
-        space: &ResolvedNamespace,
+        (schema, space): (&str, &ResolvedNamespace),
         name: &str,
         metadata: &ViewMetadata,
+        words: &str,
     ) -> Result<CatalogView, SqlError> {
         let statement = view_query::of(metadata)?;
         let version = metadata.current_version();
         let levels: &[String] = version.default_namespace();
         let levels = if levels.is_empty() { space.levels.as_slice() } else { levels };
-        let home = if levels == space.levels { schema.to_owned() } else { levels.join(".") };
+        let plain_home = match levels == space.levels {
+            true => schema.strip_suffix(words).unwrap_or(schema).to_owned(),
+            false => levels.join("."),
+        };
+        let home = format!("{plain_home}{words}");
         let tables = references::wanted(&statement.statement, &home, QueryScope::Namespace)?;
         if tables.wanted == WantedTables::All {
             let text = "it reads information_schema, which tells of who asks; write its query";
@@ -100,17 +117,17 @@ impl ViewDraft<'_> {
         }
         let own = self.readable(levels).await?;
         if levels != space.levels
-            && let Some(other) = self.find(&home).await?
+            && let Some(other) = self.find(&plain_home).await?
             && other.levels != levels
         {
             return Err(SqlError::Invalid(format!(
-                "`{home}`, where it looks for tables, is another namespace in SQL, of {} levels; write its query",
+                "`{plain_home}`, where it looks for tables, is another namespace in SQL, of {} levels; write its query",
                 other.levels.len()
             )));
         }
         for table in &tables.named {
             let Some(own) = &own else {
-                let (schema, table) = (home.clone(), table.clone());
+                let (schema, table) = (plain_home.clone(), table.clone());
                 let name = QualifiedName { catalog: None, schema, table };
                 return Err(references::outside(&name, &self.view.namespace));
             };
@@ -118,13 +135,41 @@ impl ViewDraft<'_> {
         }
         let catalog = version.default_catalog().map(String::as_str);
         let names = NameHome { schema: &home, space: own.as_ref(), catalog };
-        let rewritten = self.add_qualified(&tables.qualified, &names).await?;
+        let rewritten = match words.is_empty() {
+            true => self.add_qualified(&tables.qualified, &names).await?,
+            false => self.add_at_point(&tables.qualified, catalog, words).await?,
+        };
         let columns = metadata.schema_by_id(version.schema_id());
         let columns = columns.map_or_else(Vec::new, |schema| {
             schema.as_struct().fields().iter().map(|field| field.name.clone()).collect()
         });
         let (namespace, name) = (schema.to_owned(), name.to_owned());
         Ok(CatalogView { namespace, name, statement, columns, home, rewritten })
+    }
+
+    /// The tables that a view with a point names with their namespaces: they are read at the point. `catalog` is
+    /// another name of our catalog.
+    async fn add_at_point(
+        &mut self,
+        names: &[QualifiedName],
+        catalog: Option<&str>,
+        words: &str,
+    ) -> Result<Vec<RewrittenName>, SqlError> {
+        let mut rewritten = Vec::new();
+        for name in names {
+            let is_ours = |written: &str| written == CATALOG || Some(written) == catalog;
+            let is_table = name.catalog.as_deref().is_none_or(is_ours);
+            if !is_table || MetadataTable::parse(&name.table).is_some() {
+                return Err(without_versions(&name.to_string()));
+            }
+            let Some(space) = self.find(&name.schema).await? else {
+                return Err(references::outside(name, &self.view.namespace));
+            };
+            let (schema, table) = (format!("{}{words}", name.schema), name.table.clone());
+            self.add(&schema, &space, &table).await?;
+            rewritten.push(RewrittenName { written: name.parts(), schema, table });
+        }
+        Ok(rewritten)
     }
 }
 

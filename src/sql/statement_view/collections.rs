@@ -202,13 +202,12 @@ impl ViewDraft<'_> {
 
 /// Refuses a collection of a range of events.
 fn check_is_state(points: &QueryPoints, name: &str) -> Result<(), SqlError> {
-    match points.versions.get(name) {
-        Some((table, TableRead::Now(Some(range)))) if range.first != 0 => {
-            Err(SqlError::Invalid(format!(
-                "`{table}` has documents and no events: write FOR SEQ AS OF {}, or read `{EVENTS_TABLE}` for the events of a range",
-                range.last
-            )))
-        }
+    let table = points.versions.get(name).map_or(name, |(table, _)| table.as_str());
+    match points.point_of(name) {
+        Some(TableRead::Now(Some(range))) if range.first != 0 => Err(SqlError::Invalid(format!(
+            "`{table}` has documents and no events: write FOR SEQ AS OF {}, or read `{EVENTS_TABLE}` for the events of a range",
+            range.last
+        ))),
         _ => Ok(()),
     }
 }

@@ -163,10 +163,11 @@ async fn a_point_that_is_not_there_is_told_by_the_names_of_the_statement() {
         ("SELECT 1 FROM events TIMESTAMP AS OF (SELECT now())", "without columns and queries"),
         ("SELECT 1 FROM events TIMESTAMP AS OF 'soon'", "the version of table `events`"),
         ("SELECT 1 FROM events TIMESTAMP AS OF now() + INTERVAL '1 day'", "in the future"),
-        ("SELECT 1 FROM other.events VERSION AS OF 3", "`other.events` has no versions here"),
+        ("SELECT 1 FROM other.events VERSION AS OF 3", "table `other.events` is outside namespace"),
+        ("SELECT 1 FROM other.events BOOKMARK AS OF 'b'", "`other.events` with FOR SEQ AS OF"),
         (
             "SELECT 1 FROM information_schema.tables VERSION AS OF 3",
-            "`information_schema.tables` has no versions here",
+            "`information_schema.tables` has no versions",
         ),
         ("SELECT 1 FROM dead_letters FOR SEQ AS OF 3", "dead_letters` has no column `seq`"),
         ("SELECT nothing FROM events FOR SEQ AS OF 3", "no column `nothing`"),
@@ -301,6 +302,9 @@ async fn a_branch_of_the_namespace_is_told_with_its_last_event() {
             assert_eq!(house.basis(request).await, basis, "{from}");
         }
     }
+    let beyond = "SELECT 1 FROM events FOR SEQ AS OF 11 OF BRANCH 'trial'";
+    let expected = "NotFound(\"no event of branch `trial` has seq 11 yet: the last one has 10\")";
+    house.check_refused(asked(beyond), expected).await;
     let rows = format!(
         "SELECT count(*) FROM branches WHERE name = 'trial' AND forked_from = 'main' \
          AND fork_seq = 10 AND head_seq = 10 AND head <> base AND base = {first} AND created_at < now()"

@@ -10,6 +10,9 @@ use icecore_lake::branch::{Branch, MainPart};
 use icecore_schemas::{as_of::AsOf, point::MAIN_BRANCH, service_table::RecordKind};
 use std::collections::HashSet;
 
+/// The highest `seq` that an event can have.
+const SEQ_MAX: u64 = i64::MAX.cast_unsigned();
+
 /// Highest `seq` in a snapshot, as the last one noted it that brought rows of the log. Other engines'
 /// snapshots tell nothing of it. None where the snapshots that would tell are removed.
 pub(super) fn seq_of(metadata: &TableMetadata, snapshot_id: Option<i64>) -> Option<u64> {
@@ -100,6 +103,20 @@ pub(in crate::sql) fn branch_of(table: &TableView, named: Option<&str>) -> Optio
     };
     let found = Branch::with_snapshot(metadata, table.snapshot_id?).into_iter().filter(is_own);
     found.min_by_key(|branch| branch.created_at)
+}
+
+/// Refuses a point of a branch that is still to come. The highest number there is means its head, and of a ref that
+/// another engine made nothing tells the last event.
+pub(super) fn check_reached(head: &TableView, branch: &str, until: u64) -> Result<(), SqlError> {
+    let metadata = head.metadata.as_deref();
+    let is_branch = metadata.is_some_and(|metadata| Branch::of(metadata, branch).is_some());
+    let last = head.last_seq;
+    if is_branch && last != 0 && last < until && until < SEQ_MAX {
+        return Err(SqlError::NotFound(format!(
+            "no event of branch `{branch}` has seq {until} yet: the last one has {last}"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether a state of `events` is one that a branch had, and that none leads to any more.
