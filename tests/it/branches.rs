@@ -3,7 +3,7 @@
 use crate::{
     access::Guarded,
     erase::{begin, reach},
-    harness::TestServer,
+    harness::{TestServer, files_below},
     process::post_and_die,
 };
 use icecore_lake::clock::Clock;
@@ -96,14 +96,19 @@ async fn a_branch_begins_at_exactly_one_event() {
     }
     assert_eq!(send(&server, None, &["e"]).await.0, 200);
     let all = [["a", "1"], ["b", "2"], ["c", "3"], ["d", "4"], ["e", "5"]];
+    let warehouse = server.folder.path().join("warehouse");
     // Before the first snapshot, behind it, at another one, and behind all of them.
     for seq in 1..=5_usize {
         let name = format!("at-{seq}");
+        let files = files_below(&warehouse, ".parquet").len();
         let (status, made) = make(&server, json!({"name": name, "at": format!("seq:{seq}")})).await;
         assert_eq!((status, &made["fork_seq"]), (201, &json!(seq)), "{made}");
         let wanted: Value =
             all[..seq].iter().map(|[id, n]| json!([id, n.parse::<u64>().unwrap()])).collect();
         assert_eq!(events_of(&server, Some(&name)).await, wanted);
+        // Where a snapshot ends, its files are shared, and nothing is copied.
+        let is_shared = [2, 4, 5].contains(&seq);
+        assert_eq!(files_below(&warehouse, ".parquet").len() == files, is_shared, "seq {seq}");
     }
     let (status, made) = make(&server, json!({"name": "zero", "at": "seq:0"})).await;
     assert_eq!(
