@@ -281,9 +281,12 @@ fn check_collections(
 
 fn conflict(report: &BranchMergeReport) -> ApiError {
     let listed = &report.conflicts;
+    let documents = match report.conflicting {
+        1 => "1 document was".to_owned(),
+        count => format!("{count} documents were"),
+    };
     let text = format!(
-        "{} documents were changed on both branches; details.conflicts lists {} of them: change one side, or merge with the policy `ours` or `theirs`",
-        report.conflicting,
+        "{documents} changed to different values on both branches; details.conflicts lists {} of them: change one side, or merge with the policy `ours` or `theirs`",
         listed.len()
     );
     let details = json!({ "conflicts": listed, "conflicting": report.conflicting });

@@ -27,6 +27,7 @@ use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, literal, relation_at};
 use icecore_lake::{
     branch::{Branch, newest_until},
     collection::ChangeOp,
+    event::RejectedEvent,
     table::schema::ident,
 };
 use icecore_schemas::{
@@ -59,7 +60,7 @@ impl BranchRequest<'_> {
         let base = newest_until(&table.metadata, Some(&before.branch), before.snapshot, fork);
         let Some((at, first)) = base else {
             let text = format!(
-                "no snapshot from before the first own event of branch `{name}` is retained: it cannot be squashed"
+                "branch `{name}` cannot be squashed: no snapshot from before its first own event is retained; leave it as it is, or merge it and make a new one"
             );
             return Err(ApiError::new(ErrorCode::Gone, text));
         };
@@ -84,10 +85,9 @@ impl BranchRequest<'_> {
         let last_seq = last + changes.len() as u64;
         if !changes.is_empty() {
             let (decoded, _) = change_events::decoded(app, namespace, &changes).await?;
-            let Some(events) = decoded.accepted.first().filter(|_| decoded.rejected.is_empty())
-            else {
-                let text = "a document of the branch is no longer one that an event may have";
-                return Err(ApiError::new(ErrorCode::Conflict, text));
+            let refused = decoded.rejected.first();
+            let Some(events) = decoded.accepted.first().filter(|_| refused.is_none()) else {
+                return Err(refused_document(name, refused));
             };
             rows.push(append::numbered(events.rows.clone(), &events.keys, last + 1)?);
         }
@@ -130,10 +130,10 @@ impl BranchRequest<'_> {
             ));
         }
         if !before.branch.is_of_service(&table.metadata) {
-            return refused("another engine has written to it");
+            return refused("another engine has written to it; merge it, and make a new one");
         }
         if self.count(before, IS_TRUNCATE).await? != 0 {
-            return refused("a collection was emptied on it");
+            return refused("a collection was emptied on it; merge it, and make a new one");
         }
         Ok(())
     }
@@ -178,7 +178,7 @@ impl BranchRequest<'_> {
                 }
                 if CHANGES_BYTES_MAX < bytes {
                     let text = format!(
-                        "what is left of the changes of branch `{}` has more than {} MiB: it cannot be squashed",
+                        "branch `{}` cannot be squashed: what is left of its changes has more than {} MiB; merge it, and make a new one",
                         before.branch.name,
                         CHANGES_BYTES_MAX >> 20
                     );
@@ -244,6 +244,15 @@ impl BranchRequest<'_> {
             Err(cause) => Err(cause.into()),
         }
     }
+}
+
+/// The error for a branch with a document that is taken no more, as limits of events are others now.
+fn refused_document(branch: &str, refused: Option<&RejectedEvent>) -> ApiError {
+    let why = refused.map_or("", |refused| refused.reason.as_str());
+    let text = format!(
+        "branch `{branch}` cannot be squashed, as a document of it is taken no more: {why}; write the document anew, and squash again"
+    );
+    ApiError::new(ErrorCode::Conflict, text)
 }
 
 /// A branch that begins behind own events of this one, or was merged behind them: what they have in common is a number

@@ -351,11 +351,12 @@ impl MergeComparison {
 
 /// The error for documents that others wrote each time before their changes were appended.
 fn written_again(left: &LeftDocuments) -> ApiError {
-    let named = left.listed.first().map(|(collection, key)| format!("`{collection}/{key}`"));
+    let first = left.listed.first();
+    let first = first.map(|(collection, key)| format!(", such as `{key}` of `{collection}`"));
     let text = format!(
-        "{} documents, of which one is {}, were written again and again while they were merged; the others are merged: send it again, and it goes on with these",
-        left.numbers.len(),
-        named.unwrap_or_default()
+        "documents{} were written each time they were compared, {} in all; the others are merged: send it again, and it goes on with these",
+        first.unwrap_or_default(),
+        left.numbers.len()
     );
     ApiError::new(ErrorCode::Unavailable, text)
 }
