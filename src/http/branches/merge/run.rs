@@ -127,11 +127,7 @@ impl MergeRun<'_> {
     ///
     /// # Errors
     /// As queries.
-    pub(super) async fn is_changed_since(
-        &self,
-        seq: u64,
-        collection: &str,
-    ) -> Result<bool, ApiError> {
+    async fn is_changed_since(&self, seq: u64, collection: &str) -> Result<bool, ApiError> {
         let sql = self.states.ours.change_since(seq, collection);
         let request = SqlRequest { sql, ..SqlRequest::default() };
         let rows = state_rows::rows(self.place.app, self.place.levels, request).await?;
@@ -212,7 +208,7 @@ impl MergeRun<'_> {
             if comparison == COMPARISONS_MAX {
                 return Err(written_again(batches.left()));
             }
-            // What was compared is compared no more: it is behind the comparison that comes.
+            // The changes that are left of this comparison go first: writes before the next one are looked for no more.
             batches.flush().await?;
             let ours = run.states.ours;
             let seq = Box::pin(head_of(reader, run.place.namespace, ours.branch)).await?;
