@@ -63,13 +63,13 @@ pub(super) struct PlannedChange {
 
 /// How many documents of a collection change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ChangeCounts {
+pub(super) struct DocumentCounts {
     pub(super) inserted: u64,
     pub(super) updated: u64,
     pub(super) deleted: u64,
 }
 
-impl ChangeCounts {
+impl DocumentCounts {
     fn of(&mut self, op: ChangeOp) -> &mut u64 {
         match op {
             ChangeOp::Create => &mut self.inserted,
@@ -99,7 +99,7 @@ pub(super) struct ChangeBatches<'a> {
     bytes: usize,
     left: LeftDocuments,
     /// The changes of each collection, without those of documents that are left.
-    counts: HashMap<String, ChangeCounts>,
+    counts: HashMap<String, DocumentCounts>,
     /// Batches that are durable.
     count: u64,
     /// Their events.
@@ -134,14 +134,14 @@ impl<'a> ChangeBatches<'a> {
     }
 
     /// The changes of a collection, without those of documents that are left.
-    pub(super) fn counts(&self, collection: &str) -> ChangeCounts {
+    pub(super) fn counts(&self, collection: &str) -> DocumentCounts {
         self.counts.get(collection).copied().unwrap_or_default()
     }
 
     /// The changes of all collections together.
-    pub(super) fn all_counts(&self) -> ChangeCounts {
-        let mut all = ChangeCounts::default();
-        for ChangeCounts { inserted, updated, deleted } in self.counts.values() {
+    pub(super) fn all_counts(&self) -> DocumentCounts {
+        let mut all = DocumentCounts::default();
+        for DocumentCounts { inserted, updated, deleted } in self.counts.values() {
             all.inserted += inserted;
             all.updated += updated;
             all.deleted += deleted;
@@ -171,7 +171,7 @@ impl<'a> ChangeBatches<'a> {
         match self.counts.get_mut(&change.collection) {
             Some(counts) => *counts.of(change.op) += 1,
             None => {
-                let mut counts = ChangeCounts::default();
+                let mut counts = DocumentCounts::default();
                 *counts.of(change.op) += 1;
                 self.counts.insert(change.collection.clone(), counts);
             }

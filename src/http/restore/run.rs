@@ -7,7 +7,7 @@ use super::{
 use crate::http::{
     AppState,
     bulk_changes::{
-        self, ChangeBatches, ChangeCounts, ChangedBranch, PlannedChange, document_number,
+        self, ChangeBatches, ChangedBranch, DocumentCounts, PlannedChange, document_number,
     },
     change_events::ChangeEvent,
     error::ApiError,
@@ -350,7 +350,7 @@ impl RestoreRun<'_> {
 /// Says in a report which documents were left, and counts the others.
 fn leave(report: &mut RestoreReport, batches: &ChangeBatches<'_>) {
     for counts in &mut report.collections {
-        let ChangeCounts { inserted, updated, deleted } = batches.counts(&counts.name);
+        let DocumentCounts { inserted, updated, deleted } = batches.counts(&counts.name);
         (counts.inserted, counts.updated, counts.deleted) = (inserted, updated, deleted);
     }
     let all = batches.all_counts();

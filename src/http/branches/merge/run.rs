@@ -9,7 +9,7 @@ use super::{
 };
 use crate::http::{
     bulk_changes::{
-        ChangeBatches, ChangeCounts, ChangedBranch, LeftDocuments, PlannedChange, document_number,
+        ChangeBatches, ChangedBranch, DocumentCounts, LeftDocuments, PlannedChange, document_number,
     },
     change_events::ChangeEvent,
     error::ApiError,
@@ -360,7 +360,7 @@ fn written_again(left: &LeftDocuments) -> ApiError {
 /// Counts what was appended, where some of it was compared more than once.
 fn count_again(report: &mut BranchMergeReport, batches: &ChangeBatches<'_>) {
     for counts in &mut report.collections {
-        let ChangeCounts { inserted, updated, deleted } = batches.counts(&counts.name);
+        let DocumentCounts { inserted, updated, deleted } = batches.counts(&counts.name);
         (counts.inserted, counts.updated, counts.deleted) = (inserted, updated, deleted);
     }
     let all = batches.all_counts();
