@@ -514,9 +514,9 @@ async fn branches_are_merged_into_one_another_and_truncates_are_deletes() {
     let expected: Documents = [("1".to_owned(), json!({"n": 2, "m": 9}))].into();
     assert_eq!(documents(&server, "parent", "users").await, expected);
     assert_eq!(documents(&server, "main", "users").await, main);
-    // What a merge goes on from is a number among the events of both.
-    let (status, refused) = server.ingest_at("/v1/shop/branches/parent/squash", &json!({})).await;
-    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    // What a merge goes on from is a number among the events of both, so these stay.
+    let (status, squashed) = server.ingest_at("/v1/shop/branches/parent/squash", &json!({})).await;
+    assert_eq!((status, &squashed["events_before"]), (200, &json!(0)), "{squashed}");
     // A branch of one collection takes a merge of that collection, and not of others.
     take(&server, "parent", &[change("u", "users", "1", &json!({"n": 3, "m": 9}))]).await;
     let report = merge(&server, "parent", &json!({"into": "child", "policy": "theirs"})).await;
@@ -576,6 +576,22 @@ async fn a_squashed_branch_is_merged_as_it_was() {
         documents(&server, "main", "users").await,
         documents(&server, "trial", "users").await
     );
+    // Behind the merge it is squashed as well, and the next merge goes on from the one before.
+    take(&server, "main", &[change("u", "users", "1", &json!({"n": 3, "m": 1}))]).await;
+    for n in 4..7 {
+        let changes = [
+            change("u", "users", "1", &json!({ "n": n })),
+            change("d", "users", "3", &Value::Null),
+        ];
+        take(&server, "trial", &changes).await;
+    }
+    let (status, squashed) = server.ingest_at("/v1/shop/branches/trial/squash", &json!({})).await;
+    let counted = (&squashed["events_before"], &squashed["events"]);
+    assert_eq!((status, counted), (200, (&json!(6), &json!(2))), "{squashed}");
+    let report = merge(&server, "trial", &json!({})).await;
+    assert_eq!(counts(&report), [0, 1, 1, 0], "{report}");
+    let found = documents(&server, "main", "users").await;
+    assert_eq!(found, Documents::from([("1".to_owned(), json!({"n": 6, "m": 1}))]));
     server.stop().await;
 }
 
