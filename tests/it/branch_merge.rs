@@ -297,7 +297,8 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
         let key = format!("u-{n}");
         take(&server, "main", &[change("c", "users", &key, &doc(1))]).await;
         make(&server, &json!({"name": format!("trial-{n}")})).await;
-        take(&server, &format!("trial-{n}"), &[change("u", "users", &key, &doc(2))]).await;
+        let changes = [4, 2].map(|a| change("u", "users", &key, &doc(a)));
+        take(&server, &format!("trial-{n}"), &changes).await;
     }
     let mut folder = server.stop().await;
     for (n, (point, there)) in points.into_iter().enumerate() {
@@ -312,6 +313,9 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
         }
         // The document changes since. That is no conflict with the merge.
         take(&server, "main", &[change("u", "users", &key, &doc(3))]).await;
+        let path = format!("/v1/shop/branches/{branch}/squash");
+        let (status, squashed) = server.ingest_at(&path, &json!({})).await;
+        assert_eq!((status, &squashed["events_before"]), (200, &json!(0)), "{point}: {squashed}");
         let before = events(&server).await;
         let planned = merge(&server, &branch, &json!({"dry_run": true})).await;
         assert_eq!(counts(&planned), [0; 4], "{point}: {planned}");

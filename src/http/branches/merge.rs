@@ -263,6 +263,30 @@ async fn record(
     }
 }
 
+/// The last event of a branch that merges took, also of those that are not said of it as the server ended in between;
+/// 0 without any. `all` are the branches that there are.
+///
+/// # Errors
+/// 503; else as queries.
+pub(super) async fn merged_seq(
+    reader: ReadCaller<'_>,
+    namespace: &Namespace,
+    branch: &Branch,
+    all: &[Branch],
+) -> Result<u64, ApiError> {
+    let names = all.iter().map(|other| other.name.as_str()).filter(|name| *name != branch.name);
+    let others: Vec<Option<&str>> = [None].into_iter().chain(names.map(Some)).collect();
+    let mut merged = branch.merges.iter().map(|merge| merge.seq).max().unwrap_or(0);
+    for other in others {
+        let seq = Box::pin(head_of(reader, namespace, other)).await?;
+        let prefix = marker::prefix(namespace, branch, other.unwrap_or(MAIN_BRANCH));
+        let ours = BranchState { branch: other, seq };
+        let last = marker::last_merge(reader.app, reader.levels, ours, &prefix, 0).await?;
+        merged = merged.max(last.map_or(0, |last| last.seq));
+    }
+    Ok(merged)
+}
+
 /// Refuses changes of collections that the other branch does not take.
 fn check_collections(
     taken: Option<&str>,

@@ -10,10 +10,13 @@ use crate::{
         branches::{
             append::{self, BranchHead},
             create::BranchRequest,
-            entry, events, failed, head, no_events,
+            entry, events, failed, head,
+            merge::merged_seq,
+            no_events,
         },
         change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
         error::ApiError,
+        points::ReadCaller,
         rows::{number_at, text_at},
         state_rows::{self, first_row},
     },
@@ -56,7 +59,10 @@ impl BranchRequest<'_> {
         self.check_erasures().await?;
         let table = events(app, namespace).await?;
         let before = head(app, namespace, &table, name).await?;
-        let named = before.branch.named_seq(&Branch::all(&table.metadata));
+        let all = Branch::all(&table.metadata);
+        let reader = ReadCaller { app, principal: &self.caller.principal, levels: self.levels };
+        let merged = Box::pin(merged_seq(reader, namespace, &before.branch, &all)).await?;
+        let named = before.branch.named_seq(&all).max(merged);
         let (fork, last) = (before.branch.fork_seq.max(named), before.seq);
         self.check_squashable(&table, (&before, fork)).await?;
         let base = newest_until(&table.metadata, Some(&before.branch), before.snapshot, fork);

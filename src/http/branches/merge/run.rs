@@ -197,7 +197,7 @@ impl MergeRun<'_> {
         let mut run = *self;
         Box::pin(run.push(collections, None, &mut batches)).await?;
         batches.leave_written().await?;
-        let is_alone = batches.left().numbers.is_empty();
+        let is_compared_once = batches.left().numbers.is_empty();
         for comparison in 1.. {
             if batches.left().numbers.is_empty() {
                 break;
@@ -217,7 +217,7 @@ impl MergeRun<'_> {
             Box::pin(run.push(collections, Some(&left), &mut batches)).await?;
             batches.leave_written().await?;
         }
-        if !is_alone {
+        if !is_compared_once {
             count_again(&mut report, &batches);
         }
         report.batches = batches.count() + 1;
