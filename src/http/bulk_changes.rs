@@ -272,12 +272,13 @@ pub(super) fn document_number(collection: &str, key: &str) -> u128 {
     xxh3_128(&joined(&[collection, key]))
 }
 
-/// The statement for the documents that were changed behind an event, as columns `collection` and `key`; a row without
-/// a key is a collection that was emptied. `events` is what they are read from, as FROM names it.
-pub(super) fn later_changes(events: &str, seq: u64) -> String {
+/// The statement for the documents that others changed behind an event, as columns `collection` and `key`; a row without
+/// a key is a collection that was emptied. `events` is what they are read from, as FROM names it, and the ids of the
+/// change's own events begin with `own`.
+pub(super) fn later_changes(events: &str, seq: u64, own: &str) -> String {
     format!(
         "SELECT DISTINCT collection, key FROM {events} WHERE seq > {seq} AND collection <> '' \
-         AND (({IS_CHANGE}) OR ({IS_TRUNCATE}))"
+         AND (({IS_CHANGE}) OR ({IS_TRUNCATE})) AND (id LIKE '{own}%') IS NOT TRUE"
     )
 }
 

@@ -281,7 +281,8 @@ impl RestoreRun<'_> {
             head: self.undo(&report),
         };
         let begun = (!self.is_resumed).then(|| begun.text());
-        let later = bulk_changes::later_changes(EVENTS_TABLE, self.head);
+        let own = format!("restore-{}-", self.id);
+        let later = bulk_changes::later_changes(EVENTS_TABLE, self.head, &own);
         let mut batches = ChangeBatches::new(self.place(), begun, later);
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
         for pair in pairs {

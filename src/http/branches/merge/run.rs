@@ -192,7 +192,8 @@ impl MergeRun<'_> {
         let request = self.name.request.to_owned();
         let begun = BegunMerge { request, seq: theirs.seq, into_seq: self.undo };
         let begun = (!self.is_resumed).then(|| begun.text(self.name, self.collection));
-        let later = self.states.ours.later_changes();
+        let own = format!("{}-{}-", self.name.prefix, self.name.id);
+        let later = self.states.ours.later_changes(&own);
         let mut batches = ChangeBatches::new(self.place, begun, later);
         let mut run = *self;
         Box::pin(run.push(collections, None, &mut batches)).await?;
@@ -213,7 +214,7 @@ impl MergeRun<'_> {
             let ours = run.states.ours;
             let seq = Box::pin(head_of(reader, run.place.namespace, ours.branch)).await?;
             run.states.ours = BranchState { seq, ..ours };
-            let left = batches.compare_behind(run.states.ours.later_changes());
+            let left = batches.compare_behind(run.states.ours.later_changes(&own));
             Box::pin(run.push(collections, Some(&left), &mut batches)).await?;
             batches.leave_written().await?;
         }
