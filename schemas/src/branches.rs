@@ -117,7 +117,7 @@ pub struct BranchDropped {
 pub struct BranchSquashed {
     /// As it is now.
     pub branch: BranchEntry,
-    /// How many events of its own it had.
+    /// How many events of its own it had, behind those that merges and other branches go on from.
     pub events_before: u64,
     /// How many it has.
     pub events: u64,

@@ -84,7 +84,13 @@ pub struct RestoreReport {
     pub deleted: u64,
     /// Documents that were as they had been.
     pub unchanged: u64,
-    /// The same for each collection, where there are several.
+    /// Documents that somebody wrote while a restore of several batches went on: they stay as they were written.
+    #[serde(default)]
+    pub written_meanwhile: u64,
+    /// The first of those, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftDocument>,
+    /// The counts of each collection, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<CollectionCounts>,
     /// Atomic batches that its events were appended in: 1 unless it was too large for one.
@@ -104,6 +110,16 @@ pub struct RestoreReport {
     /// What was compared; its `seq` is the last event before the restore. Reports of older servers have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<QueryBasis>,
+}
+
+/// A document that a restore left as somebody wrote it meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LeftDocument {
+    /// The collection.
+    pub collection: String,
+    /// The document's key.
+    pub key: String,
 }
 
 /// A point of the history as a restore found it.

@@ -309,9 +309,9 @@ async fn squash(
     let BranchSquashed { events_before, events, tag, .. } = &squashed;
     match tag {
         Some(tag) => say(&format!(
-            "{name} has {events} events of its own, and had {events_before}: tag {tag} has those"
+            "{name} has {events} events in the place of {events_before}: tag {tag} has those"
         )),
-        None => say(&format!("{name} stays as it is: it has {events} events of its own")),
+        None => say(&format!("{name} stays as it is: of {events} events none would go")),
     }
 }
 

@@ -11,7 +11,9 @@ use crate::{
 };
 use clap::Args;
 use icecore_catalog::body::parse_object;
-use icecore_schemas::restore::{CollectionRestore, NamespaceRestore, RestoreReport, SampleChange};
+use icecore_schemas::restore::{
+    CollectionRestore, LeftDocument, NamespaceRestore, RestoreReport, SampleChange,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal};
@@ -166,6 +168,15 @@ fn show(report: &RestoreReport, as_json: bool) -> Result<(), CliError> {
     say(&aligned(&["collection", "inserted", "updated", "deleted", "unchanged"], &rows))?;
     for SampleChange { collection, key, change, before, after } in &report.sample {
         say(&format!("{collection}/{key} {change}: {before} -> {after}"))?;
+    }
+    if report.written_meanwhile != 0 {
+        let left = counted(report.written_meanwhile, "document");
+        say(&format!(
+            "{left} written meanwhile and left as written; restore again to put them back"
+        ))?;
+    }
+    for LeftDocument { collection, key } in &report.left {
+        say(&format!("{collection}/{key} left as written"))?;
     }
     if let Some(tag) = &report.tag {
         say(&format!("tag of events before it: {tag}"))?;

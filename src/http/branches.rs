@@ -194,7 +194,7 @@ async fn events(app: &AppState, namespace: &Namespace) -> Result<LoadedTable, Ap
     table.map_err(|cause| match cause {
         CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace(_) => {
             let text = format!(
-                "namespace `{namespace}` has no table `events` yet: it is there once an event is committed"
+                "namespace `{namespace}` has no table `events` yet: send an event, and commit it with POST /v1/{namespace}/commit"
             );
             ApiError::new(ErrorCode::NotFound, text)
         }

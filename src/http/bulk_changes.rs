@@ -1,6 +1,8 @@
 //! Many changes of documents that the service makes at once: in as few atomic batches as the limits of a batch allow,
 //! with a tag of the state before them, and not while an erasure takes rows out.
 //!
+//! A document that somebody wrote since it was compared is taken out of its batch before that is appended.
+//!
 //! Its one invariant: what was appended of a change that breaks off is behind an event that says so, and a change that
 //! was carried out has an event that tells of it behind the last of its own, in the same batch.
 
@@ -22,7 +24,7 @@ use icecore_catalog::{
     error::CatalogError,
 };
 use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE};
-use icecore_lake::table::schema::ident;
+use icecore_lake::{collection::ChangeOp, table::schema::ident};
 use icecore_schemas::{
     batch::SeqRange,
     erasure::{ErasureReport, ErasureStatus},
@@ -31,11 +33,13 @@ use icecore_schemas::{
     query::SqlRequest,
     service_table::EVENTS_TABLE,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Places of a batch that stay for the events that say where a change begins and that it ended.
 const MARKERS: usize = 2;
+/// Most documents that are listed because others wrote them.
+const LISTED_MAX: usize = 100;
 
 /// Where changes are appended.
 #[derive(Clone, Copy)]
@@ -47,13 +51,55 @@ pub(super) struct ChangedBranch<'a> {
     pub(super) branch: Option<&'a str>,
 }
 
+/// A change of a document on its way to the log or to a branch.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedChange {
+    pub(super) collection: String,
+    pub(super) key: String,
+    pub(super) op: ChangeOp,
+    /// The event, as JSON.
+    pub(super) event: String,
+}
+
+/// How many documents of a collection change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DocumentCounts {
+    pub(super) inserted: u64,
+    pub(super) updated: u64,
+    pub(super) deleted: u64,
+}
+
+impl DocumentCounts {
+    fn of(&mut self, op: ChangeOp) -> &mut u64 {
+        match op {
+            ChangeOp::Create => &mut self.inserted,
+            ChangeOp::Update | ChangeOp::Read => &mut self.updated,
+            ChangeOp::Delete => &mut self.deleted,
+        }
+    }
+}
+
+/// Documents that others wrote since they were compared, and that are left as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LeftDocuments {
+    /// All of them, by their numbers.
+    pub(super) numbers: HashSet<u128>,
+    /// Collection and key of the first ones.
+    pub(super) listed: Vec<(String, String)>,
+}
+
 /// Batches of changes on their way to the log or to a branch.
 pub(super) struct ChangeBatches<'a> {
     place: ChangedBranch<'a>,
     /// What stands before the first event where one batch is not enough.
     begun: Option<String>,
-    events: Vec<String>,
+    /// The statement of [`later_changes`] for what was written behind the comparison.
+    later: String,
+    changes: Vec<PlannedChange>,
     bytes: usize,
+    left: LeftDocuments,
+    /// The changes of each collection, without those of documents that are left.
+    counts: HashMap<String, DocumentCounts>,
     /// Batches that are durable.
     count: u64,
     /// Their events.
@@ -61,9 +107,20 @@ pub(super) struct ChangeBatches<'a> {
 }
 
 impl<'a> ChangeBatches<'a> {
-    /// None yet. `begun` is the event that says where they begin, if there are several batches.
-    pub(super) fn new(place: ChangedBranch<'a>, begun: Option<String>) -> Self {
-        Self { place, begun, events: Vec::new(), bytes: 0, count: 0, seq: None }
+    /// None yet. `begun` is the event that says where they begin, if there are several batches; `later` is the
+    /// statement of [`later_changes`] behind the comparison.
+    pub(super) fn new(place: ChangedBranch<'a>, begun: Option<String>, later: String) -> Self {
+        Self {
+            place,
+            begun,
+            later,
+            changes: Vec::new(),
+            bytes: 0,
+            left: LeftDocuments::default(),
+            counts: HashMap::new(),
+            count: 0,
+            seq: None,
+        }
     }
 
     /// Batches that are durable.
@@ -71,24 +128,98 @@ impl<'a> ChangeBatches<'a> {
         self.count
     }
 
-    /// Adds an event; where the batch is full, appends it first.
+    /// The documents that are left because others wrote them.
+    pub(super) fn left(&self) -> &LeftDocuments {
+        &self.left
+    }
+
+    /// The changes of a collection, without those of documents that are left.
+    pub(super) fn counts(&self, collection: &str) -> DocumentCounts {
+        self.counts.get(collection).copied().unwrap_or_default()
+    }
+
+    /// The changes of all collections together.
+    pub(super) fn all_counts(&self) -> DocumentCounts {
+        let mut all = DocumentCounts::default();
+        for DocumentCounts { inserted, updated, deleted } in self.counts.values() {
+            all.inserted += inserted;
+            all.updated += updated;
+            all.deleted += deleted;
+        }
+        all
+    }
+
+    /// Goes on with changes from another comparison, and gives the documents that were left before it.
+    pub(super) fn compare_behind(&mut self, later: String) -> LeftDocuments {
+        self.later = later;
+        std::mem::take(&mut self.left)
+    }
+
+    /// Adds a change; where the batch is full, appends it first, without the documents that others wrote meanwhile.
     ///
     /// # Errors
     /// As `POST /ingest`; 409 while an erasure goes on.
-    pub(super) async fn push(&mut self, event: String) -> Result<(), ApiError> {
+    pub(super) async fn push(&mut self, change: PlannedChange) -> Result<(), ApiError> {
         let app = self.place.app;
-        let is_full = app.limits.batch_events_max <= self.events.len() + MARKERS
-            || app.body_bytes_max < self.bytes + event.len();
-        if is_full && !self.events.is_empty() {
-            if let Some(begun) = self.begun.take() {
-                self.events.insert(0, begun);
-            }
-            let events = std::mem::take(&mut self.events);
-            self.bytes = 0;
-            self.append(&events).await?;
+        let is_full = app.limits.batch_events_max <= self.changes.len() + MARKERS
+            || app.body_bytes_max < self.bytes + change.event.len();
+        if is_full && !self.changes.is_empty() {
+            Box::pin(self.leave_written()).await?;
+            Box::pin(self.flush()).await?;
         }
-        self.bytes += event.len();
-        self.events.push(event);
+        self.bytes += change.event.len();
+        match self.counts.get_mut(&change.collection) {
+            Some(counts) => *counts.of(change.op) += 1,
+            None => {
+                let mut counts = DocumentCounts::default();
+                *counts.of(change.op) += 1;
+                self.counts.insert(change.collection.clone(), counts);
+            }
+        }
+        self.changes.push(change);
+        Ok(())
+    }
+
+    /// Appends the changes that were added and are not appended yet.
+    ///
+    /// # Errors
+    /// As [`ChangeBatches::push`].
+    pub(super) async fn flush(&mut self) -> Result<(), ApiError> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let mut events = self.take_events();
+        if let Some(begun) = self.begun.take() {
+            events.insert(0, begun);
+        }
+        self.append(&events).await.map(|_| ())
+    }
+
+    /// Takes documents out that others wrote since the comparison, of those that are not appended yet.
+    ///
+    /// # Errors
+    /// As queries.
+    pub(super) async fn leave_written(&mut self) -> Result<(), ApiError> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let is_written = written_since(self.place, &self.later, &self.changes).await?;
+        let changes = std::mem::take(&mut self.changes);
+        for (change, is_written) in changes.into_iter().zip(is_written) {
+            if !is_written {
+                self.changes.push(change);
+                continue;
+            }
+            let PlannedChange { collection, key, op, event } = change;
+            self.bytes -= event.len();
+            if let Some(counts) = self.counts.get_mut(&collection) {
+                *counts.of(op) -= 1;
+            }
+            self.left.numbers.insert(document_number(&collection, &key));
+            if self.left.listed.len() < LISTED_MAX {
+                self.left.listed.push((collection, key));
+            }
+        }
         Ok(())
     }
 
@@ -96,14 +227,19 @@ impl<'a> ChangeBatches<'a> {
     /// event of the number of the first event in batches before its own, and of the events before it in its own.
     ///
     /// # Errors
-    /// As for one.
+    /// As [`ChangeBatches::push`].
     pub(super) async fn finish(
         mut self,
         completed: impl FnOnce(Option<u64>, u64) -> String,
     ) -> Result<SeqRange, ApiError> {
-        let mut events = std::mem::take(&mut self.events);
+        let mut events = self.take_events();
         events.push(completed(self.seq.map(|seq| seq.first), events.len() as u64));
         self.append(&events).await
+    }
+
+    fn take_events(&mut self) -> Vec<String> {
+        self.bytes = 0;
+        std::mem::take(&mut self.changes).into_iter().map(|change| change.event).collect()
     }
 
     async fn append(&mut self, events: &[String]) -> Result<SeqRange, ApiError> {
@@ -136,42 +272,49 @@ pub(super) fn document_number(collection: &str, key: &str) -> u128 {
     xxh3_128(&joined(&[collection, key]))
 }
 
-/// The statement for the documents that were changed behind an event, as columns `collection` and `key`; a row without
-/// a key is a collection that was emptied. `events` is what they are read from, as FROM names it.
-pub(super) fn later_changes(events: &str, seq: u64) -> String {
+/// The statement for the documents that others changed behind an event, as columns `collection` and `key`; a row without
+/// a key is a collection that was emptied. `events` is what they are read from, as FROM names it, and the ids of the
+/// change's own events begin with `own`.
+pub(super) fn later_changes(events: &str, seq: u64, own: &str) -> String {
     format!(
         "SELECT DISTINCT collection, key FROM {events} WHERE seq > {seq} AND collection <> '' \
-         AND (({IS_CHANGE}) OR ({IS_TRUNCATE}))"
+         AND (({IS_CHANGE}) OR ({IS_TRUNCATE})) AND (id LIKE '{own}%') IS NOT TRUE"
     )
 }
 
-/// The collection of a document of `changed` that the rows of [`later_changes`] have, or of one that was emptied and is
-/// one of a change's; none where there is no such row.
+/// Which of these changes are of documents that the rows of [`later_changes`] have, or of collections that were emptied.
 ///
 /// # Errors
 /// As queries.
-pub(super) async fn changed_since(
+async fn written_since(
     ChangedBranch { app, levels, .. }: ChangedBranch<'_>,
-    sql: String,
-    changed: &HashSet<u128>,
-    is_changed: impl Fn(&str) -> bool,
-) -> Result<Option<String>, ApiError> {
-    let request = SqlRequest { sql, ..SqlRequest::default() };
-    let Some(mut answer) = state_rows::ask(app, levels, request).await? else { return Ok(None) };
+    later: &str,
+    changes: &[PlannedChange],
+) -> Result<Vec<bool>, ApiError> {
+    let mut is_written = vec![false; changes.len()];
+    let request = SqlRequest { sql: later.to_owned(), ..SqlRequest::default() };
+    let Some(mut answer) = state_rows::ask(app, levels, request).await? else {
+        return Ok(is_written);
+    };
+    let numbered = changes.iter().enumerate();
+    let places: HashMap<u128, usize> =
+        numbered.map(|(at, it)| (document_number(&it.collection, &it.key), at)).collect();
     while let Some(batch) = answer.batches.next().await {
         let batch = batch?;
         for row in 0..batch.num_rows() {
             let Some(collection) = text_at(&batch, "collection", row) else { continue };
-            let is_ours = match text_at(&batch, "key", row) {
-                Some(key) => changed.contains(&document_number(&collection, &key)),
-                None => is_changed(&collection),
+            let Some(key) = text_at(&batch, "key", row) else {
+                for (at, change) in changes.iter().enumerate() {
+                    is_written[at] |= change.collection == collection;
+                }
+                continue;
             };
-            if is_ours {
-                return Ok(Some(collection));
+            if let Some(at) = places.get(&document_number(&collection, &key)) {
+                is_written[*at] = true;
             }
         }
     }
-    Ok(None)
+    Ok(is_written)
 }
 
 /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.

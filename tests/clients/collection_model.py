@@ -121,6 +121,24 @@ def document_after(before: str | None, change: Change) -> str | None:
         return before
 
 
+# What a side of a merge has where it has nothing.
+MISSING = object()
+
+
+def merged_sides(base, theirs, ours, policy: str, conflicts: list):
+    """What a merge of branches makes of a value, as docs/branch-merge.md says: of it at the last event in common, on the merged branch, and on the other one."""
+    if theirs == base or theirs == ours:
+        return ours
+    if all(isinstance(side, dict) for side in (base, theirs, ours)):
+        names = ours | theirs
+        members = {name: merged_sides(*(side.get(name, MISSING) for side in (base, theirs, ours)), policy, conflicts) for name in names}
+        return {name: value for name, value in members.items() if value is not MISSING}
+    if ours == base:
+        return theirs
+    conflicts.append((theirs, ours))
+    return ours if policy == "ours" else theirs
+
+
 def merged(target, patch):
     """`MergePatch` of RFC 7396, section 2."""
     if not isinstance(patch, dict):

@@ -2,8 +2,7 @@
 
 A random history of two collections in three namespaces goes over HTTP in rounds. After each round the tables `cdc_…` are refreshed and tagged. Then the API,
 /sql and restores are compared at random points, and the engines at tags and snapshots; once more after compaction, expiry and an erasure, on a clock that
-is set ahead. `LARGE=1` has 10 000 changes and 200 points, with Spark. Branches and merges have models of their own: tests/it/branch_reads.rs
-and tests/it/branch_merge.rs.
+is set ahead. Branches begin at random events, are written, read, and merged into one another. `LARGE=1` has 10 000 changes and 200 points, with Spark.
 """
 import json
 import os
@@ -15,13 +14,15 @@ from urllib.parse import quote
 import polars
 import pytest
 from clock_ahead import clock_ahead
-from collection_model import History, Model
+from collection_model import MISSING, History, Model, merged_sides
 from engines import ClickHouse, Daft, DuckDB, PyIceberg, Spark
 from icecore import Client, catalog_name
 from server import Server
 
 LARGE = os.environ.get("LARGE") == "1"
-CHANGES, ROUNDS, POINTS, POINTS_LATER, INTO = (10_000, 4, 200, 60, 20) if LARGE else (2_000, 2, 30, 4, 2)
+CHANGES, ROUNDS, POINTS, POINTS_LATER, INTO = (10_000, 4, 200, 60, 20) if LARGE else (2_000, 2, 22, 4, 2)
+# Pairs of branches, of which one is merged into the other.
+PAIRS = 10 if LARGE else 2
 KEYS, DAYS_AHEAD = 40, 40
 # Longest wait for an erasure, in seconds; what it takes is no matter here.
 PATIENCE = 600
@@ -35,12 +36,16 @@ SETTINGS = ["compaction.enabled=off", "compaction.day_cron=", "retention.cron=",
 def call(client: Client, method: str, path: str, body=None) -> bytes:
     raw = b"" if body is None else json.dumps(body).encode()
     status, _, answer = client.request(method, path, raw, {"content-type": "application/json"})
-    assert status in (200, 202), (method, path, body, status, answer[:2000])
+    assert status in (200, 201, 202), (method, path, body, status, answer[:2000])
     return answer
 
 
 def rfc3339(us: int) -> str:
     return (EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def rows_of_model(model: Model, collection: str, seq: int) -> list[tuple]:
+    return sorted((key, document.text, document.version, document.seq) for key, document in model.at(collection, seq).items())
 
 
 class Refreshed:
@@ -107,8 +112,7 @@ class World:
             assert [seq for seq, _ in self.models[namespace].changes] == [seq for seq in self.acknowledged[namespace]]
 
     def wanted(self, namespace: str, collection: str, seq: int) -> list[tuple]:
-        documents = self.models[namespace].at(collection, seq)
-        return sorted((key, document.text, document.version, document.seq) for key, document in documents.items())
+        return rows_of_model(self.models[namespace], collection, seq)
 
     def seq_with_documents(self, namespace: str, collection: str) -> int:
         """A random event after which the collection has documents: SQL does not know a collection that never had one."""
@@ -134,8 +138,38 @@ class World:
         return f"seq:{seq}", "", seq
 
 
+class Branch:
+    """A branch of a namespace that begins at an event of `main`, and the model beside it."""
+
+    def __init__(self, world: World, namespace: str, name: str, fork: int):
+        self.world, self.client, self.namespace, self.name, self.fork = world, world.client, namespace, name, fork
+        self.model = Model()
+        for seq, change in world.models[namespace].changes:
+            if seq <= fork:
+                self.model.apply(seq, change)
+        made = json.loads(call(self.client, "POST", f"/v1/{namespace}/branches", {"name": name, "at": f"seq:{fork}"}))
+        assert (made["fork_seq"], made["head_seq"]) == (fork, fork), made
+
+    def send(self, changes: int) -> None:
+        batch = []
+        while len(batch) < changes:
+            batch += self.world.history.step(self.namespace)
+        status, reply = self.client.send([change.line() for change in batch], self.namespace, f"?branch={self.name}")
+        assert (status, reply["duplicates"]) == (200, 0), reply
+        for seq, change in enumerate(batch, reply["seq"]["first"]):
+            self.model.apply(seq, change)
+        assert reply["seq"]["last"] == self.model.last_seq(), reply
+
+    def seq_with_documents(self, collection: str) -> int:
+        seqs = [seq for seq, _ in self.model.changes if self.model.at(collection, seq)]
+        return self.world.random.choice(seqs)
+
+    def drop(self) -> None:
+        call(self.client, "DELETE", f"/v1/{self.namespace}/branches/{self.name}")
+
+
 class Ways:
-    """Every way of the server's own to read documents at a point. Those of branches come beside these."""
+    """Every way of the server's own to read documents at a point."""
 
     def __init__(self, world: World):
         self.world, self.client = world, world.client
@@ -152,10 +186,41 @@ class Ways:
         if not parameters and (LARGE or self.world.random.random() < 0.4):
             self.dry_run(namespace, collection, point, {key: text for key, text, _, _ in wanted})
 
-    def listed(self, namespace: str, collection: str, point: str, parameters: str) -> tuple[list, str]:
+    def check_branch(self, branch: Branch, collection: str, seq: int) -> None:
+        wanted = rows_of_model(branch.model, collection, seq)
+        place = (branch.namespace, collection, branch.name, branch.fork, seq)
+        listed, raw = self.listed(branch.namespace, collection, f"seq:{seq}", "", f"&branch={branch.name}")
+        assert [(entry["key"], entry["version"], entry["seq"]) for entry in listed] == [(key, version, at) for key, _, version, at in wanted], place
+        assert all(f'"doc":{text}' in raw for _, text, _, _ in wanted), place
+        sql = f"SELECT {', '.join(COLUMNS)} FROM cdc_{collection} FOR SEQ AS OF {seq} OF BRANCH '{branch.name}'"
+        assert sorted(self.client.sql(branch.namespace, sql)) == wanted, place
+
+    def merge(self, trial: Branch, staging: Branch, policy: str) -> None:
+        """What a branch changed since the last event in common comes to another one, member by member."""
+        common, wanted, conflicting = min(trial.fork, staging.fork), {}, 0
+        for collection in COLLECTIONS:
+            sides = [trial.model.at(collection, common), trial.model.at(collection, 1 << 62), staging.model.at(collection, 1 << 62)]
+            wanted[collection] = {}
+            for key in set().union(*sides):
+                conflicts, texts = [], [side[key].text if key in side else None for side in sides]
+                documents = [MISSING if text is None else json.loads(text) for text in texts]
+                document = merged_sides(*documents, policy, conflicts)
+                conflicting += bool(conflicts)
+                if document is not MISSING:
+                    wanted[collection][key] = document
+        path = f"/v1/{trial.namespace}/branches/{trial.name}/merge"
+        report = json.loads(call(self.client, "POST", path, {"into": staging.name, "policy": policy}))
+        place = (trial.namespace, trial.name, trial.fork, staging.fork, policy, report)
+        assert (report["conflicting"], report["into_common_seq"]) == (conflicting, common), place
+        head = json.loads(call(self.client, "GET", f"/v1/{staging.namespace}/branches/{staging.name}"))["head_seq"]
+        for collection in COLLECTIONS:
+            listed, _ = self.listed(staging.namespace, collection, f"seq:{head}", "", f"&branch={staging.name}")
+            assert {entry["key"]: entry["doc"] for entry in listed} == wanted[collection], place
+
+    def listed(self, namespace: str, collection: str, point: str, parameters: str, branch: str = "") -> tuple[list, str]:
         entries, text, after, at = [], "", "", point
         while True:
-            page = f"/v1/{namespace}/collections/{collection}/docs?at={quote(at, safe='')}{parameters}&limit=30{after}"
+            page = f"/v1/{namespace}/collections/{collection}/docs?at={quote(at, safe='')}{parameters}{branch}&limit=30{after}"
             raw = call(self.client, "GET", page).decode()
             answer = json.loads(raw)
             entries, text = entries + answer["docs"], text + raw
@@ -289,6 +354,25 @@ def test_documents_are_those_of_the_model_at_any_point(world):
     for _ in range(INTO):
         namespace, collection = world.random.choice(NAMESPACES), world.random.choice(COLLECTIONS)
         ways.into(namespace, collection, world.seq_with_documents(namespace, collection))
+
+
+def test_branches_are_read_and_merged_as_the_model_says(world):
+    ways = Ways(world)
+    for number in range(PAIRS):
+        namespace = world.random.choice(NAMESPACES)
+        # By then each collection had documents: one that never had any is unknown to a branch.
+        changes = world.models[namespace].changes[40:]
+        forks = [world.random.choice(changes)[0] for _ in range(2)]
+        trial, staging = (Branch(world, namespace, f"{name}-{number}", fork) for name, fork in zip(("trial", "staging"), forks))
+        for branch in (trial, staging, trial):
+            branch.send(world.random.choice([3, 20, 60]))
+        for branch in (trial, staging):
+            for collection in COLLECTIONS:
+                ways.check_branch(branch, collection, branch.seq_with_documents(collection))
+        ways.merge(trial, staging, world.random.choice(["ours", "theirs"]))
+        # What follows is about `main` alone.
+        for branch in (trial, staging):
+            branch.drop()
 
 
 def test_every_engine_reads_the_documents_at_tags_and_snapshots(world, engines):

@@ -1,5 +1,5 @@
-//! A server that ends at any step of a large merge, of a squash or of a drop: documents are those of before or of after
-//! it, and the next try goes on.
+//! A server that ends at any step of a large merge, of one into a branch, of a squash or of a drop: documents are those
+//! of before or of after it, and the next try goes on.
 
 use crate::{
     harness::TestServer,
@@ -105,6 +105,36 @@ async fn a_server_that_dies_at_any_step_of_a_merge_goes_on_with_it() {
     let changed = ["inserted", "updated", "deleted"].map(|name| planned[name].as_u64());
     assert_eq!((status, changed), (200, [Some(0); 3]), "{planned}");
     fsck(&server, "merge").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_in_a_merge_into_a_branch_has_all_of_it_or_none() {
+    let server = forked().await;
+    let (status, made) = server.ingest_at(BRANCHES, &json!({"name": "staging"})).await;
+    assert_eq!(status, 201, "{made}");
+    let changes = [change("u", "first", 1), change("c", "other", 1)];
+    send(&server, "/ingest?branch=trial", &changes).await;
+    send(&server, "/ingest?branch=staging", &[change("c", "own", 2)]).await;
+    let [main, before] = [documents(&server, "").await, documents(&server, "@staging").await];
+    let after = json!([["first", "{\"n\":1}"], ["other", "{\"n\":1}"], ["own", "{\"n\":2}"]]);
+    let into = json!({"into": "staging"});
+    let mut folder = server.stop().await;
+    post_and_die(folder.path(), "changes.before_batch=abort", MERGE, into.to_string()).await;
+    for (point, wanted) in [("branch.before_commit", &before), ("branch.lost_answer", &after)] {
+        post_and_die(folder.path(), &format!("{point}=abort"), MERGE, into.to_string()).await;
+        let server = TestServer::start_in(folder, SMALL).await;
+        assert_eq!(&documents(&server, "@staging").await, wanted, "{point}");
+        assert_eq!(documents(&server, "").await, main, "{point}");
+        folder = server.stop().await;
+    }
+    // The next one finds that it was carried out.
+    let server = TestServer::start_in(folder, SMALL).await;
+    let (status, merged) = server.ingest_at(MERGE, &into).await;
+    let changed = ["inserted", "updated", "deleted"].map(|name| merged[name].as_u64());
+    assert_eq!((status, changed), (200, [Some(0); 3]), "{merged}");
+    assert_eq!(documents(&server, "@staging").await, after);
+    fsck(&server, "merge into a branch").await;
     server.stop().await;
 }
 

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Barrier},
 };
 
 type Documents = BTreeMap<String, Value>;
@@ -302,7 +302,8 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
         let key = format!("u-{n}");
         take(&server, "main", &[change("c", "users", &key, &doc(1))]).await;
         make(&server, &json!({"name": format!("trial-{n}")})).await;
-        take(&server, &format!("trial-{n}"), &[change("u", "users", &key, &doc(2))]).await;
+        let changes = [4, 2].map(|a| change("u", "users", &key, &doc(a)));
+        take(&server, &format!("trial-{n}"), &changes).await;
     }
     let mut folder = server.stop().await;
     for (n, (point, there)) in points.into_iter().enumerate() {
@@ -317,6 +318,9 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
         }
         // The document changes since. That is no conflict with the merge.
         take(&server, "main", &[change("u", "users", &key, &doc(3))]).await;
+        let path = format!("/v1/shop/branches/{branch}/squash");
+        let (status, squashed) = server.ingest_at(&path, &json!({})).await;
+        assert_eq!((status, &squashed["events_before"]), (200, &json!(0)), "{point}: {squashed}");
         let before = events(&server).await;
         let planned = merge(&server, &branch, &json!({"dry_run": true})).await;
         assert_eq!(counts(&planned), [0; 4], "{point}: {planned}");
@@ -329,45 +333,133 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
     }
 }
 
+/// Comes to a meeting of a failpoint, without a wait on a thread of the tests.
+async fn meet(meeting: &Arc<Barrier>) {
+    let meeting = Arc::clone(meeting);
+    tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_document_that_is_written_during_a_merge_is_not_overwritten() {
+async fn a_document_that_is_written_during_a_merge_is_compared_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder, &[]);
-    let (faults, meeting) = Failpoints::meetings("merge.before_append", 2);
+    // One comparison where another document was written, two where another member was, five where one always is, and one
+    // where the same member was.
+    let (faults, meeting) = Failpoints::meetings("merge.before_append", 9);
     config.faults = faults;
     let server = TestServer::start_with(folder, &config, Clock::system()).await;
     let doc = json!({"a": 1});
     let first = [change("c", "users", "1", &doc), change("c", "users", "2", &doc)];
     take(&server, "main", &first).await;
     make(&server, &json!({"name": "trial"})).await;
-    let meet = async || {
-        let meeting = Arc::clone(&meeting);
-        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
-    };
     let body = json!({});
-    let merge_while = async |written: Value| {
+    let merge_while = async |n: u64, writes: &[Option<Value>]| {
+        take(&server, "trial", &[change("u", "users", "1", &json!({ "a": n }))]).await;
         let merged = server.ingest_at("/v1/shop/branches/trial/merge", &body);
         let meanwhile = async {
-            meet().await;
-            take(&server, "main", &[written]).await;
-            meet().await;
+            for write in writes {
+                meet(&meeting).await;
+                if let Some(write) = write {
+                    take(&server, "main", std::slice::from_ref(write)).await;
+                }
+                meet(&meeting).await;
+            }
         };
         tokio::join!(merged, meanwhile).0
     };
+    let of_one = |doc: &Value| Some(change("u", "users", "1", doc));
     // Another document of the collection does not matter.
-    take(&server, "trial", &[change("u", "users", "1", &json!({"a": 2}))]).await;
-    let (status, merged) = merge_while(change("u", "users", "2", &json!({"a": 9}))).await;
-    assert_eq!(status, 200, "{merged}");
-    take(&server, "trial", &[change("u", "users", "1", &json!({"a": 3}))]).await;
+    let other = Some(change("u", "users", "2", &json!({"a": 9})));
+    let (status, report) = merge_while(2, &[other]).await;
+    assert_eq!((status, counts(&report)), (200, [0, 1, 0, 0]), "{report}");
+    // Another member is kept, and the merge is undone to it.
     let both = json!({"a": 2, "b": 1});
-    let (status, refused) = merge_while(change("u", "users", "1", &both)).await;
-    assert_eq!(status, 503, "{refused}");
-    assert_eq!(documents(&server, "main", "users").await["1"], both);
-    let report = merge(&server, "trial", &json!({})).await;
-    assert_eq!(counts(&report), [0, 1, 0, 0], "{report}");
+    let (status, report) = merge_while(3, &[of_one(&both), None]).await;
+    assert_eq!((status, counts(&report)), (200, [0, 1, 0, 0]), "{report}");
+    assert_eq!(documents(&server, "main", "users").await["1"], json!({"a": 3, "b": 1}));
+    let undo = report["undo_bookmark"].as_str().unwrap();
+    let path = format!("/v1/shop/collections/users/docs/1?at=bookmark:{undo}");
+    assert_eq!(server.get(&path).await.json::<Value>().await.unwrap()["doc"], both);
+    // What never rests is left alone.
+    let writes = [2, 3, 4, 5, 6].map(|b| of_one(&json!({"a": 3, "b": b})));
+    let (status, refused) = merge_while(4, &writes).await;
+    assert_eq!((status, &refused["code"]), (503, &json!("UNAVAILABLE")), "{refused}");
     let found = documents(&server, "main", "users").await;
-    assert_eq!(found["1"], json!({"a": 3, "b": 1}));
-    assert_eq!(found["2"], json!({"a": 9}));
+    assert_eq!((&found["1"], &found["2"]), (&json!({"a": 3, "b": 6}), &json!({"a": 9})));
+    // A conflict that comes meanwhile is one.
+    let (status, refused) = merge_while(5, &[of_one(&json!({"a": 8, "b": 6}))]).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    let report = merge(&server, "trial", &json!({"policy": "theirs"})).await;
+    assert_eq!(counts(&report), [0, 1, 0, 1], "{report}");
+    assert_eq!(documents(&server, "main", "users").await["1"], json!({"a": 5, "b": 6}));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[("ingest.batch_events_max", "10")]);
+    // Four batches of the first merge, and one of the second.
+    let (faults, meeting) = Failpoints::meetings("changes.after_batch", 5);
+    config.faults = faults;
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    let send = async |branch: &str, op: &str, a: u64| {
+        let change = |n: u64| change(op, "users", &format!("u-{n:02}"), &json!({ "a": a }));
+        let changes: Vec<Value> = (0..20).map(change).collect();
+        for events in changes.chunks(10) {
+            take(&server, branch, events).await;
+        }
+    };
+    // Writes a document that the first batch did not merge, and gives its key.
+    let write = async |a: u64, doc: &Value| {
+        let there = documents(&server, "main", "users").await;
+        let key = there.iter().find(|(_, doc)| doc["a"] == a).unwrap().0.clone();
+        take(&server, "main", &[change("u", "users", &key, doc)]).await;
+        key
+    };
+    send("main", "c", 1).await;
+    make(&server, &json!({"name": "trial"})).await;
+    send("trial", "u", 2).await;
+    let (path, body) = ("/v1/shop/branches/trial/merge", json!({}));
+    let meanwhile = async {
+        meet(&meeting).await;
+        let key = write(1, &json!({"a": 1, "b": 7})).await;
+        meet(&meeting).await;
+        for _ in 0..3 {
+            meet(&meeting).await;
+            meet(&meeting).await;
+        }
+        key
+    };
+    let ((status, report), key) = tokio::join!(server.ingest_at(path, &body), meanwhile);
+    assert_eq!((status, counts(&report)), (200, [0, 20, 0, 0]), "{report}");
+    assert_eq!(report["batches"], 4, "{report}");
+    let found = documents(&server, "main", "users").await;
+    assert_eq!(found[&key], json!({"a": 2, "b": 7}));
+    assert!(found.values().all(|doc| doc["a"] == 2), "{found:?}");
+
+    send("trial", "u", 3).await;
+    let meanwhile = async {
+        meet(&meeting).await;
+        let key = write(2, &json!({"a": 9})).await;
+        meet(&meeting).await;
+        key
+    };
+    let ((status, refused), key) = tokio::join!(server.ingest_at(path, &body), meanwhile);
+    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    let details = &refused["details"];
+    assert_eq!(
+        (&details["conflicting"], &details["conflicts"][0]["key"]),
+        (&json!(1), &json!(key))
+    );
+    let found = documents(&server, "main", "users").await;
+    assert_eq!(found[&key], json!({"a": 9}));
+    assert_eq!(found.values().filter(|doc| doc["a"] == 3).count(), 19, "{found:?}");
+    // The next merge goes on from there.
+    let report = merge(&server, "trial", &json!({"policy": "theirs"})).await;
+    assert_eq!(counts(&report), [0, 1, 0, 1], "{report}");
+    let found = documents(&server, "main", "users").await;
+    assert!(found.values().all(|doc| doc["a"] == 3), "{found:?}");
     server.stop().await;
 }
 
@@ -431,9 +523,9 @@ async fn branches_are_merged_into_one_another_and_truncates_are_deletes() {
     let expected: Documents = [("1".to_owned(), json!({"n": 2, "m": 9}))].into();
     assert_eq!(documents(&server, "parent", "users").await, expected);
     assert_eq!(documents(&server, "main", "users").await, main);
-    // What a merge goes on from is a number among the events of both.
-    let (status, refused) = server.ingest_at("/v1/shop/branches/parent/squash", &json!({})).await;
-    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
+    // What a merge goes on from is a number among the events of both, so these stay.
+    let (status, squashed) = server.ingest_at("/v1/shop/branches/parent/squash", &json!({})).await;
+    assert_eq!((status, &squashed["events_before"]), (200, &json!(0)), "{squashed}");
     // A branch of one collection takes a merge of that collection, and not of others.
     take(&server, "parent", &[change("u", "users", "1", &json!({"n": 3, "m": 9}))]).await;
     let report = merge(&server, "parent", &json!({"into": "child", "policy": "theirs"})).await;
@@ -493,6 +585,22 @@ async fn a_squashed_branch_is_merged_as_it_was() {
         documents(&server, "main", "users").await,
         documents(&server, "trial", "users").await
     );
+    // Behind the merge it is squashed as well, and the next merge goes on from the one before.
+    take(&server, "main", &[change("u", "users", "1", &json!({"n": 3, "m": 1}))]).await;
+    for n in 4..7 {
+        let changes = [
+            change("u", "users", "1", &json!({ "n": n })),
+            change("d", "users", "3", &Value::Null),
+        ];
+        take(&server, "trial", &changes).await;
+    }
+    let (status, squashed) = server.ingest_at("/v1/shop/branches/trial/squash", &json!({})).await;
+    let counted = (&squashed["events_before"], &squashed["events"]);
+    assert_eq!((status, counted), (200, (&json!(6), &json!(2))), "{squashed}");
+    let report = merge(&server, "trial", &json!({})).await;
+    assert_eq!(counts(&report), [0, 1, 1, 0], "{report}");
+    let found = documents(&server, "main", "users").await;
+    assert_eq!(found, Documents::from([("1".to_owned(), json!({"n": 6, "m": 1}))]));
     server.stop().await;
 }
 

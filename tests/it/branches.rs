@@ -3,7 +3,7 @@
 use crate::{
     access::Guarded,
     erase::{begin, reach},
-    harness::TestServer,
+    harness::{TestServer, files_below},
     process::post_and_die,
 };
 use icecore_lake::clock::Clock;
@@ -96,14 +96,19 @@ async fn a_branch_begins_at_exactly_one_event() {
     }
     assert_eq!(send(&server, None, &["e"]).await.0, 200);
     let all = [["a", "1"], ["b", "2"], ["c", "3"], ["d", "4"], ["e", "5"]];
+    let warehouse = server.folder.path().join("warehouse");
     // Before the first snapshot, behind it, at another one, and behind all of them.
     for seq in 1..=5_usize {
         let name = format!("at-{seq}");
+        let files = files_below(&warehouse, ".parquet").len();
         let (status, made) = make(&server, json!({"name": name, "at": format!("seq:{seq}")})).await;
         assert_eq!((status, &made["fork_seq"]), (201, &json!(seq)), "{made}");
         let wanted: Value =
             all[..seq].iter().map(|[id, n]| json!([id, n.parse::<u64>().unwrap()])).collect();
         assert_eq!(events_of(&server, Some(&name)).await, wanted);
+        // Where a snapshot ends, its files are shared, and nothing is copied.
+        let is_shared = [2, 4, 5].contains(&seq);
+        assert_eq!(files_below(&warehouse, ".parquet").len() == files, is_shared, "seq {seq}");
     }
     let (status, made) = make(&server, json!({"name": "zero", "at": "seq:0"})).await;
     assert_eq!(
@@ -420,35 +425,57 @@ async fn a_squashed_branch_has_one_change_for_each_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_branch_that_others_go_on_from_is_not_squashed() {
+async fn a_branch_is_squashed_behind_what_others_go_on_from() {
     let server = shop().await;
     let call = async |method: Method, path: &str, body: Value| {
         server.call(method, &format!("/v1/shop/{path}"), &body).await
     };
-    let put = async |n: u64| {
-        let path = "collections/users/docs/u-1?branch=try";
-        assert_eq!(call(Method::PUT, path, json!({ "n": n })).await.0, 200);
+    let put = async |branch: &str, n: u64| {
+        let path = format!("collections/users/docs/u-1?branch={branch}");
+        assert_eq!(call(Method::PUT, &path, json!({ "n": n })).await.0, 200);
     };
     let squash = async || call(Method::POST, "branches/try/squash", json!({})).await;
     assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
-    put(1).await;
+    put("try", 1).await;
+    put("try", 2).await;
     assert_eq!(make(&server, json!({"name": "child", "from": "try"})).await.0, 201);
-    put(2).await;
-    let (status, refused) = squash().await;
-    assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
-    assert!(refused["error"].as_str().unwrap().contains("`child`"), "{refused}");
+    put("try", 3).await;
+    put("try", 4).await;
+    put("child", 9).await;
+    let (status, squashed) = squash().await;
+    assert_eq!((status, &squashed["tag"]), (200, &json!("try-before-squash-7")), "{squashed}");
+    assert_eq!((&squashed["events_before"], &squashed["events"]), (&json!(2), &json!(1)));
+    let own =
+        "SELECT seq, before, after FROM events FOR VERSION AS OF 'try' WHERE seq > 3 ORDER BY seq";
+    let wanted = json!([
+        [4, null, "{\"n\":1}"],
+        [5, "{\"n\":1}", "{\"n\":2}"],
+        [8, "{\"n\":2}", "{\"n\":4}"],
+    ]);
+    assert_eq!(server.rows("shop", own).await, wanted);
+    // What both have in common is as it was.
+    let into = json!({"into": "try"});
+    let (status, refused) = call(Method::POST, "branches/child/merge", into).await;
+    let conflict = &refused["details"]["conflicts"][0];
+    assert_eq!((status, &conflict["base"]), (409, &json!({"n": 2})), "{refused}");
+    assert_eq!((&conflict["ours"], &conflict["theirs"]), (&json!({"n": 4}), &json!({"n": 9})));
+    let (status, again) = squash().await;
+    assert_eq!((status, &again["tag"]), (200, &Value::Null), "{again}");
+    // Nobody goes on from there any more.
     assert_eq!(call(Method::DELETE, "branches/child", json!({})).await.0, 200);
     let (status, squashed) = squash().await;
-    assert_eq!((status, &squashed["tag"]), (200, &json!("try-before-squash-5")), "{squashed}");
+    assert_eq!((status, &squashed["tag"]), (200, &json!("try-before-squash-8")), "{squashed}");
+    assert_eq!((&squashed["events_before"], &squashed["events"]), (&json!(3), &json!(1)));
     // The tag is of the branch that had the name before, whose events it keeps.
     assert_eq!(call(Method::DELETE, "branches/try", json!({})).await.0, 200);
     assert_eq!(make(&server, json!({"name": "try"})).await.0, 201);
-    put(3).await;
-    put(4).await;
+    for n in 4..=7 {
+        put("try", n).await;
+    }
     let (status, refused) = squash().await;
     assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
     let count = "SELECT count(*) FROM events FOR VERSION AS OF 'try' WHERE seq > 3";
-    assert_eq!(server.rows("shop", count).await, json!([[2]]));
+    assert_eq!(server.rows("shop", count).await, json!([[4]]));
     check(&server).await;
     server.stop().await;
 }

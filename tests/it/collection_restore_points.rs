@@ -80,6 +80,46 @@ async fn a_document_that_is_written_during_a_restore_is_compared_again() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_written_between_the_batches_of_a_restore_stays_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[("ingest.batch_events_max", "10")]);
+    let (faults, meeting) = Failpoints::meeting("changes.after_batch");
+    config.faults = faults;
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    let created: Vec<Value> = (0..20).map(|n| change("c", &format!("u-{n:02}"), n)).collect();
+    for events in created.chunks(10) {
+        take(&server, events).await;
+    }
+    let before = documents(&server).await;
+    let meet = async || {
+        let meeting = Arc::clone(&meeting);
+        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+    };
+    // Eight documents go in a batch: two of its places are for what tells of the restore.
+    let meanwhile = async {
+        meet().await;
+        let there = documents(&server).await;
+        let key = there[0][0].as_str().unwrap().to_owned();
+        take(&server, &[change("u", &key, 99), change("c", "u-new", 99)]).await;
+        meet().await;
+        (there.as_array().unwrap().len(), key)
+    };
+    let ((status, report), (count, key)) = tokio::join!(restore(&server, "seq:0"), meanwhile);
+    assert_eq!((status, count), (200, 12), "{report}");
+    let written = "{\"n\":99}";
+    assert_eq!(documents(&server).await, json!([[key, written], ["u-new", written]]));
+    assert_eq!((&report["deleted"], &report["batches"]), (&json!(19), &json!(3)), "{report}");
+    assert_eq!(report["written_meanwhile"], 1, "{report}");
+    assert_eq!(report["left"], json!([{"collection": "users", "key": key}]), "{report}");
+    // The moment before it has neither the restore nor what came meanwhile.
+    let undo = format!("bookmark:{}", report["undo_bookmark"].as_str().unwrap());
+    let (status, undone) = restore(&server, &undo).await;
+    assert_eq!((status, &undone["updated"]), (200, &json!(1)), "{undone}");
+    assert_eq!(documents(&server).await, before);
+    server.stop().await;
+}
+
 /// Sends events in a request of this name.
 async fn take_named(server: &TestServer, name: &str, events: &[Value]) {
     let request = server.http.post(format!("{}/ingest", server.url));

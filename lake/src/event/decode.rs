@@ -19,8 +19,8 @@ use crate::event::{
     normalize::{CellValue, EventFault},
 };
 use batch::{
-    BatchMembers, BatchSigns, batch_id_of, batch_members, check_batch_id, guess, is_call_list,
-    is_changefeed, is_tombstone, look_ahead, rest_of_batch, slot,
+    BRANCH_OF_ALL, BatchMembers, BatchSigns, batch_id_of, batch_members, check_batch_id, guess,
+    is_call_list, is_changefeed, is_tombstone, look_ahead, rest_of_batch, slot,
 };
 use converted::ConvertedTexts;
 use fault::{broken, not_an_object, not_utf8, other_encoding};
@@ -313,7 +313,11 @@ impl<'r> DecodePass<'r> {
             return Err(BodyError::new(ErrorCode::InvalidRequest, reason).into());
         }
         self.branch = rest.signs.branch();
+        let received = self.received;
         self.rest(&scan, text, sink)?;
+        if received != self.received && rest.signs.check_line().is_err() {
+            return Err(BodyError::new(ErrorCode::InvalidRequest, BRANCH_OF_ALL).into());
+        }
         Ok(Some(batch_id))
     }
 
@@ -418,9 +422,10 @@ impl<'r> DecodePass<'r> {
         match members {
             Some(BatchMembers { list, batch_id, is_call_list, signs }) => {
                 let namespace = self.arrival.namespace.text();
-                if let Err(reason) =
-                    check_batch_id(batch_id.as_deref()).and_then(|()| signs.check(list, namespace))
-                {
+                let checked = check_batch_id(batch_id.as_deref())
+                    .and_then(|()| signs.check(list, namespace))
+                    .and_then(|()| signs.check_line());
+                if let Err(reason) = checked {
                     return refuse(self, EventFault::new(ErrorCode::InvalidEvent, reason));
                 }
                 let is_calls = is_call_list && self.is_call_batch(line);

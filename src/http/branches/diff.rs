@@ -205,7 +205,7 @@ impl DiffPlace {
     fn parse(text: &str) -> Result<Self, ApiError> {
         let parts = serde_json::from_str::<(String, String)>(text);
         let (collection, key) = parts.map_err(|_| {
-            let text = "query parameter `after` is what an earlier page gave as `next`";
+            let text = "query parameter `after` is what an earlier page gave as `next`: leave it out for the first page";
             ApiError::new(ErrorCode::InvalidRequest, text)
         })?;
         Ok(Self { collection, key })

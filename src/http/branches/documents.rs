@@ -100,7 +100,10 @@ pub(in crate::http) async fn refresh(
     if !is_still_there(&now, request.branch, state.branch.created_at) {
         let (table, catalog) = (table_name(collection), &by.catalog);
         app.flush.drop_documents(catalog, &namespace, (table.as_str(), request.branch)).await?;
-        let text = format!("branch `{}` was dropped meanwhile", request.branch);
+        let text = format!(
+            "branch `{}` was dropped meanwhile: name another one, or make it again",
+            request.branch
+        );
         return Err(ApiError::new(ErrorCode::Conflict, text));
     }
     Ok(done)
@@ -127,7 +130,7 @@ impl ReadState {
         let failed = |why: &str| Err(CatalogError::CommitFailed(format!("Commit failed: {why}")));
         let table = self.catalog.tables().load(&self.events).await?;
         if !is_still_there(&table, &self.branch, self.created_at) {
-            return failed("the branch was dropped meanwhile");
+            return failed("the branch was dropped meanwhile: name another one, or make it again");
         }
         match erasures_of(&self.erasures, &self.levels).await {
             Ok(now) if now == self.known => Ok(()),

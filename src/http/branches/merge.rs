@@ -34,7 +34,6 @@ use common::{CommonPoint, common_point};
 use icecore_catalog::body::parse_object;
 use icecore_lake::{
     branch::{Branch, BranchMerge},
-    collection::merge::MergePreference,
     event::bookmark,
     table::schema::ident,
 };
@@ -52,8 +51,8 @@ use statements::{BranchState, ChangedCollection, ComparedBranches};
 
 /// Most collections that a branch may have changed to be compared.
 pub(super) const COLLECTIONS_MAX: usize = 1_000;
-/// Most times that both are compared because `into` got other changes meanwhile.
-const COMPARISONS_MAX: usize = 3;
+/// Most times that both are compared because documents of a merge were written meanwhile.
+const COMPARISONS_MAX: usize = 5;
 
 /// Both branches of a comparison.
 pub(super) struct BranchPair {
@@ -148,14 +147,13 @@ async fn carry_out(
         into_created_at: pair.ours_created_at(),
         name,
         states: ComparedBranches { theirs, ours, common },
-        preference: preference(*policy),
+        policy: *policy,
         undo: begun.as_ref().map_or(pair.ours_seq, |begun| begun.into_seq),
         is_resumed: begun.is_some(),
     };
     let collections = Box::pin(run.collections()).await?;
     check_collections(run.collection, &collections, into)?;
-    let (run, mut report) =
-        Box::pin(compared(reader, run, &collections, *policy, *dry_run)).await?;
+    let mut report = Box::pin(run.compare(&collections)).await?;
     report.branch.clone_from(branch);
     report.into.clone_from(into);
     report.head_seq = seq;
@@ -164,86 +162,82 @@ async fn carry_out(
     if *dry_run {
         return Ok(report);
     }
-    report.sample.clear();
-    report.conflicts.clear();
     caller.call.about(&format!("{} {text} {id}", namespace.name()));
-    Box::pin(finish(caller, run, &collections, report)).await
-}
-
-/// Whose value a conflict gets; where it ends the merge that does not matter.
-fn preference(policy: MergePolicy) -> MergePreference {
-    match policy {
-        MergePolicy::Fail | MergePolicy::Ours => MergePreference::Ours,
-        MergePolicy::Theirs => MergePreference::Theirs,
-    }
-}
-
-/// Compares until `into` got no change of these collections meanwhile, a few times at most.
-async fn compared<'a>(
-    reader: ReadCaller<'_>,
-    mut run: MergeRun<'a>,
-    collections: &[ChangedCollection],
-    policy: MergePolicy,
-    dry_run: bool,
-) -> Result<(MergeRun<'a>, BranchMergeReport), ApiError> {
-    let mut report = Box::pin(run.compare(collections)).await?;
-    if dry_run {
-        return Ok((run, report));
-    }
-    for _ in 1..COMPARISONS_MAX {
-        let before = run.states.ours;
-        let seq = head_of(reader, run.place.namespace, before.branch).await?;
-        run.states.ours = BranchState { seq, ..before };
-        if !run.is_resumed {
-            run.undo = seq;
-        }
-        let mut is_same = true;
-        for collection in collections {
-            is_same = is_same && !run.is_changed_since(before.seq, &collection.name).await?;
-        }
-        if is_same {
-            break;
-        }
-        report = Box::pin(run.compare(collections)).await?;
-    }
-    if policy == MergePolicy::Fail && report.conflicting != 0 {
-        return Err(conflict(&report));
-    }
-    Ok((run, report))
+    Box::pin(finish(reader, run, &collections, report)).await
 }
 
 /// Appends what a comparison found, and says of the branch that it is merged.
 async fn finish(
-    caller: &ChangeCaller,
+    reader: ReadCaller<'_>,
     run: MergeRun<'_>,
     collections: &[ChangedCollection],
-    mut report: BranchMergeReport,
+    report: BranchMergeReport,
 ) -> Result<BranchMergeReport, ApiError> {
-    let ChangedBranch { app, levels, namespace, branch: other } = run.place;
-    let (branch, into) = (run.branch, report.into.clone());
-    let mut merged =
-        CommonPoint { seq: run.states.theirs.seq, into_seq: run.states.ours.seq, is_fork: false };
-    if run::changes(&report) != 0 || run.is_resumed {
-        bulk_changes::check_erasures(app, levels).await?;
-        report.merge = Some(run.name.id.to_owned());
-        if other.is_none() {
-            report.undo_bookmark = Some(bookmark::of_moment(run.undo));
-            let catalog = app.catalog.on_behalf_of(caller.principal.id());
-            let tag = format!("before-merge-{}", run.undo);
-            report.tag =
-                Box::pin(bulk_changes::tag_before(run.place, &catalog, tag, run.is_resumed)).await;
-        }
-        report = Box::pin(run.append(collections, report)).await?;
-        merged.into_seq = report.seq.map_or(merged.into_seq, |seq| seq.last);
-    }
+    let ChangedBranch { app, namespace, .. } = run.place;
+    let (run, report) = Box::pin(append_compared(reader, run, collections, report)).await?;
+    let into_seq = report.seq.map_or(run.states.ours.seq, |seq| seq.last);
+    let merged = CommonPoint { seq: run.states.theirs.seq, into_seq, is_fork: false };
+    let (branch, into) = (run.branch, report.into.as_str());
     // Without anything new there is nothing to say.
     if run.states.common.seq < merged.seq {
-        let place = (into.as_str(), run.into_created_at);
-        record(app, namespace, branch, place, merged).await;
+        record(app, namespace, branch, (into, run.into_created_at), merged).await;
     }
     let changes = run::changes(&report);
     tracing::info!(%namespace, branch, %into, changes, "a branch was merged");
     Ok(report)
+}
+
+/// Appends what a comparison found. Compares again where documents of it were written since, a few times at most; the
+/// moment that it is undone to is behind those writes. Writes of other documents do not matter.
+async fn append_compared<'a>(
+    reader: ReadCaller<'_>,
+    mut run: MergeRun<'a>,
+    collections: &[ChangedCollection],
+    mut report: BranchMergeReport,
+) -> Result<(MergeRun<'a>, BranchMergeReport), ApiError> {
+    let ChangedBranch { app, levels, namespace, branch: other } = run.place;
+    for comparison in 1..=COMPARISONS_MAX {
+        if run.policy == MergePolicy::Fail && report.conflicting != 0 {
+            return Err(conflict(&report));
+        }
+        report.sample.clear();
+        report.conflicts.clear();
+        if run::changes(&report) == 0 && !run.is_resumed {
+            return Ok((run, report));
+        }
+        bulk_changes::check_erasures(app, levels).await?;
+        if !run.is_resumed {
+            // What others wrote since the comparison is either no document of the merge, or is compared again.
+            run.undo = Box::pin(head_of(reader, namespace, other)).await?;
+        }
+        report.merge = Some(run.name.id.to_owned());
+        if other.is_none() {
+            report.undo_bookmark = Some(bookmark::of_moment(run.undo));
+            let catalog = app.catalog.on_behalf_of(reader.principal.id());
+            let tag = format!("before-merge-{}", run.undo);
+            report.tag =
+                Box::pin(bulk_changes::tag_before(run.place, &catalog, tag, run.is_resumed)).await;
+        }
+        if let Some(done) = Box::pin(run.append(reader, collections, report.clone())).await? {
+            return Ok((run, done));
+        }
+        if comparison == COMPARISONS_MAX {
+            break;
+        }
+        let seq = Box::pin(head_of(reader, namespace, other)).await?;
+        run.states.ours = BranchState { seq, ..run.states.ours };
+        let again = Box::pin(run.compare(collections)).await?;
+        report = BranchMergeReport {
+            branch: report.branch,
+            into: report.into,
+            head_seq: report.head_seq,
+            common_seq: report.common_seq,
+            into_common_seq: report.into_common_seq,
+            ..again
+        };
+    }
+    let text = "documents of the merge were written each time they were compared, and nothing was changed; send it again";
+    Err(ApiError::new(ErrorCode::Unavailable, text))
 }
 
 /// Says of a branch that it is merged, once the table has the changes: a log that is lost must not leave a branch that
@@ -269,6 +263,30 @@ async fn record(
     }
 }
 
+/// The last event of a branch that merges took, also of those that are not said of it as the server ended in between;
+/// 0 without any. `all` are the branches that there are.
+///
+/// # Errors
+/// 503; else as queries.
+pub(super) async fn merged_seq(
+    reader: ReadCaller<'_>,
+    namespace: &Namespace,
+    branch: &Branch,
+    all: &[Branch],
+) -> Result<u64, ApiError> {
+    let names = all.iter().map(|other| other.name.as_str()).filter(|name| *name != branch.name);
+    let others: Vec<Option<&str>> = [None].into_iter().chain(names.map(Some)).collect();
+    let mut merged = branch.merges.iter().map(|merge| merge.seq).max().unwrap_or(0);
+    for other in others {
+        let seq = Box::pin(head_of(reader, namespace, other)).await?;
+        let prefix = marker::prefix(namespace, branch, other.unwrap_or(MAIN_BRANCH));
+        let ours = BranchState { branch: other, seq };
+        let last = marker::last_merge(reader.app, reader.levels, ours, &prefix, 0).await?;
+        merged = merged.max(last.map_or(0, |last| last.seq));
+    }
+    Ok(merged)
+}
+
 /// Refuses changes of collections that the other branch does not take.
 fn check_collections(
     taken: Option<&str>,
@@ -287,9 +305,12 @@ fn check_collections(
 
 fn conflict(report: &BranchMergeReport) -> ApiError {
     let listed = &report.conflicts;
+    let documents = match report.conflicting {
+        1 => "1 document was".to_owned(),
+        count => format!("{count} documents were"),
+    };
     let text = format!(
-        "{} documents were changed on both branches; details.conflicts lists {} of them: change one side, or merge with the policy `ours` or `theirs`",
-        report.conflicting,
+        "{documents} changed to different values on both branches; details.conflicts lists {} of them: change one side, or merge with the policy `ours` or `theirs`",
         listed.len()
     );
     let details = json!({ "conflicts": listed, "conflicting": report.conflicting });

@@ -1,7 +1,8 @@
 //! Squashing a branch: its own changes become one for each document, against what the document was at the fork.
 //!
-//! The branch begins anew at a snapshot from before its first own event. Its one invariant: what the branch was stays
-//! readable under a tag, which is there before the branch leaves its head.
+//! The branch begins anew at a snapshot from before the first event that goes. Events that merges or other branches go
+//! on from stay, with all before them: then the changes behind the last of these are squashed. Its one invariant: what
+//! the branch was stays readable under a tag, which is there before the branch leaves its head.
 
 use crate::{
     flush::branches::{BranchRows, BranchStart},
@@ -9,10 +10,13 @@ use crate::{
         branches::{
             append::{self, BranchHead},
             create::BranchRequest,
-            entry, events, failed, head, no_events,
+            entry, events, failed, head,
+            merge::merged_seq,
+            no_events,
         },
         change_events::{self, ADMIN_VISIBILITY, ChangeEvent},
         error::ApiError,
+        points::ReadCaller,
         rows::{number_at, text_at},
         state_rows::{self, first_row},
     },
@@ -27,6 +31,7 @@ use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE, literal, relation_at};
 use icecore_lake::{
     branch::{Branch, newest_until},
     collection::ChangeOp,
+    event::RejectedEvent,
     table::schema::ident,
 };
 use icecore_schemas::{
@@ -54,20 +59,24 @@ impl BranchRequest<'_> {
         self.check_erasures().await?;
         let table = events(app, namespace).await?;
         let before = head(app, namespace, &table, name).await?;
-        self.check_squashable(&table, &before).await?;
-        let (fork, last) = (before.branch.fork_seq, before.seq);
+        let all = Branch::all(&table.metadata);
+        let reader = ReadCaller { app, principal: &self.caller.principal, levels: self.levels };
+        let merged = Box::pin(merged_seq(reader, namespace, &before.branch, &all)).await?;
+        let named = before.branch.named_seq(&all).max(merged);
+        let (fork, last) = (before.branch.fork_seq.max(named), before.seq);
+        self.check_squashable(&table, (&before, fork)).await?;
         let base = newest_until(&table.metadata, Some(&before.branch), before.snapshot, fork);
         let Some((at, first)) = base else {
             let text = format!(
-                "no snapshot from before the first own event of branch `{name}` is retained: it cannot be squashed"
+                "branch `{name}` cannot be squashed: no snapshot from before the events that would go is retained; leave it as it is, or merge it and make a new one"
             );
             return Err(ApiError::new(ErrorCode::Gone, text));
         };
         let is_other = format!("({IS_CHANGE} AND collection <> '') IS NOT TRUE");
         let others = Box::pin(self.between(before.snapshot, (fork, last), &is_other)).await?;
-        let changes = Box::pin(self.changes(&before)).await?;
+        let changes = Box::pin(self.changes((&before, fork))).await?;
         let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-        let events_before = self.count(&before, "TRUE").await?;
+        let events_before = self.count((&before, fork), "TRUE").await?;
         let events_now = (count(&others) + changes.len()) as u64;
         let result = |branch: BranchEntry, tag: Option<String>| BranchSquashed {
             branch,
@@ -84,10 +93,9 @@ impl BranchRequest<'_> {
         let last_seq = last + changes.len() as u64;
         if !changes.is_empty() {
             let (decoded, _) = change_events::decoded(app, namespace, &changes).await?;
-            let Some(events) = decoded.accepted.first().filter(|_| decoded.rejected.is_empty())
-            else {
-                let text = "a document of the branch is no longer one that an event may have";
-                return Err(ApiError::new(ErrorCode::Conflict, text));
+            let refused = decoded.rejected.first();
+            let Some(events) = decoded.accepted.first().filter(|_| refused.is_none()) else {
+                return Err(refused_document(name, refused));
             };
             rows.push(append::numbered(events.rows.clone(), &events.keys, last + 1)?);
         }
@@ -111,38 +119,30 @@ impl BranchRequest<'_> {
     async fn check_squashable(
         self,
         table: &LoadedTable,
-        before: &BranchHead,
+        (before, fork): (&BranchHead, u64),
     ) -> Result<(), ApiError> {
         let name = &before.branch.name;
         let refused = |why: &str| {
             let text = format!("branch `{name}` cannot be squashed: {why}");
             Err(ApiError::new(ErrorCode::Conflict, text))
         };
-        if !before.branch.merges.is_empty() {
-            return refused(
-                "it was merged, and the next merge goes on from there; drop it, or make a new one",
-            );
-        }
-        if let Some(other) = numbered_by(&Branch::all(&table.metadata), &before.branch) {
-            return refused(&format!(
-                "branch `{}` was made of it or merged into it, and merges go on from there; drop that one first",
-                other.name
-            ));
-        }
         if !before.branch.is_of_service(&table.metadata) {
-            return refused("another engine has written to it");
+            return refused("another engine has written to it; merge it, and make a new one");
         }
-        if self.count(before, IS_TRUNCATE).await? != 0 {
-            return refused("a collection was emptied on it");
+        if self.count((before, fork), IS_TRUNCATE).await? != 0 {
+            return refused("a collection was emptied on it; merge it, and make a new one");
         }
         Ok(())
     }
 
-    /// How many own events of a branch fulfil a condition.
-    async fn count(self, before: &BranchHead, condition: &str) -> Result<u64, ApiError> {
+    /// How many events of a branch behind one of them fulfil a condition.
+    async fn count(
+        self,
+        (before, fork): (&BranchHead, u64),
+        condition: &str,
+    ) -> Result<u64, ApiError> {
         let sql = format!(
-            "SELECT CAST(count(*) AS bigint) AS events FROM events WHERE seq > {} AND {condition}",
-            before.branch.fork_seq
+            "SELECT CAST(count(*) AS bigint) AS events FROM events WHERE seq > {fork} AND {condition}"
         );
         let as_of = Some(json!(before.snapshot));
         let request = SqlRequest { sql, as_of, ..SqlRequest::default() };
@@ -150,11 +150,10 @@ impl BranchRequest<'_> {
         Ok(first_row(&rows).and_then(|row| number_at(&row, "events", 0)).unwrap_or(0))
     }
 
-    /// One change for each document that is another one than at the fork.
-    async fn changes(self, before: &BranchHead) -> Result<Vec<String>, ApiError> {
+    /// One change for each document that is another one than at event `fork`.
+    async fn changes(self, (before, fork): (&BranchHead, u64)) -> Result<Vec<String>, ApiError> {
         let sql = format!(
-            "SELECT DISTINCT collection FROM events WHERE seq > {} AND {IS_CHANGE} AND collection <> '' ORDER BY collection",
-            before.branch.fork_seq
+            "SELECT DISTINCT collection FROM events WHERE seq > {fork} AND {IS_CHANGE} AND collection <> '' ORDER BY collection"
         );
         let as_of = Some(json!(before.snapshot));
         let request = SqlRequest { sql, as_of, ..SqlRequest::default() };
@@ -165,8 +164,10 @@ impl BranchRequest<'_> {
         }
         let (mut changes, mut bytes) = (Vec::new(), 0);
         for collection in collections {
-            let request =
-                SqlRequest { sql: changed_documents(&collection, before), ..SqlRequest::default() };
+            let request = SqlRequest {
+                sql: changed_documents(&collection, before, fork),
+                ..SqlRequest::default()
+            };
             let answer = state_rows::ask(self.app, self.levels, request).await?;
             let mut answer = answer.ok_or_else(|| no_events(self.namespace))?;
             while let Some(batch) = answer.batches.next().await {
@@ -178,7 +179,7 @@ impl BranchRequest<'_> {
                 }
                 if CHANGES_BYTES_MAX < bytes {
                     let text = format!(
-                        "what is left of the changes of branch `{}` has more than {} MiB: it cannot be squashed",
+                        "branch `{}` cannot be squashed: what is left of its changes has more than {} MiB; merge it, and make a new one",
                         before.branch.name,
                         CHANGES_BYTES_MAX >> 20
                     );
@@ -246,36 +247,30 @@ impl BranchRequest<'_> {
     }
 }
 
-/// A branch that begins behind own events of this one, or was merged behind them: what they have in common is a number
-/// among these events.
-fn numbered_by<'a>(all: &'a [Branch], branch: &Branch) -> Option<&'a Branch> {
-    let place = (branch.name.as_str(), Some(branch.created_at));
-    all.iter().find(|other| {
-        // One that was made earlier is of another branch of this name.
-        let is_made_of_it = other.forked_from == branch.name
-            && branch.created_at <= other.created_at
-            && branch.fork_seq < other.fork_seq;
-        let mut merges = other.merges.iter();
-        is_made_of_it || merges.any(|it| (it.into.as_str(), it.into_created_at) == place)
-    })
+/// The error for a branch with a document that is taken no more, as limits of events are others now.
+fn refused_document(branch: &str, refused: Option<&RejectedEvent>) -> ApiError {
+    let why = refused.map_or("", |refused| refused.reason.as_str());
+    let text = format!(
+        "branch `{branch}` cannot be squashed, as a document of it is taken no more: {why}; write the document anew, and squash again"
+    );
+    ApiError::new(ErrorCode::Conflict, text)
 }
 
-/// The statement for the documents of a collection that have own changes of the branch: as they were at the fork and
-/// as they are, and who sees the changes that made them so.
+/// The statement for the documents of a collection that have changes of the branch behind event `fork`: as they were
+/// at it and as they are, and who sees the changes that made them so.
 fn changed_documents(
     collection: &str,
     BranchHead { branch, snapshot, seq }: &BranchHead,
+    fork: u64,
 ) -> String {
-    let was = relation_at(collection, Some(&branch.name), branch.fork_seq);
+    let was = relation_at(collection, Some(&branch.name), fork);
     let is = relation_at(collection, Some(&branch.name), *seq);
     let of_collection = format!(
         "FROM events FOR VERSION AS OF {snapshot} WHERE collection = {} AND {IS_CHANGE}",
         literal(collection)
     );
-    let changed = format!(
-        "SELECT key, max(seq) AS seq {of_collection} AND seq > {} GROUP BY key",
-        branch.fork_seq
-    );
+    let changed =
+        format!("SELECT key, max(seq) AS seq {of_collection} AND seq > {fork} GROUP BY key");
     let said = format!("SELECT seq, store, visibility {of_collection}");
     // Of a change that is gone nobody says who may see it.
     let seen = |event: &str, state: &str| {
@@ -293,42 +288,4 @@ fn changed_documents(
         seen("said", "changed.seq"),
         seen("was_said", "was.seq"),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use icecore_lake::branch::BranchMerge;
-
-    #[test]
-    fn others_that_begin_or_were_merged_behind_own_events_are_numbered_by_them() {
-        let branch = |name: &str, forked_from: &str, fork_seq: u64, created_at: i64| Branch {
-            name: name.to_owned(),
-            forked_from: forked_from.to_owned(),
-            fork_seq,
-            created_at,
-            collection: None,
-            merges: Vec::new(),
-        };
-        let merged = |into: &str, into_created_at: Option<i64>| {
-            let merge =
-                BranchMerge { into: into.to_owned(), into_created_at, seq: 30, into_seq: 40 };
-            Branch { merges: vec![merge], ..branch("other", "main", 10, 9) }
-        };
-        let trial = branch("trial", "main", 20, 5);
-        for (other, is_it) in [
-            (branch("other", "trial", 25, 9), true),
-            // It begins where the branch does.
-            (branch("other", "trial", 20, 9), false),
-            (branch("other", "main", 25, 9), false),
-            // It was made of a branch of this name that was there before.
-            (branch("other", "trial", 25, 4), false),
-            (merged("trial", Some(5)), true),
-            (merged("trial", Some(4)), false),
-            (merged("main", None), false),
-        ] {
-            let all = [trial.clone(), other];
-            assert_eq!(numbered_by(&all, &trial).is_some(), is_it, "{:?}", all[1]);
-        }
-    }
 }

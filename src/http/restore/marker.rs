@@ -112,7 +112,8 @@ fn check(asked: &str, request: &str) -> Result<(), ApiError> {
     if asked == request {
         return Ok(());
     }
-    let text = format!("the Idempotency-Key was used for another restore: {asked}");
+    let text =
+        format!("the Idempotency-Key was used for another restore ({asked}): send another key");
     Err(ApiError::new(ErrorCode::Conflict, text))
 }
 

@@ -6,7 +6,9 @@ use super::{
 };
 use crate::http::{
     AppState,
-    bulk_changes::{self, ChangeBatches, ChangedBranch, document_number},
+    bulk_changes::{
+        self, ChangeBatches, ChangedBranch, DocumentCounts, PlannedChange, document_number,
+    },
     change_events::ChangeEvent,
     error::ApiError,
     points::basis,
@@ -25,11 +27,11 @@ use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
     query::{QueryBasis, SqlRequest},
-    restore::{CollectionCounts, RestoreReport, SampleChange},
+    restore::{CollectionCounts, LeftDocument, RestoreReport, SampleChange},
     service_table::EVENTS_TABLE,
 };
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Most collections of a namespace that is restored.
 const COLLECTIONS_MAX: usize = 1_000;
@@ -270,7 +272,8 @@ impl RestoreRun<'_> {
     }
 
     /// Appends the changes, and behind them the report. On return all of it is durable. None where a document of a
-    /// restore of one batch was written since the comparison: nothing is appended then.
+    /// restore of one batch was written since the comparison: nothing is appended then. Of several batches such a
+    /// document is left as it is, as the moment that they are undone to is before it.
     ///
     /// # Errors
     /// As `POST /ingest`, and as queries. What was appended stays, and the same request under its key goes on.
@@ -286,9 +289,10 @@ impl RestoreRun<'_> {
             head: self.undo(&report),
         };
         let begun = (!self.is_resumed).then(|| begun.text());
-        let mut batches = ChangeBatches::new(self.place(), begun);
+        let own = format!("restore-{}-", self.id);
+        let later = bulk_changes::later_changes(EVENTS_TABLE, self.head, &own);
+        let mut batches = ChangeBatches::new(self.place(), begun, later);
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
-        let mut changed = HashSet::new();
         for pair in pairs {
             let sql = match self.app.sql.filters_visibility() {
                 true => self.states().visible_changes(pair),
@@ -302,15 +306,19 @@ impl RestoreRun<'_> {
                 let batch = batch?;
                 for row in 0..batch.num_rows() {
                     let Some(change) = DocumentChange::at(&batch, row) else { continue };
-                    batches.push(self.event(pair, &change, &meta)).await?;
-                    if batches.count() == 0 {
-                        changed.insert(document_number(&pair.into, &change.key));
-                    }
+                    let event = self.event(pair, &change, &meta);
+                    let (collection, op) = (pair.into.clone(), change.op);
+                    let planned = PlannedChange { collection, key: change.key, op, event };
+                    batches.push(planned).await?;
                 }
             }
         }
-        if batches.count() == 0 && self.is_changed_since(pairs, &changed).await? {
-            return Ok(None);
+        batches.leave_written().await?;
+        if !batches.left().numbers.is_empty() {
+            if batches.count() == 0 {
+                return Ok(None);
+            }
+            leave(&mut report, &batches);
         }
         report.batches = batches.count() + 1;
         let completed = |first: Option<u64>, before: u64| {
@@ -320,18 +328,6 @@ impl RestoreRun<'_> {
         let seq = batches.finish(completed).await?;
         report.seq = Some(seq);
         Ok(Some(report))
-    }
-
-    /// Whether one of these documents was written behind the comparison.
-    async fn is_changed_since(
-        &self,
-        pairs: &[CollectionPair],
-        changed: &HashSet<u128>,
-    ) -> Result<bool, ApiError> {
-        let sql = bulk_changes::later_changes(EVENTS_TABLE, self.head);
-        let is_changed = |name: &str| pairs.iter().any(|pair| pair.into == name);
-        let found = bulk_changes::changed_since(self.place(), sql, changed, is_changed).await?;
-        Ok(found.is_some())
     }
 
     /// The last event before the restore, whether it went on or not.
@@ -358,4 +354,19 @@ impl RestoreRun<'_> {
         };
         event.text()
     }
+}
+
+/// Says in a report which documents were left, and counts the others.
+fn leave(report: &mut RestoreReport, batches: &ChangeBatches<'_>) {
+    for counts in &mut report.collections {
+        let DocumentCounts { inserted, updated, deleted } = batches.counts(&counts.name);
+        (counts.inserted, counts.updated, counts.deleted) = (inserted, updated, deleted);
+    }
+    let all = batches.all_counts();
+    (report.inserted, report.updated, report.deleted) = (all.inserted, all.updated, all.deleted);
+    report.written_meanwhile = batches.left().numbers.len() as u64;
+    let listed = batches.left().listed.iter();
+    report.left = listed
+        .map(|(collection, key)| LeftDocument { collection: collection.clone(), key: key.clone() })
+        .collect();
 }

@@ -5,7 +5,12 @@ use crate::event::{
     json::{EventParts, JsonError, JsonKind, JsonMember, JsonScanner, JsonValue, NESTING_MAX},
     names, normalize,
 };
+use icecore_schemas::point::MAIN_BRANCH;
 use std::borrow::Cow;
+
+/// Why a batch among others names no branch.
+pub(super) const BRANCH_OF_ALL: &str = "a batch on a line or before other values names no `branch`, as all of a body goes to one; \
+    name it in the query parameter `branch`, or send the batch alone as application/json";
 
 /// Members that make an object an event, even without a type: then `events` is one of its columns.
 const EVENT_MEMBERS: &[usize] = &[
@@ -91,11 +96,26 @@ impl<'a> BatchSigns<'a> {
         } else if self.namespace.is_some_and(|ns| !is_right(ns)) {
             "an `ns` beside the list of events does not count; give it to each event, or send the \
              header X-Namespace"
+        } else if self.branch.is_some_and(|branch| !is_name(branch)) {
+            "`branch` beside the list of events is no text; name one branch, or leave it out for `main`"
         } else {
             return Ok(());
         };
         Err(reason.to_owned())
     }
+
+    /// Refuses a batch on a line that names another branch than `main`.
+    pub(super) fn check_line(self) -> Result<(), String> {
+        match self.branch().is_none_or(|branch| branch == MAIN_BRANCH) {
+            true => Ok(()),
+            false => Err(BRANCH_OF_ALL.to_owned()),
+        }
+    }
+}
+
+/// Whether a value names a branch, or says that none is named.
+fn is_name(branch: JsonValue<'_>) -> bool {
+    matches!(branch.kind, JsonKind::Null | JsonKind::Plain | JsonKind::Escaped)
 }
 
 /// A batch whose members were read.

@@ -479,6 +479,39 @@ fn a_batch_that_asks_for_what_its_events_would_not_get_is_refused() {
 }
 
 #[test]
+fn a_batch_names_a_branch_where_it_is_the_whole_body() {
+    let named = r#"{"branch":"trial","events":[{"type":"a"}]}"#;
+    let (decoded, _) = take(named, BodyFormat::Json);
+    assert_eq!((decoded.branch.as_deref(), decoded.received), (Some("trial"), 1));
+    // All of a body goes to one branch.
+    for format in [BodyFormat::Ndjson, BodyFormat::JsonSequence] {
+        let (decoded, _) = take(format!("{{\"type\":\"b\"}}\n{named}"), format);
+        assert_eq!((decoded.branch.as_deref(), decoded.received), (None, 2));
+        let [refused] = &decoded.rejected[..] else { panic!("{:?}", decoded.rejected) };
+        assert_eq!(refused.code, ErrorCode::InvalidEvent);
+        assert!(refused.reason.contains("query parameter `branch`"), "{}", refused.reason);
+    }
+    for body in [format!("{named} {named}"), format!("{named}\n{{\"type\":\"b\"}}")] {
+        assert_eq!(refuse(&body, BodyFormat::Json), ErrorCode::InvalidRequest, "{body}");
+    }
+    for branch in ["7", "[\"trial\"]", "{}"] {
+        let body = format!(r#"{{"events":[{{"type":"a"}}],"branch":{branch}}}"#);
+        assert_eq!(refuse(&body, BodyFormat::Json), ErrorCode::InvalidRequest, "{body}");
+    }
+    // An event may have such a member.
+    for (body, branch) in [
+        (r#"{"type":"git.push","branch":"trial"}"#, None),
+        (r#"{"events":[{"type":"a"}],"branch":null}"#, None),
+        (r#"{"events":[{"type":"a"}],"branch":"main"}"#, Some("main")),
+    ] {
+        let (decoded, _) = take(body, BodyFormat::Json);
+        assert_eq!(decoded.branch.as_deref(), branch, "{body}");
+        let (decoded, _) = take(body, BodyFormat::Ndjson);
+        assert_eq!((decoded.received, decoded.rejected.len()), (1, 0), "{body}");
+    }
+}
+
+#[test]
 fn a_body_without_events_to_find_is_an_error() {
     use ErrorCode::*;
     for (body, code) in [

@@ -165,7 +165,8 @@ fn check(asked: &str, request: &str) -> Result<(), ApiError> {
     if asked == request {
         return Ok(());
     }
-    let text = format!("the Idempotency-Key was used for another merge: {asked}");
+    let text =
+        format!("the Idempotency-Key was used for another merge ({asked}): send another key");
     Err(ApiError::new(ErrorCode::Conflict, text))
 }
 

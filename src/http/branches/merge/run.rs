@@ -1,16 +1,19 @@
 //! One merge: compares both branches document by document, and appends what follows to one of them.
 
 use super::{
-    COLLECTIONS_MAX, changed_collections,
+    COLLECTIONS_MAX, COMPARISONS_MAX, changed_collections, conflict,
     document::{ChangedDocument, merged},
+    head_of,
     marker::{BegunMerge, CompletedMerge, MergeName},
-    statements::{ChangedCollection, ComparedBranches},
+    statements::{BranchState, ChangedCollection, ComparedBranches},
 };
 use crate::http::{
-    bulk_changes::{self, ChangeBatches, ChangedBranch, document_number},
+    bulk_changes::{
+        ChangeBatches, ChangedBranch, DocumentCounts, LeftDocuments, PlannedChange, document_number,
+    },
     change_events::ChangeEvent,
     error::ApiError,
-    points::basis,
+    points::{ReadCaller, basis},
     state_rows,
 };
 use futures::StreamExt;
@@ -19,13 +22,12 @@ use icecore_lake::{
     collection::{ChangeOp, merge::MergePreference},
 };
 use icecore_schemas::{
-    branch_merge::{BranchMergeReport, MergeConflict, MergeCounts},
+    branch_merge::{BranchMergeReport, MergeConflict, MergeCounts, MergePolicy},
     error_code::ErrorCode,
     query::SqlRequest,
     restore::SampleChange,
 };
 use serde_json::{Value, json};
-use std::collections::HashSet;
 
 /// Most changes of a merge.
 const CHANGES_MAX: u64 = 1_000_000;
@@ -51,7 +53,7 @@ pub(super) struct MergeRun<'a> {
     pub(super) name: MergeName<'a>,
     /// Both branches.
     pub(super) states: ComparedBranches<'a>,
-    pub(super) preference: MergePreference,
+    pub(super) policy: MergePolicy,
     /// The last event of `into` before the merge began.
     pub(super) undo: u64,
     /// Whether it goes on with one that broke off.
@@ -127,11 +129,7 @@ impl MergeRun<'_> {
     ///
     /// # Errors
     /// As queries.
-    pub(super) async fn is_changed_since(
-        &self,
-        seq: u64,
-        collection: &str,
-    ) -> Result<bool, ApiError> {
+    async fn is_changed_since(&self, seq: u64, collection: &str) -> Result<bool, ApiError> {
         let sql = self.states.ours.change_since(seq, collection);
         let request = SqlRequest { sql, ..SqlRequest::default() };
         let rows = state_rows::rows(self.place.app, self.place.levels, request).await?;
@@ -152,7 +150,7 @@ impl MergeRun<'_> {
         if let (Some(basis), Some(read)) = (&mut comparison.report.basis, answer.basis.take()) {
             basis.add(read);
         }
-        let preference = self.preference;
+        let preference = self.preference();
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;
             let documents = blocking(move || merged(&batch, preference)).await;
@@ -173,25 +171,83 @@ impl MergeRun<'_> {
         Ok(counts)
     }
 
-    /// Appends the changes, and behind them the report. On return all of it is durable.
+    /// Whose value a conflict gets; where it ends the merge that does not matter.
+    fn preference(&self) -> MergePreference {
+        match self.policy {
+            MergePolicy::Fail | MergePolicy::Ours => MergePreference::Ours,
+            MergePolicy::Theirs => MergePreference::Theirs,
+        }
+    }
+
+    /// Appends the changes, and behind them the report. On return all of it is durable. None where a document of a
+    /// merge of one batch was written since the comparison: nothing is appended then. Of several batches such documents
+    /// are compared again behind the others.
     ///
     /// # Errors
-    /// As `POST /ingest`, and as queries. What was appended stays, and another merge goes on with the rest.
+    /// As `POST /ingest`, and as queries; 409 for conflicts that came meanwhile, 503 where documents are written again and
+    /// again. What was appended stays, and another merge goes on with the rest.
     pub(super) async fn append(
         &self,
+        reader: ReadCaller<'_>,
         collections: &[ChangedCollection],
         mut report: BranchMergeReport,
-    ) -> Result<BranchMergeReport, ApiError> {
+    ) -> Result<Option<BranchMergeReport>, ApiError> {
         self.place.app.sql.fault("merge.before_append")?;
         let theirs = self.states.theirs;
         let request = self.name.request.to_owned();
         let begun = BegunMerge { request, seq: theirs.seq, into_seq: self.undo };
         let begun = (!self.is_resumed).then(|| begun.text(self.name, self.collection));
-        let mut batches = ChangeBatches::new(self.place, begun);
-        let meta = json!({ "merge_of": self.branch, "merged_seq": theirs.seq });
+        let own = format!("{}-{}-", self.name.prefix, self.name.id);
+        let later = self.states.ours.later_changes(&own);
+        let mut batches = ChangeBatches::new(self.place, begun, later);
+        let mut run = *self;
+        Box::pin(run.push(collections, None, &mut batches)).await?;
+        batches.leave_written().await?;
+        let is_compared_once = batches.left().numbers.is_empty();
+        for comparison in 1.. {
+            if batches.left().numbers.is_empty() {
+                break;
+            }
+            if batches.count() == 0 {
+                return Ok(None);
+            }
+            if comparison == COMPARISONS_MAX {
+                return Err(written_again(batches.left()));
+            }
+            // The changes that are left of this comparison go first: writes before the next one are looked for no more.
+            batches.flush().await?;
+            let ours = run.states.ours;
+            let seq = Box::pin(head_of(reader, run.place.namespace, ours.branch)).await?;
+            run.states.ours = BranchState { seq, ..ours };
+            let left = batches.compare_behind(run.states.ours.later_changes(&own));
+            Box::pin(run.push(collections, Some(&left), &mut batches)).await?;
+            batches.leave_written().await?;
+        }
+        if !is_compared_once {
+            count_again(&mut report, &batches);
+        }
+        report.batches = batches.count() + 1;
+        let completed = |first: Option<u64>, before: u64| {
+            let (request, report) = (self.name.request.to_owned(), report.clone());
+            CompletedMerge { request, first, before, report }.text(self.name, self.collection)
+        };
+        let seq = batches.finish(completed).await?;
+        report.seq = Some(seq);
+        Ok(Some(report))
+    }
+
+    /// Adds the changes to batches; only those of some documents, if that is given. Where the policy refuses conflicts,
+    /// those of these documents end the merge: they came since all were compared.
+    async fn push(
+        &self,
+        collections: &[ChangedCollection],
+        only: Option<&LeftDocuments>,
+        batches: &mut ChangeBatches<'_>,
+    ) -> Result<(), ApiError> {
+        let meta = json!({ "merge_of": self.branch, "merged_seq": self.states.theirs.seq });
         let (app, levels) = (self.place.app, self.place.levels);
-        let preference = self.preference;
-        let mut changed = HashSet::new();
+        let preference = self.preference();
+        let mut comparison = MergeComparison::default();
         for collection in collections {
             let sql = match app.sql.filters_visibility() {
                 true => self.states.visible_changes(collection),
@@ -202,46 +258,29 @@ impl MergeRun<'_> {
             while let Some(batch) = answer.batches.next().await {
                 let batch = batch?;
                 let documents = blocking(move || merged(&batch, preference)).await;
-                for document in &documents {
-                    let Some(op) = document.op else { continue };
-                    let event = self.event(&collection.name, document, op, &meta);
-                    batches.push(event).await?;
-                    if batches.count() == 0 {
-                        changed.insert(document_number(&collection.name, &document.key));
+                for document in documents {
+                    if let Some(only) = only {
+                        let number = document_number(&collection.name, &document.key);
+                        if !only.numbers.contains(&number) {
+                            continue;
+                        }
+                        if self.policy == MergePolicy::Fail && !document.conflicts.is_empty() {
+                            comparison.report.conflicting += 1;
+                            comparison.list_conflict(&collection.name, &document);
+                            continue;
+                        }
                     }
+                    let Some(op) = document.op else { continue };
+                    let event = self.event(&collection.name, &document, op, &meta);
+                    let (collection, key) = (collection.name.clone(), document.key);
+                    batches.push(PlannedChange { collection, key, op, event }).await?;
                 }
             }
         }
-        if batches.count() == 0 {
-            self.check_unchanged(collections, &changed).await?;
+        match comparison.report.conflicting {
+            0 => Ok(()),
+            _ => Err(conflict(&comparison.report)),
         }
-        report.batches = batches.count() + 1;
-        let completed = |first: Option<u64>, before: u64| {
-            let (request, report) = (self.name.request.to_owned(), report.clone());
-            CompletedMerge { request, first, before, report }.text(self.name, self.collection)
-        };
-        let seq = batches.finish(completed).await?;
-        report.seq = Some(seq);
-        Ok(report)
-    }
-
-    /// Refuses to overwrite what came to one of these documents of `into` behind the comparison.
-    ///
-    /// # Errors
-    /// 503; else as queries.
-    async fn check_unchanged(
-        &self,
-        collections: &[ChangedCollection],
-        changed: &HashSet<u128>,
-    ) -> Result<(), ApiError> {
-        let sql = self.states.ours.later_changes();
-        let is_changed = |name: &str| collections.iter().any(|it| it.name == name);
-        let found = bulk_changes::changed_since(self.place, sql, changed, is_changed).await?;
-        let Some(collection) = found else { return Ok(()) };
-        let text = format!(
-            "a document of collection `{collection}` was written while it was merged, and nothing was changed; send it again"
-        );
-        Err(ApiError::new(ErrorCode::Unavailable, text))
     }
 
     fn event(
@@ -310,6 +349,28 @@ impl MergeComparison {
             after: value_of(&document.after),
         });
     }
+}
+
+/// The error for documents that others wrote each time before their changes were appended.
+fn written_again(left: &LeftDocuments) -> ApiError {
+    let first = left.listed.first();
+    let first = first.map(|(collection, key)| format!(", such as `{key}` of `{collection}`"));
+    let text = format!(
+        "documents{} were written each time they were compared, {} in all; the others are merged: send it again, and it goes on with these",
+        first.unwrap_or_default(),
+        left.numbers.len()
+    );
+    ApiError::new(ErrorCode::Unavailable, text)
+}
+
+/// Counts what was appended, where some of it was compared more than once.
+fn count_again(report: &mut BranchMergeReport, batches: &ChangeBatches<'_>) {
+    for counts in &mut report.collections {
+        let DocumentCounts { inserted, updated, deleted } = batches.counts(&counts.name);
+        (counts.inserted, counts.updated, counts.deleted) = (inserted, updated, deleted);
+    }
+    let all = batches.all_counts();
+    (report.inserted, report.updated, report.deleted) = (all.inserted, all.updated, all.deleted);
 }
 
 /// A document as JSON; null where there is none.

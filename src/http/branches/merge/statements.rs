@@ -49,13 +49,13 @@ impl BranchState<'_> {
     }
 
     /// The documents that it changed behind its last event, as columns `collection` and `key`; a row without a key is
-    /// a collection that it emptied.
-    pub(super) fn later_changes(self) -> String {
+    /// a collection that it emptied. Events with ids that begin with `own` do not count.
+    pub(super) fn later_changes(self, own: &str) -> String {
         let events = match self.branch {
             None => EVENTS_TABLE.to_owned(),
             Some(_) => self.at(SEQ_MAX).events(),
         };
-        bulk_changes::later_changes(&events, self.seq)
+        bulk_changes::later_changes(&events, self.seq, own)
     }
 
     /// The keys that it changed in a collection behind an event, as column `doc_key`; where the collection was emptied,
@@ -221,7 +221,9 @@ mod tests {
             forked.against_head(&collection).contains("FROM events FOR SEQ AS OF 8 WHERE seq > 3")
         );
         assert!(compared.against_head(&collection).contains("AS OF 8) AS old_state"));
-        assert!(ours.later_changes().contains("FROM events WHERE seq > 8 AND"));
-        assert!(theirs.later_changes().contains("OF BRANCH 'it''s' WHERE seq > 9 AND"));
+        let later = ours.later_changes("merge-0-1-");
+        assert!(later.contains("FROM events WHERE seq > 8 AND"), "{later}");
+        assert!(later.ends_with("AND (id LIKE 'merge-0-1-%') IS NOT TRUE"), "{later}");
+        assert!(theirs.later_changes("").contains("OF BRANCH 'it''s' WHERE seq > 9 AND"));
     }
 }
