@@ -261,7 +261,7 @@ impl Compaction {
         speed: RunSpeed,
         request: &CompactionRequest,
     ) -> Result<JobReport, CompactionError> {
-        let (started, since_ms) = (Instant::now(), self.0.clock.passed_ms());
+        let (started, since_ms) = (Instant::now(), self.failures_since(speed, request.mode));
         let (share, _hand_run) = match speed {
             RunSpeed::Full => (1.0, Some(HandRun::begin(&self.0.hand_runs))),
             RunSpeed::Share => (self.0.options.cpu_share, None),
@@ -312,6 +312,8 @@ impl Compaction {
             outcome::add_reasons(&mut report.kept, table, &kept);
             report.tables += u64::from(is_changed);
             request.progress.end_table();
+            // A look at a table without work costs something, too.
+            pace.rest(Instant::now() + pace.pause_max()).await?;
         }
         if misfits.len() == tables.len()
             && let Some(cause) = misfits.pop()
@@ -324,6 +326,15 @@ impl Compaction {
         report.not_copied.dedup();
         report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(report)
+    }
+
+    /// Since when files are left alone whose rewrite failed: a run tries those of before once more. One that
+    /// comes each hour leaves them alone as long as the job does.
+    fn failures_since(&self, speed: RunSpeed, mode: CompactionMode) -> i64 {
+        match speed == RunSpeed::Share && mode == CompactionMode::ClosedHours {
+            true => i64::MIN,
+            false => self.0.clock.passed_ms(),
+        }
     }
 
     /// A step as a task of its own, one at a time: a tick or a run is dropped when its lease is lost, and a
@@ -340,7 +351,10 @@ impl Compaction {
         // What the step costs is the run's.
         let counter = UsageCounter::current().unwrap_or_default();
         self.0.tasks.spawn("compact-step", async move {
+            // Who waits for a turn does no work.
+            pace.note();
             let one = compaction.0.running.lock().await;
+            pace.leave_out();
             let step = Box::pin(compaction.step(&table, &request, since_ms, &mut pace));
             let step = counter.measure(step).await;
             drop(one);

@@ -554,6 +554,17 @@ impl House {
         report
     }
 
+    /// Writes zeros in the place of a live file, and gives where it is.
+    async fn damage_one(&self) -> String {
+        let loaded = self.load().await;
+        let files = self.planned(&loaded.metadata, self.head().await).await;
+        let (damaged, bytes) = (files[0].location.clone(), files[0].bytes);
+        let nothing = vec![0; usize::try_from(bytes).unwrap()];
+        self.catalog.storage().delete(&damaged).await.unwrap();
+        self.catalog.storage().put(&damaged, nothing.into()).await.unwrap();
+        damaged
+    }
+
     /// Each retained snapshot has the rows that it had when it was made.
     async fn check(&self) {
         let loaded = self.load().await;
@@ -1095,13 +1106,7 @@ async fn a_damaged_file_is_left_alone_and_the_others_are_merged() {
     for _ in 0..6 {
         house.append(30, 1).await;
     }
-    let loaded = house.load().await;
-    let files = house.planned(&loaded.metadata, house.head().await).await;
-    assert_eq!(files.len(), 18);
-    let damaged = files[0].location.clone();
-    house.catalog.storage().delete(&damaged).await.unwrap();
-    let nothing = vec![0; usize::try_from(files[0].bytes).unwrap()];
-    house.catalog.storage().put(&damaged, nothing.into()).await.unwrap();
+    let damaged = house.damage_one().await;
     let report = house.compaction.run(&now()).await.unwrap();
     assert_eq!((report.files.before, report.files.after), (17, 3), "{report:?}");
     let is_named = |reason: &str| reason.contains("read files") && reason.contains(&damaged);
@@ -1109,6 +1114,25 @@ async fn a_damaged_file_is_left_alone_and_the_others_are_merged() {
     let loaded = house.load().await;
     let left = house.planned(&loaded.metadata, house.head().await).await;
     assert!(left.len() == 4 && left.iter().any(|file| file.location == damaged));
+}
+
+/// A run by hand tries it once more.
+#[tokio::test]
+async fn a_damaged_file_is_not_read_again_each_hour() {
+    let mut house = House::new().await;
+    house.append_in_order(40).await;
+    house.append_in_order(40).await;
+    let damaged = house.damage_one().await;
+    house.clock.advance_ms(3_600_000);
+    let at_times = CompactHours::at_share(house.compaction.clone());
+    let by_hand = CompactHours::at_full_speed(house.compaction.clone());
+    for (hours, is_tried) in [(&at_times, true), (&at_times, false), (&by_hand, true)] {
+        let report = hours.run(&RunRequest::default()).await.unwrap();
+        let is_named = |reason: &str| reason.contains("read files") && reason.contains(&damaged);
+        let found = report.skipped.iter().any(|it| is_named(&it.reason));
+        assert_eq!((report.files.before, found), (0, is_tried), "{report:?}");
+        house.clock.advance_ms(1_000);
+    }
 }
 
 /// By the specification its rows are read twice.
