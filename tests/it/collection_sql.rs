@@ -297,7 +297,11 @@ async fn who_does_not_see_every_row_sees_no_collection() {
     assert_eq!(guarded.post(&guarded.admin, "/ingest", &sent).await.0, 200);
     let reader = guarded.token(&json!({"name": "reader", "scopes": ["read.team:shop"]})).await;
     for round in ["without a table", "with a table"] {
-        for sql in ["SELECT key FROM cdc_users", "SELECT key FROM shop.cdc_users FOR SEQ AS OF 1"] {
+        for sql in [
+            "SELECT key FROM cdc_users",
+            "SELECT key FROM shop.cdc_users FOR SEQ AS OF 1",
+            "SELECT key FROM collection_diff('users', 'seq:0')",
+        ] {
             let request = json!({ "sql": sql });
             let (status, answer) = guarded.post(&guarded.admin, "/v1/shop/sql", &request).await;
             assert_eq!((status, &answer["rows"]), (200, &json!([["ann"]])), "{round}: {answer}");
