@@ -206,10 +206,6 @@ async fn compared<'a>(
         }
         report = Box::pin(run.compare(collections)).await?;
     }
-    // What came to other collections meanwhile changes nothing of what was compared.
-    if let Some(basis) = &mut report.basis {
-        basis.seq = Some(run.states.ours.seq);
-    }
     if policy == MergePolicy::Fail && report.conflicting != 0 {
         return Err(conflict(&report));
     }
