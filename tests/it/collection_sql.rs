@@ -221,11 +221,15 @@ async fn documents_of_now_are_compared_with_those_of_before_and_a_basis_repeats_
     let of_all = asked(&server, &json!({ "sql": "SELECT count(*) FROM cdc_none" })).await;
     assert!(of_all["basis"]["snapshots"]["cdc_none"].is_null(), "{of_all}");
     check_differences(&server).await;
+    let call = "SELECT key, change FROM collection_diff('users', 'seq:2') ORDER BY key";
+    let of_call = asked(&server, &json!({ "sql": call })).await;
+    let differing = json!([["ann", "changed"], ["bea", "removed"]]);
     // It is the same after what came later, and wherever it is then.
     send(&server, &sent()[4..]).await;
     for _ in 0..2 {
         for (request, rows) in [
             (json!({ "sql": sql, "basis": answer["basis"] }), &rows),
+            (json!({ "sql": call, "basis": of_call["basis"] }), &differing),
             (
                 json!({ "sql": "SELECT count(*) FROM cdc_none", "basis": of_all["basis"] }),
                 &of_all["rows"],
