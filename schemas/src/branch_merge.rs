@@ -103,7 +103,8 @@ pub struct BranchMergeReport {
     /// The first conflicts of a dry run, at most 100 and no more than 1 MiB of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<MergeConflict>,
-    /// What was compared; its `seq` is the last event of `into` before the merge. Reports of older servers have none.
+    /// What was compared; its `seq` is the last event of `into` that counted. It names at most 100 tables, and none of
+    /// more. Reports of older servers have no basis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<QueryBasis>,
 }

@@ -107,7 +107,8 @@ pub struct RestoreReport {
     /// Some of the changes of a dry run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sample: Vec<SampleChange>,
-    /// What was compared; its `seq` is the last event before the restore. Reports of older servers have none.
+    /// What was compared; its `seq` is the last event that counted. It names at most 100 tables, and none of more.
+    /// Reports of older servers have no basis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<QueryBasis>,
 }

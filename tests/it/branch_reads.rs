@@ -268,6 +268,14 @@ async fn sql_reads_tables_collections_and_things_of_a_branch() {
         let sql = format!("SELECT count(*) FROM {relation}");
         assert_eq!(server.rows(NS, &sql).await, json!([[count]]), "{relation}");
     }
+    let diff = |points: &str| {
+        format!("SELECT key, change FROM collection_diff('users', {points}) ORDER BY key")
+    };
+    let differing =
+        json!([["u-1", "changed"], ["u-2", "removed"], ["u-3", "removed"], ["u-9", "added"]]);
+    assert_eq!(server.rows(NS, &diff("'branch:main', 'branch:trial'")).await, differing);
+    let back = json!([["u-1", "changed"], ["u-2", "added"], ["u-9", "removed"]]);
+    assert_eq!(server.rows(NS, &diff("'branch:trial', 'seq:2'")).await, back);
     let rows = "SELECT name, forked_from, fork_seq, head_seq, head IS NOT NULL, created_at < now() FROM branches";
     assert_eq!(server.rows(NS, rows).await, json!([["trial", "main", 2, 5, true, true]]));
     for point in ["1 OF BRANCH 'none'", "6 OF BRANCH 'trial'"] {

@@ -221,11 +221,15 @@ async fn documents_of_now_are_compared_with_those_of_before_and_a_basis_repeats_
     let of_all = asked(&server, &json!({ "sql": "SELECT count(*) FROM cdc_none" })).await;
     assert!(of_all["basis"]["snapshots"]["cdc_none"].is_null(), "{of_all}");
     check_differences(&server).await;
+    let call = "SELECT key, change FROM collection_diff('users', 'seq:2') ORDER BY key";
+    let of_call = asked(&server, &json!({ "sql": call })).await;
+    let differing = json!([["ann", "changed"], ["bea", "removed"]]);
     // It is the same after what came later, and wherever it is then.
     send(&server, &sent()[4..]).await;
     for _ in 0..2 {
         for (request, rows) in [
             (json!({ "sql": sql, "basis": answer["basis"] }), &rows),
+            (json!({ "sql": call, "basis": of_call["basis"] }), &differing),
             (
                 json!({ "sql": "SELECT count(*) FROM cdc_none", "basis": of_all["basis"] }),
                 &of_all["rows"],
@@ -297,7 +301,11 @@ async fn who_does_not_see_every_row_sees_no_collection() {
     assert_eq!(guarded.post(&guarded.admin, "/ingest", &sent).await.0, 200);
     let reader = guarded.token(&json!({"name": "reader", "scopes": ["read.team:shop"]})).await;
     for round in ["without a table", "with a table"] {
-        for sql in ["SELECT key FROM cdc_users", "SELECT key FROM shop.cdc_users FOR SEQ AS OF 1"] {
+        for sql in [
+            "SELECT key FROM cdc_users",
+            "SELECT key FROM shop.cdc_users FOR SEQ AS OF 1",
+            "SELECT key FROM collection_diff('users', 'seq:0')",
+        ] {
             let request = json!({ "sql": sql });
             let (status, answer) = guarded.post(&guarded.admin, "/v1/shop/sql", &request).await;
             assert_eq!((status, &answer["rows"]), (200, &json!([["ann"]])), "{round}: {answer}");

@@ -150,7 +150,7 @@ fn behind_relation(point: &HistoryPoint) -> Result<String, SqlError> {
             let time = DateTime::from_timestamp_micros(*us);
             let time = time.ok_or_else(|| invalid("the time is beyond every calendar"))?;
             let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
-            format!(" FOR SYSTEM_TIME AS OF TIMESTAMP '{text}'")
+            format!(" FOR SYSTEM_TIME AS OF {}", literal(&text))
         }
         // What these are depends on what is there, or on one document.
         HistoryPoint::Number(number) => {

@@ -203,7 +203,7 @@ impl RestoreRun<'_> {
         if report.collections.len() == 1 {
             report.collections.clear();
         }
-        report.basis = Some(basis);
+        report.basis = Some(basis::of_report(basis));
         Ok(report)
     }
 

@@ -119,6 +119,7 @@ impl MergeRun<'_> {
             }
         }
         let mut report = comparison.report;
+        report.basis = report.basis.map(basis::of_report);
         report.conflicts.sort_by(|one, other| {
             (&one.collection, &one.key).cmp(&(&other.collection, &other.key))
         });

@@ -82,7 +82,7 @@ impl RefreshChanged {
             _ => None,
         };
         let now = Instant::now();
-        let has_tail = last_seq.is_some_and(|last| times.has_long_tail(last));
+        let has_tail = last_seq.is_some_and(|last| times.has_long_tail(last, now));
         let is_due = has_tail || times.is_time(self.rules, self.started, now);
         if is_due {
             times.begin(now, last_seq);
@@ -186,6 +186,7 @@ impl Job for RefreshChanged {
                         failed.push(format!("{name}: {}", with_causes(&cause)));
                     }
                 }
+                round.times.end(Instant::now(), self.rules);
             }
             rounds.insert(levels, round);
         }

@@ -27,6 +27,8 @@ pub(super) struct LookTimes {
     looked: Option<Instant>,
     /// The last event of its table at the last look.
     tail_from: Option<u64>,
+    /// Until when no tail brings the next look forward.
+    rests_until: Option<Instant>,
 }
 
 impl LookTimes {
@@ -35,15 +37,22 @@ impl LookTimes {
         rules.interval <= now.saturating_duration_since(self.looked.unwrap_or(started))
     }
 
-    /// Whether many events came since the last look. The first call after it notes where they begin.
-    pub(super) fn has_long_tail(&mut self, last_seq: u64) -> bool {
+    /// Whether many events came since the last look, which has rested. The first call after it notes where they begin.
+    pub(super) fn has_long_tail(&mut self, last_seq: u64, now: Instant) -> bool {
         let from = *self.tail_from.get_or_insert(last_seq);
-        TAIL_EVENTS_MAX <= last_seq.saturating_sub(from)
+        let rests = self.rests_until.is_some_and(|until| now < until);
+        !rests && TAIL_EVENTS_MAX <= last_seq.saturating_sub(from)
     }
 
     /// Notes a look that begins.
     pub(super) fn begin(&mut self, now: Instant, last_seq: Option<u64>) {
-        *self = Self { looked: Some(now), tail_from: last_seq };
+        *self = Self { looked: Some(now), tail_from: last_seq, rests_until: None };
+    }
+
+    /// Notes that the look ended. Of many tables each rests for a short time, and a look at all of them for a long one.
+    pub(super) fn end(&mut self, now: Instant, rules: RefreshRules) {
+        let took = now.saturating_duration_since(self.looked.unwrap_or(now));
+        self.rests_until = Some(now + rest_after(took, rules.cpu_share));
     }
 }
 
@@ -128,18 +137,32 @@ mod tests {
         assert!(!looks.is_time(RULES, start, after(start, 59)));
         assert!(looks.is_time(RULES, start, after(start, 60)));
         // What was there at the start is no tail.
-        assert!(!looks.has_long_tail(5_000_000));
-        assert!(!looks.has_long_tail(5_000_000 + TAIL_EVENTS_MAX - 1));
-        assert!(looks.has_long_tail(5_000_000 + TAIL_EVENTS_MAX));
+        assert!(!looks.has_long_tail(5_000_000, start));
+        assert!(!looks.has_long_tail(5_000_000 + TAIL_EVENTS_MAX - 1, start));
+        assert!(looks.has_long_tail(5_000_000 + TAIL_EVENTS_MAX, start));
         looks.begin(after(start, 30), Some(5_100_000));
         assert!(!looks.is_time(RULES, start, after(start, 89)));
         assert!(looks.is_time(RULES, start, after(start, 90)));
-        assert!(!looks.has_long_tail(5_100_001));
-        assert!(looks.has_long_tail(5_100_000 + TAIL_EVENTS_MAX));
+        assert!(!looks.has_long_tail(5_100_001, after(start, 31)));
+        assert!(looks.has_long_tail(5_100_000 + TAIL_EVENTS_MAX, after(start, 31)));
         // After a look that did not ask for it, the tail begins with the next event that is seen.
         looks.begin(after(start, 90), None);
-        assert!(!looks.has_long_tail(9_000_000));
+        assert!(!looks.has_long_tail(9_000_000, after(start, 91)));
         // A log that was restored gives numbers again.
-        assert!(!looks.has_long_tail(7));
+        assert!(!looks.has_long_tail(7, after(start, 91)));
+    }
+
+    #[test]
+    fn no_tail_brings_a_look_forward_while_the_last_one_rests() {
+        let (start, mut looks) = (Instant::now(), LookTimes::default());
+        looks.begin(start, Some(0));
+        looks.end(after(start, 10), RULES);
+        assert!(!looks.has_long_tail(TAIL_EVENTS_MAX, after(start, 99)));
+        assert!(looks.has_long_tail(TAIL_EVENTS_MAX, after(start, 101)));
+        // The interval does not wait for that.
+        assert!(looks.is_time(RULES, start, after(start, 60)));
+        // The next look has a rest of its own.
+        looks.begin(after(start, 60), Some(0));
+        assert!(looks.has_long_tail(TAIL_EVENTS_MAX, after(start, 61)));
     }
 }
