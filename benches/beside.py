@@ -43,7 +43,12 @@ def ask(client, statements: dict, is_over) -> dict[str, list[float]]:
             return took
 
 
-def ask_for(client, statements: dict, seconds: float) -> dict[str, list[float]]:
+def ask_idle(client, statements: dict, seconds: float) -> dict[str, list[float]]:
+    """Asks for some seconds while nothing else happens, once the statements have run before."""
+    client.close()
+    for text in statements.values():
+        for _ in range(CALLS_BEFORE):
+            client.sql(NAMESPACE, text)
     end = time.perf_counter() + seconds
     return ask(client, statements, lambda: end <= time.perf_counter())
 
@@ -95,28 +100,25 @@ def report(given, folder: Path) -> None:
         # Its threads would be in the process that makes the load, too.
         files.engine.connection.close()
         statements = {name: SHAPES[name].format(events="events", **values) for name in ASKED}
+        # Before any load: afterwards its files are merged.
+        idle = ask_idle(bench.client, statements, given.seconds)
         sending, length = single_events(given.single, seed=21)
         seconds, _ = load_elsewhere(bench.server.port, sending, given.connections, None)
         full = given.single / seconds
         print(f"{sent:,} events in the table that is queried. Load: {length:.0f} B an event as JSON, {full:,.0f} requests/s at full speed, {full / 2:,.0f} in what follows, into other namespaces.\n")
-        measure(bench, statements, given, full / 2)
+        measure(bench, statements, idle, given, full / 2)
     finally:
         bench.server.stop()
 
 
-def measure(bench: Bench, statements: dict, given, rate: float) -> None:
-    """Each alone, then both together; prints the tables."""
+def measure(bench: Bench, statements: dict, idle: dict, given, rate: float) -> None:
+    """The load alone, then with the queries; prints the tables."""
     count, client, port = max(1, round(rate * given.seconds)), bench.client, bench.server.port
     (first, _), (second, _) = (single_events(count, seed) for seed in (22, 23))
     commit_all(bench.server)
-    # The server has closed a connection that waited.
-    client.close()
-    for text in statements.values():
-        for _ in range(CALLS_BEFORE):
-            client.sql(NAMESPACE, text)
-    idle = ask_for(client, statements, given.seconds)
     _, alone = load_elsewhere(port, first, given.connections, rate)
     commit_all(bench.server)
+    # The server has closed a connection that waited.
     client.close()
     beside, acknowledged = ask_beside(client, statements, port, second, given.connections, rate)
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -63,7 +64,8 @@ class Measured:
         for label, bench in benches.items():
             before = delayed.requests
             self.first[label], rows = timed(bench, self.text)
-            self.requests_first = delayed.requests - before
+            if label == STORE:
+                self.requests_first = delayed.requests - before
             # When a row was taken differs.
             is_ordered = "ORDER BY" in self.text.rsplit(")", 1)[-1]
             answers[label] = [len(rows)] if "SELECT *" in self.text else answer(rows, is_ordered)
@@ -116,20 +118,16 @@ def report(given, folder: Path) -> int:
     print(f"Machine: {machine(folder)}. The client, a proxy in the same process, SeaweedFS and both servers share it; files are in the page cache.")
     print("Durability: one fdatasync per group before the answer; the store syncs nothing by default.\n")
     store = SeaweedFS(folder / "s3")
-    running = []
-    try:
+    with ExitStack() as running:
+        running.callback(store.stop)
         delayed = Delayed(store.start().endpoint)
-        running.append(delayed.close)
+        running.callback(delayed.close)
         benches = {LOCAL: Bench(folder / "local")}
-        running.append(benches[LOCAL].server.stop)
+        running.callback(benches[LOCAL].server.stop)
         bucket = (*BY_HAND, "--warehouse", f"s3://{store.BUCKET}/bench")
         benches[STORE] = Bench(folder / "bucket", bucket, store.environment() | {"ICECORE_S3_ENDPOINT": delayed.url})
-        running.append(benches[STORE].server.stop)
+        running.callback(benches[STORE].server.stop)
         return measure(given, benches, delayed)
-    finally:
-        for stop in reversed(running):
-            stop()
-        store.stop()
 
 
 def measure(given, benches: dict, delayed: Delayed) -> int:
