@@ -30,8 +30,9 @@ use uuid::Uuid;
 /// Tables that are looked at in parallel.
 const TABLES_AT_ONCE: usize = 4;
 /// What is kept of all tables' manifests is about so many live files at most, of 16 bytes each: that of some goes
-/// for others. A table with more of them is read anew for each look.
-const KEPT_MAX: usize = 1_000_000;
+/// for others. A thousand tables with some thousand files each have room. A table with more is read anew for each
+/// look.
+const KEPT_MAX: usize = 4_000_000;
 /// How manifests and metadata files end, which are in a folder of this name. They are not looked for.
 const METADATA_ENDS: [&str; 2] = [".avro", ".json"];
 const METADATA_FOLDER: &str = "/metadata";
