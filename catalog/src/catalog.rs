@@ -55,8 +55,8 @@ pub use tables::{LoadedTable, Tables};
 pub use thin::{ExpiryRequest, HistoryExpiry};
 pub use trash::{DropPolicy, Trash};
 pub use upkeep::{
-    EVENT_BYTES_KEPT, EVENTS_KEPT, REQUEST_LIFETIME_MS, REQUESTS_WITHOUT_EFFECT_KEPT, Upkeep,
-    WaitingDeletions,
+    DueDeletions, EVENT_BYTES_KEPT, EVENTS_KEPT, REQUEST_LIFETIME_MS, REQUESTS_WITHOUT_EFFECT_KEPT,
+    Upkeep, WaitingDeletions,
 };
 
 pub use crate::commit::CreateTable;

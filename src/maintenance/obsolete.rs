@@ -58,11 +58,12 @@ impl Job for DeleteObsolete {
             self.faults.hit("obsolete.after_trash")?;
         }
         self.catalog.upkeep().forget_records().await?;
-        let deleted = self.catalog.upkeep().delete_obsolete(FILES_MAX).await?;
-        if 0 < deleted {
+        let done = self.catalog.upkeep().work_off_obsolete(FILES_MAX).await?;
+        if 0 < done.deleted {
             self.faults.hit("obsolete.after_deletion")?;
         }
-        let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= deleted);
-        Ok(Progress::of(0 < emptied + deleted, was_full))
+        // Files that stay, or wait for their table, hold up no others.
+        let was_full = usize::try_from(FILES_MAX).is_ok_and(|max| max <= done.settled);
+        Ok(Progress::of(0 < emptied + done.deleted, was_full))
     }
 }

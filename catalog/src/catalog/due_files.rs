@@ -2,14 +2,14 @@
 //!
 //! Whoever queues a file has found that nothing needs it, and a commit that names a queued file is refused. A row
 //! of the queue may be wrong all the same, by a defect or in a metastore that was put back, and would cost rows for
-//! good. So the files are compared with what is live at the branches and tags of their table; a dropped table has
-//! none. Manifests never change, so what was read of them is kept for the next look: of a table that grows only the
-//! new ones are read.
+//! good. So the files are compared with what is live at the branches and tags of their table, also of a dropped one
+//! that can be had back. Manifests never change, so what was read of them is kept for the next look: of a table that
+//! grows only the new ones are read.
 //!
 //! Its one invariant: a data or delete file in the folder of a table goes only if every manifest of its branches
 //! and tags was read and has it not as live. Of a table that does not read, the files wait.
 
-use super::Catalog;
+use super::{Catalog, read::KnownPointer};
 use crate::{
     error::CatalogError,
     snapshot::{
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 use futures::{StreamExt, stream};
-use iceberg::{NamespaceIdent, TableIdent, spec::SnapshotRef};
+use iceberg::spec::SnapshotRef;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     iter,
@@ -29,9 +29,10 @@ use uuid::Uuid;
 
 /// Tables that are looked at in parallel.
 const TABLES_AT_ONCE: usize = 4;
-/// What is kept of manifests is forgotten beyond so much of it, which is about so many live files, of 16 bytes
-/// each. A table with more of them is read anew for each look.
-const KEPT_MAX: usize = 1_000_000;
+/// What is kept of all tables' manifests is about so many live files at most, of 16 bytes each: that of some goes
+/// for others. A thousand tables with some thousand files each have room. A table with more is read anew for each
+/// look.
+const KEPT_MAX: usize = 4_000_000;
 /// How manifests and metadata files end, which are in a folder of this name. They are not looked for.
 const METADATA_ENDS: [&str; 2] = [".avro", ".json"];
 const METADATA_FOLDER: &str = "/metadata";
@@ -52,7 +53,7 @@ pub(super) struct DueFiles {
 }
 
 /// Files of one table, and those of them that are not live in it.
-type TableLook<'a> = (&'a TableIdent, Vec<&'a str>, Result<HashSet<String>, CatalogError>);
+type TableLook<'a> = (Uuid, Vec<&'a str>, Result<HashSet<String>, CatalogError>);
 
 impl ReadTables {
     /// What is kept of a table, which is the caller's then.
@@ -67,9 +68,10 @@ impl ReadTables {
             return;
         }
         let mut tables = self.lock();
-        let kept: usize = tables.values().map(HistoryReads::weight).sum();
-        if KEPT_MAX < kept + reads.weight() {
-            tables.clear();
+        let mut kept: usize = tables.values().map(HistoryReads::weight).sum();
+        while KEPT_MAX < kept + reads.weight() {
+            let Some(other) = tables.keys().next().copied() else { break };
+            kept -= tables.remove(&other).map_or(0, |gone| gone.weight());
         }
         tables.insert(table, reads);
     }
@@ -88,11 +90,9 @@ impl Catalog {
         let mut found = DueFiles { unneeded: metadata, ..DueFiles::default() };
         let places: BTreeSet<&str> = content.iter().flat_map(|file| folders(file)).collect();
         let places: Vec<&str> = places.into_iter().collect();
-        let mut tables: HashMap<String, TableIdent> = HashMap::new();
-        for (location, levels, name) in self.metastore().tables_at(&places).await? {
-            if let Ok(namespace) = NamespaceIdent::from_vec(levels) {
-                tables.insert(location, TableIdent::new(namespace, name));
-            }
+        let mut tables: HashMap<String, (Uuid, String)> = HashMap::new();
+        for (uuid, location, metadata_location) in self.metastore().tables_at(&places).await? {
+            tables.insert(location, (uuid, metadata_location));
         }
         let mut of_tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for file in &content {
@@ -101,9 +101,12 @@ impl Catalog {
                 None => found.unneeded.push(file.clone()),
             }
         }
-        let looks = of_tables.into_iter();
-        let looks: Vec<_> =
-            looks.map(|(folder, files)| self.look_at_table(&tables[folder], files)).collect();
+        let looks = of_tables.into_iter().map(|(location, files)| {
+            let (uuid, metadata_location) = &tables[location];
+            let table = KnownPointer { uuid: *uuid, location, metadata_location };
+            self.look_at_table(table, files)
+        });
+        let looks: Vec<_> = looks.collect();
         let mut looks = stream::iter(looks).buffer_unordered(TABLES_AT_ONCE);
         while let Some(look) = looks.next().await {
             found.add(look);
@@ -111,35 +114,50 @@ impl Catalog {
         Ok(found)
     }
 
-    async fn look_at_table<'a>(&self, table: &'a TableIdent, files: Vec<&'a str>) -> TableLook<'a> {
+    async fn look_at_table<'a>(
+        &self,
+        table: KnownPointer<'_>,
+        files: Vec<&'a str>,
+    ) -> TableLook<'a> {
         let unneeded = Box::pin(self.without_live(table, &files)).await;
-        (table, files, unneeded)
+        (table.uuid, files, unneeded)
     }
 
-    /// Those of the files that are not live at a branch or tag of their table.
+    /// Those of the files that are not live at a branch or tag of their table. A commit after this names none of
+    /// them, since they are queued.
     async fn without_live(
         &self,
-        table: &TableIdent,
+        table: KnownPointer<'_>,
         files: &[&str],
     ) -> Result<HashSet<String>, CatalogError> {
         let files = files.iter().map(|file| (FileKey::of(file), (*file).to_owned()));
         let mut left: HashMap<FileKey, String> = files.collect();
-        if let Some(loaded) = self.find(table).await? {
-            let metadata = loaded.metadata.as_ref();
-            let encoded = self.encoded_parts(&loaded);
-            let named = encoded.refs.values().map(|reference| reference.snapshot_id);
-            let named: BTreeSet<i64> = named.chain(metadata.current_snapshot_id()).collect();
-            let heads = named.into_iter().filter_map(|id| metadata.snapshot_by_id(id));
-            let heads: Vec<SnapshotRef> = heads.map(Arc::clone).collect();
-            let mut known = self.inner.read_tables.take(metadata.uuid());
-            let storage = &self.inner.storage;
-            let mut reader = HistoryReader { storage, base: metadata, known: &mut known };
-            let manifests = reader.listed(&heads).await?;
-            reader.take_out_live(&mut left, &manifests).await?;
-            self.inner.read_tables.keep(metadata.uuid(), known);
-        }
+        let metadata = self.metadata_of(table).await?;
+        let parts = self.parts_of(table.metadata_location, &metadata);
+        let named = parts.refs.values().map(|reference| reference.snapshot_id);
+        let named: BTreeSet<i64> = named.chain(metadata.current_snapshot_id()).collect();
+        let heads = named.into_iter().filter_map(|id| metadata.snapshot_by_id(id));
+        let heads: Vec<SnapshotRef> = heads.map(Arc::clone).collect();
+        let mut known = self.inner.read_tables.take(table.uuid);
+        let (storage, base) = (&self.inner.storage, metadata.as_ref());
+        let mut reader = HistoryReader { storage, base, known: &mut known };
+        let taken_out = take_out_live(&mut reader, &heads, &mut left).await;
+        // After a failure too: what was read until then is not read again.
+        self.inner.read_tables.keep(table.uuid, known);
+        taken_out?;
         Ok(left.into_values().collect())
     }
+}
+
+/// Takes out the files that are live at these snapshots, and forgets manifests that none of them lists.
+async fn take_out_live(
+    reader: &mut HistoryReader<'_>,
+    heads: &[SnapshotRef],
+    files: &mut HashMap<FileKey, String>,
+) -> Result<(), CatalogError> {
+    let manifests = reader.listed(heads).await?;
+    reader.known.forget_all_but(&manifests);
+    reader.take_out_live(files, &manifests).await
 }
 
 impl DueFiles {

@@ -121,13 +121,21 @@ impl Catalog {
 
     /// The encoded parts of a table; made anew only when its last commit was not made here.
     pub(crate) fn encoded_parts(&self, table: &LoadedTable) -> Arc<EncodedParts> {
-        let location = &table.metadata_location;
+        self.parts_of(&table.metadata_location, &table.metadata)
+    }
+
+    /// The same, of the metadata in a file.
+    pub(super) fn parts_of(
+        &self,
+        location: &str,
+        metadata: &Arc<TableMetadata>,
+    ) -> Arc<EncodedParts> {
         match self.inner.parts_cache.get(location) {
-            Some(known) if Arc::ptr_eq(&known.0, &table.metadata) => Arc::clone(&known.1),
+            Some(known) if Arc::ptr_eq(&known.0, metadata) => Arc::clone(&known.1),
             // None, or a client wrote the file anew before it was registered again.
             _ => {
-                let encoded = Arc::new(EncodedParts::of(&table.metadata));
-                self.remember_parts(location, &table.metadata, &encoded);
+                let encoded = Arc::new(EncodedParts::of(metadata));
+                self.remember_parts(location, metadata, &encoded);
                 encoded
             }
         }

@@ -37,6 +37,15 @@ pub struct WaitingDeletions {
     pub held: u64,
 }
 
+/// What became of files whose time has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DueDeletions {
+    /// How many were deleted.
+    pub deleted: usize,
+    /// How many are due no more: those, others that left the queue, and those that are tried again later.
+    pub settled: usize,
+}
+
 /// The upkeep of a catalog, for whoever does it now and then.
 #[derive(Clone, Copy, Debug)]
 pub struct Upkeep<'a>(pub(super) &'a Catalog);
@@ -95,14 +104,23 @@ impl Upkeep<'_> {
         Ok(WaitingDeletions { files, held })
     }
 
-    /// Deletes at most `limit` files whose time has come and says how many it deleted. One that
+    /// Deletes at most `limit` files whose time has come, as [`Upkeep::work_off_obsolete`], and says how many
+    /// it deleted.
+    ///
+    /// # Errors
+    /// As [`Upkeep::work_off_obsolete`].
+    pub async fn delete_obsolete(self, limit: u32) -> Result<usize, CatalogError> {
+        Ok(self.work_off_obsolete(limit).await?.deleted)
+    }
+
+    /// Deletes at most `limit` files whose time has come and says what became of them. One that
     /// cannot be deleted now is tried again later, and after many of them it tries no more. A data or
     /// delete file that a branch or tag of its table has leaves the queue and stays; of a table that does
     /// not read, they are tried again later.
     ///
     /// # Errors
     /// `Metastore`; `Storage` when nothing at all could be deleted.
-    pub async fn delete_obsolete(self, limit: u32) -> Result<usize, CatalogError> {
+    pub async fn work_off_obsolete(self, limit: u32) -> Result<DueDeletions, CatalogError> {
         let due = self.0.metastore().obsolete(self.0.now_ms(), limit).await?;
         let DueFiles { unneeded, live, unknown } = Box::pin(self.0.look_at_due(due)).await?;
         let deletes = unneeded.into_iter().map(|location| async move {
@@ -139,6 +157,7 @@ impl Upkeep<'_> {
         gone.extend(live);
         self.0.metastore().forget_obsolete(&gone).await?;
         self.0.metastore().put_off_obsolete(&put_off, self.0.now_ms() + RETRY_MS).await?;
-        failure.map_or(Ok(deleted), Err)
+        let settled = gone.len() + put_off.len();
+        failure.map_or(Ok(DueDeletions { deleted, settled }), Err)
     }
 }

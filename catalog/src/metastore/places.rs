@@ -5,7 +5,7 @@
 //! the same time see each other.
 
 use super::{
-    Levels, Metastore, NameKind, SEPARATOR,
+    Metastore, NameKind,
     database::RowLock,
     failed,
     obsolete::{FILES_AT_ONCE, places},
@@ -37,15 +37,22 @@ impl Metastore {
         Ok(overlapping(&mut connection, but, location).await? == 0)
     }
 
-    /// The tables that lie at one of these folders, each with its location, its namespace and its name.
+    /// The tables that lie at one of these folders, each with its location and its metadata file. Dropped ones
+    /// that can be restored are among them.
     pub(crate) async fn tables_at(
         &self,
         folders: &[&str],
-    ) -> Result<Vec<(String, Levels, String)>, CatalogError> {
+    ) -> Result<Vec<(Uuid, String, String)>, CatalogError> {
+        let broken =
+            |cause| failed("look for the tables of files")(sqlx::Error::Decode(Box::new(cause)));
         let mut found = Vec::new();
         for folders in folders.chunks(FILES_AT_ONCE) {
             let query = format!(
-                "SELECT location, namespace, name FROM tables WHERE kind = $1 AND location IN ({})",
+                "SELECT uuid, location, metadata_location FROM (
+                     SELECT uuid, location, metadata_location FROM tables WHERE kind = $1
+                     UNION ALL
+                     SELECT uuid, location, metadata_location FROM trash WHERE purging = 0
+                 ) AS there WHERE location IN ({})",
                 places(2, folders.len())
             );
             let mut query = sqlx::query_as(AssertSqlSafe(query)).bind(word(NameKind::Table));
@@ -56,10 +63,10 @@ impl Metastore {
                 .fetch_all(&self.database.readers)
                 .await
                 .map_err(failed("look for the tables of files"))?;
-            found.extend(rows.into_iter().map(|(location, namespace, name)| {
-                let levels: Levels = namespace.split(SEPARATOR).map(str::to_owned).collect();
-                (location, levels, name)
-            }));
+            for (uuid, location, metadata_location) in rows {
+                let uuid = Uuid::parse_str(&uuid).map_err(broken)?;
+                found.push((uuid, location, metadata_location));
+            }
         }
         Ok(found)
     }

@@ -6,7 +6,10 @@ use super::{
     places::strict,
     *,
 };
-use crate::{catalog::RefKind, metastore::tests::stores};
+use crate::{
+    catalog::{DueDeletions, RefKind},
+    metastore::tests::stores,
+};
 
 /// Writes data files of a table.
 async fn write(catalog: &Catalog, table: &LoadedTable, names: &[&str]) -> Vec<String> {
@@ -63,6 +66,29 @@ async fn a_file_that_a_branch_or_tag_has_is_not_deleted_whatever_the_queue_says(
 }
 
 #[tokio::test]
+async fn a_live_file_of_a_dropped_table_stays_while_the_table_can_be_had_back() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, table) = (&house.catalog, ident("a.t"));
+        let made = create(catalog, "a.t").await;
+        let files = write(catalog, &made, &["live", "left"]).await;
+        let list = write_list(catalog, &made, 1, &[&files[0]]).await;
+        let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &list));
+        catalog.commit(sent).await.unwrap();
+        catalog.tables().drop(&table, true).await.unwrap();
+        queue(catalog, &files).await;
+        assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+        assert_eq!(there(catalog, &files).await, [true, false]);
+        // Once its time is over, its files go.
+        house.clock.fetch_add(UNDROP_MS, Ordering::SeqCst);
+        assert_eq!(catalog.trash().empty(10).await.unwrap(), 1);
+        house.clock.fetch_add(10 * 60 * 1000, Ordering::SeqCst);
+        while catalog.upkeep().delete_obsolete(100).await.unwrap() > 0 {}
+        assert_eq!(there(catalog, &files).await, [false, false]);
+    }
+}
+
+#[tokio::test]
 async fn files_of_a_table_that_does_not_read_wait_and_hold_up_no_others() {
     let house = house().await;
     let catalog = &house.catalog;
@@ -73,7 +99,9 @@ async fn files_of_a_table_that_does_not_read_wait_and_hold_up_no_others() {
     catalog.commit(sent).await.unwrap();
     queue(catalog, &files).await;
     queue(catalog, &others).await;
-    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+    // So a full batch of them is followed by the next one at once.
+    let done = catalog.upkeep().work_off_obsolete(100).await.unwrap();
+    assert_eq!(done, DueDeletions { deleted: 1, settled: 3 });
     assert_eq!(there(catalog, &others).await, [false]);
     assert_eq!(there(catalog, &files).await, [true, true], "nobody knows what the table has");
     assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 0, "not at once again");

@@ -25,15 +25,20 @@ async fn load(house: &House, dotted: &str) {
     house.catalog.lease(&loaded).await;
 }
 
+fn removal(dotted: &str, ids: &[i64]) -> TableChange {
+    change(dotted, json!([]), json!([{"action": "remove-snapshots", "snapshot-ids": ids}]))
+}
+
 /// Has a client remove snapshots, as engines do when they expire them; by another process.
 async fn remove(house: &House, dotted: &str, ids: &[i64]) -> Result<usize, CatalogError> {
-    let updates = json!([{"action": "remove-snapshots", "snapshot-ids": ids}]);
-    let made = house.other.commit(change(dotted, json!([]), updates)).await?;
+    let made = house.other.commit(removal(dotted, ids)).await?;
     Ok(made.metadata.snapshots().len())
 }
 
-/// Why they are not removed.
+/// Why they are not removed, alone or with changes of other tables.
 async fn refused(house: &House, ids: &[i64]) -> String {
+    let all = house.other.commit_all(vec![removal("a.events", ids)]).await;
+    assert!(matches!(all, Err(CatalogError::CommitFailed(_))), "{all:?}");
     match remove(house, "a.events", ids).await {
         Err(CatalogError::CommitFailed(text)) => text,
         other => panic!("{other:?}"),

@@ -47,6 +47,12 @@ impl HistoryReads {
         self.lists.clear();
     }
 
+    /// Forgets the live files of all manifests but these.
+    pub(crate) fn forget_all_but(&mut self, manifests: &BTreeSet<String>) {
+        self.live.retain(|manifest, _| manifests.contains(manifest));
+        self.keys_kept = self.live.values().map(Vec::len).sum();
+    }
+
     /// About how much room the manifests take that stay, in live files.
     pub(crate) fn weight(&self) -> usize {
         self.keys_kept + FILES_OF_A_NAME * self.live.len()
