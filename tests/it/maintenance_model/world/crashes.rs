@@ -123,18 +123,23 @@ impl World {
             let mut met = pin!(meet(&barrier));
             let mut pass = pin!(self.pass(&work));
             // Both are waited for to their ends below.
-            let is_met = tokio::select! {
-                () = &mut met => true,
-                _ = &mut pass => false,
+            let ended = tokio::select! {
+                () = &mut met => None,
+                ended = &mut pass => Some(ended),
             };
-            if is_met {
-                copy_running(&running, left.path());
-                meet(&barrier).await;
-                pass.await?;
-            } else {
-                tokio::join!(met, meet(&barrier));
+            match ended {
+                None => {
+                    copy_running(&running, left.path());
+                    meet(&barrier).await;
+                    pass.await?;
+                    true
+                }
+                Some(ended) => {
+                    tokio::join!(met, meet(&barrier));
+                    ended?;
+                    false
+                }
             }
-            is_met
         };
         let folder = self.stop().await;
         if is_met {
