@@ -70,11 +70,7 @@ impl World {
         let path = match work {
             PassingWork::Call(path) => path.clone(),
             PassingWork::Retention(_) => path_of("retention"),
-            PassingWork::Erasure(planned) => {
-                // A log that was opened anew does not know yet what its tables have.
-                self.server().commit("shop").await;
-                return self.erase_rows(planned).await;
-            }
+            PassingWork::Erasure(planned) => return self.erase_rows(planned).await,
         };
         self.server().post(&path, "application/json", "").await;
         Ok(())
@@ -123,18 +119,23 @@ impl World {
             let mut met = pin!(meet(&barrier));
             let mut pass = pin!(self.pass(&work));
             // Both are waited for to their ends below.
-            let is_met = tokio::select! {
-                () = &mut met => true,
-                _ = &mut pass => false,
+            let ended = tokio::select! {
+                () = &mut met => None,
+                ended = &mut pass => Some(ended),
             };
-            if is_met {
-                copy_running(&running, left.path());
-                meet(&barrier).await;
-                pass.await?;
-            } else {
-                tokio::join!(met, meet(&barrier));
+            match ended {
+                None => {
+                    copy_running(&running, left.path());
+                    meet(&barrier).await;
+                    pass.await?;
+                    true
+                }
+                Some(ended) => {
+                    tokio::join!(met, meet(&barrier));
+                    ended?;
+                    false
+                }
             }
-            is_met
         };
         let folder = self.stop().await;
         if is_met {
