@@ -203,6 +203,13 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
     assert_eq!(server.rows(NAMESPACE, &past).await, json!([[2]]));
     let theirs = "SELECT max(pk) FROM theirs FOR SEQ AS OF 2";
     assert_eq!(server.rows(NAMESPACE, theirs).await, json!([["u-2"]]));
+    // A namespace that is called as those tables are has none of them.
+    let odd = json!({ "namespace": ["other FOR SEQ AS OF 2"] }).to_string();
+    let made = server.post("/catalog/v1/namespaces", "application/json", odd).await;
+    assert_eq!(made.status(), 200);
+    let both = format!("{theirs} AS t, \"other FOR SEQ AS OF 2\".events");
+    let text = refused(&server, &json!({ "sql": both })).await;
+    assert!(text.contains("outside namespace"), "{text}");
     let cut =
         "SELECT count(*), max(u.id), (SELECT count(*) FROM users) FROM users FOR SEQ AS OF 2 AS u";
     let answer = asked(&server, &json!({ "sql": cut })).await;
