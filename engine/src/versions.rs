@@ -3,7 +3,8 @@
 //! Each dialect spells a version in its own way, and the parser knows some of the spellings in some of its
 //! dialects. So a version is taken out of the tokens before they are parsed ([`spelling`]): the table and its
 //! version become one name in quotes, which is the text of both. Behind it the table keeps the name that the
-//! statement calls its columns by. Its one invariant: one name means one table at one point.
+//! statement calls its columns by. Its one invariant: one name means one table at one point, and the words behind the
+//! table's name in it mean that point.
 
 pub mod differences;
 mod place;
@@ -38,6 +39,14 @@ pub struct TableVersion {
     pub alias: Ident,
     /// The point.
     pub point: VersionPoint,
+}
+
+impl TableVersion {
+    /// The words of the point in the name: no other point of the statement has the same.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        self.name.strip_prefix(self.table.as_str()).unwrap_or_default()
+    }
 }
 
 /// A point in a table's history as a statement has it: an expression of constants.

@@ -298,6 +298,14 @@ impl ViewDraft<'_> {
         visibility::values_seen(principal, &space.levels)
     }
 
+    /// Refuses what has no versions behind a view of the catalog with a point.
+    fn check_has_versions(&self, schema: &str, name: &str) -> Result<(), SqlError> {
+        if self.points(schema).every.is_some() {
+            return Err(without_versions(name));
+        }
+        Ok(())
+    }
+
     async fn add_metadata(
         &mut self,
         schema: &str,
@@ -308,6 +316,7 @@ impl ViewDraft<'_> {
         if !self.has(schema, table) && !self.add_table(schema, space, table).await? {
             return Ok(false);
         }
+        self.check_has_versions(schema, &kind.of(table))?;
         let is_hiding = self.values_seen(space).is_some();
         let (tables, _) = self.view.namespace_mut(schema);
         let Some(table) = tables.iter_mut().find(|known| known.name == table) else {
@@ -431,6 +440,10 @@ impl ViewDraft<'_> {
 
     /// The namespace that is written so, if it is there and may be read.
     async fn find(&mut self, written: &str) -> Result<Option<ResolvedNamespace>, SqlError> {
+        // Tables behind a view with a point are called so, which are others.
+        if self.reader.points.words_of(written).is_some() {
+            return Ok(None);
+        }
         let mut candidates = Vec::new();
         // What is called so has the tables of the query's own namespace.
         if written == self.view.namespace {

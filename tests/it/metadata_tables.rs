@@ -264,20 +264,13 @@ async fn views_of_the_catalog_are_read_by_the_rights_of_who_asks() {
         &view("wide", "shop", &["x", "y"], &[("duckdb", "SELECT id FROM events")]),
     )
     .await;
+    let definition = format!("CREATE VIEW \"shop\".\"kinds\" AS {}", trino[0].1);
     let drawn = [("duckdb", "SELECT uuid() AS id FROM events")];
     add_view(&guarded, "shop", &view("drawn", "shop", &["id"], &drawn)).await;
     for (sql, expected) in [
         ("SELECT \"docNo\", kind FROM kinds", json!([["0", "a"]])),
         ("SELECT docno FROM shop.kinds WHERE kind = 'a'", json!([["0"]])),
-        (
-            "SHOW CREATE VIEW kinds",
-            json!([[
-                "icecore",
-                "shop",
-                "kinds",
-                format!("CREATE VIEW \"shop\".\"kinds\" AS {}", trino[0].1)
-            ]]),
-        ),
+        ("SHOW CREATE VIEW kinds", json!([["icecore", "shop", "kinds", definition]])),
         ("SELECT count(*) FROM nested", json!([[1]])),
         ("SELECT count(*) FROM nested FOR SEQ AS OF 1", json!([[1]])),
         // A name in the statement does not change what a view reads.

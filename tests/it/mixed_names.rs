@@ -179,6 +179,8 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
         ("theirs", "pk", "SELECT docId FROM other.events"),
         ("filed", "id", "SELECT id FROM read_parquet('events/2026/**/*.parquet')"),
         ("past", "id", "SELECT id FROM events VERSION AS OF 1"),
+        ("forks", "name", "SELECT name FROM branches"),
+        ("states", "id", "SELECT snapshot_id FROM \"events$snapshots\""),
     ] {
         let body = view(name, NAMESPACE, &[column], &[("duckdb", query)]).to_string();
         let path = "/catalog/v1/namespaces/shop/views";
@@ -201,6 +203,13 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
     assert_eq!(server.rows(NAMESPACE, &past).await, json!([[2]]));
     let theirs = "SELECT max(pk) FROM theirs FOR SEQ AS OF 2";
     assert_eq!(server.rows(NAMESPACE, theirs).await, json!([["u-2"]]));
+    // A namespace that is called as those tables are has none of them.
+    let odd = json!({ "namespace": ["other FOR SEQ AS OF 2"] }).to_string();
+    let made = server.post("/catalog/v1/namespaces", "application/json", odd).await;
+    assert_eq!(made.status(), 200);
+    let both = format!("{theirs} AS t, \"other FOR SEQ AS OF 2\".events");
+    let text = refused(&server, &json!({ "sql": both })).await;
+    assert!(text.contains("outside namespace"), "{text}");
     let cut =
         "SELECT count(*), max(u.id), (SELECT count(*) FROM users) FROM users FOR SEQ AS OF 2 AS u";
     let answer = asked(&server, &json!({ "sql": cut })).await;
@@ -209,6 +218,13 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
     assert_eq!(server.rows(NAMESPACE, cut).await, json!([[2, "u-2", 5]]));
     let again = asked(&server, &json!({ "sql": cut, "basis": answer["basis"] })).await;
     assert_eq!((&again["rows"], &again["basis"]), (&answer["rows"], &answer["basis"]));
+    // What has no versions would be told as it is now.
+    assert_eq!(server.rows(NAMESPACE, "SELECT count(*) FROM forks").await, json!([[0]]));
+    for name in ["forks", "states"] {
+        let past = json!({ "sql": format!("SELECT * FROM {name} FOR SEQ AS OF 2") });
+        let text = refused(&server, &past).await;
+        assert!(text.contains("` has no versions"), "{text}");
+    }
     let past = json!({ "sql": "SELECT * FROM users VERSION AS OF 3" });
     let (status, answer) = server.query(NAMESPACE, &past).await;
     assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{answer}");

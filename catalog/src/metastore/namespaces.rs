@@ -84,6 +84,33 @@ impl Metastore {
         self.namespaces_of(parent, NamePage::ALL).await
     }
 
+    /// A namespace and all below it, at most `limit` of them in order; of the empty one all there are. Nothing where
+    /// it is not there.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn namespaces_from(
+        &self,
+        levels: &Levels,
+        limit: usize,
+    ) -> Result<Vec<Levels>, CatalogError> {
+        let top = path(levels);
+        // Paths below it begin with this, and the space is the next letter behind the separator.
+        let below = format!("{top}{SEPARATOR}");
+        let paths: Vec<String> = sqlx::query_scalar(
+            "SELECT path FROM namespaces WHERE $1 = '' OR path = $1 OR (path > $2 AND path < $3)
+             ORDER BY path LIMIT $4",
+        )
+        .bind(top.clone())
+        .bind(below)
+        .bind(format!("{top} "))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.database.readers)
+        .await
+        .map_err(failed("list namespaces"))?;
+        Ok(paths.iter().map(|path| path.split(SEPARATOR).map(str::to_owned).collect()).collect())
+    }
+
     /// The tables of all namespaces at the top, in order: one statement, however many there are.
     ///
     /// # Errors

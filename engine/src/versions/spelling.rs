@@ -260,8 +260,12 @@ fn named(
         Some(known) => known.name.clone(),
         None => format!("{table} {}", shown(&point)),
     };
+    let is_of_other = |version: &TableVersion, name: &str| {
+        version.name == name && !same(&version)
+            || version.point != point && name.strip_prefix(table.as_str()) == Some(version.words())
+    };
     let is_taken = |name: &str| {
-        versions.iter().any(|version| version.name == name && !same(&version))
+        versions.iter().any(|version| is_of_other(version, name))
             || tokens.iter().any(|it| {
                 let is_it = matches!(&it.token, Token::Word(word) if word.value == name);
                 is_it && !versions.iter().any(|version| version.name == name)

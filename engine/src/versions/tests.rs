@@ -106,6 +106,12 @@ fn the_name_of_another_table_is_not_taken() {
     let versions = guard::check(&sql).unwrap().versions;
     assert_ne!(versions[0].name, versions[1].name);
     assert!(versions[0].name.len() < 200, "{}", versions[0].name);
+    // Points of two tables have other words, too, and the same point has the same ones.
+    let of_users = |end: &str| long(end).replace("events", "users");
+    let sql = format!("{sql}, {} c, {} d", of_users("3"), of_users("1"));
+    let versions = guard::check(&sql).unwrap().versions;
+    let words: Vec<&str> = versions.iter().map(TableVersion::words).collect();
+    assert!(words[2] != words[0] && words[2] != words[1] && words[3] == words[0], "{words:?}");
 }
 
 #[test]

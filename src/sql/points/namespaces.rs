@@ -64,7 +64,7 @@ impl QueryPoints {
         if matches!(version.point, VersionPoint::Bookmark(_)) {
             return Ok(());
         }
-        let Some(words) = version.name.strip_prefix(version.table.as_str()) else { return Ok(()) };
+        let words = version.words();
         let held = self.behind_views.get(words).and_then(|points| points.every.as_ref());
         if held.is_some_and(|held| held != read) {
             return Err(invalid(format!(

@@ -110,6 +110,11 @@ impl ViewDraft<'_> {
             false => levels.join("."),
         };
         let home = format!("{plain_home}{words}");
+        if !words.is_empty() && home == self.view.namespace {
+            return Err(SqlError::Invalid(format!(
+                "the tables that it reads at the point are called as namespace `{home}` is; ask in another namespace"
+            )));
+        }
         let tables = references::wanted(&statement.statement, &home, QueryScope::Namespace)?;
         if tables.wanted == WantedTables::All {
             let text = "it reads information_schema, which tells of who asks; write its query";

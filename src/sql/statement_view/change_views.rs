@@ -60,6 +60,7 @@ impl ViewDraft<'_> {
         if name != BRANCHES_TABLE || !space.has_events {
             return Ok(false);
         }
+        self.check_has_versions(schema, name)?;
         if self.view.branches.iter().any(|known| known.namespace == schema) {
             return Ok(true);
         }

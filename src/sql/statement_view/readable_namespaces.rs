@@ -1,7 +1,7 @@
 //! The namespaces that a statement is told of when it asks which ones there are: those that its sender may read.
 
 use crate::sql::{statement_view::ViewDraft, view::internal};
-use icecore_catalog::{access::Action, error::CatalogError};
+use icecore_catalog::access::Action;
 use icecore_engine::error::SqlError;
 use std::collections::BTreeSet;
 
@@ -18,27 +18,17 @@ impl ViewDraft<'_> {
         let logged: Vec<Vec<String>> =
             logged.map(|table| vec![table.namespace.name().to_owned()]).collect();
         let mut found: BTreeSet<Vec<String>> = BTreeSet::new();
-        let mut waiting: Vec<Vec<String>> = principal.namespaces(Action::Read).cloned().collect();
-        while let Some(levels) = waiting.pop() {
-            if found.contains(&levels) {
-                continue;
-            }
-            match metastore.namespaces(&levels).await {
-                Ok(below) => waiting.extend(below),
-                // It is not there, or was dropped since its name was listed.
-                Err(CatalogError::NoSuchNamespace(_)) => continue,
-                Err(cause) => return Err(internal(&cause)),
-            }
-            found.insert(levels);
-            if NAMESPACES_MAX < found.len() + waiting.len() {
+        let tops: Vec<&Vec<String>> = principal.namespaces(Action::Read).collect();
+        for top in tops {
+            let listed = metastore.namespaces_from(top, NAMESPACES_MAX + 1).await;
+            found.extend(listed.map_err(|cause| internal(&cause))?);
+            if NAMESPACES_MAX < found.len() {
                 return Err(SqlError::Limit(format!(
                     "there are more than {NAMESPACES_MAX} namespaces; list them in pages with GET /catalog/v1/namespaces"
                 )));
             }
         }
         found.extend(logged.into_iter().filter(|levels| principal.may(Action::Read, levels)));
-        // What is above all of them is none.
-        found.retain(|levels| !levels.is_empty());
         for levels in found {
             let name = levels.join(".");
             // The session has a schema of the namespaces that are in the view.

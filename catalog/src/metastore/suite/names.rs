@@ -174,6 +174,16 @@ pub(crate) async fn pages(store: &Metastore) {
     assert_eq!(first, [below(0)]);
     let last = store.namespaces_of(&a, NamePage { after: "18", limit: 5 }).await.unwrap();
     assert_eq!(last, [below(19)]);
+    let deepest = vec!["a".to_owned(), "03".to_owned(), "x".to_owned()];
+    for made in [&deepest, &levels("a b"), &levels("ab")] {
+        store.create_namespace(made, &Properties::new()).await.unwrap();
+    }
+    let all = store.namespaces_from(&a, usize::MAX).await.unwrap();
+    assert_eq!((all.len(), &all[0], all.contains(&deepest)), (22, &a, true));
+    assert_eq!(store.namespaces_from(&below(3), 9).await.unwrap(), [below(3), deepest]);
+    assert!(store.namespaces_from(&levels("none"), 9).await.unwrap().is_empty());
+    assert_eq!(store.namespaces_from(&Levels::new(), 99).await.unwrap().len(), 24);
+    assert_eq!(store.namespaces_from(&Levels::new(), 1).await.unwrap(), [a]);
 }
 
 pub(crate) async fn one_of_many_racing_renames_gets_the_name(store: &Metastore) {
