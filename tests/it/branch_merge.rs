@@ -3,16 +3,13 @@
 
 use crate::{
     admin::icecore,
-    harness::{TestServer, config},
+    harness::{TestServer, beside, config, meet},
     process::post_and_die,
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Barrier},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 type Documents = BTreeMap<String, Value>;
 
@@ -328,12 +325,6 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
     }
 }
 
-/// Comes to a meeting of a failpoint, without a wait on a thread of the tests.
-async fn meet(meeting: &Arc<Barrier>) {
-    let meeting = Arc::clone(meeting);
-    tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_document_that_is_written_during_a_merge_is_compared_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -360,7 +351,7 @@ async fn a_document_that_is_written_during_a_merge_is_compared_again() {
                 meet(&meeting).await;
             }
         };
-        tokio::join!(merged, meanwhile).0
+        beside(&meeting, merged, meanwhile).await.0
     };
     let of_one = |doc: &Value| Some(change("u", "users", "1", doc));
     // Another document of the collection does not matter.
@@ -426,7 +417,8 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
         }
         key
     };
-    let ((status, report), key) = tokio::join!(server.ingest_at(path, &body), meanwhile);
+    let merged = server.ingest_at(path, &body);
+    let ((status, report), key) = beside(&meeting, merged, meanwhile).await;
     assert_eq!((status, counts(&report)), (200, [0, 20, 0, 0]), "{report}");
     assert_eq!(report["batches"], 4, "{report}");
     let found = documents(&server, "main", "users").await;
@@ -440,7 +432,8 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
         meet(&meeting).await;
         key
     };
-    let ((status, refused), key) = tokio::join!(server.ingest_at(path, &body), meanwhile);
+    let merged = server.ingest_at(path, &body);
+    let ((status, refused), key) = beside(&meeting, merged, meanwhile).await;
     assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
     let details = &refused["details"];
     assert_eq!(
