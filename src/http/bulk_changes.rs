@@ -23,7 +23,10 @@ use icecore_catalog::{
     catalog::{Catalog, RefKind},
     error::CatalogError,
 };
-use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE};
+use icecore_engine::{
+    QueryAnswer,
+    collections::{IS_CHANGE, IS_TRUNCATE},
+};
 use icecore_lake::{collection::ChangeOp, table::schema::ident};
 use icecore_schemas::{
     batch::SeqRange,
@@ -33,13 +36,24 @@ use icecore_schemas::{
     query::SqlRequest,
     service_table::EVENTS_TABLE,
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Places of a batch that stay for the events that say where a change begins and that it ended.
 const MARKERS: usize = 2;
-/// Most documents that are listed because others wrote them.
+/// Most documents that are listed because others wrote them, and most bytes of their names: the event that tells of the
+/// change has the list.
 const LISTED_MAX: usize = 100;
+const LISTED_BYTES_MAX: usize = 8 << 10;
+/// Queries that a change of several batches has at a time: the comparison goes on while a batch is looked at.
+const QUERIES_AT_ONCE: usize = 2;
+/// Most times that the look at a batch waits for a place among other queries, as long as each of them does, and the pause
+/// in between. It takes less than a query may run, as the comparison waits as well.
+const LOOKS_MAX: usize = 8;
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where changes are appended.
 #[derive(Clone, Copy)]
@@ -84,8 +98,21 @@ impl DocumentCounts {
 pub(super) struct LeftDocuments {
     /// All of them, by their numbers.
     pub(super) numbers: HashSet<u128>,
-    /// Collection and key of the first ones.
+    /// Collection and key of some.
     pub(super) listed: Vec<(String, String)>,
+    /// Of those.
+    bytes: usize,
+}
+
+impl LeftDocuments {
+    fn add(&mut self, collection: String, key: String) {
+        self.numbers.insert(document_number(&collection, &key));
+        let name = collection.len() + key.len();
+        if self.listed.len() < LISTED_MAX && self.bytes + name <= LISTED_BYTES_MAX {
+            self.bytes += name;
+            self.listed.push((collection, key));
+        }
+    }
 }
 
 /// Batches of changes on their way to the log or to a branch.
@@ -164,6 +191,7 @@ impl<'a> ChangeBatches<'a> {
         let is_full = app.limits.batch_events_max <= self.changes.len() + MARKERS
             || app.body_bytes_max < self.bytes + change.event.len();
         if is_full && !self.changes.is_empty() {
+            check_queries(app)?;
             Box::pin(self.leave_written()).await?;
             Box::pin(self.flush()).await?;
         }
@@ -215,10 +243,7 @@ impl<'a> ChangeBatches<'a> {
             if let Some(counts) = self.counts.get_mut(&collection) {
                 *counts.of(op) -= 1;
             }
-            self.left.numbers.insert(document_number(&collection, &key));
-            if self.left.listed.len() < LISTED_MAX {
-                self.left.listed.push((collection, key));
-            }
+            self.left.add(collection, key);
         }
         Ok(())
     }
@@ -292,8 +317,7 @@ async fn written_since(
     changes: &[PlannedChange],
 ) -> Result<Vec<bool>, ApiError> {
     let mut is_written = vec![false; changes.len()];
-    let request = SqlRequest { sql: later.to_owned(), ..SqlRequest::default() };
-    let Some(mut answer) = state_rows::ask(app, levels, request).await? else {
+    let Some(mut answer) = Box::pin(look(app, levels, later)).await? else {
         return Ok(is_written);
     };
     let numbered = changes.iter().enumerate();
@@ -315,6 +339,40 @@ async fn written_since(
         }
     }
     Ok(is_written)
+}
+
+/// Starts the query for what others wrote. Others may have all places of queries for a moment, and a change that ends for
+/// that stands half done.
+async fn look(
+    app: &AppState,
+    levels: &[String],
+    later: &str,
+) -> Result<Option<QueryAnswer>, ApiError> {
+    let mut looks = 1;
+    loop {
+        let request = SqlRequest { sql: later.to_owned(), ..SqlRequest::default() };
+        let asked = state_rows::ask(app, levels, request).await;
+        let is_busy = asked.as_ref().is_err_and(|cause| cause.code() == ErrorCode::TooManyRequests);
+        if !is_busy || LOOKS_MAX <= looks {
+            return asked;
+        }
+        looks += 1;
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Refuses a change of several batches where it would wait for its own query.
+///
+/// # Errors
+/// 422.
+fn check_queries(app: &AppState) -> Result<(), ApiError> {
+    if app.sql.has_places(QUERIES_AT_ONCE) {
+        return Ok(());
+    }
+    let text = format!(
+        "the changes are more than one batch, which takes {QUERIES_AT_ONCE} queries at a time: set sql.concurrent_max and sql.concurrent_per_namespace to {QUERIES_AT_ONCE} or more, or raise ingest.batch_events_max"
+    );
+    Err(ApiError::new(ErrorCode::QueryLimit, text))
 }
 
 /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.

@@ -112,6 +112,24 @@ async fn what_is_written_between_the_batches_of_a_restore_stays_and_is_told() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_several_batches_says_that_it_has_two_queries_at_a_time() {
+    let settings = [("ingest.batch_events_max", "10"), ("sql.concurrent_per_namespace", "1")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    let created: Vec<Value> = (0..16).map(|n| change("c", &format!("u-{n:02}"), n)).collect();
+    for events in created.chunks(8) {
+        take(&server, events).await;
+    }
+    let (status, refused) = restore(&server, "seq:0").await;
+    assert_eq!((status, &refused["code"]), (422, &json!("QUERY_LIMIT")), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("sql.concurrent_per_namespace"));
+    // One batch has one query at a time, and nothing was changed before.
+    let (status, report) = restore(&server, "seq:8").await;
+    assert_eq!((status, &report["deleted"]), (200, &json!(8)), "{report}");
+    assert_eq!(report["seq"]["first"], 17, "{report}");
+    server.stop().await;
+}
+
 /// Sends events in a request of this name.
 async fn take_named(server: &TestServer, name: &str, events: &[Value]) {
     let request = server.http.post(format!("{}/ingest", server.url));
