@@ -443,6 +443,9 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
     let found = documents(&server, "main", "users").await;
     assert_eq!(found[&key], json!({"a": 9}));
     assert_eq!(found.values().filter(|doc| doc["a"] == 3).count(), 19, "{found:?}");
+    // What a merge began with stays, as it may go on.
+    let (status, squashed) = server.ingest_at("/v1/shop/branches/trial/squash", &body).await;
+    assert_eq!((status, &squashed["events_before"]), (200, &json!(0)), "{squashed}");
     // The next merge goes on from there.
     let report = merge(&server, "trial", &json!({"policy": "theirs"})).await;
     assert_eq!(counts(&report), [0, 1, 0, 1], "{report}");
