@@ -407,22 +407,24 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
     make(&server, &json!({"name": "trial"})).await;
     send("trial", "u", 2).await;
     let (path, body) = ("/v1/shop/branches/trial/merge", json!({}));
+    let theirs = json!({"policy": "theirs"});
     let meanwhile = async {
         meet(&meeting).await;
+        let of_both = write(1, &json!({"a": 5})).await;
         let key = write(1, &json!({"a": 1, "b": 7})).await;
         meet(&meeting).await;
         for _ in 0..3 {
             meet(&meeting).await;
             meet(&meeting).await;
         }
-        key
+        (of_both, key)
     };
-    let merged = server.ingest_at(path, &body);
-    let ((status, report), key) = beside(&meeting, merged, meanwhile).await;
-    assert_eq!((status, counts(&report)), (200, [0, 20, 0, 0]), "{report}");
+    let merged = server.ingest_at(path, &theirs);
+    let ((status, report), (of_both, key)) = beside(&meeting, merged, meanwhile).await;
+    assert_eq!((status, counts(&report)), (200, [0, 20, 0, 1]), "{report}");
     assert_eq!(report["batches"], 4, "{report}");
     let found = documents(&server, "main", "users").await;
-    assert_eq!(found[&key], json!({"a": 2, "b": 7}));
+    assert_eq!((&found[&of_both], &found[&key]), (&json!({"a": 2}), &json!({"a": 2, "b": 7})));
     assert!(found.values().all(|doc| doc["a"] == 2), "{found:?}");
 
     send("trial", "u", 3).await;
@@ -447,7 +449,7 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
     let (status, squashed) = server.ingest_at("/v1/shop/branches/trial/squash", &body).await;
     assert_eq!((status, &squashed["events_before"]), (200, &json!(0)), "{squashed}");
     // The next merge goes on from there.
-    let report = merge(&server, "trial", &json!({"policy": "theirs"})).await;
+    let report = merge(&server, "trial", &theirs).await;
     assert_eq!(counts(&report), [0, 1, 0, 1], "{report}");
     let found = documents(&server, "main", "users").await;
     assert!(found.values().all(|doc| doc["a"] == 3), "{found:?}");
