@@ -48,6 +48,8 @@ const MARKERS: usize = 2;
 /// change has the list.
 const LISTED_MAX: usize = 100;
 const LISTED_BYTES_MAX: usize = 8 << 10;
+/// Most documents of others that are known meanwhile.
+const WRITTEN_MAX: usize = 1_000_000;
 /// Queries that a change of several batches has at a time: the comparison goes on while a batch is looked at.
 const QUERIES_AT_ONCE: usize = 2;
 /// Most times that the look at a batch waits for a place among other queries, as long as each of them does, and the pause
@@ -115,6 +117,57 @@ impl LeftDocuments {
     }
 }
 
+/// What others wrote since a comparison, as far as it was looked at: each look reads what came since the one before.
+#[derive(Debug, Default)]
+struct WrittenDocuments {
+    /// The documents, by their numbers.
+    numbers: HashSet<u128>,
+    /// The collections that were emptied.
+    emptied: HashSet<String>,
+    /// All events up to this one were looked at.
+    seq: u64,
+}
+
+impl WrittenDocuments {
+    /// Looks at what came since. `later` is the statement of [`later_changes`], and `last` an event that is durable.
+    ///
+    /// # Errors
+    /// 422 for too many; else as queries.
+    async fn look(
+        &mut self,
+        ChangedBranch { app, levels, .. }: ChangedBranch<'_>,
+        later: &str,
+        last: u64,
+    ) -> Result<(), ApiError> {
+        let later = format!("{later} AND seq > {}", self.seq);
+        let Some(mut answer) = Box::pin(look(app, levels, &later)).await? else { return Ok(()) };
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            for row in 0..batch.num_rows() {
+                let Some(collection) = text_at(&batch, "collection", row) else { continue };
+                match text_at(&batch, "key", row) {
+                    Some(key) => self.numbers.insert(document_number(&collection, &key)),
+                    None => self.emptied.insert(collection),
+                };
+            }
+            if WRITTEN_MAX < self.numbers.len() {
+                let text = format!(
+                    "others wrote more than {WRITTEN_MAX} documents since the states were compared: send it again under another Idempotency-Key"
+                );
+                return Err(ApiError::new(ErrorCode::QueryLimit, text));
+            }
+        }
+        self.seq = last;
+        Ok(())
+    }
+
+    /// Whether the document of a change was written, or was in a collection that was emptied.
+    fn has(&self, PlannedChange { collection, key, .. }: &PlannedChange) -> bool {
+        self.emptied.contains(collection)
+            || self.numbers.contains(&document_number(collection, key))
+    }
+}
+
 /// Batches of changes on their way to the log or to a branch.
 pub(super) struct ChangeBatches<'a> {
     place: ChangedBranch<'a>,
@@ -122,6 +175,7 @@ pub(super) struct ChangeBatches<'a> {
     begun: Option<String>,
     /// The statement of [`later_changes`] for what was written behind the comparison.
     later: String,
+    written: WrittenDocuments,
     changes: Vec<PlannedChange>,
     bytes: usize,
     left: LeftDocuments,
@@ -141,6 +195,7 @@ impl<'a> ChangeBatches<'a> {
             place,
             begun,
             later,
+            written: WrittenDocuments::default(),
             changes: Vec::new(),
             bytes: 0,
             left: LeftDocuments::default(),
@@ -179,6 +234,7 @@ impl<'a> ChangeBatches<'a> {
     /// Goes on with changes from another comparison, and gives the documents that were left before it.
     pub(super) fn compare_behind(&mut self, later: String) -> LeftDocuments {
         self.later = later;
+        self.written = WrittenDocuments::default();
         std::mem::take(&mut self.left)
     }
 
@@ -231,10 +287,10 @@ impl<'a> ChangeBatches<'a> {
         if self.changes.is_empty() {
             return Ok(());
         }
-        let is_written = written_since(self.place, &self.later, &self.changes).await?;
-        let changes = std::mem::take(&mut self.changes);
-        for (change, is_written) in changes.into_iter().zip(is_written) {
-            if !is_written {
+        let last = self.seq.map_or(0, |seq| seq.last);
+        Box::pin(self.written.look(self.place, &self.later, last)).await?;
+        for change in std::mem::take(&mut self.changes) {
+            if !self.written.has(&change) {
                 self.changes.push(change);
                 continue;
             }
@@ -305,40 +361,6 @@ pub(super) fn later_changes(events: &str, seq: u64, own: &str) -> String {
         "SELECT DISTINCT collection, key FROM {events} WHERE seq > {seq} AND collection <> '' \
          AND (({IS_CHANGE}) OR ({IS_TRUNCATE})) AND (id LIKE '{own}%') IS NOT TRUE"
     )
-}
-
-/// Which of these changes are of documents that the rows of [`later_changes`] have, or of collections that were emptied.
-///
-/// # Errors
-/// As queries.
-async fn written_since(
-    ChangedBranch { app, levels, .. }: ChangedBranch<'_>,
-    later: &str,
-    changes: &[PlannedChange],
-) -> Result<Vec<bool>, ApiError> {
-    let mut is_written = vec![false; changes.len()];
-    let Some(mut answer) = Box::pin(look(app, levels, later)).await? else {
-        return Ok(is_written);
-    };
-    let numbered = changes.iter().enumerate();
-    let places: HashMap<u128, usize> =
-        numbered.map(|(at, it)| (document_number(&it.collection, &it.key), at)).collect();
-    while let Some(batch) = answer.batches.next().await {
-        let batch = batch?;
-        for row in 0..batch.num_rows() {
-            let Some(collection) = text_at(&batch, "collection", row) else { continue };
-            let Some(key) = text_at(&batch, "key", row) else {
-                for (at, change) in changes.iter().enumerate() {
-                    is_written[at] |= change.collection == collection;
-                }
-                continue;
-            };
-            if let Some(at) = places.get(&document_number(&collection, &key)) {
-                is_written[*at] = true;
-            }
-        }
-    }
-    Ok(is_written)
 }
 
 /// Starts the query for what others wrote. Others may have all places of queries for a moment, and a change that ends for
