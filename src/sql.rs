@@ -263,6 +263,13 @@ impl Sql {
         }
     }
 
+    /// Whether a namespace may have so many queries at a time.
+    #[must_use]
+    pub fn has_places(&self, queries: usize) -> bool {
+        let SlotsMax { all, namespace, .. } = self.inner.options.concurrent;
+        queries <= all.min(namespace)
+    }
+
     /// How many queries wait for a slot.
     #[must_use]
     pub fn waiting(&self) -> usize {

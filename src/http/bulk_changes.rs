@@ -23,7 +23,10 @@ use icecore_catalog::{
     catalog::{Catalog, RefKind},
     error::CatalogError,
 };
-use icecore_engine::collections::{IS_CHANGE, IS_TRUNCATE};
+use icecore_engine::{
+    QueryAnswer,
+    collections::{IS_CHANGE, IS_TRUNCATE},
+};
 use icecore_lake::{collection::ChangeOp, table::schema::ident};
 use icecore_schemas::{
     batch::SeqRange,
@@ -33,13 +36,26 @@ use icecore_schemas::{
     query::SqlRequest,
     service_table::EVENTS_TABLE,
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Places of a batch that stay for the events that say where a change begins and that it ended.
 const MARKERS: usize = 2;
-/// Most documents that are listed because others wrote them.
+/// Most documents that are listed because others wrote them, and most bytes of their names: the event that tells of the
+/// change has the list.
 const LISTED_MAX: usize = 100;
+const LISTED_BYTES_MAX: usize = 8 << 10;
+/// Most documents of others that are known meanwhile.
+const WRITTEN_MAX: usize = 1_000_000;
+/// Queries that a change of several batches has at a time: the comparison goes on while a batch is looked at.
+const QUERIES_AT_ONCE: usize = 2;
+/// Most times that the look at a batch waits for a place among other queries, as long as each of them does, and the pause
+/// in between. It takes less than a query may run, as the comparison waits as well.
+const LOOKS_MAX: usize = 8;
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where changes are appended.
 #[derive(Clone, Copy)]
@@ -84,8 +100,72 @@ impl DocumentCounts {
 pub(super) struct LeftDocuments {
     /// All of them, by their numbers.
     pub(super) numbers: HashSet<u128>,
-    /// Collection and key of the first ones.
+    /// Collection and key of some.
     pub(super) listed: Vec<(String, String)>,
+    /// Of those.
+    bytes: usize,
+}
+
+impl LeftDocuments {
+    fn add(&mut self, collection: String, key: String) {
+        self.numbers.insert(document_number(&collection, &key));
+        let name = collection.len() + key.len();
+        if self.listed.len() < LISTED_MAX && self.bytes + name <= LISTED_BYTES_MAX {
+            self.bytes += name;
+            self.listed.push((collection, key));
+        }
+    }
+}
+
+/// What others wrote since a comparison, as far as it was looked at: each look reads what came since the one before.
+#[derive(Debug, Default)]
+struct WrittenDocuments {
+    /// The documents, by their numbers.
+    numbers: HashSet<u128>,
+    /// The collections that were emptied.
+    emptied: HashSet<String>,
+    /// All events up to this one were looked at.
+    seq: u64,
+}
+
+impl WrittenDocuments {
+    /// Looks at what came since. `later` is the statement of [`later_changes`], and `last` an event that is durable.
+    ///
+    /// # Errors
+    /// 422 for too many; else as queries.
+    async fn look(
+        &mut self,
+        ChangedBranch { app, levels, .. }: ChangedBranch<'_>,
+        later: &str,
+        last: u64,
+    ) -> Result<(), ApiError> {
+        let later = format!("{later} AND seq > {}", self.seq);
+        let Some(mut answer) = Box::pin(look(app, levels, &later)).await? else { return Ok(()) };
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            for row in 0..batch.num_rows() {
+                let Some(collection) = text_at(&batch, "collection", row) else { continue };
+                match text_at(&batch, "key", row) {
+                    Some(key) => self.numbers.insert(document_number(&collection, &key)),
+                    None => self.emptied.insert(collection),
+                };
+            }
+            if WRITTEN_MAX < self.numbers.len() {
+                let text = format!(
+                    "others wrote more than {WRITTEN_MAX} documents since the states were compared: send it again under another Idempotency-Key"
+                );
+                return Err(ApiError::new(ErrorCode::QueryLimit, text));
+            }
+        }
+        self.seq = last;
+        Ok(())
+    }
+
+    /// Whether the document of a change was written, or was in a collection that was emptied.
+    fn has(&self, PlannedChange { collection, key, .. }: &PlannedChange) -> bool {
+        self.emptied.contains(collection)
+            || self.numbers.contains(&document_number(collection, key))
+    }
 }
 
 /// Batches of changes on their way to the log or to a branch.
@@ -95,6 +175,7 @@ pub(super) struct ChangeBatches<'a> {
     begun: Option<String>,
     /// The statement of [`later_changes`] for what was written behind the comparison.
     later: String,
+    written: WrittenDocuments,
     changes: Vec<PlannedChange>,
     bytes: usize,
     left: LeftDocuments,
@@ -114,6 +195,7 @@ impl<'a> ChangeBatches<'a> {
             place,
             begun,
             later,
+            written: WrittenDocuments::default(),
             changes: Vec::new(),
             bytes: 0,
             left: LeftDocuments::default(),
@@ -152,6 +234,7 @@ impl<'a> ChangeBatches<'a> {
     /// Goes on with changes from another comparison, and gives the documents that were left before it.
     pub(super) fn compare_behind(&mut self, later: String) -> LeftDocuments {
         self.later = later;
+        self.written = WrittenDocuments::default();
         std::mem::take(&mut self.left)
     }
 
@@ -164,6 +247,7 @@ impl<'a> ChangeBatches<'a> {
         let is_full = app.limits.batch_events_max <= self.changes.len() + MARKERS
             || app.body_bytes_max < self.bytes + change.event.len();
         if is_full && !self.changes.is_empty() {
+            check_queries(app)?;
             Box::pin(self.leave_written()).await?;
             Box::pin(self.flush()).await?;
         }
@@ -203,10 +287,10 @@ impl<'a> ChangeBatches<'a> {
         if self.changes.is_empty() {
             return Ok(());
         }
-        let is_written = written_since(self.place, &self.later, &self.changes).await?;
-        let changes = std::mem::take(&mut self.changes);
-        for (change, is_written) in changes.into_iter().zip(is_written) {
-            if !is_written {
+        let last = self.seq.map_or(0, |seq| seq.last);
+        Box::pin(self.written.look(self.place, &self.later, last)).await?;
+        for change in std::mem::take(&mut self.changes) {
+            if !self.written.has(&change) {
                 self.changes.push(change);
                 continue;
             }
@@ -215,10 +299,7 @@ impl<'a> ChangeBatches<'a> {
             if let Some(counts) = self.counts.get_mut(&collection) {
                 *counts.of(op) -= 1;
             }
-            self.left.numbers.insert(document_number(&collection, &key));
-            if self.left.listed.len() < LISTED_MAX {
-                self.left.listed.push((collection, key));
-            }
+            self.left.add(collection, key);
         }
         Ok(())
     }
@@ -282,39 +363,38 @@ pub(super) fn later_changes(events: &str, seq: u64, own: &str) -> String {
     )
 }
 
-/// Which of these changes are of documents that the rows of [`later_changes`] have, or of collections that were emptied.
+/// Starts the query for what others wrote. Others may have all places of queries for a moment, and a change that ends for
+/// that stands half done.
+async fn look(
+    app: &AppState,
+    levels: &[String],
+    later: &str,
+) -> Result<Option<QueryAnswer>, ApiError> {
+    let mut looks = 1;
+    loop {
+        let request = SqlRequest { sql: later.to_owned(), ..SqlRequest::default() };
+        let asked = state_rows::ask(app, levels, request).await;
+        let is_busy = asked.as_ref().is_err_and(|cause| cause.code() == ErrorCode::TooManyRequests);
+        if !is_busy || LOOKS_MAX <= looks {
+            return asked;
+        }
+        looks += 1;
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Refuses a change of several batches where it would wait for its own query.
 ///
 /// # Errors
-/// As queries.
-async fn written_since(
-    ChangedBranch { app, levels, .. }: ChangedBranch<'_>,
-    later: &str,
-    changes: &[PlannedChange],
-) -> Result<Vec<bool>, ApiError> {
-    let mut is_written = vec![false; changes.len()];
-    let request = SqlRequest { sql: later.to_owned(), ..SqlRequest::default() };
-    let Some(mut answer) = state_rows::ask(app, levels, request).await? else {
-        return Ok(is_written);
-    };
-    let numbered = changes.iter().enumerate();
-    let places: HashMap<u128, usize> =
-        numbered.map(|(at, it)| (document_number(&it.collection, &it.key), at)).collect();
-    while let Some(batch) = answer.batches.next().await {
-        let batch = batch?;
-        for row in 0..batch.num_rows() {
-            let Some(collection) = text_at(&batch, "collection", row) else { continue };
-            let Some(key) = text_at(&batch, "key", row) else {
-                for (at, change) in changes.iter().enumerate() {
-                    is_written[at] |= change.collection == collection;
-                }
-                continue;
-            };
-            if let Some(at) = places.get(&document_number(&collection, &key)) {
-                is_written[*at] = true;
-            }
-        }
+/// 422.
+fn check_queries(app: &AppState) -> Result<(), ApiError> {
+    if app.sql.has_places(QUERIES_AT_ONCE) {
+        return Ok(());
     }
-    Ok(is_written)
+    let text = format!(
+        "the changes are more than one batch, which takes {QUERIES_AT_ONCE} queries at a time: set sql.concurrent_max and sql.concurrent_per_namespace to {QUERIES_AT_ONCE} or more, or raise ingest.batch_events_max"
+    );
+    Err(ApiError::new(ErrorCode::QueryLimit, text))
 }
 
 /// Refuses to go on while an erasure takes rows out: a change made of them would be behind it and stay.

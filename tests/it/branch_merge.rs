@@ -3,16 +3,13 @@
 
 use crate::{
     admin::icecore,
-    harness::{TestServer, config},
+    harness::{TestServer, beside, config, meet},
     process::post_and_die,
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Barrier},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 type Documents = BTreeMap<String, Value>;
 
@@ -333,12 +330,6 @@ async fn a_merge_is_carried_out_once_wherever_the_server_ends() {
     }
 }
 
-/// Comes to a meeting of a failpoint, without a wait on a thread of the tests.
-async fn meet(meeting: &Arc<Barrier>) {
-    let meeting = Arc::clone(meeting);
-    tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_document_that_is_written_during_a_merge_is_compared_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -365,7 +356,7 @@ async fn a_document_that_is_written_during_a_merge_is_compared_again() {
                 meet(&meeting).await;
             }
         };
-        tokio::join!(merged, meanwhile).0
+        beside(&meeting, merged, meanwhile).await.0
     };
     let of_one = |doc: &Value| Some(change("u", "users", "1", doc));
     // Another document of the collection does not matter.
@@ -421,21 +412,24 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
     make(&server, &json!({"name": "trial"})).await;
     send("trial", "u", 2).await;
     let (path, body) = ("/v1/shop/branches/trial/merge", json!({}));
+    let theirs = json!({"policy": "theirs"});
     let meanwhile = async {
         meet(&meeting).await;
+        let of_both = write(1, &json!({"a": 5})).await;
         let key = write(1, &json!({"a": 1, "b": 7})).await;
         meet(&meeting).await;
         for _ in 0..3 {
             meet(&meeting).await;
             meet(&meeting).await;
         }
-        key
+        (of_both, key)
     };
-    let ((status, report), key) = tokio::join!(server.ingest_at(path, &body), meanwhile);
-    assert_eq!((status, counts(&report)), (200, [0, 20, 0, 0]), "{report}");
+    let merged = server.ingest_at(path, &theirs);
+    let ((status, report), (of_both, key)) = beside(&meeting, merged, meanwhile).await;
+    assert_eq!((status, counts(&report)), (200, [0, 20, 0, 1]), "{report}");
     assert_eq!(report["batches"], 4, "{report}");
     let found = documents(&server, "main", "users").await;
-    assert_eq!(found[&key], json!({"a": 2, "b": 7}));
+    assert_eq!((&found[&of_both], &found[&key]), (&json!({"a": 2}), &json!({"a": 2, "b": 7})));
     assert!(found.values().all(|doc| doc["a"] == 2), "{found:?}");
 
     send("trial", "u", 3).await;
@@ -445,7 +439,8 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
         meet(&meeting).await;
         key
     };
-    let ((status, refused), key) = tokio::join!(server.ingest_at(path, &body), meanwhile);
+    let merged = server.ingest_at(path, &body);
+    let ((status, refused), key) = beside(&meeting, merged, meanwhile).await;
     assert_eq!((status, &refused["code"]), (409, &json!("CONFLICT")), "{refused}");
     let details = &refused["details"];
     assert_eq!(
@@ -455,8 +450,11 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
     let found = documents(&server, "main", "users").await;
     assert_eq!(found[&key], json!({"a": 9}));
     assert_eq!(found.values().filter(|doc| doc["a"] == 3).count(), 19, "{found:?}");
+    // What a merge began with stays, as it may go on.
+    let (status, squashed) = server.ingest_at("/v1/shop/branches/trial/squash", &body).await;
+    assert_eq!((status, &squashed["events_before"]), (200, &json!(0)), "{squashed}");
     // The next merge goes on from there.
-    let report = merge(&server, "trial", &json!({"policy": "theirs"})).await;
+    let report = merge(&server, "trial", &theirs).await;
     assert_eq!(counts(&report), [0, 1, 0, 1], "{report}");
     let found = documents(&server, "main", "users").await;
     assert!(found.values().all(|doc| doc["a"] == 3), "{found:?}");

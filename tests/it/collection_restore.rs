@@ -291,14 +291,21 @@ async fn a_restore_that_broke_off_goes_on_where_it_was() {
     let (what, body) = ("collections/users/restore", json!({"at": "seq:25"}));
     let (status, answer) = ask(&server, what, &body, "k").await;
     assert_eq!(status, 503, "{answer}");
-    let there = documents(&server, "users").await.len();
-    assert!(0 < there && there < 25, "{there}");
-    // Somebody writes meanwhile. The state that is put back is the same.
-    take(&server, &[change("c", "users", "new", &json!({}))]).await;
+    let there = documents(&server, "users").await;
+    assert!(0 < there.len() && there.len() < 25, "{there:?}");
+    // What somebody writes meanwhile stays: the moment that the restore is undone to is before it.
+    let (back, doc) = (there.keys().next().unwrap().as_str(), json!({"n": 7}));
+    take(&server, &["new", back].map(|key| change("u", "users", key, &doc))).await;
     let (status, report) = ask(&server, what, &body, "k").await;
-    assert_eq!(status, 200, "{report}");
-    let found: Vec<String> = documents(&server, "users").await.into_keys().collect();
-    assert_eq!(found, keys);
+    assert_eq!((status, &report["written_meanwhile"]), (200, &json!(2)), "{report}");
+    let found = documents(&server, "users").await;
+    assert_eq!(found.keys().filter(|key| keys.contains(key)).count(), 25, "{found:?}");
+    let written: Vec<&str> = found
+        .iter()
+        .filter(|(_, text)| **text == doc.to_string())
+        .map(|(key, _)| key.as_str())
+        .collect();
+    assert_eq!(written, ["new", back]);
     assert_eq!(report["tag"], "before-restore-50");
     // The moment before its first batch is the one that it is undone to.
     let events = server.rows("shop", "SELECT count(*), max(seq) FROM events").await;

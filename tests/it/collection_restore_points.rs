@@ -1,9 +1,8 @@
 //! Restores beside writers, of points of every kind, and of points that are gone.
 
-use crate::harness::{TestServer, config};
+use crate::harness::{TestServer, beside, config, meet};
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// 2026-09-21 14:13 UTC.
 const NOW_MS: i64 = 1_790_000_000_000;
@@ -37,22 +36,18 @@ async fn a_document_that_is_written_during_a_restore_is_compared_again() {
     config.faults = faults;
     let server = TestServer::start_with(folder, &config, Clock::system()).await;
     take(&server, &[change("c", "1", 1), change("c", "2", 1), change("u", "1", 2)]).await;
-    let meet = async || {
-        let meeting = Arc::clone(&meeting);
-        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
-    };
     let restore_while = async |at: &str, writes: &[Option<Value>]| {
         let restored = restore(&server, at);
         let meanwhile = async {
             for write in writes {
-                meet().await;
+                meet(&meeting).await;
                 if let Some(write) = write {
                     take(&server, std::slice::from_ref(write)).await;
                 }
-                meet().await;
+                meet(&meeting).await;
             }
         };
-        tokio::join!(restored, meanwhile).0
+        beside(&meeting, restored, meanwhile).await.0
     };
     let (status, report) = restore_while("seq:1", &[Some(change("u", "3", 9))]).await;
     assert_eq!((status, &report["updated"], &report["deleted"]), (200, &json!(1), &json!(1)));
@@ -92,20 +87,17 @@ async fn what_is_written_between_the_batches_of_a_restore_stays_and_is_told() {
         take(&server, events).await;
     }
     let before = documents(&server).await;
-    let meet = async || {
-        let meeting = Arc::clone(&meeting);
-        tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
-    };
     // Eight documents go in a batch: two of its places are for what tells of the restore.
     let meanwhile = async {
-        meet().await;
+        meet(&meeting).await;
         let there = documents(&server).await;
         let key = there[0][0].as_str().unwrap().to_owned();
         take(&server, &[change("u", &key, 99), change("c", "u-new", 99)]).await;
-        meet().await;
+        meet(&meeting).await;
         (there.as_array().unwrap().len(), key)
     };
-    let ((status, report), (count, key)) = tokio::join!(restore(&server, "seq:0"), meanwhile);
+    let restored = restore(&server, "seq:0");
+    let ((status, report), (count, key)) = beside(&meeting, restored, meanwhile).await;
     assert_eq!((status, count), (200, 12), "{report}");
     let written = "{\"n\":99}";
     assert_eq!(documents(&server).await, json!([[key, written], ["u-new", written]]));
@@ -117,6 +109,24 @@ async fn what_is_written_between_the_batches_of_a_restore_stays_and_is_told() {
     let (status, undone) = restore(&server, &undo).await;
     assert_eq!((status, &undone["updated"]), (200, &json!(1)), "{undone}");
     assert_eq!(documents(&server).await, before);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_several_batches_says_that_it_has_two_queries_at_a_time() {
+    let settings = [("ingest.batch_events_max", "10"), ("sql.concurrent_per_namespace", "1")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    let created: Vec<Value> = (0..16).map(|n| change("c", &format!("u-{n:02}"), n)).collect();
+    for events in created.chunks(8) {
+        take(&server, events).await;
+    }
+    let (status, refused) = restore(&server, "seq:0").await;
+    assert_eq!((status, &refused["code"]), (422, &json!("QUERY_LIMIT")), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("sql.concurrent_per_namespace"));
+    // One batch has one query at a time, and nothing was changed before.
+    let (status, report) = restore(&server, "seq:8").await;
+    assert_eq!((status, &report["deleted"]), (200, &json!(8)), "{report}");
+    assert_eq!(report["seq"]["first"], 17, "{report}");
     server.stop().await;
 }
 

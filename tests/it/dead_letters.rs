@@ -361,6 +361,17 @@ async fn a_retry_that_breaks_off_is_run_again_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_names_a_branch_does_not_come_to_main() {
+    let server = TestServer::start().await;
+    let lines = "{\"type\":\"a\"}\n{\"branch\":\"trial\",\"events\":[{\"type\":\"b\"}]}";
+    let response = server.post("/ingest", "application/x-ndjson", lines).await;
+    assert_eq!(response.status(), 207);
+    assert_eq!(server.retry("default", &json!({"all": true})).await, json!([1, 0, 0, 1]));
+    assert_eq!(server.rows("default", "SELECT type FROM events").await, json!([["a"]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_from_before_a_time_are_discarded() {
     let clock = Clock::manual(1_795_183_200_000);
     let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, Barrier},
+    thread,
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -171,4 +174,51 @@ pub(crate) fn files_below(folder: &Path, end: &str) -> Vec<PathBuf> {
 pub(crate) fn rfc3339(ms: i64) -> String {
     let time = chrono::DateTime::from_timestamp_millis(ms).unwrap();
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+/// Longest that a step stands at a failpoint with what is done meanwhile. How long it takes is no matter.
+const MEETINGS_TIME_MAX: Duration = Duration::from_secs(300);
+/// More comings to a barrier than a test has.
+const COMINGS: u16 = u16::MAX;
+
+/// Comes to the meeting of a failpoint, without a wait on a thread of the tests.
+pub(crate) async fn meet(meeting: &Arc<Barrier>) {
+    let meeting = Arc::clone(meeting);
+    tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+}
+
+/// What a request gives that stands at failpoints, and what is done meanwhile. Where one of both waits for the other one
+/// in vain, the test fails.
+pub(crate) async fn beside<R, M>(
+    meeting: &Arc<Barrier>,
+    request: impl Future<Output = R>,
+    meanwhile: impl Future<Output = M>,
+) -> (R, M) {
+    let mut step = MetStep { meeting: Arc::clone(meeting), is_over: false };
+    let both = Box::pin(async { tokio::join!(request, meanwhile) });
+    let both = tokio::time::timeout(MEETINGS_TIME_MAX, both).await;
+    let both = both.expect("the request and the test come to the same meetings");
+    step.is_over = true;
+    both
+}
+
+/// A step that stands at failpoints.
+struct MetStep {
+    meeting: Arc<Barrier>,
+    is_over: bool,
+}
+
+impl Drop for MetStep {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        // The runtime of a test that failed ends when nobody waits at the barrier any more.
+        let meeting = Arc::clone(&self.meeting);
+        thread::spawn(move || {
+            for _ in 0..COMINGS {
+                meeting.wait();
+            }
+        });
+    }
 }

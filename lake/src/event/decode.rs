@@ -428,6 +428,8 @@ impl<'r> DecodePass<'r> {
                 if let Err(reason) = checked {
                     return refuse(self, EventFault::new(ErrorCode::InvalidEvent, reason));
                 }
+                // It may say `main` where the request names another one.
+                self.branch = self.branch.take().or_else(|| signs.branch());
                 let is_calls = is_call_list && self.is_call_batch(line);
                 debug_assert_eq!(is_calls, is_call_list);
                 self.array(&mut JsonScanner::new(list), line, batch_id.as_deref(), sink)?;

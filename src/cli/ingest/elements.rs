@@ -10,6 +10,9 @@ use icecore_lake::event::decode::file_ids::{is_batch, values_of};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// Why a batch of a branch is not sent.
+const WITHOUT_BATCH_ID: &str = "a batch that names a `branch` is sent whole: give it a `batchId`, so that it is taken once; nothing of the file is sent";
+
 /// A body as `POST /ingest` takes it.
 #[derive(Deserialize)]
 struct IngestBody<'a> {
@@ -17,6 +20,7 @@ struct IngestBody<'a> {
     events: Vec<&'a RawValue>,
     #[serde(rename = "batchId")]
     batch_id: Option<&'a RawValue>,
+    branch: Option<&'a RawValue>,
 }
 
 /// The requests of a JSON text from element `start` on; none where the text has to be sent whole:
@@ -89,6 +93,11 @@ fn elements<'a>(
         match body.filter(|body| !body.events.is_empty()) {
             Some(body) => {
                 has_batch_id |= body.batch_id.is_some();
+                // Its events would come to `main` as lines, and twice on the branch where an answer is lost.
+                let is_of_branch = body.branch.is_some_and(|it| it.get() != "\"main\"");
+                if is_of_branch && body.batch_id.is_none() {
+                    refused.push((elements.len() as u64 + 1, WITHOUT_BATCH_ID.to_owned()));
+                }
                 elements.extend(body.events);
             }
             None => elements.push(value),

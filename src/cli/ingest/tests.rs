@@ -216,6 +216,10 @@ fn the_elements_of_a_json_file_are_events() {
     check("{\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
     check("{\"id\":\"a\"} {\"id\":\"b\"}", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
     check("{\"events\":[{}],\"batchId\":\"b\"}", "-");
+    check("{\"events\":[{}],\"branch\":\"trial\",\"batchId\":\"b\"}", "-");
+    let of_branch = b"{\"events\":[{}],\"branch\":\"trial\"}";
+    let parts = elements::parts(of_branch, &file(), 0, "shop").unwrap();
+    assert!(parts[0].unsent[0].1.contains("`batchId`"));
     check("{\"ns\":\"shop\",\"events\":[{\"id\":\"a\"}]}", "{\"id\":\"a\"}\n");
     let calls = "{\"batch\":[{\"id\":\"a\"}],\"events\":[]}";
     check(calls, &format!("{calls}\n"));

@@ -263,8 +263,8 @@ async fn record(
     }
 }
 
-/// The last event of a branch that merges took, also of those that are not said of it as the server ended in between;
-/// 0 without any. `all` are the branches that there are.
+/// The last event of a branch that merges took or began with, also of those that are not said of it as the server ended
+/// in between; 0 without any. `all` are the branches that there are.
 ///
 /// # Errors
 /// 503; else as queries.
@@ -282,7 +282,8 @@ pub(super) async fn merged_seq(
         let prefix = marker::prefix(namespace, branch, other.unwrap_or(MAIN_BRANCH));
         let ours = BranchState { branch: other, seq };
         let last = marker::last_merge(reader.app, reader.levels, ours, &prefix, 0).await?;
-        merged = merged.max(last.map_or(0, |last| last.seq));
+        let begun = marker::last_begun(reader.app, reader.levels, ours, &prefix).await?;
+        merged = merged.max(last.map_or(0, |last| last.seq)).max(begun);
     }
     Ok(merged)
 }

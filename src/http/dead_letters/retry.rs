@@ -38,6 +38,7 @@ use icecore_schemas::{
     dead_letters::{RetryLetters, RetryParameters, RetryReply},
     error_code::ErrorCode,
     names::Namespace,
+    point::MAIN_BRANCH,
 };
 use std::collections::HashMap;
 
@@ -223,6 +224,10 @@ impl LetterSender {
                 Err(_) => return Ok(RetryOutcome::Rejected),
             }
         };
+        // It was refused for the branch that it names, and would come to `main`.
+        if decoded.branch.as_deref().is_some_and(|branch| branch != MAIN_BRANCH) {
+            return Ok(RetryOutcome::Rejected);
+        }
         let received = decoded.received as u64;
         let shelters = shelters(&self.principal, &namespace);
         let turned_away = turn_away(&mut decoded, &self.principal, &shelters);

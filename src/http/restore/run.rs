@@ -272,8 +272,8 @@ impl RestoreRun<'_> {
     }
 
     /// Appends the changes, and behind them the report. On return all of it is durable. None where a document of a
-    /// restore of one batch was written since the comparison: nothing is appended then. Of several batches such a
-    /// document is left as it is, as the moment that they are undone to is before it.
+    /// restore of one batch was written since the comparison: nothing is appended then. Of several batches, or of a
+    /// restore that goes on, such a document is left as it is, as the moment that they are undone to is before it.
     ///
     /// # Errors
     /// As `POST /ingest`, and as queries. What was appended stays, and the same request under its key goes on.
@@ -282,15 +282,17 @@ impl RestoreRun<'_> {
         pairs: &[CollectionPair],
         mut report: RestoreReport,
     ) -> Result<Option<RestoreReport>, ApiError> {
+        let undo = self.undo(&report);
         let begun = BegunRestore {
             restore: self.id.to_owned(),
             request: self.request.to_owned(),
             to: self.to,
-            head: self.undo(&report),
+            head: undo,
         };
         let begun = (!self.is_resumed).then(|| begun.text());
         let own = format!("restore-{}-", self.id);
-        let later = bulk_changes::later_changes(EVENTS_TABLE, self.head, &own);
+        // One that goes on leaves what was written since it began, too: it is undone to before that.
+        let later = bulk_changes::later_changes(EVENTS_TABLE, undo, &own);
         let mut batches = ChangeBatches::new(self.place(), begun, later);
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
         for pair in pairs {
@@ -315,7 +317,7 @@ impl RestoreRun<'_> {
         }
         batches.leave_written().await?;
         if !batches.left().numbers.is_empty() {
-            if batches.count() == 0 {
+            if batches.count() == 0 && !self.is_resumed {
                 return Ok(None);
             }
             leave(&mut report, &batches);

@@ -161,6 +161,22 @@ pub(super) async fn last_merge(
     }))
 }
 
+/// The last event of the branch that the newest merge of several batches began with, carried out or not; 0 without any.
+///
+/// # Errors
+/// As queries.
+pub(super) async fn last_begun(
+    app: &AppState,
+    levels: &[String],
+    into: BranchState<'_>,
+    prefix: &str,
+) -> Result<u64, ApiError> {
+    // Senders have no event with such an id.
+    let condition = format!("type = '{BEGUN}' AND id LIKE '{prefix}-%{MERGE_BEGUN}'");
+    let found = newest::<BegunMerge>(app, levels, into, &condition).await?;
+    Ok(found.map_or(0, |(_, begun)| begun.seq))
+}
+
 fn check(asked: &str, request: &str) -> Result<(), ApiError> {
     if asked == request {
         return Ok(());

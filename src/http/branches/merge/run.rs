@@ -28,6 +28,7 @@ use icecore_schemas::{
     restore::SampleChange,
 };
 use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 
 /// Most changes of a merge.
 const CHANGES_MAX: u64 = 1_000_000;
@@ -38,6 +39,9 @@ const CONFLICT_BYTES_MAX: usize = 1 << 20;
 const PATHS_LISTED_MAX: usize = 100;
 /// Most changes that a dry run shows.
 const SAMPLE_MAX: usize = 10;
+
+/// The documents of each collection that both branches changed to different values, by their numbers.
+type ConflictingDocuments = HashMap<String, HashSet<u128>>;
 
 /// A merge that is carried out.
 #[derive(Clone, Copy)]
@@ -201,8 +205,8 @@ impl MergeRun<'_> {
         let own = format!("{}-{}-", self.name.prefix, self.name.id);
         let later = self.states.ours.later_changes(&own);
         let mut batches = ChangeBatches::new(self.place, begun, later);
-        let mut run = *self;
-        Box::pin(run.push(collections, None, &mut batches)).await?;
+        let (mut run, mut conflicting) = (*self, ConflictingDocuments::new());
+        Box::pin(run.push(collections, None, (&mut batches, &mut conflicting))).await?;
         batches.leave_written().await?;
         let is_compared_once = batches.left().numbers.is_empty();
         for comparison in 1.. {
@@ -221,11 +225,12 @@ impl MergeRun<'_> {
             let seq = Box::pin(head_of(reader, run.place.namespace, ours.branch)).await?;
             run.states.ours = BranchState { seq, ..ours };
             let left = batches.compare_behind(run.states.ours.later_changes(&own));
-            Box::pin(run.push(collections, Some(&left), &mut batches)).await?;
+            let found = (&mut batches, &mut conflicting);
+            Box::pin(run.push(collections, Some(&left), found)).await?;
             batches.leave_written().await?;
         }
         if !is_compared_once {
-            count_again(&mut report, &batches);
+            count_again(&mut report, &batches, &conflicting);
         }
         report.batches = batches.count() + 1;
         let completed = |first: Option<u64>, before: u64| {
@@ -243,7 +248,7 @@ impl MergeRun<'_> {
         &self,
         collections: &[ChangedCollection],
         only: Option<&LeftDocuments>,
-        batches: &mut ChangeBatches<'_>,
+        (batches, conflicting): (&mut ChangeBatches<'_>, &mut ConflictingDocuments),
     ) -> Result<(), ApiError> {
         let meta = json!({ "merge_of": self.branch, "merged_seq": self.states.theirs.seq });
         let (app, levels) = (self.place.app, self.place.levels);
@@ -260,8 +265,8 @@ impl MergeRun<'_> {
                 let batch = batch?;
                 let documents = blocking(move || merged(&batch, preference)).await;
                 for document in documents {
+                    let number = document_number(&collection.name, &document.key);
                     if let Some(only) = only {
-                        let number = document_number(&collection.name, &document.key);
                         if !only.numbers.contains(&number) {
                             continue;
                         }
@@ -270,6 +275,9 @@ impl MergeRun<'_> {
                             comparison.list_conflict(&collection.name, &document);
                             continue;
                         }
+                    }
+                    if !document.conflicts.is_empty() {
+                        conflicting.entry(collection.name.clone()).or_default().insert(number);
                     }
                     let Some(op) = document.op else { continue };
                     let event = self.event(&collection.name, &document, op, &meta);
@@ -364,11 +372,18 @@ fn written_again(left: &LeftDocuments) -> ApiError {
     ApiError::new(ErrorCode::Unavailable, text)
 }
 
-/// Counts what was appended, where some of it was compared more than once.
-fn count_again(report: &mut BranchMergeReport, batches: &ChangeBatches<'_>) {
+/// Counts what was appended, and the conflicts that a policy decided, where some of it was compared more than once.
+fn count_again(
+    report: &mut BranchMergeReport,
+    batches: &ChangeBatches<'_>,
+    conflicting: &ConflictingDocuments,
+) {
+    report.conflicting = 0;
     for counts in &mut report.collections {
         let DocumentCounts { inserted, updated, deleted } = batches.counts(&counts.name);
         (counts.inserted, counts.updated, counts.deleted) = (inserted, updated, deleted);
+        counts.conflicting = conflicting.get(&counts.name).map_or(0, |found| found.len() as u64);
+        report.conflicting += counts.conflicting;
     }
     let all = batches.all_counts();
     (report.inserted, report.updated, report.deleted) = (all.inserted, all.updated, all.deleted);
