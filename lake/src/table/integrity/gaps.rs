@@ -22,7 +22,8 @@ const TAKEN_OVER: &str = "no commit has them: a log that took over begins above 
 /// The same where that is written down.
 const GIVEN_UP: &str = "no commit has them: it is written down that their rows are lost";
 /// The same where nothing shows who left them out.
-const SKIPPED: &str = "no commit has them: their rows were given up, or were never committed";
+const SKIPPED: &str = "no commit has them: their rows were given up, were of a table that was dropped, or were \
+                       never committed";
 /// Why numbers may have no row that no cause covers.
 const ELSEWHERE: &str =
     "it is not known: as many rows of other numbers went, and snapshots that told whose are gone";
@@ -43,7 +44,7 @@ pub(super) struct GapCause {
 #[derive(Clone, Debug)]
 pub(super) struct GapDoubt {
     /// Up to where.
-    until: u64,
+    pub(super) until: u64,
     what: &'static str,
     snapshot: Option<i64>,
     /// How many have none.
@@ -77,7 +78,10 @@ pub(super) struct GapAccount {
     next: usize,
     /// Those whose range has begun, the one that ends first on top.
     open: BinaryHeap<Reverse<(u64, usize)>>,
+    /// By their last number.
     doubts: Vec<GapDoubt>,
+    /// The first one that does not lie before all numbers to come.
+    doubted: usize,
     /// As far as an answer has room.
     gaps: Vec<SeqGap>,
     gaps_total: u64,
@@ -88,13 +92,15 @@ pub(super) struct GapAccount {
 }
 
 impl GapAccount {
-    pub(super) fn new(mut causes: Vec<GapCause>, doubts: Vec<GapDoubt>) -> Self {
+    pub(super) fn new(mut causes: Vec<GapCause>, mut doubts: Vec<GapDoubt>) -> Self {
         causes.sort_by_key(|cause| cause.range.0);
+        doubts.sort_by_key(|doubt| doubt.until);
         Self {
             causes,
             next: 0,
             open: BinaryHeap::new(),
             doubts,
+            doubted: 0,
             gaps: Vec::new(),
             gaps_total: 0,
             end: None,
@@ -117,8 +123,11 @@ impl GapAccount {
 
     /// How far the numbers from `next` on have one cause, and which.
     fn piece(&mut self, next: u64, last: u64) -> (u64, PieceCause) {
-        if let Some(place) = self.doubts.iter().position(|doubt| next <= doubt.until) {
-            return (last.min(self.doubts[place].until), PieceCause::Doubted(place));
+        while self.doubts.get(self.doubted).is_some_and(|doubt| doubt.until < next) {
+            self.doubted += 1;
+        }
+        if let Some(doubt) = self.doubts.get(self.doubted) {
+            return (last.min(doubt.until), PieceCause::Doubted(self.doubted));
         }
         while let Some(cause) = self.causes.get(self.next).filter(|cause| cause.range.0 <= next) {
             self.open.push(Reverse((cause.range.1, self.next)));
@@ -284,6 +293,23 @@ mod tests {
         let (erased, gone) = (Some("erased (snapshot 7)"), Some("it is not known: gone"));
         let expected = [(9, 10, gone), (11, 12, erased), (13, 13, None)];
         check((causes, doubts), &[(9, 13)], &expected);
+    }
+
+    #[test]
+    fn numbers_in_several_doubts_are_told_with_the_one_that_ends_first() {
+        let doubts = vec![
+            GapDoubt::new(u64::MAX, "totals", None),
+            GapDoubt::new(10, "gone", None),
+            GapDoubt::new(20, "unread", None),
+        ];
+        let reason = |what: &str| format!("it is not known: {what}");
+        let (gone, unread, totals) = (reason("gone"), reason("unread"), reason("totals"));
+        let expected = [
+            (9, 10, Some(gone.as_str())),
+            (11, 12, Some(unread.as_str())),
+            (30, 31, Some(totals.as_str())),
+        ];
+        check((vec![], doubts), &[(9, 12), (30, 31)], &expected);
     }
 
     #[test]
