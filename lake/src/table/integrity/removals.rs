@@ -102,10 +102,14 @@ async fn removed(
     let Some(after) = table.snapshot_by_id(snapshot) else { return Ok(None) };
     let before = after.parent_snapshot_id().and_then(|id| table.snapshot_by_id(id));
     let Some(before) = before else { return Ok(None) };
+    let (new_id, old_id) = (after.snapshot_id(), before.snapshot_id());
+    if [new_id, old_id].iter().any(|id| !check.sums.contains_key(id)) {
+        // It is encrypted, or what does not read of it is told.
+        return Ok(None);
+    }
     let Some(new) = snapshots::listed(check, after).await? else { return Ok(None) };
     let Some(old) = snapshots::listed(check, before).await? else { return Ok(None) };
     let (only_new, only_old) = (unshared(&new, &old), unshared(&old, &new));
-    let (new_id, old_id) = (after.snapshot_id(), before.snapshot_id());
     let Some(added) = files_of(check, ledger, &only_new, new_id).await? else { return Ok(None) };
     let Some(gone) = files_of(check, ledger, &only_old, old_id).await? else { return Ok(None) };
     let (came, went) = (without(&added, &gone), without(&gone, &added));
