@@ -375,16 +375,25 @@ async fn rows_that_another_engine_wrote_anew_explain_no_lost_row() {
 
 #[tokio::test]
 async fn a_removal_explains_no_lost_row_where_its_own_are_still_there() {
-    let mut house = House::new().await;
-    let first = house.commit(rows(1, 10), (1, 10)).await;
-    let later = house.commit(rows(11, 10), (11, 20)).await;
-    // As an UPDATE with delete files leaves them once the deleted rows are out of the files.
-    house.overwrite_of_others(Vec::new(), rows(1, 10)).await;
-    house.remove(Operation::Delete, first, own()).await;
-    let table = house.check().await;
-    assert!(table.is_whole() && table.gaps.is_empty(), "{table:?}");
-    let lost = house.lose(&later[0]).await;
-    assert_eq!(missing(&house.check().await, None), lost);
+    // From the first number on, and of a log that took over.
+    for base in [0, 1_u64 << 32] {
+        let numbers = |first: u64| (base + first, base + first + 9);
+        let ten = |first: u64| rows((base + first).cast_signed(), 10);
+        let mut house = House::new().await;
+        let mut gone = house.commit(ten(1), numbers(1)).await;
+        let kept = house.commit(ten(11), numbers(11)).await;
+        gone.extend(house.commit(ten(21), numbers(21)).await);
+        // As an UPDATE with delete files leaves them once the deleted rows are out of the files.
+        house.overwrite_of_others(Vec::new(), ten(1)).await;
+        house.overwrite_of_others(Vec::new(), ten(21)).await;
+        house.remove(Operation::Delete, gone, own()).await;
+        let table = house.check().await;
+        assert!(table.is_whole() && missing(&table, None) == 0, "{table:?}");
+        assert_eq!(missing(&table, Some("took over")), base, "{table:?}");
+        assert_eq!(table.gaps.len(), usize::from(base != 0), "{table:?}");
+        let lost = house.lose(&kept[0]).await;
+        assert_eq!(missing(&house.check().await, None), lost);
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 
 use crate::table::integrity::{TableCheck, history::CommitLedger};
 use icecore_schemas::fsck::{FindingKind, FsckFinding, GAPS_MAX, SeqGap};
+use roaring::RoaringTreemap;
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Numbers from the first to the last.
@@ -37,6 +38,14 @@ pub(super) struct GapCause {
     pub(super) numbers: u64,
     pub(super) what: &'static str,
     /// The snapshot that tells of it.
+    pub(super) snapshot: i64,
+}
+
+/// Numbers that a snapshot removed and did not bring again.
+#[derive(Debug)]
+pub(super) struct RemovedNumbers {
+    pub(super) numbers: RoaringTreemap,
+    pub(super) what: &'static str,
     pub(super) snapshot: i64,
 }
 
@@ -72,6 +81,8 @@ enum PieceCause {
 /// Missing numbers with their causes.
 #[derive(Debug)]
 pub(super) struct GapAccount {
+    /// Those that lie behind all parts so far.
+    removed: Vec<RemovedNumbers>,
     /// By their first number.
     causes: Vec<GapCause>,
     /// The first one whose range lies behind all numbers so far.
@@ -92,10 +103,15 @@ pub(super) struct GapAccount {
 }
 
 impl GapAccount {
-    pub(super) fn new(mut causes: Vec<GapCause>, mut doubts: Vec<GapDoubt>) -> Self {
+    pub(super) fn new(
+        removed: Vec<RemovedNumbers>,
+        mut causes: Vec<GapCause>,
+        mut doubts: Vec<GapDoubt>,
+    ) -> Self {
         causes.sort_by_key(|cause| cause.range.0);
         doubts.sort_by_key(|doubt| doubt.until);
         Self {
+            removed,
             causes,
             next: 0,
             open: BinaryHeap::new(),
@@ -106,6 +122,20 @@ impl GapAccount {
             end: None,
             lost: (0, None),
         }
+    }
+
+    /// Begins with the numbers before `until`, of which the table has these: one that is there explains nothing.
+    pub(super) fn begin_part(&mut self, present: &RoaringTreemap, until: u64) {
+        for RemovedNumbers { numbers, what, snapshot } in &mut self.removed {
+            let mut part = numbers.clone();
+            part.remove_range(until..);
+            part -= present;
+            numbers.remove_range(..until);
+            let (what, snapshot, numbers) = (*what, *snapshot, part.len());
+            let range = part.min().zip(part.max());
+            self.causes.extend(range.map(|range| GapCause { range, numbers, what, snapshot }));
+        }
+        self.causes[self.next..].sort_by_key(|cause| cause.range.0);
     }
 
     /// Takes missing numbers, which lie behind all before.
@@ -256,7 +286,7 @@ mod tests {
         missing: &[SeqRange],
         expected: &[(u64, u64, Option<&str>)],
     ) {
-        let mut account = GapAccount::new(causes, doubts);
+        let mut account = GapAccount::new(vec![], causes, doubts);
         missing.iter().for_each(|range| account.add(*range));
         let found: Vec<(u64, u64, Option<&str>)> =
             account.gaps.iter().map(|gap| (gap.first, gap.last, gap.reason.as_deref())).collect();
@@ -313,8 +343,25 @@ mod tests {
     }
 
     #[test]
+    fn removed_numbers_explain_those_of_each_part_that_are_not_there() {
+        let numbers = RoaringTreemap::from_iter([1_u64, 2, 3, 101, 102, 109]);
+        let removed = RemovedNumbers { numbers, what: "erased", snapshot: 7 };
+        let mut account = GapAccount::new(vec![removed], vec![cause((104, 104), 1, "old")], vec![]);
+        account.begin_part(&RoaringTreemap::from_iter([1_u64, 2]), 100);
+        account.add((3, 4));
+        account.begin_part(&RoaringTreemap::from_iter([101_u64, 109]), 110);
+        account.add((102, 104));
+        let found: Vec<(u64, u64, bool)> =
+            account.gaps.iter().map(|gap| (gap.first, gap.last, gap.reason.is_some())).collect();
+        let expected =
+            [(3, 3, true), (4, 4, false), (102, 102, true), (103, 103, false), (104, 104, true)];
+        assert_eq!(found, expected);
+        assert_eq!(account.lost, (2, Some((4, 103))));
+    }
+
+    #[test]
     fn a_gap_that_is_not_listed_is_counted() {
-        let mut account = GapAccount::new(vec![], vec![]);
+        let mut account = GapAccount::new(vec![], vec![], vec![]);
         (1..=50).for_each(|number| account.add((2 * number, 2 * number)));
         assert_eq!((account.gaps.len(), account.gaps_total, account.lost.0), (GAPS_MAX, 50, 50));
     }

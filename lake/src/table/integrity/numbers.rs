@@ -43,7 +43,7 @@ pub(super) struct NumberPass {
     range: Range<u64>,
     /// The highest number that a row may have.
     mark: u64,
-    pub(super) live: RoaringTreemap,
+    live: RoaringTreemap,
     /// Numbers that are there, and may be there again: of deleted rows, and of rows that another engine
     /// wrote anew.
     pub(super) spare: RoaringTreemap,
@@ -411,6 +411,7 @@ fn gaps(pass: NumberPass, until: u64, skipped: &[SeqRange], mut missing: GapAcco
     let start = pass.range.start;
     let mut present = pass.live;
     present |= pass.spare;
+    missing.begin_part(&present, until);
     if present.len() == until.saturating_sub(start) {
         return missing;
     }

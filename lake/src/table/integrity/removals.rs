@@ -4,12 +4,12 @@
 //!
 //! Its one invariant: no number that may have been removed counts as lost. Where files do not read, a snapshot of
 //! ours tells how many rows went, and one of another engine leaves a doubt about the numbers up to it. The
-//! same holds for old snapshots once so many were read, or files with so many rows. The numbers of the files that
-//! one snapshot changed are held at a time, at most some two bytes each.
+//! same holds for old snapshots once so many were read, or files with so many rows. Their numbers are held, at
+//! most some two bytes each.
 
 use crate::table::integrity::{
     TableCheck,
-    gaps::{GapAccount, GapCause, GapDoubt},
+    gaps::{GapAccount, GapCause, GapDoubt, RemovedNumbers},
     history::{CommitLedger, FileOrigin, RowRemoval},
     manifests,
     numbers::{self, NumberFiles, NumberPass},
@@ -47,7 +47,7 @@ pub(super) async fn account(
     (pass, mark): (&NumberPass, u64),
 ) -> Result<GapAccount, CatalogError> {
     if ledger.skipped.is_empty() && pass.has_all() {
-        return Ok(GapAccount::new(Vec::new(), Vec::new()));
+        return Ok(GapAccount::new(Vec::new(), Vec::new(), Vec::new()));
     }
     let (mut causes, mut doubts) = (ledger.causes.clone(), ledger.doubts.clone());
     if let Some(snapshot) = check.table().current_snapshot_id().filter(|_| ledger.has_holes) {
@@ -59,7 +59,7 @@ pub(super) async fn account(
         doubts.push(GapDoubt::new(mark, NOT_PARQUET, None));
     }
     let mut doubted = doubts.iter().map(|doubt| doubt.until).max().unwrap_or(0);
-    let mut room = ROWS_MAX;
+    let (mut found, mut room) = (Vec::new(), ROWS_MAX);
     // The newest first: where it leaves a doubt, those before it have nothing to explain.
     for (place, removal) in ledger.removals.iter().rev().enumerate() {
         let RowRemoval { snapshot, until, what, rows } = *removal;
@@ -71,13 +71,7 @@ pub(super) async fn account(
             false => None,
         };
         match (gone, rows) {
-            (Some(mut gone), _) => {
-                gone -= &pass.live;
-                gone -= &pass.spare;
-                let range = gone.min().zip(gone.max());
-                let numbers = gone.len();
-                causes.extend(range.map(|range| GapCause { range, numbers, what, snapshot }));
-            }
+            (Some(numbers), _) => found.push(RemovedNumbers { numbers, what, snapshot }),
             (None, Some(numbers)) => {
                 causes.push(GapCause { range: (1, until), numbers, what, snapshot });
             }
@@ -87,7 +81,7 @@ pub(super) async fn account(
             }
         }
     }
-    Ok(GapAccount::new(causes, doubts))
+    Ok(GapAccount::new(found, causes, doubts))
 }
 
 /// The numbers that went with a snapshot and did not come again with it; none where its files do not read, or
