@@ -148,6 +148,9 @@ async fn a_file_in_the_place_of_another_is_found() {
     assert!(!agrees && events["agrees"] == false, "{events}");
     let (is_done, text) = icecore(&server, &["audit", "events", "--ns", "shop"]);
     assert!(!is_done && text.contains("table `events`"), "{text}");
+    let checked = server.post("/admin/fsck", "application/json", "").await;
+    let checked: Value = checked.json().await.unwrap();
+    assert_eq!(checked["whole"], false, "{checked}");
     server.stop().await;
 }
 

@@ -119,7 +119,8 @@ impl House {
         let metadata = &loaded.metadata;
         let written = writer::write(storage, metadata, vec![rows], &self.ids).await.unwrap();
         let spec = metadata.default_partition_spec_id();
-        let added = written.iter().map(|file| renamed(file, spec)).collect();
+        let named = |file| renamed(file, spec, DataFileFormat::Parquet);
+        let added = written.iter().map(named).collect();
         let new = NewSnapshot { added, ..NewSnapshot::default() };
         self.catalog.add_snapshot(&self.table, new).await.unwrap();
         self.clock.advance_ms(1_000);
@@ -218,14 +219,14 @@ fn rows(first: i64, count: usize) -> RecordBatch {
     icecore_samples::events(count, 1, first, first.unsigned_abs())
 }
 
-/// The file under a name that a client gives.
-fn renamed(file: &DataFile, spec: i32) -> DataFile {
+/// The file under a name that a client gives, as one of this format.
+fn renamed(file: &DataFile, spec: i32, format: DataFileFormat) -> DataFile {
     let location = file.file_path().replace(".parquet", "-theirs.parquet");
     fs::rename(path(file.file_path()), path(&location)).unwrap();
     DataFileBuilder::default()
         .content(DataContentType::Data)
         .file_path(location)
-        .file_format(DataFileFormat::Parquet)
+        .file_format(format)
         .partition(file.partition().clone())
         .partition_spec_id(spec)
         .record_count(file.record_count())
@@ -374,16 +375,25 @@ async fn rows_that_another_engine_wrote_anew_explain_no_lost_row() {
 
 #[tokio::test]
 async fn a_removal_explains_no_lost_row_where_its_own_are_still_there() {
-    let mut house = House::new().await;
-    let first = house.commit(rows(1, 10), (1, 10)).await;
-    let later = house.commit(rows(11, 10), (11, 20)).await;
-    // As an UPDATE with delete files leaves them once the deleted rows are out of the files.
-    house.overwrite_of_others(Vec::new(), rows(1, 10)).await;
-    house.remove(Operation::Delete, first, own()).await;
-    let table = house.check().await;
-    assert!(table.is_whole() && table.gaps.is_empty(), "{table:?}");
-    let lost = house.lose(&later[0]).await;
-    assert_eq!(missing(&house.check().await, None), lost);
+    // From the first number on, and of a log that took over.
+    for base in [0, 1_u64 << 32] {
+        let numbers = |first: u64| (base + first, base + first + 9);
+        let ten = |first: u64| rows((base + first).cast_signed(), 10);
+        let mut house = House::new().await;
+        let mut gone = house.commit(ten(1), numbers(1)).await;
+        let kept = house.commit(ten(11), numbers(11)).await;
+        gone.extend(house.commit(ten(21), numbers(21)).await);
+        // As an UPDATE with delete files leaves them once the deleted rows are out of the files.
+        house.overwrite_of_others(Vec::new(), ten(1)).await;
+        house.overwrite_of_others(Vec::new(), ten(21)).await;
+        house.remove(Operation::Delete, gone, own()).await;
+        let table = house.check().await;
+        assert!(table.is_whole() && missing(&table, None) == 0, "{table:?}");
+        assert_eq!(missing(&table, Some("took over")), base, "{table:?}");
+        assert_eq!(table.gaps.len(), usize::from(base != 0), "{table:?}");
+        let lost = house.lose(&kept[0]).await;
+        assert_eq!(missing(&house.check().await, None), lost);
+    }
 }
 
 #[tokio::test]
@@ -402,6 +412,51 @@ async fn numbers_that_another_engine_removed_are_told_with_its_snapshot() {
     let lost = house.lose(&later[0]).await;
     let table = house.check().await;
     assert_eq!((table.gaps[0].last, missing(&table, None)), (30, lost), "{table:?}");
+}
+
+#[tokio::test]
+async fn rows_that_a_summary_does_not_count_as_deleted_are_explained_by_its_total() {
+    let mut house = House::new().await;
+    let files = house.commit(rows(1, 10), (1, 10)).await;
+    house.remove(Operation::Delete, vec![files[0].clone()], BTreeMap::new()).await;
+    let told = with_entry(&house.load().await, "deleted-records", |_| 0);
+    let table = house.check_as(&told).await;
+    assert!(table.is_whole(), "{table:?}");
+    let removed = missing(&table, Some("another engine removed"));
+    assert_eq!((removed, missing(&table, None)), (files[0].record_count(), 0), "{table:?}");
+}
+
+#[tokio::test]
+async fn rows_in_files_that_are_not_parquet_are_not_lost() {
+    let mut house = House::new().await;
+    let removed = house.commit(rows(1, 10), (1, 10)).await;
+    let metadata = house.load().await.metadata;
+    let spec = metadata.default_partition_spec_id();
+    let anew = |file| renamed(file, spec, DataFileFormat::Avro);
+    let added = removed.iter().map(anew).collect();
+    let (operation, read) = (Operation::Overwrite, metadata.current_snapshot_id());
+    let new = NewSnapshot { operation, read, removed, added, ..NewSnapshot::default() };
+    house.catalog.add_snapshot(&house.table, new).await.unwrap();
+    house.clock.advance_ms(1_000);
+    house.commit(rows(11, 10), (11, 20)).await;
+    // What came and went before is not known any more.
+    house.expire().await;
+    let table = house.check().await;
+    assert!(table.is_whole(), "{table:?}");
+    assert_eq!(missing(&table, Some("not Parquet")), 10, "{table:?}");
+}
+
+#[tokio::test]
+async fn a_table_without_an_account_is_held_against_its_commits() {
+    let mut house = House::new().await;
+    let ours = rows(1, 10);
+    let sum = sum_of(&ours);
+    // Without a mark the metastore counts no row as ours, as of a table that was registered.
+    house.add_summed(ours, Some(sum), of_log((1, 10)), None).await;
+    let table = house.check().await;
+    assert!(table.is_whole(), "{table:?}");
+    let is_told = |note: &FsckFinding| note.what.contains("no account of the rows");
+    assert!(table.notes.iter().any(is_told), "{table:?}");
 }
 
 #[tokio::test]
@@ -647,13 +702,18 @@ async fn a_run_ends_when_the_server_stops() {
 
 /// The table with one row more in the total of its current snapshot.
 fn with_one_row_more(loaded: &LoadedTable) -> LoadedTable {
+    with_entry(loaded, "total-records", |rows| rows + 1)
+}
+
+/// The table with another number in the summary of its current snapshot.
+fn with_entry(loaded: &LoadedTable, key: &str, of: impl FnOnce(u64) -> u64) -> LoadedTable {
     let mut metadata = serde_json::to_value(&*loaded.metadata).unwrap();
     let current = metadata["current-snapshot-id"].clone();
     let snapshots = metadata["snapshots"].as_array_mut().unwrap();
     let snapshot = snapshots.iter_mut().find(|it| it["snapshot-id"] == current).unwrap();
-    let total = &mut snapshot["summary"]["total-records"];
-    let rows: u64 = total.as_str().unwrap().parse().unwrap();
-    *total = (rows + 1).to_string().into();
+    let entry = &mut snapshot["summary"][key];
+    let told: u64 = entry.as_str().unwrap().parse().unwrap();
+    *entry = of(told).to_string().into();
     let metadata = Arc::new(serde_json::from_value(metadata).unwrap());
     LoadedTable { metadata, ..loaded.clone() }
 }

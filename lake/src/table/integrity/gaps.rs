@@ -10,6 +10,7 @@
 
 use crate::table::integrity::{TableCheck, history::CommitLedger};
 use icecore_schemas::fsck::{FindingKind, FsckFinding, GAPS_MAX, SeqGap};
+use roaring::RoaringTreemap;
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Numbers from the first to the last.
@@ -22,7 +23,8 @@ const TAKEN_OVER: &str = "no commit has them: a log that took over begins above 
 /// The same where that is written down.
 const GIVEN_UP: &str = "no commit has them: it is written down that their rows are lost";
 /// The same where nothing shows who left them out.
-const SKIPPED: &str = "no commit has them: their rows were given up, or were never committed";
+const SKIPPED: &str = "no commit has them: their rows were given up, were of a table that was dropped, or were \
+                       never committed";
 /// Why numbers may have no row that no cause covers.
 const ELSEWHERE: &str =
     "it is not known: as many rows of other numbers went, and snapshots that told whose are gone";
@@ -39,11 +41,19 @@ pub(super) struct GapCause {
     pub(super) snapshot: i64,
 }
 
+/// Numbers that a snapshot removed and did not bring again.
+#[derive(Debug)]
+pub(super) struct RemovedNumbers {
+    pub(super) numbers: RoaringTreemap,
+    pub(super) what: &'static str,
+    pub(super) snapshot: i64,
+}
+
 /// Why it is not known whether numbers should have a row.
 #[derive(Clone, Debug)]
 pub(super) struct GapDoubt {
     /// Up to where.
-    until: u64,
+    pub(super) until: u64,
     what: &'static str,
     snapshot: Option<i64>,
     /// How many have none.
@@ -71,13 +81,18 @@ enum PieceCause {
 /// Missing numbers with their causes.
 #[derive(Debug)]
 pub(super) struct GapAccount {
+    /// Those that lie behind all parts so far.
+    removed: Vec<RemovedNumbers>,
     /// By their first number.
     causes: Vec<GapCause>,
     /// The first one whose range lies behind all numbers so far.
     next: usize,
     /// Those whose range has begun, the one that ends first on top.
     open: BinaryHeap<Reverse<(u64, usize)>>,
+    /// By their last number.
     doubts: Vec<GapDoubt>,
+    /// The first one that does not lie before all numbers to come.
+    doubted: usize,
     /// As far as an answer has room.
     gaps: Vec<SeqGap>,
     gaps_total: u64,
@@ -88,18 +103,39 @@ pub(super) struct GapAccount {
 }
 
 impl GapAccount {
-    pub(super) fn new(mut causes: Vec<GapCause>, doubts: Vec<GapDoubt>) -> Self {
+    pub(super) fn new(
+        removed: Vec<RemovedNumbers>,
+        mut causes: Vec<GapCause>,
+        mut doubts: Vec<GapDoubt>,
+    ) -> Self {
         causes.sort_by_key(|cause| cause.range.0);
+        doubts.sort_by_key(|doubt| doubt.until);
         Self {
+            removed,
             causes,
             next: 0,
             open: BinaryHeap::new(),
             doubts,
+            doubted: 0,
             gaps: Vec::new(),
             gaps_total: 0,
             end: None,
             lost: (0, None),
         }
+    }
+
+    /// Begins with the numbers before `until`, of which the table has these: one that is there explains nothing.
+    pub(super) fn begin_part(&mut self, present: &RoaringTreemap, until: u64) {
+        for RemovedNumbers { numbers, what, snapshot } in &mut self.removed {
+            let mut part = numbers.clone();
+            part.remove_range(until..);
+            part -= present;
+            numbers.remove_range(..until);
+            let (what, snapshot, numbers) = (*what, *snapshot, part.len());
+            let range = part.min().zip(part.max());
+            self.causes.extend(range.map(|range| GapCause { range, numbers, what, snapshot }));
+        }
+        self.causes[self.next..].sort_by_key(|cause| cause.range.0);
     }
 
     /// Takes missing numbers, which lie behind all before.
@@ -117,8 +153,11 @@ impl GapAccount {
 
     /// How far the numbers from `next` on have one cause, and which.
     fn piece(&mut self, next: u64, last: u64) -> (u64, PieceCause) {
-        if let Some(place) = self.doubts.iter().position(|doubt| next <= doubt.until) {
-            return (last.min(self.doubts[place].until), PieceCause::Doubted(place));
+        while self.doubts.get(self.doubted).is_some_and(|doubt| doubt.until < next) {
+            self.doubted += 1;
+        }
+        if let Some(doubt) = self.doubts.get(self.doubted) {
+            return (last.min(doubt.until), PieceCause::Doubted(self.doubted));
         }
         while let Some(cause) = self.causes.get(self.next).filter(|cause| cause.range.0 <= next) {
             self.open.push(Reverse((cause.range.1, self.next)));
@@ -247,7 +286,7 @@ mod tests {
         missing: &[SeqRange],
         expected: &[(u64, u64, Option<&str>)],
     ) {
-        let mut account = GapAccount::new(causes, doubts);
+        let mut account = GapAccount::new(vec![], causes, doubts);
         missing.iter().for_each(|range| account.add(*range));
         let found: Vec<(u64, u64, Option<&str>)> =
             account.gaps.iter().map(|gap| (gap.first, gap.last, gap.reason.as_deref())).collect();
@@ -287,8 +326,42 @@ mod tests {
     }
 
     #[test]
+    fn numbers_in_several_doubts_are_told_with_the_one_that_ends_first() {
+        let doubts = vec![
+            GapDoubt::new(u64::MAX, "totals", None),
+            GapDoubt::new(10, "gone", None),
+            GapDoubt::new(20, "unread", None),
+        ];
+        let reason = |what: &str| format!("it is not known: {what}");
+        let (gone, unread, totals) = (reason("gone"), reason("unread"), reason("totals"));
+        let expected = [
+            (9, 10, Some(gone.as_str())),
+            (11, 12, Some(unread.as_str())),
+            (30, 31, Some(totals.as_str())),
+        ];
+        check((vec![], doubts), &[(9, 12), (30, 31)], &expected);
+    }
+
+    #[test]
+    fn removed_numbers_explain_those_of_each_part_that_are_not_there() {
+        let numbers = RoaringTreemap::from_iter([1_u64, 2, 3, 101, 102, 109]);
+        let removed = RemovedNumbers { numbers, what: "erased", snapshot: 7 };
+        let mut account = GapAccount::new(vec![removed], vec![cause((104, 104), 1, "old")], vec![]);
+        account.begin_part(&RoaringTreemap::from_iter([1_u64, 2]), 100);
+        account.add((3, 4));
+        account.begin_part(&RoaringTreemap::from_iter([101_u64, 109]), 110);
+        account.add((102, 104));
+        let found: Vec<(u64, u64, bool)> =
+            account.gaps.iter().map(|gap| (gap.first, gap.last, gap.reason.is_some())).collect();
+        let expected =
+            [(3, 3, true), (4, 4, false), (102, 102, true), (103, 103, false), (104, 104, true)];
+        assert_eq!(found, expected);
+        assert_eq!(account.lost, (2, Some((4, 103))));
+    }
+
+    #[test]
     fn a_gap_that_is_not_listed_is_counted() {
-        let mut account = GapAccount::new(vec![], vec![]);
+        let mut account = GapAccount::new(vec![], vec![], vec![]);
         (1..=50).for_each(|number| account.add((2 * number, 2 * number)));
         assert_eq!((account.gaps.len(), account.gaps_total, account.lost.0), (GAPS_MAX, 50, 50));
     }

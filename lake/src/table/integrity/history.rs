@@ -326,11 +326,11 @@ impl HistoryWalk {
             return;
         }
         let added = number(snapshot, "added-records").unwrap_or(0);
-        let deleted = number(snapshot, "deleted-records").or_else(|| {
-            // Who says nothing of it may have deleted by delete files alone, and these are read.
-            let total = number(snapshot, "total-records")?;
-            Some(self.total?.saturating_add(added).saturating_sub(total))
-        });
+        // Who says nothing of it may have deleted by delete files alone, and these are read.
+        let by_totals = self.total.zip(number(snapshot, "total-records"));
+        let by_totals =
+            by_totals.map(|(was, total)| was.saturating_add(added).saturating_sub(total));
+        let deleted = number(snapshot, "deleted-records").max(by_totals);
         let Some(deleted) = deleted else {
             match snapshot.summary().operation {
                 Operation::Append | Operation::Replace => (),

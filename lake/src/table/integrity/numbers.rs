@@ -43,7 +43,7 @@ pub(super) struct NumberPass {
     range: Range<u64>,
     /// The highest number that a row may have.
     mark: u64,
-    pub(super) live: RoaringTreemap,
+    live: RoaringTreemap,
     /// Numbers that are there, and may be there again: of deleted rows, and of rows that another engine
     /// wrote anew.
     pub(super) spare: RoaringTreemap,
@@ -59,6 +59,8 @@ pub(super) struct NumberPass {
     pub(super) others: u64,
     /// Rows that delete files take away.
     deleted: u64,
+    /// Whether rows are in files of a format that is not read.
+    pub(super) has_unread: bool,
 }
 
 impl NumberPass {
@@ -75,12 +77,18 @@ impl NumberPass {
             foreign: 0,
             others: 0,
             deleted: 0,
+            has_unread: false,
         }
     }
 
     /// One over all numbers up to the mark, for files of which few are read.
     pub(super) fn whole(mark: u64) -> Self {
         Self { range: 1..mark.saturating_add(1), ..Self::new(1, mark) }
+    }
+
+    /// Whether each number up to the mark has a row.
+    pub(super) fn has_all(&self) -> bool {
+        self.beyond.is_none() && self.live.union_len(&self.spare) == self.mark
     }
 
     /// Takes a batch of a file, whose first row has this place.
@@ -256,6 +264,7 @@ async fn pass_over(
         };
         for (file, origin) in files.iter().zip(origins) {
             if file.format != DataFileFormat::Parquet {
+                pass.has_unread |= origin != FileOrigin::Foreign;
                 continue;
             }
             let deleted = match deletes.of(read.source, file).await {
@@ -402,6 +411,7 @@ fn gaps(pass: NumberPass, until: u64, skipped: &[SeqRange], mut missing: GapAcco
     let start = pass.range.start;
     let mut present = pass.live;
     present |= pass.spare;
+    missing.begin_part(&present, until);
     if present.len() == until.saturating_sub(start) {
         return missing;
     }

@@ -4,11 +4,12 @@
 //!
 //! Its one invariant: no number that may have been removed counts as lost. Where files do not read, a snapshot of
 //! ours tells how many rows went, and one of another engine leaves a doubt about the numbers up to it. The
-//! numbers of the files that one snapshot changed are held at a time, at most some two bytes each.
+//! same holds for old snapshots once so many were read, or files with so many rows. Their numbers are held, at
+//! most some two bytes each.
 
 use crate::table::integrity::{
     TableCheck,
-    gaps::{GapAccount, GapCause, GapDoubt},
+    gaps::{GapAccount, GapCause, GapDoubt, RemovedNumbers},
     history::{CommitLedger, FileOrigin, RowRemoval},
     manifests,
     numbers::{self, NumberFiles, NumberPass},
@@ -24,10 +25,16 @@ use std::{collections::HashSet, sync::Arc};
 
 /// Most snapshots whose files are read; what earlier ones removed is taken as they tell it.
 const REMOVALS_MAX: usize = 100;
+/// Most rows of their files, of all of these snapshots together.
+const ROWS_MAX: u64 = 1 << 27;
+/// Most files in the manifests that a snapshot changed.
+const FILES_MAX: usize = 100_000;
 /// Why numbers may have no row where snapshots are gone.
 const AMONG: &str = "rows of other engines are among those that snapshots which are gone brought";
 /// Why it is not known which numbers went.
 const UNREAD: &str = "the files that another engine changed are not read, or not all of them";
+/// Why it is not known which numbers are there.
+const NOT_PARQUET: &str = "rows are in files that are not Parquet, which are not read";
 
 /// A data file, and who added it.
 type TracedFile = (Arc<PlannedFile>, FileOrigin);
@@ -39,55 +46,73 @@ pub(super) async fn account(
     ledger: &CommitLedger,
     (pass, mark): (&NumberPass, u64),
 ) -> Result<GapAccount, CatalogError> {
+    if ledger.skipped.is_empty() && pass.has_all() {
+        return Ok(GapAccount::new(Vec::new(), Vec::new(), Vec::new()));
+    }
     let (mut causes, mut doubts) = (ledger.causes.clone(), ledger.doubts.clone());
     if let Some(snapshot) = check.table().current_snapshot_id().filter(|_| ledger.has_holes) {
         // Of snapshots that are gone the totals tell, and rows of other engines are among them.
         let (range, numbers) = ((1, mark), pass.foreign.saturating_add(pass.others));
         causes.push(GapCause { range, numbers, what: AMONG, snapshot });
     }
-    let early = ledger.removals.len().saturating_sub(REMOVALS_MAX);
-    for (place, removal) in ledger.removals.iter().enumerate() {
+    if pass.has_unread {
+        doubts.push(GapDoubt::new(mark, NOT_PARQUET, None));
+    }
+    let mut doubted = doubts.iter().map(|doubt| doubt.until).max().unwrap_or(0);
+    let (mut found, mut room) = (Vec::new(), ROWS_MAX);
+    // The newest first: where it leaves a doubt, those before it have nothing to explain.
+    for (place, removal) in ledger.removals.iter().rev().enumerate() {
         let RowRemoval { snapshot, until, what, rows } = *removal;
-        let gone = match early <= place {
-            true => Box::pin(removed(check, read, ledger, (snapshot, mark))).await?,
+        if until <= doubted {
+            continue;
+        }
+        let gone = match place < REMOVALS_MAX {
+            true => Box::pin(removed(check, read, ledger, (snapshot, mark, &mut room))).await?,
             false => None,
         };
         match (gone, rows) {
-            (Some(mut gone), _) => {
-                gone -= &pass.live;
-                gone -= &pass.spare;
-                let range = gone.min().zip(gone.max());
-                let numbers = gone.len();
-                causes.extend(range.map(|range| GapCause { range, numbers, what, snapshot }));
-            }
+            (Some(numbers), _) => found.push(RemovedNumbers { numbers, what, snapshot }),
             (None, Some(numbers)) => {
                 causes.push(GapCause { range: (1, until), numbers, what, snapshot });
             }
-            (None, None) => doubts.push(GapDoubt::new(until, UNREAD, Some(snapshot))),
+            (None, None) => {
+                doubts.push(GapDoubt::new(until, UNREAD, Some(snapshot)));
+                doubted = until;
+            }
         }
     }
-    Ok(GapAccount::new(causes, doubts))
+    Ok(GapAccount::new(found, causes, doubts))
 }
 
-/// The numbers that went with a snapshot and did not come again with it; none where its files do not read.
+/// The numbers that went with a snapshot and did not come again with it; none where its files do not read, or
+/// have more rows than there is room for.
 async fn removed(
     check: &mut TableCheck<'_>,
     read: &NumberFiles<'_>,
     ledger: &CommitLedger,
-    (snapshot, mark): (i64, u64),
+    (snapshot, mark, room): (i64, u64, &mut u64),
 ) -> Result<Option<RoaringTreemap>, CatalogError> {
     let table = check.table();
     let Some(after) = table.snapshot_by_id(snapshot) else { return Ok(None) };
     let before = after.parent_snapshot_id().and_then(|id| table.snapshot_by_id(id));
     let Some(before) = before else { return Ok(None) };
+    let (new_id, old_id) = (after.snapshot_id(), before.snapshot_id());
+    if [new_id, old_id].iter().any(|id| !check.sums.contains_key(id)) {
+        // It is encrypted, or what does not read of it is told.
+        return Ok(None);
+    }
     let Some(new) = snapshots::listed(check, after).await? else { return Ok(None) };
     let Some(old) = snapshots::listed(check, before).await? else { return Ok(None) };
     let (only_new, only_old) = (unshared(&new, &old), unshared(&old, &new));
-    let (new_id, old_id) = (after.snapshot_id(), before.snapshot_id());
     let Some(added) = files_of(check, ledger, &only_new, new_id).await? else { return Ok(None) };
     let Some(gone) = files_of(check, ledger, &only_old, old_id).await? else { return Ok(None) };
-    let came = numbers_of(check, read, &without(&added, &gone), mark).await?;
-    let went = numbers_of(check, read, &without(&gone, &added), mark).await?;
+    let (came, went) = (without(&added, &gone), without(&gone, &added));
+    let rows = came.iter().chain(&went).map(|(file, _)| file.rows);
+    let rows = rows.fold(0, u64::saturating_add);
+    let Some(left) = room.checked_sub(rows) else { return Ok(None) };
+    *room = left;
+    let came = numbers_of(check, read, &came, mark).await?;
+    let went = numbers_of(check, read, &went, mark).await?;
     let (Some(came), Some(mut went)) = (came, went) else { return Ok(None) };
     went -= came;
     Ok(Some(went))
@@ -102,7 +127,7 @@ fn unshared(these: &[ManifestFile], others: &[ManifestFile]) -> Vec<ManifestFile
     these.iter().filter(is_own).cloned().collect()
 }
 
-/// The live files of these manifests; none where one does not read, which is told.
+/// The live files of these manifests; none where one does not read, which is told, or where they are too many.
 async fn files_of(
     check: &mut TableCheck<'_>,
     ledger: &CommitLedger,
@@ -114,6 +139,9 @@ async fn files_of(
         let parsed = manifests::parsed(check, manifest, snapshot).await?;
         let Some((parsed, _)) = parsed else { return Ok(None) };
         let files = live_files(&parsed, manifest);
+        if FILES_MAX < found.len() + files.len() {
+            return Ok(None);
+        }
         let origins = numbers::origins(check, ledger, (&parsed, manifest), &files);
         found.extend(files.into_iter().zip(origins));
     }
