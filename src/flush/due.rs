@@ -1,5 +1,5 @@
 //! When the waiting rows of a table are committed by themselves: by size, and by an age that is short
-//! while clients read the table and long while none does. Fewer commits make fewer and larger files,
+//! when clients have read the table and grows while none does. Fewer commits make fewer and larger files,
 //! and SQL reads the log anyway.
 //!
 //! Its one invariant: a row waits for at most `commit.interval_max`, and no wait makes the log keep
@@ -18,6 +18,9 @@ const HEAD_START_MAX: Duration = Duration::from_secs(1);
 /// Tables that nobody reads are committed in the last part of `commit.interval_max`, of so many, each
 /// at a moment of its own: a thousand of them that got rows at once are not committed at once.
 const SPREAD_PART: u32 = 4;
+/// Rows of a table that was loaded wait for this part of the time since: each commit after a load comes after
+/// twice the time of the one before it. Who loads it again has a commit for that.
+const UNREAD_PART: i64 = 2;
 /// A table waits no longer than `commit.interval` when so many segments came after its oldest record:
 /// a few rows of one table keep all of them.
 const SEGMENTS_SINCE_MAX: u64 = 8;
@@ -46,8 +49,8 @@ pub(super) struct DueTable {
 }
 
 impl CommitAges {
-    /// Rows wait for at most `interval` while somebody reads their table, else for at most
-    /// `interval_max`, which is no less.
+    /// Rows wait for at most `interval` when somebody has just read their table, and for at most
+    /// `interval_max`, which is no less, when nobody has for long.
     pub(super) fn new(interval: Duration, interval_max: Duration) -> Self {
         let is_short = interval < SHORT_INTERVAL;
         let interval_max = if is_short { interval } else { interval_max.max(interval) };
@@ -109,7 +112,10 @@ impl FlushJob {
             || UNREAD_BYTES_MAX <= waiting.bytes
             || SEGMENTS_SINCE_MAX <= waiting.segments_since
             || self.ages.of_unread_ms(name) <= age_ms
-            || self.loads.is_read(kind, name, self.clock.passed_ms())
+            || self
+                .loads
+                .unread_ms(kind, name, self.clock.passed_ms())
+                .is_some_and(|unread_ms| unread_ms / UNREAD_PART <= age_ms)
             // The first rows since the start: nobody can load a table that is not there yet, and
             // what an earlier life of this process left has waited.
             || !self.committed.contains(&(kind, waiting.namespace.clone()))

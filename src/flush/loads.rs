@@ -15,8 +15,8 @@ use std::{
 };
 use tracing::debug;
 
-/// How long a table counts as read after it was loaded.
-pub(super) const READ_MS: i64 = 120_000;
+/// How long a load of a table is remembered.
+const READ_MS: i64 = 3_600_000;
 /// Least time from one commit for a load of a table to the next.
 pub(super) const LOAD_COMMIT_EVERY_MS: i64 = 1000;
 /// Longest a load waits for its commit.
@@ -63,11 +63,11 @@ impl TableLoads {
         loads.insert(name.to_owned(), TableLoad { at_ms: now_ms, commit: None });
     }
 
-    /// Whether a client loaded the table within [`READ_MS`].
-    pub(super) fn is_read(&self, kind: RecordKind, name: &str, now_ms: i64) -> bool {
+    /// How long ago a client loaded the table; none after [`READ_MS`].
+    pub(super) fn unread_ms(&self, kind: RecordKind, name: &str, now_ms: i64) -> Option<i64> {
         let loads = self.lock();
-        let load = loads.get(&kind).and_then(|loads| loads.get(name));
-        load.is_some_and(|load| load.is_recent(now_ms))
+        let load = loads.get(&kind).and_then(|loads| loads.get(name))?;
+        load.is_recent(now_ms).then(|| now_ms - load.at_ms)
     }
 
     /// Up to where a load waits for a commit: `through` when it is this load that asks for one, else

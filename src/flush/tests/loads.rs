@@ -3,7 +3,7 @@
 use super::*;
 use crate::flush::{
     TICK_TABLES_MAX,
-    loads::{LOAD_COMMIT_EVERY_MS, LOAD_WAIT_MAX, READ_MS},
+    loads::{LOAD_COMMIT_EVERY_MS, LOAD_WAIT_MAX},
     requests::{CommitScope, FlushRequests},
 };
 use icecore_catalog::snapshot::BEFORE_LOAD_MS;
@@ -76,7 +76,7 @@ async fn so_many_bytes_are_committed_at_once_while_nobody_reads() {
 }
 
 #[tokio::test]
-async fn a_load_has_everything_committed_and_the_interval_holds_from_then_on() {
+async fn a_load_has_everything_committed_and_the_age_of_commits_grows_from_then_on() {
     let mut server = Server::unread("", 64 << 20).await;
     server.append("a", &sample::events(3, 1, 2, 2));
     server.append("a", &sample::events(3, 1, 5, 3));
@@ -85,14 +85,15 @@ async fn a_load_has_everything_committed_and_the_interval_holds_from_then_on() {
     assert_eq!(server.seqs("a").await, (1..=7).collect::<Vec<_>>());
     assert_eq!(server.wal.pending().len(), 1, "what nobody loads waits");
 
-    for (advance_ms, is_read) in [(10_000, true), (READ_MS - 10_000, true), (60_000, false)] {
-        server.clock.advance_ms(advance_ms - 5_000);
+    // The interval of 5 s begins with a second less, and then rows wait for half of the time since the load.
+    for wait_ms in [4_000, 4_000, 8_000, 16_000, 32_000, 64_000] {
         let first = server.seqs("a").await.len() + 1;
         server.append("a", &sample::events(1, 1, i64::try_from(first).unwrap(), 9));
-        server.clock.advance_ms(5_000);
-        server.job.tick().await.unwrap();
-        let is_committed = server.seqs("a").await.len() == first;
-        assert_eq!(is_committed, is_read, "{advance_ms}");
+        for (advance_ms, count) in [(wait_ms - 100, first - 1), (100, first)] {
+            server.clock.advance_ms(advance_ms);
+            server.job.tick().await.unwrap();
+            assert_eq!(server.seqs("a").await.len(), count, "{wait_ms}");
+        }
     }
 }
 
