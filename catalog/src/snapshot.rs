@@ -241,13 +241,13 @@ async fn write(
     };
     let mut read = read.clone();
     let number = removal::check(storage, base, &listed, new, &mut read).await?;
-    let removal::RewrittenManifests { rewritten, kept, unused } =
+    let removal::RewrittenManifests { rewritten, replaced, kept, unused } =
         removal::rewrite(writer, listed, new, read).await?;
     let mut added = Vec::from_iter(writer.add(&new.added, number).await?);
     added.extend(writer.add_of_specs(&new.added_of_spec, number).await?);
     added.extend(writer.add_deletes(&new.deletes).await?);
     let merged = writer.merge(kept).await?;
-    let replaced = rewritten.len() + merged.replaced;
+    let replaced = replaced + merged.replaced;
     let deletes = new.deletes.iter().chain(&new.added_of_spec).map(|(_, file)| file);
     let files = summary::SummaryCounts::of(new.added.iter().chain(deletes), new.removed.iter());
     let before = parent.map(|p| p.summary());

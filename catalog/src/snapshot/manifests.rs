@@ -9,6 +9,7 @@
 
 pub(super) mod merge;
 pub(super) mod restore;
+mod spent;
 
 use super::changes::FileKey;
 use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage, usage};

@@ -26,13 +26,15 @@ use iceberg::{
         DataContentType, DataFile, ManifestContentType, ManifestFile, Operation, TableMetadata,
     },
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Manifests that are looked through at a time.
 const READS_AT_ONCE: usize = 4;
 /// Most bytes of manifests to write anew that are kept from the examination until the turn comes;
 /// others are read once more.
 const KEPT_BYTES_MAX: usize = 64 << 20;
+/// About the most files that one manifest lists as deleted, where several manifests become one.
+const SPENT_FILES_MAX: u64 = 10_000;
 
 /// What was found in manifests for one snapshot, by their paths, and what was written for it.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,8 @@ pub struct ReadManifests {
     pub(super) snapshot_id: Option<i64>,
     /// Manifests that were written anew, by the paths of those that they stand for.
     rewritten: HashMap<String, ManifestFile>,
+    /// Those that were written for several manifests.
+    spent: Vec<SpentManifests>,
     /// All files that were written, to delete when the snapshot is definitely not made.
     pub(crate) written: Vec<String>,
     /// The files among those that it is about which are live in the manifest.
@@ -52,7 +56,27 @@ pub struct ReadManifests {
     kept_bytes: usize,
 }
 
+/// Manifests of which no file stays live, and the one that has their files as deleted.
+#[derive(Clone, Debug)]
+struct SpentManifests {
+    sources: Vec<String>,
+    manifest: ManifestFile,
+}
+
 impl ReadManifests {
+    /// Whether one was written for the manifest at `path`.
+    fn is_rewritten(&self, path: &str) -> bool {
+        let of_spent = || self.spent.iter().flat_map(|spent| &spent.sources);
+        self.rewritten.contains_key(path) || of_spent().any(|source| source == path)
+    }
+
+    /// The bytes of a manifest, if they were kept.
+    fn take(&mut self, path: &str) -> Option<Bytes> {
+        let bytes = self.bytes.remove(path)?;
+        self.kept_bytes -= bytes.len();
+        Some(bytes)
+    }
+
     fn keep(&mut self, path: &str, bytes: Bytes) {
         if self.kept_bytes + bytes.len() <= KEPT_BYTES_MAX {
             self.kept_bytes += bytes.len();
@@ -97,19 +121,41 @@ async fn rewrite_before(
     new: &NewSnapshot,
     read: &mut ReadManifests,
 ) -> Result<(), CatalogError> {
-    listed.retain(|manifest| !read.rewritten.contains_key(&manifest.manifest_path));
+    listed.retain(|manifest| !read.is_rewritten(&manifest.manifest_path));
     let removed: HashSet<FileKey> = keys(&new.removed).collect();
+    // Those of which nothing stays, by what one manifest can list.
+    let mut spent = BTreeMap::new();
+    let mut spent_files = 0;
     for (at, manifest) in listed.into_iter().enumerate() {
         let path = manifest.manifest_path.clone();
-        if read.live.get(&path).is_none_or(|live| live.is_disjoint(&removed)) {
+        let gone = read.live.get(&path).map_or(0, |live| live.intersection(&removed).count());
+        if gone == 0 {
             continue;
         }
-        let bytes = read.bytes.remove(&path);
-        read.kept_bytes -= bytes.as_ref().map_or(0, Bytes::len);
+        let bytes = read.take(&path);
+        if live_files(&manifest) == Some(gone as u64) && writer.joins_deleted() {
+            let is_data = manifest.content == ManifestContentType::Data;
+            let part = spent_files / SPENT_FILES_MAX;
+            spent_files += gone as u64;
+            let place = (manifest.partition_spec_id, is_data, part);
+            spent.entry(place).or_insert_with(Vec::new).push((manifest, bytes));
+            continue;
+        }
         let rewritten = writer.without(manifest, bytes, &removed, at).await?;
         read.rewritten.insert(path, rewritten);
     }
+    for (at, group) in spent.into_values().enumerate() {
+        let sources = group.iter().map(|(manifest, _)| manifest.manifest_path.clone()).collect();
+        let joined = writer.deleted(group, at).await?;
+        read.spent.extend(joined.map(|manifest| SpentManifests { sources, manifest }));
+    }
     Ok(())
+}
+
+/// How many live files a manifest has, where its list says so.
+fn live_files(manifest: &ManifestFile) -> Option<u64> {
+    let counts = manifest.added_files_count.zip(manifest.existing_files_count);
+    counts.map(|(added, existing)| u64::from(added) + u64::from(existing))
 }
 
 /// Refuses to take out what is not live, or has deletes that were not read; gives the sequence number
@@ -154,6 +200,8 @@ fn number_of(base: &TableMetadata, id: i64) -> Result<i64, CatalogError> {
 pub(super) struct RewrittenManifests {
     /// Written anew without them.
     pub(super) rewritten: Vec<ManifestFile>,
+    /// How many these stand for.
+    pub(super) replaced: usize,
     /// The others, as they are.
     pub(super) kept: Vec<ManifestFile>,
     /// Locations of those that were written before its turn for manifests that are not listed any more.
@@ -169,13 +217,30 @@ pub(super) async fn rewrite(
 ) -> Result<RewrittenManifests, CatalogError> {
     let removed: HashSet<FileKey> = keys(&new.removed).collect();
     let mut manifests = RewrittenManifests::default();
+    let there: HashSet<&str> = listed.iter().map(|it| it.manifest_path.as_str()).collect();
+    let mut spent = HashSet::new();
+    for SpentManifests { sources, manifest } in read.spent {
+        // Files of one that is not listed any more are in another one by now.
+        match sources.iter().all(|source| there.contains(source.as_str())) {
+            true => {
+                manifests.rewritten.push(manifest);
+                spent.extend(sources);
+            }
+            false => manifests.unused.push(manifest.manifest_path),
+        }
+    }
+    manifests.replaced = spent.len();
     for manifest in listed {
         let path = &manifest.manifest_path;
+        if spent.contains(path) {
+            continue;
+        }
         if read.live.get(path).is_none_or(|live| live.is_disjoint(&removed)) {
             manifests.kept.push(manifest);
             continue;
         }
         let at = manifests.rewritten.len();
+        manifests.replaced += 1;
         manifests.rewritten.push(match read.rewritten.remove(path) {
             Some(rewritten) => rewritten,
             None => {

@@ -122,8 +122,8 @@ impl Table {
             let now_ms = self.now_ms + 1;
             let updates = thinning.updates(&self.metadata);
             let thinned = commit::apply_updates_at(&self.metadata, None, &updates, now_ms);
+            self.obsolete.extend(thinning.obsolete(&self.metadata, self.now_ms));
             self.metadata = thinned.unwrap();
-            self.obsolete.extend(thinning.obsolete(self.now_ms));
         }
         self.now_ms += 1_000;
         built.snapshot_id

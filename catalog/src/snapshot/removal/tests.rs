@@ -63,7 +63,7 @@ async fn examined() -> (Table, NewSnapshot, ReadManifests) {
         let examined = examine(&table.storage, &table.metadata, &new, &mut found).await;
         assert_eq!(examined.unwrap(), is_new);
     }
-    assert_eq!((found.written.len(), found.bytes.len(), found.kept_bytes), (2, 0, 0));
+    assert_eq!((found.written.len(), found.bytes.len(), found.kept_bytes), (1, 0, 0));
     (table, new, found)
 }
 
@@ -87,8 +87,24 @@ async fn what_was_written_before_the_turn_is_used_as_it_is() {
     table.apply(built.updates);
     let listed = table.manifests(built.snapshot_id).await;
     let is_used = |path: &&String| listed.iter().any(|it| it.manifest_path == **path);
-    assert_eq!(found.written.iter().filter(is_used).count(), 2);
+    assert_eq!(found.written.iter().filter(is_used).count(), 1);
     assert_eq!(table.live(built.snapshot_id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn manifests_of_which_nothing_stays_become_one_unless_one_of_them_went() {
+    let (table, new, found) = examined().await;
+    let mut listed = table.manifests(table.metadata.current_snapshot_id().unwrap()).await;
+    let id = found.snapshot_id.unwrap();
+    for (count, unused) in [(2, 0), (1, 1)] {
+        listed.truncate(count);
+        let mut writer = SnapshotWriter::new(&table.storage, &table.metadata, id);
+        let made = rewrite(&mut writer, listed.clone(), &new, found.clone()).await.unwrap();
+        assert_eq!((made.rewritten.len(), made.replaced), (1, count));
+        assert_eq!((made.kept.len(), made.unused.len()), (0, unused));
+        assert_eq!(made.rewritten[0].deleted_files_count, u32::try_from(count).ok());
+        assert!(!made.rewritten[0].has_added_files() && !made.rewritten[0].has_existing_files());
+    }
 }
 
 #[tokio::test]
