@@ -81,6 +81,11 @@ async fn an_event_is_taken_where_its_document_has_the_version() {
     // That one alone is broken, and has a dead letter.
     let ids = "SELECT event_id FROM dead_letters";
     assert_eq!(server.rows("shop", ids).await, json!([["14"]]));
+    // A name may have its letters escaped.
+    let escaped = change("15", "u", "a", Some(1)).to_string().replace("ed_v", "ed\\u005fv");
+    let reply = server.post("/ingest", "application/json", escaped).await;
+    let reply: Value = reply.json().await.unwrap();
+    assert_eq!(refused(&reply), [(0, mismatch, Some(7))], "{reply}");
     assert_eq!(users(&server).await, json!([["a", 7, "13"], ["b", 1, "10"]]));
     server.stop().await;
 }

@@ -510,7 +510,7 @@ async fn check_all(case: &Case, state: &str, cells: &str) -> usize {
     let cells = cells.lines().map(str::trim).filter(|cell| cell.starts_with(state));
     let mut checked = 0;
     for cell in cells {
-        case.check(cell).await;
+        Box::pin(case.check(cell)).await;
         checked += 1;
     }
     checked

@@ -322,7 +322,8 @@ impl<'e> ChangeColumns<'e> {
         };
         let is_change = is_change && (self.is_typed_change(row) || self.names_any(row));
         let payload = value(Some(self.payload), row).filter(|_| is_change)?;
-        if !MEMBERS.iter().any(|name| payload.contains(*name)) {
+        // A name may have its letters escaped.
+        if !payload.contains("\\u") && !MEMBERS.iter().any(|name| payload.contains(*name)) {
             return None;
         }
         let expected = match serde_json::from_str::<HashMap<String, &RawValue>>(payload) {

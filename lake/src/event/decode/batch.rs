@@ -49,6 +49,7 @@ pub(super) struct BatchSigns<'a> {
     namespace: Option<JsonValue<'a>>,
     /// The branch that its events go to.
     branch: Option<JsonValue<'a>>,
+    has_second_branch: bool,
     /// It has a list of events, and maybe a second one with events, which nobody would read.
     has_list: bool,
     has_second_list: bool,
@@ -65,7 +66,8 @@ impl<'a> BatchSigns<'a> {
             let value = JsonScanner::new(text).value(NESTING_MAX).ok();
             self.namespace = value.filter(|it| it.kind != JsonKind::Null && it.raw != "\"\"");
         }
-        if name.raw == "\"branch\"" {
+        if name.text().is_some_and(|name| name == "branch") {
+            self.has_second_branch |= self.branch.is_some();
             self.branch = JsonScanner::new(text).value(NESTING_MAX).ok();
         }
         let is_of_list = matches!(slot, Some(names::EVENT_LIST | names::BATCH_ID));
@@ -96,6 +98,8 @@ impl<'a> BatchSigns<'a> {
         } else if self.namespace.is_some_and(|ns| !is_right(ns)) {
             "an `ns` beside the list of events does not count; give it to each event, or send the \
              header X-Namespace"
+        } else if self.has_second_branch {
+            "a batch names one branch, not two; leave out one `branch`"
         } else if self.branch.is_some_and(|branch| !is_name(branch)) {
             "`branch` beside the list of events is no text; name one branch, or leave it out for `main`"
         } else {

@@ -483,6 +483,10 @@ fn a_batch_names_a_branch_where_it_is_the_whole_body() {
     let named = r#"{"branch":"trial","events":[{"type":"a"}]}"#;
     let (decoded, _) = take(named, BodyFormat::Json);
     assert_eq!((decoded.branch.as_deref(), decoded.received), (Some("trial"), 1));
+    let escaped = r#"{"br\u0061nch":"trial","events":[{"type":"a"}]}"#;
+    assert_eq!(take(escaped, BodyFormat::Json).0.branch.as_deref(), Some("trial"));
+    let twice = r#"{"branch":"a","events":[{"type":"a"}],"branch":null}"#;
+    assert_eq!(refuse(twice, BodyFormat::Json), ErrorCode::InvalidRequest);
     // All of a body goes to one branch.
     for format in [BodyFormat::Ndjson, BodyFormat::JsonSequence] {
         let (decoded, _) = take(format!("{{\"type\":\"b\"}}\n{named}"), format);
