@@ -89,6 +89,19 @@ async fn a_partition_field_of_any_name_is_read() {
 }
 
 #[tokio::test]
+async fn a_void_field_has_the_name_of_its_column() {
+    let bytes = manifest("k", "k", true).await;
+    assert_eq!(named(&bytes), bytes);
+    let (mut header, data) = ManifestHeader::parse(&bytes).unwrap();
+    let mut spec: Value = serde_json::from_slice(header.get(SPEC).unwrap()).unwrap();
+    spec[0]["transform"] = "void".into();
+    header.set(SPEC, &serde_json::to_vec(&spec).unwrap());
+    let parsed = parse(&header.encode(data).into()).unwrap();
+    let values: Vec<_> = parsed.entries()[0].data_file().partition().iter().collect();
+    assert_eq!(values, [Some(&Literal::string("x")), Some(&Literal::int(7))]);
+}
+
+#[tokio::test]
 async fn what_is_not_to_be_renamed_or_no_manifest_is_left_alone() {
     let plain = manifest("p", "p", true).await;
     assert_eq!(named(&plain), plain);
