@@ -9,10 +9,14 @@ use codec::BlockCodec;
 use serde_json::Value;
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
+/// What a file begins with.
+const MAGIC: &[u8] = b"Obj\x01";
+/// The member of the header that names the compression.
+const CODEC: &[u8] = b"avro.codec";
 /// How deep a schema may be; Iceberg's are below ten.
 const DEPTH_MAX: usize = 32;
 /// Most types of a schema, those that it names several times counted each time.
@@ -73,6 +77,32 @@ pub(crate) fn rewrite(file: &[u8], edit: &mut dyn ValueEdit) -> Result<Vec<u8>, 
         out.extend(header.sync);
         Ok(())
     })?;
+    Ok(out)
+}
+
+/// The file with its blocks compressed by deflate, which every reader of Iceberg knows: it is the default of
+/// the Java library. A file of compressed blocks stays as it is.
+pub(crate) fn deflated(file: &[u8]) -> Result<Vec<u8>, String> {
+    let mut header = AvroFileHeader::parse(file)?;
+    if header.codec != BlockCodec::Null {
+        return Ok(file.to_vec());
+    }
+    header.members.insert(CODEC, b"deflate");
+    let mut out = MAGIC.to_vec();
+    put_long(&mut out, i64::try_from(header.members.len()).map_err(|_| "it has too many members")?);
+    for text in header.members.iter().flat_map(|(name, value)| [*name, *value]) {
+        put_sized(&mut out, text);
+    }
+    put_long(&mut out, 0);
+    out.extend(header.sync);
+    let mut blocks = header.unpacked();
+    while let Some(AvroBlock { count, records }) = blocks.next()? {
+        let mut records = records.into_owned();
+        BlockCodec::Deflate.pack(&mut records)?;
+        put_long(&mut out, count);
+        put_sized(&mut out, &records);
+        out.extend(header.sync);
+    }
     Ok(out)
 }
 
@@ -157,6 +187,7 @@ pub(crate) fn check_unpacked(file: &[u8]) -> Result<(), String> {
 
 /// What a file says of its records, and the records.
 struct AvroFileHeader<'a> {
+    members: BTreeMap<&'a [u8], &'a [u8]>,
     /// The text of its schema.
     schema: &'a [u8],
     codec: BlockCodec,
@@ -167,10 +198,10 @@ struct AvroFileHeader<'a> {
 impl<'a> AvroFileHeader<'a> {
     fn parse(file: &'a [u8]) -> Result<Self, String> {
         let mut input = file;
-        if take(&mut input, 4)? != b"Obj\x01" {
+        if take(&mut input, MAGIC.len())? != MAGIC {
             return Err("it is no Avro file".to_owned());
         }
-        let mut members: HashMap<&[u8], &[u8]> = HashMap::new();
+        let mut members: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
         loop {
             let count = block_count(&mut input)?;
             if count == 0 {
@@ -182,10 +213,9 @@ impl<'a> AvroFileHeader<'a> {
             }
         }
         let sync = take(&mut input, 16)?;
-        let schema = members.get(b"avro.schema".as_slice()).ok_or(NO_SCHEMA)?;
-        let codec =
-            BlockCodec::named(members.get(b"avro.codec".as_slice()).copied().unwrap_or(b"null"))?;
-        Ok(Self { schema, codec, sync, blocks: input })
+        let schema = members.get(b"avro.schema".as_slice()).copied().ok_or(NO_SCHEMA)?;
+        let codec = BlockCodec::named(members.get(CODEC).copied().unwrap_or(b"null"))?;
+        Ok(Self { members, schema, codec, sync, blocks: input })
     }
 
     /// Gives each block with its number of records.

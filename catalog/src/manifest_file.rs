@@ -52,6 +52,12 @@ pub fn parse_list(bytes: &[u8], version: FormatVersion) -> iceberg::Result<Manif
     ManifestList::parse_with_version(bytes, version)
 }
 
+/// The manifest with its entries compressed.
+pub(crate) fn deflated(bytes: &[u8]) -> iceberg::Result<Bytes> {
+    let deflated = avro::deflated(bytes);
+    deflated.map(Bytes::from).map_err(|cause| iceberg::Error::new(ErrorKind::DataInvalid, cause))
+}
+
 /// A file may have been written anew since it was committed, and the library unpacks whatever it is.
 fn check_unpacked(bytes: &[u8]) -> iceberg::Result<()> {
     avro::check_unpacked(bytes).map_err(|cause| iceberg::Error::new(ErrorKind::DataInvalid, cause))

@@ -64,6 +64,52 @@ fn a_file_is_unpacked_within_a_bound() {
     assert_eq!(check_unpacked(b"{}"), Ok(()));
 }
 
+/// Notes texts.
+#[derive(Default)]
+struct TextNotes(Vec<String>);
+
+impl ValueEdit for TextNotes {
+    fn text(&mut self, _path: &[&str], value: &str) -> Option<String> {
+        self.0.push(value.to_owned());
+        None
+    }
+}
+
+#[test]
+fn a_deflated_file_has_the_same_values_in_fewer_bytes() {
+    let schema = r#"{"type":"record","name":"r","fields":[{"name":"t","type":"string"}]}"#;
+    let mut blocks = Vec::new();
+    for rows in [1_usize, 400] {
+        let mut block = Vec::new();
+        for row in 0..rows {
+            put_sized(&mut block, format!("s3://bucket/warehouse/data/{row}.parquet").as_bytes());
+        }
+        blocks.push((rows as i64, block));
+    }
+    let plain = file(schema, "null", &blocks);
+    let packed = deflated(&plain).unwrap();
+    assert!(packed.len() * 3 < plain.len(), "{} of {}", packed.len(), plain.len());
+    let texts = |file: &[u8]| {
+        let mut notes = TextNotes::default();
+        read(file, &mut notes).unwrap();
+        notes.0
+    };
+    assert_eq!(texts(&plain).len(), 401);
+    assert_eq!(texts(&packed), texts(&plain));
+    assert_eq!(deflated(&packed).unwrap(), packed);
+    let header = AvroFileHeader::parse(&packed).unwrap();
+    assert_eq!((header.codec, header.schema), (BlockCodec::Deflate, schema.as_bytes()));
+    // A file that does not name its compression has none.
+    let mut unnamed = b"Obj\x01".to_vec();
+    put_long(&mut unnamed, 1);
+    put_sized(&mut unnamed, b"avro.schema");
+    put_sized(&mut unnamed, schema.as_bytes());
+    put_long(&mut unnamed, 0);
+    unnamed.extend([7; 16]);
+    assert_eq!(texts(&deflated(&unnamed).unwrap()), Vec::<String>::new());
+    assert!(deflated(b"{}").is_err());
+}
+
 #[test]
 fn a_file_has_no_more_values_than_its_bytes_allow() {
     let nulls: Vec<String> =

@@ -11,6 +11,7 @@ pub(super) mod merge;
 pub(super) mod restore;
 mod spent;
 
+use self::spent::delete_existing;
 use super::changes::FileKey;
 use crate::{error::CatalogError, location::Location, manifest_file, storage::Storage, usage};
 use bytes::Bytes;
@@ -406,10 +407,14 @@ impl ManifestDraft {
         })
     }
 
-    /// What the manifest list says of it, and its bytes.
+    /// What the manifest list says of it, and its bytes. They are compressed, since what readers and the disk
+    /// pay for a table of many files is manifests.
     fn finish(&self, writer: ManifestWriter) -> iceberg::Result<(ManifestFile, Bytes)> {
-        let manifest = block_on(writer.write_manifest_file())?;
-        Ok((manifest, block_on(self.io.new_input(&self.location)?.read())?))
+        let mut manifest = block_on(writer.write_manifest_file())?;
+        let bytes = block_on(self.io.new_input(&self.location)?.read())?;
+        let bytes = manifest_file::deflated(&bytes)?;
+        manifest.manifest_length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        Ok((manifest, bytes))
     }
 }
 
@@ -460,12 +465,6 @@ fn add_existing(writer: &mut ManifestWriter, entry: ManifestEntry) -> iceberg::R
     let (snapshot_id, sequence) = numbers(&entry)?;
     let file_sequence = entry.file_sequence_number;
     writer.add_existing_file(entry.data_file, snapshot_id, sequence, file_sequence)
-}
-
-fn delete_existing(writer: &mut ManifestWriter, entry: ManifestEntry) -> iceberg::Result<()> {
-    let (_, sequence) = numbers(&entry)?;
-    let file_sequence = entry.file_sequence_number;
-    writer.add_delete_file(entry.data_file, sequence, file_sequence)
 }
 
 /// The snapshot and the sequence number that an entry was added with.

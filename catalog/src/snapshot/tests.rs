@@ -16,7 +16,7 @@ use crate::{
 };
 use iceberg::TableIdent;
 use iceberg::spec::{
-    DataFileBuilder, DataFileFormat, Literal, ManifestStatus, NestedField, PrimitiveType, Schema,
+    DataFileBuilder, DataFileFormat, Datum, Literal, ManifestStatus, NestedField, PrimitiveType, Schema,
     SnapshotReference, SnapshotRetention, SortOrder, Struct, TableMetadataBuilder, Transform, Type,
     UnboundPartitionSpec,
 };
@@ -88,6 +88,8 @@ impl Table {
             .partition(Struct::from_iter([Some(Literal::string(kind)), Some(Literal::date(day))]))
             .record_count(10)
             .file_size_in_bytes(1_000)
+            .value_counts(HashMap::from([(1, 10)]))
+            .lower_bounds(HashMap::from([(1, Datum::long(3))]))
             .partition_spec_id(0)
             .build()
             .unwrap()

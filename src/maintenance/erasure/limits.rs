@@ -54,8 +54,8 @@ impl Erasures {
             limits.extend(limits_of(&bucket));
         }
         limits.push(
-            "manifests keep the first 16 characters of the least and greatest values of removed files until \
-             they are merged, and equality deletes of other engines name what they delete"
+            "manifests in which other engines removed files keep the first 16 characters of their least and \
+             greatest values until they are merged, and equality deletes of other engines name what they delete"
                 .to_owned(),
         );
         limits.extend(copies_of(erasure));

@@ -1,10 +1,16 @@
-//! One manifest for several whose files all go: a reader opens each manifest of a snapshot, also those that
-//! list no live file.
+//! Files that go: what a manifest says of them, and one manifest for several whose files all go, since a
+//! reader opens each manifest of a snapshot, also those that list no live file.
 
-use super::{SnapshotWriter, delete_existing, in_memory, parse};
+use super::{SnapshotWriter, in_memory, numbers, parse};
 use crate::error::CatalogError;
 use bytes::Bytes;
-use iceberg::spec::{FormatVersion, ManifestFile};
+use iceberg::{
+    ErrorKind,
+    spec::{
+        DataContentType, DataFile, DataFileBuilder, FormatVersion, ManifestEntry, ManifestFile,
+        ManifestWriter,
+    },
+};
 
 impl SnapshotWriter<'_> {
     /// Whether files of several manifests may become one. In version 3 entries take their row ids from the
@@ -43,4 +49,36 @@ impl SnapshotWriter<'_> {
         self.put_deferred(&manifest.manifest_path, bytes).await?;
         Ok(Some(manifest))
     }
+}
+
+/// Writes the entry of a file that goes.
+pub(super) fn delete_existing(
+    writer: &mut ManifestWriter,
+    entry: ManifestEntry,
+) -> iceberg::Result<()> {
+    let (_, sequence) = numbers(&entry)?;
+    let file_sequence = entry.file_sequence_number;
+    writer.add_delete_file(without_metrics(entry.data_file)?, sequence, file_sequence)
+}
+
+/// The file without what is said of its columns. It is some half of a kilobyte a file, which readers of a
+/// snapshot parse and no reader goes by once the file is gone; parts of rows that are erased are in it, too.
+/// A delete file may say only in its bounds which file it is about, and keeps them.
+fn without_metrics(file: DataFile) -> iceberg::Result<DataFile> {
+    if file.content_type() != DataContentType::Data {
+        return Ok(file);
+    }
+    let mut bare = DataFileBuilder::default();
+    bare.content(file.content_type())
+        .file_path(file.file_path().to_owned())
+        .file_format(file.file_format())
+        .partition(file.partition().clone())
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
+        .first_row_id(file.first_row_id());
+    if let Some(order) = file.sort_order_id() {
+        bare.sort_order_id(order);
+    }
+    bare.build().map_err(|cause| iceberg::Error::new(ErrorKind::DataInvalid, cause.to_string()))
 }

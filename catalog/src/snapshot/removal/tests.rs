@@ -108,6 +108,32 @@ async fn manifests_of_which_nothing_stays_become_one_unless_one_of_them_went() {
 }
 
 #[tokio::test]
+async fn columns_are_told_of_files_that_stay_and_of_none_that_goes() {
+    let mut table = Table::new(FormatVersion::V2, true);
+    let (gone, stays) = (table.file("a"), table.file("a"));
+    let built = table.build(vec![gone.clone(), stays.clone()]).await.unwrap();
+    table.apply(built.updates);
+    let read = table.metadata.current_snapshot_id();
+    let removed = vec![gone.clone()];
+    let new = NewSnapshot { operation: Operation::Delete, read, removed, ..NewSnapshot::default() };
+    let none = ReadManifests::default();
+    let built = build(&table.storage, &table.metadata, &new, &none, table.now_ms).await.unwrap();
+    table.apply(built.updates);
+    let own = table.storage.normalize(table.metadata.location()).unwrap();
+    let [manifest] = &table.manifests(built.snapshot_id).await[..] else { panic!("one manifest") };
+    let entries = manifests::restore::all(&table.storage, &own, manifest).await.unwrap();
+    assert_eq!(entries.len(), 2);
+    for entry in entries {
+        let (file, is_live) = (entry.data_file(), entry.is_alive());
+        let expected = if is_live { &stays } else { &gone };
+        assert_eq!((file.file_path(), file.record_count()), (expected.file_path(), 10));
+        assert_eq!((file.file_size_in_bytes(), file.partition()), (1_000, expected.partition()));
+        assert_eq!(file.value_counts().is_empty(), !is_live);
+        assert_eq!(file.lower_bounds().is_empty(), !is_live);
+    }
+}
+
+#[tokio::test]
 async fn what_was_written_for_manifests_that_were_merged_since_is_of_no_use() {
     let (mut table, new, found) = examined().await;
     for _ in 0..manifests::merge::MERGE_AT {
