@@ -40,6 +40,7 @@ pub mod webhooks;
 use crate::{
     config::{self, Config, ConfigError, logging::LogFormat, redaction::beginning_of_key},
     server::StartError,
+    tasks,
 };
 use admin::ConfigCommand;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ContextKind};
@@ -287,14 +288,16 @@ pub fn run(build: Option<&'static str>) -> ExitCode {
             if !matches!(command, RunCommand::Doctor(_)) {
                 config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             }
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(|source| CliError::Io {
-                    operation: "start the async runtime".to_owned(),
-                    source,
-                })?;
-            runtime.block_on(execute(command, &config))
+            let no_threads = |source| CliError::Io {
+                operation: "start the async runtime".to_owned(),
+                source,
+            };
+            let requests = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            let requests = requests.map_err(no_threads)?;
+            // Threads of other commands than `serve` and `quickstart` have nothing to do.
+            let jobs = tasks::job_threads().map_err(no_threads)?;
+            config.job_threads = Some(jobs.handle().clone());
+            requests.block_on(execute(command, &config))
         }),
     };
     match done {

@@ -196,6 +196,8 @@ pub struct Config {
     pub build: Option<&'static str>,
     /// This program, if it is one that queries can run in.
     pub worker_program: Option<PathBuf>,
+    /// What runs jobs; none for what runs the server.
+    pub job_threads: Option<tokio::runtime::Handle>,
     /// The failpoint script.
     pub faults: Failpoints,
     /// The tables that the service writes.
@@ -419,6 +421,7 @@ impl SettingTexts {
             warnings: Vec::new(),
             build: None,
             worker_program: None,
+            job_threads: None,
             faults: Failpoints::parse(self.text("failpoints"))
                 .map_err(|problem| self.wrong("failpoints", &problem))?,
             tables: self.tables()?,
@@ -467,11 +470,8 @@ impl SettingTexts {
 
     fn free_share(&self) -> Result<f64, ConfigError> {
         let share: f64 = self.parsed("wal.disk_free_min", "is not a share such as 0.05")?;
-        if (0.0..1.0).contains(&share) {
-            Ok(share)
-        } else {
-            Err(self.wrong("wal.disk_free_min", "must be at least 0 and below 1"))
-        }
+        let wrong = || self.wrong("wal.disk_free_min", "must be at least 0 and below 1");
+        (0.0..1.0).contains(&share).then_some(share).ok_or_else(wrong)
     }
 
     /// Every setting as it counts: where an empty one stands for a place, that place.

@@ -161,7 +161,8 @@ impl Server {
         let ids = IdGenerator::new(clock.clone());
         let tasks = Tasks::default();
         let metrics = Metrics::default();
-        let jobs = JobRegistry::new(tasks.clone(), clock.clone(), metrics.clone());
+        let beside = tasks.on(config.job_threads.clone());
+        let jobs = JobRegistry::new(beside.clone(), clock.clone(), metrics.clone());
         let folder = claim::take(config).await?;
         clear_spill(config);
         let metastore =
@@ -182,7 +183,7 @@ impl Server {
         jobs.record_by(&access);
         let upkeep = AccessUpkeep::new(access.clone(), config.audit_retention);
         let named = jobs::is_trusted(&owner).then(|| catalog.clone());
-        let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &tasks, metrics.load());
+        let tables = jobs::of_tables(config, &catalog, (&clock, &ids), &beside, metrics.load());
         let (of_log, of_tables) = ((&owner, &wal, &ingest), (&catalog, &tables));
         let has_table_jobs = jobs::start(&jobs, config, upkeep, of_log, of_tables).await?;
         let erasing = (&catalog, &tables.pace);

@@ -3,9 +3,15 @@
 //! A [`Job`] is bounded work without input whose state is in storage; `maintenance` runs all of
 //! them. A panic of any task stops the whole process, because a half-running server would
 //! acknowledge what it can no longer store.
+//!
+//! The program runs jobs on threads of their own ([`job_threads`]), so that a request never waits for a
+//! thread that encodes a table's metadata. Tests run both on one.
 
 use std::{future::Future, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::watch,
+};
 use tracing::{error, info, warn};
 
 /// What a tick achieved.
@@ -49,6 +55,14 @@ pub trait Job: Send + 'static {
     fn tick(&mut self) -> impl Future<Output = Result<Progress, Self::Error>> + Send;
 }
 
+/// Threads for jobs.
+///
+/// # Errors
+/// The system has no more threads.
+pub fn job_threads() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().thread_name("jobs").enable_all().build()
+}
+
 /// Tells a task when to end.
 #[derive(Clone, Debug)]
 pub struct ShutdownSignal(watch::Receiver<bool>);
@@ -72,22 +86,32 @@ impl ShutdownSignal {
 pub struct Tasks {
     stop: Arc<watch::Sender<bool>>,
     running: Arc<watch::Sender<usize>>,
+    /// What runs them; none for what runs the one who spawns.
+    threads: Option<Handle>,
 }
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self { stop: Arc::new(watch::channel(false).0), running: Arc::new(watch::channel(0).0) }
+        let (stop, running) = (Arc::new(watch::channel(false).0), Arc::new(watch::channel(0).0));
+        Self { stop, running, threads: None }
     }
 }
 
 impl Tasks {
+    /// Spawns tasks that are stopped together with these, on other threads if there are some: work of
+    /// milliseconds that does not wait would hold up the answers of whoever shares a thread with it.
+    #[must_use]
+    pub fn on(&self, threads: Option<Handle>) -> Self {
+        Self { threads, ..self.clone() }
+    }
+
     /// Runs `future` until it ends. It must heed [`Tasks::stopping`] itself.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         self.running.send_modify(|count| *count += 1);
         let running = Arc::clone(&self.running);
-        let task = tokio::spawn(future);
-        tokio::spawn(async move {
+        let threads = self.threads.clone().unwrap_or_else(Handle::current);
+        let task = threads.spawn(future);
+        threads.spawn(async move {
             if let Err(ended) = task.await
                 && ended.is_panic()
             {
