@@ -139,3 +139,31 @@ impl Tasks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[test]
+    fn tasks_run_on_the_threads_that_they_are_given_and_stop_with_the_others() {
+        let jobs = job_threads().unwrap();
+        let requests = Builder::new_current_thread().enable_all().build().unwrap();
+        requests.block_on(async {
+            let tasks = Tasks::default();
+            let beside = tasks.on(Some(jobs.handle().clone()));
+            for (tasks, expected) in [(&tasks, false), (&beside, true)] {
+                let (answer, answered) = oneshot::channel();
+                let mut stopping = tasks.stopping();
+                tasks.spawn("test", async move {
+                    let is_job = std::thread::current().name() == Some("jobs");
+                    answer.send(is_job).unwrap();
+                    stopping.asked().await;
+                });
+                assert_eq!(answered.await, Ok(expected));
+            }
+            tasks.stop(Duration::MAX).await;
+            assert_eq!(*tasks.running.borrow(), 0);
+        });
+    }
+}
