@@ -109,7 +109,10 @@ const MAY_USE: MayUse = &[
             "metrics",
         ],
     ),
-    ("cli", &["config", "tasks", "server", "http", "sql", "engine", "event", "wal", "clock", "ids"]),
+    (
+        "cli",
+        &["config", "tasks", "server", "http", "sql", "engine", "event", "wal", "clock", "ids"],
+    ),
 ];
 
 /// The same for the modules of the catalog.
