@@ -14,6 +14,8 @@ pub(crate) mod writer;
 use futures::{FutureExt, StreamExt, stream};
 use std::{
     any::Any,
+    ffi::OsStr,
+    ops::Range,
     panic::AssertUnwindSafe,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -28,10 +30,10 @@ const SHRINKS_MAX: usize = 25;
 /// What each run has: by then the first rows are old.
 const OF_EACH_RUN: [Step; 3] = [Step::Wait { hours: 49 }, Step::Retain, Step::Erase { pick: 0 }];
 
-/// How many runs there are, and how long.
-#[derive(Clone, Copy)]
+/// Which runs there are, and how long.
+#[derive(Clone)]
 struct RunLength {
-    runs: u64,
+    seeds: Range<u64>,
     steps: usize,
     /// Every so many runs one has a history that becomes too long, which takes hundreds of commits.
     overgrown: u64,
@@ -45,7 +47,7 @@ struct FailedRun {
 }
 
 impl RunLength {
-    fn steps(self, seed: u64) -> Vec<Step> {
+    fn steps(&self, seed: u64) -> Vec<Step> {
         let mut steps = steps(seed, self.steps - OF_EACH_RUN.len());
         let half = self.steps / 2;
         drop(steps.splice(half..half, OF_EACH_RUN));
@@ -95,8 +97,9 @@ async fn shrunk(steps: &[Step], failed: &FailedRun) -> Vec<Step> {
     left
 }
 
-async fn check_runs(length: RunLength) -> RunCounts {
-    let runs = (0..length.runs).map(|seed| async move {
+#[expect(clippy::print_stdout, reason = "the long form reports what it did")]
+async fn check_runs(length: &RunLength) -> RunCounts {
+    let runs = length.seeds.clone().map(|seed| async move {
         let steps = length.steps(seed);
         let ended = run(&steps).await;
         (seed, steps, ended)
@@ -105,7 +108,10 @@ async fn check_runs(length: RunLength) -> RunCounts {
     let mut all = RunCounts::default();
     while let Some((seed, steps, ended)) = runs.next().await {
         match ended {
-            Ok(counts) => all.add(counts),
+            Ok(counts) => {
+                println!("seed {seed}: {} steps, {counts:?}", steps.len());
+                all.add(counts);
+            }
             Err(failed) => {
                 let fewer = shrunk(&steps, &failed).await;
                 let FailedRun { passed, cause } = failed;
@@ -118,17 +124,22 @@ async fn check_runs(length: RunLength) -> RunCounts {
     all
 }
 
+/// The seeds of the long form: all, or those that `LARGE` names as `FIRST..END`.
+fn large_seeds(large: &OsStr) -> Range<u64> {
+    let ends = large.to_str().and_then(|text| text.split_once(".."));
+    let ends = ends.and_then(|(first, end)| first.parse().ok().zip(end.parse().ok()));
+    ends.map_or(0..300, |(first, end)| first..end)
+}
+
 /// The short form, and with `LARGE=1` a long one, which prints what it did:
-/// `LARGE=1 cargo test --release --test it -- random_steps --nocapture`.
+/// `LARGE=1 cargo test --release --test it -- random_steps --nocapture`. `LARGE=100..150` has a part of it.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "the long form reports what it did")]
 async fn random_steps_lose_and_double_no_row_of_any_retained_snapshot() {
     let length = match std::env::var_os("LARGE") {
-        Some(_) => RunLength { runs: 300, steps: 60, overgrown: 4 },
-        None => RunLength { runs: 6, steps: 40, overgrown: 6 },
+        Some(large) => RunLength { seeds: large_seeds(&large), steps: 60, overgrown: 4 },
+        None => RunLength { seeds: 0..6, steps: 40, overgrown: 6 },
     };
-    let counts = Box::pin(check_runs(length)).await;
-    println!("{counts:?}");
+    let counts = Box::pin(check_runs(&length)).await;
     let RunCounts { foreign, merges, faults, thinned, erased, retained } = counts;
     // Runs in which nothing happens prove nothing.
     assert!(0 < foreign && 0 < merges && 0 < faults && 0 < thinned, "{counts:?}");
