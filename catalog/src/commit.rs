@@ -5,6 +5,7 @@
 //! time never goes back and tests can set it.
 
 mod heads;
+pub mod merge_order;
 mod seed;
 pub(crate) mod versions;
 mod void;
