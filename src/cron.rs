@@ -12,6 +12,14 @@ use std::fmt;
 
 /// Where an expression is tried: whoever has no time after it has none at all that matters.
 const TRIED_MS: i64 = 0;
+/// The fields of an expression, each with its values.
+const FIELDS: [(&str, &str); 5] = [
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day", "1 to 31"),
+    ("month", "1 to 12 or `jan` to `dec`"),
+    ("weekday", "0 to 7 or `sun` to `sat`"),
+];
 
 /// Why a text is no cron expression.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +30,21 @@ pub enum CronError {
          midnight or `*/15 * * * *` for each quarter of an hour"
     )]
     Form(#[source] croner::errors::CronError),
+    /// One of the five fields does not read.
+    #[error(
+        "has `{text}` for the {field}: write {range}, `*`, or lists, ranges from low to high and steps, \
+         such as `1,3`, `1-5` or `*/2`"
+    )]
+    Field {
+        /// Which one.
+        field: &'static str,
+        /// What it has.
+        text: String,
+        /// Its values.
+        range: &'static str,
+        /// Why it does not read.
+        source: croner::errors::CronError,
+    },
     /// No day is like that.
     #[error("names a day that never comes; `0 0 1 * *` is the first of each month")]
     Never(#[source] croner::errors::CronError),
@@ -40,8 +63,7 @@ impl CronTimes {
     /// # Errors
     /// [`CronError`]; its text follows the expression.
     pub fn parse(text: &str) -> Result<Self, CronError> {
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed);
-        let cron = parser.build().parse(text).map_err(CronError::Form)?;
+        let cron = read(text).map_err(|cause| fault(text, cause))?;
         let tried = second_of(TRIED_MS).unwrap_or_default();
         cron.find_next_occurrence(&tried, false).map_err(CronError::Never)?;
         Ok(Self { text: text.trim().to_owned(), cron })
@@ -73,6 +95,26 @@ impl fmt::Debug for CronTimes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CronTimes").field(&self.text).finish()
     }
+}
+
+fn read(text: &str) -> Result<Cron, croner::errors::CronError> {
+    CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build().parse(text)
+}
+
+/// What is wrong with a text that does not read: the first of five fields that does not read alone either.
+fn fault(text: &str, cause: croner::errors::CronError) -> CronError {
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    if fields.len() != FIELDS.len() {
+        return CronError::Form(cause);
+    }
+    for (at, (text, (field, range))) in fields.into_iter().zip(FIELDS).enumerate() {
+        let mut alone = ["*"; FIELDS.len()];
+        alone[at] = text;
+        if let Err(source) = read(&alone.join(" ")) {
+            return CronError::Field { field, text: text.to_owned(), range, source };
+        }
+    }
+    CronError::Form(cause)
 }
 
 /// The second that a moment is in.
@@ -134,17 +176,22 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_expression_is_refused() {
-        for text in [
-            "",
-            "daily",
-            "@reboot",
-            "* * * *",
-            "0 0 0 * * *",
-            "60 * * * *",
-            "0 24 * * *",
-            "x 0 * * *",
-        ] {
+        for text in ["", "daily", "@reboot", "* * * *", "0 0 0 * * *"] {
             assert!(matches!(CronTimes::parse(text), Err(CronError::Form(_))), "{text}");
+        }
+        for (text, told) in [
+            ("60 * * * *", "has `60` for the minute: write 0 to 59,"),
+            ("5-1 * * * *", "has `5-1` for the minute: write 0 to 59,"),
+            ("*/0 * * * *", "has `*/0` for the minute: write 0 to 59,"),
+            ("5 25 * * *", "has `25` for the hour: write 0 to 23,"),
+            ("x 0 * * *", "has `x` for the minute: write 0 to 59,"),
+            ("0 0 32 * *", "has `32` for the day: write 1 to 31,"),
+            ("0 0 * 13 *", "has `13` for the month: write 1 to 12"),
+            ("0 0 * * 8", "has `8` for the weekday: write 0 to 7"),
+        ] {
+            let cause = CronTimes::parse(text).unwrap_err();
+            assert!(matches!(cause, CronError::Field { .. }), "{text}: {cause:?}");
+            assert!(cause.to_string().starts_with(told), "{text}: {cause}");
         }
         for text in ["0 0 30 2 *", "0 0 31 4,6 *"] {
             assert!(matches!(CronTimes::parse(text), Err(CronError::Never(_))), "{text}");

@@ -26,6 +26,7 @@ pub mod metadata_check;
 mod name_list;
 mod namespaces;
 mod orphans;
+mod property_rules;
 mod read;
 mod rebased;
 pub mod recovery;
@@ -335,6 +336,7 @@ impl Catalog {
             managed_table_rules::check_is_foreign(updates)?;
         }
         managed_table_rules::check(table, &self.inner.options.reserved.tables, base, new)?;
+        property_rules::check(table, base, new)?;
         columns::check(base, new, updates)?;
         commit::check_time(base, updates, self.now_ms())?;
         location_rules::check(&self.inner.storage, new, updates)?;

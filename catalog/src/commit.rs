@@ -5,12 +5,13 @@
 //! time never goes back and tests can set it.
 
 mod heads;
+pub mod merge_order;
 mod seed;
 pub(crate) mod versions;
 mod void;
 
 use crate::{error::CatalogError, metadata_file::refs};
-pub(crate) use heads::check_heads;
+pub(crate) use heads::{check_heads, lost_names};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},

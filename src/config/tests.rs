@@ -128,6 +128,9 @@ fn wrong_times_are_named_with_what_is_wrong_about_them() {
         let error = load(&format!("compaction.day_cron = \"{times}\""), &[], &[]).unwrap_err();
         assert_eq!(error, format!("setting `compaction.day_cron` from FILE: `{times}` {form}"));
     }
+    let field = load("compaction.day_cron = \"5 25 * * *\"", &[], &[]).unwrap_err();
+    let start = "setting `compaction.day_cron` from FILE: `5 25 * * *` has `25` for the hour: write 0 to 23, `*`, or lists,";
+    assert!(field.starts_with(start), "{field}");
     let never = load("", &[("ICECORE_COMPACTION_DAY_CRON", "0 0 31 2 *")], &[]).unwrap_err();
     let start = "setting `compaction.day_cron` from ICECORE_COMPACTION_DAY_CRON: `0 0 31 2 *` names a day that never comes; `0 0 1 * *` is the first of each month";
     assert!(never.starts_with(start), "{never}");

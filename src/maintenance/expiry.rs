@@ -17,12 +17,19 @@ use icecore_catalog::{
 };
 use icecore_lake::{faults::Failpoints, table::schema::TableIdent};
 use icecore_schemas::jobs::{JobReport, SkippedTable};
-use std::{error::Error, io};
+use std::{
+    collections::HashMap,
+    error::Error,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// Most commits of a run for one table.
 const STEPS_MAX: usize = 100;
+/// Most tables of which it is remembered that a warning told why they stay. Beyond that they are told once more.
+const TOLD_MAX: usize = 10_000;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +47,16 @@ pub enum ExpiryError {
 pub struct SnapshotExpiry {
     catalog: Catalog,
     faults: Failpoints,
+    /// Why tables stay whose properties are wrong, as a warning told it.
+    told: Arc<Mutex<HashMap<TableIdent, String>>>,
 }
 
 impl SnapshotExpiry {
     /// Looks through the tables of `catalog`.
     #[must_use]
     pub fn new(catalog: &Catalog) -> Self {
-        Self { catalog: catalog.on_behalf_of(ACTOR), faults: Failpoints::default() }
+        let (faults, told) = (Failpoints::default(), Arc::default());
+        Self { catalog: catalog.on_behalf_of(ACTOR), faults, told }
     }
 
     /// The same job, with the faults of a test.
@@ -75,6 +85,7 @@ impl SnapshotExpiry {
                 step => step?,
             };
             if step.is_empty() {
+                self.warn_of_fault(table, &step);
                 return Ok((all, step.obstacle));
             }
             all.snapshots += step.snapshots;
@@ -86,6 +97,29 @@ impl SnapshotExpiry {
             self.faults.hit("expire.after_removal")?;
         }
         Ok((all, None))
+    }
+
+    /// Warns once of a table of which everything stays because a property of it says nothing.
+    fn warn_of_fault(&self, table: &TableIdent, step: &HistoryExpiry) {
+        let why = step.obstacle.as_deref().filter(|_| step.is_fault);
+        if let Some(why) = why
+            && self.is_news(table, why)
+        {
+            warn!(%table, why, "snapshots of a table do not expire");
+        }
+    }
+
+    fn is_news(&self, table: &TableIdent, why: &str) -> bool {
+        // Whole entries go in and out, so a panic elsewhere leaves nothing half done.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(table).is_some_and(|before| before == why) {
+            return false;
+        }
+        if TOLD_MAX <= told.len() {
+            told.clear();
+        }
+        told.insert(table.clone(), why.to_owned());
+        true
     }
 }
 

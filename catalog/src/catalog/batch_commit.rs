@@ -262,7 +262,7 @@ impl Catalog {
         managed_table_rules::check_history(change, &base, &draft.encoded.refs)?;
         managed_table_rules::check_summaries(change, &base)?;
         managed_table_rules::check_computed(change, &base)?;
-        Box::pin(self.check_removal(change, &base)).await?;
+        Box::pin(self.check_removal(change, &base, &draft.encoded.refs)).await?;
         let at = |base: &LoadedTable| (base.metadata_location.clone(), base.version);
         let examined_at = examined.base.as_ref().map(at);
         if !examined.added.is_empty() && examined_at != Some(at(&draft.base)) {

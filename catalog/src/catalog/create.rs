@@ -1,7 +1,7 @@
 //! New tables: created, staged, adopted, or built from a client's updates.
 
 use super::{
-    Catalog, CreateTable, LoadedTable, Tables, location_rules,
+    Catalog, CreateTable, LoadedTable, Tables, location_rules, property_rules,
     write::{TableWrite, check_made},
 };
 use crate::{
@@ -76,6 +76,7 @@ impl Tables<'_> {
         };
         let properties = table.properties.clone();
         let metadata = commit::create_fresh(table, uuid, location, self.0.now_ms())?;
+        property_rules::check(&ident, None, &metadata)?;
         columns::check(None, &metadata, &[])?;
         let properties = [TableUpdate::SetProperties { updates: properties }];
         location_rules::check(&self.0.inner.storage, &metadata, &properties)?;

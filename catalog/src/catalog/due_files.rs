@@ -1,17 +1,20 @@
-//! A last look at the data and delete files whose time to be deleted has come.
+//! A last look at the files whose time to be deleted has come.
 //!
 //! Whoever queues a file has found that nothing needs it, and a commit that names a queued file is refused. A row
 //! of the queue may be wrong all the same, by a defect or in a metastore that was put back, and would cost rows for
 //! good. So the files are compared with what is live at the branches and tags of their table, also of a dropped one
 //! that can be had back. Manifests never change, so what was read of them is kept for the next look: of a table that
-//! grows only the new ones are read.
+//! grows only the new ones are read. For lists and manifests the lists of branches and tags are read alone, and for
+//! a metadata file nothing is: it is compared with the one that the table is at.
 //!
 //! Its one invariant: a data or delete file in the folder of a table goes only if every manifest of its branches
-//! and tags was read and has it not as live. Of a table that does not read, the files wait.
+//! and tags was read and has it not as live, a manifest only if every list of these was read and lacks it, a list only
+//! if it is of no retained snapshot. Of a table that does not read, the files wait.
 
 use super::{Catalog, read::KnownPointer};
 use crate::{
     error::CatalogError,
+    location::Location,
     snapshot::{
         changes::FileKey,
         obsolete::reads::{HistoryReader, HistoryReads},
@@ -33,8 +36,9 @@ const TABLES_AT_ONCE: usize = 4;
 /// for others. A thousand tables with some thousand files each have room. A table with more is read anew for each
 /// look.
 const KEPT_MAX: usize = 4_000_000;
-/// How manifests and metadata files end, which are in a folder of this name. They are not looked for.
-const METADATA_ENDS: [&str; 2] = [".avro", ".json"];
+/// How lists and manifests end, and metadata files, which are in a folder of this name.
+const MANIFEST_END: &str = ".avro";
+const METADATA_END: &str = ".json";
 const METADATA_FOLDER: &str = "/metadata";
 
 /// What was read of tables for the last looks.
@@ -84,22 +88,28 @@ impl ReadTables {
 
 impl Catalog {
     /// Tells which files may be deleted of those whose time has come.
-    pub(super) async fn look_at_due(&self, due: Vec<String>) -> Result<DueFiles, CatalogError> {
-        let (metadata, content): (Vec<String>, Vec<String>) =
-            due.into_iter().partition(|file| is_metadata(file));
-        let mut found = DueFiles { unneeded: metadata, ..DueFiles::default() };
-        let places: BTreeSet<&str> = content.iter().flat_map(|file| folders(file)).collect();
+    pub(super) async fn look_at_due(&self, due: &[String]) -> Result<DueFiles, CatalogError> {
+        let mut found = DueFiles::default();
+        let places: BTreeSet<&str> = due.iter().flat_map(|file| folders(file)).collect();
         let places: Vec<&str> = places.into_iter().collect();
         let mut tables: HashMap<String, (Uuid, String)> = HashMap::new();
         for (uuid, location, metadata_location) in self.metastore().tables_at(&places).await? {
             tables.insert(location, (uuid, metadata_location));
         }
         let mut of_tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for file in &content {
-            match folders(file).find(|folder| tables.contains_key(*folder)) {
-                Some(folder) => of_tables.entry(folder).or_default().push(file),
-                None => found.unneeded.push(file.clone()),
+        for file in due {
+            let Some(folder) = folders(file).find(|folder| tables.contains_key(*folder)) else {
+                found.unneeded.push(file.clone());
+                continue;
+            };
+            if !is_in_metadata(file, METADATA_END) {
+                of_tables.entry(folder).or_default().push(file);
+                continue;
             }
+            let (uuid, metadata_location) = &tables[folder];
+            let is_current = metadata_location == file;
+            let unneeded = if is_current { HashSet::new() } else { HashSet::from([file.clone()]) };
+            found.add((*uuid, vec![file.as_str()], Ok(unneeded)));
         }
         let looks = of_tables.into_iter().map(|(location, files)| {
             let (uuid, metadata_location) = &tables[location];
@@ -123,16 +133,17 @@ impl Catalog {
         (table.uuid, files, unneeded)
     }
 
-    /// Those of the files that are not live at a branch or tag of their table. A commit after this names none of
-    /// them, since they are queued.
+    /// Those of the files that no branch or tag of their table needs. A commit after this names none of them, since
+    /// they are queued.
     async fn without_live(
         &self,
         table: KnownPointer<'_>,
         files: &[&str],
     ) -> Result<HashSet<String>, CatalogError> {
-        let files = files.iter().map(|file| (FileKey::of(file), (*file).to_owned()));
-        let mut left: HashMap<FileKey, String> = files.collect();
         let metadata = self.metadata_of(table).await?;
+        let own = self.inner.storage.normalize(metadata.location())?;
+        let mut left = LeftFiles::of(&own, files);
+        left.take_out(&own, metadata.snapshots().map(|snapshot| snapshot.manifest_list()));
         let parts = self.parts_of(table.metadata_location, &metadata);
         let named = parts.refs.values().map(|reference| reference.snapshot_id);
         let named: BTreeSet<i64> = named.chain(metadata.current_snapshot_id()).collect();
@@ -141,23 +152,69 @@ impl Catalog {
         let mut known = self.inner.read_tables.take(table.uuid);
         let (storage, base) = (&self.inner.storage, metadata.as_ref());
         let mut reader = HistoryReader { storage, base, known: &mut known };
-        let taken_out = take_out_live(&mut reader, &heads, &mut left).await;
+        let taken_out = take_out_live(&mut reader, &heads, &own, &mut left).await;
         // After a failure too: what was read until then is not read again.
         self.inner.read_tables.keep(table.uuid, known);
         taken_out?;
-        Ok(left.into_values().collect())
+        Ok(left.content.into_values().chain(left.manifests.into_values()).collect())
     }
 }
 
-/// Takes out the files that are live at these snapshots, and forgets manifests that none of them lists.
+/// Files of a table of which nothing is known yet that needs them, by their normal forms.
+#[derive(Debug, Default)]
+struct LeftFiles {
+    /// Data and delete files, and others that are no metadata.
+    content: HashMap<FileKey, String>,
+    /// Lists and manifests.
+    manifests: HashMap<FileKey, String>,
+}
+
+impl LeftFiles {
+    fn of(own: &Location, files: &[&str]) -> Self {
+        let mut left = Self::default();
+        for file in files {
+            let kind = match is_in_metadata(file, MANIFEST_END) {
+                true => &mut left.manifests,
+                false => &mut left.content,
+            };
+            kind.insert(key_of(own, file), (*file).to_owned());
+        }
+        left
+    }
+
+    /// Takes out lists or manifests, as the table spells them.
+    fn take_out<'a>(&mut self, own: &Location, files: impl Iterator<Item = &'a str>) {
+        if self.manifests.is_empty() {
+            return;
+        }
+        for file in files {
+            self.manifests.remove(&key_of(own, file));
+        }
+    }
+}
+
+/// The key of a file's normal form, where it is in the table.
+fn key_of(own: &Location, file: &str) -> FileKey {
+    match own.admit(file) {
+        Ok(location) => FileKey::of(location.as_str()),
+        Err(_) => FileKey::of(file),
+    }
+}
+
+/// Takes out the files that these snapshots need, and forgets manifests that none of them lists.
 async fn take_out_live(
     reader: &mut HistoryReader<'_>,
     heads: &[SnapshotRef],
-    files: &mut HashMap<FileKey, String>,
+    own: &Location,
+    left: &mut LeftFiles,
 ) -> Result<(), CatalogError> {
     let manifests = reader.listed(heads).await?;
+    left.take_out(own, manifests.iter().map(String::as_str));
     reader.known.forget_all_but(&manifests);
-    reader.take_out_live(files, &manifests).await
+    if left.content.is_empty() {
+        return Ok(());
+    }
+    reader.take_out_live(&mut left.content, &manifests).await
 }
 
 impl DueFiles {
@@ -182,11 +239,11 @@ impl DueFiles {
     }
 }
 
-/// Whether the file is metadata of a table, by its name.
-fn is_metadata(file: &str) -> bool {
-    file.rsplit_once('/').is_some_and(|(folder, name)| {
-        folder.ends_with(METADATA_FOLDER) && METADATA_ENDS.iter().any(|end| name.ends_with(end))
-    })
+/// Whether the file is metadata of a table, by its folder and how its name ends.
+fn is_in_metadata(file: &str, end: &str) -> bool {
+    let in_folder =
+        |(folder, name): (&str, &str)| folder.ends_with(METADATA_FOLDER) && name.ends_with(end);
+    file.rsplit_once('/').is_some_and(in_folder)
 }
 
 /// The folders that a file is in, the innermost first.

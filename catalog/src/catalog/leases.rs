@@ -9,7 +9,7 @@
 
 use super::{Catalog, LoadedTable, TableChange, Upkeep};
 use crate::{
-    ancestors, background,
+    ancestors, background, commit,
     error::CatalogError,
     metadata_file::refs::SnapshotRefs,
     metastore::SnapshotLease,
@@ -223,7 +223,8 @@ impl Catalog {
         Ok(LeasedSnapshots::of(&table.metadata, &ids(&leases, now_ms)))
     }
 
-    /// Refuses a client's removal of snapshots of a table of the service that a lease or a legal hold keeps.
+    /// Refuses a client's removal of snapshots that branches or tags are at, unless these go with the same commit,
+    /// and of those of a table of the service that a lease or a legal hold keeps.
     /// Engines delete the files of the snapshots themselves as soon as the removal is committed, so only the
     /// refusal keeps them for readers. The load of the client itself leases the head and what comes after it,
     /// which it does not remove.
@@ -231,10 +232,15 @@ impl Catalog {
         &self,
         change: &TableChange,
         base: &TableMetadata,
+        refs: &SnapshotRefs,
     ) -> Result<(), CatalogError> {
         let removed: Vec<&SnapshotRef> =
             removed_ids(&change.updates).filter_map(|id| base.snapshot_by_id(id)).collect();
-        if removed.is_empty() || !retention::is_managed(base) {
+        if removed.is_empty() {
+            return Ok(());
+        }
+        check_names_stay(change, base, refs)?;
+        if !retention::is_managed(base) {
             return Ok(());
         }
         let table = &change.table;
@@ -319,6 +325,27 @@ impl Upkeep<'_> {
         let ends = leases.iter().filter(|lease| is_old(lease.snapshot_id));
         Ok(ends.map(|lease| lease.until_ms).max())
     }
+}
+
+/// Refuses to remove snapshots that branches or tags are at: as in the Java reference they would go as well,
+/// and whoever reads by the name learns of it last. Java's own client refuses it before it commits.
+fn check_names_stay(
+    change: &TableChange,
+    base: &TableMetadata,
+    refs: &SnapshotRefs,
+) -> Result<(), CatalogError> {
+    // Where `main` of a table of the service may go is told by other rules: it is never removed.
+    let is_told = |name: &str| name == MAIN_BRANCH && retention::is_managed(base);
+    let lost = commit::lost_names(refs, &change.updates);
+    let Some((name, reference)) = lost.into_iter().find(|(name, _)| !is_told(name)) else {
+        return Ok(());
+    };
+    let kind = if reference.is_branch() { "branch" } else { "tag" };
+    Err(CatalogError::CommitFailed(format!(
+        "Commit failed: the {kind} `{name}` of {} is at snapshot {}, which is therefore not removed: leave \
+         the snapshot out, or remove the {kind} first, in the same commit (`remove-snapshot-ref`)",
+        change.table, reference.snapshot_id
+    )))
 }
 
 /// The snapshots that updates remove.

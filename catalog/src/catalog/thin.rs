@@ -20,7 +20,7 @@ use crate::{
     metastore::ChangeSet,
     retention::{
         self,
-        expiry::{ExpiredHistory, GC_ENABLED, IN_FULL_MS, expired},
+        expiry::{self, ExpiredHistory, GC_ENABLED, IN_FULL_MS, expired},
         lease::LeasedSnapshots,
     },
     row_sum::RecordedSums,
@@ -99,12 +99,14 @@ pub struct HistoryExpiry {
     pub files: usize,
     /// Why nothing of the table may go, where that is so.
     pub obstacle: Option<String>,
+    /// Whether that is a value of a property which says nothing, and which nobody meant so.
+    pub is_fault: bool,
 }
 
 impl HistoryExpiry {
     fn of(thinning: &SnapshotThinning) -> Self {
         let (snapshots, refs) = (thinning.removed.len(), thinning.refs.len());
-        Self { snapshots, refs, files: thinning.files(), obstacle: None }
+        Self { snapshots, refs, files: thinning.files(), ..Self::default() }
     }
 
     /// Whether nothing goes.
@@ -226,7 +228,9 @@ impl Catalog {
             let expired = match found {
                 Ok(expired) => expired,
                 Err(why) => {
-                    return Ok(HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() });
+                    let is_fault = expiry::has_fault(&base.metadata);
+                    let obstacle = Some(why);
+                    return Ok(HistoryExpiry { obstacle, is_fault, ..HistoryExpiry::default() });
                 }
             };
             let (storage, metadata) = (&self.inner.storage, base.metadata.as_ref());

@@ -114,15 +114,15 @@ impl Upkeep<'_> {
     }
 
     /// Deletes at most `limit` files whose time has come and says what became of them. One that
-    /// cannot be deleted now is tried again later, and after many of them it tries no more. A data or
-    /// delete file that a branch or tag of its table has leaves the queue and stays; of a table that does
-    /// not read, they are tried again later.
+    /// cannot be deleted now is tried again later, and after many of them it tries no more. A file that a
+    /// branch or tag of its table has leaves the queue and stays; of a table that does not read, they are
+    /// tried again later.
     ///
     /// # Errors
     /// `Metastore`; `Storage` when nothing at all could be deleted.
     pub async fn work_off_obsolete(self, limit: u32) -> Result<DueDeletions, CatalogError> {
         let due = self.0.metastore().obsolete(self.0.now_ms(), limit).await?;
-        let DueFiles { unneeded, live, unknown } = Box::pin(self.0.look_at_due(due)).await?;
+        let DueFiles { unneeded, live, unknown } = Box::pin(self.0.look_at_due(&due)).await?;
         let deletes = unneeded.into_iter().map(|location| async move {
             let deleted = self.0.inner.storage.delete(&location).await;
             (location, deleted)

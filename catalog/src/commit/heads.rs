@@ -1,8 +1,11 @@
-//! Which snapshots a branch may go to.
+//! Which snapshots a branch may go to, and which names lose theirs.
 
-use crate::{ancestors, error::CatalogError};
-use iceberg::{TableUpdate, spec::TableMetadata};
-use std::collections::HashMap;
+use crate::{ancestors, error::CatalogError, metadata_file::refs::SnapshotRefs};
+use iceberg::{
+    TableUpdate,
+    spec::{SnapshotReference, TableMetadata},
+};
+use std::collections::{HashMap, HashSet};
 
 /// Refuses to take a branch to an added snapshot that does not come after the branch's head: what was
 /// committed since its parent would be undone without a word. A snapshot without a parent starts the
@@ -55,4 +58,33 @@ fn comes_after(parents: &HashMap<i64, Option<i64>>, id: i64, head: i64) -> bool 
         last = id;
     }
     parents.get(&last) == Some(&None)
+}
+
+/// The branches and tags, in the order of their names, whose snapshots the updates remove while they leave the
+/// names where they are. The names would be gone without a word.
+pub(crate) fn lost_names<'a>(
+    refs: &'a SnapshotRefs,
+    updates: &[TableUpdate],
+) -> Vec<(&'a String, &'a SnapshotReference)> {
+    let mut removed: HashSet<i64> = HashSet::new();
+    let mut moved: HashMap<&str, Option<i64>> = HashMap::new();
+    for update in updates {
+        match update {
+            TableUpdate::RemoveSnapshots { snapshot_ids } => removed.extend(snapshot_ids),
+            TableUpdate::SetSnapshotRef { ref_name, reference } => {
+                moved.insert(ref_name, Some(reference.snapshot_id));
+            }
+            TableUpdate::RemoveSnapshotRef { ref_name } => {
+                moved.insert(ref_name, None);
+            }
+            _ => (),
+        }
+    }
+    let is_lost = |(name, reference): &(&String, &SnapshotReference)| {
+        let head = moved.get(name.as_str()).copied().unwrap_or(Some(reference.snapshot_id));
+        head.is_some_and(|head| removed.contains(&head))
+    };
+    let mut lost: Vec<(&String, &SnapshotReference)> = refs.iter().filter(is_lost).collect();
+    lost.sort_unstable_by_key(|(name, _)| *name);
+    lost
 }

@@ -66,17 +66,40 @@ impl ExpiryTerms {
 }
 
 fn number(metadata: &TableMetadata, key: &str) -> Result<Option<i64>, String> {
-    let Some(text) = metadata.properties().get(key) else { return Ok(None) };
+    metadata.properties().get(key).map(|text| number_in(key, text)).transpose()
+}
+
+fn number_in(key: &str, text: &str) -> Result<i64, String> {
     match text.trim().parse::<i64>() {
-        Ok(number) if 0 < number => Ok(Some(number)),
+        Ok(number) if 0 < number => Ok(number),
         Err(cause) if *cause.kind() == IntErrorKind::PosOverflow => {
             let most = i64::MAX;
             Err(format!(
-                "its property `{key}` is larger than {most}, the most it may be: correct it"
+                "its property `{key}` is larger than {most}, the most it may be: write less"
             ))
         }
-        Ok(_) | Err(_) => Err(format!("its property `{key}` is no positive number: correct it")),
+        Ok(_) | Err(_) => Err(format!(
+            "its property `{key}` is no positive number: write a whole number from 1 on"
+        )),
     }
+}
+
+/// Why nothing of a table could expire with this value of a property; none for what is right or not read here.
+pub(crate) fn fault(key: &str, value: &str) -> Option<String> {
+    match key {
+        MAX_SNAPSHOT_AGE | MIN_SNAPSHOTS | MAX_REF_AGE => number_in(key, value).err(),
+        GC_ENABLED => {
+            let is = |word: &str| value.trim().eq_ignore_ascii_case(word);
+            (!is("true") && !is("false"))
+                .then(|| format!("its property `{key}` is `{value}`: write `true` or `false`"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a property of the table says nothing that expiry can go by, so that everything stays.
+pub(crate) fn has_fault(metadata: &TableMetadata) -> bool {
+    ExpiryTerms::of(metadata).is_err()
 }
 
 /// What has expired of a table with these branches and tags at `now_ms`. Where an operator names a table

@@ -1,6 +1,9 @@
 //! What a snapshot does to the one it was built on, by its own manifests.
 
-use super::entries::{FileEntry, ListedManifest};
+use super::{
+    entries::{FileEntry, ListedManifest},
+    summary::SummaryFiles,
+};
 use std::collections::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -26,6 +29,8 @@ pub(crate) struct SnapshotChanges {
     pub(crate) added: HashMap<FileKey, i64>,
     /// Their rows.
     pub(crate) added_rows: u64,
+    /// The data and delete files that it adds, counted.
+    added_files: SummaryFiles,
     /// The paths of the data and delete files that it adds, and of its manifests once all are read. Of one
     /// that stands on no other's manifests all live files, since nothing else keeps them.
     pub(crate) added_paths: Vec<String>,
@@ -63,6 +68,8 @@ pub(crate) struct DeleteFile {
 #[derive(Clone, Debug)]
 pub(crate) struct OnlyAdds {
     pub(crate) deletes: Vec<DeleteFile>,
+    /// All files, counted.
+    pub(super) files: SummaryFiles,
 }
 
 impl SnapshotChanges {
@@ -104,11 +111,13 @@ impl SnapshotChanges {
                 self.added_paths.push(entry.path);
             }
         } else if entry.is_data() {
+            self.added_files.add(&entry);
             self.added.insert(key, manifest.spec_id);
             self.added_rows = self.added_rows.saturating_add(entry.rows);
             self.made_at = earlier(self.made_at, entry.number);
             self.added_paths.push(entry.path);
         } else {
+            self.added_files.add(&entry);
             let about = entry.about().map(str::to_owned);
             self.added_paths.push(entry.path.clone());
             let (path, spec_id) = (entry.path, manifest.spec_id);
@@ -130,6 +139,7 @@ impl SnapshotChanges {
         self.gone.extend(other.gone);
         self.added.extend(other.added);
         self.added_rows = self.added_rows.saturating_add(other.added_rows);
+        self.added_files = self.added_files.and(other.added_files);
         self.made_at = earlier(self.made_at, other.made_at);
         self.added_paths.extend(other.added_paths);
         self.deletes.extend(other.deletes);
@@ -141,7 +151,7 @@ impl SnapshotChanges {
         // A manifest that is left out takes its files out of the table.
         let is_plain =
             !self.does_more && self.dropped.is_empty() && self.new.len() <= PLAIN_MANIFESTS_MAX;
-        is_plain.then_some(OnlyAdds { deletes: self.deletes })
+        is_plain.then_some(OnlyAdds { deletes: self.deletes, files: self.added_files })
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) struct FileEntry {
     pub(crate) number: Option<i64>,
     pub(crate) path: String,
     pub(crate) rows: u64,
+    pub(crate) bytes: u64,
     referenced: Option<String>,
     /// Bounds of the paths that a delete file has.
     lowest: Option<String>,
@@ -191,6 +192,9 @@ impl avro::ValueEdit for EntryReader<'_> {
             ["sequence_number"] => self.found.number = Some(value),
             ["data_file", "content"] => self.found.content = value,
             ["data_file", "record_count"] => self.found.rows = value.try_into().unwrap_or(0),
+            ["data_file", "file_size_in_bytes"] => {
+                self.found.bytes = value.try_into().unwrap_or(0);
+            }
             ["data_file", "lower_bounds" | "upper_bounds", "key"] => self.bound = value,
             _ => (),
         }

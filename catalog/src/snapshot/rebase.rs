@@ -30,8 +30,8 @@ use crate::{ancestors, commit, error::CatalogError, storage::Storage};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{
-        FormatVersion, ManifestContentType, ManifestFile, Operation, Snapshot, SnapshotRef,
-        SnapshotReference, Summary, TableMetadata,
+        FormatVersion, ManifestFile, Operation, Snapshot, SnapshotRef, SnapshotReference, Summary,
+        TableMetadata,
     },
 };
 use std::collections::{HashMap, HashSet};
@@ -328,51 +328,14 @@ fn moved(
     }
 }
 
-/// The client's summary with the totals of the table it ends up in.
+/// The client's summary with the totals of the table it ends up in. They go by what is in its manifests: clients
+/// leave out some of what they add, DuckDB the bytes of its files.
 fn entries(own: &Summary, head: Option<&Summary>, work: &ClientWork) -> HashMap<String, String> {
     let mut entries = own.additional_properties.clone();
-    let adds_data = work.added.iter().any(|added| added.content == ManifestContentType::Data);
-    let removes_data = work.removed.values().any(|is_data| *is_data);
-    let removes_deletes = work.removed.values().any(|is_data| !is_data);
-    for (total, added, removed, adds, removes) in [
-        ("total-data-files", "added-data-files", "deleted-data-files", adds_data, removes_data),
-        ("total-records", "added-records", "deleted-records", adds_data, removes_data),
-        (
-            "total-files-size",
-            "added-files-size",
-            "removed-files-size",
-            adds_data,
-            removes_data || removes_deletes,
-        ),
-        (
-            "total-delete-files",
-            "added-delete-files",
-            "removed-delete-files",
-            false,
-            removes_deletes,
-        ),
-        (
-            "total-position-deletes",
-            "added-position-deletes",
-            "removed-position-deletes",
-            false,
-            false,
-        ),
-        (
-            "total-equality-deletes",
-            "added-equality-deletes",
-            "removed-equality-deletes",
-            false,
-            false,
-        ),
-    ] {
-        let count = |key: &str, is_told: bool| match own.additional_properties.get(key) {
-            Some(text) => text.parse::<u64>().ok(),
-            // Clients leave out what they add or remove nothing of.
-            None => (!is_told).then_some(0),
-        };
-        let added = count(added, adds).and_then(|added| summary::total(head, total, added));
-        match added.zip(count(removed, removes)).and_then(|(sum, gone)| sum.checked_sub(gone)) {
+    let removed = work.removed_files.named().map(|(_, removed)| removed);
+    for (([_, _, total], added), removed) in work.added_files.named().into_iter().zip(removed) {
+        let sum = summary::total(head, total, added).and_then(|sum| sum.checked_sub(removed));
+        match sum {
             Some(sum) => entries.insert(total.to_owned(), sum.to_string()),
             // A guess would be taken for a fact ever after.
             None => entries.remove(total),

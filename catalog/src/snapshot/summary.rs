@@ -1,5 +1,6 @@
 //! The summary of a snapshot of ours: what it adds and removes, and the table's totals with it.
 
+use super::entries::FileEntry;
 use crate::commit::{LAST_SEQ, VALID_THROUGH};
 use iceberg::spec::{DataContentType, DataFile, Operation, Summary};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,8 +30,9 @@ pub(super) struct SummaryCounts {
     removed: SummaryFiles,
 }
 
+/// Files, and what is in them.
 #[derive(Clone, Copy, Debug, Default)]
-struct SummaryFiles {
+pub(super) struct SummaryFiles {
     data: u64,
     rows: u64,
     bytes: u64,
@@ -78,9 +80,37 @@ impl SummaryFiles {
         all
     }
 
+    /// Counts one more file. A client may say of it what it likes, so the numbers end at the highest.
+    pub(super) fn add(&mut self, file: &FileEntry) {
+        self.bytes = self.bytes.saturating_add(file.bytes);
+        if file.is_data() {
+            self.data += 1;
+            self.rows = self.rows.saturating_add(file.rows);
+            return;
+        }
+        self.deletes += 1;
+        let rows = match file.deletes_positions() {
+            true => &mut self.positions,
+            false => &mut self.equalities,
+        };
+        *rows = rows.saturating_add(file.rows);
+    }
+
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            data: self.data.saturating_add(other.data),
+            rows: self.rows.saturating_add(other.rows),
+            bytes: self.bytes.saturating_add(other.bytes),
+            deletes: self.deletes.saturating_add(other.deletes),
+            positions: self.positions.saturating_add(other.positions),
+            equalities: self.equalities.saturating_add(other.equalities),
+        }
+    }
+
     /// The names of the entries for what is added, what is removed and what the table has then, each
     /// with the number.
-    fn named(self) -> [([&'static str; 3], u64); 6] {
+    pub(super) fn named(self) -> [([&'static str; 3], u64); 6] {
         [
             (["added-data-files", "deleted-data-files", "total-data-files"], self.data),
             (["added-records", "deleted-records", "total-records"], self.rows),

@@ -78,6 +78,12 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
     layout(table).and_then(|_| ZOrder::of(table)).err()
 }
 
+/// What is wrong with the order that the table asks its files to have, for which it is left alone.
+#[must_use]
+pub fn order_fault(table: &TableMetadata) -> Option<String> {
+    ZOrder::of(table).err()
+}
+
 /// Whether the property of compaction has this value.
 fn is_set(table: &TableMetadata, value: &str) -> bool {
     table.properties().get(SWITCH).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))

@@ -126,11 +126,12 @@ impl Compaction {
         if stays.is_some() || totals.are_of_one_file() {
             // No manifest of it is read.
             self.noted().see(table, totals, 1, now_ms);
-            return Ok(stays.map_or_else(CompactionStep::default, |why| self.stay(table, why)));
+            let stay = |why| self.stay(table, &loaded, why);
+            return Ok(stays.map_or_else(CompactionStep::default, stay));
         }
         let writer = self.writer_of(&loaded).await?;
         if let (Some(why), false) = (writer, request.is_by_hand()) {
-            return Ok(self.stay(table, why.to_owned()));
+            return Ok(self.stay(table, &loaded, why.to_owned()));
         }
         self.note_rate(table, &loaded);
         // It is not kept: the manifests of a large table take hundreds of MiB.

@@ -13,19 +13,27 @@ use icecore_lake::{
             choice::LiveFile,
             foreign,
             group::GroupRewrite,
-            live_files_in, obstacle,
+            live_files_in, obstacle, order_fault,
             rewrite::{RewriteError, RewriteInput},
         },
         schema::TableIdent,
     },
 };
-use tracing::info;
+use tracing::{info, warn};
 
 impl Compaction {
-    /// Leaves a table alone, which is logged once.
-    pub(super) fn stay(&self, table: &TableIdent, why: String) -> CompactionStep {
+    /// Leaves a table alone, which is logged once: as a warning where nobody can have meant it.
+    pub(super) fn stay(
+        &self,
+        table: &TableIdent,
+        loaded: &LoadedTable,
+        why: String,
+    ) -> CompactionStep {
         let is_news = self.noted().is_news(table, &why);
-        if is_news {
+        let is_fault = || order_fault(&loaded.metadata).is_some_and(|fault| fault == why);
+        if is_news && is_fault() {
+            warn!(%table, %why, "the files of a table are not merged");
+        } else if is_news {
             info!(%table, %why, "the files of a table are not merged");
         }
         CompactionStep::skip(why)

@@ -135,3 +135,13 @@ async fn a_table_that_does_not_read_holds_up_no_other() {
     assert_eq!(done.skipped[0].table, "a.events");
     assert_eq!(house.snapshots(&whole).await, 1);
 }
+
+#[tokio::test]
+async fn why_a_table_stays_is_told_once() {
+    let house = House::new().await;
+    let job = SnapshotExpiry::new(&house.catalog);
+    let table = foreign_ident(&["a".to_owned()], "t").unwrap();
+    for (why, is_news) in [("one", true), ("one", false), ("other", true), ("one", true)] {
+        assert_eq!(job.is_news(&table, why), is_news, "{why}");
+    }
+}

@@ -4,6 +4,7 @@ use super::{
     late_client::{Work, put},
     live::UPDATE,
     places::strict,
+    row_delta::listed,
     *,
 };
 use crate::{
@@ -62,6 +63,43 @@ async fn a_file_that_a_branch_or_tag_has_is_not_deleted_whatever_the_queue_says(
         queue(&catalog, &files[..2]).await;
         assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
         assert_eq!(there(&catalog, &files).await, [false, true, true, false]);
+    }
+}
+
+#[tokio::test]
+async fn lists_and_manifests_of_branches_and_tags_are_not_deleted_whatever_the_queue_says() {
+    for (_kept, metastore) in stores().await {
+        let house = house_over(tempfile::tempdir().unwrap(), metastore).await;
+        let (catalog, table) = (strict(&house), ident("a.t"));
+        let made = create(&catalog, "a.t").await;
+        let both = Work { operation: "append", adds: &[("f1", 10), ("f2", 10)], ..Work::default() };
+        let first = catalog.commit(put(&catalog, &made, 1, both).await).await.unwrap();
+        catalog.refs().create(&table, "kept", RefKind::Tag, None).await.unwrap();
+        let head = catalog.commit(put(&catalog, &first, 2, UPDATE).await).await.unwrap();
+        let mut lists = Vec::new();
+        let mut manifests = Vec::new();
+        for state in [&first, &head] {
+            let snapshot = state.metadata.current_snapshot().unwrap();
+            lists.push(snapshot.manifest_list().to_owned());
+            let of_list = listed(&catalog, state).await;
+            manifests.push(of_list.into_iter().map(|it| it.manifest_path).collect::<Vec<String>>());
+        }
+        let of_head = manifests.pop().unwrap();
+        let of_tag = manifests.pop().unwrap();
+        let live = [lists, of_head, of_tag.clone(), vec![head.metadata_location.clone()]].concat();
+        let left = format!("{}/metadata/left.avro", made.metadata.location());
+        catalog.storage().put(&left, Bytes::from_static(b"x")).await.unwrap();
+        queue(&catalog, &live).await;
+        queue(&catalog, std::slice::from_ref(&left)).await;
+        assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+        assert_eq!(there(&catalog, &[left]).await, [false]);
+        assert_eq!(there(&catalog, &live).await, vec![true; live.len()]);
+        assert_eq!(catalog.metastore().count_obsolete().await.unwrap(), 0, "the rows are gone");
+        // No branch lists it once the tag is gone.
+        catalog.refs().drop(&table, "kept", Some(RefKind::Tag)).await.unwrap();
+        queue(&catalog, &of_tag).await;
+        assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 1);
+        assert_eq!(there(&catalog, &of_tag).await, [false]);
     }
 }
 

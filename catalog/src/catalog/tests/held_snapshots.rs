@@ -106,3 +106,42 @@ async fn a_client_removes_snapshots_of_its_own_table_as_it_likes() {
     append(&house, "a.own").await;
     assert_eq!(remove(&house, "a.own", &[first]).await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_snapshot_that_a_branch_or_tag_is_at_goes_with_its_name_only() {
+    for (_kept, metastore) in stores().await {
+        let house = house_with_events(metastore).await;
+        create(&house.catalog, "a.own").await;
+        for dotted in ["a.events", "a.own"] {
+            let (tagged, headed) = (append(&house, dotted).await, append(&house, dotted).await);
+            append(&house, dotted).await;
+            for (name, kind, id) in [("tg", "tag", tagged), ("br", "branch", headed)] {
+                let named = json!([{"action": "set-snapshot-ref", "ref-name": name, "type": kind,
+                    "snapshot-id": id}]);
+                house.other.commit(change(dotted, json!([]), named)).await.unwrap();
+                let sent = removal(dotted, &[id]);
+                let alone = house.other.commit(sent.clone()).await.map(drop);
+                for refused in [alone, house.other.commit_all(vec![sent]).await] {
+                    let Err(CatalogError::CommitFailed(text)) = refused else {
+                        panic!("{dotted}: {refused:?}")
+                    };
+                    let told = format!("the {kind} `{name}` of {dotted} is at snapshot {id},");
+                    assert!(text.contains(&told) && text.contains("in the same commit"), "{text}");
+                }
+                let both = json!([{"action": "remove-snapshot-ref", "ref-name": name},
+                    {"action": "remove-snapshots", "snapshot-ids": [id]}]);
+                let made = house.other.commit(change(dotted, json!([]), both)).await.unwrap();
+                assert!(made.metadata.snapshot_by_id(id).is_none(), "{dotted}");
+            }
+        }
+        // A name that goes elsewhere in the same commit is not lost.
+        let (before, head) = (append(&house, "a.own").await, append(&house, "a.own").await);
+        let refused = remove(&house, "a.own", &[head]).await;
+        let Err(CatalogError::CommitFailed(text)) = refused else { panic!("{refused:?}") };
+        assert!(text.contains("the branch `main` of a.own"), "{text}");
+        let back = json!([{"action": "set-snapshot-ref", "ref-name": "main", "type": "branch",
+            "snapshot-id": before}, {"action": "remove-snapshots", "snapshot-ids": [head]}]);
+        let made = house.other.commit(change("a.own", json!([]), back)).await.unwrap();
+        assert_eq!(made.metadata.current_snapshot_id(), Some(before));
+    }
+}

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::{
-    commit::{COMPACTION, FIRST_SEQ},
+    commit::{COMPACTION, FIRST_SEQ, merge_order::MERGE_ORDER},
     metastore::DropTerms,
-    retention::{COLLECTION, COLLECTION_TABLE, MANAGED},
+    retention::{
+        COLLECTION, COLLECTION_TABLE, MANAGED,
+        expiry::{GC_ENABLED, MAX_REF_AGE, MAX_SNAPSHOT_AGE, MIN_SNAPSHOTS},
+    },
     row_sum::{ROWS_SUM, ROWS_SUM_BASIS},
     snapshot::obsolete::FORKED,
 };
@@ -369,4 +372,66 @@ async fn the_service_widens_columns_of_a_table_whose_rows_are_computed() {
     let builder = made.metadata.as_ref().clone().into_builder(None);
     let computed = builder.set_properties(property).unwrap().build().unwrap().metadata;
     assert!(is_allowed(&computed));
+}
+
+#[tokio::test]
+async fn a_commit_sets_no_property_that_the_service_could_not_go_by() {
+    let house = house().await;
+    managed(&house).await;
+    create(&house.catalog, "a.own").await;
+    for (key, value, why) in [
+        (MERGE_ORDER, "nope", "name one column or two columns of the table"),
+        (MERGE_ORDER, "ID", "spelled as there"),
+        (MERGE_ORDER, "id,", "with a comma between them"),
+        (MERGE_ORDER, "id,type,n", "one column or two"),
+        (MIN_SNAPSHOTS, "0", "write a whole number from 1 on"),
+        (MAX_SNAPSHOT_AGE, "5d", "write a whole number from 1 on"),
+        (MAX_REF_AGE, "", "write a whole number from 1 on"),
+        (GC_ENABLED, "no", "write `true` or `false`"),
+    ] {
+        for dotted in ["a.events", "a.own"] {
+            let answer = house.catalog.commit(set(dotted, key, value)).await;
+            // Of tables of others this one is not read.
+            let is_read = dotted == "a.events" || key != MERGE_ORDER;
+            match answer {
+                Err(CatalogError::Invalid(text)) if is_read => {
+                    let told = format!("{dotted}: its property `{key}`");
+                    assert!(text.starts_with(&told) && text.contains(why), "{text}");
+                }
+                Ok(_) if !is_read => (),
+                answer => panic!("{dotted} {key} `{value}`: {answer:?}"),
+            }
+        }
+        let named = CreateTable {
+            properties: [(key.to_owned(), value.to_owned())].into(),
+            ..new_table("made")
+        };
+        let made = house.catalog.tables().stage_first(&suite::levels("a"), named).await;
+        assert_eq!(made.is_err(), key != MERGE_ORDER, "{key}");
+    }
+    for (key, value) in
+        [(MERGE_ORDER, "id, n"), (MERGE_ORDER, ""), (MIN_SNAPSHOTS, "5"), (GC_ENABLED, "TRUE")]
+    {
+        house.catalog.commit(set("a.events", key, value)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_property_that_is_wrong_already_refuses_no_other_change() {
+    use crate::catalog::property_rules;
+    let house = house().await;
+    let made = managed(&house).await;
+    let with = |base: &TableMetadata, key: &str, value: &str| {
+        let property = HashMap::from([(key.to_owned(), value.to_owned())]);
+        let builder = base.clone().into_builder(None).set_properties(property).unwrap();
+        builder.build().unwrap().metadata
+    };
+    let check = |base: &TableMetadata, new: &TableMetadata| {
+        property_rules::check(&ident("a.events"), Some(base), new).is_ok()
+    };
+    let wrong = with(&made.metadata, MIN_SNAPSHOTS, "0");
+    assert!(!check(&made.metadata, &wrong));
+    assert!(check(&wrong, &with(&wrong, "owner", "ann")));
+    assert!(check(&wrong, &with(&wrong, MIN_SNAPSHOTS, "1")));
+    assert!(!check(&wrong, &with(&wrong, MIN_SNAPSHOTS, "-1")));
 }

@@ -132,6 +132,38 @@ async fn a_late_delete_has_the_files_that_compaction_replaced_live_again() {
 }
 
 #[tokio::test]
+async fn totals_count_what_the_client_of_a_late_commit_does_not_tell() {
+    for (is_overwrite, totals) in
+        [(false, ["2", "20", "30", "1", "1"]), (true, ["2", "19", "20", "0", "0"])]
+    {
+        let house = house().await;
+        let catalog = strict(&house);
+        let made = create(&catalog, "a.t").await;
+        let added = vec![rows_of(&made, "f1", 10), rows_of(&made, "f2", 10)];
+        let append = NewSnapshot { added, ..NewSnapshot::default() };
+        let read = catalog.add_snapshot(&ident("a.t"), append).await.unwrap();
+        // Its summary has the operation alone.
+        let late = match is_overwrite {
+            true => copy_on_write(&catalog, &read, 2, &["f1"], &[("f1-new", 9)]).await,
+            false => put(&catalog, &read, 2, DELETE).await,
+        };
+        compact(&catalog, BOTH, "f").await;
+        let now = catalog.commit(late).await.unwrap();
+        let head = now.metadata.current_snapshot().unwrap();
+        assert_eq!(head.snapshot_id(), 2);
+        let summary = &head.summary().additional_properties;
+        let told = [
+            "total-data-files",
+            "total-records",
+            "total-files-size",
+            "total-delete-files",
+            "total-position-deletes",
+        ];
+        assert_eq!(told.map(|key| summary[key].as_str()), totals, "{summary:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_late_overwrite_comes_on_top_of_the_files_that_compaction_replaced_and_of_appends() {
     let (house, catalog) = two_files().await;
     let read = load(&catalog).await;

@@ -92,12 +92,19 @@ async fn refs_and_snapshots_are_added_set_and_removed() {
     let remove = json!({"action": "remove-snapshot-ref", "ref-name": "b"});
     check(&[branch, remove.clone()], "/refs/b", Value::Null).await;
     let remove_main = json!({"action": "remove-snapshot-ref", "ref-name": "main"});
-    check(&[remove_main], "/current-snapshot-id", Value::Null).await;
-    // With the snapshot go the branch that names it and the history.
+    check(std::slice::from_ref(&remove_main), "/current-snapshot-id", Value::Null).await;
+    // With the snapshot goes the history, and it does not go before the branch that names it.
     let expire = json!({"action": "remove-snapshots", "snapshot-ids": [11]});
+    let both = [remove_main, expire.clone()];
     for pointer in ["/snapshots/0", "/refs/main", "/current-snapshot-id", "/snapshot-log/0"] {
-        check(std::slice::from_ref(&expire), pointer, Value::Null).await;
+        check(&both, pointer, Value::Null).await;
     }
+    let (server, _) = with_snapshot().await;
+    let refused = server.post(PATH, json!({"updates": [expire]})).await;
+    let text = refused.refused(409, "CommitFailedException");
+    assert!(text.contains("`main`"), "{text}");
+    let made = server.post(PATH, json!({"updates": both})).await.ok();
+    assert_eq!(made["metadata"]["refs"]["main"], Value::Null);
 }
 
 #[tokio::test]

@@ -124,8 +124,13 @@ fn a_table_that_forbids_it_or_says_nonsense_stays_as_it_is() {
         let (refs, leased) = (refs::of(&table), LeasedSnapshots::default());
         let refused = expired(&table, &refs, &leased, NOW_MS, true).unwrap_err();
         assert!(refused.contains(why), "{refused}");
+        // Not to collect can be meant so, a number that is none cannot.
+        assert_eq!(has_fault(&table), key != GC_ENABLED, "{key}");
+        assert_eq!(fault(key, value).is_some(), key != GC_ENABLED, "{key}");
     }
     check(&table(FOUR, &[(GC_ENABLED, "true")]), true, &[1, 2, 3], &[]);
+    assert!(fault(GC_ENABLED, "no").unwrap().contains("write `true` or `false`"));
+    assert_eq!(fault("owner", "no"), None);
 }
 
 #[test]

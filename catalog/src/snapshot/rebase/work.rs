@@ -10,6 +10,7 @@ use crate::{
         changes::{DeleteFile, FileKey, OnlyAdds},
         entries::FileEntry,
         manifests::{self, INHERITED},
+        summary::SummaryFiles,
     },
     storage::Storage,
 };
@@ -30,6 +31,10 @@ pub(crate) struct ClientWork {
     pub(super) removed: HashMap<String, bool>,
     /// Manifests that it leaves out.
     pub(super) dropped: HashSet<String>,
+    /// The files that it adds, counted.
+    pub(super) added_files: SummaryFiles,
+    /// Those that it takes out.
+    pub(super) removed_files: SummaryFiles,
 }
 
 /// The files of its base that a late commit takes out or deletes rows of.
@@ -89,7 +94,8 @@ impl ClientWork {
         added.retain(|manifest| manifest.added_snapshot_id == snapshot.snapshot_id());
         let is_fit = added.iter().all(|manifest| is_fit(base, manifest));
         added.iter_mut().for_each(renumber);
-        let work = Self { added, deletes: adds.deletes.clone(), ..Self::default() };
+        let (deletes, added_files) = (adds.deletes.clone(), adds.files);
+        let work = Self { added, deletes, added_files, ..Self::default() };
         (is_fit && work.fits(&snapshot.summary().operation)).then_some(work)
     }
 
@@ -137,6 +143,7 @@ impl ClientWork {
                 if !is_plain {
                     return Ok(None);
                 }
+                work.added_files.add(&entry);
                 if !entry.is_data() {
                     let about = entry.about().map(str::to_owned);
                     let spec_id = i64::from(manifest.partition_spec_id);
@@ -156,6 +163,7 @@ impl ClientWork {
             if !gone.contains(&key) {
                 return Ok(None);
             }
+            work.removed_files.add(&entry);
             work.removed.insert(entry.path.clone(), entry.is_data());
         }
         let is_whole = existing.is_empty() && work.fits(&snapshot.summary().operation);

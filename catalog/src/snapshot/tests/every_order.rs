@@ -244,7 +244,8 @@ impl OrderSearch {
             snapshot_id: Some(base),
         };
         let late = rebase::late(&state.metadata, &[requirement], updates)?;
-        let adds = OnlyAdds { deletes: vec![adds] };
+        let files = crate::snapshot::summary::SummaryFiles::default();
+        let adds = OnlyAdds { deletes: vec![adds], files };
         let (storage, now_ms) = (&self.storage, state.now_ms);
         let works = rebase::work_of(storage, &state.metadata, &late, Some(&adds)).await;
         let works = works.unwrap()?;

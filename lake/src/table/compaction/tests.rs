@@ -343,6 +343,17 @@ fn a_table_whose_property_says_so_is_left_alone() {
     assert!(obstacle(&lake.metadata).is_some());
 }
 
+#[test]
+fn an_order_that_is_empty_is_none_and_one_of_no_column_leaves_the_table_alone() {
+    for (columns, is_left) in [("", false), (" ", false), ("name", false), ("nope", true)] {
+        let mut lake = sorted_people();
+        let order = [("icecore.compaction.zorder".to_owned(), columns.to_owned())];
+        lake.change(|builder| builder.set_properties(order.into()));
+        assert_eq!(obstacle(&lake.metadata).is_some(), is_left, "`{columns}`");
+        assert_eq!(order_fault(&lake.metadata), obstacle(&lake.metadata));
+    }
+}
+
 /// Rows that lack a value of it would take as much.
 #[test]
 fn a_table_with_a_wide_column_is_left_alone() {

@@ -23,11 +23,12 @@ use arrow::{
     row::{RowConverter, Rows, SortField},
 };
 use iceberg::spec::{SortOrder, TableMetadata};
-use icecore_catalog::scan::manifests::PlannedFile;
+use icecore_catalog::{
+    commit::merge_order::{self, MERGE_ORDER},
+    scan::manifests::PlannedFile,
+};
 use std::{mem, sync::Arc};
 
-/// The table property with the names of one column or two, such as `key` or `key,user_id`.
-const Z_ORDER: &str = "icecore.compaction.zorder";
 /// About the most bytes of rows that are put in order together; they are held three times meanwhile.
 const HELD_BYTES_MAX: usize = 32 << 20;
 const DAY_MS: i64 = 86_400_000;
@@ -54,20 +55,17 @@ impl ZOrder {
     /// # Errors
     /// What is wrong with the property.
     pub(super) fn of(table: &TableMetadata) -> Result<Option<Self>, String> {
-        let Some(text) = table.properties().get(Z_ORDER) else { return Ok(None) };
-        let column = |name: &str| {
-            let field = table.current_schema().field_by_name(name.trim())?;
+        let Some(text) = table.properties().get(MERGE_ORDER) else { return Ok(None) };
+        let schema = table.current_schema();
+        let seq = || {
+            let field = schema.field_by_name(SEQ)?;
             field.field_type.is_primitive().then_some(field.id)
         };
-        let ids: Vec<Option<i32>> = text.split(',').map(column).collect();
-        match ids.as_slice() {
-            [Some(id)] => Ok(Some(Self::Column { id: *id, seq: column(SEQ) })),
-            [Some(one), Some(other)] if one != other => Ok(Some(Self::Pair([*one, *other]))),
-            _ => Err(format!(
-                "its property `{Z_ORDER}` is `{text}`: name one column or two columns with single \
-                 values, with a comma between them"
-            )),
-        }
+        Ok(match merge_order::columns(text, schema)?.as_slice() {
+            [] => None,
+            [id] => Some(Self::Column { id: *id, seq: seq() }),
+            [one, other, ..] => Some(Self::Pair([*one, *other])),
+        })
     }
 
     /// The order of these files once they are merged: none where their day may still get rows.

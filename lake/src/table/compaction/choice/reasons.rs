@@ -27,9 +27,9 @@ pub(super) const LARGE: &str =
     "files are large enough: half of `compaction.file_bytes` or `compaction.file_rows`";
 /// Why a file without others stays.
 pub(super) const ALONE: &str = "the only small file of a partition has none to be merged with";
-/// Why small files stay that differ much in length.
-pub(super) const LONG: &str =
-    "small files of a partition differ so much that long ones would be written anew for few rows";
+/// Why small files stay that the rule of sizes leaves, also where they are about equally large.
+pub(super) const LONG: &str = "of the small files of a partition each is larger than all smaller ones \
+    together: to merge them would write many rows anew for few requests less";
 /// Why others stay for now.
 pub(super) const LATER: &str =
     "a merged file would be too long with these too: the next step looks at them";

@@ -218,6 +218,9 @@ fn whoever_asks_is_told_why_files_are_merged_or_stay() {
     check(&files(TODAY, &[MB; 16]), &[(SMALL, 16)], &[]);
     check(&files(TODAY, &[MB, 60 * MB, 70 * MB]), &[], &[(ALONE, 1), (LARGE, 2)]);
     check(&files(TODAY, &[MB, MB, 40 * MB]), &[(SMALL, 2)], &[(LONG, 1)]);
+    // What is told of them holds of two that hardly differ, too.
+    check(&files(TODAY, &[95_000, 95_300]), &[], &[(LONG, 2)]);
+    assert!(LONG.contains("each is larger than all smaller ones together"), "{LONG}");
     let mut deleted = files(TODAY, &[60 * MB, 70 * MB]);
     deleted[1].delete_files = 1;
     check(&deleted, &[(DELETED, 1)], &[(LARGE, 1)]);
