@@ -95,10 +95,26 @@ fn a_value_is_the_one_that_a_parser_finds_step_by_step() {
         "{\"a\":\"\n\"}".to_owned(),
     ];
     let paths = ["$", "a", "$.a.b", "$.a.b[1].c", "$.a.b[0]", "$.\"a b\"", "$[0].a", "b", "$.\"\""];
-    for (text, path) in texts.iter().flat_map(|text| paths.map(|path| (text, path))) {
-        let steps = parse_path(path).unwrap();
-        let parser = parsed(text).ok().map(|whole| within(whole, &steps).map(RawValue::get));
-        let searched = JsonPath::new(steps).find(text).ok().map(|searched| searched.found);
-        assert_eq!(searched, parser, "{path} of {text:.80}");
+    for text in &texts {
+        paths.iter().for_each(|path| check_with_parser(text, path));
     }
+
+    // With one byte of it replaced, most of them are no JSON.
+    for text in texts.iter().filter(|text| text.len() < 100) {
+        let bytes_of = |at| b"\"\\{}[],:0e \n".iter().map(move |byte| (at, *byte));
+        for (at, byte) in (0..text.len()).flat_map(bytes_of) {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = byte;
+            if let Ok(text) = String::from_utf8(bytes) {
+                paths.iter().for_each(|path| check_with_parser(&text, path));
+            }
+        }
+    }
+}
+
+fn check_with_parser(text: &str, path: &str) {
+    let steps = parse_path(path).unwrap();
+    let parser = parsed(text).ok().map(|whole| within(whole, &steps).map(RawValue::get));
+    let searched = JsonPath::new(steps).find(text).ok().map(|searched| searched.found);
+    assert_eq!(searched, parser, "{path} of {text:.80}");
 }
