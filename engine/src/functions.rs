@@ -11,7 +11,10 @@ use datafusion::{
     error::DataFusionError,
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
-use icecore_lake::{event::json::without_lone_surrogates, table::promoted::json::member_of};
+use icecore_lake::{
+    event::json::{JsonSearch, find_member, without_lone_surrogates},
+    table::promoted::json::member_of,
+};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -51,14 +54,16 @@ pub fn all() -> Vec<ScalarUDF> {
 
 fn are_valid(arguments: &[ColumnarValue]) -> Result<ColumnarValue, DataFusionError> {
     let arrays = ColumnarValue::values_to_arrays(arguments)?;
-    let is_json = |text: &str| serde_json::from_str::<&RawValue>(text).is_ok();
+    let is_json = |text: &str| {
+        find_member(text, &[]).is_some() || serde_json::from_str::<&RawValue>(text).is_ok()
+    };
     let found = arrays[0].as_string_view().iter().map(|text| text.map(is_json));
     returned(arguments, Arc::new(found.collect::<BooleanArray>()))
 }
 
 /// Texts in which half of a surrogate pair is its escape, as in those of events: JSON has such halves, and text
 /// has none. None where no text has one.
-pub(super) fn mended(texts: &StringViewArray) -> Option<StringViewArray> {
+fn mended(texts: &StringViewArray) -> Option<StringViewArray> {
     let mend = |text: &str| {
         let may_have_one = text.contains("\\u") && serde_json::from_str::<&RawValue>(text).is_ok();
         may_have_one.then(|| without_lone_surrogates(text)).flatten()
@@ -70,31 +75,49 @@ pub(super) fn mended(texts: &StringViewArray) -> Option<StringViewArray> {
     Some(mended.collect())
 }
 
+/// What a function answers for these texts; where one has half of a surrogate pair, for their [`mended`] form. The
+/// function says with its answer whether one may have it, so texts are not searched for it beforehand.
+fn of_mended<A>(
+    texts: &StringViewArray,
+    answer: impl Fn(&StringViewArray) -> Result<(A, bool), DataFusionError>,
+) -> Result<A, DataFusionError> {
+    let (answered, has_lone_surrogate) = answer(texts)?;
+    match has_lone_surrogate.then(|| mended(texts)).flatten() {
+        Some(mended) => Ok(answer(&mended)?.0),
+        None => Ok(answered),
+    }
+}
+
 fn extract(arguments: &[ColumnarValue], unquote: bool) -> Result<ColumnarValue, DataFusionError> {
     let arrays = ColumnarValue::values_to_arrays(arguments)?;
     let (texts, paths) = (arrays[0].as_string_view(), arrays[1].as_string_view());
-    let mended = mended(texts);
-    let texts = mended.as_ref().unwrap_or(texts);
+    let values = of_mended(texts, |texts| extracted(texts, paths, unquote))?;
+    returned(arguments, Arc::new(values))
+}
+
+/// The values, and whether a text may have half of a surrogate pair.
+fn extracted(
+    texts: &StringViewArray,
+    paths: &StringViewArray,
+    unquote: bool,
+) -> Result<(StringViewArray, bool), DataFusionError> {
     let mut values = StringViewBuilder::with_capacity(texts.len());
+    let mut has_lone_surrogate = false;
     // The path is the same for all rows nearly always, so the last one is kept.
-    let mut last: Option<(&str, Vec<PathStep>)> = None;
+    let mut last = ("$", JsonPath::default());
     for (text, path) in texts.iter().zip(paths.iter()) {
         let (Some(text), Some(path)) = (text, path) else {
             values.append_null();
             continue;
         };
-        if last.as_ref().is_none_or(|(known, _)| *known != path) {
-            let nodes = parse_path(path).ok_or_else(|| {
-                DataFusionError::Execution(format!(
-                    "`{path}` is not a JSON path here; write $.member[0].\"odd name\", or a member's name"
-                ))
-            })?;
-            last = Some((path, nodes));
+        if last.0 != path {
+            last = (path, JsonPath::new(known_path(path)?));
         }
-        let nodes = last.as_ref().map_or(&[][..], |(_, nodes)| nodes);
-        values.append_option(value_at(text, nodes, unquote)?);
+        let searched = last.1.find(text)?;
+        has_lone_surrogate |= searched.has_lone_surrogate;
+        values.append_option(searched.found.and_then(|raw| shown(raw, unquote)));
     }
-    returned(arguments, Arc::new(values.finish()))
+    Ok((values.finish(), has_lone_surrogate))
 }
 
 /// What a function answers: one value if all its arguments are one.
@@ -123,12 +146,46 @@ enum PathStep {
     FromEnd(usize),
 }
 
-fn value_at(
-    text: &str,
-    path: &[PathStep],
-    unquote: bool,
-) -> Result<Option<String>, DataFusionError> {
-    Ok(within(parsed(text)?, path).and_then(|found| shown(found, unquote)))
+/// A path as it is followed in many texts.
+#[derive(Debug, Default)]
+struct JsonPath {
+    /// The members that it begins with; they are looked for while the text is read.
+    members: Vec<String>,
+    /// What follows, from an element of an array on.
+    rest: Vec<PathStep>,
+}
+
+impl JsonPath {
+    fn new(steps: Vec<PathStep>) -> Self {
+        let mut path = Self::default();
+        for step in steps {
+            match step {
+                PathStep::Key(name) if path.rest.is_empty() => path.members.push(name),
+                step => path.rest.push(step),
+            }
+        }
+        path
+    }
+
+    /// What a text has at the end of the path.
+    fn find<'a>(&self, text: &'a str) -> Result<JsonSearch<'a>, DataFusionError> {
+        let searched = match find_member(text, &self.members) {
+            Some(searched) => searched,
+            // It is no JSON, or nested too deep for that search.
+            None => {
+                let whole = parsed(text)?;
+                let found =
+                    self.members.iter().try_fold(whole, |found, name| member_of(found, name));
+                let has_lone_surrogate = text.contains("\\u");
+                JsonSearch { found: found.map(RawValue::get), has_lone_surrogate }
+            }
+        };
+        let found = searched.found.and_then(|raw| match self.rest.as_slice() {
+            [] => Some(raw),
+            rest => within(serde_json::from_str(raw).ok()?, rest).map(RawValue::get),
+        });
+        Ok(JsonSearch { found, ..searched })
+    }
 }
 
 /// The one JSON value that a text is.
@@ -156,12 +213,13 @@ fn within<'a>(whole: &'a RawValue, path: &[PathStep]) -> Option<&'a RawValue> {
     })
 }
 
-fn shown(found: &RawValue, unquote: bool) -> Option<String> {
-    let raw = found.get();
+/// A value's text; of a string without quotes and escapes, and of null none, if those are asked away.
+fn shown(raw: &str, unquote: bool) -> Option<Cow<'_, str>> {
     match raw.as_bytes().first()? {
         b'n' if unquote => None,
-        b'"' if unquote => serde_json::from_str(raw).ok(),
-        _ => Some(raw.to_owned()),
+        b'"' if unquote && raw.contains('\\') => serde_json::from_str(raw).ok().map(Cow::Owned),
+        b'"' if unquote => Some(Cow::Borrowed(raw.strip_prefix('"')?.strip_suffix('"')?)),
+        _ => Some(Cow::Borrowed(raw)),
     }
 }
 
@@ -185,6 +243,15 @@ impl<'de> Visitor<'de> for ElementSearch {
         }
         Ok(found)
     }
+}
+
+/// The steps of a path that a statement has.
+fn known_path(path: &str) -> Result<Vec<PathStep>, DataFusionError> {
+    parse_path(path).ok_or_else(|| {
+        exec_datafusion_err!(
+            "`{path}` is not a JSON path here; write $.member[0].\"odd name\", or a member's name"
+        )
+    })
 }
 
 /// `$`, `$.a`, `$.a[0]."b c"`, or one member's name; a pattern or a pointer is none.

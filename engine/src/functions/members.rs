@@ -5,7 +5,7 @@
 //! A text that begins with `$.` or `$[` is a path. What is not there, or is of another type than the function
 //! gives, is null.
 
-use crate::functions::{PathStep, mended, parse_path, parsed, returned, shown, within};
+use crate::functions::{JsonPath, PathStep, known_path, of_mended, returned, shown};
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListBuilder,
@@ -14,7 +14,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type},
 };
 use datafusion::{
-    common::{exec_datafusion_err, plan_err},
+    common::plan_err,
     error::DataFusionError,
     logical_expr::{
         ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -124,56 +124,68 @@ impl ScalarUDFImpl for JsonFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let texts = arrays[0].as_string_view();
-        let mended = mended(texts);
-        let texts = mended.as_ref().unwrap_or(texts);
-        let keys = &arrays[1..];
         // The keys are the same for all rows nearly always.
         let are_constant = args.args[1..].iter().all(|key| matches!(key, ColumnarValue::Scalar(_)));
-        let mut path = None;
+        let answer = of_mended(arrays[0].as_string_view(), |texts| {
+            self.answer.of_keys(texts, &arrays[1..], are_constant)
+        })?;
+        returned(&args.args, answer)
+    }
+}
+
+impl JsonAnswer {
+    /// The answers for the keys of each row, and whether a text may have half of a surrogate pair.
+    fn of_keys(
+        self,
+        texts: &StringViewArray,
+        keys: &[ArrayRef],
+        are_constant: bool,
+    ) -> Result<(ArrayRef, bool), DataFusionError> {
+        let (mut path, mut has_lone_surrogate) = (None, false);
         let mut found = Vec::with_capacity(texts.len());
         for (row, text) in texts.iter().enumerate() {
             if row == 0 || !are_constant {
                 path = path_of(keys, row)?;
             }
-            found.push(match (text, &path) {
-                (Some(text), Some(path)) => within(parsed(text)?, path),
-                _ => None,
-            });
+            let (Some(text), Some(path)) = (text, &path) else {
+                found.push(None);
+                continue;
+            };
+            let searched = path.find(text)?;
+            has_lone_surrogate |= searched.has_lone_surrogate;
+            found.push(searched.found);
         }
-        returned(&args.args, self.answer.of(texts, &found))
+        Ok((self.of(texts, &found), has_lone_surrogate))
     }
-}
 
-impl JsonAnswer {
     /// The answers for what was found in these texts.
-    fn of(self, texts: &StringViewArray, found: &[Option<&RawValue>]) -> ArrayRef {
+    fn of(self, texts: &StringViewArray, found: &[Option<&str>]) -> ArrayRef {
         let values = found.iter().copied();
-        let text = |unquote| move |value: &RawValue| shown(value, unquote);
         match self {
-            Self::Text => Arc::new(of_texts(values, text(true))),
-            Self::Json => Arc::new(of_texts(values, text(false))),
-            Self::String => Arc::new(of_texts(values, |value| {
-                value.get().starts_with('"').then(|| shown(value, true)).flatten()
-            })),
+            Self::Text => Arc::new(of_texts(values, true)),
+            Self::Json => Arc::new(of_texts(values, false)),
+            Self::String => {
+                let strings = values.map(|value| value.filter(|raw| raw.starts_with('"')));
+                Arc::new(of_texts(strings, true))
+            }
             Self::Integer => {
-                let numbers = values.map(|value| value?.get().parse::<i64>().ok());
+                let numbers = values.map(|value| value?.parse::<i64>().ok());
                 Arc::new(numbers.collect::<Int64Array>())
             }
             Self::Float => {
-                let numbers = values.map(|value| value?.get().parse::<f64>().ok());
+                let numbers = values.map(|value| value?.parse::<f64>().ok());
                 Arc::new(numbers.collect::<Float64Array>())
             }
             Self::Boolean => {
-                let truths = values.map(|value| value?.get().parse::<bool>().ok());
+                let truths = values.map(|value| value?.parse::<bool>().ok());
                 Arc::new(truths.collect::<BooleanArray>())
             }
             Self::Elements => of_lists(values, |value| {
-                let elements = serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?;
+                let elements = serde_json::from_str::<Vec<&RawValue>>(value).ok()?;
                 Some(elements.into_iter().map(|element| element.get().to_owned()).collect())
             }),
             Self::Presence => {
-                let is_known = |(row, value): (usize, Option<&RawValue>)| {
+                let is_known = |(row, value): (usize, Option<&str>)| {
                     texts.is_valid(row).then_some(value.is_some())
                 };
                 Arc::new(values.enumerate().map(is_known).collect::<BooleanArray>())
@@ -184,16 +196,13 @@ impl JsonAnswer {
     }
 }
 
-fn of_texts<'a>(
-    values: impl Iterator<Item = Option<&'a RawValue>>,
-    text: impl Fn(&'a RawValue) -> Option<String>,
-) -> StringViewArray {
-    values.map(|value| text(value?)).collect()
+fn of_texts<'a>(values: impl Iterator<Item = Option<&'a str>>, unquote: bool) -> StringViewArray {
+    values.map(|raw| shown(raw?, unquote)).collect()
 }
 
 fn of_lists<'a>(
-    values: impl Iterator<Item = Option<&'a RawValue>>,
-    list: impl Fn(&'a RawValue) -> Option<Vec<String>>,
+    values: impl Iterator<Item = Option<&'a str>>,
+    list: impl Fn(&'a str) -> Option<Vec<String>>,
 ) -> ArrayRef {
     let mut lists = ListBuilder::new(StringBuilder::new());
     for value in values {
@@ -205,8 +214,8 @@ fn of_lists<'a>(
     Arc::new(lists.finish())
 }
 
-fn length(value: &RawValue) -> Option<i64> {
-    let count = match serde_json::from_str::<Vec<IgnoredAny>>(value.get()) {
+fn length(value: &str) -> Option<i64> {
+    let count = match serde_json::from_str::<Vec<IgnoredAny>>(value) {
         Ok(elements) => elements.len(),
         Err(_) => member_names(value)?.len(),
     };
@@ -214,8 +223,8 @@ fn length(value: &RawValue) -> Option<i64> {
 }
 
 /// The names of an object's members, in their order.
-fn member_names(value: &RawValue) -> Option<Vec<String>> {
-    serde_json::Deserializer::from_str(value.get()).deserialize_map(NameList).ok()
+fn member_names(value: &str) -> Option<Vec<String>> {
+    serde_json::Deserializer::from_str(value).deserialize_map(NameList).ok()
 }
 
 struct NameList;
@@ -236,8 +245,8 @@ impl<'de> Visitor<'de> for NameList {
     }
 }
 
-/// The steps that the keys of a row are; none where one of them is null.
-fn path_of(keys: &[ArrayRef], row: usize) -> Result<Option<Vec<PathStep>>, DataFusionError> {
+/// The path that the keys of a row are; none where one of them is null.
+fn path_of(keys: &[ArrayRef], row: usize) -> Result<Option<JsonPath>, DataFusionError> {
     let mut path = Vec::with_capacity(keys.len());
     for key in keys {
         if key.is_null(row) {
@@ -248,7 +257,7 @@ fn path_of(keys: &[ArrayRef], row: usize) -> Result<Option<Vec<PathStep>>, DataF
             None => path.extend(steps(key.as_string_view().value(row))?),
         }
     }
-    Ok(Some(path))
+    Ok(Some(JsonPath::new(path)))
 }
 
 /// The element of this number. One that no list has is where none is.
@@ -261,11 +270,7 @@ fn steps(key: &str) -> Result<Vec<PathStep>, DataFusionError> {
     if key != "$" && !key.starts_with("$.") && !key.starts_with("$[") {
         return Ok(vec![PathStep::Key(key.to_owned())]);
     }
-    parse_path(key).ok_or_else(|| {
-        exec_datafusion_err!(
-            "`{key}` is not a JSON path here; write $.member[0].\"odd name\", or a member's name"
-        )
-    })
+    known_path(key)
 }
 
 #[cfg(test)]
@@ -276,7 +281,7 @@ mod tests {
         r#"{"s":"x\"y","n":null,"i":7,"f":2.50,"b":true,"l":[1,"z",null],"$x":{"o":{}},"":0}"#;
 
     fn check(answer: JsonAnswer, key: &str, expected: &str) {
-        let found = within(parsed(TEXT).unwrap(), &steps(key).unwrap());
+        let found = JsonPath::new(steps(key).unwrap()).find(TEXT).unwrap().found;
         let array = answer.of(&StringViewArray::from(vec![TEXT]), &[found]);
         let shown = match array.is_null(0) {
             true => "NULL".to_owned(),
@@ -317,11 +322,10 @@ mod tests {
         check(JsonAnswer::Text, "", "0");
         check(JsonAnswer::Text, "s.t", "NULL");
         assert!(steps("$.*").is_err());
-        let list = parsed("[1,2,3]").unwrap();
+        let at = |text, number| JsonPath::new(vec![place(number)]).find(text).unwrap().found;
         for (number, expected) in [(0, Some("1")), (-1, Some("3")), (3, None), (-4, None)] {
-            let found = within(list, &[place(number)]);
-            assert_eq!(found.map(RawValue::get), expected, "{number}");
+            assert_eq!(at("[1,2,3]", number), expected, "{number}");
         }
-        assert!(within(parsed(TEXT).unwrap(), &[place(0)]).is_none());
+        assert!(at(TEXT, 0).is_none());
     }
 }

@@ -4,9 +4,11 @@
 //! deeper than asked; a hostile text costs neither stack nor memory.
 
 mod repeats;
+mod search;
 mod text;
 
 pub(crate) use repeats::last_of_each;
+pub use search::{JsonSearch, find_member};
 use std::borrow::Cow;
 pub(crate) use text::push_string;
 pub use text::without_lone_surrogates;

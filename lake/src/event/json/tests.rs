@@ -146,6 +146,33 @@ fn half_of_a_surrogate_pair_is_kept_as_its_escape() {
 }
 
 #[test]
+fn a_member_is_found_while_its_text_is_read() {
+    let check = |text: &str, names: &[&str], expected: Option<Option<&str>>| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let searched = find_member(text, &names);
+        assert_eq!(searched.map(|searched| searched.found), expected, "{names:?} of {text:.80}");
+    };
+    let text = r#" {"a":{"b":[1, "x"]},"ab":1,"a":{"b":2,"\u0062":{"c":3}}} "#;
+    check(text, &[], Some(Some(text.trim())));
+    check(text, &["a", "b"], Some(Some(r#"{"c":3}"#)));
+    check(text, &["a", "b", "c"], Some(Some("3")));
+    check(text, &["ab", "b"], Some(None));
+    check(text, &["b"], Some(None));
+    check(r#"{"a":{"b":1},"a":[]}"#, &["a", "b"], Some(None));
+    check(r#"{"a":1,"b":tru}"#, &["a"], None);
+    check(r#"{"a":1} 2"#, &["a"], None);
+    let deep = format!("{{\"a\":1,\"b\":{}{}}}", "[".repeat(NESTING_MAX), "]".repeat(NESTING_MAX));
+    check(&deep, &["a"], None);
+
+    for (text, expected) in
+        [(r#"{"a":1,"b":["\ud800"]}"#, true), (r#"{"a":"\ud83d\ude00"}"#, false)]
+    {
+        let searched = find_member(text, &["a".to_owned()]).unwrap();
+        assert_eq!(searched.has_lone_surrogate, expected, "{text}");
+    }
+}
+
+#[test]
 fn what_is_pushed_reads_back() {
     for text in ["", "plain", "q\"b\\n\nr\rt\t\u{0}\u{1f}\u{7f}é日"] {
         let mut out = String::new();

@@ -1,8 +1,8 @@
 //! Members of an object, out of JSON text that is not parsed otherwise, and what they are as values of a type.
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{collections::HashMap, fmt};
 
 /// The member of this name of a JSON value; of several with the name the last, as other readers take it. None
 /// where there is none, or the value is no object.
@@ -56,14 +56,60 @@ impl<'de> Visitor<'de> for MemberSearch<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            if name == self.0 {
+        while let Some(is_it) = members.next_key_seed(NameTest(self.0))? {
+            if is_it {
                 found = Some(members.next_value()?);
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
         }
         Ok(found)
+    }
+}
+
+/// Whether a name is this one. No name is copied to be compared.
+struct NameTest<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for NameTest<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<Self::Value, D::Error> {
+        name.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameTest<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(name == self.0)
+    }
+}
+
+/// The place of a name, if it is one of these.
+struct NamePlaces<'a>(&'a HashMap<String, usize>);
+
+impl<'de> DeserializeSeed<'de> for NamePlaces<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<Self::Value, D::Error> {
+        name.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NamePlaces<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.get(name).copied())
     }
 }
 
@@ -79,9 +125,9 @@ impl<'de> Visitor<'de> for MembersSearch<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut found = vec![None; self.0.len()];
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            if let Some(place) = self.0.get(&*name) {
-                found[*place] = Some(members.next_value()?);
+        while let Some(place) = members.next_key_seed(NamePlaces(self.0))? {
+            if let Some(place) = place {
+                found[place] = Some(members.next_value()?);
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
