@@ -23,6 +23,7 @@ use icecore_lake::{
         erasure::REASON_ERASE,
         retention::{REASON, REASON_RETENTION, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ},
         row_sum::{hash_of, sum_of},
+        unused_numbers::UNUSED_SEQ,
         writer,
     },
 };
@@ -502,6 +503,30 @@ async fn numbers_that_were_left_out_without_a_take_over_are_noted() {
     let table = house.check().await;
     assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
     assert_eq!(missing(&table, Some("written down")), 5, "{table:?}");
+}
+
+#[tokio::test]
+async fn numbers_that_a_commit_gives_no_reason_for_are_damage() {
+    let check =
+        async |(numbers, first): ((u64, u64), i64), entry: &str, (lost, notes): (u64, usize)| {
+            let mut house = House::new().await;
+            house.commit(rows(1, 10), (1, 10)).await;
+            let mut summary = of_log(numbers);
+            summary.insert(UNUSED_SEQ.to_owned(), entry.to_owned());
+            house.add(rows(first, 10), summary, Some(numbers.1)).await;
+            let table = house.check().await;
+            assert_eq!(missing(&table, None), lost, "{entry}: {table:?}");
+            let damage = vec![FindingKind::Numbers; usize::from(0 < lost)];
+            assert_eq!((kinds(&table), table.notes.len()), (damage, notes), "{entry}: {table:?}");
+        };
+    let between = ((16, 25), 16);
+    check(between, "none", (5, 0)).await;
+    check(between, "11-13=not-logged", (2, 0)).await;
+    check(between, "11-13=not-logged,14-15=given-up", (0, 0)).await;
+    check(between, "11-15=before-table", (0, 1)).await;
+    let within = ((11, 25), 16);
+    check(within, "none", (5, 0)).await;
+    check(within, "11-15=not-logged", (0, 0)).await;
 }
 
 #[tokio::test]

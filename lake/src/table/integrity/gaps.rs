@@ -8,7 +8,10 @@
 //!
 //! Its one invariant: a number that no cause and no doubt covers is told as lost.
 
-use crate::table::integrity::{TableCheck, history::CommitLedger};
+use crate::table::{
+    integrity::{TableCheck, history::CommitLedger, numbers::without},
+    unused_numbers::{TAKE_OVER_MARGIN, UnusedNumbers, UnusedReason},
+};
 use icecore_schemas::fsck::{FindingKind, FsckFinding, GAPS_MAX, SeqGap};
 use roaring::RoaringTreemap;
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -16,15 +19,17 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// Numbers from the first to the last.
 pub(super) type SeqRange = (u64, u64);
 
-/// So far above all others a log begins that takes over.
-const TAKE_OVER_MARGIN: u64 = 1 << 32;
 /// Why numbers between two commits have no row.
 const TAKEN_OVER: &str = "no commit has them: a log that took over begins above them";
 /// The same where that is written down.
 const GIVEN_UP: &str = "no commit has them: it is written down that their rows are lost";
+/// The same where the log knows it.
+const NOT_LOGGED: &str = "the log never had rows with them";
 /// The same where nothing shows who left them out.
 const SKIPPED: &str = "no commit has them: their rows were given up, were of a table that was dropped, or were \
                        never committed";
+/// What is said of numbers that a commit of ours gives no reason for.
+const PASSED_OVER: &str = "no commit has them, and the one after them gives no reason";
 /// Why numbers may have no row that no cause covers.
 const ELSEWHERE: &str =
     "it is not known: as many rows of other numbers went, and snapshots that told whose are gone";
@@ -47,6 +52,64 @@ pub(super) struct RemovedNumbers {
     pub(super) numbers: RoaringTreemap,
     pub(super) what: &'static str,
     pub(super) snapshot: i64,
+}
+
+/// Numbers between two commits, which no commit has.
+#[derive(Clone, Debug)]
+pub(super) struct SkippedNumbers {
+    pub(super) range: SeqRange,
+    /// The commit after them.
+    pub(super) snapshot: i64,
+    /// What it says of them; none where it is of a version that says nothing.
+    pub(super) told: Option<Vec<UnusedNumbers>>,
+}
+
+/// Some of them, of one cause; none where the commit after them has no reason.
+#[derive(Clone, Copy, Debug)]
+struct SkippedPart {
+    range: SeqRange,
+    what: Option<&'static str>,
+    snapshot: i64,
+}
+
+impl SkippedNumbers {
+    /// Their causes, where rows with the numbers `lost` are written down as lost.
+    fn parts(&self, lost: &[SeqRange]) -> Vec<SkippedPart> {
+        let (range, snapshot) = (self.range, self.snapshot);
+        let part =
+            |range: SeqRange, what: Option<&'static str>| SkippedPart { range, what, snapshot };
+        if TAKE_OVER_MARGIN <= (range.1 - range.0).saturating_add(2) {
+            return vec![part(range, Some(TAKEN_OVER))];
+        }
+        let (mut parts, mut told) = (Vec::new(), Vec::new());
+        for unused in self.told.iter().flatten() {
+            let of = (unused.first.max(range.0), unused.last.min(range.1));
+            if of.0 <= of.1 {
+                parts.push(part(of, Some(what_of(unused.reason))));
+                told.push(of);
+            }
+        }
+        let mut lost = lost.to_vec();
+        told.sort_unstable();
+        lost.sort_unstable();
+        let silent = self.told.is_none().then_some(SKIPPED);
+        for rest in without(range, &told) {
+            let left = without(rest, &lost);
+            let given = without(rest, &left);
+            parts.extend(given.into_iter().map(|range| part(range, Some(GIVEN_UP))));
+            parts.extend(left.into_iter().map(|range| part(range, silent)));
+        }
+        parts
+    }
+}
+
+/// What a commit says of numbers with this reason.
+pub(super) fn what_of(reason: UnusedReason) -> &'static str {
+    match reason {
+        UnusedReason::GivenUp => GIVEN_UP,
+        UnusedReason::NotLogged => NOT_LOGGED,
+        UnusedReason::BeforeTable => SKIPPED,
+    }
 }
 
 /// Why it is not known whether numbers should have a row.
@@ -237,18 +300,28 @@ impl GapAccount {
                 report.add_damage(FsckFinding::new(FindingKind::Numbers, text));
             }
         }
-        let of_skipped = ledger.skipped.iter().map(|range| {
-            let reason = Some(why_skipped(*range, lost).to_owned());
-            SeqGap { first: range.0, last: range.1, reason }
+        let skipped: Vec<SkippedPart> =
+            ledger.skipped.iter().flat_map(|skipped| skipped.parts(lost)).collect();
+        let of_skipped = skipped.iter().map(|SkippedPart { range, what, .. }| SeqGap {
+            first: range.0,
+            last: range.1,
+            reason: what.map(str::to_owned),
         });
         let mut gaps: Vec<SeqGap> = of_skipped.chain(self.gaps).collect();
         gaps.sort_by_key(|gap| gap.first);
         gaps.into_iter().for_each(|gap| report.add_gap(gap));
-        report.gaps_total = ledger.skipped.len() as u64 + self.gaps_total;
-        let unknown = ledger.skipped.iter().filter(|range| why_skipped(**range, lost) == SKIPPED);
-        for (first, last) in unknown {
-            let text = format!("the numbers from {first} to {last}: {SKIPPED}");
-            report.add_note(FsckFinding::new(FindingKind::Unchecked, text));
+        report.gaps_total = skipped.len() as u64 + self.gaps_total;
+        for SkippedPart { range: (first, last), what, snapshot } in skipped {
+            let text =
+                format!("the numbers from {first} to {last}: {}", what.unwrap_or(PASSED_OVER));
+            match what {
+                None => {
+                    let finding = FsckFinding::new(FindingKind::Numbers, text);
+                    report.add_damage(finding.of_snapshot(snapshot));
+                }
+                Some(SKIPPED) => report.add_note(FsckFinding::new(FindingKind::Unchecked, text)),
+                Some(_) => (),
+            }
         }
         for GapDoubt { what, snapshot, numbers, seen, .. } in self.doubts {
             let Some((first, last)) = seen else { continue };
@@ -260,15 +333,6 @@ impl GapAccount {
             report.add_note(FsckFinding { snapshot, ..finding });
         }
     }
-}
-
-/// Why no commit has these numbers, where those of `lost` rows are written down.
-fn why_skipped((first, last): SeqRange, lost: &[SeqRange]) -> &'static str {
-    if TAKE_OVER_MARGIN <= (last - first).saturating_add(2) {
-        return TAKEN_OVER;
-    }
-    let is_lost = lost.iter().any(|range| range.0 <= first && last <= range.1);
-    if is_lost { GIVEN_UP } else { SKIPPED }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What the snapshots of one of our tables say of its numbers: how far each got, and which numbers up to
 //! the watermark may lack a row.
 //!
-//! A commit of ours says which numbers it has, and how many rows. Numbers between two commits came with no
-//! row: a log that took over begins above all that others may have given out, and so does one whose
-//! rows an operator gave up. Rows go by retention, erasure and deletes, each in a snapshot of its own. Where
+//! A commit of ours says which numbers it has, how many rows, and which numbers have none and why. Numbers
+//! between two commits came with no row: a log that took over begins above all that others may have given out,
+//! and so does one whose rows an operator gave up. Rows go by retention, erasure and deletes, each in a snapshot of its own. Where
 //! snapshots between two are gone, the totals of the two tell how many rows came and went.
 //!
 //! Its one invariant: where the history does not tell, that is a doubt, and no number that may have gone
@@ -13,9 +13,9 @@ use crate::table::{
     erasure::REASON_ERASE,
     integrity::{
         TableCheck,
-        gaps::{GapCause, GapDoubt, SeqRange},
+        gaps::{self, GapCause, GapDoubt, SeqRange, SkippedNumbers},
         snapshots::is_total_off,
-        summary::{is_own, is_taken_back, number},
+        summary::{is_own, is_taken_back, number, unused},
     },
     retention::{REASON, REASON_RETENTION, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ},
 };
@@ -70,7 +70,7 @@ pub(super) struct RowRemoval {
 #[derive(Debug, Default)]
 pub(super) struct CommitLedger {
     /// Numbers that no commit has, in order.
-    pub(super) skipped: Vec<SeqRange>,
+    pub(super) skipped: Vec<SkippedNumbers>,
     /// Why others may lack a row.
     pub(super) causes: Vec<GapCause>,
     /// What was removed by snapshots whose files tell the numbers.
@@ -231,12 +231,20 @@ impl HistoryWalk {
             let text = format!("{added} rows have the numbers from {first} to {last}");
             self.fault(FindingKind::Watermark, text, snapshot);
         }
-        self.cause((first, last), span.saturating_sub(added), SHORT, snapshot);
+        let told = unused(snapshot);
+        if told.is_none() {
+            self.cause((first, last), span.saturating_sub(added), SHORT, snapshot);
+        }
+        for of in told.iter().flatten().filter(|of| first <= of.first && of.last <= last) {
+            let range = (of.first, of.last);
+            self.cause(range, range.1 - range.0 + 1, gaps::what_of(of.reason), snapshot);
+        }
         if !self.is_known {
             self.doubt(first.saturating_sub(1), UNTOLD, snapshot);
         } else if is_adjacent {
             if before + 1 < first {
-                self.ledger.skipped.push((before + 1, first - 1));
+                let (range, snapshot) = ((before + 1, first - 1), snapshot.snapshot_id());
+                self.ledger.skipped.push(SkippedNumbers { range, snapshot, told });
             }
         } else {
             let total = number(snapshot, "total-records");
