@@ -175,10 +175,15 @@ impl House {
 
     /// Removes all snapshots but the current one.
     async fn expire(&self) {
+        let current = self.load().await.metadata.current_snapshot_id().unwrap();
+        self.expire_all_but(&[current]).await;
+    }
+
+    /// Removes all snapshots but these.
+    async fn expire_all_but(&self, kept: &[i64]) {
         let metadata = self.load().await.metadata;
-        let current = metadata.current_snapshot_id().unwrap();
         let ids = metadata.snapshots().map(|snapshot| snapshot.snapshot_id());
-        let snapshot_ids = ids.filter(|id| *id != current).collect();
+        let snapshot_ids = ids.filter(|id| !kept.contains(id)).collect();
         let change = TableChange {
             table: self.table.clone(),
             requirements: Vec::new(),
@@ -413,6 +418,29 @@ async fn numbers_that_another_engine_removed_are_told_with_its_snapshot() {
     let lost = house.lose(&later[0]).await;
     let table = house.check().await;
     assert_eq!((table.gaps[0].last, missing(&table, None)), (30, lost), "{table:?}");
+}
+
+#[tokio::test]
+async fn what_a_snapshot_removed_is_told_when_its_parent_is_gone() {
+    for is_last in [false, true] {
+        let mut house = House::new().await;
+        let files = house.commit(rows(1, 30), (1, 30)).await;
+        house.commit(rows(31, 10), (31, 40)).await;
+        house.overwrite_of_others(files, rows(1, 20)).await;
+        let removed = house.load().await.metadata.current_snapshot_id().unwrap();
+        if !is_last {
+            house.commit(rows(41, 10), (41, 50)).await;
+        }
+        let head = house.load().await.metadata.current_snapshot_id().unwrap();
+        house.expire_all_but(&[removed, head]).await;
+        let table = house.check().await;
+        assert!(table.is_whole() && missing(&table, Some("not known")) == 0, "{table:?}");
+        let reason = format!("another engine removed as many rows (snapshot {removed})");
+        let expected = SeqGap { first: 21, last: 30, reason: Some(reason) };
+        assert_eq!(table.gaps, [expected], "{table:?}");
+        let in_doubt = table.notes.iter().filter(|note| note.what.contains("whether they should"));
+        assert_eq!(in_doubt.count(), 0, "{table:?}");
+    }
 }
 
 #[tokio::test]

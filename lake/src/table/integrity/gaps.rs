@@ -3,8 +3,8 @@
 //! A cause tells of a range, and how many numbers in it may lack a row. Missing numbers come in order, and
 //! each goes to the cause that has room and whose range ends first: whatever a set of causes can explain is
 //! explained that way. Where the history does not tell how many rows went, nothing is proven up to some
-//! number: those below it are in doubt, which is told and is no damage. So are numbers without a cause where
-//! snapshots are gone and as many rows of other numbers went: rows of other engines may have been among those.
+//! number: those below it are in doubt, which is told and is no damage, unless a snapshot whose parent is gone
+//! still tells that it removed rows there. In doubt are also numbers without a cause where snapshots are gone and as many rows of other numbers went: rows of other engines may have been among those.
 //!
 //! Its one invariant: a number that no cause and no doubt covers is told as lost.
 
@@ -136,6 +136,8 @@ impl GapDoubt {
 enum PieceCause {
     /// A cause, by its place.
     Told(usize),
+    /// What a snapshot without its parent tells, by its place.
+    Parted(usize),
     /// A doubt, by its place.
     Doubted(usize),
     Nothing,
@@ -152,6 +154,8 @@ pub(super) struct GapAccount {
     next: usize,
     /// Those whose range has begun, the one that ends first on top.
     open: BinaryHeap<Reverse<(u64, usize)>>,
+    /// What snapshots removed whose parents are gone, which explains numbers that are in doubt.
+    parted: Vec<GapCause>,
     /// By their last number.
     doubts: Vec<GapDoubt>,
     /// The first one that does not lie before all numbers to come.
@@ -178,6 +182,7 @@ impl GapAccount {
             causes,
             next: 0,
             open: BinaryHeap::new(),
+            parted: Vec::new(),
             doubts,
             doubted: 0,
             gaps: Vec::new(),
@@ -185,6 +190,11 @@ impl GapAccount {
             end: None,
             lost: (0, None),
         }
+    }
+
+    /// The same with what snapshots removed whose parents are gone.
+    pub(super) fn with_parted(self, parted: Vec<GapCause>) -> Self {
+        Self { parted, ..self }
     }
 
     /// Begins with the numbers before `until`, of which the table has these: one that is there explains nothing.
@@ -220,7 +230,8 @@ impl GapAccount {
             self.doubted += 1;
         }
         if let Some(doubt) = self.doubts.get(self.doubted) {
-            return (last.min(doubt.until), PieceCause::Doubted(self.doubted));
+            let until = doubt.until;
+            return self.piece_in_doubt((next, last.min(until)), until);
         }
         while let Some(cause) = self.causes.get(self.next).filter(|cause| cause.range.0 <= next) {
             self.open.push(Reverse((cause.range.1, self.next)));
@@ -242,11 +253,31 @@ impl GapAccount {
         (last, PieceCause::Nothing)
     }
 
+    /// The same where the history does not tell up to some number. A cause that lies before it is used up
+    /// there: no number behind may need it.
+    fn piece_in_doubt(&mut self, (next, last): SeqRange, until: u64) -> (u64, PieceCause) {
+        let is_open = |cause: &GapCause| {
+            let (low, high) = cause.range;
+            low <= next && next <= high && high <= until && 0 < cause.numbers
+        };
+        let open = self.parted.iter().enumerate().filter(|(_, cause)| is_open(cause));
+        let first_to_end = open.min_by_key(|(_, cause)| cause.range.1).map(|(place, _)| place);
+        if let Some(place) = first_to_end {
+            let cause = &mut self.parted[place];
+            let end = last.min(cause.range.1).min(next.saturating_add(cause.numbers - 1));
+            cause.numbers -= end - next + 1;
+            return (end, PieceCause::Parted(place));
+        }
+        let later = self.parted.iter().map(|cause| cause.range.0).filter(|first| next < *first);
+        let last = later.min().map_or(last, |first| last.min(first - 1));
+        (last, PieceCause::Doubted(self.doubted))
+    }
+
     fn put(&mut self, (first, last): SeqRange, cause: PieceCause) {
         let count = last - first + 1;
         let reach = |seen: Option<SeqRange>| Some((seen.map_or(first, |seen| seen.0), last));
         match cause {
-            PieceCause::Told(_) => (),
+            PieceCause::Told(_) | PieceCause::Parted(_) => (),
             PieceCause::Doubted(place) => {
                 let doubt = &mut self.doubts[place];
                 doubt.numbers = doubt.numbers.saturating_add(count);
@@ -272,11 +303,11 @@ impl GapAccount {
     }
 
     fn reason(&self, cause: PieceCause) -> Option<String> {
+        let told =
+            |GapCause { what, snapshot, .. }: &GapCause| format!("{what} (snapshot {snapshot})");
         match cause {
-            PieceCause::Told(place) => {
-                let GapCause { what, snapshot, .. } = &self.causes[place];
-                Some(format!("{what} (snapshot {snapshot})"))
-            }
+            PieceCause::Told(place) => Some(told(&self.causes[place])),
+            PieceCause::Parted(place) => Some(told(&self.parted[place])),
             PieceCause::Doubted(place) => {
                 Some(format!("it is not known: {}", self.doubts[place].what))
             }
@@ -387,6 +418,21 @@ mod tests {
         let (erased, gone) = (Some("erased (snapshot 7)"), Some("it is not known: gone"));
         let expected = [(9, 10, gone), (11, 12, erased), (13, 13, None)];
         check((causes, doubts), &[(9, 13)], &expected);
+    }
+
+    #[test]
+    fn what_a_snapshot_without_its_parent_removed_explains_numbers_in_doubt_alone() {
+        let parted = vec![cause((5, 12), 3, "removed"), cause((9, 30), 9, "reaches behind")];
+        let doubts = vec![GapDoubt::new(20, "gone", None)];
+        let mut account = GapAccount::new(vec![], vec![], doubts).with_parted(parted);
+        [(3, 7), (10, 11), (19, 22)].into_iter().for_each(|range| account.add(range));
+        let found: Vec<(u64, u64, Option<&str>)> =
+            account.gaps.iter().map(|gap| (gap.first, gap.last, gap.reason.as_deref())).collect();
+        let (removed, gone) = (Some("removed (snapshot 7)"), Some("it is not known: gone"));
+        let expected =
+            [(3, 4, gone), (5, 7, removed), (10, 11, gone), (19, 20, gone), (21, 22, None)];
+        assert_eq!(found, expected);
+        assert_eq!((account.lost, account.doubts[0].numbers), ((2, Some((21, 22))), 6));
     }
 
     #[test]
