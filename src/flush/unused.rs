@@ -29,7 +29,7 @@ struct NumberJump {
 
 impl TableFlush {
     /// What the summary of a commit of these records says of numbers without a row; nothing where they are too
-    /// many to say.
+    /// many to say, or where no snapshot tells how far the table was before.
     pub(super) fn unused(
         &self,
         ident: &TableIdent,
@@ -37,7 +37,12 @@ impl TableFlush {
         records: &[RecordRef],
     ) -> Option<String> {
         let mark = table.watermark();
-        let last = last_commit(table.metadata()).or(mark.map(|mark| mark.last_seq)).unwrap_or(0);
+        let last = match (last_commit(table.metadata()), mark) {
+            (Some(last), _) => last,
+            (None, None) => 0,
+            // Its commits are gone, or of a version that did not note their numbers.
+            (None, Some(_)) => return None,
+        };
         let jumps = jumps((last, self.owner.committed(mark).unwrap_or(0)), records);
         if RANGES_MAX < jumps.len() {
             return None;

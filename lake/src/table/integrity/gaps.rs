@@ -4,7 +4,8 @@
 //! each goes to the cause that has room and whose range ends first: whatever a set of causes can explain is
 //! explained that way. Where the history does not tell how many rows went, nothing is proven up to some
 //! number: those below it are in doubt, which is told and is no damage, unless a snapshot whose parent is gone
-//! still tells that it removed rows there. In doubt are also numbers without a cause where snapshots are gone and as many rows of other numbers went: rows of other engines may have been among those.
+//! still tells that it removed rows there. In doubt are also numbers without a cause where snapshots are gone
+//! and as many rows of other numbers went: rows of other engines may have been among those.
 //!
 //! Its one invariant: a number that no cause and no doubt covers is told as lost.
 
