@@ -301,7 +301,7 @@ async fn numbers_without_a_row_are_told_with_what_is_known_of_them() {
     server.append("a", &sample::events(5, 1, 106, 3));
     server.tick().await.unwrap();
     assert_eq!(unused(&server).await, "101-105=given-up,21-100=not-logged");
-    // What a log passes over that takes over is seen by its size.
+    // Where nobody knows above what a log began that took over, the size of the gap tells.
     let mut server = server.with_new_log(LogOwnership::of_epochs(2, 2)).await;
     server.append("a", &sample::events(5, 1, (1 << 32) + 111, 4));
     server.tick().await.unwrap();
@@ -341,6 +341,29 @@ async fn records_that_leave_the_log_without_a_commit_are_damage() {
     let found: Vec<_> = report.damage.iter().map(|it| (it.kind, it.snapshot)).collect();
     assert_eq!(found, [(FindingKind::Numbers, head)], "{report:?}");
     assert_eq!(report.gaps, [SeqGap { first: 11, last: 15, reason: None }]);
+}
+
+#[tokio::test]
+async fn records_that_leave_a_log_that_took_over_without_a_commit_are_damage() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(10, 1, 1, 1));
+    server.tick().await.unwrap();
+    let base = (1_u64 << 32) + 10;
+    let mut server = server.with_new_log(LogOwnership::above(2, 2, base)).await;
+    let passed = server.append("a", &sample::events(5, 1, base.cast_signed() + 1, 2));
+    server.wal.trim(RecordKind::Events, &namespace("a"), passed).unwrap();
+    server.append("a", &sample::events(10, 1, base.cast_signed() + 6, 3));
+    server.tick().await.unwrap();
+    assert_eq!(unused(&server).await, format!("11-{base}=taken-over"));
+    let report = check(&server).await;
+    let found: Vec<_> = report.damage.iter().map(|it| it.kind).collect();
+    assert_eq!(found, [FindingKind::Numbers], "{report:?}");
+    let reason = Some("no commit has them: a log that took over begins above them".to_owned());
+    let expected = [
+        SeqGap { first: 11, last: base, reason },
+        SeqGap { first: base + 1, last: base + 5, reason: None },
+    ];
+    assert_eq!(report.gaps, expected);
 }
 
 #[tokio::test]

@@ -47,9 +47,7 @@ impl TableFlush {
         if RANGES_MAX < jumps.len() {
             return None;
         }
-        let mut unused = Vec::<UnusedNumbers>::new();
-        let Some(first) = jumps.first() else { return Some(to_entry(&unused)) };
-        let kept = self.wal.all_records(first.after);
+        let (mut unused, mut kept) = (Vec::<UnusedNumbers>::new(), None);
         let name = ident.to_string();
         let lost = self.lost.iter().filter(|(table, _)| *table == name);
         let lost: Vec<SeqInterval> = lost.map(|(_, range)| *range).collect();
@@ -57,10 +55,18 @@ impl TableFlush {
             let left = ranges::without(jump.numbers, &lost);
             let given = ranges::without(jump.numbers, &left);
             add(&mut unused, &given, UnusedReason::GivenUp);
+            let (below, above) = split(&left, self.owner.seq_after());
+            add(&mut unused, &below, UnusedReason::TakenOver);
+            if above.iter().all(is_far) {
+                continue;
+            }
+            // The first of the jumps is the first in the log, too.
+            let kept: &Vec<RecordRef> =
+                kept.get_or_insert_with(|| self.wal.all_records(jump.after));
             // Only before its first row a table has no watermark.
             let begins = mark.is_none() && jump.after == 0;
-            if let Some(reason) = reason(*jump, &kept, records, begins) {
-                add(&mut unused, &left, reason);
+            if let Some(reason) = reason(*jump, kept, records, begins) {
+                add(&mut unused, &above, reason);
             }
         }
         (unused.len() <= RANGES_MAX).then(|| to_entry(&unused))
@@ -76,14 +82,28 @@ fn last_commit(table: &TableMetadata) -> Option<u64> {
     })
 }
 
-/// What records pass over that come after the row and the record of `end`. What a log passes over that takes
-/// over needs no reason.
+/// What of the ranges is not above a number, and what is.
+fn split(numbers: &[SeqInterval], last: u64) -> (Vec<SeqInterval>, Vec<SeqInterval>) {
+    let mut parts = (Vec::new(), Vec::new());
+    for range in numbers {
+        let above = ranges::without(*range, &[(0, last)]);
+        parts.0.extend(ranges::without(*range, &above));
+        parts.1.extend(above);
+    }
+    parts
+}
+
+/// Whether only a log that takes over passes so many numbers over. That needs no reason.
+fn is_far((first, last): &SeqInterval) -> bool {
+    TAKE_OVER_MARGIN / 2 <= last - first
+}
+
+/// What records pass over that come after the row and the record of `end`.
 fn jumps(end: (u64, LogPosition), records: &[RecordRef]) -> Vec<NumberJump> {
     let (mut seq, mut position) = end;
     let mut found = Vec::new();
     for record in records.iter().filter(|record| 0 < record.rows) {
-        let passed = record.first_seq.saturating_sub(seq + 1);
-        if 0 < passed && passed + 1 < TAKE_OVER_MARGIN {
+        if seq + 1 < record.first_seq {
             let numbers = (seq + 1, record.first_seq - 1);
             found.push(NumberJump { numbers, after: position, before: record.position });
         }

@@ -17,6 +17,8 @@ const NONE: &str = "none";
 /// Why no row has a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnusedReason {
+    /// The log took over, and all of its numbers are above.
+    TakenOver,
     /// It is written down that the rows are lost.
     GivenUp,
     /// The log has everything that it ever had there, and no row with the number.
@@ -37,10 +39,11 @@ pub struct UnusedNumbers {
 }
 
 impl UnusedReason {
-    const ALL: [Self; 3] = [Self::GivenUp, Self::NotLogged, Self::BeforeTable];
+    const ALL: [Self; 4] = [Self::TakenOver, Self::GivenUp, Self::NotLogged, Self::BeforeTable];
 
     fn word(self) -> &'static str {
         match self {
+            Self::TakenOver => "taken-over",
             Self::GivenUp => "given-up",
             Self::NotLogged => "not-logged",
             Self::BeforeTable => "before-table",
@@ -82,8 +85,10 @@ mod tests {
             of(1, 4, UnusedReason::BeforeTable),
             of(11, 15, UnusedReason::GivenUp),
             of(21, 21, UnusedReason::NotLogged),
+            of(31, 90, UnusedReason::TakenOver),
         ];
-        assert_eq!(to_entry(&all), "1-4=before-table,11-15=given-up,21-21=not-logged");
+        let text = "1-4=before-table,11-15=given-up,21-21=not-logged,31-90=taken-over";
+        assert_eq!(to_entry(&all), text);
         assert_eq!(of_entry(&to_entry(&all)), all);
         assert_eq!((to_entry(&[]).as_str(), of_entry("none")), ("none", Vec::new()));
         // Nobody is believed who says something else.

@@ -79,9 +79,7 @@ impl SkippedNumbers {
         let (range, snapshot) = (self.range, self.snapshot);
         let part =
             |range: SeqRange, what: Option<&'static str>| SkippedPart { range, what, snapshot };
-        if TAKE_OVER_MARGIN <= (range.1 - range.0).saturating_add(2) {
-            return vec![part(range, Some(TAKEN_OVER))];
-        }
+        let is_far = TAKE_OVER_MARGIN <= (range.1 - range.0).saturating_add(2);
         let (mut parts, mut told) = (Vec::new(), Vec::new());
         for unused in self.told.iter().flatten() {
             let of = (unused.first.max(range.0), unused.last.min(range.1));
@@ -95,6 +93,11 @@ impl SkippedNumbers {
         lost.sort_unstable();
         let silent = self.told.is_none().then_some(SKIPPED);
         for rest in without(range, &told) {
+            // Rows of the log before may have been given up as well.
+            if is_far && TAKE_OVER_MARGIN / 2 <= rest.1 - rest.0 {
+                parts.push(part(rest, Some(TAKEN_OVER)));
+                continue;
+            }
             let left = without(rest, &lost);
             let given = without(rest, &left);
             parts.extend(given.into_iter().map(|range| part(range, Some(GIVEN_UP))));
@@ -107,6 +110,7 @@ impl SkippedNumbers {
 /// What a commit says of numbers with this reason.
 pub(super) fn what_of(reason: UnusedReason) -> &'static str {
     match reason {
+        UnusedReason::TakenOver => TAKEN_OVER,
         UnusedReason::GivenUp => GIVEN_UP,
         UnusedReason::NotLogged => NOT_LOGGED,
         UnusedReason::BeforeTable => SKIPPED,
