@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what many commits at full speed leave behind while every job runs, and prints a Markdown report. `benches/README.md` says how to read it.
 
-    benches/many_commits.py --bin target/release/icecore [--dir FOLDER] [--commits 10000] [--events 10] [--types 5]
+    benches/many_commits.py --bin target/release/icecore [--dir FOLDER] [--commits 10000] [--events 10] [--types 5] [--control 3000]
 
 Needs DuckDB and PyIceberg (the client tests' Python packages have them), and `cc`, which makes the library that sets a server's clock ahead.
 """
@@ -37,6 +37,8 @@ STEADY_S, STEADY_MAX_S = 30, 240
 PATIENCE_S = 600
 # A disk that others have filled up is not what is measured. The job that tests turn off is on.
 SETTINGS = ("--set", "wal.disk_free_min=0.001", "--set", "compaction.hour_cron=5 * * * *")
+# The control: the jobs that merge files are off. The history is thinned all the same.
+WITHOUT_COMPACTION = ("--set", "wal.disk_free_min=0.001", "--set", "compaction.enabled=off")
 
 
 @dataclass
@@ -66,7 +68,7 @@ class TableState:
 
 
 def probe(port: int, name: str, stop, answer) -> None:
-    """Single events at a fixed rate over one connection until `stop`; answers the seconds of each ack, from when its event was due."""
+    """Single events at a fixed rate over one connection until `stop`; answers when each was due, and the seconds from then to its ack."""
     connection, took, started = Connection(port), [], time.perf_counter()
     while not stop.is_set():
         due = started + len(took) / PROBE_RATE
@@ -76,12 +78,12 @@ def probe(port: int, name: str, stop, answer) -> None:
         connection.send(head.encode() + body, due)
         while not connection.receive():
             pass
-        took.append(time.perf_counter() - due)
+        took.append((due, time.perf_counter() - due))
     answer.send(took)
 
 
 class Probe:
-    """`probe` in a process of its own, for as long as a block takes; then `took` has the seconds."""
+    """`probe` in a process of its own, for as long as a block takes; then `took` has what it answers."""
 
     def __init__(self, port: int, name: str):
         context = multiprocessing.get_context("fork")
@@ -106,11 +108,11 @@ def lines_of(commit: int, events: int, types: int) -> list[str]:
     return [json.dumps({"id": f"e{n}", "type": f"bench.t{n % types}", "ns": NAMESPACE, "actor": f"user-{n % 97}", "data": {"n": n, "amount": n * 7919 % 10_007}}) for n in numbers]
 
 
-def commit_all(bench: Bench, given) -> list[dict]:
-    """The commits, one after the other; of each window its seconds, the server's CPU seconds a commit, and the table after it."""
+def commit_all(bench: Bench, given, looks: bool) -> list[dict]:
+    """The commits, one after the other; of each window its seconds, when it began and ended, the server's CPU seconds a commit, and the table after it."""
     connection, windows, window = Connection(bench.server.port), [], max(1, given.commits // WINDOWS)
     for start in range(0, given.commits, window):
-        before, took = cpu_seconds(bench.server.process.pid), []
+        before, took, began = cpu_seconds(bench.server.process.pid), [], time.perf_counter()
         for commit in range(start, min(start + window, given.commits)):
             body = "\n".join(lines_of(commit, given.events, given.types)).encode()
             head = f"POST /ingest?ack=committed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -119,10 +121,58 @@ def commit_all(bench: Bench, given) -> list[dict]:
             while not connection.receive():
                 pass
             took.append(time.perf_counter() - sent)
-        cpu = (cpu_seconds(bench.server.process.pid) - before) / len(took)
-        windows.append({"start": start, "took": took, "cpu": cpu, "table": TableState.of(bench.server.url)})
+        span, cpu = (began, time.perf_counter()), (cpu_seconds(bench.server.process.pid) - before) / len(took)
+        windows.append({"start": start, "took": took, "span": span, "cpu": cpu, "table": TableState.of(bench.server.url) if looks else None})
         print(f"{start + len(took):,} commits", file=sys.stderr, flush=True)
     return windows
+
+
+@dataclass
+class CommitRun:
+    """Commits at full speed, and acks before and beside them."""
+
+    windows: list[dict]
+    quiet: list[float]
+    # Of events that were due while commits were made, and not while the table was looked at between two windows.
+    busy: list[tuple[float, float]]
+
+    @classmethod
+    def of(cls, bench: Bench, given, looks: bool = True) -> "CommitRun":
+        with Probe(bench.server.port, "quiet") as quiet:
+            time.sleep(QUIET_S)
+        with Probe(bench.server.port, "busy") as busy:
+            windows = commit_all(bench, given, looks)
+        spans = [window["span"] for window in windows]
+        beside = [(due, seconds) for due, seconds in busy.took if any(began <= due <= ended for began, ended in spans)]
+        return cls(windows=windows, quiet=[seconds for _, seconds in quiet.took], busy=beside)
+
+    def first(self, commits: int) -> "CommitRun":
+        """The same as far as the windows of the first so many commits."""
+        windows = [window for window in self.windows if window["start"] < commits]
+        ended = windows[-1]["span"][1]
+        return CommitRun(windows=windows, quiet=self.quiet, busy=[(due, seconds) for due, seconds in self.busy if due <= ended])
+
+    def took(self) -> list[float]:
+        return [seconds for window in self.windows for seconds in window["took"]]
+
+    def acks(self) -> list[float]:
+        return [seconds for _, seconds in self.busy]
+
+    def cpu(self) -> float:
+        """The server's CPU seconds a commit."""
+        return sum(window["cpu"] * len(window["took"]) for window in self.windows) / len(self.took())
+
+
+def control_of(given, folder: Path, servers: list) -> CommitRun:
+    """Fewer commits of the same events on a fresh server that merges no files."""
+    bench = Bench(folder / "control", WITHOUT_COMPACTION)
+    servers.append(bench.server)
+    fewer = SimpleNamespace(commits=given.control, events=given.events, types=given.types)
+    try:
+        return CommitRun.of(bench, fewer, looks=False)
+    finally:
+        bench.client.close()
+        bench.server.kill()
 
 
 def wait_steady(url: str) -> float:
@@ -198,6 +248,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10, help="of each commit")
     parser.add_argument("--types", type=int, default=5, help="of the events; a commit writes a file for each")
     parser.add_argument("--rounds", type=int, default=5, help="of each query; the median is told")
+    parser.add_argument("--control", type=int, default=3_000, help="commits of the control without compaction, on a server of its own; 0 for none")
     parser.add_argument("--scans", metavar="URL", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.scans:
@@ -219,15 +270,16 @@ def main() -> None:
 def report(given, folder: Path, servers: list) -> None:
     print(f"Machine: {machine(folder)}. Clients and server share it; files are in the page cache. Every job is on, with its default settings.\n", flush=True)
     rows = given.commits * given.events
+    control = control_of(given, folder, servers) if given.control else None
     bench = Bench(folder / "many", SETTINGS)
     servers.append(bench.server)
-    with Probe(bench.server.port, "quiet") as quiet:
-        time.sleep(QUIET_S)
-    with Probe(bench.server.port, "busy") as busy:
-        windows = commit_all(bench, given)
+    run = CommitRun.of(bench, given)
+    windows = run.windows
     at_once = bench.scans(given.rounds)
     steady_s = wait_steady(bench.server.url)
-    report_commits(given, windows, quiet.took, busy.took)
+    report_commits(given, windows, run.quiet, run.acks())
+    if control:
+        report_control(run.first(given.control), control)
     wrong = check(bench, rows, "a moment after")
     states, scans = [("a moment after", TableState.of(bench.server.url))], [("right after", at_once), ("a moment after", bench.scans(given.rounds))]
     for hours in (24, 25):
@@ -263,6 +315,19 @@ def report_commits(given, windows: list[dict], quiet: list[float], busy: list[fl
     for name, took in (("nothing else", quiet), ("beside the commits", busy)):
         print(f"| {name} | {len(took):,} | {percentile(took, 0.5) * 1e3:.2f} ms | {percentile(took, 0.99) * 1e3:.2f} ms | {max(took) * 1e3:.0f} ms |")
     print(f"| ratio | | {percentile(busy, 0.5) / percentile(quiet, 0.5):.2f} | {percentile(busy, 0.99) / percentile(quiet, 0.99):.2f} | |", flush=True)
+
+
+def report_control(run: CommitRun, control: CommitRun) -> None:
+    """What the jobs that merge files do to commits and acks: both of as many commits, as far as the windows allow."""
+    print("\n| first commits | commits | commit p50 | commit p99 | CPU each, all jobs | acks alone p50 | p99 | acks beside p50 | p99 | ratio of p50 | ratio of p99 |")
+    print("|---" * 11 + "|")
+    for name, one in (("every job on", run), ("control: compaction off", control)):
+        took, acks = one.took(), one.acks()
+        alone, beside = [[percentile(of, share) for share in (0.5, 0.99)] for of in (one.quiet, acks)]
+        shown = " | ".join(f"{seconds * 1e3:.2f} ms" for seconds in (*alone, *beside))
+        print(f"| {name} | {len(took):,} | {percentile(took, 0.5) * 1e3:.1f} ms | {percentile(took, 0.99) * 1e3:.1f} ms | {one.cpu() * 1e3:.1f} ms "
+              f"| {shown} | {beside[0] / alone[0]:.2f} | {beside[1] / alone[1]:.2f} |")
+    sys.stdout.flush()
 
 
 def report_tables(windows: list[dict], states: list, fresh: TableState, steady_s: float) -> None:

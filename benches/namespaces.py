@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures what many quiet namespaces cost a release binary and prints a Markdown report. `benches/README.md` says how to read it.
 
-    benches/namespaces.py --bin target/release/icecore [--dir FOLDER] [--namespaces 1000] [--seconds 420] [--loads 10]
+    benches/namespaces.py --bin target/release/icecore [--dir FOLDER] [--namespaces 1000] [--seconds 660] [--loads 10] [--runs alone one batches loads]
 
-Each namespace gets one event a second, all of them spread evenly over the second, over a few connections.
+Each namespace gets one event a second, all of them spread evenly over the second, over a few connections. The control sends as many requests a second to
+one namespace.
 """
 import argparse
 import json
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,22 +28,39 @@ from server import Server  # noqa: E402
 SENDERS = 4
 # A sender that is so far behind has lost the rate, and the run says nothing.
 BEHIND_MAX = 60.0
+# Events of a request where there are several in one.
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the measurements, each on a server of its own; all send as many events a second."""
+
+    title: str
+    # Namespaces that the events are of.
+    namespaces: int
+    # Events of a request.
+    batch: int
+    loads: float
 
 
 class Load:
-    """One event a second for each namespace, and a client that loads tables now and then."""
+    """So many events a second, each for its namespace, and a client that loads tables now and then."""
 
-    def __init__(self, server: Server, namespaces: list[str], loads: float):
-        self.server, self.namespaces, self.loads = server, namespaces, loads
-        self.took, self.failures, self.loaded, self.behind = [], [], 0, 0.0
+    def __init__(self, server: Server, namespaces: list[str], run: Run, events: int):
+        self.server, self.namespaces, self.loads = server, namespaces, run.loads
+        # The namespaces of a second's events, request by request.
+        targets = [namespaces[at % len(namespaces)] for at in range(events)]
+        self.groups = [targets[start : start + run.batch] for start in range(0, events, run.batch)]
+        self.took, self.failures, self.sent, self.loaded, self.behind = [], [], [0] * SENDERS, 0, 0.0
         self.ends = threading.Event()
 
     def send(self, part: int, seconds: float) -> None:
-        client, own = self.server.client(), self.namespaces[part::SENDERS]
+        client, own = self.server.client(), list(enumerate(self.groups))[part::SENDERS]
         began = time.perf_counter()
         for beat in range(int(seconds)):
-            for at, namespace in enumerate(own):
-                due = began + beat + at / len(own)
+            for at, group in own:
+                due = began + beat + at / len(self.groups)
                 pause = due - time.perf_counter()
                 if pause > 0:
                     time.sleep(pause)
@@ -49,16 +68,18 @@ class Load:
                 if pause < -BEHIND_MAX:
                     self.failures.append(f"the sender is {-pause:.1f} s behind")
                     return
-                event = {"id": f"{part}-{beat}-{at}", "type": "beat", "data": {"beat": beat}}
+                events = [{"id": f"{beat}-{at}-{n}", "type": "beat", "ns": namespace, "data": {"beat": beat}} for n, namespace in enumerate(group)]
+                lines = [json.dumps(event) for event in events]
                 started = time.perf_counter()
                 try:
-                    status, answer = client.send([json.dumps(event)], namespace)
+                    status, answer = client.send(lines)
                 except BROKEN as cause:
                     status, answer = 0, cause
                 self.took.append(time.perf_counter() - started)
                 if status != 200:
                     self.failures.append(f"{status} {answer}")
                     return
+                self.sent[part] += len(lines)
 
     def load(self) -> None:
         """Loads tables in turn, so many a second, until the run ends."""
@@ -95,18 +116,18 @@ def commits(server: Server) -> float:
     return float(lines[0].split()[-1]) if lines else 0.0
 
 
-def measure(folder: Path, given, loads: float) -> dict:
+def measure(folder: Path, given, run: Run) -> dict:
     # The job that tests turn off is on.
     server = Server(folder, ["--set", "compaction.hour_cron=5 * * * *"])
     try:
-        return measure_on(server.start(), given, loads)
+        return measure_on(server.start(), given, run)
     finally:
         # Its folder is removed whatever went wrong.
         server.kill()
 
 
-def measure_on(server: Server, given, loads: float) -> dict:
-    namespaces = [f"device-{n}" for n in range(given.namespaces)]
+def measure_on(server: Server, given, run: Run) -> dict:
+    namespaces = [f"device-{n}" for n in range(run.namespaces)]
     # Tables are made once, with the first rows; that is another figure.
     client = server.client()
     for namespace in namespaces:
@@ -116,14 +137,15 @@ def measure_on(server: Server, given, loads: float) -> dict:
     before, began = cpu_seconds(server.process.pid), time.perf_counter()
     time.sleep(20)
     idle = (cpu_seconds(server.process.pid) - before) / (time.perf_counter() - began)
-    made, load = commits(server), Load(server, namespaces, loads)
+    made, load = commits(server), Load(server, namespaces, run, given.namespaces)
     cpu, wall = load.run(given.seconds)
     made = commits(server) - made
     # The connection of before was quiet for too long by now.
     jobs = json.loads(server.client().request("GET", "/admin/jobs")[2])["jobs"]
     runs = {job["name"]: (job["last_run"] or {}).get("usage") or {} for job in jobs}
-    return {"idle": idle, "share": cpu / wall, "per_event": cpu / len(load.took), "p50": percentile(load.took, 0.5), "p99": percentile(load.took, 0.99),
-            "events": len(load.took), "commits": made, "loads": load.loaded, "behind": load.behind, "runs": runs}
+    events = sum(load.sent)
+    return {"idle": idle, "share": cpu / wall, "per_event": cpu / events, "per_request": cpu / len(load.took), "p50": percentile(load.took, 0.5),
+            "p99": percentile(load.took, 0.99), "requests": len(load.took), "events": events, "commits": made, "loads": load.loaded, "behind": load.behind, "runs": runs}
 
 
 def main() -> None:
@@ -131,30 +153,55 @@ def main() -> None:
     parser.add_argument("--bin", required=True)
     parser.add_argument("--dir", type=Path, help="where the data folders go; the disk to measure (default: a temporary folder)")
     parser.add_argument("--namespaces", type=int, default=1_000)
-    parser.add_argument("--seconds", type=int, default=420, help="of each of the two runs; tables that nobody reads are committed every five minutes")
-    parser.add_argument("--loads", type=float, default=10, help="loadTable calls a second in the second run")
+    parser.add_argument("--seconds", type=int, default=660, help="of each run; tables that nobody reads are committed every five minutes")
+    parser.add_argument("--loads", type=float, default=10, help="loadTable calls a second in the run with loads")
+    parser.add_argument("--runs", nargs="+", choices=["alone", "one", "batches", "loads"], default=["alone", "one", "batches", "loads"], help="which of them")
     given = parser.parse_args()
+    runs = {
+        "alone": Run("nobody reads", given.namespaces, 1, 0),
+        "one": Run("control: as many requests for one namespace", 1, 1, 0),
+        "batches": Run(f"nobody reads, {BATCH} events in a request", given.namespaces, BATCH, 0),
+        "loads": Run(f"{given.loads:g} loads a second", given.namespaces, 1, given.loads),
+    }
     os.environ["ICECORE_BIN"] = str(Path(given.bin).resolve())
     folder = Path(tempfile.mkdtemp(prefix="icecore-bench-", dir=given.dir))
     try:
         print(f"Machine: {machine(folder)}. The sender shares it.\n")
-        print(f"{given.namespaces:,} namespaces with one event a second each, {given.seconds} s.", flush=True)
-        tell("nobody reads", measure(folder / "alone", given, 0))
-        tell(f"{given.loads:g} loads a second", measure(folder / "loaded", given, given.loads))
+        print(f"{given.namespaces:,} namespaces with one event a second each, {given.seconds} s a run, each on a server of its own.", flush=True)
+        found = {}
+        for name in dict.fromkeys(given.runs):
+            found[name] = measure(folder / name, given, runs[name])
+            tell(runs[name].title, found[name])
+        if "one" in found:
+            tell_differences(runs, found)
     finally:
         shutil.rmtree(folder)
 
 
-def tell(half: str, run: dict) -> None:
-    """Prints a half of the measurement at once: the other one may fail."""
-    print(f"\n| | {half} |")
+def tell_differences(runs: dict[str, Run], found: dict[str, dict]) -> None:
+    """What many namespaces cost beyond the same requests for one."""
+    base = found["one"]
+    print("\n| beside the control | share of a core | more than the control | CPU per event | more per event | CPU per request | commits |")
+    print("|---|---|---|---|---|---|---|")
+    for name, run in found.items():
+        more, each = (run["share"] - base["share"]) * 100, (run["per_event"] - base["per_event"]) * 1e6
+        print(f"| {runs[name].title} | {run['share'] * 100:.1f} % | {more:+.1f} % | {run['per_event'] * 1e6:,.0f} µs | {each:+,.0f} µs "
+              f"| {run['per_request'] * 1e6:,.0f} µs | {run['commits']:,.0f} |")
+    sys.stdout.flush()
+
+
+def tell(title: str, run: dict) -> None:
+    """Prints a run at once: the next one may fail."""
+    print(f"\n| | {title} |")
     print("|---|---|")
     rows = [
         ("share of a core", lambda run: f"{run['share'] * 100:.1f} %"),
         ("the same with these tables there and no event", lambda run: f"{run['idle'] * 100:.1f} %"),
         ("CPU per event", lambda run: f"{run['per_event'] * 1e6:,.0f} µs"),
+        ("CPU per request", lambda run: f"{run['per_request'] * 1e6:,.0f} µs"),
         ("events", lambda run: f"{run['events']:,}"),
-        ("commits", lambda run: f"{run['commits']:,.0f}"),
+        ("requests", lambda run: f"{run['requests']:,}"),
+        ("commits in the run", lambda run: f"{run['commits']:,.0f}"),
         ("loads", lambda run: f"{run['loads']:,}"),
         ("ack p50", lambda run: f"{run['p50'] * 1e3:.2f} ms"),
         ("ack p99", lambda run: f"{run['p99'] * 1e3:.2f} ms"),
@@ -162,7 +209,7 @@ def tell(half: str, run: dict) -> None:
     ]
     for name, told in rows:
         print(f"| {name} | {told(run)} |")
-    print(f"\n| last run of a job: CPU | {half} |")
+    print(f"\n| last run of a job: CPU | {title} |")
     print("|---|---|")
     for name, usage in run["runs"].items():
         print(f"| {name} | {usage.get('cpu_ms', 0)} ms |")

@@ -14,6 +14,7 @@ mod loads;
 pub mod metastore_mark;
 mod promoted;
 mod requests;
+mod unused;
 
 use crate::{
     flush::{
@@ -41,7 +42,7 @@ use icecore_lake::{
         evolve::{SchemaFit, TableMismatch},
         schema,
     },
-    wal::{LogPosition, TableBacklog, Wal, WalError, quota::StuckTable},
+    wal::{LogPosition, TableBacklog, Wal, WalError, quota::StuckTable, ranges::SeqInterval},
 };
 use icecore_schemas::{
     names::Namespace,
@@ -94,6 +95,8 @@ pub struct FlushOptions {
     pub metrics: Metrics,
     /// The tables that its records are rows of.
     pub tables: ServiceTables,
+    /// Numbers of rows that are written down as lost, each range with its table, as `namespace.table`.
+    pub lost: Vec<(String, SeqInterval)>,
 }
 
 /// Why a flush failed; it is tried again.
@@ -226,6 +229,7 @@ impl Flush {
             bounds: FlushBounds::default(),
             ours: options.tables.clone(),
             left_out: LeftOutColumns::default(),
+            lost: options.lost.clone(),
         });
         let commits = Arc::clone(&tables);
         let (ours, left_out) = (tables.ours.clone(), tables.left_out.clone());

@@ -54,6 +54,8 @@ struct OwnershipInner {
     log: Uuid,
     since: u64,
     epoch: u64,
+    /// All of its numbers are above this one.
+    seq_after: u64,
     lost: OnceLock<NotOwner>,
     /// How many losses of acknowledged events an operator accepted before this start.
     losses: OnceLock<u64>,
@@ -75,18 +77,27 @@ impl LogOwnership {
     /// What follows for `log` from the row that its start found or made.
     #[must_use]
     pub fn new(metastore: Metastore, log: Uuid, owner: &LogOwner) -> Self {
-        let (since, epoch) = (owner.since, owner.epoch);
-        let ownership = Self::with(Some(metastore), log, since, epoch);
+        let ownership = Self::with(Some(metastore), log, owner);
         ownership.compare(owner);
         ownership
     }
 
-    fn with(metastore: Option<Metastore>, log: Uuid, since: u64, epoch: u64) -> Self {
+    fn with(metastore: Option<Metastore>, log: Uuid, owner: &LogOwner) -> Self {
+        let LogOwner { since, epoch, seq_after, .. } = *owner;
         let (lost, obstacles) = (OnceLock::new(), Mutex::default());
         let is_closed = AtomicBool::new(false);
         let losses = OnceLock::new();
-        let inner =
-            OwnershipInner { metastore, log, since, epoch, lost, losses, obstacles, is_closed };
+        let inner = OwnershipInner {
+            metastore,
+            log,
+            since,
+            epoch,
+            seq_after,
+            lost,
+            losses,
+            obstacles,
+            is_closed,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -181,7 +192,14 @@ impl LogOwnership {
 
     #[cfg(test)]
     pub(crate) fn of_epochs(since: u64, epoch: u64) -> Self {
-        Self::with(None, Uuid::nil(), since, epoch)
+        Self::above(since, epoch, 0)
+    }
+
+    /// The owner of a log that begins above a `seq`.
+    #[cfg(test)]
+    pub(crate) fn above(since: u64, epoch: u64, seq_after: u64) -> Self {
+        let log = Uuid::nil();
+        Self::with(None, log, &LogOwner { log, since, epoch, seq_after })
     }
 
     /// This server's log.
@@ -194,6 +212,12 @@ impl LogOwnership {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.inner.epoch
+    }
+
+    /// The `seq` that all of this log's are above.
+    #[must_use]
+    pub fn seq_after(&self) -> u64 {
+        self.inner.seq_after
     }
 
     /// The first epoch under which this log was the owner.

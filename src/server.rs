@@ -270,6 +270,7 @@ fn flush_options(config: &Config, owner: &LogOwnership, metrics: &Metrics) -> Fl
         owner: owner.clone(),
         metrics: metrics.clone(),
         tables: config.tables.clone(),
+        lost: jobs::lost_numbers(config).into_iter().map(|lost| (lost.table, lost.range)).collect(),
     }
 }
 

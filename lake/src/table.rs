@@ -30,4 +30,5 @@ pub mod schema;
 pub mod stats;
 pub mod tagged;
 pub mod typed_columns;
+pub mod unused_numbers;
 pub mod writer;

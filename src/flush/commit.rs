@@ -27,9 +27,10 @@ use icecore_lake::{
     table::{
         evolve::{SchemaFit, TableMismatch},
         row_sum, schema,
+        unused_numbers::UNUSED_SEQ,
         writer::{self, WrittenFiles},
     },
-    wal::{LogPosition, RecordRef, TableBacklog, Wal},
+    wal::{LogPosition, RecordRef, TableBacklog, Wal, ranges::SeqInterval},
 };
 use icecore_schemas::{
     names::{NAMESPACE_TEXT, Namespace},
@@ -80,6 +81,7 @@ pub(super) struct TableFlush {
     pub(super) bounds: FlushBounds,
     pub(super) ours: ServiceTables,
     pub(super) left_out: LeftOutColumns,
+    pub(super) lost: Vec<(String, SeqInterval)>,
 }
 
 /// What all flushes share.
@@ -140,7 +142,7 @@ impl FlushTarget {
         }
     }
 
-    fn watermark(&self) -> Option<Watermark> {
+    pub(super) fn watermark(&self) -> Option<Watermark> {
         match self {
             Self::There(table) => table.watermark,
             Self::New { .. } => None,
@@ -283,7 +285,7 @@ impl TableFlush {
     ) -> Result<(), FlushError> {
         self.faults.hit("flush.after_data_file")?;
         let (first_seq, last_seq) = taken.seq;
-        let summary = BTreeMap::from(
+        let mut summary = BTreeMap::from(
             [
                 (FIRST_SEQ, first_seq.to_string()),
                 (LAST_SEQ, last_seq.to_string()),
@@ -293,6 +295,11 @@ impl TableFlush {
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
+        if ours.kind == RecordKind::Events
+            && let Some(unused) = self.unused(ident, table, &taken.records)
+        {
+            summary.insert(UNUSED_SEQ.to_owned(), unused);
+        }
         let watermark = Watermark {
             epoch: self.owner.epoch(),
             position: taken.through,

@@ -23,11 +23,15 @@ use icecore_lake::{
     faults::Failpoints,
     ids::IdGenerator,
     metrics::Metrics,
-    table::{known_ids, schema},
+    table::{
+        integrity::{self, CheckDepth, CheckedTable},
+        known_ids, schema,
+    },
     wal::{LogRecord, Wal, WalOptions, WalWriter},
 };
 use icecore_samples as sample;
 use icecore_schemas::{
+    fsck::{FindingKind, FsckTable, SeqGap},
     names::Namespace,
     service_table::{RecordKind, ServiceTables},
 };
@@ -113,6 +117,7 @@ impl Server {
             owner,
             metrics: Metrics::default(),
             tables: ServiceTables::default(),
+            lost: vec![("a.events".to_owned(), (101, 105))],
         };
         let ids = IdGenerator::new(clock.clone());
         let (flush, job, wake) =
@@ -270,11 +275,95 @@ async fn the_summary_says_what_the_snapshot_holds() {
     assert_eq!(number("icecore.wal-position"), i64::try_from(position).unwrap());
     assert_eq!(number("icecore.valid-through-ms"), server.clock.now_ms() - 1);
     assert_eq!(summary["icecore.commit-id"].len(), 26);
+    assert_eq!(summary["icecore.unused-seq"], "none");
     let watermark = table.watermark.unwrap();
     assert_eq!((watermark.epoch, watermark.position, watermark.last_seq), (1, position, 50));
     let rows =
         server.catalog.tables().snapshots(&schema::ident(&namespace("a"), "events")).await.unwrap();
     assert_eq!(rows[0].seq, Some((1, 50)));
+}
+
+/// What the current snapshot says of numbers without a row.
+async fn unused(server: &Server) -> String {
+    let table = server.load("a", "events").await;
+    let snapshot = table.metadata.current_snapshot().unwrap();
+    snapshot.summary().additional_properties["icecore.unused-seq"].clone()
+}
+
+#[tokio::test]
+async fn numbers_without_a_row_are_told_with_what_is_known_of_them() {
+    let mut server = Server::start().await;
+    // As an earlier version numbered after groups that it could not write.
+    server.append("a", &sample::events(10, 1, 4, 1));
+    server.append("a", &sample::events(5, 1, 16, 2));
+    server.tick().await.unwrap();
+    assert_eq!(unused(&server).await, "1-3=not-logged,14-15=not-logged");
+    server.append("a", &sample::events(5, 1, 106, 3));
+    server.tick().await.unwrap();
+    assert_eq!(unused(&server).await, "101-105=given-up,21-100=not-logged");
+    // Where nobody knows above what a log began that took over, the size of the gap tells.
+    let mut server = server.with_new_log(LogOwnership::of_epochs(2, 2)).await;
+    server.append("a", &sample::events(5, 1, (1 << 32) + 111, 4));
+    server.tick().await.unwrap();
+    assert_eq!(unused(&server).await, "none");
+    let report = check(&server).await;
+    assert!(report.is_whole() && report.notes.is_empty(), "{report:?}");
+    let gaps: Vec<(u64, u64)> = report.gaps.iter().map(|gap| (gap.first, gap.last)).collect();
+    assert_eq!(gaps, [(1, 3), (14, 15), (21, 100), (101, 105), (111, (1 << 32) + 110)]);
+}
+
+/// What a check of the table finds.
+async fn check(server: &Server) -> FsckTable {
+    let (table, tables) = (server.load("a", "events").await, ServiceTables::default());
+    let input = CheckedTable {
+        storage: server.catalog.storage(),
+        name: "a.events",
+        table: &table,
+        ours: tables.of(RecordKind::Events),
+        lost: &[],
+        depth: CheckDepth::Rows,
+    };
+    integrity::check(input).await.unwrap().report
+}
+
+#[tokio::test]
+async fn records_that_leave_the_log_without_a_commit_are_damage() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(10, 1, 1, 1));
+    server.tick().await.unwrap();
+    let passed = server.append("a", &sample::events(5, 1, 11, 2));
+    server.wal.trim(RecordKind::Events, &namespace("a"), passed).unwrap();
+    server.append("a", &sample::events(10, 1, 16, 3));
+    server.tick().await.unwrap();
+    assert_eq!(unused(&server).await, "none");
+    let head = server.load("a", "events").await.metadata.current_snapshot_id();
+    let report = check(&server).await;
+    let found: Vec<_> = report.damage.iter().map(|it| (it.kind, it.snapshot)).collect();
+    assert_eq!(found, [(FindingKind::Numbers, head)], "{report:?}");
+    assert_eq!(report.gaps, [SeqGap { first: 11, last: 15, reason: None }]);
+}
+
+#[tokio::test]
+async fn records_that_leave_a_log_that_took_over_without_a_commit_are_damage() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(10, 1, 1, 1));
+    server.tick().await.unwrap();
+    let base = (1_u64 << 32) + 10;
+    let mut server = server.with_new_log(LogOwnership::above(2, 2, base)).await;
+    let passed = server.append("a", &sample::events(5, 1, base.cast_signed() + 1, 2));
+    server.wal.trim(RecordKind::Events, &namespace("a"), passed).unwrap();
+    server.append("a", &sample::events(10, 1, base.cast_signed() + 6, 3));
+    server.tick().await.unwrap();
+    assert_eq!(unused(&server).await, format!("11-{base}=taken-over"));
+    let report = check(&server).await;
+    let found: Vec<_> = report.damage.iter().map(|it| it.kind).collect();
+    assert_eq!(found, [FindingKind::Numbers], "{report:?}");
+    let reason = Some("no commit has them: a log that took over begins above them".to_owned());
+    let expected = [
+        SeqGap { first: 11, last: base, reason },
+        SeqGap { first: base + 1, last: base + 5, reason: None },
+    ];
+    assert_eq!(report.gaps, expected);
 }
 
 #[tokio::test]

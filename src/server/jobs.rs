@@ -79,7 +79,7 @@ pub(super) fn of_tables(
 }
 
 /// What is known to be lost. A file of losses that does not read leaves its gaps unexplained, and no more.
-fn lost_numbers(config: &Config) -> Vec<LostNumbers> {
+pub(super) fn lost_numbers(config: &Config) -> Vec<LostNumbers> {
     accept::lost_numbers(&config.data_dir).unwrap_or_else(|error| {
         tracing::warn!(
             error = &error as &dyn std::error::Error,

@@ -24,7 +24,7 @@ LARGE = os.environ.get("LARGE") == "1"
 DAYS, SECONDS = (4, 120) if LARGE else (1, 34)
 COMMITS_BEFORE, KEPT, OLD = 16, 12, 4
 SETTINGS = ["wal.disk_free_min=0.001", "compaction.files_max=4", "retention.events=old.*=30d", "retention.cron=", "expire.cron=", "orphans.cron=", "compaction.day_cron="]
-JOBS = ["compact", "retention", "expire", "orphans", "compact-day"]
+JOBS = ["compact", "retention", "expire", "orphans", "compact-hour", "compact-day"]
 # What an error names that is about a file.
 A_FILE = re.compile(r"\.parquet|\.avro|\.metadata\.json|no such file", re.IGNORECASE)
 

@@ -31,7 +31,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("expire.cron", ""),
 ];
 /// In the order in which they run.
-const JOBS: [&str; 5] = ["compact", "compact-day", "expire", "retention", "orphans"];
+const JOBS: [&str; 6] =
+    ["compact", "compact-hour", "compact-day", "expire", "retention", "orphans"];
 /// Events of a type in a commit.
 const EVENTS: u32 = 4;
 const TABLE: &str = "/catalog/v1/namespaces/shop/tables/events";

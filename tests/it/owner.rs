@@ -378,6 +378,8 @@ async fn a_lost_log_beside_its_metastore_is_followed_by_a_new_one() {
     assert!(sent.contains("10 events sent: 7 new, 3 duplicates, 0 rejected"), "{sent}");
     house.commit(&x).await;
     assert_eq!(house.rows(&x, COUNT).await, json!([[30, 30, 30]]));
+    let checked: Value = house.post(&x, "/admin/fsck", &json!({})).await.json().await.unwrap();
+    assert_eq!(checked["whole"], true, "what was given up is explained: {checked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -403,6 +403,12 @@ async fn ids_that_are_ahead_of_every_other_store_name_what_is_missing() {
     assert_eq!(running.get("/readyz").await.0, 200);
     // No store knew of the last ten.
     running.has_all("older log, notes and metastore", 10).await;
+    let (status, checked) = running.post("/admin/fsck", &json!({})).await;
+    assert_eq!((status, &checked["whole"]), (200, &json!(true)), "{checked}");
+    let gaps = checked["tables"][0]["gaps"].as_array().unwrap();
+    assert_eq!((gaps.len(), &gaps[0]["first"], &gaps[0]["last"]), (1, &json!(11), &json!(20)));
+    let reason = gaps[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("it is written down that their rows are lost"), "{reason}");
     running.server.stop().await;
 }
 

@@ -23,6 +23,7 @@ use icecore_lake::{
         erasure::REASON_ERASE,
         retention::{REASON, REASON_RETENTION, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ},
         row_sum::{hash_of, sum_of},
+        unused_numbers::UNUSED_SEQ,
         writer,
     },
 };
@@ -174,10 +175,15 @@ impl House {
 
     /// Removes all snapshots but the current one.
     async fn expire(&self) {
+        let current = self.load().await.metadata.current_snapshot_id().unwrap();
+        self.expire_all_but(&[current]).await;
+    }
+
+    /// Removes all snapshots but these.
+    async fn expire_all_but(&self, kept: &[i64]) {
         let metadata = self.load().await.metadata;
-        let current = metadata.current_snapshot_id().unwrap();
         let ids = metadata.snapshots().map(|snapshot| snapshot.snapshot_id());
-        let snapshot_ids = ids.filter(|id| *id != current).collect();
+        let snapshot_ids = ids.filter(|id| !kept.contains(id)).collect();
         let change = TableChange {
             table: self.table.clone(),
             requirements: Vec::new(),
@@ -415,6 +421,29 @@ async fn numbers_that_another_engine_removed_are_told_with_its_snapshot() {
 }
 
 #[tokio::test]
+async fn what_a_snapshot_removed_is_told_when_its_parent_is_gone() {
+    for is_last in [false, true] {
+        let mut house = House::new().await;
+        let files = house.commit(rows(1, 30), (1, 30)).await;
+        house.commit(rows(31, 10), (31, 40)).await;
+        house.overwrite_of_others(files, rows(1, 20)).await;
+        let removed = house.load().await.metadata.current_snapshot_id().unwrap();
+        if !is_last {
+            house.commit(rows(41, 10), (41, 50)).await;
+        }
+        let head = house.load().await.metadata.current_snapshot_id().unwrap();
+        house.expire_all_but(&[removed, head]).await;
+        let table = house.check().await;
+        assert!(table.is_whole() && missing(&table, Some("not known")) == 0, "{table:?}");
+        let reason = format!("another engine removed as many rows (snapshot {removed})");
+        let expected = SeqGap { first: 21, last: 30, reason: Some(reason) };
+        assert_eq!(table.gaps, [expected], "{table:?}");
+        let in_doubt = table.notes.iter().filter(|note| note.what.contains("whether they should"));
+        assert_eq!(in_doubt.count(), 0, "{table:?}");
+    }
+}
+
+#[tokio::test]
 async fn rows_that_a_summary_does_not_count_as_deleted_are_explained_by_its_total() {
     let mut house = House::new().await;
     let files = house.commit(rows(1, 10), (1, 10)).await;
@@ -502,6 +531,30 @@ async fn numbers_that_were_left_out_without_a_take_over_are_noted() {
     let table = house.check().await;
     assert!(table.is_whole() && table.notes.is_empty(), "{table:?}");
     assert_eq!(missing(&table, Some("written down")), 5, "{table:?}");
+}
+
+#[tokio::test]
+async fn numbers_that_a_commit_gives_no_reason_for_are_damage() {
+    let check =
+        async |(numbers, first): ((u64, u64), i64), entry: &str, (lost, notes): (u64, usize)| {
+            let mut house = House::new().await;
+            house.commit(rows(1, 10), (1, 10)).await;
+            let mut summary = of_log(numbers);
+            summary.insert(UNUSED_SEQ.to_owned(), entry.to_owned());
+            house.add(rows(first, 10), summary, Some(numbers.1)).await;
+            let table = house.check().await;
+            assert_eq!(missing(&table, None), lost, "{entry}: {table:?}");
+            let damage = vec![FindingKind::Numbers; usize::from(0 < lost)];
+            assert_eq!((kinds(&table), table.notes.len()), (damage, notes), "{entry}: {table:?}");
+        };
+    let between = ((16, 25), 16);
+    check(between, "none", (5, 0)).await;
+    check(between, "11-13=not-logged", (2, 0)).await;
+    check(between, "11-13=not-logged,14-15=given-up", (0, 0)).await;
+    check(between, "11-15=before-table", (0, 1)).await;
+    let within = ((11, 25), 16);
+    check(within, "none", (5, 0)).await;
+    check(within, "11-15=not-logged", (0, 0)).await;
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ const POINTS: &[&str] = &[
     "obsolete.after_deletion",
 ];
 /// Maintenance that an operator runs by hand, the first more often.
-const JOBS: &[&str] = &["compact", "compact", "compact", "compact-day", "expire", "orphans"];
+const JOBS: &[&str] = &["compact", "compact", "compact-hour", "compact-day", "expire", "orphans"];
 /// The hours that may pass: within a grace period, and beyond all of them.
 const HOURS: &[i64] = &[1, 3, 25, 49];
 /// Steps by which there is a table: without them others fail for that reason.

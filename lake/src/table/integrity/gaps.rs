@@ -3,12 +3,16 @@
 //! A cause tells of a range, and how many numbers in it may lack a row. Missing numbers come in order, and
 //! each goes to the cause that has room and whose range ends first: whatever a set of causes can explain is
 //! explained that way. Where the history does not tell how many rows went, nothing is proven up to some
-//! number: those below it are in doubt, which is told and is no damage. So are numbers without a cause where
-//! snapshots are gone and as many rows of other numbers went: rows of other engines may have been among those.
+//! number: those below it are in doubt, which is told and is no damage, unless a snapshot whose parent is gone
+//! still tells that it removed rows there. In doubt are also numbers without a cause where snapshots are gone
+//! and as many rows of other numbers went: rows of other engines may have been among those.
 //!
 //! Its one invariant: a number that no cause and no doubt covers is told as lost.
 
-use crate::table::integrity::{TableCheck, history::CommitLedger};
+use crate::table::{
+    integrity::{TableCheck, history::CommitLedger, numbers::without},
+    unused_numbers::{TAKE_OVER_MARGIN, UnusedNumbers, UnusedReason},
+};
 use icecore_schemas::fsck::{FindingKind, FsckFinding, GAPS_MAX, SeqGap};
 use roaring::RoaringTreemap;
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -16,15 +20,17 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// Numbers from the first to the last.
 pub(super) type SeqRange = (u64, u64);
 
-/// So far above all others a log begins that takes over.
-const TAKE_OVER_MARGIN: u64 = 1 << 32;
 /// Why numbers between two commits have no row.
 const TAKEN_OVER: &str = "no commit has them: a log that took over begins above them";
 /// The same where that is written down.
 const GIVEN_UP: &str = "no commit has them: it is written down that their rows are lost";
+/// The same where the log knows it.
+const NOT_LOGGED: &str = "the log never had rows with them";
 /// The same where nothing shows who left them out.
 const SKIPPED: &str = "no commit has them: their rows were given up, were of a table that was dropped, or were \
                        never committed";
+/// What is said of numbers that a commit of ours gives no reason for.
+const PASSED_OVER: &str = "no commit has them, and the one after them gives no reason";
 /// Why numbers may have no row that no cause covers.
 const ELSEWHERE: &str =
     "it is not known: as many rows of other numbers went, and snapshots that told whose are gone";
@@ -47,6 +53,68 @@ pub(super) struct RemovedNumbers {
     pub(super) numbers: RoaringTreemap,
     pub(super) what: &'static str,
     pub(super) snapshot: i64,
+}
+
+/// Numbers between two commits, which no commit has.
+#[derive(Clone, Debug)]
+pub(super) struct SkippedNumbers {
+    pub(super) range: SeqRange,
+    /// The commit after them.
+    pub(super) snapshot: i64,
+    /// What it says of them; none where it is of a version that says nothing.
+    pub(super) told: Option<Vec<UnusedNumbers>>,
+}
+
+/// Some of them, of one cause; none where the commit after them has no reason.
+#[derive(Clone, Copy, Debug)]
+struct SkippedPart {
+    range: SeqRange,
+    what: Option<&'static str>,
+    snapshot: i64,
+}
+
+impl SkippedNumbers {
+    /// Their causes, where rows with the numbers `lost` are written down as lost.
+    fn parts(&self, lost: &[SeqRange]) -> Vec<SkippedPart> {
+        let (range, snapshot) = (self.range, self.snapshot);
+        let part =
+            |range: SeqRange, what: Option<&'static str>| SkippedPart { range, what, snapshot };
+        let is_far = TAKE_OVER_MARGIN <= (range.1 - range.0).saturating_add(2);
+        let (mut parts, mut told) = (Vec::new(), Vec::new());
+        for unused in self.told.iter().flatten() {
+            let of = (unused.first.max(range.0), unused.last.min(range.1));
+            if of.0 <= of.1 {
+                parts.push(part(of, Some(what_of(unused.reason))));
+                told.push(of);
+            }
+        }
+        let mut lost = lost.to_vec();
+        told.sort_unstable();
+        lost.sort_unstable();
+        let silent = self.told.is_none().then_some(SKIPPED);
+        for rest in without(range, &told) {
+            // Rows of the log before may have been given up as well.
+            if is_far && TAKE_OVER_MARGIN / 2 <= rest.1 - rest.0 {
+                parts.push(part(rest, Some(TAKEN_OVER)));
+                continue;
+            }
+            let left = without(rest, &lost);
+            let given = without(rest, &left);
+            parts.extend(given.into_iter().map(|range| part(range, Some(GIVEN_UP))));
+            parts.extend(left.into_iter().map(|range| part(range, silent)));
+        }
+        parts
+    }
+}
+
+/// What a commit says of numbers with this reason.
+pub(super) fn what_of(reason: UnusedReason) -> &'static str {
+    match reason {
+        UnusedReason::TakenOver => TAKEN_OVER,
+        UnusedReason::GivenUp => GIVEN_UP,
+        UnusedReason::NotLogged => NOT_LOGGED,
+        UnusedReason::BeforeTable => SKIPPED,
+    }
 }
 
 /// Why it is not known whether numbers should have a row.
@@ -73,6 +141,8 @@ impl GapDoubt {
 enum PieceCause {
     /// A cause, by its place.
     Told(usize),
+    /// What a snapshot without its parent tells, by its place.
+    Parted(usize),
     /// A doubt, by its place.
     Doubted(usize),
     Nothing,
@@ -89,6 +159,8 @@ pub(super) struct GapAccount {
     next: usize,
     /// Those whose range has begun, the one that ends first on top.
     open: BinaryHeap<Reverse<(u64, usize)>>,
+    /// What snapshots removed whose parents are gone, which explains numbers that are in doubt.
+    parted: Vec<GapCause>,
     /// By their last number.
     doubts: Vec<GapDoubt>,
     /// The first one that does not lie before all numbers to come.
@@ -115,6 +187,7 @@ impl GapAccount {
             causes,
             next: 0,
             open: BinaryHeap::new(),
+            parted: Vec::new(),
             doubts,
             doubted: 0,
             gaps: Vec::new(),
@@ -122,6 +195,11 @@ impl GapAccount {
             end: None,
             lost: (0, None),
         }
+    }
+
+    /// The same with what snapshots removed whose parents are gone.
+    pub(super) fn with_parted(self, parted: Vec<GapCause>) -> Self {
+        Self { parted, ..self }
     }
 
     /// Begins with the numbers before `until`, of which the table has these: one that is there explains nothing.
@@ -157,7 +235,8 @@ impl GapAccount {
             self.doubted += 1;
         }
         if let Some(doubt) = self.doubts.get(self.doubted) {
-            return (last.min(doubt.until), PieceCause::Doubted(self.doubted));
+            let until = doubt.until;
+            return self.piece_in_doubt((next, last.min(until)), until);
         }
         while let Some(cause) = self.causes.get(self.next).filter(|cause| cause.range.0 <= next) {
             self.open.push(Reverse((cause.range.1, self.next)));
@@ -179,11 +258,31 @@ impl GapAccount {
         (last, PieceCause::Nothing)
     }
 
+    /// The same where the history does not tell up to some number. A cause that lies before it is used up
+    /// there: no number behind may need it.
+    fn piece_in_doubt(&mut self, (next, last): SeqRange, until: u64) -> (u64, PieceCause) {
+        let is_open = |cause: &GapCause| {
+            let (low, high) = cause.range;
+            low <= next && next <= high && high <= until && 0 < cause.numbers
+        };
+        let open = self.parted.iter().enumerate().filter(|(_, cause)| is_open(cause));
+        let first_to_end = open.min_by_key(|(_, cause)| cause.range.1).map(|(place, _)| place);
+        if let Some(place) = first_to_end {
+            let cause = &mut self.parted[place];
+            let end = last.min(cause.range.1).min(next.saturating_add(cause.numbers - 1));
+            cause.numbers -= end - next + 1;
+            return (end, PieceCause::Parted(place));
+        }
+        let later = self.parted.iter().map(|cause| cause.range.0).filter(|first| next < *first);
+        let last = later.min().map_or(last, |first| last.min(first - 1));
+        (last, PieceCause::Doubted(self.doubted))
+    }
+
     fn put(&mut self, (first, last): SeqRange, cause: PieceCause) {
         let count = last - first + 1;
         let reach = |seen: Option<SeqRange>| Some((seen.map_or(first, |seen| seen.0), last));
         match cause {
-            PieceCause::Told(_) => (),
+            PieceCause::Told(_) | PieceCause::Parted(_) => (),
             PieceCause::Doubted(place) => {
                 let doubt = &mut self.doubts[place];
                 doubt.numbers = doubt.numbers.saturating_add(count);
@@ -209,11 +308,11 @@ impl GapAccount {
     }
 
     fn reason(&self, cause: PieceCause) -> Option<String> {
+        let told =
+            |GapCause { what, snapshot, .. }: &GapCause| format!("{what} (snapshot {snapshot})");
         match cause {
-            PieceCause::Told(place) => {
-                let GapCause { what, snapshot, .. } = &self.causes[place];
-                Some(format!("{what} (snapshot {snapshot})"))
-            }
+            PieceCause::Told(place) => Some(told(&self.causes[place])),
+            PieceCause::Parted(place) => Some(told(&self.parted[place])),
             PieceCause::Doubted(place) => {
                 Some(format!("it is not known: {}", self.doubts[place].what))
             }
@@ -237,18 +336,28 @@ impl GapAccount {
                 report.add_damage(FsckFinding::new(FindingKind::Numbers, text));
             }
         }
-        let of_skipped = ledger.skipped.iter().map(|range| {
-            let reason = Some(why_skipped(*range, lost).to_owned());
-            SeqGap { first: range.0, last: range.1, reason }
+        let skipped: Vec<SkippedPart> =
+            ledger.skipped.iter().flat_map(|skipped| skipped.parts(lost)).collect();
+        let of_skipped = skipped.iter().map(|SkippedPart { range, what, .. }| SeqGap {
+            first: range.0,
+            last: range.1,
+            reason: what.map(str::to_owned),
         });
         let mut gaps: Vec<SeqGap> = of_skipped.chain(self.gaps).collect();
         gaps.sort_by_key(|gap| gap.first);
         gaps.into_iter().for_each(|gap| report.add_gap(gap));
-        report.gaps_total = ledger.skipped.len() as u64 + self.gaps_total;
-        let unknown = ledger.skipped.iter().filter(|range| why_skipped(**range, lost) == SKIPPED);
-        for (first, last) in unknown {
-            let text = format!("the numbers from {first} to {last}: {SKIPPED}");
-            report.add_note(FsckFinding::new(FindingKind::Unchecked, text));
+        report.gaps_total = skipped.len() as u64 + self.gaps_total;
+        for SkippedPart { range: (first, last), what, snapshot } in skipped {
+            let text =
+                format!("the numbers from {first} to {last}: {}", what.unwrap_or(PASSED_OVER));
+            match what {
+                None => {
+                    let finding = FsckFinding::new(FindingKind::Numbers, text);
+                    report.add_damage(finding.of_snapshot(snapshot));
+                }
+                Some(SKIPPED) => report.add_note(FsckFinding::new(FindingKind::Unchecked, text)),
+                Some(_) => (),
+            }
         }
         for GapDoubt { what, snapshot, numbers, seen, .. } in self.doubts {
             let Some((first, last)) = seen else { continue };
@@ -260,15 +369,6 @@ impl GapAccount {
             report.add_note(FsckFinding { snapshot, ..finding });
         }
     }
-}
-
-/// Why no commit has these numbers, where those of `lost` rows are written down.
-fn why_skipped((first, last): SeqRange, lost: &[SeqRange]) -> &'static str {
-    if TAKE_OVER_MARGIN <= (last - first).saturating_add(2) {
-        return TAKEN_OVER;
-    }
-    let is_lost = lost.iter().any(|range| range.0 <= first && last <= range.1);
-    if is_lost { GIVEN_UP } else { SKIPPED }
 }
 
 #[cfg(test)]
@@ -323,6 +423,21 @@ mod tests {
         let (erased, gone) = (Some("erased (snapshot 7)"), Some("it is not known: gone"));
         let expected = [(9, 10, gone), (11, 12, erased), (13, 13, None)];
         check((causes, doubts), &[(9, 13)], &expected);
+    }
+
+    #[test]
+    fn what_a_snapshot_without_its_parent_removed_explains_numbers_in_doubt_alone() {
+        let parted = vec![cause((5, 12), 3, "removed"), cause((9, 30), 9, "reaches behind")];
+        let doubts = vec![GapDoubt::new(20, "gone", None)];
+        let mut account = GapAccount::new(vec![], vec![], doubts).with_parted(parted);
+        [(3, 7), (10, 11), (19, 22)].into_iter().for_each(|range| account.add(range));
+        let found: Vec<(u64, u64, Option<&str>)> =
+            account.gaps.iter().map(|gap| (gap.first, gap.last, gap.reason.as_deref())).collect();
+        let (removed, gone) = (Some("removed (snapshot 7)"), Some("it is not known: gone"));
+        let expected =
+            [(3, 4, gone), (5, 7, removed), (10, 11, gone), (19, 20, gone), (21, 22, None)];
+        assert_eq!(found, expected);
+        assert_eq!((account.lost, account.doubts[0].numbers), ((2, Some((21, 22))), 6));
     }
 
     #[test]

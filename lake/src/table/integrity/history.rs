@@ -1,9 +1,9 @@
 //! What the snapshots of one of our tables say of its numbers: how far each got, and which numbers up to
 //! the watermark may lack a row.
 //!
-//! A commit of ours says which numbers it has, and how many rows. Numbers between two commits came with no
-//! row: a log that took over begins above all that others may have given out, and so does one whose
-//! rows an operator gave up. Rows go by retention, erasure and deletes, each in a snapshot of its own. Where
+//! A commit of ours says which numbers it has, how many rows, and which numbers have none and why. Numbers
+//! between two commits came with no row: a log that took over begins above all that others may have given out,
+//! and so does one whose rows an operator gave up. Rows go by retention, erasure and deletes, each in a snapshot of its own. Where
 //! snapshots between two are gone, the totals of the two tell how many rows came and went.
 //!
 //! Its one invariant: where the history does not tell, that is a doubt, and no number that may have gone
@@ -13,9 +13,9 @@ use crate::table::{
     erasure::REASON_ERASE,
     integrity::{
         TableCheck,
-        gaps::{GapCause, GapDoubt, SeqRange},
+        gaps::{self, GapCause, GapDoubt, SeqRange, SkippedNumbers},
         snapshots::is_total_off,
-        summary::{is_own, is_taken_back, number},
+        summary::{is_own, is_taken_back, number, unused},
     },
     retention::{REASON, REASON_RETENTION, REMOVED_FIRST_SEQ, REMOVED_LAST_SEQ},
 };
@@ -66,15 +66,26 @@ pub(super) struct RowRemoval {
     pub(super) rows: Option<u64>,
 }
 
+/// A snapshot that removed rows, and whose parent is gone: its own manifests tell of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartedSnapshot {
+    pub(super) snapshot: i64,
+    /// Up to where the numbers are in doubt for it.
+    pub(super) until: u64,
+    pub(super) what: &'static str,
+}
+
 /// What the history says of the numbers.
 #[derive(Debug, Default)]
 pub(super) struct CommitLedger {
     /// Numbers that no commit has, in order.
-    pub(super) skipped: Vec<SeqRange>,
+    pub(super) skipped: Vec<SkippedNumbers>,
     /// Why others may lack a row.
     pub(super) causes: Vec<GapCause>,
     /// What was removed by snapshots whose files tell the numbers.
     pub(super) removals: Vec<RowRemoval>,
+    /// What explains numbers where the history does not tell.
+    pub(super) parted: Vec<PartedSnapshot>,
     /// Where the history does not tell.
     pub(super) doubts: Vec<GapDoubt>,
     /// Whether another engine made a snapshot that is retained.
@@ -141,6 +152,18 @@ fn line(table: &TableMetadata) -> Vec<&SnapshotRef> {
     let mut line: Vec<&SnapshotRef> = table.snapshots().filter(is_on_line).collect();
     line.sort_by_key(|snapshot| snapshot.sequence_number());
     line
+}
+
+/// What a snapshot of ours did that removed rows.
+fn what_went(snapshot: &SnapshotRef) -> &'static str {
+    let summary = snapshot.summary();
+    let reason = summary.additional_properties.get(REASON).map(String::as_str);
+    match (reason, &summary.operation) {
+        (Some(REASON_RETENTION), _) => RETAINED,
+        (Some(REASON_ERASE), _) => ERASED,
+        (_, Operation::Replace) => APPLIED,
+        (_, Operation::Append | Operation::Overwrite | Operation::Delete) => DELETED,
+    }
 }
 
 /// Where the walk is.
@@ -231,12 +254,22 @@ impl HistoryWalk {
             let text = format!("{added} rows have the numbers from {first} to {last}");
             self.fault(FindingKind::Watermark, text, snapshot);
         }
-        self.cause((first, last), span.saturating_sub(added), SHORT, snapshot);
+        let told = unused(snapshot);
+        if told.is_none() {
+            self.cause((first, last), span.saturating_sub(added), SHORT, snapshot);
+        }
+        for of in told.iter().flatten().filter(|of| first <= of.first && of.last <= last) {
+            let range = (of.first, of.last);
+            self.cause(range, range.1 - range.0 + 1, gaps::what_of(of.reason), snapshot);
+        }
         if !self.is_known {
-            self.doubt(first.saturating_sub(1), UNTOLD, snapshot);
+            let until = first.saturating_sub(1);
+            self.doubt(until, UNTOLD, snapshot);
+            self.end_parted(until);
         } else if is_adjacent {
             if before + 1 < first {
-                self.ledger.skipped.push((before + 1, first - 1));
+                let (range, snapshot) = ((before + 1, first - 1), snapshot.snapshot_id());
+                self.ledger.skipped.push(SkippedNumbers { range, snapshot, told });
             }
         } else {
             let total = number(snapshot, "total-records");
@@ -254,7 +287,14 @@ impl HistoryWalk {
         if !is_adjacent {
             match last {
                 Some(last) if self.is_known && before <= last => self.hole(last, total, snapshot),
-                _ => self.doubt(last.unwrap_or(u64::MAX).max(before), UNTOLD, snapshot),
+                _ => {
+                    let until = last.unwrap_or(u64::MAX).max(before);
+                    self.doubt(until, UNTOLD, snapshot);
+                    if !is_taken_back(snapshot) {
+                        self.part(what_went(snapshot), snapshot);
+                    }
+                    self.end_parted(until);
+                }
             }
             (self.last, self.is_known) = (last.or(self.last), last.is_some());
             return;
@@ -285,19 +325,24 @@ impl HistoryWalk {
 
     /// Notes so many rows that a snapshot of ours removed.
     fn removal(&mut self, snapshot: &SnapshotRef, rows: u64) {
-        let summary = snapshot.summary();
-        let reason = summary.additional_properties.get(REASON).map(String::as_str);
         let told = number(snapshot, REMOVED_FIRST_SEQ).zip(number(snapshot, REMOVED_LAST_SEQ));
-        let what = match (reason, &summary.operation) {
-            (Some(REASON_RETENTION), _) => RETAINED,
-            (Some(REASON_ERASE), _) => ERASED,
-            (_, Operation::Replace) => APPLIED,
-            (_, Operation::Append | Operation::Overwrite | Operation::Delete) => DELETED,
-        };
+        let what = what_went(snapshot);
         match told {
             Some(range) => self.cause(range, rows, what, snapshot),
             None => self.look_into(snapshot, what, Some(rows)),
         }
+    }
+
+    /// Leaves it to the own manifests of a snapshot what it removed, as its parent is gone.
+    fn part(&mut self, what: &'static str, snapshot: &SnapshotRef) {
+        let snapshot = snapshot.snapshot_id();
+        self.ledger.parted.push(PartedSnapshot { snapshot, until: u64::MAX, what });
+    }
+
+    /// Numbers behind this one are in doubt no more for the snapshots so far.
+    fn end_parted(&mut self, until: u64) {
+        let open = self.ledger.parted.iter_mut().rev().take_while(|it| it.until == u64::MAX);
+        open.for_each(|it| it.until = until);
     }
 
     /// Leaves it to the files of a snapshot which numbers it removed.
@@ -323,6 +368,11 @@ impl HistoryWalk {
         self.ledger.has_others = true;
         if !is_adjacent {
             self.is_known = false;
+            match snapshot.summary().operation {
+                Operation::Append => (),
+                Operation::Replace => self.part(APPLIED, snapshot),
+                Operation::Overwrite | Operation::Delete => self.part(REMOVED, snapshot),
+            }
             return;
         }
         let added = number(snapshot, "added-records").unwrap_or(0);

@@ -214,7 +214,7 @@ async fn count(
         tell_of_twice(check, &pass, ledger);
         let next = pass.beyond;
         let until = next.unwrap_or(mark.saturating_add(1));
-        let skipped = ledger.skipped.clone();
+        let skipped: Vec<SeqRange> = ledger.skipped.iter().map(|skipped| skipped.range).collect();
         let found = apart(move || gaps(pass, until, &skipped, missing)).await;
         let Some(found) = found else { return Ok(None) };
         match next {
@@ -427,7 +427,7 @@ fn gaps(pass: NumberPass, until: u64, skipped: &[SeqRange], mut missing: GapAcco
 }
 
 /// What is left of a range without others, which are in order.
-fn without((first, last): SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
+pub(super) fn without((first, last): SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
     let mut left = Vec::new();
     let mut next = first;
     for (start, end) in others.iter().filter(|(start, end)| *start <= last && first <= *end) {

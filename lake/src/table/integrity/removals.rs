@@ -9,13 +9,16 @@
 
 use crate::table::integrity::{
     TableCheck,
-    gaps::{GapAccount, GapCause, GapDoubt, RemovedNumbers},
-    history::{CommitLedger, FileOrigin, RowRemoval},
+    gaps::{GapAccount, GapCause, GapDoubt, RemovedNumbers, SeqRange},
+    history::{CommitLedger, FileOrigin, PartedSnapshot, RowRemoval},
     manifests,
     numbers::{self, NumberFiles, NumberPass},
     of_store, snapshots,
 };
-use iceberg::spec::{DataFileFormat, ManifestContentType, ManifestFile};
+use iceberg::spec::{
+    DataFile, DataFileFormat, Datum, Manifest, ManifestContentType, ManifestFile, ManifestStatus,
+    PrimitiveLiteral,
+};
 use icecore_catalog::{
     error::CatalogError,
     scan::manifests::{PlannedFile, live_files},
@@ -81,7 +84,8 @@ pub(super) async fn account(
             }
         }
     }
-    Ok(GapAccount::new(found, causes, doubts))
+    let parted = Box::pin(of_parted(check, ledger)).await?;
+    Ok(GapAccount::new(found, causes, doubts).with_parted(parted))
 }
 
 /// The numbers that went with a snapshot and did not come again with it; none where its files do not read, or
@@ -116,6 +120,98 @@ async fn removed(
     let (Some(came), Some(mut went)) = (came, went) else { return Ok(None) };
     went -= came;
     Ok(Some(went))
+}
+
+/// The rows that a snapshot brought and took out, by its own manifests.
+#[derive(Debug, Default)]
+struct PartedRows {
+    added: u64,
+    deleted: u64,
+    /// The lowest and the highest number of the files that went.
+    bounds: Option<SeqRange>,
+    /// Whether some of them do not tell.
+    has_unbounded: bool,
+}
+
+impl PartedRows {
+    fn take(&mut self, parsed: &Manifest, seq: i32) {
+        for entry in parsed.entries() {
+            let rows = entry.record_count();
+            match entry.status() {
+                ManifestStatus::Existing => (),
+                ManifestStatus::Added => self.added = self.added.saturating_add(rows),
+                ManifestStatus::Deleted => {
+                    self.deleted = self.deleted.saturating_add(rows);
+                    match bounds_of(entry.data_file(), seq) {
+                        Some((low, high)) => {
+                            let (lowest, highest) = self.bounds.unwrap_or((low, high));
+                            self.bounds = Some((lowest.min(low), highest.max(high)));
+                        }
+                        None => self.has_unbounded = true,
+                    }
+                }
+            }
+        }
+    }
+
+    /// The numbers that may have gone, where they are in doubt up to this one.
+    fn range(&self, until: u64) -> SeqRange {
+        let bounds = self.bounds.filter(|_| !self.has_unbounded);
+        bounds.map_or((1, until), |(low, high)| (low.max(1), high.min(until)))
+    }
+}
+
+/// The lowest and the highest value of a column of a file, as its entry has them.
+fn bounds_of(file: &DataFile, column: i32) -> Option<SeqRange> {
+    let number = |bound: Option<&Datum>| match bound?.literal() {
+        PrimitiveLiteral::Long(number) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    number(file.lower_bounds().get(&column)).zip(number(file.upper_bounds().get(&column)))
+}
+
+/// What snapshots removed whose parents are gone: of the numbers that the files had which went with one, as many
+/// as it took out more rows than it brought.
+async fn of_parted(
+    check: &mut TableCheck<'_>,
+    ledger: &CommitLedger,
+) -> Result<Vec<GapCause>, CatalogError> {
+    let seq = check.input.ours.and_then(|ours| ours.column("seq")?.id);
+    let Some(seq) = seq else { return Ok(Vec::new()) };
+    let mut causes = Vec::new();
+    for parted in ledger.parted.iter().rev().take(REMOVALS_MAX) {
+        let PartedSnapshot { snapshot, until, what } = *parted;
+        let Some(rows) = parted_rows(check, snapshot, seq).await? else { continue };
+        let (range, numbers) = (rows.range(until), rows.deleted.saturating_sub(rows.added));
+        if 0 < numbers && range.0 <= range.1 {
+            causes.push(GapCause { range, numbers, what, snapshot });
+        }
+    }
+    Ok(causes)
+}
+
+/// What a snapshot's own manifests tell; none where one does not read.
+async fn parted_rows(
+    check: &mut TableCheck<'_>,
+    snapshot: i64,
+    seq: i32,
+) -> Result<Option<PartedRows>, CatalogError> {
+    let Some(made) = check.table().snapshot_by_id(snapshot) else { return Ok(None) };
+    if !check.sums.contains_key(&snapshot) {
+        // It is encrypted, or what does not read of it is told.
+        return Ok(None);
+    }
+    let Some(listed) = snapshots::listed(check, made).await? else { return Ok(None) };
+    let mut rows = PartedRows::default();
+    let is_own = |it: &&ManifestFile| {
+        it.content == ManifestContentType::Data && it.added_snapshot_id == snapshot
+    };
+    for manifest in listed.iter().filter(is_own) {
+        let parsed = manifests::parsed(check, manifest, snapshot).await?;
+        let Some((parsed, _)) = parsed else { return Ok(None) };
+        rows.take(&parsed, seq);
+    }
+    Ok(Some(rows))
 }
 
 /// The manifests of data files that the others are not.

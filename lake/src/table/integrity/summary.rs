@@ -1,5 +1,6 @@
 //! What the summary of a snapshot says: its numbers, and whether the service made it.
 
+use crate::table::unused_numbers::{self, UNUSED_SEQ, UnusedNumbers};
 use iceberg::spec::SnapshotRef;
 use icecore_catalog::commit::{COMMIT_ID, COMPACTION, TAKEN_BACK};
 
@@ -18,4 +19,13 @@ pub(super) fn is_taken_back(snapshot: &SnapshotRef) -> bool {
 /// A number of a summary; none where it has none.
 pub(super) fn number(snapshot: &SnapshotRef, key: &str) -> Option<u64> {
     snapshot.summary().additional_properties.get(key)?.parse().ok()
+}
+
+/// The numbers without a row that a commit gives a reason for; none where it is of a version that says nothing.
+pub(super) fn unused(snapshot: &SnapshotRef) -> Option<Vec<UnusedNumbers>> {
+    snapshot
+        .summary()
+        .additional_properties
+        .get(UNUSED_SEQ)
+        .map(|text| unused_numbers::of_entry(text))
 }
