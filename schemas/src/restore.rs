@@ -90,6 +90,14 @@ pub struct RestoreReport {
     /// The first of those, at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<LeftDocument>,
+    /// Documents of the restore that somebody wrote right before their batch was appended, behind the look for such
+    /// writes: these writes are in their history, and were taken back. A repeat tells those of the batches before the
+    /// last one.
+    #[serde(default)]
+    pub overwritten: u64,
+    /// The first of those, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overwritten_documents: Vec<LeftDocument>,
     /// The counts of each collection, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<CollectionCounts>,
@@ -113,7 +121,7 @@ pub struct RestoreReport {
     pub basis: Option<QueryBasis>,
 }
 
-/// A document that a restore left as somebody wrote it meanwhile.
+/// A document that somebody wrote while a restore or a merge went on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeftDocument {
