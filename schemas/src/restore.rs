@@ -33,6 +33,10 @@ pub struct DocumentWritten {
     pub version: u64,
     /// The event's id, which a repeat of the request has too.
     pub event_id: String,
+    /// The state that the event left, which the point `seq:` with its `seq` names; none where the event is gone. It names
+    /// no tables. Answers of older servers have no basis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<QueryBasis>,
 }
 
 /// Where a collection is put back to.

@@ -275,7 +275,7 @@ impl<'a> ChangeBatches<'a> {
         let (first, last) = match branch {
             None => {
                 let Receipt { ranges, .. } =
-                    Box::pin(change_events::append(app, namespace, events)).await?;
+                    Box::pin(change_events::append(app, namespace, events, None)).await?;
                 ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last))
             }
             Some(branch) => {
