@@ -61,7 +61,13 @@ impl ViewDraft<'_> {
             self.open.push((schema.to_owned(), name.to_owned()));
             let view = self.view_of((schema, space), name, &metadata, &words).await;
             self.open.pop();
-            let view = view.map_err(|cause| within(schema, name, cause))?;
+            let view = view.map_err(|cause| {
+                within(
+                    (schema.strip_suffix(words.as_str()).unwrap_or(schema), &ident.name),
+                    &words,
+                    cause,
+                )
+            })?;
             // A session has the schema of every view.
             let _ = self.view.namespace_mut(schema);
             self.view.catalog_views.push(view);
@@ -178,12 +184,12 @@ impl ViewDraft<'_> {
     }
 }
 
-/// The error of what a view reads, for who named the view.
-fn within(schema: &str, name: &str, cause: SqlError) -> SqlError {
+/// The error of what a view reads, for who named the view with the words of its point behind it.
+fn within((schema, name): (&str, &str), words: &str, cause: SqlError) -> SqlError {
     match cause {
         // The innermost view is the one to mend.
         SqlError::Invalid(text) if !text.starts_with(VIEW) => {
-            SqlError::Invalid(format!("{VIEW}{schema}.{name}` cannot be read: {text}"))
+            SqlError::Invalid(format!("{VIEW}{schema}.{name}`{words} cannot be read: {text}"))
         }
         other => other,
     }
