@@ -215,7 +215,10 @@ impl ViewDraft<'_> {
                 return Ok(without_versions(table));
             }
         }
-        space.unknown_table(self.sources, table).await
+        match self.version_in_name(space, table).await? {
+            Some(error) => Ok(error),
+            None => space.unknown_table(self.sources, table).await,
+        }
     }
 
     /// Adds what is called so; false where there is nothing of this name.

@@ -232,7 +232,8 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
         ("SELECT * FROM theirs FOR BOOKMARK AS OF 'none'", "view `theirs` takes no BOOKMARK"),
         ("SELECT * FROM users FOR BOOKMARK AS OF 'none'", "view `users` takes no BOOKMARK"),
         ("SELECT * FROM past FOR SEQ AS OF 2", "view `shop.past` FOR SEQ AS OF 2 cannot be read"),
-        ("SELECT * FROM \"users@v2\"", "it has `dead_letters`, `events`, `filed`, `forks`"),
+        ("SELECT * FROM \"users@v2\"", "view `users` takes no version in its name"),
+        ("SELECT * FROM nobody", "it has `dead_letters`, `events`, `filed`, `forks`"),
     ] {
         let text = refused(&server, &json!({ "sql": sql })).await;
         assert!(text.contains(reason), "{sql}: {text}");

@@ -76,6 +76,21 @@ impl ViewDraft<'_> {
         .boxed()
     }
 
+    /// The error for a view with a version in its name, such as `v@v4`; none where there is no such view.
+    pub(super) async fn version_in_name(
+        &self,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<Option<SqlError>, SqlError> {
+        let Some((view, version)) = name.rsplit_once('@') else { return Ok(None) };
+        if view.is_empty() || !space.has_view(self.sources, view).await? {
+            return Ok(None);
+        }
+        Ok(Some(SqlError::Invalid(format!(
+            "{VIEW}{view}` takes no version in its name, as `@{version}` is of one table: write FOR SEQ AS OF, FOR TIMESTAMP AS OF or FOR VERSION AS OF behind it"
+        ))))
+    }
+
     /// Refuses a view that reads itself, and one too many.
     fn check_open(&self, schema: &str, name: &str) -> Result<(), SqlError> {
         let is_it = |(namespace, view): &(String, String)| namespace == schema && view == name;
