@@ -153,8 +153,7 @@ enum RunCommand {
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
     /// Branches of a namespace, or of a table
-    #[command(subcommand)]
-    Branches(branches::BranchCommand),
+    Branches(branches::BranchesCommand),
     /// Tags of a table, or of all tables of a namespace
     #[command(subcommand)]
     Tags(tags::TagCommand),

@@ -1,6 +1,8 @@
 //! What SHOW TABLES and DESCRIBE tell of tables, in the words that answers use.
 
-use crate::{audit, failure::wording::in_sql, functions::returned, output::type_name};
+use crate::{
+    audit, failure::wording::in_sql, functions::returned, output::type_name, show_statements,
+};
 use arrow::{
     array::{AsArray, StringArray},
     datatypes::DataType,
@@ -13,7 +15,7 @@ use datafusion::{
         create_udf, lit,
     },
     sql::sqlparser::{
-        ast::{ObjectName, Statement},
+        ast::{ObjectName, ShowStatementFilterPosition, Statement},
         dialect::GenericDialect,
         parser::Parser,
     },
@@ -24,7 +26,7 @@ use std::sync::Arc;
 const TYPE_COLUMN: &str = "data_type";
 
 /// SHOW TABLES as a query for the tables of the namespace, and then those that belong to none; with FROM or
-/// IN for the tables of that namespace.
+/// IN for the tables of that namespace, and with LIKE or ILIKE for some of them.
 ///
 /// # Panics
 /// Never: the query is SQL.
@@ -33,8 +35,14 @@ pub fn show_tables(statement: &mut Statement) {
     let place = show_options.show_in.as_ref();
     let written = place.map_or_else(String::new, |place| format!(" {place}"));
     let has_kind = place.is_some_and(|place| place.parent_type.is_some());
-    // Nothing but the namespace is given.
-    if has_kind || statement.to_string() != format!("SHOW TABLES{written}") {
+    let filter = show_options.filter_position.as_ref().map(|position| match position {
+        ShowStatementFilterPosition::Infix(filter)
+        | ShowStatementFilterPosition::Suffix(filter) => filter,
+    });
+    let pattern = filter.map_or_else(String::new, |filter| format!(" {filter}"));
+    let Some(filtered) = show_statements::condition("table_name", filter) else { return };
+    // Nothing but the namespace and the pattern is given.
+    if has_kind || statement.to_string() != format!("SHOW TABLES{written}{pattern}") {
         return;
     }
     let condition = match place.and_then(|place| place.parent_name.as_ref()) {
@@ -42,7 +50,7 @@ pub fn show_tables(statement: &mut Statement) {
         Some(name) => format!("= '{}'", namespace_of(name).replace('\'', "''")),
     };
     let sql = format!(
-        "SELECT * FROM information_schema.tables WHERE table_schema {condition} ORDER BY table_schema = '{}', table_name",
+        "SELECT * FROM information_schema.tables WHERE table_schema {condition}{filtered} ORDER BY table_schema = '{}', table_name",
         audit::SCHEMA
     );
     let parsed = Parser::parse_sql(&GenericDialect {}, &sql).expect("it is SQL");

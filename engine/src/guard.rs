@@ -227,6 +227,9 @@ fn check_statement(statement: &Statement) -> Result<bool, SqlError> {
         | Statement::ShowDatabases { .. }
         | Statement::ShowFunctions { .. }
         | Statement::ShowCreate { .. } => Ok(false),
+        Statement::ShowViews { .. } => Err(invalid(
+            "SHOW does not list views: GET /catalog/v1/namespaces/NAMESPACE/views does, and SHOW CREATE VIEW shows one",
+        )),
         _ => Err(not_a_query()),
     }
 }

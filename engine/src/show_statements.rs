@@ -150,7 +150,7 @@ fn functions(filter: Option<&ShowStatementFilter>) -> Result<String, String> {
 }
 
 /// What is added to a condition for the filter of a statement; none for a filter that is not supported.
-fn condition(column: &str, filter: Option<&ShowStatementFilter>) -> Option<String> {
+pub(crate) fn condition(column: &str, filter: Option<&ShowStatementFilter>) -> Option<String> {
     let (operator, pattern) = match filter {
         None => return Some(String::new()),
         Some(ShowStatementFilter::Like(pattern)) => ("LIKE", pattern),

@@ -1,8 +1,11 @@
 //! Bodies of the routes that compare a branch of a namespace and merge it into another one.
 
 use crate::{
-    batch::SeqRange, collections::DocumentChange, point::MAIN_BRANCH, query::QueryBasis,
-    restore::SampleChange,
+    batch::SeqRange,
+    collections::DocumentChange,
+    point::MAIN_BRANCH,
+    query::QueryBasis,
+    restore::{LeftDocument, SampleChange},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
@@ -83,6 +86,14 @@ pub struct BranchMergeReport {
     /// The same for each collection that the branch changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<MergeCounts>,
+    /// Documents of the merge that somebody wrote in `into` right before their batch was appended, behind the look for
+    /// such writes: these writes are in their history, and not in what was merged. A repeat tells those of the batches
+    /// before the last one.
+    #[serde(default)]
+    pub overwritten: u64,
+    /// The first of those, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overwritten_documents: Vec<LeftDocument>,
     /// Atomic batches that its events were appended in: 1 unless it was too large for one, 0 where nothing changed.
     pub batches: u64,
     /// First and last `seq` of its events in `into`, of which the last one tells of it; none where there are none.

@@ -33,6 +33,10 @@ pub struct DocumentWritten {
     pub version: u64,
     /// The event's id, which a repeat of the request has too.
     pub event_id: String,
+    /// The state that the event left, which the point `seq:` with its `seq` names; none where the event is gone. It names
+    /// no tables. Answers of older servers have no basis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<QueryBasis>,
 }
 
 /// Where a collection is put back to.
@@ -90,6 +94,14 @@ pub struct RestoreReport {
     /// The first of those, at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<LeftDocument>,
+    /// Documents of the restore that somebody wrote right before their batch was appended, behind the look for such
+    /// writes: these writes are in their history, and were taken back. A repeat tells those of the batches before the
+    /// last one.
+    #[serde(default)]
+    pub overwritten: u64,
+    /// The first of those, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overwritten_documents: Vec<LeftDocument>,
     /// The counts of each collection, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<CollectionCounts>,
@@ -113,7 +125,7 @@ pub struct RestoreReport {
     pub basis: Option<QueryBasis>,
 }
 
-/// A document that a restore left as somebody wrote it meanwhile.
+/// A document that somebody wrote while a restore or a merge went on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeftDocument {

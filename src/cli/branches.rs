@@ -22,6 +22,21 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+/// `icecore branches`, and what it does besides listing.
+#[derive(Debug, Args)]
+pub struct BranchesCommand {
+    #[command(subcommand)]
+    command: Option<BranchCommand>,
+    /// The namespace whose branches are listed; default when left out
+    #[arg(long)]
+    ns: Option<String>,
+    /// Print the server's answer to that as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
 /// `icecore branches …`
 #[derive(Debug, Subcommand)]
 pub enum BranchCommand {
@@ -201,7 +216,17 @@ impl BranchConsent {
 /// # Errors
 /// [`CliError::Client`]; [`CliError::Usage`] for what a branch of a table has not, and where nobody can be asked,
 /// [`CliError::Refused`] for who says no.
-pub async fn run(config: &Config, command: &BranchCommand) -> Result<(), CliError> {
+pub async fn run(config: &Config, command: &BranchesCommand) -> Result<(), CliError> {
+    let BranchesCommand { command, ns, json, server } = command;
+    let Some(command) = command else {
+        let ns = ns.clone().unwrap_or_else(|| "default".to_owned());
+        let server = ServerArgs { url: server.url.clone() };
+        return list(config, &SpaceArgs { ns, json: *json, server }).await;
+    };
+    if ns.is_some() || *json || server.url.is_some() {
+        let text = "write --ns, --json and --url behind the command, as `branches list --ns NS`";
+        return Err(CliError::Usage(text.to_owned()));
+    }
     match command {
         BranchCommand::List(ListBranches { table: Some(table), space }) => {
             refs::list_branches(config, &space.table(table)).await

@@ -178,6 +178,15 @@ fn show(report: &RestoreReport, as_json: bool) -> Result<(), CliError> {
     for LeftDocument { collection, key } in &report.left {
         say(&format!("{collection}/{key} left as written"))?;
     }
+    if report.overwritten != 0 {
+        let overwritten = counted(report.overwritten, "document");
+        say(&format!(
+            "{overwritten} written right before the changes and overwritten; icecore history has what was written"
+        ))?;
+    }
+    for LeftDocument { collection, key } in &report.overwritten_documents {
+        say(&format!("{collection}/{key} overwritten"))?;
+    }
     if let Some(tag) = &report.tag {
         say(&format!("tag of events before it: {tag}"))?;
     }

@@ -1,10 +1,13 @@
 //! Many changes of documents that the service makes at once: in as few atomic batches as the limits of a batch allow,
 //! with a tag of the state before them, and not while an erasure takes rows out.
 //!
-//! A document that somebody wrote since it was compared is taken out of its batch before that is appended.
+//! A document that somebody wrote since it was compared is taken out of its batch before that is appended; one that is
+//! written right then is told of.
 //!
 //! Its one invariant: what was appended of a change that breaks off is behind an event that says so, and a change that
 //! was carried out has an event that tells of it behind the last of its own, in the same batch.
+
+mod written;
 
 use crate::{
     http::{
@@ -12,20 +15,13 @@ use crate::{
         branches::append::{self, BranchReceipt},
         change_events,
         error::ApiError,
-        rows::text_at,
-        state_rows,
         turns::joined,
     },
     ingest::Receipt,
 };
-use futures::StreamExt;
 use icecore_catalog::{
     catalog::{Catalog, RefKind},
     error::CatalogError,
-};
-use icecore_engine::{
-    QueryAnswer,
-    collections::{IS_CHANGE, IS_TRUNCATE},
 };
 use icecore_lake::{collection::ChangeOp, table::schema::ident};
 use icecore_schemas::{
@@ -33,29 +29,17 @@ use icecore_schemas::{
     erasure::{ErasureReport, ErasureStatus},
     error_code::ErrorCode,
     names::Namespace,
-    query::SqlRequest,
     service_table::EVENTS_TABLE,
 };
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
+use written::{AppendedBatch, DocumentName, WrittenDocuments};
+pub(super) use written::{DocumentList, later_changes};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Places of a batch that stay for the events that say where a change begins and that it ended.
 const MARKERS: usize = 2;
-/// Most documents that are listed because others wrote them, and most bytes of their names: the event that tells of the
-/// change has the list.
-const LISTED_MAX: usize = 100;
-const LISTED_BYTES_MAX: usize = 8 << 10;
-/// Most documents of others that are known meanwhile.
-const WRITTEN_MAX: usize = 1_000_000;
 /// Queries that a change of several batches has at a time: the comparison goes on while a batch is looked at.
 const QUERIES_AT_ONCE: usize = 2;
-/// Most times that the look at a batch waits for a place among other queries, as long as each of them does, and the pause
-/// in between. It takes less than a query may run, as the comparison waits as well.
-const LOOKS_MAX: usize = 8;
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where changes are appended.
 #[derive(Clone, Copy)]
@@ -95,79 +79,6 @@ impl DocumentCounts {
     }
 }
 
-/// Documents that others wrote since they were compared, and that are left as they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct LeftDocuments {
-    /// All of them, by their numbers.
-    pub(super) numbers: HashSet<u128>,
-    /// Collection and key of some.
-    pub(super) listed: Vec<(String, String)>,
-    /// Of those.
-    bytes: usize,
-}
-
-impl LeftDocuments {
-    fn add(&mut self, collection: String, key: String) {
-        self.numbers.insert(document_number(&collection, &key));
-        let name = collection.len() + key.len();
-        if self.listed.len() < LISTED_MAX && self.bytes + name <= LISTED_BYTES_MAX {
-            self.bytes += name;
-            self.listed.push((collection, key));
-        }
-    }
-}
-
-/// What others wrote since a comparison, as far as it was looked at: each look reads what came since the one before.
-#[derive(Debug, Default)]
-struct WrittenDocuments {
-    /// The documents, by their numbers.
-    numbers: HashSet<u128>,
-    /// The collections that were emptied.
-    emptied: HashSet<String>,
-    /// All events up to this one were looked at.
-    seq: u64,
-}
-
-impl WrittenDocuments {
-    /// Looks at what came since. `later` is the statement of [`later_changes`], and `last` an event that is durable.
-    ///
-    /// # Errors
-    /// 422 for too many; else as queries.
-    async fn look(
-        &mut self,
-        ChangedBranch { app, levels, .. }: ChangedBranch<'_>,
-        later: &str,
-        last: u64,
-    ) -> Result<(), ApiError> {
-        let later = format!("{later} AND seq > {}", self.seq);
-        let Some(mut answer) = Box::pin(look(app, levels, &later)).await? else { return Ok(()) };
-        while let Some(batch) = answer.batches.next().await {
-            let batch = batch?;
-            for row in 0..batch.num_rows() {
-                let Some(collection) = text_at(&batch, "collection", row) else { continue };
-                match text_at(&batch, "key", row) {
-                    Some(key) => self.numbers.insert(document_number(&collection, &key)),
-                    None => self.emptied.insert(collection),
-                };
-            }
-            if WRITTEN_MAX < self.numbers.len() {
-                let text = format!(
-                    "others wrote more than {WRITTEN_MAX} documents since the states were compared: send it again under another Idempotency-Key"
-                );
-                return Err(ApiError::new(ErrorCode::QueryLimit, text));
-            }
-        }
-        self.seq = last;
-        Ok(())
-    }
-
-    /// Whether the document of a change was written, or was in a collection that was emptied.
-    fn has(&self, PlannedChange { collection, key, .. }: &PlannedChange) -> bool {
-        self.emptied.contains(collection)
-            || self.numbers.contains(&document_number(collection, key))
-    }
-}
-
 /// Batches of changes on their way to the log or to a branch.
 pub(super) struct ChangeBatches<'a> {
     place: ChangedBranch<'a>,
@@ -178,7 +89,8 @@ pub(super) struct ChangeBatches<'a> {
     written: WrittenDocuments,
     changes: Vec<PlannedChange>,
     bytes: usize,
-    left: LeftDocuments,
+    left: DocumentList,
+    overwritten: DocumentList,
     /// The changes of each collection, without those of documents that are left.
     counts: HashMap<String, DocumentCounts>,
     /// Batches that are durable.
@@ -198,7 +110,8 @@ impl<'a> ChangeBatches<'a> {
             written: WrittenDocuments::default(),
             changes: Vec::new(),
             bytes: 0,
-            left: LeftDocuments::default(),
+            left: DocumentList::default(),
+            overwritten: DocumentList::default(),
             counts: HashMap::new(),
             count: 0,
             seq: None,
@@ -211,8 +124,13 @@ impl<'a> ChangeBatches<'a> {
     }
 
     /// The documents that are left because others wrote them.
-    pub(super) fn left(&self) -> &LeftDocuments {
+    pub(super) fn left(&self) -> &DocumentList {
         &self.left
+    }
+
+    /// The documents that others wrote between the look at their batch and its append, as far as it was looked at.
+    pub(super) fn overwritten(&self) -> &DocumentList {
+        &self.overwritten
     }
 
     /// The changes of a collection, without those of documents that are left.
@@ -231,8 +149,9 @@ impl<'a> ChangeBatches<'a> {
         all
     }
 
-    /// Goes on with changes from another comparison, and gives the documents that were left before it.
-    pub(super) fn compare_behind(&mut self, later: String) -> LeftDocuments {
+    /// Goes on with changes from another comparison, and gives the documents that were left before it. The comparison is
+    /// behind a look at the last batch.
+    pub(super) fn compare_behind(&mut self, later: String) -> DocumentList {
         self.later = later;
         self.written = WrittenDocuments::default();
         std::mem::take(&mut self.left)
@@ -272,11 +191,11 @@ impl<'a> ChangeBatches<'a> {
         if self.changes.is_empty() {
             return Ok(());
         }
-        let mut events = self.take_events();
+        let (mut events, documents) = self.take_events();
         if let Some(begun) = self.begun.take() {
             events.insert(0, begun);
         }
-        self.append(&events).await.map(|_| ())
+        self.append(&events, documents).await.map(|_| ())
     }
 
     /// Takes documents out that others wrote since the comparison, of those that are not appended yet.
@@ -284,11 +203,10 @@ impl<'a> ChangeBatches<'a> {
     /// # Errors
     /// As queries.
     pub(super) async fn leave_written(&mut self) -> Result<(), ApiError> {
-        if self.changes.is_empty() {
+        if self.changes.is_empty() && !self.written.has_batch() {
             return Ok(());
         }
-        let last = self.seq.map_or(0, |seq| seq.last);
-        Box::pin(self.written.look(self.place, &self.later, last)).await?;
+        self.look().await?;
         for change in std::mem::take(&mut self.changes) {
             if !self.written.has(&change) {
                 self.changes.push(change);
@@ -304,33 +222,60 @@ impl<'a> ChangeBatches<'a> {
         Ok(())
     }
 
-    /// Appends the rest with the event that tells of all; gives the numbers of all events. `completed` makes that
-    /// event of the number of the first event in batches before its own, and of the events before it in its own.
+    /// Looks at what others wrote since the look before, and notes which documents of the last batch that was.
+    ///
+    /// # Errors
+    /// As queries.
+    pub(super) async fn look(&mut self) -> Result<(), ApiError> {
+        let last = self.seq.map_or(0, |seq| seq.last);
+        let overwritten = Box::pin(self.written.look(self.place, &self.later, last)).await?;
+        for (collection, key) in overwritten {
+            self.overwritten.add(collection, key);
+        }
+        Ok(())
+    }
+
+    /// Appends the rest with the event that tells of all; gives the numbers of all events, and the documents of all
+    /// batches that others wrote right before them. `completed` makes that event of the number of the first event in
+    /// batches before its own, and of the events before it in its own.
     ///
     /// # Errors
     /// As [`ChangeBatches::push`].
     pub(super) async fn finish(
         mut self,
         completed: impl FnOnce(Option<u64>, u64) -> String,
-    ) -> Result<SeqRange, ApiError> {
-        let mut events = self.take_events();
+    ) -> Result<(SeqRange, DocumentList), ApiError> {
+        let (mut events, documents) = self.take_events();
         events.push(completed(self.seq.map(|seq| seq.first), events.len() as u64));
-        self.append(&events).await
+        let seq = self.append(&events, documents).await?;
+        if self.written.has_batch()
+            && let Err(error) = self.look().await
+        {
+            // All of it is durable: an error would say that it is not.
+            let namespace = self.place.namespace;
+            tracing::warn!(%namespace, %error, "whether others wrote documents right before the last batch of a change is not known");
+        }
+        Ok((seq, self.overwritten))
     }
 
-    fn take_events(&mut self) -> Vec<String> {
+    fn take_events(&mut self) -> (Vec<String>, HashSet<DocumentName>) {
         self.bytes = 0;
-        std::mem::take(&mut self.changes).into_iter().map(|change| change.event).collect()
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        changes.map(|it| (it.event, (it.collection, it.key))).unzip()
     }
 
-    async fn append(&mut self, events: &[String]) -> Result<SeqRange, ApiError> {
+    async fn append(
+        &mut self,
+        events: &[String],
+        documents: HashSet<DocumentName>,
+    ) -> Result<SeqRange, ApiError> {
         let ChangedBranch { app, levels, namespace, branch } = self.place;
         check_erasures(app, levels).await?;
         app.sql.fault("changes.before_batch")?;
         let (first, last) = match branch {
             None => {
                 let Receipt { ranges, .. } =
-                    Box::pin(change_events::append(app, namespace, events)).await?;
+                    Box::pin(change_events::append(app, namespace, events, None)).await?;
                 ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last))
             }
             Some(branch) => {
@@ -339,6 +284,7 @@ impl<'a> ChangeBatches<'a> {
                 (first, last)
             }
         };
+        self.written.append(AppendedBatch { first, documents });
         app.sql.fault("changes.after_batch")?;
         let first = self.seq.map_or(first, |seq| seq.first);
         let seq = SeqRange { first, last };
@@ -351,36 +297,6 @@ impl<'a> ChangeBatches<'a> {
 /// What tells the documents of a change apart.
 pub(super) fn document_number(collection: &str, key: &str) -> u128 {
     xxh3_128(&joined(&[collection, key]))
-}
-
-/// The statement for the documents that others changed behind an event, as columns `collection` and `key`; a row without
-/// a key is a collection that was emptied. `events` is what they are read from, as FROM names it, and the ids of the
-/// change's own events begin with `own`.
-pub(super) fn later_changes(events: &str, seq: u64, own: &str) -> String {
-    format!(
-        "SELECT DISTINCT collection, key FROM {events} WHERE seq > {seq} AND collection <> '' \
-         AND (({IS_CHANGE}) OR ({IS_TRUNCATE})) AND (id LIKE '{own}%') IS NOT TRUE"
-    )
-}
-
-/// Starts the query for what others wrote. Others may have all places of queries for a moment, and a change that ends for
-/// that stands half done.
-async fn look(
-    app: &AppState,
-    levels: &[String],
-    later: &str,
-) -> Result<Option<QueryAnswer>, ApiError> {
-    let mut looks = 1;
-    loop {
-        let request = SqlRequest { sql: later.to_owned(), ..SqlRequest::default() };
-        let asked = state_rows::ask(app, levels, request).await;
-        let is_busy = asked.as_ref().is_err_and(|cause| cause.code() == ErrorCode::TooManyRequests);
-        if !is_busy || LOOKS_MAX <= looks {
-            return asked;
-        }
-        looks += 1;
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
 }
 
 /// Refuses a change of several batches where it would wait for its own query.

@@ -105,7 +105,8 @@ fn document(text: &str) -> String {
     }
 }
 
-/// Appends events, given as JSON, to the log: on return all of them are durable, those of a repeat once.
+/// Appends events, given as JSON, to the log: on return all of them are durable, those of a repeat once. They keep the
+/// name that the client gave its request.
 ///
 /// # Errors
 /// What one of them is refused for; then none is taken. 429 and 503 as `POST /ingest`.
@@ -113,9 +114,10 @@ pub(super) async fn append(
     app: &AppState,
     namespace: &Namespace,
     events: &[String],
+    request_id: Option<&str>,
 ) -> Result<Receipt, ApiError> {
     let _room = app.room.take(events.iter().map(String::len).sum())?;
-    let (decoded, bytes) = decoded(app, namespace, events).await?;
+    let (decoded, bytes) = decoded(app, namespace, events, request_id).await?;
     let received = decoded.received as u64;
     let submission = Submission { decoded, atomic: true, bytes, ..Submission::default() };
     let receipt = Box::pin(compare::append(app, submission)).await?;
@@ -138,6 +140,7 @@ pub(super) async fn decoded(
     app: &AppState,
     namespace: &Namespace,
     events: &[String],
+    request_id: Option<&str>,
 ) -> Result<(DecodedBody, usize), ApiError> {
     let body = Bytes::from(format!("[{}]", events.join(",")));
     let arrival = RequestContext {
@@ -146,7 +149,7 @@ pub(super) async fn decoded(
         first_id: app.ids.first_of_run(),
         cloud_event: Vec::new(),
         correlation_id: None,
-        request_id: None,
+        request_id: request_id.map(str::to_owned),
         again: None,
     };
     let limits = EventLimits {

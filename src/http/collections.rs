@@ -10,6 +10,7 @@ pub mod diff;
 pub mod history;
 pub mod list;
 mod merge_patch;
+mod parts;
 mod statements;
 
 use crate::http::{

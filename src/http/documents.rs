@@ -18,8 +18,10 @@ use crate::http::{
     error::ApiError,
     guard::CatalogNamespace,
     health::not_taken,
+    points::basis,
     query_string::QueryParameters,
     rows::{number_at, text_at},
+    sent_request_id,
     state_rows::{self, first_row},
 };
 use axum::{
@@ -68,7 +70,9 @@ pub(super) async fn put(
     let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
     let branch = parameters.branch.filter(|branch| branch != MAIN_BRANCH);
     let place = DocumentPlace { levels, namespace, collection, key, branch };
-    let request = WriteRequest { doc: Some(doc), expected: parameters.expected_version };
+    let request_id = sent_request_id(&headers).map(str::to_owned);
+    let expected = parameters.expected_version;
+    let request = WriteRequest { doc: Some(doc), expected, request_id };
     let key = RequestKey::of(&headers)?;
     let (place, written) = carry_out(&app, place, request, key).await?;
     reply(&app, &place, written, parameters.ack).await
@@ -92,7 +96,9 @@ pub(super) async fn delete(
     let namespace = change_events::namespace_of(&app, &principal, &levels, &namespace).await?;
     let branch = parameters.branch.filter(|branch| branch != MAIN_BRANCH);
     let place = DocumentPlace { levels, namespace, collection, key, branch };
-    let request = WriteRequest { doc: None, expected: parameters.expected_version };
+    let request_id = sent_request_id(&headers).map(str::to_owned);
+    let expected = parameters.expected_version;
+    let request = WriteRequest { doc: None, expected, request_id };
     let key = RequestKey::of(&headers)?;
     let (place, written) = carry_out(&app, place, request, key).await?;
     reply(&app, &place, written, parameters.ack).await
@@ -228,7 +234,10 @@ async fn write_once(
     };
     let meta = json!({ "version": actual + 1 });
     let change = event(document, request, state.as_ref(), &id, &meta);
-    let Some(receipt) = append(app, (document, head), change).await? else { return Ok(None) };
+    let request_id = request.request_id.as_deref();
+    let Some(receipt) = append(app, (document, head), change, request_id).await? else {
+        return Ok(None);
+    };
     // Its event is gone, and its id is still known: nothing was written.
     let is_repeat = receipt.duplicates != 0;
     let version = actual + u64::from(!is_repeat);
@@ -241,13 +250,15 @@ async fn append(
     app: &AppState,
     (DocumentPlace { namespace, .. }, head): (&DocumentPlace, Option<&BranchHead>),
     change: String,
+    request_id: Option<&str>,
 ) -> Result<Option<BranchReceipt>, ApiError> {
     let changes = [change];
     if let Some(BranchHead { branch, snapshot, .. }) = head {
         let at = (branch.name.as_str(), *snapshot);
-        return Box::pin(branches::append::append_at(app, namespace, at, &changes)).await;
+        let appended = branches::append::append_at(app, namespace, at, &changes, request_id);
+        return Box::pin(appended).await;
     }
-    let receipt = Box::pin(change_events::append(app, namespace, &changes)).await?;
+    let receipt = Box::pin(change_events::append(app, namespace, &changes, request_id)).await?;
     let (first, last) = receipt.ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last));
     Ok(Some(BranchReceipt { first, last, duplicates: receipt.duplicates, snapshot: None }))
 }
@@ -330,7 +341,7 @@ async fn state(
 
 async fn reply(
     app: &AppState,
-    DocumentPlace { namespace, .. }: &DocumentPlace,
+    DocumentPlace { namespace, branch, .. }: &DocumentPlace,
     WriteOutcome { seq, version, event_id, is_repeat, snapshot }: WriteOutcome,
     ack: Ack,
 ) -> Result<Response, ApiError> {
@@ -348,7 +359,9 @@ async fn reply(
         errors: Vec::new(),
         snapshot,
     };
-    Ok(http::json(200, &DocumentWritten { receipt, version, event_id }))
+    // An event that is gone has no number.
+    let basis = (seq != 0).then(|| basis::at_event(app, branch.as_deref(), seq));
+    Ok(http::json(200, &DocumentWritten { receipt, version, event_id, basis }))
 }
 
 /// The snapshot of `events` that has everything acknowledged up to now.

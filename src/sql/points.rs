@@ -431,6 +431,17 @@ pub(super) fn without_versions(name: &str) -> SqlError {
 }
 
 /// An error of a point, with the table that it is of.
+/// The error of a table that is not of the query's own namespace, with its namespace before its name.
+pub(super) fn of_other_namespace(namespace: &str, cause: SqlError) -> SqlError {
+    let named = |text: String| text.replacen("table `", &format!("table `{namespace}."), 1);
+    match cause {
+        SqlError::Invalid(text) => SqlError::Invalid(named(text)),
+        SqlError::NotFound(text) => SqlError::NotFound(named(text)),
+        SqlError::Gone { text, nearest } => SqlError::Gone { text: named(text), nearest },
+        other => other,
+    }
+}
+
 fn of_table(table: &str, cause: SqlError) -> SqlError {
     match cause {
         SqlError::Invalid(text) => invalid(format!("the version of table `{table}`: {text}")),

@@ -11,7 +11,7 @@ mod collections;
 mod readable_namespaces;
 
 use crate::sql::{
-    points::{QueryPoints, without_versions},
+    points::{QueryPoints, of_other_namespace, without_versions},
     view::{ResolvedNamespace, ViewSources, end_together, internal},
     view_query, visibility,
 };
@@ -215,7 +215,10 @@ impl ViewDraft<'_> {
                 return Ok(without_versions(table));
             }
         }
-        space.unknown_table(self.sources, table).await
+        match self.version_in_name(space, table).await? {
+            Some(error) => Ok(error),
+            None => space.unknown_table(self.sources, table).await,
+        }
     }
 
     /// Adds what is called so; false where there is nothing of this name.
@@ -251,8 +254,10 @@ impl ViewDraft<'_> {
         if !points.has(name) {
             return Ok(false);
         }
-        let found = Box::pin(space.at_point(self.sources, name, points)).await?;
-        let Some(table) = found else { return Ok(false) };
+        let found = Box::pin(space.at_point(self.sources, name, points)).await;
+        let is_own = schema == self.view.namespace;
+        let named = |cause| if is_own { cause } else { of_other_namespace(&space.name(), cause) };
+        let Some(table) = found.map_err(named)? else { return Ok(false) };
         if !self.open.is_empty() {
             let named = view_query::gives_version(self.sources.catalog, &space.levels, name).await;
             if named.map_err(|cause| internal(&cause))? {

@@ -591,6 +591,14 @@ async fn only_the_namespace_is_visible() {
     assert_eq!(house.count("SELECT count(*) FROM icecore.shop_example.events").await, 3);
     let tables = house.shown("SHOW TABLES").await;
     assert!(tables.contains(DEAD_LETTERS_TABLE) && tables.contains(EVENTS_TABLE), "{tables}");
+    for (sql, listed) in [
+        ("SHOW TABLES LIKE 'ev%'", [true, false]),
+        ("SHOW TABLES ILIKE '%LETTERS'", [false, true]),
+    ] {
+        let tables = house.shown(sql).await;
+        let found = [EVENTS_TABLE, DEAD_LETTERS_TABLE].map(|name| tables.contains(name));
+        assert_eq!(found, listed, "{sql}: {tables}");
+    }
     let columns = house.shown("SHOW COLUMNS FROM events").await;
     assert!(columns.contains("ingested_at"), "{columns}");
     assert!(house.shown("DESCRIBE events").await.contains("ingested_at"));
@@ -774,6 +782,8 @@ async fn a_statement_that_would_outgrow_memory_is_told_what_to_change() {
         ("SELECT array_agg(id) OVER (ORDER BY seq) FROM events".to_owned(), "with OVER"),
         ("SELECT array_repeat(1, 1000000000)".to_owned(), "not available"),
         ("SELECT named_struct('a', 1)".to_owned(), "no function `named_struct`"),
+        ("SELECT \"mod\"()".to_owned(), "function `mod` is not called like this"),
+        ("SELECT cume_dist()".to_owned(), "function `cume_dist` is not called like this"),
     ] {
         let outcome = house.ask(asked(&sql)).await;
         let Err(error) = outcome else { panic!("`{sql:.200}` was answered") };

@@ -184,7 +184,13 @@ impl ResolvedNamespace {
         sources: ViewSources<'_>,
         name: &str,
     ) -> Result<SqlError, SqlError> {
-        let names = self.table_names(sources).await?;
+        let mut names = self.table_names(sources).await?;
+        match sources.catalog.views().names(&self.levels).await {
+            Ok(views) => names.extend(views),
+            Err(CatalogError::NoSuchNamespace(_)) => {}
+            Err(cause) => return Err(internal(&cause)),
+        }
+        names.sort();
         let mut listed: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         if listed.is_empty() {
             listed.push("no tables".to_owned());

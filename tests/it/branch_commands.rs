@@ -12,6 +12,10 @@ async fn the_commands_make_a_branch_and_drop_it_once_they_are_told_to() {
     let run = |words: &[&str]| icecore(&server, &[words, &["--ns", "shop"]].concat());
     let made = run(&["branches", "create", "prices", "--collection", "prices"]);
     assert!(made.0 && made.1.contains("prices begins at seq 3"), "{}", made.1);
+    let (done, text) = run(&["branches"]);
+    assert!(done && text.contains("prices"), "{text}");
+    let (done, text) = icecore(&server, &["branches", "--ns", "shop", "list"]);
+    assert!(!done && text.contains("branches list --ns NS"), "{text}");
     let other = json!({"op": "c", "ns": "shop", "collection": "users", "key": "1", "after": {}});
     assert_eq!(server.ingest_at("/ingest?branch=prices", &other).await.0, 400);
     let path = "/v1/shop/branches/prices";

@@ -387,6 +387,32 @@ async fn a_document_that_is_written_during_a_merge_is_compared_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_written_right_before_a_merge_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[]);
+    let (faults, meeting) = Failpoints::meeting("changes.before_batch");
+    config.faults = faults;
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    take(&server, "main", &[change("c", "users", "1", &json!({"a": 1}))]).await;
+    make(&server, &json!({"name": "trial"})).await;
+    take(&server, "trial", &[change("u", "users", "1", &json!({"a": 2}))]).await;
+    let meanwhile = async {
+        meet(&meeting).await;
+        let others = ["1", "2"].map(|key| change("u", "users", key, &json!({"b": 7})));
+        take(&server, "main", &others).await;
+        meet(&meeting).await;
+    };
+    let body = json!({});
+    let merged = server.ingest_at("/v1/shop/branches/trial/merge", &body);
+    let (status, report) = beside(&meeting, merged, meanwhile).await.0;
+    assert_eq!((status, &report["overwritten"]), (200, &json!(1)), "{report}");
+    assert_eq!(report["overwritten_documents"], json!([{"collection": "users", "key": "1"}]));
+    let found = documents(&server, "main", "users").await;
+    assert_eq!((&found["1"], &found["2"]), (&json!({"a": 2}), &json!({"b": 7})));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder, &[("ingest.batch_events_max", "10")]);
@@ -427,7 +453,7 @@ async fn what_is_written_between_the_batches_of_a_merge_is_merged_or_a_conflict(
     let merged = server.ingest_at(path, &theirs);
     let ((status, report), (of_both, key)) = beside(&meeting, merged, meanwhile).await;
     assert_eq!((status, counts(&report)), (200, [0, 20, 0, 1]), "{report}");
-    assert_eq!(report["batches"], 4, "{report}");
+    assert_eq!((&report["batches"], &report["overwritten"]), (&json!(4), &json!(0)), "{report}");
     let found = documents(&server, "main", "users").await;
     assert_eq!((&found[&of_both], &found[&key]), (&json!({"a": 2}), &json!({"a": 2, "b": 7})));
     assert!(found.values().all(|doc| doc["a"] == 2), "{found:?}");

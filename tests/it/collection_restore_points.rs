@@ -102,13 +102,63 @@ async fn what_is_written_between_the_batches_of_a_restore_stays_and_is_told() {
     let written = "{\"n\":99}";
     assert_eq!(documents(&server).await, json!([[key, written], ["u-new", written]]));
     assert_eq!((&report["deleted"], &report["batches"]), (&json!(19), &json!(3)), "{report}");
-    assert_eq!(report["written_meanwhile"], 1, "{report}");
+    assert_eq!((&report["written_meanwhile"], &report["overwritten"]), (&json!(1), &json!(0)));
     assert_eq!(report["left"], json!([{"collection": "users", "key": key}]), "{report}");
     // The moment before it has neither the restore nor what came meanwhile.
     let undo = format!("bookmark:{}", report["undo_bookmark"].as_str().unwrap());
     let (status, undone) = restore(&server, &undo).await;
     assert_eq!((status, &undone["updated"]), (200, &json!(1)), "{undone}");
     assert_eq!(documents(&server).await, before);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_written_right_before_a_batch_of_a_restore_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[("ingest.batch_events_max", "10")]);
+    // Both batches of the first restore, and the one of the second.
+    let (faults, meeting) = Failpoints::meetings("changes.before_batch", 3);
+    config.faults = faults;
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    let write_all = async |op: &str, n: u64| {
+        let changes: Vec<Value> =
+            (0..12).map(|key| change(op, &format!("u-{key:02}"), n)).collect();
+        for events in changes.chunks(10) {
+            take(&server, events).await;
+        }
+    };
+    write_all("c", 1).await;
+    let meanwhile = async {
+        meet(&meeting).await;
+        write_all("u", 9).await;
+        meet(&meeting).await;
+        meet(&meeting).await;
+        meet(&meeting).await;
+    };
+    // Eight documents go in the first batch, which was looked at. The look at the next one finds the others.
+    let restored = restore(&server, "seq:0");
+    let (status, report) = beside(&meeting, restored, meanwhile).await.0;
+    assert_eq!((status, &report["deleted"], &report["batches"]), (200, &json!(8), &json!(2)));
+    assert_eq!((&report["overwritten"], &report["written_meanwhile"]), (&json!(8), &json!(4)));
+    let there = documents(&server).await;
+    let left: Vec<Value> = there.as_array().unwrap().iter().map(|row| row[0].clone()).collect();
+    assert_eq!(left.len(), 4, "{there}");
+    let told = report["overwritten_documents"].as_array().unwrap();
+    assert_eq!(told.len(), 8, "{report}");
+    assert!(told.iter().all(|it| it["collection"] == "users" && !left.contains(&it["key"])));
+
+    let meanwhile = async {
+        meet(&meeting).await;
+        let key = left[0].as_str().unwrap();
+        take(&server, &[change("u", key, 10), change("c", "u-new", 10)]).await;
+        meet(&meeting).await;
+    };
+    let restored = restore(&server, "seq:0");
+    let (status, report) = beside(&meeting, restored, meanwhile).await.0;
+    assert_eq!((status, &report["deleted"]), (200, &json!(4)), "{report}");
+    let told = json!([{"collection": "users", "key": left[0]}]);
+    assert_eq!((&report["overwritten"], &report["overwritten_documents"]), (&json!(1), &told));
+    assert_eq!(documents(&server).await, json!([["u-new", "{\"n\":10}"]]));
     server.stop().await;
 }
 

@@ -311,6 +311,54 @@ async fn a_diff_is_the_same_however_many_documents_are_compared() {
     server.stop().await;
 }
 
+/// A document that does not compress well: its table has more than one part.
+fn noise(seed: u64) -> String {
+    let next = |state: &u64| {
+        Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+    };
+    let states = std::iter::successors(Some(seed), next).skip(1).take(600);
+    states.map(|state| format!("{state:016x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_of_a_large_table_is_made_of_parts() {
+    const DOCUMENTS: u64 = 520;
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), SETTINGS).await;
+    let key = |n: u64| format!("k-{n:04}");
+    let all = |op: &str, doc: &dyn Fn(u64) -> Value| -> Value {
+        let one = |n: u64| change(&format!("{op}-{n}"), op, &key(n), doc(n));
+        json!({ "events": (0..DOCUMENTS).map(one).collect::<Vec<_>>() })
+    };
+    assert_eq!(server.ingest(&all("c", &|n| json!({ "text": noise(n) }))).await.0, 200);
+    let path = format!("/v1/{NS}/collections/users/refresh");
+    assert_eq!(server.post(&path, "application/json", "").await.status(), 200);
+    let bytes = server.rows(NS, "SELECT sum(file_size_in_bytes) FROM cdc_users.files").await;
+    assert!(2 << 20 < bytes[0][0].as_u64().unwrap(), "{bytes}");
+    assert_eq!(server.ingest(&all("u", &|n| json!({ "n": n }))).await.0, 200);
+    let others = [
+        change("new", "c", "k-0000a", json!({})),
+        change("gone", "d", &key(7), Value::Null),
+        change("as-before", "u", &key(8), json!({ "text": noise(8) })),
+    ];
+    assert_eq!(server.ingest(&json!({ "events": others })).await.0, 200);
+
+    let path = format!("collections/users/diff?from=seq:{DOCUMENTS}");
+    let mut expected: Vec<String> = (0..DOCUMENTS).filter(|n| *n != 8).map(key).collect();
+    expected.insert(1, "k-0000a".to_owned());
+    let found = got(&server, &format!("{path}&limit=1000")).await;
+    let told = ["added", "changed", "removed"].map(|name| found[name].as_u64().unwrap());
+    assert_eq!(told, [1, DOCUMENTS - 2, 1]);
+    let keys = |page: &Value| -> Vec<String> {
+        let docs = page["docs"].as_array().unwrap().iter();
+        docs.map(|doc| doc["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys(&found), expected);
+    assert!(found["next"].is_null());
+    let page = got(&server, &format!("{path}&limit=9&after=k-0003")).await;
+    assert_eq!((keys(&page), &page["next"]), (expected[5..14].to_vec(), &json!(expected[13])));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_are_counted_before_and_behind_their_tables() {
     let server = with_documents().await;

@@ -48,9 +48,15 @@ async fn a_document_is_inserted_updated_and_deleted_by_what_is_there() {
     assert_eq!((status, &answer["version"]), (200, &json!(2)), "{answer}");
     assert!(answer["snapshot"].is_i64(), "{answer}");
     assert_eq!(answer["seq"], json!({"first": 2, "last": 2}));
-    let (status, answer) = delete(&server, "").await;
-    assert_eq!((status, &answer["version"]), (200, &json!(3)), "{answer}");
+    assert_eq!((&answer["basis"]["seq"], answer["basis"].get("branch")), (&json!(2), None));
+    let named = [("x-request-id", "clean-up")];
+    let (status, deleted) = send(&server, Method::DELETE, DOC, &named, "").await;
+    assert_eq!((status, &deleted["version"]), (200, &json!(3)), "{deleted}");
     assert_eq!(users(&server).await, json!([]));
+    // A request is found by the name that its client gave it, and what one left by the `seq` of its basis.
+    for (at, status) in [("before:clean-up", 200), ("seq:2", 200), ("seq:3", 404)] {
+        assert_eq!(server.get(&format!("{DOC}?at={at}")).await.status(), status, "{at}");
+    }
     let (status, answer) = delete(&server, "").await;
     assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")));
     let events = "SELECT type, op, before, after FROM events ORDER BY seq";

@@ -228,8 +228,24 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
     let past = json!({ "sql": "SELECT * FROM users VERSION AS OF 3" });
     let (status, answer) = server.query(NAMESPACE, &past).await;
     assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{answer}");
-    let marked = json!({ "sql": "SELECT * FROM theirs FOR BOOKMARK AS OF 'none'" });
-    let (status, answer) = server.query(NAMESPACE, &marked).await;
-    assert!(matches!(status, 400 | 404), "{answer}");
+    for (sql, reason) in [
+        ("SELECT * FROM theirs FOR BOOKMARK AS OF 'none'", "view `theirs` takes no BOOKMARK"),
+        ("SELECT * FROM users FOR BOOKMARK AS OF 'none'", "view `users` takes no BOOKMARK"),
+        ("SELECT * FROM past FOR SEQ AS OF 2", "view `shop.past` FOR SEQ AS OF 2 cannot be read"),
+        ("SELECT * FROM \"users@v2\"", "view `users` takes no version in its name"),
+        ("SELECT * FROM nobody", "it has `dead_letters`, `events`, `filed`, `forks`"),
+    ] {
+        let text = refused(&server, &json!({ "sql": sql })).await;
+        assert!(text.contains(reason), "{sql}: {text}");
+    }
+    // Which namespace a table is of is told where it is not that of the request.
+    for sql in
+        ["SELECT 1 FROM other.events VERSION AS OF 'no'", "SELECT 1 FROM theirs VERSION AS OF 'no'"]
+    {
+        let (status, answer) = server.query(NAMESPACE, &json!({ "sql": sql })).await;
+        assert_eq!(status, 404, "{sql}: {answer}");
+        let text = answer["error"].as_str().unwrap();
+        assert!(text.contains("table `other.events` has no branch or tag `no`"), "{sql}: {text}");
+    }
     server.stop().await;
 }

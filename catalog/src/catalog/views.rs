@@ -14,7 +14,8 @@ use crate::{
     error::CatalogError,
     metadata_file,
     metastore::{
-        ChangeSet, Levels, NameKind, NewTable, ObjectKey, PointerSwap, TableOrigin, TableRow,
+        ChangeSet, Levels, NameKind, NamePage, NewTable, ObjectKey, PointerSwap, TableOrigin,
+        TableRow,
     },
     view::{self, ViewRequirement},
 };
@@ -154,6 +155,14 @@ impl Views<'_> {
     /// The metastore's.
     pub async fn has(self, view: &TableIdent) -> Result<bool, CatalogError> {
         Ok(self.0.metastore().view(view.namespace.as_ref(), &view.name).await?.is_some())
+    }
+
+    /// Names of the views in a namespace, in order.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`; else the metastore's.
+    pub async fn names(self, levels: &Levels) -> Result<Vec<String>, CatalogError> {
+        self.0.metastore().names(NameKind::View, levels, NamePage::ALL).await
     }
 
     /// A view for a client, whose metadata file is there as far as [`super::VerifyAtLoad`] says.

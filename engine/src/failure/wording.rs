@@ -97,6 +97,11 @@ pub(super) fn in_other_words(text: &str) -> Option<String> {
     if let Some(name) = text.strip_prefix("Invalid function '").and_then(|it| it.split('\'').next())
     {
         let hint = match function_names::nearest(name) {
+            Some(known) if known.eq_ignore_ascii_case(name) => {
+                return Some(format!(
+                    "function `{name}` is not called like this; give it its arguments, and OVER (…) behind them if it is a window function"
+                ));
+            }
             Some(known) => format!("did you mean `{known}`?"),
             None => "docs/sql.md lists those that are not DataFusion's".to_owned(),
         };

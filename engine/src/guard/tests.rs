@@ -71,6 +71,7 @@ fn everything_that_is_no_query_is_refused() {
         assert!(refused, "`{sql}` was accepted");
     }
     check_refused("DELETE FROM events", "only queries are allowed");
+    check_refused("SHOW VIEWS", "/catalog/v1/namespaces/NAMESPACE/views");
     check_refused("EXPLAIN ANALYZE DELETE FROM events", "only queries are allowed");
     check_refused("SELECT 1 INTO t", "only queries are");
     check_refused("SELECT * FROM events FOR UPDATE", "FOR UPDATE");

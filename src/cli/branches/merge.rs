@@ -21,7 +21,7 @@ use icecore_schemas::{
     },
     collections::DocumentChange,
     point::MAIN_BRANCH,
-    restore::SampleChange,
+    restore::{LeftDocument, SampleChange},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -243,6 +243,15 @@ fn show(report: &BranchMergeReport, as_json: bool) -> Result<(), CliError> {
     for MergeConflict { collection, key, paths, .. } in &report.conflicts {
         let paths: Vec<&str> = paths.iter().map(|path| place(path)).collect();
         say(&printable(&format!("conflict in {collection}/{key}: {}", paths.join(", "))))?;
+    }
+    if report.overwritten != 0 {
+        let overwritten = counted(report.overwritten, "document");
+        say(&format!(
+            "{overwritten} of {into} written right before the changes and overwritten; icecore history has what was written"
+        ))?;
+    }
+    for LeftDocument { collection, key } in &report.overwritten_documents {
+        say(&printable(&format!("{collection}/{key} overwritten")))?;
     }
     if let Some(tag) = &report.tag {
         say(&format!("tag of events before it: {tag}"))?;

@@ -40,6 +40,11 @@ pub(super) fn compared(
 ) -> Result<ComparedPoints, CliError> {
     let to = to.map(str::to_owned);
     if let Some(from) = from {
+        if has_version(first) {
+            return Err(usage(
+                "name the earlier point once: `diff users --from seq:17`, or `diff users@v17`; write %40 for an @ in the name of a collection, as `diff users%40v17@v3`",
+            ));
+        }
         return Ok(ComparedPoints { collection: first.to_owned(), from: from.to_owned(), to });
     }
     let (collection, Some(from)) = at_point(first) else {
@@ -54,6 +59,12 @@ pub(super) fn compared(
             Err(usage("a diff is of one collection: name it in both, as `diff users@v3 users@v9`"))
         }
     }
+}
+
+/// Whether a version stands behind an `@` that is hardly of the collection's name: a number, a count or a time.
+fn has_version(address: &str) -> bool {
+    let version = address.rsplit_once('@').and_then(|(_, point)| HistoryPoint::of_address(point));
+    matches!(version, Some(HistoryPoint::Seq(_) | HistoryPoint::Back(_) | HistoryPoint::Time(_)))
 }
 
 /// The collection of an address, and the point behind its `@`.
@@ -145,6 +156,10 @@ mod tests {
         ] {
             let error = compared(first, second, none).unwrap_err().to_string();
             assert!(error.contains(expected), "{first}: {error}");
+        }
+        for first in ["users@v3", "users@~1", "users@2024-01-08"] {
+            let error = compared(first, None, (Some("seq:1"), None)).unwrap_err().to_string();
+            assert!(error.contains("the earlier point once"), "{first}: {error}");
         }
     }
 }

@@ -99,7 +99,7 @@ pub(in crate::http) async fn append(
     events: &[String],
 ) -> Result<BranchReceipt, ApiError> {
     let _room = app.room.take(events.iter().map(String::len).sum())?;
-    let (decoded, _) = change_events::decoded(app, namespace, events).await?;
+    let (decoded, _) = change_events::decoded(app, namespace, events, None).await?;
     let received = decoded.received as u64;
     let outcome = Box::pin(take(app, namespace, branch, decoded)).await?;
     receipt_of(app, received, outcome)?.ok_or_else(|| moved(branch))
@@ -115,9 +115,10 @@ pub(in crate::http) async fn append_at(
     namespace: &Namespace,
     (branch, at): (&str, i64),
     events: &[String],
+    request_id: Option<&str>,
 ) -> Result<Option<BranchReceipt>, ApiError> {
     let _room = app.room.take(events.iter().map(String::len).sum())?;
-    let (mut decoded, _) = change_events::decoded(app, namespace, events).await?;
+    let (mut decoded, _) = change_events::decoded(app, namespace, events, request_id).await?;
     let received = decoded.received as u64;
     let outcome = match without_branch(&mut decoded) {
         Some(outcome) => outcome,

@@ -92,7 +92,7 @@ impl BranchRequest<'_> {
         rows.extend(others);
         let last_seq = last + changes.len() as u64;
         if !changes.is_empty() {
-            let (decoded, _) = change_events::decoded(app, namespace, &changes).await?;
+            let (decoded, _) = change_events::decoded(app, namespace, &changes, None).await?;
             let refused = decoded.rejected.first();
             let Some(events) = decoded.accepted.first().filter(|_| refused.is_none()) else {
                 return Err(refused_document(name, refused));

@@ -2,17 +2,21 @@
 //!
 //! Between two points of one history only documents differ that an event between them changes. Where these are few
 //! and no event is missing, they alone are folded and compared; where they are many, or the collection was emptied, all
-//! documents are.
+//! documents are, in parts where they are large.
 
 use crate::http::{
     AppState,
-    collections::{PAGE_DOCUMENTS, PAGE_DOCUMENTS_MAX, check_collection, statements},
+    collections::{
+        PAGE_DOCUMENTS, PAGE_DOCUMENTS_MAX, check_collection,
+        parts::{self, DiffPage},
+        statements,
+    },
     error::ApiError,
     guard::CatalogNamespace,
     json,
     points::{self, FoundPoint, ReadCaller, statement},
     query_string::{QueryParameters, page_size},
-    rows::{RowPage, json_at, number_at, page, text_at},
+    rows::{json_at, number_at, page, text_at},
 };
 use arrow::record_batch::RecordBatch;
 use axum::{
@@ -58,26 +62,89 @@ pub(in crate::http) async fn diff(
     let from = Box::pin(end(caller, branch, &from, basis)).await?;
     let to = Box::pin(end(caller, branch, &to, basis)).await?;
     let keys = Box::pin(changed_keys(caller, &collection, &from, &to)).await?;
-    let (condition, params) = statements::key_condition(keys.as_deref(), None);
-    let all = statements::both(&collection, &from, &to, &condition);
-    let counts = Box::pin(count(caller, &collection, (&to, all.as_str()), params)).await?;
+    let compared = ComparedStates {
+        collection: &collection,
+        parts: match keys {
+            Some(_) => vec![String::new()],
+            None => Box::pin(parts::of_collection(caller, &collection)).await,
+        },
+        from,
+        to,
+        keys,
+    };
+    let counts = Box::pin(compared.counts(caller)).await?;
+    let ComparedStates { from, to, .. } = &compared;
     if counts == [0; 3] {
-        caller.check_known(&collection, &to).await?;
+        caller.check_known(&collection, to).await?;
     }
-    let (condition, params) = statements::key_condition(keys.as_deref(), after.as_deref());
-    let both = statements::both(&collection, &from, &to, &condition);
-    let sql = format!(
-        "SELECT key, old_doc, new_doc FROM ({both}) AS pairs WHERE {DIFFERS} ORDER BY key LIMIT {}",
-        limit + 1
-    );
-    let answer = caller.ask_of(&collection, &to, statement(&sql, params)).await?;
-    let RowPage { rows: docs, has_more, basis } = page(answer, limit, entry_at).await?;
+    let differing = Box::pin(compared.page(caller, after.as_deref(), limit)).await?;
+    let DiffPage { docs, has_more, basis } = differing;
+    let docs: Vec<DiffEntry> = docs.into_iter().map(|(doc, _)| doc).collect();
     let next = docs.last().filter(|_| has_more).map(|last| last.key.clone());
     let branch = to.branch.as_deref().map(str::to_owned);
     let basis = QueryBasis { seq: to.seq, branch, ..basis.unwrap_or_default() };
     let (from_seq, to_seq) = (from.seq.unwrap_or_default(), to.seq.unwrap_or_default());
     let [added, changed, removed] = counts;
     Ok(json(200, &CollectionDiff { from_seq, to_seq, added, changed, removed, docs, next, basis }))
+}
+
+/// A collection at the two points that are compared.
+struct ComparedStates<'a> {
+    collection: &'a str,
+    from: FoundPoint,
+    to: FoundPoint,
+    /// The documents that may differ; none for all.
+    keys: Option<Vec<String>>,
+    /// Conditions on keys, which are compared one after the other.
+    parts: Vec<String>,
+}
+
+impl ComparedStates<'_> {
+    /// How many documents were added, changed and removed.
+    async fn counts(&self, caller: ReadCaller<'_>) -> Result<[u64; 3], ApiError> {
+        let (condition, params) = statements::key_condition(self.keys.as_deref(), None);
+        let mut counts = [0; 3];
+        for part in &self.parts {
+            let pairs = self.pairs(&condition, part);
+            let pairs = (&self.to, pairs.as_str());
+            let counted = Box::pin(count(caller, self.collection, pairs, params.clone())).await?;
+            for (sum, counted) in counts.iter_mut().zip(counted) {
+                *sum += counted;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The documents that differ behind `after`, at most `limit`.
+    async fn page(
+        &self,
+        caller: ReadCaller<'_>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<DiffPage, ApiError> {
+        let (condition, params) = statements::key_condition(self.keys.as_deref(), after);
+        let read = |batch: &RecordBatch, row: usize| {
+            entry_at(batch, row).map(|(entry, length)| ((entry, length), length))
+        };
+        let mut differing = DiffPage::default();
+        for part in &self.parts {
+            let pairs = self.pairs(&condition, part);
+            let sql = format!(
+                "SELECT key, old_doc, new_doc FROM ({pairs}) AS pairs WHERE {DIFFERS} ORDER BY key LIMIT {}",
+                limit + 1
+            );
+            let request = statement(&sql, params.clone());
+            let answer = Box::pin(caller.ask_of(self.collection, &self.to, request)).await?;
+            differing.add(page(answer, limit, read).await?, limit);
+        }
+        Ok(differing)
+    }
+
+    /// The documents of a part at both points.
+    fn pairs(&self, condition: &str, part: &str) -> String {
+        let condition = parts::within(condition, part);
+        statements::both(self.collection, &self.from, &self.to, &condition)
+    }
 }
 
 /// A point of the comparison, with the event that it is. One that names a branch is of that, and the others are of the

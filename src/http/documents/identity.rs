@@ -29,6 +29,8 @@ pub(super) struct WriteRequest {
     pub(super) doc: Option<String>,
     /// The version that it must have; 0 for none.
     pub(super) expected: Option<u64>,
+    /// What its client calls the request, for who looks for it; no repeat is known by it.
+    pub(super) request_id: Option<String>,
 }
 
 /// The name that a client gave its request.

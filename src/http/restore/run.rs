@@ -7,7 +7,8 @@ use super::{
 use crate::http::{
     AppState,
     bulk_changes::{
-        self, ChangeBatches, ChangedBranch, DocumentCounts, PlannedChange, document_number,
+        self, ChangeBatches, ChangedBranch, DocumentCounts, DocumentList, PlannedChange,
+        document_number,
     },
     change_events::ChangeEvent,
     error::ApiError,
@@ -322,13 +323,15 @@ impl RestoreRun<'_> {
             }
             leave(&mut report, &batches);
         }
+        overwrite(&mut report, batches.overwritten());
         report.batches = batches.count() + 1;
         let completed = |first: Option<u64>, before: u64| {
             let (restore, request) = (self.id.to_owned(), self.request.to_owned());
             CompletedRestore { restore, request, first, before, report: report.clone() }.text()
         };
-        let seq = batches.finish(completed).await?;
+        let (seq, overwritten) = batches.finish(completed).await?;
         report.seq = Some(seq);
+        overwrite(&mut report, &overwritten);
         Ok(Some(report))
     }
 
@@ -366,9 +369,20 @@ fn leave(report: &mut RestoreReport, batches: &ChangeBatches<'_>) {
     }
     let all = batches.all_counts();
     (report.inserted, report.updated, report.deleted) = (all.inserted, all.updated, all.deleted);
-    report.written_meanwhile = batches.left().numbers.len() as u64;
-    let listed = batches.left().listed.iter();
-    report.left = listed
-        .map(|(collection, key)| LeftDocument { collection: collection.clone(), key: key.clone() })
-        .collect();
+    report.written_meanwhile = batches.left().count();
+    report.left = listed(batches.left());
+}
+
+/// Says in a report which documents others wrote right before a batch had them.
+fn overwrite(report: &mut RestoreReport, documents: &DocumentList) {
+    report.overwritten = documents.count();
+    report.overwritten_documents = listed(documents);
+}
+
+fn listed(documents: &DocumentList) -> Vec<LeftDocument> {
+    let named = |(collection, key): &(String, String)| LeftDocument {
+        collection: collection.clone(),
+        key: key.clone(),
+    };
+    documents.listed.iter().map(named).collect()
 }

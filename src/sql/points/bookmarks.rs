@@ -55,6 +55,12 @@ impl SqlInner {
         let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
         // What is read stays readable while the pin lives.
         let (mut view, _pin) = view;
+        let mut views = view.catalog_views.iter();
+        if views.any(|seen| seen.namespace == view.namespace && seen.name == table) {
+            return Err(invalid(format!(
+                "view `{table}` takes no BOOKMARK AS OF, as it may read several tables: write FOR SEQ AS OF with the `seq` of that event behind it, or FOR TIMESTAMP AS OF"
+            )));
+        }
         // A collection's documents have the bookmarks of their last changes alone, and a view those of its rows.
         let is_table = view.collections.is_empty() && view.change_views.is_empty();
         let table = if is_table { table } else { EVENTS_TABLE };

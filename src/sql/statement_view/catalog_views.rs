@@ -61,13 +61,34 @@ impl ViewDraft<'_> {
             self.open.push((schema.to_owned(), name.to_owned()));
             let view = self.view_of((schema, space), name, &metadata, &words).await;
             self.open.pop();
-            let view = view.map_err(|cause| within(schema, name, cause))?;
+            let view = view.map_err(|cause| {
+                within(
+                    (schema.strip_suffix(words.as_str()).unwrap_or(schema), &ident.name),
+                    &words,
+                    cause,
+                )
+            })?;
             // A session has the schema of every view.
             let _ = self.view.namespace_mut(schema);
             self.view.catalog_views.push(view);
             Ok(true)
         }
         .boxed()
+    }
+
+    /// The error for a view with a version in its name, such as `v@v4`; none where there is no such view.
+    pub(super) async fn version_in_name(
+        &self,
+        space: &ResolvedNamespace,
+        name: &str,
+    ) -> Result<Option<SqlError>, SqlError> {
+        let Some((view, version)) = name.rsplit_once('@') else { return Ok(None) };
+        if view.is_empty() || !space.has_view(self.sources, view).await? {
+            return Ok(None);
+        }
+        Ok(Some(SqlError::Invalid(format!(
+            "{VIEW}{view}` takes no version in its name, as `@{version}` is of one table: write FOR SEQ AS OF, FOR TIMESTAMP AS OF or FOR VERSION AS OF behind it"
+        ))))
     }
 
     /// Refuses a view that reads itself, and one too many.
@@ -178,12 +199,12 @@ impl ViewDraft<'_> {
     }
 }
 
-/// The error of what a view reads, for who named the view.
-fn within(schema: &str, name: &str, cause: SqlError) -> SqlError {
+/// The error of what a view reads, for who named the view with the words of its point behind it.
+fn within((schema, name): (&str, &str), words: &str, cause: SqlError) -> SqlError {
     match cause {
         // The innermost view is the one to mend.
         SqlError::Invalid(text) if !text.starts_with(VIEW) => {
-            SqlError::Invalid(format!("{VIEW}{schema}.{name}` cannot be read: {text}"))
+            SqlError::Invalid(format!("{VIEW}{schema}.{name}`{words} cannot be read: {text}"))
         }
         other => other,
     }

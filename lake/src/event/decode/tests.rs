@@ -487,6 +487,11 @@ fn a_batch_names_a_branch_where_it_is_the_whole_body() {
     assert_eq!(take(escaped, BodyFormat::Json).0.branch.as_deref(), Some("trial"));
     let twice = r#"{"branch":"a","events":[{"type":"a"}],"branch":null}"#;
     assert_eq!(refuse(twice, BodyFormat::Json), ErrorCode::InvalidRequest);
+    for twice in [twice, r#"{"branch":null,"events":[{"type":"a"}],"branch":null}"#] {
+        let (decoded, _) = take(twice, BodyFormat::Ndjson);
+        let reasons = decoded.rejected.iter().map(|it| it.reason.contains("not two"));
+        assert_eq!(reasons.collect::<Vec<_>>(), [true], "{twice}");
+    }
     // All of a body goes to one branch.
     for format in [BodyFormat::Ndjson, BodyFormat::JsonSequence] {
         let (decoded, _) = take(format!("{{\"type\":\"b\"}}\n{named}"), format);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::http::{
     bulk_changes::{
-        ChangeBatches, ChangedBranch, DocumentCounts, LeftDocuments, PlannedChange, document_number,
+        ChangeBatches, ChangedBranch, DocumentCounts, DocumentList, PlannedChange, document_number,
     },
     change_events::ChangeEvent,
     error::ApiError,
@@ -25,7 +25,7 @@ use icecore_schemas::{
     branch_merge::{BranchMergeReport, MergeConflict, MergeCounts, MergePolicy},
     error_code::ErrorCode,
     query::SqlRequest,
-    restore::SampleChange,
+    restore::{LeftDocument, SampleChange},
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -221,6 +221,7 @@ impl MergeRun<'_> {
             }
             // The changes that are left of this comparison go first: writes before the next one are looked for no more.
             batches.flush().await?;
+            batches.look().await?;
             let ours = run.states.ours;
             let seq = Box::pin(head_of(reader, run.place.namespace, ours.branch)).await?;
             run.states.ours = BranchState { seq, ..ours };
@@ -232,13 +233,15 @@ impl MergeRun<'_> {
         if !is_compared_once {
             count_again(&mut report, &batches, &conflicting);
         }
+        overwrite(&mut report, batches.overwritten());
         report.batches = batches.count() + 1;
         let completed = |first: Option<u64>, before: u64| {
             let (request, report) = (self.name.request.to_owned(), report.clone());
             CompletedMerge { request, first, before, report }.text(self.name, self.collection)
         };
-        let seq = batches.finish(completed).await?;
+        let (seq, overwritten) = batches.finish(completed).await?;
         report.seq = Some(seq);
+        overwrite(&mut report, &overwritten);
         Ok(Some(report))
     }
 
@@ -247,7 +250,7 @@ impl MergeRun<'_> {
     async fn push(
         &self,
         collections: &[ChangedCollection],
-        only: Option<&LeftDocuments>,
+        only: Option<&DocumentList>,
         (batches, conflicting): (&mut ChangeBatches<'_>, &mut ConflictingDocuments),
     ) -> Result<(), ApiError> {
         let meta = json!({ "merge_of": self.branch, "merged_seq": self.states.theirs.seq });
@@ -361,7 +364,7 @@ impl MergeComparison {
 }
 
 /// The error for documents that others wrote each time before their changes were appended.
-fn written_again(left: &LeftDocuments) -> ApiError {
+fn written_again(left: &DocumentList) -> ApiError {
     let first = left.listed.first();
     let first = first.map(|(collection, key)| format!(", such as `{key}` of `{collection}`"));
     let text = format!(
@@ -387,6 +390,16 @@ fn count_again(
     }
     let all = batches.all_counts();
     (report.inserted, report.updated, report.deleted) = (all.inserted, all.updated, all.deleted);
+}
+
+/// Says in a report which documents of `into` others wrote right before a batch had them.
+fn overwrite(report: &mut BranchMergeReport, documents: &DocumentList) {
+    let named = |(collection, key): &(String, String)| LeftDocument {
+        collection: collection.clone(),
+        key: key.clone(),
+    };
+    report.overwritten = documents.count();
+    report.overwritten_documents = documents.listed.iter().map(named).collect();
 }
 
 /// A document as JSON; null where there is none.
