@@ -32,6 +32,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("compaction.enabled", "off"),
 ];
 const IDS: &str = "SELECT id FROM events ORDER BY id";
+/// What ann wrote, longer than what manifests keep of a value.
+const SECRET: &str = "ann wrote this and wants it to be forgotten";
 
 async fn start(clock: &Clock, more: &[(&str, &str)]) -> TestServer {
     let settings: Vec<(&str, &str)> = SETTINGS.iter().chain(more).copied().collect();
@@ -76,6 +78,23 @@ pub(crate) async fn reach(server: &TestServer, id: &str, status: ErasureStatus) 
     }
 }
 
+/// Files of a server that have what ann wrote, of the log, the tables and the metastore.
+fn files_with_secret(server: &TestServer) -> Vec<PathBuf> {
+    let secret = SECRET.as_bytes();
+    // A file that goes meanwhile has nothing any more.
+    let has = |path: &PathBuf| {
+        std::fs::read(path).is_ok_and(|read| read.windows(secret.len()).any(|part| part == secret))
+    };
+    files_below(server.folder.path(), "").into_iter().filter(has).collect()
+}
+
+/// An erasure that is done has left nothing in the log either, and says so.
+fn check_forgotten(server: &TestServer, done: &ErasureReport) {
+    assert_eq!(files_with_secret(server), Vec::<PathBuf>::new());
+    assert_eq!(done.log.kept, 0, "{done:?}");
+    assert!(!done.cannot.iter().any(|text| text.starts_with("segments of the log")), "{done:?}");
+}
+
 async fn tag(server: &TestServer, name: &str, kind: &str) {
     let body = json!({"name": name, "type": kind}).to_string();
     let path = "/v1/shop/tables/events/refs";
@@ -91,7 +110,7 @@ async fn fill(server: &TestServer) {
     tag(server, "clean", "tag").await;
     let change = json!({"id": "e4", "type": "a", "ns": "shop", "op": "c", "collection": "users",
         "key": "7", "after": {"userId": "ann"}});
-    let inside = json!({"id": "e3", "type": "a", "ns": "shop", "data": {"user_id": "ann", "n": 1}});
+    let inside = json!({"id": "e3", "type": "a", "ns": "shop", "data": {"user_id": "ann", "n": 1, "text": SECRET}});
     let events = json!([
         event("e1", "a", "ann"),
         event("e2", "a", "bea"),
@@ -105,7 +124,7 @@ async fn fill(server: &TestServer) {
     tag(server, "old", "tag").await;
     tag(server, "b", "branch").await;
     send(server, &json!([event("e6", "a", "ann")])).await;
-    let refused = json!([{"id": "x", "ns": "shop", "data": {"user_id": "ann"}},
+    let refused = json!([{"id": "x", "ns": "shop", "data": {"user_id": "ann", "text": SECRET}},
         {"id": "y", "ns": "shop", "user_id": "bea"}]);
     let reply = send(server, &refused).await;
     assert_eq!(reply["errors"].as_array().map(Vec::len), Some(2), "{reply}");
@@ -116,6 +135,8 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     let clock = Clock::manual(NOW_MS);
     let server = start(&clock, &[]).await;
     fill(&server).await;
+    let logs = server.folder.path().join("wal");
+    assert!(files_with_secret(&server).iter().any(|path| path.starts_with(&logs)));
     let id = begin(&server, "ann").await;
     let found = reach(&server, &id, ErasureStatus::Files).await;
     assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{found:?}");
@@ -137,6 +158,7 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     // Whoever reads them has had time.
     clock.advance_ms(GRACE_MS);
     let done = reach(&server, &id, ErasureStatus::Done).await;
+    check_forgotten(&server, &done);
     assert_eq!((&done.tables, done.error), (&found.tables, None));
     assert!(done.cannot.iter().any(|text| text.contains("outside of the warehouse")));
     let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
@@ -324,6 +346,7 @@ async fn an_erasure_whose_server_is_killed_at_its_end_goes_on_with_the_next_one(
         let server = TestServer::start_at(folder, SETTINGS, clock.clone()).await;
         server.commit("shop").await;
         let done = reach(&server, &id, ErasureStatus::Done).await;
+        check_forgotten(&server, &done);
         assert_eq!(done.tables, before.tables, "{point}");
         assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]), "{point}");
         let audit = server.post("/v1/shop/audit/events", "application/json", "").await;

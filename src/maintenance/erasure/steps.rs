@@ -42,6 +42,9 @@ const REMOVALS_MAX: usize = 20;
 const READER_GRACE_MS: i64 = OBSOLETE_GRACE_MS;
 /// Most files that one step deletes.
 const DELETIONS_MAX: u32 = 1_000;
+/// How long the log is waited for once files were deleted: a table whose rows do not leave the log keeps a segment
+/// for ever.
+const LOG_WAIT_MS: i64 = 3_600_000;
 /// How often rows that are found at the end are erased, too: more of them come again and again then.
 const PASSES_MAX: i64 = 5;
 /// How often the proof looks for snapshots that came while it read others: each time takes as long as reading what
@@ -118,9 +121,18 @@ impl Erasures {
         if self.is_in_log(&erasure.levels, through) {
             return StepEnd::Waits;
         }
+        // It is begun here, and waited for at the end.
+        self.is_log_purged(erasure);
         erasure.report.log.pending = false;
         erasure.report.status = ErasureStatus::Count;
         StepEnd::More
+    }
+
+    /// Whether no file of the log has bytes of records up to the request any more. Asks for that.
+    fn is_log_purged(&self, erasure: &StoredErasure) -> bool {
+        // Events are in namespaces of one level.
+        let has_log = erasure.levels.len() == 1;
+        !has_log || self.parts.wal.purge(erasure.report.log.through)
     }
 
     /// What the heads of all branches and the tags have. Tables of collections come last, as events tell which of their
@@ -273,6 +285,8 @@ impl Erasures {
     /// Data files with such rows are to be deleted; those that a backup holds are told.
     async fn wait_for_files(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
         let catalog = &self.parts.catalog;
+        // A log that was opened anew is purged anew.
+        self.is_log_purged(erasure);
         if erasure.until_ms <= catalog.now_ms() {
             // The job for that may be elsewhere, or busy with others.
             catalog.upkeep().delete_obsolete(DELETIONS_MAX).await?;
@@ -304,6 +318,12 @@ impl Erasures {
             // A log that was opened anew does not know yet what its tables have.
             return Ok(StepEnd::Waits);
         }
+        let is_purged = self.is_log_purged(erasure);
+        let log_until_ms = erasure.until_ms.saturating_add(LOG_WAIT_MS);
+        if !is_purged && self.parts.catalog.now_ms() < log_until_ms {
+            erasure.report.waits = Some(limits::log_waits(&rfc3339(log_until_ms)));
+            return Ok(StepEnd::Waits);
+        }
         // What was found before is not believed.
         let (mut scanned, mut found) = (ScannedFiles::default(), SubjectRows::default());
         let (mut seen, mut others) = (HashSet::new(), Vec::new());
@@ -325,6 +345,9 @@ impl Erasures {
         if left == 0 {
             for limit in self.limits(erasure, &others).await? {
                 limits::tell(&mut erasure.report.cannot, limit);
+            }
+            if !is_purged {
+                limits::tell(&mut erasure.report.cannot, limits::LOG_KEEPS.to_owned());
             }
             // Nobody looks for them any more.
             erasure.documents = ErasedDocuments::default();
