@@ -2,8 +2,8 @@
 //! forgotten.
 
 use crate::{
-    harness::{TestServer, config, events, rfc3339},
-    restores::copy,
+    harness::{TestServer, config, events, files_below, rfc3339},
+    restores::{copy, try_copy},
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Value, json};
@@ -165,18 +165,20 @@ async fn killed(by_ms: i64, moment: Option<&'static str>) -> (TempDir, TempDir) 
     (server.stop().await, left)
 }
 
-/// Copies a server's folder as a kill leaves it. A checkpoint of the metastore between its two files
-/// would make a folder of the copy that never was.
+/// Copies a server's folder as a kill leaves it. A checkpoint of the metastore between its two files, or
+/// files of the log and of ids that come and go meanwhile, would make a folder of the copy that never was.
 pub(crate) fn copy_running(from: &Path, to: &Path) {
-    let metastore =
-        || ["icecore.db", "icecore.db-wal"].map(|name| fs::read(from.join(name)).unwrap());
-    let mut before = metastore();
+    let state = || {
+        let names = ["wal", "ids"].map(|name| files_below(&from.join(name), ""));
+        (names, ["icecore.db", "icecore.db-wal"].map(|name| fs::read(from.join(name)).unwrap()))
+    };
+    let mut before = state();
     loop {
         fs::remove_dir_all(to).unwrap();
-        copy(from, to);
-        let after = metastore();
+        let copied = try_copy(from, to);
+        let after = state();
         if after == before {
-            return;
+            return copied.unwrap();
         }
         before = after;
     }

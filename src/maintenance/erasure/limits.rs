@@ -12,14 +12,15 @@ const NAMED_MAX: usize = 20;
 
 /// Said of an erasure that did not wait any longer for segments to go.
 pub(super) const LOG_KEEPS: &str =
-    "segments of the log still have bytes of the erased rows: rows in them do not leave the log, or there is no room \
-     for a new segment; erase once more when all tables take rows again (`icecore_flush_failing_tables`)";
+    "segments of the log still have bytes of the erased rows: rows in them do not leave the \
+     log, or there is no room for a new segment; erase once more when all tables take rows \
+     again (`icecore_flush_failing_tables`)";
 
 /// Why an erasure waits for segments of the log.
 pub(super) fn log_waits(until: &str) -> String {
     format!(
-        "segments of the log with bytes of the erased rows are deleted once tables have all rows in them and no reader \
-         holds them; that is waited for until {until}"
+        "segments of the log with bytes of the erased rows are deleted once tables have all rows in \
+         them and no reader holds them; that is waited for until {until}"
     )
 }
 
