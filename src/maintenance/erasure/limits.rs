@@ -11,8 +11,7 @@ use icecore_lake::collection::erased_documents::ErasedDocuments;
 const NAMED_MAX: usize = 20;
 
 /// Said of an erasure that did not wait any longer for segments to go.
-pub(super) const LOG_KEEPS: &str =
-    "segments of the log still have bytes of the erased rows: rows in them do not leave the \
+pub(super) const LOG_KEEPS: &str = "segments of the log still have bytes of the erased rows: rows in them do not leave the \
      log, or there is no room for a new segment; erase once more when all tables take rows \
      again (`icecore_flush_failing_tables`)";
 
