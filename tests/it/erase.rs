@@ -410,6 +410,54 @@ async fn a_table_that_is_in_the_way_holds_up_no_other() {
     server.stop().await;
 }
 
+/// Data files of a table of `shop`.
+fn data_files(server: &TestServer, table: &str) -> usize {
+    let warehouse = server.folder.path().join("warehouse");
+    let is_of = |path: &&PathBuf| path.to_str().unwrap().contains(&format!("/{table}"));
+    files_below(&warehouse, ".parquet").iter().filter(is_of).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_go_from_a_table_of_another_writer_whose_property_names_the_column() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    for table in ["accounts", "notes"] {
+        let sql = format!(
+            "CREATE TABLE {table} AS SELECT id, user_id AS who FROM events WHERE id IN ('e1', 'e2')"
+        );
+        let (status, answer) = server.query("shop", &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let named = json!({"icecore.erasure.user_id": "who"});
+    let updates = json!([{"action": "set-properties", "updates": named}]);
+    let body = json!({"requirements": [], "updates": updates}).to_string();
+    let accounts = "/catalog/v1/namespaces/shop/tables/accounts";
+    assert_eq!(server.post(accounts, "application/json", body).await.status(), 200);
+    let id = begin(&server, "ann").await;
+    let found = reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(found.tables["accounts"], ErasedRows { rows: 1, files: 1 }, "{found:?}");
+    assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{found:?}");
+    assert!(!found.tables.contains_key("notes"), "{found:?}");
+    assert_eq!(data_files(&server, "accounts"), 2, "readers have their time");
+    clock.advance_ms(GRACE_MS);
+    let done = reach(&server, &id, ErasureStatus::Done).await;
+    assert_eq!((&done.tables, &done.error), (&found.tables, &None));
+    assert_eq!(data_files(&server, "accounts"), 1);
+    let ids = async |table: &str| {
+        server.rows("shop", &format!("SELECT id FROM {table} ORDER BY id")).await
+    };
+    assert_eq!(ids("accounts").await, json!([["e2"]]));
+    assert_eq!(ids("notes").await, json!([["e1"], ["e2"]]));
+    let told = |name: &str, text: &str| {
+        let begins = format!("the table `{name}` is another engine's");
+        done.cannot.iter().any(|limit| limit.starts_with(&begins) && limit.contains(text))
+    };
+    assert!(told("notes", "`icecore.erasure.user_id`"), "{done:?}");
+    assert!(!told("accounts", ""), "{done:?}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_refuses_it_and_a_dry_run_only_counts() {
     let clock = Clock::manual(NOW_MS);

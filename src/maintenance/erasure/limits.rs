@@ -1,7 +1,7 @@
 //! What an erasure cannot reach, said in its report.
 
 use crate::{
-    maintenance::erasure::{EraseError, Erasures, rfc3339},
+    maintenance::erasure::{EraseError, Erasures, rfc3339, tables::ErasureTables},
     store::StoredErasure,
 };
 use icecore_catalog::storage::bucket::{BucketState, BucketVersioning, ObjectLock};
@@ -28,7 +28,7 @@ impl Erasures {
     pub(super) async fn limits(
         &self,
         erasure: &mut StoredErasure,
-        others: &[String],
+        tables: &ErasureTables,
     ) -> Result<Vec<String>, EraseError> {
         let (catalog, wal) = (&self.parts.catalog, &self.parts.wal);
         let mut limits = Vec::new();
@@ -39,11 +39,7 @@ impl Erasures {
                 rfc3339(backup.begun_ms)
             ));
         }
-        for table in others {
-            limits.push(format!(
-                "the table `{table}` is another engine's: delete the rows there, and expire its snapshots"
-            ));
-        }
+        limits.extend_from_slice(&tables.limits);
         let dropped = catalog.trash().list().await?.into_iter();
         let dropped = dropped.filter(|row| row.levels == erasure.levels).take(NAMED_MAX);
         limits.extend(dropped.map(|row| {

@@ -2,7 +2,7 @@
 
 use crate::{
     maintenance::{
-        erasure::{EraseError, Erasures, condition_of, limits, rfc3339},
+        erasure::{EraseError, Erasures, condition_of, limits, rfc3339, tables::ErasureTables},
         read_lease::ReadLease,
     },
     store::StoredErasure,
@@ -10,7 +10,7 @@ use crate::{
 use icecore_catalog::{
     catalog::LoadedTable,
     location::Location,
-    retention::collection_of,
+    retention::{collection_of, is_managed},
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::OBSOLETE_GRACE_MS,
 };
@@ -143,10 +143,10 @@ impl Erasures {
         condition: &RowCondition,
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
-        let (tables, others) = self.tables(&erasure.levels).await?;
+        let tables = self.tables(erasure).await?;
         let mut found = SubjectRows::default();
         let (of_collections, of_others): (Vec<_>, Vec<_>) =
-            tables.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
+            tables.erased.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
         for of_table in of_others {
             Box::pin(self.count_table(of_table, condition, scanned, &mut found)).await?;
         }
@@ -156,7 +156,7 @@ impl Erasures {
         for of_table in of_collections {
             Box::pin(self.count_table(of_table, &condition, scanned, &mut found)).await?;
         }
-        erasure.report.cannot = self.limits(erasure, &others).await?;
+        erasure.report.cannot = self.limits(erasure, &tables).await?;
         // Nothing may fail after this: the counts would be added once more.
         found.add_to(erasure);
         if erasure.report.dry_run {
@@ -198,7 +198,7 @@ impl Erasures {
     /// in the way holds up no other.
     async fn forget_history(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
         self.check_hold(&erasure.levels).await?;
-        let (tables, _) = self.tables(&erasure.levels).await?;
+        let tables = self.tables(erasure).await?.erased;
         if erasure.until_ms == 0 {
             // What is there now is dated before, and what comes to these tables after.
             let made = tables.iter().flat_map(|(_, loaded)| loaded.metadata.snapshots());
@@ -292,9 +292,11 @@ impl Erasures {
             catalog.upkeep().delete_obsolete(DELETIONS_MAX).await?;
             self.parts.faults.hit("erase.after_deletion")?;
         }
-        let (tables, _) = self.tables(&erasure.levels).await?;
+        let tables = self.tables(erasure).await?.erased;
         for (table, loaded) in &tables {
-            let folder = self.folder(table, loaded, "/data")?;
+            // Who else writes a table has its data files where it likes.
+            let data = if is_managed(&loaded.metadata) { "/data" } else { "" };
+            let folder = self.folder(table, loaded, data)?;
             let waiting = catalog.upkeep().deletions_below(&folder, erasure.until_ms).await?;
             if waiting.held < waiting.files {
                 return Ok(StepEnd::Waits);
@@ -326,12 +328,11 @@ impl Erasures {
         }
         // What was found before is not believed.
         let (mut scanned, mut found) = (ScannedFiles::default(), SubjectRows::default());
-        let (mut seen, mut others) = (HashSet::new(), Vec::new());
+        let (mut seen, mut tables) = (HashSet::new(), ErasureTables::default());
         for _ in 0..PROOF_ROUNDS_MAX {
-            let (tables, foreign) = self.tables(&erasure.levels).await?;
-            others = foreign;
+            tables = self.tables(erasure).await?;
             let before = seen.len();
-            for of_table in &tables {
+            for of_table in &tables.erased {
                 let counts = (&mut scanned, &mut found);
                 Box::pin(self.look_through(of_table, condition, &mut seen, counts)).await?;
             }
@@ -343,7 +344,7 @@ impl Erasures {
         }
         let left = found.files();
         if left == 0 {
-            for limit in self.limits(erasure, &others).await? {
+            for limit in self.limits(erasure, &tables).await? {
                 limits::tell(&mut erasure.report.cannot, limit);
             }
             if !is_purged {

@@ -3,6 +3,7 @@ use crate::{store::make_tables, tasks::Tasks};
 use arrow::array::{RecordBatch, StringArray};
 use iceberg::spec::{DataFile, Operation};
 use icecore_catalog::{
+    catalog::LoadedTable,
     metastore::{Metastore, Watermark, holds::LegalHold},
     retention::{SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
     snapshot::{MarkMove, NewSnapshot},
@@ -12,7 +13,7 @@ use icecore_lake::{
     clock::Clock,
     load::IngestLoad,
     metrics::Metrics,
-    table::{erasure::ERASURE, writer},
+    table::{erasure::ERASURE, schema::TableIdent, writer},
     wal::{WalOptions, WalWriter},
 };
 use icecore_schemas::erasure::ErasureSubject;
