@@ -347,8 +347,7 @@ impl Sequencer {
         });
         let has_ids = self.wal.purge_waits_for_ids();
         self.is_purging = goes_on || has_ids;
-        // Before the log goes on in a new segment, more ids may come to the old one.
-        has_ids && !goes_on
+        has_ids
     }
 
     /// Whether segments wait for the ids in them. On a disk that is nearly full one is enough: a

@@ -283,8 +283,11 @@ impl LogIndex {
         retired.chain(first).any(|generation| self.purge.takes(generation))
     }
 
-    /// Whether records of this kind keep such a segment.
+    /// Whether records of this kind keep such a segment, and no more of them come to one.
     pub(crate) fn has_purged(&self, kind: RecordKind) -> bool {
+        if self.current.is_some_and(|generation| self.purge.takes(generation)) {
+            return false;
+        }
         let mut tables = self.tables.iter().filter(|(key, _)| key.0 == kind);
         tables.any(|(_, table)| {
             table.queue.front().is_some_and(|first| self.purge.takes(first.generation))

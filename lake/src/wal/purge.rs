@@ -52,7 +52,7 @@ impl Wal {
         through <= index.purge.ended
     }
 
-    /// Whether records of ids keep a segment that a purge is to delete.
+    /// Whether records of ids keep a segment that a purge is to delete, once the log goes on in another one.
     #[must_use]
     pub fn purge_waits_for_ids(&self) -> bool {
         let index = self.inner.index();
