@@ -12,7 +12,7 @@ use arrow::{
 use iceberg::spec::{PrimitiveType, TableMetadata, Type};
 use icecore_catalog::retention;
 
-/// Properties of a table begin so that name a column of people. The member of the subject follows, as in
+/// The beginning of properties that name a column of people. The member of the subject follows, as in
 /// `icecore.erasure.user_id`.
 const COLUMN: &str = "icecore.erasure.";
 
