@@ -282,6 +282,7 @@ impl Ingest {
             takes_events: options.takes_events,
             age,
             squeezed: false,
+            is_purging: false,
             failing: Arc::clone(&failing),
         };
         let (running, ended) = watch::channel(());

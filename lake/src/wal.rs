@@ -11,6 +11,7 @@ mod index;
 pub mod inspect;
 mod listing;
 pub mod marks;
+mod purge;
 pub mod quota;
 pub mod ranges;
 pub mod recover;
@@ -181,6 +182,8 @@ pub struct TableBacklog {
     pub oldest_ms: i64,
     /// How many segments came after that of its oldest record: all of them may be kept for it.
     pub segments_since: u64,
+    /// Whether its oldest record keeps a segment that a purge is to delete.
+    pub is_purged: bool,
 }
 
 /// The log as readers see it. Cheap to clone.
@@ -429,7 +432,12 @@ impl WalInner {
         // The file states where the segment before it ends: that must not be lost.
         segment::seal(folder, retired.previous)?;
         let path = retired.path.as_path();
-        let reusable = self.index().free.len() < self.options.free_segments_max
+        let may_stay = {
+            let index = self.index();
+            let has_room = index.free.len() < self.options.free_segments_max;
+            has_room && !index.purge.takes(retired.generation)
+        };
+        let reusable = may_stay
             && fs::metadata(path).is_ok_and(|file| file.len() == self.options.segment_bytes)
             && disk::check(&self.options, 0).is_ok();
         let free = segment::free_path(folder, self.next_file.fetch_add(1, Ordering::Relaxed));

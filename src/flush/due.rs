@@ -111,6 +111,7 @@ impl FlushJob {
         is_filling
             || UNREAD_BYTES_MAX <= waiting.bytes
             || SEGMENTS_SINCE_MAX <= waiting.segments_since
+            || waiting.is_purged
             || self.ages.of_unread_ms(name) <= age_ms
             || self
                 .loads

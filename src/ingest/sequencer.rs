@@ -31,6 +31,8 @@ use tracing::{error, warn};
 
 /// How long the thread waits for work before it looks after the id index.
 const TICK: Duration = Duration::from_secs(1);
+/// The same while a purge of the log takes steps of this thread.
+const PURGE_TICK: Duration = Duration::from_millis(50);
 /// The id index is written once this many bytes went to the log since, because until then their
 /// segments cannot be reused.
 const LOG_BYTES_MAX: u64 = 256 << 20;
@@ -131,6 +133,8 @@ pub(super) struct Sequencer {
     pub(super) saved: SavedLedger,
     /// The log refused a group for want of room: what it holds for the ids alone should go.
     pub(super) squeezed: bool,
+    /// A purge of the log waits for this thread.
+    pub(super) is_purging: bool,
     /// Otherwise the id folder stays as it is.
     pub(super) takes_events: bool,
     /// Whether the last group could not be written.
@@ -162,7 +166,8 @@ impl Sequencer {
         let _guard = AbortOnPanic;
         let mut stopping = false;
         while !stopping {
-            let first = match self.queue.recv_timeout(TICK) {
+            let tick = if self.is_purging { PURGE_TICK } else { TICK };
+            let first = match self.queue.recv_timeout(tick) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -327,10 +332,22 @@ impl Sequencer {
                 error!(error = &cause as &dyn std::error::Error, "id index file not written");
             }
         }
-        let due = self.squeezed || self.dedup.index.is_full() || self.log_is_long();
+        let holds_purge = self.purge_log();
+        let due = holds_purge || self.squeezed || self.dedup.index.is_full() || self.log_is_long();
         if due && self.dedup.index.has_fresh() && !self.dedup.index.is_writing() {
             self.freeze();
         }
+    }
+
+    /// Does what a purge of the log needs of this thread. Whether ids hold it up that are to be written.
+    fn purge_log(&mut self) -> bool {
+        let goes_on = self.writer.purge().unwrap_or_else(|cause| {
+            warn!(error = &cause as &dyn std::error::Error, "the log keeps bytes of old records");
+            false
+        });
+        let has_ids = self.wal.purge_waits_for_ids();
+        self.is_purging = goes_on || has_ids;
+        has_ids
     }
 
     /// Whether segments wait for the ids in them. On a disk that is nearly full one is enough: a

@@ -14,14 +14,14 @@ mod limits;
 mod rewrite;
 mod row_sums;
 mod steps;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     maintenance::{
         pace::JobPace,
-        planned::RunRequest,
-        scope::{ACTOR, hold_of, tables_of},
+        scope::{ACTOR, hold_of},
     },
     owner::LogOwnership,
     store::{Store, StoreError, StoredErasure},
@@ -30,9 +30,8 @@ use crate::{
 use arrow::array::ArrayRef;
 use chrono::{DateTime, SecondsFormat};
 use icecore_catalog::{
-    catalog::{Catalog, LoadedTable},
+    catalog::Catalog,
     error::{CatalogError, with_causes},
-    retention::is_managed,
 };
 use icecore_lake::{
     collection::erased_documents::ErasedDocuments,
@@ -44,7 +43,7 @@ use icecore_lake::{
             ErasureError, ScannedFiles,
             condition::{ArrivalBound, RowCondition},
         },
-        schema::{TableIdent, foreign_ident},
+        schema::foreign_ident,
     },
     wal::Wal,
 };
@@ -336,34 +335,6 @@ impl Erasures {
         }
     }
 
-    /// The service's tables of a namespace, and the names of the others.
-    async fn tables(
-        &self,
-        levels: &[String],
-    ) -> Result<(Vec<(TableIdent, LoadedTable)>, Vec<String>), EraseError> {
-        let request = RunRequest { levels: Some(levels.to_vec()), ..RunRequest::default() };
-        let catalog = &self.parts.catalog;
-        let (mut own, mut others) = (Vec::new(), Vec::new());
-        let names = match tables_of(catalog, &request).await {
-            // It was dropped: nothing is left to erase.
-            Err(CatalogError::NoSuchNamespace(_)) => Vec::new(),
-            names => names?,
-        };
-        for table in names {
-            match catalog.tables().load(&table).await {
-                // It was dropped meanwhile.
-                Err(CatalogError::NoSuchTable(_)) => (),
-                Ok(loaded) if is_managed(&loaded.metadata) => own.push((table, loaded)),
-                Ok(_) => others.push(table.name.clone()),
-                Err(cause) => {
-                    let (table, reason) = (table.to_string(), with_causes(&cause));
-                    return Err(EraseError::Table { table, reason });
-                }
-            }
-        }
-        Ok((own, others))
-    }
-
     /// Whether records of a namespace up to a position wait for their tables.
     fn is_in_log(&self, levels: &[String], through: u64) -> bool {
         // Events are in namespaces of one level.
@@ -450,6 +421,7 @@ fn condition_of(
         columns: subject.columns(),
         documents: subject.documents(),
         beside: subject.beside(),
+        person: subject.person(),
         test: Arc::new(move |columns: &[Option<ArrayRef>], rows: usize| {
             subject.rows(columns, rows)
         }),

@@ -2,12 +2,12 @@
 //! forgotten.
 
 use crate::{
-    harness::{TestServer, config, events, rfc3339},
-    restores::copy,
+    harness::{TestServer, config, events, files_below, rfc3339},
+    restores::{copy, try_copy},
 };
 use icecore_lake::{clock::Clock, faults::Failpoints};
 use serde_json::{Value, json};
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 use tempfile::TempDir;
 
 const NOW_MS: i64 = 1_790_000_000_000;
@@ -165,18 +165,22 @@ async fn killed(by_ms: i64, moment: Option<&'static str>) -> (TempDir, TempDir) 
     (server.stop().await, left)
 }
 
-/// Copies a server's folder as a kill leaves it. A checkpoint of the metastore between its two files
-/// would make a folder of the copy that never was.
+/// Copies a server's folder as a kill leaves it. A checkpoint of the metastore between its two files, or
+/// files of the log and of ids that come and go meanwhile, would make a folder of the copy that never was.
 pub(crate) fn copy_running(from: &Path, to: &Path) {
-    let metastore =
-        || ["icecore.db", "icecore.db-wal"].map(|name| fs::read(from.join(name)).unwrap());
-    let mut before = metastore();
+    let state = || {
+        let names = ["wal", "ids"].map(|name| files_below(&from.join(name), ""));
+        (names, ["icecore.db", "icecore.db-wal"].map(|name| fs::read(from.join(name)).unwrap()))
+    };
+    let mut before = state();
     loop {
         fs::remove_dir_all(to).unwrap();
-        copy(from, to);
-        let after = metastore();
-        if after == before {
-            return;
+        let copied = try_copy(from, to);
+        let after = state();
+        match copied {
+            Ok(()) if after == before => return,
+            Ok(()) => (),
+            Err(gone) => assert_eq!(gone.kind(), io::ErrorKind::NotFound, "{gone}"),
         }
         before = after;
     }

@@ -32,6 +32,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("compaction.enabled", "off"),
 ];
 const IDS: &str = "SELECT id FROM events ORDER BY id";
+/// What ann wrote, longer than what manifests keep of a value.
+const SECRET: &str = "ann wrote this and wants it to be forgotten";
 
 async fn start(clock: &Clock, more: &[(&str, &str)]) -> TestServer {
     let settings: Vec<(&str, &str)> = SETTINGS.iter().chain(more).copied().collect();
@@ -76,6 +78,23 @@ pub(crate) async fn reach(server: &TestServer, id: &str, status: ErasureStatus) 
     }
 }
 
+/// Files of a server that have what ann wrote, of the log, the tables and the metastore.
+fn files_with_secret(server: &TestServer) -> Vec<PathBuf> {
+    let secret = SECRET.as_bytes();
+    // A file that goes meanwhile has nothing any more.
+    let has = |path: &PathBuf| {
+        std::fs::read(path).is_ok_and(|read| read.windows(secret.len()).any(|part| part == secret))
+    };
+    files_below(server.folder.path(), "").into_iter().filter(has).collect()
+}
+
+/// An erasure that is done has left nothing in the log either, and says so.
+fn check_forgotten(server: &TestServer, done: &ErasureReport) {
+    assert_eq!(files_with_secret(server), Vec::<PathBuf>::new());
+    assert_eq!(done.log.kept, 0, "{done:?}");
+    assert!(!done.cannot.iter().any(|text| text.starts_with("segments of the log")), "{done:?}");
+}
+
 async fn tag(server: &TestServer, name: &str, kind: &str) {
     let body = json!({"name": name, "type": kind}).to_string();
     let path = "/v1/shop/tables/events/refs";
@@ -91,7 +110,7 @@ async fn fill(server: &TestServer) {
     tag(server, "clean", "tag").await;
     let change = json!({"id": "e4", "type": "a", "ns": "shop", "op": "c", "collection": "users",
         "key": "7", "after": {"userId": "ann"}});
-    let inside = json!({"id": "e3", "type": "a", "ns": "shop", "data": {"user_id": "ann", "n": 1}});
+    let inside = json!({"id": "e3", "type": "a", "ns": "shop", "data": {"user_id": "ann", "n": 1, "text": SECRET}});
     let events = json!([
         event("e1", "a", "ann"),
         event("e2", "a", "bea"),
@@ -105,7 +124,7 @@ async fn fill(server: &TestServer) {
     tag(server, "old", "tag").await;
     tag(server, "b", "branch").await;
     send(server, &json!([event("e6", "a", "ann")])).await;
-    let refused = json!([{"id": "x", "ns": "shop", "data": {"user_id": "ann"}},
+    let refused = json!([{"id": "x", "ns": "shop", "data": {"user_id": "ann", "text": SECRET}},
         {"id": "y", "ns": "shop", "user_id": "bea"}]);
     let reply = send(server, &refused).await;
     assert_eq!(reply["errors"].as_array().map(Vec::len), Some(2), "{reply}");
@@ -116,6 +135,8 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     let clock = Clock::manual(NOW_MS);
     let server = start(&clock, &[]).await;
     fill(&server).await;
+    let logs = server.folder.path().join("wal");
+    assert!(files_with_secret(&server).iter().any(|path| path.starts_with(&logs)));
     let id = begin(&server, "ann").await;
     let found = reach(&server, &id, ErasureStatus::Files).await;
     assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{found:?}");
@@ -137,6 +158,7 @@ async fn a_users_rows_are_gone_from_the_log_tables_branches_tags_history_and_fil
     // Whoever reads them has had time.
     clock.advance_ms(GRACE_MS);
     let done = reach(&server, &id, ErasureStatus::Done).await;
+    check_forgotten(&server, &done);
     assert_eq!((&done.tables, done.error), (&found.tables, None));
     assert!(done.cannot.iter().any(|text| text.contains("outside of the warehouse")));
     let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
@@ -324,6 +346,7 @@ async fn an_erasure_whose_server_is_killed_at_its_end_goes_on_with_the_next_one(
         let server = TestServer::start_at(folder, SETTINGS, clock.clone()).await;
         server.commit("shop").await;
         let done = reach(&server, &id, ErasureStatus::Done).await;
+        check_forgotten(&server, &done);
         assert_eq!(done.tables, before.tables, "{point}");
         assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]), "{point}");
         let audit = server.post("/v1/shop/audit/events", "application/json", "").await;
@@ -384,6 +407,51 @@ async fn a_table_that_is_in_the_way_holds_up_no_other() {
     assert!(stopped.error.as_ref().unwrap().contains("gc.enabled"), "{stopped:?}");
     let listed: Value = server.get("/v1/shop/tables/events/snapshots").await.json().await.unwrap();
     assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(3), "{listed}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_go_from_a_table_of_another_writer_whose_property_names_the_column() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    for table in ["accounts", "notes"] {
+        let sql = format!(
+            "CREATE TABLE {table} AS SELECT id, user_id AS who FROM events WHERE id IN ('e1', 'e2')"
+        );
+        let (status, answer) = server.query("shop", &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let named = json!({"icecore.erasure.user_id": "who"});
+    let updates = json!([{"action": "set-properties", "updates": named}]);
+    let body = json!({"requirements": [], "updates": updates}).to_string();
+    let accounts = "/catalog/v1/namespaces/shop/tables/accounts";
+    let made = server.post(accounts, "application/json", body).await;
+    assert_eq!(made.status(), 200);
+    let made: Value = made.json().await.unwrap();
+    let location = made["metadata"]["location"].as_str().unwrap();
+    let location = PathBuf::from(location.strip_prefix("file://").unwrap());
+    let id = begin(&server, "ann").await;
+    let found = reach(&server, &id, ErasureStatus::Files).await;
+    assert_eq!(found.tables["accounts"], ErasedRows { rows: 1, files: 1 }, "{found:?}");
+    assert_eq!(found.tables["events"], ErasedRows { rows: 4, files: 2 }, "{found:?}");
+    assert!(!found.tables.contains_key("notes"), "{found:?}");
+    assert_eq!(files_below(&location, ".parquet").len(), 2, "readers have their time");
+    clock.advance_ms(GRACE_MS);
+    let done = reach(&server, &id, ErasureStatus::Done).await;
+    assert_eq!((&done.tables, &done.error), (&found.tables, &None));
+    assert_eq!(files_below(&location, ".parquet").len(), 1);
+    let ids = async |table: &str| {
+        server.rows("shop", &format!("SELECT id FROM {table} ORDER BY id")).await
+    };
+    assert_eq!(ids("accounts").await, json!([["e2"]]));
+    assert_eq!(ids("notes").await, json!([["e1"], ["e2"]]));
+    let told = |name: &str, text: &str| {
+        let begins = format!("the table `{name}` is another engine's");
+        done.cannot.iter().any(|limit| limit.starts_with(&begins) && limit.contains(text))
+    };
+    assert!(told("notes", "`icecore.erasure.user_id`"), "{done:?}");
+    assert!(!told("accounts", ""), "{done:?}");
     server.stop().await;
 }
 

@@ -17,7 +17,7 @@ use icecore::{
 use icecore_lake::clock::Clock;
 use serde_json::{Value, json};
 use std::{
-    fs,
+    fs, io,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -158,18 +158,22 @@ async fn commit(server: &Process) {
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (from, to) = {
-            let entry = entry.unwrap();
-            (entry.path(), to.join(entry.file_name()))
-        };
+    try_copy(from, to).unwrap();
+}
+
+/// The same of a folder whose files may go meanwhile.
+pub(crate) fn try_copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
         if from.is_dir() {
-            copy(&from, &to);
+            try_copy(&from, &to)?;
         } else {
-            fs::copy(&from, &to).unwrap();
+            fs::copy(&from, &to)?;
         }
     }
+    Ok(())
 }
 
 /// The files and folders of a store.

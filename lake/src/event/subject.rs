@@ -35,6 +35,8 @@ const PATCHES: &str = "patch";
 const NESTED: [usize; 7] = [BEFORE, AFTER, PATCH, DATA, PAYLOAD, WRAPPED, EVENT_LIST];
 /// How deep they are looked into: a list of events, a wrapper, an event that was kept, its document.
 const NESTING_MAX: u8 = 4;
+/// Members that name a person, who may be in tables of other engines as well.
+const PERSONS: [&str; 3] = ["user_id", "actor", "anonymous_id"];
 /// Columns that say more of a row: the collection of its documents, and how a dead letter keeps its bytes.
 const BESIDE: [&str; 2] = ["collection", "detail"];
 
@@ -92,6 +94,12 @@ impl Subject {
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value
+    }
+
+    /// The member, where it names a person: a key or an id means nothing in a table of another engine.
+    #[must_use]
+    pub fn person(&self) -> Option<&'static str> {
+        self.columns.first().copied().filter(|name| PERSONS.contains(name))
     }
 
     /// Columns that decide where they have exactly this value.

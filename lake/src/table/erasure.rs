@@ -6,6 +6,7 @@
 //! condition, or if it was read.
 
 pub mod condition;
+pub mod foreign;
 #[cfg(test)]
 mod tests;
 
@@ -13,9 +14,13 @@ use crate::{
     collection::erased_documents::ErasedDocuments,
     ids::IdGenerator,
     table::{
-        compaction::rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles},
+        compaction::{
+            foreign::{ForeignRewrite, check_file, obstacle_of_file},
+            group::GroupRewrite,
+            rewrite::{FileRewrite, RewriteError, RewriteInput, RewrittenFiles},
+        },
         deletes::RowDeletes,
-        file_columns::FileColumns,
+        file_columns::{BATCH_BYTES, FileColumns, OpenFile},
         reader::{self, ReadError},
         retention::{REASON, REMOVED_ROWS},
         writer,
@@ -263,8 +268,27 @@ impl<'a> FileSearch<'a> {
         if !self.condition.may_have(self.source.metadata, &file) {
             return Ok(FileCount { key, rows: 0, read: None });
         }
-        let (rows, documents) = count(self.source, &file, &self.columns, &self.of_table).await?;
+        let (rows, documents) = self.count(&file).await?;
         Ok(FileCount { key, rows, read: Some(documents) })
+    }
+
+    /// How many rows of a file meet the condition, and the documents that these made.
+    async fn count(&self, file: &PlannedFile) -> Result<(u64, ErasedDocuments), ReadError> {
+        let ManifestSource { storage, metadata, .. } = self.source;
+        let opened = OpenFile::new(storage, file, &self.columns).await?;
+        if foreign::column_of(metadata, self.condition.person).is_some() {
+            // Values that are elsewhere than in the column would not be found.
+            check_file(metadata, file, &opened)?;
+        }
+        let (_, rows) = reader::rows_in_batches(opened, None, BATCH_BYTES)?;
+        let mut rows = pin!(rows);
+        let (mut count, mut documents) = (0, ErasedDocuments::default());
+        while let Some(batch) = rows.try_next().await? {
+            let met = self.of_table.met(&batch).await;
+            count += met.true_count() as u64;
+            self.of_table.note_documents(&batch, &met, &mut documents);
+        }
+        Ok((count, documents))
     }
 }
 
@@ -274,23 +298,6 @@ struct FileCount {
     rows: u64,
     /// The documents that these rows made; none where the file was not read for it.
     read: Option<ErasedDocuments>,
-}
-
-async fn count(
-    source: ManifestSource<'_>,
-    file: &PlannedFile,
-    columns: &FileColumns,
-    condition: &TableCondition,
-) -> Result<(u64, ErasedDocuments), ReadError> {
-    let (_, rows) = reader::rows_of_file(source.storage, file, columns, None).await?;
-    let mut rows = pin!(rows);
-    let (mut count, mut documents) = (0, ErasedDocuments::default());
-    while let Some(batch) = rows.try_next().await? {
-        let met = condition.met(&batch).await;
-        count += met.true_count() as u64;
-        condition.note_documents(&batch, &met, &mut documents);
-    }
-    Ok((count, documents))
 }
 
 /// Writes data files anew without the rows that meet a condition, each alone. Where one fails, what was
@@ -336,8 +343,7 @@ async fn rewrite(
 ) -> Result<RewrittenFiles, RewriteError> {
     let deletes = RowDeletes::read(source, deletes.clone(), files).await?;
     let input = RewriteInput { source, files, deletes: &deletes };
-    let opened = FileRewrite::open(input, ids).await?;
-    let mut rewrite = opened.without(source.metadata, condition);
+    let mut rewrite = Box::pin(opened_without(input, condition, ids)).await?;
     loop {
         match rewrite.step().await {
             Ok(true) => (),
@@ -348,6 +354,24 @@ async fn rewrite(
             }
         }
     }
+}
+
+/// Files whose rows are written anew without those that meet a condition, by the engine of the table.
+async fn opened_without<'a>(
+    input: RewriteInput<'a>,
+    condition: &RowCondition,
+    ids: &'a IdGenerator,
+) -> Result<GroupRewrite<'a>, RewriteError> {
+    let table = input.source.metadata;
+    if foreign::column_of(table, condition.person).is_none() {
+        let rewrite = Box::pin(FileRewrite::open(input, ids)).await?.without(table, condition);
+        return Ok(GroupRewrite::Merged(Box::new(rewrite)));
+    }
+    if let Some(reason) = input.files.iter().find_map(|file| obstacle_of_file(table, file)) {
+        return Err(ReadError::Unsupported(reason.to_owned()).into());
+    }
+    let rewrite = Box::pin(ForeignRewrite::open(input, ids)).await?.without(table, condition);
+    Ok(GroupRewrite::Foreign(Box::new(rewrite)))
 }
 
 /// The snapshot of a branch that puts new files in the place of those with erased rows, which were read
@@ -363,12 +387,21 @@ pub fn erasure_snapshot(
     let all = |one: Option<RowSum>, other: Option<RowSum>| Some(one?.merge(other?));
     // Rows that were written anew neither come nor go.
     let erased = groups.iter().map(|group| group.erased_sum).reduce(all).flatten();
-    let added: Vec<_> = groups.iter().flat_map(|group| &group.added).cloned().collect();
+    let (mut added, mut added_of_spec) = (Vec::new(), Vec::new());
+    for group in groups {
+        let files = group.added.iter().cloned();
+        match group.spec_id {
+            Some(spec_id) => added_of_spec.extend(files.map(|file| (spec_id, file))),
+            None => added.extend(files),
+        }
+    }
+    let is_empty = added.is_empty() && added_of_spec.is_empty();
     NewSnapshot {
-        operation: if added.is_empty() { Operation::Delete } else { Operation::Overwrite },
+        operation: if is_empty { Operation::Delete } else { Operation::Overwrite },
         read: Some(read),
         branch: (branch != MAIN_BRANCH).then(|| branch.to_owned()),
         added,
+        added_of_spec,
         removed: unique_removed(groups),
         summary: BTreeMap::from([
             (COMMIT_ID.to_owned(), commit_id),

@@ -6,6 +6,7 @@
 use crate::wal::{
     LogPosition, RecordRef, TableBacklog, WalError,
     marks::RowMark,
+    purge::LogPurge,
     quota::{LogBounds, StuckTable, StuckTables, TableUsage},
     segment::SegmentEnd,
 };
@@ -33,6 +34,8 @@ pub(crate) struct LogIndex {
     next_pin: u64,
     /// Files a segment can be made of.
     pub(crate) free: Vec<PathBuf>,
+    /// Which segments are to be deleted.
+    pub(crate) purge: LogPurge,
 }
 
 #[derive(Debug)]
@@ -151,6 +154,7 @@ impl LogIndex {
                 bytes: table.held.bytes,
                 oldest_ms: self.record(*oldest).durable_ms,
                 segments_since: newest.saturating_sub(oldest.generation),
+                is_purged: self.purge.takes(oldest.generation),
             })
         };
         self.tables.iter().filter_map(line).collect()
@@ -270,6 +274,24 @@ impl LogIndex {
     /// Puts back segments whose files could not be removed.
     pub(crate) fn put_back(&mut self, segments: impl IntoIterator<Item = RetiredSegment>) {
         self.retired.extend(segments);
+    }
+
+    /// Whether a segment that a purge is to delete is there.
+    pub(crate) fn holds_purged(&self) -> bool {
+        let first = self.segments.first_key_value().map(|(generation, _)| *generation);
+        let retired = self.retired.iter().map(|segment| segment.generation);
+        retired.chain(first).any(|generation| self.purge.takes(generation))
+    }
+
+    /// Whether records of this kind keep such a segment, and no more of them come to one.
+    pub(crate) fn has_purged(&self, kind: RecordKind) -> bool {
+        if self.current.is_some_and(|generation| self.purge.takes(generation)) {
+            return false;
+        }
+        let mut tables = self.tables.iter().filter(|(key, _)| key.0 == kind);
+        tables.any(|(_, table)| {
+            table.queue.front().is_some_and(|first| self.purge.takes(first.generation))
+        })
     }
 
     /// Moves segments that nothing needs out of sight: later pins cannot have seen them.

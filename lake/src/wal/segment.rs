@@ -279,6 +279,19 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), WalError> {
         .map_err(|source| io_error("sync folder", folder, source))
 }
 
+/// Removes a file; it is no harm when it is gone already.
+///
+/// # Errors
+/// [`WalError::Io`].
+pub(crate) fn remove(path: &Path) -> Result<(), WalError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path, source))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a file that no one needs; if that fails, the next start tries again.
 pub(crate) fn remove_quietly(path: &Path) {
     if let Err(error) = fs::remove_file(path)

@@ -537,6 +537,89 @@ fn what_a_pin_held_while_it_was_trimmed_is_given_up_on_demand() {
     assert!(rig.files("free-", "").is_empty());
 }
 
+/// How many files of the log have these bytes.
+fn files_with(rig: &Rig, bytes: &[u8]) -> usize {
+    // A file that is renamed meanwhile is a spare one, and has zeros.
+    let has = |path: &&PathBuf| {
+        fs::read(path).is_ok_and(|read| read.windows(bytes.len()).any(|part| part == bytes))
+    };
+    rig.files("", "").iter().filter(has).count()
+}
+
+/// Calls the writer until its part of a purge is done.
+fn purge(writer: &mut WalWriter) {
+    while writer.purge().unwrap() {
+        std::thread::yield_now();
+    }
+}
+
+const SECRET: &[u8] = b"what is to be gone";
+
+#[test]
+fn a_purge_leaves_no_file_with_bytes_of_records_of_before() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    wal.set_keep_after(LogPosition::MAX);
+    for _ in 0..9 {
+        writer.append(&[record("a", &SECRET.repeat(100))]).unwrap();
+    }
+    writer.append(&[record("b", b"of another table")]).unwrap();
+    let through = *wal.durable().borrow();
+    wal.trim(EVENTS, &ns("a"), through).unwrap();
+    assert!(1 < files_with(&rig, SECRET), "files that wait to be segments have them as well");
+    assert!(!wal.purge(through));
+    purge(&mut writer);
+    assert!(!wal.purge(through), "a row that no table has keeps its segment");
+    assert!(wal.pending().iter().all(|pending| pending.is_purged));
+    writer.append(&[record("b", b"later")]).unwrap();
+    let pin = wal.pin();
+    wal.trim(EVENTS, &ns("b"), through).unwrap();
+    purge(&mut writer);
+    assert!(!wal.purge(through), "a reader holds it");
+    assert!(wal.pending().iter().all(|pending| !pending.is_purged));
+    drop(pin);
+    purge(&mut writer);
+    assert!(wal.purge(through));
+    assert_eq!(files_with(&rig, SECRET), 0);
+    drop((wal, writer));
+    assert_eq!(texts(&rig.open().0), ["later"]);
+}
+
+#[test]
+fn a_purge_takes_what_a_segment_has_of_its_files_former_life() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    wal.set_keep_after(LogPosition::MAX);
+    for _ in 0..9 {
+        writer.append(&[record("a", &SECRET.repeat(100))]).unwrap();
+    }
+    wal.trim(EVENTS, &ns("a"), 9).unwrap();
+    assert!(!wal.purge(9));
+    // As after a crash: nothing tells any more that a purge went on.
+    drop((wal, writer));
+    let (wal, mut writer) = rig.open();
+    wal.set_keep_after(LogPosition::MAX);
+    wal.trim(EVENTS, &ns("a"), 9).unwrap();
+    assert!(wal.all_records(0).is_empty());
+    assert!(0 < files_with(&rig, SECRET));
+    assert!(!wal.purge(9));
+    purge(&mut writer);
+    assert!(wal.purge(9));
+    assert_eq!(files_with(&rig, SECRET), 0);
+    // What was asked for is done once, and files are used again.
+    let segments = rig.segments();
+    purge(&mut writer);
+    assert_eq!(rig.segments(), segments);
+    for _ in 0..9 {
+        writer.append(&[sized("a", 3_500)]).unwrap();
+    }
+    let last = *wal.durable().borrow();
+    wal.trim(EVENTS, &ns("a"), last).unwrap();
+    drop(writer);
+    let free = rig.files("free-", "");
+    assert!(free.iter().any(|path| fs::read(path).unwrap().contains(&0xAB)), "{free:?}");
+}
+
 #[test]
 fn keep_after_keeps_trimmed_segments_for_the_next_start() {
     let rig = Rig::new();

@@ -256,16 +256,22 @@ impl WalWriter {
 
     /// Starts to fill a file for the next segment when the current one is half full.
     fn prepare_spare(&mut self) {
+        let half_full = self.tip.current.as_ref().is_some_and(|now| now.size < 2 * now.end);
+        if half_full && self.wal.inner.index().free.is_empty() {
+            // Where there is no room, the next roll looks again and reports it.
+            self.fill_spare();
+        }
+    }
+
+    /// Starts to fill a file for the next segment, unless that goes on. Whether one is being filled.
+    fn fill_spare(&mut self) -> bool {
         let inner = &self.wal.inner;
         let tip = &mut self.tip;
-        let half_full = tip.current.as_ref().is_some_and(|now| now.size < 2 * now.end);
-        let filling = tip.spare.as_ref().is_some_and(|spare| !spare.is_finished());
-        if !half_full || filling || !inner.index().free.is_empty() {
-            return;
+        if tip.spare.as_ref().is_some_and(|spare| !spare.is_finished()) {
+            return true;
         }
         if disk::check(&inner.options, inner.options.segment_bytes).is_err() {
-            // The next roll looks again and reports it.
-            return;
+            return false;
         }
         join_spare(tip);
         let inner = Arc::clone(inner);
@@ -277,6 +283,39 @@ impl WalWriter {
             }
         });
         tip.spare = fill.ok();
+        tip.spare.is_some()
+    }
+
+    /// Does what a purge that was asked for needs of the writer, see [`Wal::purge`]. Whether it is to be
+    /// called again soon, since the log goes on in a new segment then. Blocking.
+    ///
+    /// # Errors
+    /// [`WalError::Io`]; the next call tries again.
+    pub fn purge(&mut self) -> Result<bool, WalError> {
+        let inner = Arc::clone(&self.wal.inner);
+        let is_due = inner.index().purge.is_due();
+        if is_due {
+            // No file is made for reuse while those that are there are removed.
+            join_spare(&mut self.tip);
+            inner.begin_purge(self.tip.next_generation - 1, self.tip.last_position())?;
+        }
+        let (goes_on, has_free) = {
+            let index = inner.index();
+            (index.purge.goes_on(), !index.free.is_empty())
+        };
+        if !goes_on {
+            return Ok(false);
+        }
+        let current = self.tip.current.as_ref().map(|current| current.owner.generation);
+        if current.is_some_and(|generation| inner.index().purge.takes(generation)) {
+            if !has_free {
+                // Without a file at hand appends would wait for one, or fail on a full disk.
+                return Ok(self.fill_spare());
+            }
+            self.roll(0)?;
+        }
+        inner.end_purge();
+        Ok(false)
     }
 }
 

@@ -238,6 +238,18 @@ async fn rows_that_keep_many_segments_are_due_without_anybody_who_reads() {
 }
 
 #[tokio::test]
+async fn rows_that_hold_up_a_purge_of_the_log_are_due_without_anybody_who_reads() {
+    let mut server = Server::unread("", 64 << 20).await;
+    server.append("a", &sample::events(1, 1, 2, 2));
+    server.clock.advance_ms(5_000);
+    assert!(!server.is_due("a"));
+    let last = *server.wal.durable().borrow();
+    assert!(!server.wal.purge(last));
+    server.writer.purge().unwrap();
+    assert!(server.is_due("a"));
+}
+
+#[tokio::test]
 async fn what_is_much_to_read_from_the_log_is_due_without_anybody_who_reads() {
     let mut server = Server::unread("", 64 << 20).await;
     let rows = sample::events(2_000, 1, 1, 3);

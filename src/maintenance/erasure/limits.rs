@@ -1,7 +1,7 @@
 //! What an erasure cannot reach, said in its report.
 
 use crate::{
-    maintenance::erasure::{EraseError, Erasures, rfc3339},
+    maintenance::erasure::{EraseError, Erasures, rfc3339, tables::ErasureTables},
     store::StoredErasure,
 };
 use icecore_catalog::storage::bucket::{BucketState, BucketVersioning, ObjectLock};
@@ -10,12 +10,25 @@ use icecore_lake::collection::erased_documents::ErasedDocuments;
 /// Most backups and dropped tables that are named one by one.
 const NAMED_MAX: usize = 20;
 
+/// Said of an erasure that did not wait any longer for segments to go.
+pub(super) const LOG_KEEPS: &str = "segments of the log still have bytes of the erased rows: rows in them do not leave the \
+     log, or there is no room for a new segment; erase once more when all tables take rows \
+     again (`icecore_flush_failing_tables`)";
+
+/// Why an erasure waits for segments of the log.
+pub(super) fn log_waits(until: &str) -> String {
+    format!(
+        "segments of the log with bytes of the erased rows are deleted once tables have all rows in \
+         them and no reader holds them; that is waited for until {until}"
+    )
+}
+
 impl Erasures {
     /// What an erasure of this namespace cannot reach now, or does not know of. Counts what the log has.
     pub(super) async fn limits(
         &self,
         erasure: &mut StoredErasure,
-        others: &[String],
+        tables: &ErasureTables,
     ) -> Result<Vec<String>, EraseError> {
         let (catalog, wal) = (&self.parts.catalog, &self.parts.wal);
         let mut limits = Vec::new();
@@ -26,11 +39,7 @@ impl Erasures {
                 rfc3339(backup.begun_ms)
             ));
         }
-        for table in others {
-            limits.push(format!(
-                "the table `{table}` is another engine's: delete the rows there, and expire its snapshots"
-            ));
-        }
+        limits.extend_from_slice(&tables.limits);
         let dropped = catalog.trash().list().await?.into_iter();
         let dropped = dropped.filter(|row| row.levels == erasure.levels).take(NAMED_MAX);
         limits.extend(dropped.map(|row| {
@@ -46,8 +55,8 @@ impl Erasures {
         };
         erasure.report.log.kept = wal.all_records(0).iter().filter(is_of).count() as u64;
         limits.push(
-            "segments of the log keep bytes of records that are in tables until they are written over or \
-             removed: `log.kept` counts such records of the namespace, and unused segments are not counted"
+            "damaged segments that `icecore wal quarantine` copied, and logs that were set aside for a new one, \
+             keep their events: delete them"
                 .to_owned(),
         );
         if let Some(bucket) = catalog.storage().bucket_state().await {

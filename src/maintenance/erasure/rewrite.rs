@@ -58,7 +58,7 @@ impl Erasures {
         condition: &RowCondition,
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
-        let (tables, _) = self.tables(&erasure.levels).await?;
+        let tables = self.tables(erasure).await?.erased;
         let (mut failure, mut waits) = (None, false);
         for table in &tables {
             match Box::pin(self.rewrite_table(erasure, table, condition, scanned)).await {

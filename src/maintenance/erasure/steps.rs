@@ -2,7 +2,7 @@
 
 use crate::{
     maintenance::{
-        erasure::{EraseError, Erasures, condition_of, limits, rfc3339},
+        erasure::{EraseError, Erasures, condition_of, limits, rfc3339, tables::ErasureTables},
         read_lease::ReadLease,
     },
     store::StoredErasure,
@@ -10,7 +10,7 @@ use crate::{
 use icecore_catalog::{
     catalog::LoadedTable,
     location::Location,
-    retention::collection_of,
+    retention::{collection_of, is_managed},
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
     snapshot::OBSOLETE_GRACE_MS,
 };
@@ -42,6 +42,9 @@ const REMOVALS_MAX: usize = 20;
 const READER_GRACE_MS: i64 = OBSOLETE_GRACE_MS;
 /// Most files that one step deletes.
 const DELETIONS_MAX: u32 = 1_000;
+/// How long the log is waited for once files were deleted: a table whose rows do not leave the log keeps a segment
+/// for ever.
+const LOG_WAIT_MS: i64 = 3_600_000;
 /// How often rows that are found at the end are erased, too: more of them come again and again then.
 const PASSES_MAX: i64 = 5;
 /// How often the proof looks for snapshots that came while it read others: each time takes as long as reading what
@@ -118,9 +121,18 @@ impl Erasures {
         if self.is_in_log(&erasure.levels, through) {
             return StepEnd::Waits;
         }
+        // It is begun here, and waited for at the end.
+        self.is_log_purged(erasure);
         erasure.report.log.pending = false;
         erasure.report.status = ErasureStatus::Count;
         StepEnd::More
+    }
+
+    /// Whether no file of the log has bytes of records up to the request any more. Asks for that.
+    fn is_log_purged(&self, erasure: &StoredErasure) -> bool {
+        // Events are in namespaces of one level.
+        let has_log = erasure.levels.len() == 1;
+        !has_log || self.parts.wal.purge(erasure.report.log.through)
     }
 
     /// What the heads of all branches and the tags have. Tables of collections come last, as events tell which of their
@@ -131,10 +143,10 @@ impl Erasures {
         condition: &RowCondition,
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
-        let (tables, others) = self.tables(&erasure.levels).await?;
+        let tables = self.tables(erasure).await?;
         let mut found = SubjectRows::default();
         let (of_collections, of_others): (Vec<_>, Vec<_>) =
-            tables.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
+            tables.erased.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
         for of_table in of_others {
             Box::pin(self.count_table(of_table, condition, scanned, &mut found)).await?;
         }
@@ -144,7 +156,7 @@ impl Erasures {
         for of_table in of_collections {
             Box::pin(self.count_table(of_table, &condition, scanned, &mut found)).await?;
         }
-        erasure.report.cannot = self.limits(erasure, &others).await?;
+        erasure.report.cannot = self.limits(erasure, &tables).await?;
         // Nothing may fail after this: the counts would be added once more.
         found.add_to(erasure);
         if erasure.report.dry_run {
@@ -186,7 +198,7 @@ impl Erasures {
     /// in the way holds up no other.
     async fn forget_history(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
         self.check_hold(&erasure.levels).await?;
-        let (tables, _) = self.tables(&erasure.levels).await?;
+        let tables = self.tables(erasure).await?.erased;
         if erasure.until_ms == 0 {
             // What is there now is dated before, and what comes to these tables after.
             let made = tables.iter().flat_map(|(_, loaded)| loaded.metadata.snapshots());
@@ -273,14 +285,18 @@ impl Erasures {
     /// Data files with such rows are to be deleted; those that a backup holds are told.
     async fn wait_for_files(&self, erasure: &mut StoredErasure) -> Result<StepEnd, EraseError> {
         let catalog = &self.parts.catalog;
+        // A log that was opened anew is purged anew.
+        self.is_log_purged(erasure);
         if erasure.until_ms <= catalog.now_ms() {
             // The job for that may be elsewhere, or busy with others.
             catalog.upkeep().delete_obsolete(DELETIONS_MAX).await?;
             self.parts.faults.hit("erase.after_deletion")?;
         }
-        let (tables, _) = self.tables(&erasure.levels).await?;
+        let tables = self.tables(erasure).await?.erased;
         for (table, loaded) in &tables {
-            let folder = self.folder(table, loaded, "/data")?;
+            // Who else writes a table has its data files where it likes.
+            let data = if is_managed(&loaded.metadata) { "/data" } else { "" };
+            let folder = self.folder(table, loaded, data)?;
             let waiting = catalog.upkeep().deletions_below(&folder, erasure.until_ms).await?;
             if waiting.held < waiting.files {
                 return Ok(StepEnd::Waits);
@@ -304,14 +320,19 @@ impl Erasures {
             // A log that was opened anew does not know yet what its tables have.
             return Ok(StepEnd::Waits);
         }
+        let is_purged = self.is_log_purged(erasure);
+        let log_until_ms = erasure.until_ms.saturating_add(LOG_WAIT_MS);
+        if !is_purged && self.parts.catalog.now_ms() < log_until_ms {
+            erasure.report.waits = Some(limits::log_waits(&rfc3339(log_until_ms)));
+            return Ok(StepEnd::Waits);
+        }
         // What was found before is not believed.
         let (mut scanned, mut found) = (ScannedFiles::default(), SubjectRows::default());
-        let (mut seen, mut others) = (HashSet::new(), Vec::new());
+        let (mut seen, mut tables) = (HashSet::new(), ErasureTables::default());
         for _ in 0..PROOF_ROUNDS_MAX {
-            let (tables, foreign) = self.tables(&erasure.levels).await?;
-            others = foreign;
+            tables = self.tables(erasure).await?;
             let before = seen.len();
-            for of_table in &tables {
+            for of_table in &tables.erased {
                 let counts = (&mut scanned, &mut found);
                 Box::pin(self.look_through(of_table, condition, &mut seen, counts)).await?;
             }
@@ -323,8 +344,11 @@ impl Erasures {
         }
         let left = found.files();
         if left == 0 {
-            for limit in self.limits(erasure, &others).await? {
+            for limit in self.limits(erasure, &tables).await? {
                 limits::tell(&mut erasure.report.cannot, limit);
+            }
+            if !is_purged {
+                limits::tell(&mut erasure.report.cannot, limits::LOG_KEEPS.to_owned());
             }
             // Nobody looks for them any more.
             erasure.documents = ErasedDocuments::default();

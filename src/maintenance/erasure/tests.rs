@@ -3,6 +3,7 @@ use crate::{store::make_tables, tasks::Tasks};
 use arrow::array::{RecordBatch, StringArray};
 use iceberg::spec::{DataFile, Operation};
 use icecore_catalog::{
+    catalog::LoadedTable,
     metastore::{Metastore, Watermark, holds::LegalHold},
     retention::{SNAPSHOTS_MAX, SNAPSHOTS_SLACK},
     snapshot::{MarkMove, NewSnapshot},
@@ -12,7 +13,7 @@ use icecore_lake::{
     clock::Clock,
     load::IngestLoad,
     metrics::Metrics,
-    table::{erasure::ERASURE, writer},
+    table::{erasure::ERASURE, schema::TableIdent, writer},
     wal::{WalOptions, WalWriter},
 };
 use icecore_schemas::erasure::ErasureSubject;
@@ -158,6 +159,23 @@ async fn who_does_not_take_the_events_erases_nothing_and_a_namespace_may_be_gone
     while matches!(job.tick().await.unwrap(), Progress::More) {}
     let ended = house.report().await;
     assert_eq!((ended.status, ended.error), (ErasureStatus::Done, None));
+}
+
+#[tokio::test]
+async fn segments_that_do_not_go_are_waited_for_and_then_told() {
+    let house = House::new().await;
+    // Nobody carries out here what the log is asked for.
+    house.add(1).await;
+    let (mut job, _wake) = house.erasures.job();
+    while matches!(job.tick().await.unwrap(), Progress::More) {}
+    let waiting = house.report().await;
+    assert_eq!(waiting.status, ErasureStatus::Proof);
+    assert!(waiting.waits.unwrap().contains("segments of the log"));
+    house.clock.advance_ms(2 * 3_600_000);
+    while matches!(job.tick().await.unwrap(), Progress::More) {}
+    let done = house.report().await;
+    assert_eq!((done.status, &done.waits), (ErasureStatus::Done, &None));
+    assert!(done.cannot.iter().any(|text| text == limits::LOG_KEEPS), "{done:?}");
 }
 
 /// Carries out the erasure of `shop` in a thread of its own, which may stand at a failpoint, until rows are

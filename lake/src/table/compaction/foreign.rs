@@ -29,6 +29,7 @@ use crate::{
             EncodedFile,
             rows::{MeasuredColumn, RowsFile, RowsLayout, properties},
         },
+        erasure::condition::{RowCondition, TableCondition},
         field_ids::FieldAliases,
         file_columns::{BATCH_BYTES, FileColumns, FileError, OpenFile},
         layout::{FileLayout, WriteError},
@@ -159,7 +160,8 @@ fn foreign_file(table: &TableMetadata, file: &PlannedFile, deletes: &DeleteIndex
     }
 }
 
-fn obstacle_of_file(table: &TableMetadata, file: &PlannedFile) -> Option<&'static str> {
+/// Why a file stays as it is.
+pub(crate) fn obstacle_of_file(table: &TableMetadata, file: &PlannedFile) -> Option<&'static str> {
     let schema = table.current_schema();
     let spec = table.partition_spec_by_id(file.spec_id);
     if file.format != DataFileFormat::Parquet {
@@ -186,8 +188,12 @@ pub struct ForeignRewrite<'a> {
     /// The table's folder, without a trailing slash.
     folder: String,
     file_bytes: usize,
-    /// Which columns of those that are read are written.
+    /// The field ids of the columns that are read.
+    columns: Vec<i32>,
+    /// Which of them are written.
     written_columns: Vec<usize>,
+    /// Rows that are left out.
+    without: Option<TableCondition>,
     left: VecDeque<ForeignFile>,
     /// Of the file that is read.
     rows: Option<BoxStream<'static, Result<RecordBatch, FileError>>>,
@@ -274,7 +280,9 @@ impl<'a> ForeignRewrite<'a> {
             layout: Arc::new(layout),
             folder,
             file_bytes: file_bytes.min(FILE_BYTES_MAX),
+            columns: fields.iter().map(|field| field.id).collect(),
             written_columns,
+            without: None,
             left,
             rows: None,
             file: None,
@@ -282,6 +290,14 @@ impl<'a> ForeignRewrite<'a> {
             rows_before,
             read: 0,
         })
+    }
+
+    /// The same without the rows that meet a condition on columns of the table.
+    #[must_use]
+    pub fn without(mut self, table: &TableMetadata, condition: &RowCondition) -> Self {
+        self.without = Some(condition.within(table, &self.columns));
+        self.done.places = None;
+        self
     }
 
     /// The files that it takes; nothing is written yet.
@@ -313,10 +329,15 @@ impl<'a> ForeignRewrite<'a> {
     }
 
     async fn write(&mut self, rows: &RecordBatch) -> Result<(), RewriteError> {
-        if rows.num_rows() == 0 {
+        let kept = match &self.without {
+            Some(condition) => condition.others(rows).await.map_err(ReadError::from)?,
+            None => rows.clone(),
+        };
+        self.done.erased_rows += (rows.num_rows() - kept.num_rows()) as u64;
+        if kept.num_rows() == 0 {
             return Ok(());
         }
-        let rows = rows.project(&self.written_columns).map_err(WriteError::Split)?;
+        let rows = kept.project(&self.written_columns).map_err(WriteError::Split)?;
         self.read += rows.num_rows() as u64;
         let mut file = match self.file.take() {
             Some(file) => file,
@@ -369,7 +390,9 @@ impl<'a> ForeignRewrite<'a> {
         let names: Vec<&str> = self.done.locations().collect();
         self.storage.sync_names(&names).await.map_err(WriteError::Store)?;
         let written: u64 = self.done.added.iter().map(DataFile::record_count).sum();
-        let expected = self.rows_before.saturating_sub(self.done.deleted_rows);
+        self.done.rows = self.done.rows.saturating_sub(self.done.erased_rows);
+        let gone = self.done.deleted_rows + self.done.erased_rows;
+        let expected = self.rows_before.saturating_sub(gone);
         match [self.done.rows, self.read, written].iter().any(|counted| *counted != expected) {
             true => Err(RewriteError::Miscounted { expected, written }),
             false => Ok(()),
@@ -384,7 +407,7 @@ impl<'a> ForeignRewrite<'a> {
 
 /// Refuses a file whose values others read in another way, and one without a column whose value its partition
 /// has: there the partition tells it, and files of the service's making have to have it.
-fn check_file(
+pub(crate) fn check_file(
     table: &TableMetadata,
     file: &PlannedFile,
     opened: &OpenFile,

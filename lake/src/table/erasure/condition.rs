@@ -3,12 +3,15 @@
 //! Its one invariant: a row whose time is not known is not spared for it.
 
 use crate::{
-    blocking::blocking, collection::erased_documents::ErasedDocuments,
-    table::typed_columns::is_typed,
+    blocking::blocking,
+    collection::erased_documents::ErasedDocuments,
+    table::{erasure::foreign, typed_columns::is_typed},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, StringArray},
+    compute::{filter_record_batch, not},
     datatypes::{Int64Type, TimestampMicrosecondType},
+    error::ArrowError,
     record_batch::RecordBatch,
 };
 use iceberg::spec::{PrimitiveLiteral, TableMetadata};
@@ -78,6 +81,8 @@ pub struct RowCondition {
     pub test: Arc<RowTest>,
     /// Rows that came later are none of them.
     pub bound: Option<ArrivalBound>,
+    /// The member that names a person: properties of other engines' tables name the columns that have its values.
+    pub person: Option<&'static str>,
     /// Documents that are meant as well, in the tables of their collections, whenever they came.
     pub erased: Arc<ErasedDocuments>,
 }
@@ -92,6 +97,9 @@ impl fmt::Debug for RowCondition {
 impl RowCondition {
     /// The columns of a table that it needs.
     pub(super) fn ids(&self, table: &TableMetadata) -> Vec<i32> {
+        if let Some(column) = foreign::column_of(table, self.person) {
+            return vec![column];
+        }
         let mut ids = Vec::new();
         for id in self.names().chain(CHANGE).filter_map(|name| id_of(table, name)) {
             // A column may be asked for more than once.
@@ -109,6 +117,9 @@ impl RowCondition {
 
     /// The same for rows with these columns of a table.
     pub(crate) fn within(&self, table: &TableMetadata, columns: &[i32]) -> TableCondition {
+        if let Some(column) = foreign::column_of(table, self.person) {
+            return self.of_foreign(columns.iter().position(|id| *id == column));
+        }
         let place = |name: &'static str| {
             let id = id_of(table, name)?;
             columns.iter().position(|column| *column == id)
@@ -128,8 +139,22 @@ impl RowCondition {
         TableCondition { places, test, bound: self.bound, collection, erased, change }
     }
 
+    /// The same for rows of another engine's table, which has the values here. Nothing tells when these came.
+    fn of_foreign(&self, place: Option<usize>) -> TableCondition {
+        let value = Arc::clone(&self.value);
+        let test = Arc::new(move |columns: &[Option<ArrayRef>], rows: usize| {
+            foreign::rows_with(&value, columns, rows)
+        });
+        let (places, bound, collection) = (vec![place], None, None);
+        TableCondition { places, test, bound, collection, erased: None, change: None }
+    }
+
     /// Whether a file may have such a row.
     pub(super) fn may_have(&self, table: &TableMetadata, file: &PlannedFile) -> bool {
+        if foreign::column_of(table, self.person).is_some() {
+            // Bounds of other writers are not relied on.
+            return true;
+        }
         let has = |name: &&str, may: &dyn Fn(&ColumnBounds) -> bool| {
             let Some(id) = id_of(table, name) else { return false };
             // A file that does not tell of a column may have it.
@@ -176,6 +201,12 @@ impl TableCondition {
             is_of_subject || (keys.is_valid(row) && documents.has(collection, keys.value(row)))
         };
         BooleanArray::from((0..met.len()).map(is_meant).collect::<Vec<bool>>())
+    }
+
+    /// The rows that do not meet it.
+    pub(crate) async fn others(&self, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let met = self.met(rows).await;
+        filter_record_batch(rows, &not(&met)?)
     }
 
     /// Adds the documents that events which meet it made.

@@ -25,6 +25,7 @@ fn named(name: &'static str) -> RowCondition {
             BooleanArray::from(met.collect::<Vec<bool>>())
         }),
         bound: None,
+        person: None,
         erased: Arc::default(),
     }
 }
@@ -138,6 +139,56 @@ async fn many_files_are_looked_through_and_no_more_are_taken_than_asked_for() {
     assert!(counted.unwrap());
     let some = (FILES_AT_ONCE as u64 + 4) / 2;
     assert_eq!((rows.rows(), rows.files()), (some, some));
+}
+
+async fn found(lake: &TestLake, condition: &RowCondition) -> MatchedFiles {
+    let snapshot = lake.metadata.current_snapshot_id().unwrap();
+    let mut scanned = ScannedFiles::default();
+    matched_files(lake.source(), snapshot, condition, &mut scanned, 10).await.unwrap()
+}
+
+fn set(lake: &mut TestLake, member: &str, column: &str) {
+    let property = HashMap::from([(format!("icecore.erasure.{member}"), column.to_owned())]);
+    lake.change(|builder| builder.set_properties(property));
+}
+
+#[tokio::test]
+async fn rows_of_another_engines_table_go_by_the_column_that_its_property_names() {
+    let mut lake = TestLake::of_people(true);
+    let some = file(&mut lake, &["ann", "bea", "ann", "cid"]).await;
+    lake.commit(vec![some.clone()]).await;
+    let of_person = RowCondition { person: Some("user_id"), columns: &["user_id"], ..named("ann") };
+    let obstacle = |lake: &TestLake| foreign::obstacle(&lake.metadata, Some("user_id"));
+    assert!(obstacle(&lake).unwrap().contains("its property `icecore.erasure.user_id`"));
+    set(&mut lake, "actor", "name");
+    assert!(found(&lake, &of_person).await.files.is_empty(), "it is another member's");
+    set(&mut lake, "user_id", "who");
+    assert!(obstacle(&lake).unwrap().contains("none of its columns"));
+    assert!(found(&lake, &of_person).await.files.is_empty());
+    set(&mut lake, "user_id", "name");
+    assert_eq!(obstacle(&lake), None);
+    let matched = found(&lake, &of_person).await;
+    assert_eq!(matched.files[0].rows, 2);
+
+    let (ids, files) = (IdGenerator::new(Clock::manual(1_000)), planned(&matched.files));
+    let written = written_without(lake.source(), &files, &matched.deletes, &of_person, &ids).await;
+    let written = written.unwrap();
+    assert_eq!((written[0].rows, written[0].erased_rows), (2, 2));
+    let new = erasure_snapshot(("main", 1), &written, "e1", "c1".to_owned());
+    assert_eq!((new.operation, new.added.len()), (Operation::Overwrite, 0));
+    let [(spec_id, added)] = new.added_of_spec.as_slice() else {
+        panic!("{:?}", new.added_of_spec)
+    };
+    assert_eq!((*spec_id, added.record_count(), added.partition()), (0, 2, &within("Ulm")));
+    let removed: Vec<&str> = new.removed.iter().map(DataFile::file_path).collect();
+    assert_eq!(removed, [some.file_path()]);
+
+    // A number is compared as it is written.
+    set(&mut lake, "user_id", "id");
+    for (value, files) in [("3", 1), ("03", 0), ("ann", 0)] {
+        let of_person = RowCondition { value: value.into(), ..of_person.clone() };
+        assert_eq!(found(&lake, &of_person).await.files.len(), files, "{value}");
+    }
 }
 
 #[test]

@@ -332,6 +332,7 @@ async fn a_member_of_documents_says_neither_whose_a_row_is_nor_which_one() {
             BooleanArray::from(vec![columns[0].is_some(); rows])
         }),
         bound: None,
+        person: None,
         erased: Arc::default(),
     };
     let column: ArrayRef = Arc::new(StringArray::from(vec!["ann"]));
