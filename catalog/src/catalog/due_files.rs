@@ -107,7 +107,7 @@ impl Catalog {
                 continue;
             }
             let (uuid, metadata_location) = &tables[folder];
-            let is_current = metadata_location == file;
+            let is_current = is_same_place(metadata_location, file);
             let unneeded = if is_current { HashSet::new() } else { HashSet::from([file.clone()]) };
             found.add((*uuid, vec![file.as_str()], Ok(unneeded)));
         }
@@ -182,13 +182,13 @@ impl LeftFiles {
         left
     }
 
-    /// Takes out lists or manifests, as the table spells them.
+    /// Takes out lists or manifests, as the table spells them. Clients may have them in any folder of the table
+    /// and under any name, so they may count as data files.
     fn take_out<'a>(&mut self, own: &Location, files: impl Iterator<Item = &'a str>) {
-        if self.manifests.is_empty() {
-            return;
-        }
         for file in files {
-            self.manifests.remove(&key_of(own, file));
+            let key = key_of(own, file);
+            self.manifests.remove(&key);
+            self.content.remove(&key);
         }
     }
 }
@@ -237,6 +237,12 @@ impl DueFiles {
             }
         }
     }
+}
+
+/// Whether both are one file, however they are spelled: the queue has the normal form.
+fn is_same_place(one: &str, other: &str) -> bool {
+    let normal = Location::parse(one);
+    one == other || (normal.is_some() && normal == Location::parse(other))
 }
 
 /// Whether the file is metadata of a table, by its folder and how its name ends.

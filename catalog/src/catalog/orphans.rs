@@ -366,7 +366,8 @@ impl Orphans<'_> {
         }
         if is_shared(metadata) {
             return Err(CatalogError::Invalid(
-                "its property `gc.enabled` is false: its files may be other tables' too".to_owned(),
+                "its property `gc.enabled` is not `true`: its files may be other tables' too"
+                    .to_owned(),
             ));
         }
         let own = self.0.inner.storage.normalize(metadata.location())?;

@@ -20,7 +20,7 @@ use crate::{
     metastore::ChangeSet,
     retention::{
         self,
-        expiry::{self, ExpiredHistory, GC_ENABLED, IN_FULL_MS, expired},
+        expiry::{self, ExpiredHistory, IN_FULL_MS, expired},
         lease::LeasedSnapshots,
     },
     row_sum::RecordedSums,
@@ -295,9 +295,7 @@ impl Catalog {
         let mut known = HistoryReads::default();
         for _ in 0..PLANS_MAX {
             let Some(base) = self.find(table).await? else { return Ok(HistoryExpiry::default()) };
-            let collects = base.metadata.properties().get(GC_ENABLED);
-            if collects.is_some_and(|value| value.trim().eq_ignore_ascii_case("false")) {
-                let why = format!("its property `{GC_ENABLED}` is `false`");
+            if let Some(why) = expiry::gc_obstacle(&base.metadata) {
                 return Ok(HistoryExpiry { obstacle: Some(why), ..HistoryExpiry::default() });
             }
             let leased = self.leased(&base).await?;

@@ -9,6 +9,7 @@ use crate::{
     location::Location,
     manifest_file,
     metastore::{DropTerms, NewTable, ObsoleteFile, TrashRow},
+    retention::expiry,
     snapshot::OBSOLETE_GRACE_MS,
     storage,
 };
@@ -162,7 +163,7 @@ impl Trash<'_> {
     }
 
     /// Queues every file that a table's metadata names, but for what lost files would have named, and
-    /// none of a table with `gc.enabled=false`, which shares its files with others. Fails when the
+    /// none of a table whose `gc.enabled` is not `true`, which shares its files with others. Fails when the
     /// store does: what it could not read may name files.
     ///
     /// A table may have millions of files, so those of one manifest are queued after another's, and a
@@ -272,5 +273,5 @@ fn unreadable(operation: &'static str) -> impl FnOnce(iceberg::Error) -> Catalog
 }
 
 pub(super) fn is_shared(metadata: &TableMetadata) -> bool {
-    metadata.properties().get("gc.enabled").is_some_and(|gc| gc.eq_ignore_ascii_case("false"))
+    expiry::gc_obstacle(metadata).is_some()
 }

@@ -97,9 +97,20 @@ pub(crate) fn fault(key: &str, value: &str) -> Option<String> {
     }
 }
 
+/// Why no file of the table is deleted, where it forbids that: other tables may have them too. As in the
+/// Java reference every value but `true` does, also one that nobody meant so.
+pub(crate) fn gc_obstacle(metadata: &TableMetadata) -> Option<String> {
+    let value = metadata.properties().get(GC_ENABLED)?;
+    (!value.trim().eq_ignore_ascii_case("true"))
+        .then(|| format!("its property `{GC_ENABLED}` is `{value}`"))
+}
+
 /// Whether a property of the table says nothing that expiry can go by, so that everything stays.
 pub(crate) fn has_fault(metadata: &TableMetadata) -> bool {
-    ExpiryTerms::of(metadata).is_err()
+    match gc_obstacle(metadata).and_then(|_| metadata.properties().get(GC_ENABLED)) {
+        Some(value) => fault(GC_ENABLED, value).is_some(),
+        None => ExpiryTerms::of(metadata).is_err(),
+    }
 }
 
 /// What has expired of a table with these branches and tags at `now_ms`. Where an operator names a table
@@ -115,9 +126,8 @@ pub fn expired(
     now_ms: i64,
     is_named: bool,
 ) -> Result<ExpiredHistory, String> {
-    let collects = metadata.properties().get(GC_ENABLED);
-    if collects.is_some_and(|value| value.trim().eq_ignore_ascii_case("false")) {
-        return Err(format!("its property `{GC_ENABLED}` is `false`"));
+    if let Some(why) = gc_obstacle(metadata) {
+        return Err(why);
     }
     let mut terms = ExpiryTerms::of(metadata)?;
     let is_ours = is_managed(metadata);

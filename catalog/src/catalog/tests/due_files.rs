@@ -104,6 +104,25 @@ async fn lists_and_manifests_of_branches_and_tags_are_not_deleted_whatever_the_q
 }
 
 #[tokio::test]
+async fn lists_and_manifests_in_other_folders_are_not_deleted_either() {
+    let house = house().await;
+    let catalog = &house.catalog;
+    let made = create(catalog, "a.t").await;
+    let file = format!("{}/data/f", made.metadata.location());
+    let list = write_list(catalog, &made, 1, &[&file]).await;
+    let bytes = catalog.storage().get(&list).await.unwrap();
+    let elsewhere = format!("{}/lists/1.avro", made.metadata.location());
+    catalog.storage().put(&elsewhere, bytes).await.unwrap();
+    let sent = change("a.t", on_main(None), add_snapshot(&made, 1, &elsewhere));
+    catalog.commit(sent).await.unwrap();
+    let live = [elsewhere];
+    queue(catalog, &live).await;
+    assert_eq!(catalog.upkeep().delete_obsolete(100).await.unwrap(), 0);
+    assert_eq!(there(catalog, &live).await, [true]);
+    assert_eq!(catalog.metastore().count_obsolete().await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_live_file_of_a_dropped_table_stays_while_the_table_can_be_had_back() {
     for (_kept, metastore) in stores().await {
         let house = house_over(tempfile::tempdir().unwrap(), metastore).await;

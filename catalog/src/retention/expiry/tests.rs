@@ -129,6 +129,15 @@ fn a_table_that_forbids_it_or_says_nonsense_stays_as_it_is() {
         assert_eq!(fault(key, value).is_some(), key != GC_ENABLED, "{key}");
     }
     check(&table(FOUR, &[(GC_ENABLED, "true")]), true, &[1, 2, 3], &[]);
+    // One from before values were looked at: other engines take it for `false`.
+    for (value, is_fault) in [("no", true), (" false ", false)] {
+        let table = table(FOUR, &[(GC_ENABLED, value)]);
+        let (refs, leased) = (refs::of(&table), LeasedSnapshots::default());
+        let refused = expired(&table, &refs, &leased, NOW_MS, true).unwrap_err();
+        assert!(refused.contains(&format!("`{GC_ENABLED}` is `{value}`")), "{refused}");
+        assert_eq!(has_fault(&table), is_fault, "{value}");
+    }
+    assert_eq!(gc_obstacle(&table(FOUR, &[(GC_ENABLED, " True")])), None);
     assert!(fault(GC_ENABLED, "no").unwrap().contains("write `true` or `false`"));
     assert_eq!(fault("owner", "no"), None);
 }
