@@ -213,7 +213,7 @@ fn within<'a>(whole: &'a RawValue, path: &[PathStep]) -> Option<&'a RawValue> {
     })
 }
 
-/// A value's text; of a string without quotes and escapes, and of null none, if those are asked away.
+/// A value's text. With `unquote` that of a string is without quotes and escapes, and null has none.
 fn shown(raw: &str, unquote: bool) -> Option<Cow<'_, str>> {
     match raw.as_bytes().first()? {
         b'n' if unquote => None,

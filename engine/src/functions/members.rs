@@ -276,6 +276,8 @@ fn steps(key: &str) -> Result<Vec<PathStep>, DataFusionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::functions::{mended, parsed, within};
+    use arrow::datatypes::Float64Type;
 
     const TEXT: &str =
         r#"{"s":"x\"y","n":null,"i":7,"f":2.50,"b":true,"l":[1,"z",null],"$x":{"o":{}},"":0}"#;
@@ -327,5 +329,102 @@ mod tests {
             assert_eq!(at("[1,2,3]", number), expected, "{number}");
         }
         assert!(at(TEXT, 0).is_none());
+    }
+
+    #[test]
+    fn a_number_is_given_as_far_as_its_type_reaches() {
+        let text = r#"{"a":9007199254740993,"b":9223372036854775808,"c":1e999,"d":-0,"e":1E2}"#;
+        let at = |name: &str| JsonPath::new(steps(name).unwrap()).find(text).unwrap().found;
+        let found = ["a", "b", "c", "d", "e", "f"].map(at);
+        let texts = StringViewArray::from(vec![text; found.len()]);
+        let integers = JsonAnswer::Integer.of(&texts, &found);
+        let expected = [Some(9_007_199_254_740_993), None, None, Some(0), None, None];
+        assert_eq!(integers.as_primitive::<Int64Type>(), &Int64Array::from(expected.to_vec()));
+        let floats = JsonAnswer::Float.of(&texts, &found);
+        let expected =
+            [9007199254740992.0, 9223372036854775808.0, f64::INFINITY, -0.0, 100.0].map(Some);
+        let expected = expected.into_iter().chain([None]).collect::<Float64Array>();
+        assert_eq!(floats.as_primitive::<Float64Type>(), &expected);
+        let shown = JsonAnswer::Text.of(&texts, &found);
+        assert_eq!(shown.as_string_view().value(2), "1e999");
+    }
+
+    #[test]
+    fn keys_and_texts_that_are_null_answer_their_own_rows_alone() {
+        let texts = [Some(TEXT), None, Some(TEXT), Some(r#"{"i":[8],"\ud800":1}"#), Some("[]")];
+        let texts = StringViewArray::from(texts.to_vec());
+        let names = StringViewArray::from(vec![Some("i"), Some("i"), None, Some("i"), Some("i")]);
+        let of = |answer: JsonAnswer, keys: &[ArrayRef]| {
+            of_mended(&texts, |texts| answer.of_keys(texts, keys, false)).unwrap()
+        };
+        let names: ArrayRef = Arc::new(names);
+        let presence = of(JsonAnswer::Presence, std::slice::from_ref(&names));
+        let expected = vec![Some(true), None, Some(false), Some(true), Some(false)];
+        assert_eq!(presence.as_boolean(), &BooleanArray::from(expected));
+
+        let numbers = Int64Array::from(vec![Some(0), Some(0), Some(0), Some(-1), None]);
+        let elements = of(JsonAnswer::Integer, &[names, Arc::new(numbers)]);
+        let expected = vec![None, None, None, Some(8), None];
+        assert_eq!(elements.as_primitive::<Int64Type>(), &Int64Array::from(expected));
+    }
+
+    #[test]
+    fn every_function_answers_odd_texts_as_steps_of_a_parser_do() {
+        let key = |name: &str| PathStep::Key(name.to_owned());
+        let paths = [
+            vec![],
+            vec![key("a")],
+            vec![key("a"), key("b")],
+            vec![key("a"), place(-1)],
+            vec![key("a"), place(1), key("b")],
+            vec![place(-2)],
+            vec![key(r"\ud800")],
+            vec![key("x y")],
+            vec![key("")],
+        ];
+        let deep = format!("{}{}", "[".repeat(600), "]".repeat(600));
+        let texts = [
+            TEXT.to_owned(),
+            r#"{"a":{"b":1},"\u0061":{"\u0062":"\u00e9\/\n"},"x\u0020y":[]}"#.to_owned(),
+            r#"{"a":[0,{"b":"\ud83d\ude00"}],"a":[0,{"b":"\ud83d","b":"\ude00\ud83d"}]}"#
+                .to_owned(),
+            r#"{"\ud800":1,"\\ud800":{"c":"\ud800"},"a":"\\ud800"}"#.to_owned(),
+            r#"{"\ud800":[null],"a":{"\udfff":2,"b":true}}"#.to_owned(),
+            "\t{ \"\" : -1e-7 , \"a\"\r\n: [ 1 , { \"b\" : null } ] } ".to_owned(),
+            r#"["\udc00",{"a":1},[ ]]"#.to_owned(),
+            format!(r#"{{"\ud800":"\udc00","a":[{deep},{{"b":"\ud800"}}]}}"#),
+            format!(r#"{{"z":{deep},"a":{{"b":"x\u0020y"}},"x y":1e999}}"#),
+            format!("{deep}]"),
+            r#"{"a":"\ud800"} 1"#.to_owned(),
+            r#"{"a":"\ud80"}"#.to_owned(),
+            r#"{"a":1}{}"#.to_owned(),
+            "\u{feff}{}".to_owned(),
+            " ".to_owned(),
+        ];
+        for text in &texts {
+            paths.iter().for_each(|path| check_with_parser(text, path));
+        }
+    }
+
+    fn check_with_parser(text: &str, path: &[PathStep]) {
+        let keys: Vec<ArrayRef> = path.iter().map(key_of).collect();
+        let texts = StringViewArray::from(vec![text]);
+        let readable = mended(&texts).unwrap_or_else(|| texts.clone());
+        let whole = parsed(readable.value(0)).ok();
+        let found = whole.map(|whole| within(whole, path).map(RawValue::get));
+        for (name, answer) in FUNCTIONS {
+            let expected = found.map(|found| answer.of(&readable, &[found]));
+            let answered = of_mended(&texts, |texts| answer.of_keys(texts, &keys, true)).ok();
+            assert_eq!(answered, expected, "{name} at {path:?} of {text:.80}");
+        }
+    }
+
+    fn key_of(step: &PathStep) -> ArrayRef {
+        let number = |number: usize| i64::try_from(number).unwrap();
+        match step {
+            PathStep::Key(name) => Arc::new(StringViewArray::from(vec![name.as_str()])),
+            PathStep::Index(index) => Arc::new(Int64Array::from(vec![number(*index)])),
+            PathStep::FromEnd(distance) => Arc::new(Int64Array::from(vec![-number(*distance)])),
+        }
     }
 }
