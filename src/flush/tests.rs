@@ -11,10 +11,12 @@ use futures::TryStreamExt;
 use iceberg::{expr::Reference, spec::Datum, table::Table};
 use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
+    commit::{COMMIT_ID, FIRST_SEQ, LAST_SEQ},
     error::CatalogError,
-    metastore::Metastore,
+    metastore::{Metastore, Watermark},
     row_sum::RowSum,
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
+    snapshot::{MarkMove, NewSnapshot},
     storage::{S3Options, Storage},
 };
 use icecore_lake::{
@@ -25,7 +27,7 @@ use icecore_lake::{
     metrics::Metrics,
     table::{
         integrity::{self, CheckDepth, CheckedTable},
-        known_ids, schema,
+        known_ids, schema, writer,
     },
     wal::{LogRecord, Wal, WalOptions, WalWriter},
 };
@@ -35,7 +37,7 @@ use icecore_schemas::{
     names::Namespace,
     service_table::{RecordKind, ServiceTables},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -341,6 +343,43 @@ async fn records_that_leave_the_log_without_a_commit_are_damage() {
     let found: Vec<_> = report.damage.iter().map(|it| (it.kind, it.snapshot)).collect();
     assert_eq!(found, [(FindingKind::Numbers, head)], "{report:?}");
     assert_eq!(report.gaps, [SeqGap { first: 11, last: 15, reason: None }]);
+}
+
+#[tokio::test]
+async fn numbers_without_a_row_after_a_commit_of_an_earlier_version_are_no_damage() {
+    let mut server = Server::start().await;
+    server.append("a", &sample::events(10, 1, 1, 1));
+    server.tick().await.unwrap();
+    let of_earlier = sample::events(5, 1, 11, 2);
+    let position = server.append("a", &of_earlier);
+    let table = server.load("a", "events").await;
+    let (storage, ids) = (server.catalog.storage(), IdGenerator::new(server.clock.clone()));
+    let added = writer::write(storage, &table.metadata, vec![of_earlier], &ids).await.unwrap();
+    let summary = [(COMMIT_ID, "c"), (FIRST_SEQ, "11"), (LAST_SEQ, "15")];
+    let summary = summary.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let watermark = Watermark { epoch: 1, position, last_seq: 15 };
+    let new = NewSnapshot {
+        added,
+        summary: BTreeMap::from(summary),
+        mark: Some(MarkMove { watermark, since: 0 }),
+        ..NewSnapshot::default()
+    };
+    server.catalog.add_snapshot(&schema::ident(&namespace("a"), "events"), new).await.unwrap();
+    // As numbers of a group that its version could not write: the log does not tell whether they had rows.
+    let passed = server.append("a", &sample::events(5, 1, 16, 3));
+    server.wal.trim(RecordKind::Events, &namespace("a"), passed).unwrap();
+    server.append("a", &sample::events(10, 1, 21, 4));
+    server.tick().await.unwrap();
+    let table = server.load("a", "events").await;
+    let summary = table.metadata.current_snapshot().unwrap().summary();
+    assert_eq!(summary.additional_properties.get("icecore.unused-seq"), None);
+    let report = check(&server).await;
+    assert!(report.is_whole(), "{report:?}");
+    assert!(report.notes.iter().any(|it| it.what.contains("from 16 to 20")), "{report:?}");
+    // From the next commit on all is told.
+    server.append("a", &sample::events(5, 1, 31, 5));
+    server.tick().await.unwrap();
+    assert_eq!(unused(&server).await, "none");
 }
 
 #[tokio::test]

@@ -7,10 +7,12 @@ use crate::flush::commit::{FlushTarget, TableFlush};
 use iceberg::{TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     ancestors,
-    commit::{COMMIT_ID, LAST_SEQ},
+    commit::{COMMIT_ID, FIRST_SEQ, LAST_SEQ},
 };
 use icecore_lake::{
-    table::unused_numbers::{RANGES_MAX, TAKE_OVER_MARGIN, UnusedNumbers, UnusedReason, to_entry},
+    table::unused_numbers::{
+        RANGES_MAX, TAKE_OVER_MARGIN, UNUSED_SEQ, UnusedNumbers, UnusedReason, to_entry,
+    },
     wal::{
         LogPosition, RecordRef,
         ranges::{self, SeqInterval},
@@ -29,7 +31,8 @@ struct NumberJump {
 
 impl TableFlush {
     /// What the summary of a commit of these records says of numbers without a row; nothing where they are too
-    /// many to say, or where no snapshot tells how far the table was before.
+    /// many to say, where no snapshot tells how far the table was before, or where the commit before is of a version
+    /// that may have left numbers without a reason.
     pub(super) fn unused(
         &self,
         ident: &TableIdent,
@@ -65,8 +68,11 @@ impl TableFlush {
                 kept.get_or_insert_with(|| self.wal.all_records(jump.after));
             // Only before its first row a table has no watermark.
             let begins = mark.is_none() && jump.after == 0;
-            if let Some(reason) = reason(*jump, kept, records, begins) {
-                add(&mut unused, &above, reason);
+            match reason(*jump, kept, records, begins) {
+                Some(reason) => add(&mut unused, &above, reason),
+                // Earlier versions gave numbers to rows that they could not write.
+                None if is_after_silent(table.metadata()) => return None,
+                None => (),
             }
         }
         (unused.len() <= RANGES_MAX).then(|| to_entry(&unused))
@@ -80,6 +86,14 @@ fn last_commit(table: &TableMetadata) -> Option<u64> {
         entries.get(COMMIT_ID)?;
         entries.get(LAST_SEQ)?.parse().ok()
     })
+}
+
+/// Whether the last commit of rows that is retained says nothing of numbers without a row.
+fn is_after_silent(table: &TableMetadata) -> bool {
+    let last = ancestors::of(table, table.current_snapshot_id())
+        .map(|snapshot| &snapshot.summary().additional_properties)
+        .find(|entries| entries.contains_key(COMMIT_ID) && entries.contains_key(FIRST_SEQ));
+    last.is_some_and(|entries| !entries.contains_key(UNUSED_SEQ))
 }
 
 /// What of the ranges is not above a number, and what is.

@@ -3,8 +3,8 @@
 //!
 //! A commit of ours says which numbers it has, how many rows, and which numbers have none and why. Numbers
 //! between two commits came with no row: a log that took over begins above all that others may have given out,
-//! and so does one whose rows an operator gave up. Rows go by retention, erasure and deletes, each in a snapshot of its own. Where
-//! snapshots between two are gone, the totals of the two tell how many rows came and went.
+//! and so does one whose rows an operator gave up. Rows go by retention, erasure and deletes, each in a snapshot
+//! of its own. Where snapshots between two are gone, the totals of the two tell how many rows came and went.
 //!
 //! Its one invariant: where the history does not tell, that is a doubt, and no number that may have gone
 //! rightly counts as lost.
