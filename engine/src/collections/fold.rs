@@ -6,7 +6,7 @@ mod columns;
 
 use crate::error::SqlError;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryArray, ListArray, StructArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryBuilder, ListArray, StructArray},
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, FieldRef, Fields, TimeUnit},
 };
@@ -20,7 +20,7 @@ use datafusion::{
         function::{AccumulatorArgs, StateFieldsArgs},
     },
 };
-use icecore_lake::collection::Changes;
+use icecore_lake::collection::changes::Changes;
 use std::sync::Arc;
 
 /// The name of the aggregate whose answers are the versions of a document.
@@ -297,11 +297,12 @@ impl ChangeGroups {
     }
 
     /// Changes one group, and what is known of its size.
-    fn change(&mut self, group: usize, change: impl FnOnce(&mut Changes)) {
+    fn change<T>(&mut self, group: usize, change: impl FnOnce(&mut Changes) -> T) -> T {
         let changes = &mut self.groups[group];
         let before = changes.size();
-        change(changes);
+        let answer = change(changes);
         self.bytes = (self.bytes + changes.size()).saturating_sub(before);
+        answer
     }
 
     /// Takes groups out.
@@ -330,7 +331,7 @@ impl GroupsAccumulator for ChangeGroups {
             if let Some(base) = columns.base(row) {
                 self.change(*group, |changes| changes.merge(Changes::of_base(base)));
             } else if let Some(new) = columns.change(row) {
-                self.change(*group, |changes| changes.push_claimed(new, columns.claims(row)));
+                self.change(*group, |changes| changes.push_row(&new));
             }
         }
         Ok(())
@@ -351,9 +352,8 @@ impl GroupsAccumulator for ChangeGroups {
             if is_out || states.is_null(row) {
                 continue;
             }
-            let other = Changes::from_bytes(states.value(row));
-            let other = other.map_err(|cause| exec_datafusion_err!("{cause}"))?;
-            self.change(*group, |changes| changes.merge(other));
+            let merged = self.change(*group, |changes| changes.merge_bytes(states.value(row)));
+            merged.map_err(|cause| exec_datafusion_err!("{cause}"))?;
         }
         Ok(())
     }
@@ -365,9 +365,13 @@ impl GroupsAccumulator for ChangeGroups {
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
         let groups = self.take(emit);
-        let states = groups.iter().map(|changes| Some(changes.to_bytes()));
-        let states: LargeBinaryArray = states.collect();
-        Ok(vec![Arc::new(states) as ArrayRef])
+        let (mut states, mut state) = (LargeBinaryBuilder::new(), Vec::new());
+        for changes in groups {
+            state.clear();
+            changes.write(&mut state);
+            states.append_value(&state);
+        }
+        Ok(vec![Arc::new(states.finish()) as ArrayRef])
     }
 
     fn size(&self) -> usize {

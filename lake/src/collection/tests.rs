@@ -1,7 +1,8 @@
 mod property;
 
 use super::{
-    AnomalyKind, COLUMNS, Change, ChangeOp, Changes, DamagedChanges, Document, Image, SourceClaims,
+    AnomalyKind, COLUMNS, Change, ChangeOp, Document, Image, SourceClaims,
+    changes::{ChangeRow, Changes, DamagedChanges},
     table_name,
 };
 
@@ -360,6 +361,59 @@ fn texts_that_cannot_matter_are_not_kept() {
     late.merge(versions);
     assert_eq!(late.document(), expected);
     assert!(late.size() < 1 << 18, "{}", late.size());
+}
+
+#[test]
+fn a_change_in_the_memory_of_the_one_before_it_is_like_one_in_its_own() {
+    let long = format!("\"{}\"", "x".repeat(5_000));
+    let bare = Change { store: None, actor: None, bookmark: None, ..whole(3, "u", "3") };
+    let changes = [whole(1, "c", &long), whole(2, "u", "2"), bare, whole(4, "u", &long), delete(5)];
+    let mut latest = Changes::latest();
+    for (at, change) in changes.iter().enumerate() {
+        latest.push(change.clone());
+        assert_eq!(latest.document(), all(changes[..=at].iter().cloned()).document(), "{at}");
+    }
+    latest.push(whole(6, "c", "6"));
+    // What one long text needed is not kept for a short one.
+    assert!(latest.size() < 2_000, "{}", latest.size());
+}
+
+#[test]
+fn a_row_is_the_change_that_its_columns_say() {
+    let row = |op: &str, after, patch| ChangeRow {
+        seq: 2,
+        op: ChangeOp::from_code(op).expect("an operation"),
+        ts: 2_000_000,
+        after,
+        patch,
+        store: Some("relational"),
+        actor: Some("actor2"),
+        bookmark: Some("bookmark2"),
+        event_id: "event2",
+        before: None,
+        lsn: None,
+        version: None,
+    };
+    let merged = Some(r#"{"a":2}"#);
+    for (row, same) in [
+        (row("u", Some("2"), None), whole(2, "u", "2")),
+        (row("u", Some("2"), merged), whole(2, "u", "2")),
+        (row("u", None, merged), patch(2, "u", r#"{"a":2}"#)),
+        (row("r", None, merged), patch(2, "r", r#"{"a":2}"#)),
+        (row("d", Some("2"), None), delete(2)),
+        (row("c", None, None), change(2, "c", None)),
+    ] {
+        for begin in [Changes::default(), Changes::latest()] {
+            let (mut by_row, mut by_change) = (begin.clone(), begin);
+            for changes in [&mut by_row, &mut by_change] {
+                changes.push(whole(1, "c", r#"{"a":1}"#));
+            }
+            by_row.push_row(&row);
+            by_change.push(same.clone());
+            assert_eq!(by_row, by_change, "{row:?}");
+            assert_eq!(by_row.document(), by_change.document(), "{row:?}");
+        }
+    }
 }
 
 #[test]

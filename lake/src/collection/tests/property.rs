@@ -84,6 +84,10 @@ fn in_groups(changes: &[Change], begin: &Changes, random: &mut StdRng) -> Change
     }
     let mut all = begin.clone();
     for group in groups {
+        if random.random_bool(0.4) {
+            all.merge_bytes(&group.to_bytes()).expect("its own bytes");
+            continue;
+        }
         let group = match random.random_bool(0.5) {
             true => Changes::from_bytes(&group.to_bytes()).expect("its own bytes"),
             false => group,
