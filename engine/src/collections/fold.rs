@@ -27,12 +27,13 @@ use std::sync::Arc;
 pub const DOCUMENT_VERSIONS: &str = "document_versions";
 /// The name of the aggregate whose answers are the anomalies among the changes of a document.
 const DOCUMENT_ANOMALIES: &str = "document_anomalies";
-const FOLD_CHANGES: &str = "fold_changes";
+/// The name of the aggregate whose answer is the document.
+pub(super) const FOLD_CHANGES: &str = "fold_changes";
 
 /// The arguments that a change is made of: `seq`, `op`, `ts`, `after`, `patch`, `store`, `actor`, `bookmark`, `id`.
 const CHANGE_ARGUMENTS: usize = 9;
 /// Those with what a row of a base has besides: `version`, which says that it is one, and `created_at`.
-const FOLD_ARGUMENTS: usize = CHANGE_ARGUMENTS + 2;
+pub(super) const FOLD_ARGUMENTS: usize = CHANGE_ARGUMENTS + 2;
 /// Those of a change with what its source said of the state around it: `before`, `lsn`, `version`.
 const CLAIMED_ARGUMENTS: usize = CHANGE_ARGUMENTS + 3;
 /// Where the time is among them.
