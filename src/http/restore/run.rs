@@ -32,7 +32,7 @@ use icecore_schemas::{
     restore::{CollectionCounts, LeftDocument, RestoreReport},
     service_table::EVENTS_TABLE,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Most collections of a namespace that is restored.
@@ -236,16 +236,17 @@ impl RestoreRun<'_> {
         // One that goes on leaves what was written since it began, too: it is undone to before that.
         let later = bulk_changes::later_changes(EVENTS_TABLE, undo, &own);
         let mut batches = ChangeBatches::new(self.place(), begun, later);
+        let meta = json!({ "restore_of": self.id, "restored_to": self.to });
         let erasures = erasures_of(&self.app.erasures, self.levels).await?;
         match kept.into_all(erasures.as_deref()) {
             Some(kept) => {
                 for (pair, changes) in pairs.iter().zip(kept) {
                     for change in changes {
-                        self.push(&mut batches, pair, change).await?;
+                        self.push(&mut batches, pair, change, &meta).await?;
                     }
                 }
             }
-            None => Box::pin(self.push_compared(&mut batches, pairs)).await?,
+            None => Box::pin(self.push_compared(&mut batches, pairs, &meta)).await?,
         }
         batches.leave_written().await?;
         if !batches.left().numbers.is_empty() {
@@ -269,6 +270,7 @@ impl RestoreRun<'_> {
         &self,
         batches: &mut ChangeBatches<'_>,
         pairs: &[CollectionPair],
+        meta: &Value,
     ) -> Result<(), ApiError> {
         for pair in pairs {
             let sql = match self.app.sql.filters_visibility() {
@@ -285,7 +287,7 @@ impl RestoreRun<'_> {
                 let rows = ComparedRows::of(&batch);
                 for row in 0..batch.num_rows() {
                     let Some(change) = rows.change(row) else { continue };
-                    self.push(batches, pair, change).await?;
+                    self.push(batches, pair, change, meta).await?;
                 }
             }
         }
@@ -297,8 +299,9 @@ impl RestoreRun<'_> {
         batches: &mut ChangeBatches<'_>,
         pair: &CollectionPair,
         change: DocumentChange,
+        meta: &Value,
     ) -> Result<(), ApiError> {
-        let event = self.event(pair, &change);
+        let event = self.event(pair, &change, meta);
         let (collection, op) = (pair.into.clone(), change.op);
         batches.push(PlannedChange { collection, key: change.key, op, event }).await
     }
@@ -309,11 +312,10 @@ impl RestoreRun<'_> {
         bookmark.and_then(icecore_lake::event::bookmark::moment_seq).unwrap_or(self.head)
     }
 
-    fn event(&self, pair: &CollectionPair, change: &DocumentChange) -> String {
+    fn event(&self, pair: &CollectionPair, change: &DocumentChange, meta: &Value) -> String {
         let key = document_number(&pair.into, &change.key);
         // A restore that goes on compares with another state, so its changes are other ones.
         let id = format!("restore-{}-{}-{key:032x}", self.id, self.head);
-        let meta = json!({ "restore_of": self.id, "restored_to": self.to });
         let event = ChangeEvent {
             id: &id,
             op: change.op,
@@ -324,7 +326,7 @@ impl RestoreRun<'_> {
             // What somebody may not see is not told beside what they may.
             before: change.before.as_deref().filter(|_| change.is_told),
             after: change.after.as_deref(),
-            meta: &meta,
+            meta,
         };
         event.text()
     }
