@@ -107,16 +107,16 @@ impl Changes {
     }
 
     /// Adds a change. One with the `seq` of another is the same change, and has no effect.
-    pub fn push(&mut self, change: Change) {
-        self.push_row(&ChangeRow::of(&change, &SourceClaims::default()));
+    pub fn push(&mut self, change: &Change) {
+        self.push_row(&ChangeRow::of(change, &SourceClaims::default()));
     }
 
     /// Adds a change and what its source said around it, which [`Self::anomalies`] compares.
-    pub fn push_claimed(&mut self, change: Change, claims: SourceClaims) {
-        self.push_row(&ChangeRow::of(&change, &claims));
+    pub fn push_claimed(&mut self, change: &Change, claims: &SourceClaims) {
+        self.push_row(&ChangeRow::of(change, claims));
     }
 
-    /// Adds a change of which only that is copied which is kept.
+    /// Adds a change of which only what is kept is copied.
     pub fn push_row(&mut self, row: &ChangeRow<'_>) {
         let &ChangeRow { seq, op, ts, store, actor, bookmark, event_id, .. } = row;
         if self.is_in_base(seq) {
