@@ -366,7 +366,7 @@ impl GroupsAccumulator for ChangeGroups {
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
         let groups = self.take(emit);
-        let bytes = groups.iter().map(Changes::size).sum();
+        let bytes: usize = groups.iter().map(Changes::size).sum();
         let mut states = LargeBinaryBuilder::with_capacity(groups.len(), bytes);
         let mut state = Vec::new();
         for changes in groups {
