@@ -210,6 +210,18 @@ impl Sql {
         self.query_within(levels, reach, reader, request, self.inner.options.rows_max).await
     }
 
+    /// The same for the service itself, which reads every row one after the other.
+    ///
+    /// # Errors
+    /// [`SqlError`]
+    pub async fn query_all(
+        &self,
+        levels: &[String],
+        request: SqlRequest,
+    ) -> Result<QueryAnswer, SqlError> {
+        self.query_within(levels, QueryScope::Namespace, None, request, u64::MAX).await
+    }
+
     /// The same with another bound on its rows.
     async fn query_within(
         &self,

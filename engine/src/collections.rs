@@ -6,6 +6,7 @@
 //! the one that the changes alone have, but for deletes that a base forgot.
 
 pub mod fold;
+pub mod fold_arguments;
 mod typed;
 
 use crate::{aliases::RelationColumn, session::CATALOG, view::CollectionView};

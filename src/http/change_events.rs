@@ -65,7 +65,7 @@ pub(super) struct ChangeEvent<'a> {
 impl ChangeEvent<'_> {
     /// The event as JSON.
     pub(super) fn text(&self) -> String {
-        let quoted = |text: &str| Value::from(text).to_string();
+        let quoted = |text: &str| serde_json::to_string(text).expect("a text is JSON");
         let kind = match self.op {
             ChangeOp::Create => "cdc.insert",
             ChangeOp::Update => "cdc.update",
@@ -86,7 +86,9 @@ impl ChangeEvent<'_> {
             [("store", store), ("visibility", visibility), ("before", before), ("after", after)]
         {
             if let Some(value) = value {
-                text.push_str(&format!(r#","{name}":{value}"#));
+                for part in [",\"", name, "\":", &value] {
+                    text.push_str(part);
+                }
             }
         }
         text.push('}');

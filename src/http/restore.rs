@@ -5,6 +5,7 @@
 //! comes meanwhile is neither lost nor half undone. Its one invariant: history only grows, and a restore is undone by
 //! another one, to the moment before it.
 
+mod changes;
 mod comparison;
 mod marker;
 mod run;
@@ -26,6 +27,7 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
+use changes::KeptChanges;
 use icecore_catalog::body::parse_object;
 use icecore_lake::event::bookmark;
 use icecore_schemas::{
@@ -185,16 +187,18 @@ async fn restore(
         RestoreScope::Collection(pair) => vec![pair],
         RestoreScope::Namespace => Box::pin(run.collections()).await?,
     };
-    let mut report = Box::pin(run.compare(&pairs)).await?;
-    report.restored_to = point;
+    let mut kept = if dry_run { KeptChanges::first() } else { run.kept().await? };
+    let compared = Box::pin(run.compare(&pairs, &mut kept)).await?;
+    let mut report = RestoreReport { restored_to: point, ..compared };
     if dry_run {
-        report.sample = Box::pin(run.sample(&pairs)).await?;
+        report.sample = kept.into_sample(&pairs);
         report.dry_run = true;
         return Ok(report);
     }
     bulk_changes::check_erasures(app, &levels).await?;
     caller.call.about(&format!("{} {text} {id}", namespace.name()));
-    let (to, report) = (run.to, Box::pin(carry_out(reader, run, &pairs, (undo, report))).await?);
+    let to = run.to;
+    let report = Box::pin(carry_out(reader, run, &pairs, (undo, report, kept))).await?;
     let changes = run::changes(&report);
     tracing::info!(%namespace, restore = %id, to, changes, "documents were restored");
     Ok(report)
@@ -206,7 +210,7 @@ async fn carry_out(
     reader: ReadCaller<'_>,
     mut run: RestoreRun<'_>,
     pairs: &[CollectionPair],
-    (mut undo, mut report): (u64, RestoreReport),
+    (mut undo, mut report, mut kept): (u64, RestoreReport, KeptChanges),
 ) -> Result<RestoreReport, ApiError> {
     let app = run.app;
     for comparison in 1..=COMPARISONS_MAX {
@@ -221,7 +225,7 @@ async fn carry_out(
             app.sql.fault("restore.after_tag")?;
         }
         app.sql.fault("restore.before_append")?;
-        if let Some(done) = Box::pin(run.append(pairs, report.clone())).await? {
+        if let Some(done) = Box::pin(run.append(pairs, report.clone(), kept)).await? {
             return Ok(done);
         }
         if comparison == COMPARISONS_MAX {
@@ -231,7 +235,8 @@ async fn carry_out(
         if !run.is_resumed {
             undo = run.head;
         }
-        let compared = Box::pin(run.compare(pairs)).await?;
+        kept = run.kept().await?;
+        let compared = Box::pin(run.compare(pairs, &mut kept)).await?;
         report = RestoreReport { restored_to: report.restored_to, ..compared };
     }
     let text =

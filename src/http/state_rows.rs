@@ -17,6 +17,27 @@ pub(super) async fn ask(
     request: SqlRequest,
 ) -> Result<Option<QueryAnswer>, ApiError> {
     let asked = Box::pin(app.sql.query(levels, QueryScope::Namespace, None, request)).await;
+    of_events(app, levels, asked).await
+}
+
+/// The same with as many rows as there are, for a query whose rows are read one after the other.
+///
+/// # Errors
+/// As queries.
+pub(super) async fn ask_all(
+    app: &AppState,
+    levels: &[String],
+    request: SqlRequest,
+) -> Result<Option<QueryAnswer>, ApiError> {
+    let asked = Box::pin(app.sql.query_all(levels, request)).await;
+    of_events(app, levels, asked).await
+}
+
+async fn of_events(
+    app: &AppState,
+    levels: &[String],
+    asked: Result<QueryAnswer, SqlError>,
+) -> Result<Option<QueryAnswer>, ApiError> {
     match asked {
         Ok(answer) => Ok(Some(answer)),
         Err(SqlError::NoNamespace(_)) => Ok(None),

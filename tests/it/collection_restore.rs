@@ -251,7 +251,9 @@ async fn what_was_before_a_truncate_comes_back_and_what_was_before_all_is_nothin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_collection_gets_the_state_if_it_has_no_documents() {
-    let server = TestServer::start().await;
+    // The answers of queries are bounded so, and restores are not.
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_in(folder, &[("sql.rows_max", "2")]).await;
     let doc = json!({"n": 1});
     take(&server, &[change("c", "users", "1", &doc), change("d", "users", "1", &Value::Null)])
         .await;
@@ -268,6 +270,15 @@ async fn another_collection_gets_the_state_if_it_has_no_documents() {
         let answer = server.ingest_at(path, &json!({ "at": at })).await;
         assert_eq!(answer.0, status, "{at}: {}", answer.1);
     }
+    let all = ["a", "b", "c"].map(|key| change("c", "many", key, &doc));
+    take(&server, &all).await;
+    let last = server.rows("shop", "SELECT max(seq) FROM events").await;
+    let path = "/v1/shop/collections/many/restore";
+    let body = json!({"at": format!("seq:{}", last[0][0]), "into": "more"});
+    let (status, report) = server.ingest_at(path, &body).await;
+    assert_eq!((status, &report["inserted"]), (200, &json!(3)), "{report}");
+    let more = server.rows("shop", "SELECT count(*), min(doc), max(doc) FROM cdc_more").await;
+    assert_eq!(more, json!([[3, doc.to_string(), doc.to_string()]]));
     server.stop().await;
 }
 

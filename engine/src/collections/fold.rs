@@ -6,7 +6,7 @@ mod columns;
 
 use crate::error::SqlError;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryArray, ListArray, StructArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryBuilder, ListArray, StructArray},
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, FieldRef, Fields, TimeUnit},
 };
@@ -20,19 +20,20 @@ use datafusion::{
         function::{AccumulatorArgs, StateFieldsArgs},
     },
 };
-use icecore_lake::collection::Changes;
+use icecore_lake::collection::changes::Changes;
 use std::sync::Arc;
 
 /// The name of the aggregate whose answers are the versions of a document.
 pub const DOCUMENT_VERSIONS: &str = "document_versions";
 /// The name of the aggregate whose answers are the anomalies among the changes of a document.
 const DOCUMENT_ANOMALIES: &str = "document_anomalies";
-const FOLD_CHANGES: &str = "fold_changes";
+/// The name of the aggregate whose answer is the document.
+pub(super) const FOLD_CHANGES: &str = "fold_changes";
 
 /// The arguments that a change is made of: `seq`, `op`, `ts`, `after`, `patch`, `store`, `actor`, `bookmark`, `id`.
 const CHANGE_ARGUMENTS: usize = 9;
 /// Those with what a row of a base has besides: `version`, which says that it is one, and `created_at`.
-const FOLD_ARGUMENTS: usize = CHANGE_ARGUMENTS + 2;
+pub(super) const FOLD_ARGUMENTS: usize = CHANGE_ARGUMENTS + 2;
 /// Those of a change with what its source said of the state around it: `before`, `lsn`, `version`.
 const CLAIMED_ARGUMENTS: usize = CHANGE_ARGUMENTS + 3;
 /// Where the time is among them.
@@ -297,11 +298,12 @@ impl ChangeGroups {
     }
 
     /// Changes one group, and what is known of its size.
-    fn change(&mut self, group: usize, change: impl FnOnce(&mut Changes)) {
+    fn change<T>(&mut self, group: usize, change: impl FnOnce(&mut Changes) -> T) -> T {
         let changes = &mut self.groups[group];
         let before = changes.size();
-        change(changes);
+        let answer = change(changes);
         self.bytes = (self.bytes + changes.size()).saturating_sub(before);
+        answer
     }
 
     /// Takes groups out.
@@ -330,7 +332,7 @@ impl GroupsAccumulator for ChangeGroups {
             if let Some(base) = columns.base(row) {
                 self.change(*group, |changes| changes.merge(Changes::of_base(base)));
             } else if let Some(new) = columns.change(row) {
-                self.change(*group, |changes| changes.push_claimed(new, columns.claims(row)));
+                self.change(*group, |changes| changes.push_row(&new));
             }
         }
         Ok(())
@@ -351,9 +353,8 @@ impl GroupsAccumulator for ChangeGroups {
             if is_out || states.is_null(row) {
                 continue;
             }
-            let other = Changes::from_bytes(states.value(row));
-            let other = other.map_err(|cause| exec_datafusion_err!("{cause}"))?;
-            self.change(*group, |changes| changes.merge(other));
+            let merged = self.change(*group, |changes| changes.merge_bytes(states.value(row)));
+            merged.map_err(|cause| exec_datafusion_err!("{cause}"))?;
         }
         Ok(())
     }
@@ -365,9 +366,15 @@ impl GroupsAccumulator for ChangeGroups {
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>, DataFusionError> {
         let groups = self.take(emit);
-        let states = groups.iter().map(|changes| Some(changes.to_bytes()));
-        let states: LargeBinaryArray = states.collect();
-        Ok(vec![Arc::new(states) as ArrayRef])
+        let bytes: usize = groups.iter().map(Changes::size).sum();
+        let mut states = LargeBinaryBuilder::with_capacity(groups.len(), bytes);
+        let mut state = Vec::new();
+        for changes in groups {
+            state.clear();
+            changes.write(&mut state);
+            states.append_value(&state);
+        }
+        Ok(vec![Arc::new(states.finish()) as ArrayRef])
     }
 
     fn size(&self) -> usize {

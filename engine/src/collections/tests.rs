@@ -96,6 +96,7 @@ fn session(events: Vec<RecordBatch>, base: Option<Vec<RecordBatch>>) -> SessionC
     let context = SessionContext::new_with_config(config);
     context.register_udaf(fold::fold_changes());
     context.register_udaf(fold::document_versions());
+    context.add_optimizer_rule(Arc::new(fold_arguments::FoldArguments));
     let schema = events[0].schema();
     let parts = events.into_iter().map(|part| vec![part]).collect();
     context.register_table("events", Arc::new(MemTable::try_new(schema, parts).unwrap())).unwrap();
@@ -281,6 +282,63 @@ fn conditions(plan: &LogicalPlan, table: &str) -> Vec<String> {
     })
     .unwrap();
     found
+}
+
+/// The columns that are read of a table, in each place where it is.
+fn scanned(plan: &LogicalPlan, table: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && scan.table_name.table() == table
+        {
+            found.extend(scan.projected_schema.columns().into_iter().map(|column| column.name));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .unwrap();
+    found
+}
+
+#[tokio::test]
+async fn only_the_columns_are_read_that_a_statement_needs() {
+    let words = ["store", "actor", "bookmark", "id"];
+    let cases: [(&str, &[&str]); 9] = [
+        ("SELECT key, doc FROM it ORDER BY key", &[]),
+        ("SELECT count(*) FROM it", &[]),
+        ("SELECT count(DISTINCT doc) FROM it WHERE version = 1", &[]),
+        ("SELECT key, doc, store FROM it ORDER BY key", &["store"]),
+        ("SELECT key, seq FROM it WHERE actor = 'ann' ORDER BY key", &["actor"]),
+        ("SELECT max(bookmark), min(event_id) FROM it", &["bookmark", "id"]),
+        ("SELECT a.doc, b.store FROM it a JOIN it b ON a.key = b.key ORDER BY a.key", &["store"]),
+        (
+            "SELECT key, updated_at FROM it WHERE event_id > 'a' ORDER BY store, key",
+            &["id", "store"],
+        ),
+        ("SELECT * FROM it ORDER BY key", &words),
+    ];
+    for (asked, read) in cases {
+        let mut answers = Vec::new();
+        for narrows in [true, false] {
+            let context = session(parts(), None);
+            // As in sessions of queries.
+            let off = "SET datafusion.optimizer.enable_leaf_expression_pushdown = false";
+            context.sql(off).await.unwrap();
+            if !narrows {
+                assert!(context.remove_optimizer_rule("fold_arguments"));
+            }
+            let sql = format!("WITH it AS ({}) {asked}", query_of(&view(None, Some(7)), true));
+            if narrows {
+                let plan = context.sql(&sql).await.unwrap().into_optimized_plan().unwrap();
+                let scanned = scanned(&plan, "events");
+                for word in words {
+                    let is_read = scanned.iter().any(|column| column == word);
+                    assert_eq!(is_read, read.contains(&word), "{word}: {}", plan.display_indent());
+                }
+            }
+            answers.push(pretty_format_batches(&ask(&context, &sql).await).unwrap().to_string());
+        }
+        assert_eq!(answers[0], answers[1], "{asked}");
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 //! anything is taken.
 
 use super::{
-    ChangeOp, Document, SourceClaims,
-    entry::{BaseState, ChangeEntry, ChangeText, ImageKind, boxed},
+    ChangeOp, Document,
+    entry::{BaseState, ChangeEntry, ChangeWords, ClaimWords, ImageKind},
 };
 
 /// The first byte, another one whenever the form changes.
@@ -17,24 +17,21 @@ const HAS_BASE: u8 = 2;
 const EXISTS: u8 = 1;
 const IS_WHOLE: u8 = 2;
 
-/// What [`read`] gives: the base, the entries, and whether only the document is asked.
-pub(super) type ReadChanges = (Option<BaseState>, Vec<ChangeEntry>, bool);
-
-/// The bytes of entries that are in order.
-pub(super) fn write(
+/// Writes entries that are in order.
+pub(super) fn write<'e>(
+    out: &mut Vec<u8>,
     base: Option<&BaseState>,
-    entries: &[&ChangeEntry],
+    entries: impl IntoIterator<Item = &'e ChangeEntry>,
     is_latest: bool,
-) -> Vec<u8> {
+) {
     let latest = if is_latest { IS_LATEST } else { 0 };
-    let mut out = vec![FORM, latest | if base.is_some() { HAS_BASE } else { 0 }];
+    out.extend_from_slice(&[FORM, latest | if base.is_some() { HAS_BASE } else { 0 }]);
     if let Some(base) = base {
-        write_base(&mut out, base);
+        write_base(out, base);
     }
     for entry in entries {
-        write_entry(&mut out, entry);
+        write_entry(out, entry);
     }
-    out
 }
 
 fn write_base(out: &mut Vec<u8>, base: &BaseState) {
@@ -58,16 +55,15 @@ fn write_entry(out: &mut Vec<u8>, entry: &ChangeEntry) {
     out.extend_from_slice(&entry.ts.to_le_bytes());
     out.push(u8::from(entry.text.is_some()));
     let Some(text) = entry.text.as_deref() else { return };
-    let none = SourceClaims::default();
-    let claims = text.claims.as_deref().unwrap_or(&none);
-    for text in [&text.image, &text.store, &text.actor, &text.bookmark, &claims.before] {
-        write_text(out, text.as_deref());
+    let ChangeWords { image, store, actor, bookmark, event_id, claims } = text.words();
+    for text in [image, store, actor, bookmark, claims.before] {
+        write_text(out, text);
     }
     for number in [claims.lsn, claims.version] {
         out.push(u8::from(number.is_some()));
         out.extend_from_slice(&number.unwrap_or_default().to_le_bytes());
     }
-    write_text(out, Some(&text.event_id));
+    write_text(out, Some(event_id));
 }
 
 /// A text, or that there is none: its length plus one, or zero.
@@ -77,19 +73,40 @@ fn write_text(out: &mut Vec<u8>, text: Option<&str>) {
     out.extend_from_slice(text.unwrap_or_default().as_bytes());
 }
 
-/// What [`write()`] wrote; none for other bytes.
-pub(super) fn read(bytes: &[u8]) -> Option<ReadChanges> {
-    let mut reader = ByteReader(bytes);
-    if reader.byte()? != FORM {
-        return None;
+/// What [`write()`] wrote, as it is read.
+#[derive(Debug)]
+pub(super) struct WrittenChanges<'b> {
+    pub(super) base: Option<BaseState>,
+    /// Whether only the document is asked.
+    pub(super) is_latest: bool,
+    /// The entries that are still to be read.
+    reader: ByteReader<'b>,
+}
+
+/// An entry without its words, and these where it has some.
+pub(super) type WrittenEntry<'b> = (ChangeEntry, Option<ChangeWords<'b>>);
+
+impl<'b> WrittenChanges<'b> {
+    /// What is before the entries; none for other bytes.
+    pub(super) fn of(bytes: &'b [u8]) -> Option<Self> {
+        let mut reader = ByteReader(bytes);
+        if reader.byte()? != FORM {
+            return None;
+        }
+        let flags = reader.byte()?;
+        let base = if flags & HAS_BASE != 0 { Some(read_base(&mut reader)?) } else { None };
+        Some(Self { base, is_latest: flags & IS_LATEST != 0, reader })
     }
-    let flags = reader.byte()?;
-    let base = if flags & HAS_BASE != 0 { Some(read_base(&mut reader)?) } else { None };
-    let mut entries = Vec::new();
-    while !reader.0.is_empty() {
-        entries.push(read_entry(&mut reader)?);
+
+    /// Whether there is no other entry.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.reader.0.is_empty()
     }
-    Some((base, entries, flags & IS_LATEST != 0))
+
+    /// The next entry; none for other bytes.
+    pub(super) fn entry(&mut self) -> Option<WrittenEntry<'b>> {
+        read_entry(&mut self.reader)
+    }
 }
 
 fn read_base(reader: &mut ByteReader<'_>) -> Option<BaseState> {
@@ -98,8 +115,8 @@ fn read_base(reader: &mut ByteReader<'_>) -> Option<BaseState> {
     let [version, created_at, updated_at, seq] =
         [reader.number()?, reader.number()?, reader.number()?, reader.number()?];
     let [doc, store, actor, bookmark] =
-        [reader.text()?, reader.text()?, reader.text()?, reader.text()?];
-    let event_id = reader.text()??;
+        [reader.owned()?, reader.owned()?, reader.owned()?, reader.owned()?];
+    let event_id = reader.owned()??;
     let document = Document {
         doc,
         op,
@@ -115,24 +132,24 @@ fn read_base(reader: &mut ByteReader<'_>) -> Option<BaseState> {
     Some(BaseState { document, exists: flags & EXISTS != 0, is_whole: flags & IS_WHOLE != 0 })
 }
 
-fn read_entry(reader: &mut ByteReader<'_>) -> Option<ChangeEntry> {
+fn read_entry<'b>(reader: &mut ByteReader<'b>) -> Option<WrittenEntry<'b>> {
     let op = op_of(reader.byte()?)?;
     let image = image_of(reader.byte()?)?;
     let [seq, ts] = [reader.number()?, reader.number()?];
-    let text = match reader.byte()? {
+    let words = match reader.byte()? {
         0 => None,
-        _ => Some(Box::new(read_change_text(reader)?)),
+        _ => Some(read_words(reader)?),
     };
-    Some(ChangeEntry { seq, ts, op, image, text })
+    Some((ChangeEntry::bare(seq, ts, op, image), words))
 }
 
-fn read_change_text(reader: &mut ByteReader<'_>) -> Option<ChangeText> {
+fn read_words<'b>(reader: &mut ByteReader<'b>) -> Option<ChangeWords<'b>> {
     let [image, store, actor, bookmark, before] =
         [reader.text()?, reader.text()?, reader.text()?, reader.text()?, reader.text()?];
     let [lsn, version] = [reader.optional_number()?, reader.optional_number()?];
     let event_id = reader.text()??;
-    let claims = boxed(SourceClaims { before, lsn, version });
-    Some(ChangeText { image, store, actor, bookmark, event_id, claims })
+    let claims = ClaimWords { before, lsn, version };
+    Some(ChangeWords { image, store, actor, bookmark, event_id, claims })
 }
 
 /// Bytes that are still to be read.
@@ -162,11 +179,16 @@ impl<'b> ByteReader<'b> {
     }
 
     /// A text, or that there is none.
-    fn text(&mut self) -> Option<Option<String>> {
+    fn text(&mut self) -> Option<Option<&'b str>> {
         let length = u64::from_le_bytes(self.take(8)?.try_into().ok()?);
         let Some(length) = length.checked_sub(1) else { return Some(None) };
         let text = self.take(usize::try_from(length).ok()?)?;
-        Some(Some(std::str::from_utf8(text).ok()?.to_owned()))
+        Some(Some(std::str::from_utf8(text).ok()?))
+    }
+
+    /// The same as a text of its own.
+    fn owned(&mut self) -> Option<Option<String>> {
+        Some(self.text()?.map(str::to_owned))
     }
 }
 

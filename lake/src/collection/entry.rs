@@ -4,7 +4,12 @@
 //! Whether there is a document, and its version, follow from what is always kept. So they are the same
 //! whichever texts are gone.
 
-use super::{Change, ChangeOp, Document, Image, SourceClaims, json_node, patch};
+use super::{ChangeOp, Document, SourceClaims, json_node, patch};
+
+/// Texts of a change that may be missing: the image, the store, the actor, the bookmark.
+const OPTIONAL_TEXTS: usize = 4;
+/// How many times as long as its texts the memory of a change may be.
+const ROOM_PER_TEXT_MAX: usize = 4;
 
 /// What a change says of the document, without the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,39 +39,42 @@ pub(super) struct ChangeEntry {
     pub(super) text: Option<Box<ChangeText>>,
 }
 
-/// What a change says in words.
+/// The words of a change where others have them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ChangeWords<'w> {
+    pub(super) image: Option<&'w str>,
+    pub(super) store: Option<&'w str>,
+    pub(super) actor: Option<&'w str>,
+    pub(super) bookmark: Option<&'w str>,
+    pub(super) event_id: &'w str,
+    pub(super) claims: ClaimWords<'w>,
+}
+
+/// What a source said of the state around a change, where others have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClaimWords<'w> {
+    pub(super) before: Option<&'w str>,
+    pub(super) lsn: Option<i64>,
+    pub(super) version: Option<i64>,
+}
+
+/// What a change says in words. Each change of a busy document takes the place of the one before it, so its texts are
+/// in one piece of memory, which is used again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ChangeText {
-    pub(super) image: Option<String>,
-    pub(super) store: Option<String>,
-    pub(super) actor: Option<String>,
-    pub(super) bookmark: Option<String>,
-    pub(super) event_id: String,
-    pub(super) claims: Option<Box<SourceClaims>>,
+    /// One behind the other: those that may be missing, and the id of the event.
+    texts: String,
+    /// Where each of those that may be missing ends.
+    ends: [usize; OPTIONAL_TEXTS],
+    /// Which of them are there.
+    is_there: [bool; OPTIONAL_TEXTS],
+    claims: Option<Box<SourceClaims>>,
 }
 
 impl ChangeEntry {
-    pub(super) fn of(change: Change, claims: SourceClaims) -> Self {
-        let (kind, image) = match (change.op, change.image) {
-            (ChangeOp::Delete, _) | (_, None) | (ChangeOp::Read, Some(Image::Patch(_))) => {
-                (ImageKind::Absent, None)
-            }
-            (_, Some(Image::Whole(text))) if json_node::has_gaps(&text) => {
-                (ImageKind::Gaps, Some(text))
-            }
-            (_, Some(Image::Whole(text))) => (ImageKind::Whole, Some(text)),
-            (_, Some(Image::Patch(text))) => (patch::kind(&text), Some(text)),
-        };
-        let text = ChangeText {
-            image,
-            store: change.store,
-            actor: change.actor,
-            bookmark: change.bookmark,
-            event_id: change.event_id,
-            claims: boxed(claims),
-        };
-        let text = Some(Box::new(text));
-        Self { seq: change.seq, ts: change.ts, op: change.op, image: kind, text }
+    /// A change without its words.
+    pub(super) fn bare(seq: i64, ts: i64, op: ChangeOp, image: ImageKind) -> Self {
+        Self { seq, ts, op, image, text: None }
     }
 
     /// Whether the document after it is the same whatever was before. A row of a snapshot may be older
@@ -96,14 +104,86 @@ impl ChangeEntry {
 }
 
 impl ChangeText {
-    fn bytes(&self) -> usize {
-        let texts = [&self.image, &self.store, &self.actor, &self.bookmark];
-        let of_texts = self.event_id.len() + texts.into_iter().map(length).sum::<usize>();
+    /// Takes these words in the place of those that are there.
+    pub(super) fn fill(&mut self, words: &ChangeWords<'_>) {
+        let ChangeWords { image, store, actor, bookmark, event_id, claims } = *words;
+        let optional = [image, store, actor, bookmark];
+        let of_optional = optional.iter().flatten().map(|text| text.len()).sum::<usize>();
+        let length = of_optional + event_id.len();
+        self.texts.clear();
+        if length.saturating_mul(ROOM_PER_TEXT_MAX) < self.texts.capacity() {
+            self.texts = String::new();
+        }
+        self.texts.reserve_exact(length);
+        for (at, text) in optional.into_iter().enumerate() {
+            self.texts.push_str(text.unwrap_or_default());
+            self.ends[at] = self.texts.len();
+            self.is_there[at] = text.is_some();
+        }
+        self.texts.push_str(event_id);
+        self.claims = claims.boxed();
+    }
+
+    pub(super) fn words(&self) -> ChangeWords<'_> {
+        let text = |at: usize| {
+            let begin = if at == 0 { 0 } else { self.ends[at - 1] };
+            self.is_there[at].then(|| &self.texts[begin..self.ends[at]])
+        };
+        ChangeWords {
+            image: text(0),
+            store: text(1),
+            actor: text(2),
+            bookmark: text(3),
+            event_id: &self.texts[self.ends[OPTIONAL_TEXTS - 1]..],
+            claims: self.claims.as_deref().map(ClaimWords::of).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
         let of_claims = self
             .claims
             .as_deref()
             .map_or(0, |claims| size_of::<SourceClaims>() + length(&claims.before));
-        size_of::<Self>() + of_texts + of_claims
+        size_of::<Self>() + self.texts.capacity() + of_claims
+    }
+}
+
+impl<'w> ClaimWords<'w> {
+    pub(super) fn of(claims: &'w SourceClaims) -> Self {
+        let SourceClaims { before, lsn, version } = claims;
+        Self { before: before.as_deref(), lsn: *lsn, version: *version }
+    }
+
+    /// What a source said, if it said something: most say nothing.
+    fn boxed(self) -> Option<Box<SourceClaims>> {
+        (self != Self::default()).then(|| {
+            let Self { before, lsn, version } = self;
+            Box::new(SourceClaims { before: before.map(str::to_owned), lsn, version })
+        })
+    }
+}
+
+/// What a change says of the document, and the text that says it. Members that its source could not read are
+/// looked for in [`ImageKind::Whole`] by [`with_gaps`].
+pub(super) fn image_of<'t>(
+    op: ChangeOp,
+    after: Option<&'t str>,
+    patch: Option<&'t str>,
+) -> (ImageKind, Option<&'t str>) {
+    match (op, after, patch) {
+        (ChangeOp::Delete, _, _) | (_, None, None) | (ChangeOp::Read, None, Some(_)) => {
+            (ImageKind::Absent, None)
+        }
+        (_, Some(after), _) => (ImageKind::Whole, Some(after)),
+        (_, None, Some(patch)) => (patch::kind(patch), Some(patch)),
+    }
+}
+
+/// The same for a document that its source may not have read whole.
+pub(super) fn with_gaps(kind: ImageKind, image: Option<&str>) -> ImageKind {
+    match image {
+        Some(text) if kind == ImageKind::Whole && json_node::has_gaps(text) => ImageKind::Gaps,
+        _ => kind,
     }
 }
 
@@ -133,11 +213,6 @@ impl BaseState {
         self.is_whole = false;
         self.document.doc.take().map_or(0, |text| text.len())
     }
-}
-
-/// What a source said, if it said something: most say nothing.
-pub(super) fn boxed(claims: SourceClaims) -> Option<Box<SourceClaims>> {
-    (claims != SourceClaims::default()).then(|| Box::new(claims))
 }
 
 fn length(text: &Option<String>) -> usize {

@@ -2,7 +2,7 @@
 
 use super::{
     AnomalyKind, ChangeAnomaly, ChangeOp, Document,
-    entry::{BaseState, ChangeEntry, ChangeText, ImageKind},
+    entry::{BaseState, ChangeEntry, ChangeText, ChangeWords, ClaimWords, ImageKind},
     json_node, patch,
     version::{DocumentVersion, VersionChange, next, not_applied, reason_against},
 };
@@ -29,15 +29,15 @@ struct ReplayState<'c> {
     created_at: i64,
     updated_at: i64,
     seq: i64,
-    words: Option<ChangeWords<'c>>,
+    words: Option<OtherWords<'c>>,
 }
 
 /// What the last change said besides the document.
 #[derive(Clone, Copy, Debug)]
-struct ChangeWords<'c> {
-    store: &'c Option<String>,
-    actor: &'c Option<String>,
-    bookmark: &'c Option<String>,
+struct OtherWords<'c> {
+    store: Option<&'c str>,
+    actor: Option<&'c str>,
+    bookmark: Option<&'c str>,
     event_id: &'c str,
 }
 
@@ -54,10 +54,10 @@ impl<'c> Replay<'c> {
                 created_at: document.created_at,
                 updated_at: document.updated_at,
                 seq: document.seq,
-                words: base.is_whole.then_some(ChangeWords {
-                    store: &document.store,
-                    actor: &document.actor,
-                    bookmark: &document.bookmark,
+                words: base.is_whole.then_some(OtherWords {
+                    store: document.store.as_deref(),
+                    actor: document.actor.as_deref(),
+                    bookmark: document.bookmark.as_deref(),
                     event_id: &document.event_id,
                 }),
             }
@@ -88,7 +88,7 @@ impl<'c> Replay<'c> {
             created_at: former.map_or(entry.ts, |state| state.created_at),
             updated_at: entry.ts,
             seq: entry.seq,
-            words: text.map(ChangeWords::of),
+            words: text.map(OtherWords::of),
         });
         true
     }
@@ -103,12 +103,12 @@ impl<'c> Replay<'c> {
         Some(Document {
             doc: state.doc.as_deref().map(str::to_owned),
             op: state.op,
-            store: words.store.clone(),
+            store: words.store.map(str::to_owned),
             version: state.version,
             created_at: state.created_at,
             updated_at: state.updated_at,
-            actor: words.actor.clone(),
-            bookmark: words.bookmark.clone(),
+            actor: words.actor.map(str::to_owned),
+            bookmark: words.bookmark.map(str::to_owned),
             seq: state.seq,
             event_id: words.event_id.to_owned(),
         })
@@ -128,7 +128,7 @@ impl<'c> Replay<'c> {
     /// The text after a change that makes a version. None where the document goes, or where a text that
     /// it depends on is gone.
     fn doc_after(&mut self, entry: &'c ChangeEntry) -> Option<Cow<'c, str>> {
-        let image = entry.text.as_deref()?.image.as_deref()?;
+        let image = entry.text.as_deref()?.words().image?;
         let former = self.state.as_mut();
         let exists = former.as_ref().is_some_and(|state| state.exists);
         let doc = former.and_then(|state| state.doc.take());
@@ -162,18 +162,18 @@ impl<'c> Replay<'c> {
 
     /// Compares what the source said with what is known.
     fn compare_claims(&mut self, entry: &ChangeEntry) {
-        let claims = entry.text.as_deref().and_then(|text| text.claims.as_deref());
-        let Some(claims) = claims else { return };
+        let Some(text) = entry.text.as_deref() else { return };
+        let ClaimWords { before, lsn, version } = text.words().claims;
         let doc = self.state.as_ref().and_then(|state| state.doc.as_deref());
-        if let (Some(before), Some(doc)) = (&claims.before, doc)
+        if let (Some(before), Some(doc)) = (before, doc)
             && !json_node::is_former(before, doc)
         {
             self.find(entry, AnomalyKind::PrevMismatch);
         }
-        if goes_back(&mut self.lsn, claims.lsn) {
+        if goes_back(&mut self.lsn, lsn) {
             self.find(entry, AnomalyKind::LsnWentBack);
         }
-        if goes_back(&mut self.version, claims.version) {
+        if goes_back(&mut self.version, version) {
             self.find(entry, AnomalyKind::VersionWentBack);
         }
     }
@@ -183,9 +183,9 @@ impl<'c> Replay<'c> {
     }
 }
 
-impl<'c> ChangeWords<'c> {
+impl<'c> OtherWords<'c> {
     fn of(text: &'c ChangeText) -> Self {
-        let ChangeText { store, actor, bookmark, event_id, .. } = text;
+        let ChangeWords { store, actor, bookmark, event_id, .. } = text.words();
         Self { store, actor, bookmark, event_id }
     }
 }

@@ -1,7 +1,8 @@
 mod property;
 
 use super::{
-    AnomalyKind, COLUMNS, Change, ChangeOp, Changes, DamagedChanges, Document, Image, SourceClaims,
+    AnomalyKind, COLUMNS, Change, ChangeOp, Document, Image, SourceClaims,
+    changes::{ChangeRow, Changes, DamagedChanges},
     table_name,
 };
 
@@ -38,7 +39,7 @@ fn at(seconds: i64, change: Change) -> Change {
 
 fn all(changes: impl IntoIterator<Item = Change>) -> Changes {
     let mut all = Changes::default();
-    changes.into_iter().for_each(|change| all.push(change));
+    changes.into_iter().for_each(|change| all.push(&change));
     all
 }
 
@@ -62,7 +63,7 @@ fn check(changes: &[Change], expected: &[&str]) {
     assert_eq!(kept.document(), last);
     let mut latest = Changes::latest();
     for change in changes.iter().rev() {
-        latest.push(change.clone());
+        latest.push(change);
     }
     assert_eq!(latest.document(), last);
 }
@@ -156,7 +157,7 @@ fn a_delete_stands_against_no_row_of_a_snapshot() {
     assert_eq!(all([read.clone()]).document(), all(changes).document());
     let tombstone = all([whole(2, "c", "1"), delete(3)]).versions().pop().expect("the delete");
     let mut changes = Changes::of_base(tombstone);
-    changes.push(read.clone());
+    changes.push(&read);
     assert_eq!(changes.document(), all([read]).document());
 }
 
@@ -293,10 +294,10 @@ fn what_the_source_claims_is_compared_and_changes_nothing() {
         version: Some(version),
     };
     // Nothing was known before the first one.
-    changes.push_claimed(whole(1, "u", r#"{"a":1.0,"b":2}"#), claim("{}", 10, 1));
-    changes.push_claimed(whole(2, "u", r#"{"a":2}"#), claim(r#"{ "b":2, "a":1 }"#, 10, 2));
-    changes.push_claimed(whole(3, "u", r#"{"a":3}"#), claim(r#"{"a":1}"#, 9, 3));
-    changes.push_claimed(delete(4), claim(r#"{"a":"__debezium_unavailable_value"}"#, 12, 2));
+    changes.push_claimed(&whole(1, "u", r#"{"a":1.0,"b":2}"#), &claim("{}", 10, 1));
+    changes.push_claimed(&whole(2, "u", r#"{"a":2}"#), &claim(r#"{ "b":2, "a":1 }"#, 10, 2));
+    changes.push_claimed(&whole(3, "u", r#"{"a":3}"#), &claim(r#"{"a":1}"#, 9, 3));
+    changes.push_claimed(&delete(4), &claim(r#"{"a":"__debezium_unavailable_value"}"#, 12, 2));
     let expected = [
         (3, AnomalyKind::PrevMismatch),
         (3, AnomalyKind::LsnWentBack),
@@ -314,7 +315,7 @@ fn a_base_stands_for_the_changes_up_to_its_seq() {
     let former = all([whole(1, "c", "1"), whole(2, "u", "2")]);
     let base = former.document().expect("a document");
     let mut changes = Changes::of_base(base);
-    changes.push(whole(3, "u", "3"));
+    changes.push(&whole(3, "u", "3"));
     // These are in the base.
     changes.merge(former);
     assert_eq!(lines(&changes.versions()), ["v2 u @2 1-2 2", "v3 u @3 1-3 3"]);
@@ -330,8 +331,8 @@ fn texts_that_cannot_matter_are_not_kept() {
     let mut latest = Changes::latest();
     let mut versions = Changes::default();
     for seq in 1..=1000 {
-        latest.push(whole(seq, "u", &doc(seq)));
-        versions.push(whole(seq, "u", &doc(seq)));
+        latest.push(&whole(seq, "u", &doc(seq)));
+        versions.push(&whole(seq, "u", &doc(seq)));
     }
     assert!(latest.size() < 1 << 18, "{}", latest.size());
     assert!(1 << 20 < versions.size(), "{}", versions.size());
@@ -342,9 +343,9 @@ fn texts_that_cannot_matter_are_not_kept() {
     assert_eq!(Changes::from_bytes(&bytes).map(|read| read.document()), Ok(latest.document()));
 
     // Nor after one that came twice, from where on they wait to be put in order.
-    latest.push(whole(1, "u", &doc(1)));
+    latest.push(&whole(1, "u", &doc(1)));
     for seq in 1001..1900 {
-        latest.push(whole(seq, "u", &doc(seq)));
+        latest.push(&whole(seq, "u", &doc(seq)));
     }
     assert!(latest.size() < 1 << 18, "{}", latest.size());
     assert_eq!(latest.document().and_then(|document| document.doc), Some(doc(1899)));
@@ -352,7 +353,7 @@ fn texts_that_cannot_matter_are_not_kept() {
     // What comes late and is older is not kept either, and what all of it needs stays.
     let mut late = Changes::latest();
     for seq in (1..=1000).rev() {
-        late.push(whole(seq, "u", &doc(seq)));
+        late.push(&whole(seq, "u", &doc(seq)));
     }
     assert_eq!(late.document(), versions.document());
     assert!(late.size() < 1 << 20, "{}", late.size());
@@ -363,10 +364,63 @@ fn texts_that_cannot_matter_are_not_kept() {
 }
 
 #[test]
+fn a_change_in_the_memory_of_the_one_before_it_is_like_one_in_its_own() {
+    let long = format!("\"{}\"", "x".repeat(5_000));
+    let bare = Change { store: None, actor: None, bookmark: None, ..whole(3, "u", "3") };
+    let changes = [whole(1, "c", &long), whole(2, "u", "2"), bare, whole(4, "u", &long), delete(5)];
+    let mut latest = Changes::latest();
+    for (at, change) in changes.iter().enumerate() {
+        latest.push(change);
+        assert_eq!(latest.document(), all(changes[..=at].iter().cloned()).document(), "{at}");
+    }
+    latest.push(&whole(6, "c", "6"));
+    // What one long text needed is not kept for a short one.
+    assert!(latest.size() < 2_000, "{}", latest.size());
+}
+
+#[test]
+fn a_row_is_the_change_that_its_columns_say() {
+    let row = |op: &str, after, patch| ChangeRow {
+        seq: 2,
+        op: ChangeOp::from_code(op).expect("an operation"),
+        ts: 2_000_000,
+        after,
+        patch,
+        store: Some("relational"),
+        actor: Some("actor2"),
+        bookmark: Some("bookmark2"),
+        event_id: "event2",
+        before: None,
+        lsn: None,
+        version: None,
+    };
+    let merged = Some(r#"{"a":2}"#);
+    for (row, same) in [
+        (row("u", Some("2"), None), whole(2, "u", "2")),
+        (row("u", Some("2"), merged), whole(2, "u", "2")),
+        (row("u", None, merged), patch(2, "u", r#"{"a":2}"#)),
+        (row("r", None, merged), patch(2, "r", r#"{"a":2}"#)),
+        (row("d", Some("2"), None), delete(2)),
+        (row("c", None, None), change(2, "c", None)),
+    ] {
+        for begin in [Changes::default(), Changes::latest()] {
+            let (mut by_row, mut by_change) = (begin.clone(), begin);
+            for changes in [&mut by_row, &mut by_change] {
+                changes.push(&whole(1, "c", r#"{"a":1}"#));
+            }
+            by_row.push_row(&row);
+            by_change.push(&same);
+            assert_eq!(by_row, by_change, "{row:?}");
+            assert_eq!(by_row.document(), by_change.document(), "{row:?}");
+        }
+    }
+}
+
+#[test]
 fn who_counts_the_bytes_of_versions_stops_in_time() {
     let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(10_000));
     let mut changes = all([whole(1, "c", &large)]);
-    (2..100).for_each(|seq| changes.push(patch(seq, "u", r#"{"n":1}"#)));
+    (2..100).for_each(|seq| changes.push(&patch(seq, "u", r#"{"n":1}"#)));
     let mut bytes = 0;
     let refused = changes.each_version(|version| {
         bytes += version.doc.map_or(0, |doc| doc.len());
@@ -380,7 +434,7 @@ fn who_counts_the_bytes_of_versions_stops_in_time() {
 #[test]
 fn other_bytes_are_refused() {
     let mut changes = Changes::of_base(all([whole(1, "c", "1")]).document().expect("a document"));
-    changes.push(patch(2, "u", "{}"));
+    changes.push(&patch(2, "u", "{}"));
     let bytes = changes.to_bytes();
     assert_eq!(Changes::from_bytes(&bytes).as_ref(), Ok(&changes));
     for length in 0..bytes.len() {

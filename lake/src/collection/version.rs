@@ -4,7 +4,7 @@
 
 use super::{
     AnomalyKind, ChangeOp,
-    entry::{ChangeEntry, ImageKind},
+    entry::{ChangeEntry, ImageKind, image_of},
     patch,
 };
 
@@ -31,13 +31,7 @@ impl VersionChange {
     /// A change at `ts`, microseconds since 1970 UTC, with the columns `after` and `patch`.
     #[must_use]
     pub fn new(op: ChangeOp, ts: i64, after: Option<&str>, patch: Option<&str>) -> Self {
-        let image = match (op, after, patch) {
-            (ChangeOp::Delete, _, _) | (_, None, None) | (ChangeOp::Read, None, Some(_)) => {
-                ImageKind::Absent
-            }
-            (_, Some(_), _) => ImageKind::Whole,
-            (_, None, Some(patch)) => patch::kind(patch),
-        };
+        let (image, _) = image_of(op, after, patch);
         Self { op, ts, image }
     }
 

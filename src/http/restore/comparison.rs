@@ -5,8 +5,10 @@ use crate::http::change_events::ADMIN_VISIBILITY;
 use icecore_engine::collections::{literal, relation};
 use icecore_lake::collection::ChangeOp;
 
-/// Most changes that a dry run shows.
-pub(super) const SAMPLE_MAX: usize = 10;
+/// Which rows of both states are of documents that change.
+const DIFFERS: &str = "now_key IS NULL OR past_key IS NULL OR now_doc IS DISTINCT FROM past_doc";
+/// What is told of such a document.
+const CHANGE_COLUMNS: [&str; 5] = ["now_key", "past_key", "now_doc", "past_doc", "doc_store"];
 
 /// The two states that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +34,28 @@ impl ComparedStates {
         format!("{is} FULL JOIN {was} ON now_key = past_key")
     }
 
-    /// How many documents there are of each kind of change, and how many in all.
-    pub(super) fn counts(self, pair: &CollectionPair) -> String {
-        let count = |condition: &str, name: &str| {
-            format!(
-                "CAST(coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0) AS bigint) AS {name}"
-            )
-        };
+    /// Whether they are one state of a collection.
+    pub(super) fn are_same(self, pair: &CollectionPair) -> bool {
+        !pair.is_other && self.to == self.head
+    }
+
+    /// How many documents the state has that is there.
+    pub(super) fn count(self, pair: &CollectionPair) -> String {
         format!(
-            "SELECT {}, {}, {}, CAST(count(*) AS bigint) AS documents FROM {}",
-            count("now_key IS NULL", "inserted"),
-            count(
-                "now_key IS NOT NULL AND past_key IS NOT NULL AND now_doc IS DISTINCT FROM past_doc",
-                "updated"
-            ),
-            count("past_key IS NULL", "deleted"),
+            "SELECT CAST(count(*) AS bigint) AS documents FROM {} FOR SEQ AS OF {}",
+            relation(&pair.into),
+            self.head
+        )
+    }
+
+    /// Every document of both states in a row, which says nothing of one that does not change.
+    pub(super) fn all(self, pair: &CollectionPair) -> String {
+        let told =
+            CHANGE_COLUMNS.map(|name| format!("CASE WHEN differs THEN {name} END AS {name}"));
+        format!(
+            "SELECT {} FROM (SELECT now_key, past_key, now_doc, past_doc, \
+             coalesce(past_store, now_store) AS doc_store, ({DIFFERS}) AS differs FROM {}) AS pairs",
+            told.join(", "),
             self.documents(pair)
         )
     }
@@ -55,8 +64,7 @@ impl ComparedStates {
     pub(super) fn changes(self, pair: &CollectionPair) -> String {
         format!(
             "SELECT now_key, past_key, now_doc, past_doc, coalesce(past_store, now_store) AS doc_store, \
-             now_seq, past_seq FROM {} \
-             WHERE now_key IS NULL OR past_key IS NULL OR now_doc IS DISTINCT FROM past_doc",
+             now_seq, past_seq FROM {} WHERE {DIFFERS}",
             self.documents(pair)
         )
     }
@@ -86,11 +94,6 @@ impl ComparedStates {
             event("past")
         )
     }
-
-    /// Some of them.
-    pub(super) fn sample(self, pair: &CollectionPair) -> String {
-        format!("{} ORDER BY coalesce(past_key, now_key) LIMIT {SAMPLE_MAX}", self.changes(pair))
-    }
 }
 
 /// What becomes of a document, in the word of a report.
@@ -114,11 +117,21 @@ mod tests {
             is_other: true,
         };
         let states = ComparedStates { to: 3, head: 9 };
-        let (changes, visible) = (states.changes(&pair), states.visible_changes(&pair));
-        for sql in [states.counts(&pair), changes, visible, states.sample(&pair)] {
+        for sql in [states.all(&pair), states.changes(&pair), states.visible_changes(&pair)] {
             assert!(sql.contains("FOR SEQ AS OF 9) AS now_state"), "{sql}");
             assert!(sql.contains("FOR SEQ AS OF 3) AS past_state"), "{sql}");
             icecore_engine::guard::check(&sql).unwrap();
         }
+        icecore_engine::guard::check(&states.count(&pair)).unwrap();
+    }
+
+    #[test]
+    fn a_collection_is_the_same_state_at_one_event_and_another_collection_is_not() {
+        let own = CollectionPair { from: "a".to_owned(), into: "a".to_owned(), is_other: false };
+        let other = CollectionPair { into: "b".to_owned(), is_other: true, ..own.clone() };
+        let at = |to: u64| ComparedStates { to, head: 9 };
+        assert!(at(9).are_same(&own));
+        assert!(!at(8).are_same(&own));
+        assert!(!at(9).are_same(&other));
     }
 }

@@ -1,7 +1,8 @@
 //! One restore: compares states, and appends the changes in as few batches as the limits of a batch allow.
 
 use super::{
-    comparison::{ComparedStates, SAMPLE_MAX, word},
+    changes::{ComparedRows, DocumentChange, KEPT_BYTES_MAX, KeptChanges},
+    comparison::ComparedStates,
     marker::{BegunRestore, CompletedRestore},
 };
 use crate::http::{
@@ -12,6 +13,7 @@ use crate::http::{
     },
     change_events::ChangeEvent,
     error::ApiError,
+    jobs::materialize::erasures_of,
     points::basis,
     rows::{number_at, text_at},
     state_rows,
@@ -28,7 +30,7 @@ use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
     query::{QueryBasis, SqlRequest},
-    restore::{CollectionCounts, LeftDocument, RestoreReport, SampleChange},
+    restore::{CollectionCounts, LeftDocument, RestoreReport},
     service_table::EVENTS_TABLE,
 };
 use serde_json::{Value, json};
@@ -69,44 +71,6 @@ pub(super) struct RestoreRun<'a> {
 /// How many documents change.
 pub(super) fn changes(report: &RestoreReport) -> u64 {
     report.inserted + report.updated + report.deleted
-}
-
-/// A document that changes.
-#[derive(Debug)]
-struct DocumentChange {
-    op: ChangeOp,
-    key: String,
-    before: Option<String>,
-    after: Option<String>,
-    store: Option<String>,
-    /// Who sees the change, where rows are told apart by that.
-    visibility: Option<String>,
-    /// Whether they may see what the document is.
-    is_told: bool,
-}
-
-impl DocumentChange {
-    /// What a row of the comparison says; none for one without a key.
-    fn at(batch: &RecordBatch, row: usize) -> Option<Self> {
-        let (now, past) = (text_at(batch, "now_key", row), text_at(batch, "past_key", row));
-        let op = match (&now, &past) {
-            (None, Some(_)) => ChangeOp::Create,
-            (Some(_), Some(_)) => ChangeOp::Update,
-            (Some(_), None) => ChangeOp::Delete,
-            (None, None) => return None,
-        };
-        let now_seen = text_at(batch, "now_visibility", row);
-        let past_seen = text_at(batch, "past_visibility", row);
-        Some(Self {
-            op,
-            key: now.or(past)?,
-            before: text_at(batch, "now_doc", row),
-            after: text_at(batch, "past_doc", row),
-            store: text_at(batch, "doc_store", row),
-            is_told: now_seen.is_none() || past_seen.is_none() || now_seen == past_seen,
-            visibility: past_seen.or(now_seen),
-        })
-    }
 }
 
 impl RestoreRun<'_> {
@@ -166,6 +130,18 @@ impl RestoreRun<'_> {
         Ok(names.into_iter().filter(|name| name.starts_with(TABLE_PREFIX)).collect())
     }
 
+    /// What keeps the changes that a comparison finds until they are appended. Who sees them is asked only then.
+    ///
+    /// # Errors
+    /// The metastore's.
+    pub(super) async fn kept(&self) -> Result<KeptChanges, ApiError> {
+        if self.app.sql.filters_visibility() {
+            return Ok(KeptChanges::none());
+        }
+        let erasures = erasures_of(&self.app.erasures, self.levels).await?;
+        Ok(KeptChanges::all(KEPT_BYTES_MAX, erasures))
+    }
+
     /// Counts what would change.
     ///
     /// # Errors
@@ -173,11 +149,13 @@ impl RestoreRun<'_> {
     pub(super) async fn compare(
         &self,
         pairs: &[CollectionPair],
+        kept: &mut KeptChanges,
     ) -> Result<RestoreReport, ApiError> {
         let mut report = RestoreReport::default();
         let mut basis = basis::at_event(self.app, None, self.head);
         for pair in pairs {
-            let counts = self.counts(pair, &mut basis).await?;
+            kept.begin();
+            let counts = self.counts(pair, &mut basis, kept).await?;
             if pair.is_other
                 && !self.is_resumed
                 && counts.updated + counts.deleted + counts.unchanged != 0
@@ -212,64 +190,27 @@ impl RestoreRun<'_> {
         &self,
         pair: &CollectionPair,
         basis: &mut QueryBasis,
+        kept: &mut KeptChanges,
     ) -> Result<CollectionCounts, ApiError> {
-        let sql = self.states().counts(pair);
+        let states = self.states();
+        let is_same = states.are_same(pair);
+        let sql = if is_same { states.count(pair) } else { states.all(pair) };
         let request = SqlRequest { sql, ..SqlRequest::default() };
         let mut counts =
             CollectionCounts { name: pair.into.clone(), ..CollectionCounts::default() };
-        let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
+        let Some(mut answer) = state_rows::ask_all(self.app, self.levels, request).await? else {
             return Ok(counts);
         };
         basis.add(answer.basis.take().unwrap_or_default());
         while let Some(batch) = answer.batches.next().await {
             let batch = batch?;
-            if batch.num_rows() == 0 {
-                continue;
+            if is_same && batch.num_rows() != 0 {
+                counts.unchanged += number_at(&batch, "documents", 0).unwrap_or(0);
+            } else if !is_same {
+                count_rows(&batch, &mut counts, kept);
             }
-            let number = |name| number_at(&batch, name, 0).unwrap_or(0);
-            counts.inserted = number("inserted");
-            counts.updated = number("updated");
-            counts.deleted = number("deleted");
-            let changed = counts.inserted + counts.updated + counts.deleted;
-            counts.unchanged = number("documents").saturating_sub(changed);
         }
         Ok(counts)
-    }
-
-    /// Some of the changes.
-    ///
-    /// # Errors
-    /// As queries.
-    pub(super) async fn sample(
-        &self,
-        pairs: &[CollectionPair],
-    ) -> Result<Vec<SampleChange>, ApiError> {
-        let document = |text: Option<String>| {
-            text.map_or(Value::Null, |text| {
-                serde_json::from_str(&text).unwrap_or(Value::String(text))
-            })
-        };
-        let mut sample = Vec::new();
-        for pair in pairs {
-            if SAMPLE_MAX <= sample.len() {
-                break;
-            }
-            let sql = self.states().sample(pair);
-            let request = SqlRequest { sql, ..SqlRequest::default() };
-            for batch in state_rows::rows(self.app, self.levels, request).await? {
-                let changes =
-                    (0..batch.num_rows()).filter_map(|row| DocumentChange::at(&batch, row));
-                sample.extend(changes.map(|change| SampleChange {
-                    collection: pair.into.clone(),
-                    change: word(change.op).to_owned(),
-                    key: change.key,
-                    before: document(change.before),
-                    after: document(change.after),
-                }));
-            }
-        }
-        sample.truncate(SAMPLE_MAX);
-        Ok(sample)
     }
 
     /// Appends the changes, and behind them the report. On return all of it is durable. None where a document of a
@@ -282,6 +223,7 @@ impl RestoreRun<'_> {
         &self,
         pairs: &[CollectionPair],
         mut report: RestoreReport,
+        kept: KeptChanges,
     ) -> Result<Option<RestoreReport>, ApiError> {
         let undo = self.undo(&report);
         let begun = BegunRestore {
@@ -296,25 +238,16 @@ impl RestoreRun<'_> {
         let later = bulk_changes::later_changes(EVENTS_TABLE, undo, &own);
         let mut batches = ChangeBatches::new(self.place(), begun, later);
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
-        for pair in pairs {
-            let sql = match self.app.sql.filters_visibility() {
-                true => self.states().visible_changes(pair),
-                false => self.states().changes(pair),
-            };
-            let request = SqlRequest { sql, ..SqlRequest::default() };
-            let Some(mut answer) = state_rows::ask(self.app, self.levels, request).await? else {
-                continue;
-            };
-            while let Some(batch) = answer.batches.next().await {
-                let batch = batch?;
-                for row in 0..batch.num_rows() {
-                    let Some(change) = DocumentChange::at(&batch, row) else { continue };
-                    let event = self.event(pair, &change, &meta);
-                    let (collection, op) = (pair.into.clone(), change.op);
-                    let planned = PlannedChange { collection, key: change.key, op, event };
-                    batches.push(planned).await?;
+        let erasures = erasures_of(&self.app.erasures, self.levels).await?;
+        match kept.into_all(erasures.as_deref()) {
+            Some(kept) => {
+                for (pair, changes) in pairs.iter().zip(kept) {
+                    for change in changes {
+                        self.push(&mut batches, pair, change, &meta).await?;
+                    }
                 }
             }
+            None => Box::pin(self.push_compared(&mut batches, pairs, &meta)).await?,
         }
         batches.leave_written().await?;
         if !batches.left().numbers.is_empty() {
@@ -333,6 +266,47 @@ impl RestoreRun<'_> {
         report.seq = Some(seq);
         overwrite(&mut report, &overwritten);
         Ok(Some(report))
+    }
+
+    /// Adds all changes, for which the states are compared again.
+    async fn push_compared(
+        &self,
+        batches: &mut ChangeBatches<'_>,
+        pairs: &[CollectionPair],
+        meta: &Value,
+    ) -> Result<(), ApiError> {
+        for pair in pairs {
+            let sql = match self.app.sql.filters_visibility() {
+                true => self.states().visible_changes(pair),
+                false => self.states().changes(pair),
+            };
+            let request = SqlRequest { sql, ..SqlRequest::default() };
+            let Some(mut answer) = state_rows::ask_all(self.app, self.levels, request).await?
+            else {
+                continue;
+            };
+            while let Some(batch) = answer.batches.next().await {
+                let batch = batch?;
+                let rows = ComparedRows::of(&batch);
+                for row in 0..batch.num_rows() {
+                    let Some(change) = rows.change(row) else { continue };
+                    self.push(batches, pair, change, meta).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn push(
+        &self,
+        batches: &mut ChangeBatches<'_>,
+        pair: &CollectionPair,
+        change: DocumentChange,
+        meta: &Value,
+    ) -> Result<(), ApiError> {
+        let event = self.event(pair, &change, meta);
+        let (collection, op) = (pair.into.clone(), change.op);
+        batches.push(PlannedChange { collection, key: change.key, op, event }).await
     }
 
     /// The last event before the restore, whether it went on or not.
@@ -358,6 +332,27 @@ impl RestoreRun<'_> {
             meta,
         };
         event.text()
+    }
+}
+
+/// Counts the rows of a comparison, and keeps their changes.
+fn count_rows(batch: &RecordBatch, counts: &mut CollectionCounts, kept: &mut KeptChanges) {
+    let rows = ComparedRows::of(batch);
+    for row in 0..batch.num_rows() {
+        let Some((op, key)) = rows.op(row) else {
+            counts.unchanged += 1;
+            continue;
+        };
+        match op {
+            ChangeOp::Create => counts.inserted += 1,
+            ChangeOp::Update | ChangeOp::Read => counts.updated += 1,
+            ChangeOp::Delete => counts.deleted += 1,
+        }
+        if kept.takes(key)
+            && let Some(change) = rows.change(row)
+        {
+            kept.push(change);
+        }
     }
 }
 

@@ -10,9 +10,7 @@ use arrow::{
     datatypes::{DataType, Field, Fields, Int64Type, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{common::exec_err, error::DataFusionError};
-use icecore_lake::collection::{
-    COLUMNS, Change, ChangeAnomaly, ChangeOp, Document, Image, SourceClaims,
-};
+use icecore_lake::collection::{COLUMNS, ChangeAnomaly, ChangeOp, Document, changes::ChangeRow};
 use icecore_schemas::columns::ColumnKind;
 use std::sync::Arc;
 
@@ -111,27 +109,28 @@ impl<'a> ChangeColumns<'a> {
         Some((self.seq.value(row), ChangeOp::from_code(self.op.value(row))?, self.ts.value(row)))
     }
 
-    /// The change of a row of events.
-    pub(super) fn change(&self, row: usize) -> Option<Change> {
+    /// The change of a row of events, with what its source said of the state around it.
+    pub(super) fn change(&self, row: usize) -> Option<ChangeRow<'a>> {
         let (seq, op, ts) = self.known(row)?;
-        let patch = || text(self.patch, row).map(Image::Patch);
-        Some(Change {
+        let number = |column: &Int64Array| column.is_valid(row).then(|| column.value(row));
+        let (before, lsn, version) = match self.claims {
+            Some((before, lsn, version)) => (text(before, row), number(lsn), number(version)),
+            None => (None, None, None),
+        };
+        Some(ChangeRow {
             seq,
             op,
             ts,
-            image: text(self.after, row).map(Image::Whole).or_else(patch),
+            after: text(self.after, row),
+            patch: text(self.patch, row),
             store: text(self.store, row),
             actor: text(self.actor, row),
             bookmark: text(self.bookmark, row),
             event_id: text(self.id, row).unwrap_or_default(),
+            before,
+            lsn,
+            version,
         })
-    }
-
-    /// What the source of a row of events said of the state around the change.
-    pub(super) fn claims(&self, row: usize) -> SourceClaims {
-        let Some((before, lsn, version)) = self.claims else { return SourceClaims::default() };
-        let number = |column: &Int64Array| column.is_valid(row).then(|| column.value(row));
-        SourceClaims { before: text(before, row), lsn: number(lsn), version: number(version) }
     }
 
     /// The document of a row of a base; none for any other row.
@@ -139,23 +138,24 @@ impl<'a> ChangeColumns<'a> {
         let (versions, created) = self.base.filter(|(versions, _)| versions.is_valid(row))?;
         let (seq, op, updated_at) = self.known(row)?;
         let created_at = if created.is_valid(row) { created.value(row) } else { updated_at };
+        let owned = |column: &StringViewArray| text(column, row).map(str::to_owned);
         Some(Document {
-            doc: text(self.after, row),
+            doc: owned(self.after),
             op,
-            store: text(self.store, row),
+            store: owned(self.store),
             version: versions.value(row),
             created_at,
             updated_at,
-            actor: text(self.actor, row),
-            bookmark: text(self.bookmark, row),
+            actor: owned(self.actor),
+            bookmark: owned(self.bookmark),
             seq,
-            event_id: text(self.id, row).unwrap_or_default(),
+            event_id: owned(self.id).unwrap_or_default(),
         })
     }
 }
 
-fn text(column: &StringViewArray, row: usize) -> Option<String> {
-    column.is_valid(row).then(|| column.value(row).to_owned())
+fn text(column: &StringViewArray, row: usize) -> Option<&str> {
+    column.is_valid(row).then(|| column.value(row))
 }
 
 /// Documents as they become columns.

@@ -133,9 +133,9 @@ fn versions_of_short_patches_are_bounded_by_their_bytes() {
     };
     let mut changes = Changes::default();
     let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(10_000));
-    changes.push(change(1, Image::Whole(document)));
+    changes.push(&change(1, Image::Whole(document)));
     for seq in 2..=20 {
-        changes.push(change(seq, Image::Patch(r#"{"n":1}"#.to_owned())));
+        changes.push(&change(seq, Image::Patch(r#"{"n":1}"#.to_owned())));
     }
     let members = members_of(&DataType::Timestamp(TimeUnit::Microsecond, Some(ZONE.into())));
     let lists = |bytes_max| version_lists(vec![changes.clone()], &members, bytes_max);
