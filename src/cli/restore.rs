@@ -5,6 +5,7 @@ use crate::{
         CliError,
         admin::{aligned, escape, escape_ns},
         client::{ClientRequest, ServerClient, refused},
+        collections::printable,
         counted, remark, say,
     },
     config::Config,
@@ -167,7 +168,7 @@ fn show(report: &RestoreReport, as_json: bool) -> Result<(), CliError> {
     rows.push(row("all", [*inserted, *updated, *deleted, *unchanged]));
     say(&aligned(&["collection", "inserted", "updated", "deleted", "unchanged"], &rows))?;
     for SampleChange { collection, key, change, before, after } in &report.sample {
-        say(&format!("{collection}/{key} {change}: {before} -> {after}"))?;
+        say(&printable(&format!("{collection}/{key} {change}: {before} -> {after}")))?;
     }
     if report.written_meanwhile != 0 {
         let left = counted(report.written_meanwhile, "document");
@@ -176,7 +177,7 @@ fn show(report: &RestoreReport, as_json: bool) -> Result<(), CliError> {
         ))?;
     }
     for LeftDocument { collection, key } in &report.left {
-        say(&format!("{collection}/{key} left as written"))?;
+        say(&printable(&format!("{collection}/{key} left as written")))?;
     }
     if report.overwritten != 0 {
         let overwritten = counted(report.overwritten, "document");
@@ -185,7 +186,7 @@ fn show(report: &RestoreReport, as_json: bool) -> Result<(), CliError> {
         ))?;
     }
     for LeftDocument { collection, key } in &report.overwritten_documents {
-        say(&format!("{collection}/{key} overwritten"))?;
+        say(&printable(&format!("{collection}/{key} overwritten")))?;
     }
     if let Some(tag) = &report.tag {
         say(&format!("tag of events before it: {tag}"))?;

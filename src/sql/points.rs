@@ -430,7 +430,6 @@ pub(super) fn without_versions(name: &str) -> SqlError {
     ))
 }
 
-/// An error of a point, with the table that it is of.
 /// The error of a table that is not of the query's own namespace, with its namespace before its name.
 pub(super) fn of_other_namespace(namespace: &str, cause: SqlError) -> SqlError {
     let named = |text: String| text.replacen("table `", &format!("table `{namespace}."), 1);
@@ -442,6 +441,7 @@ pub(super) fn of_other_namespace(namespace: &str, cause: SqlError) -> SqlError {
     }
 }
 
+/// An error of a point, with the table that it is of.
 fn of_table(table: &str, cause: SqlError) -> SqlError {
     match cause {
         SqlError::Invalid(text) => invalid(format!("the version of table `{table}`: {text}")),

@@ -591,10 +591,9 @@ async fn only_the_namespace_is_visible() {
     assert_eq!(house.count("SELECT count(*) FROM icecore.shop_example.events").await, 3);
     let tables = house.shown("SHOW TABLES").await;
     assert!(tables.contains(DEAD_LETTERS_TABLE) && tables.contains(EVENTS_TABLE), "{tables}");
-    for (sql, listed) in [
-        ("SHOW TABLES LIKE 'ev%'", [true, false]),
-        ("SHOW TABLES ILIKE '%LETTERS'", [false, true]),
-    ] {
+    for (sql, listed) in
+        [("SHOW TABLES LIKE 'ev%'", [true, false]), ("SHOW TABLES ILIKE '%LETTERS'", [false, true])]
+    {
         let tables = house.shown(sql).await;
         let found = [EVENTS_TABLE, DEAD_LETTERS_TABLE].map(|name| tables.contains(name));
         assert_eq!(found, listed, "{sql}: {tables}");

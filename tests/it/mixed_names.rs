@@ -228,6 +228,12 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
     let past = json!({ "sql": "SELECT * FROM users VERSION AS OF 3" });
     let (status, answer) = server.query(NAMESPACE, &past).await;
     assert_eq!((status, &answer["code"]), (404, &json!("NOT_FOUND")), "{answer}");
+    check_refused_versions(&server).await;
+    server.stop().await;
+}
+
+/// Versions that a view, or a table behind one, does not have.
+async fn check_refused_versions(server: &TestServer) {
     for (sql, reason) in [
         ("SELECT * FROM theirs FOR BOOKMARK AS OF 'none'", "view `theirs` takes no BOOKMARK"),
         ("SELECT * FROM users FOR BOOKMARK AS OF 'none'", "view `users` takes no BOOKMARK"),
@@ -235,7 +241,7 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
         ("SELECT * FROM \"users@v2\"", "view `users` takes no version in its name"),
         ("SELECT * FROM nobody", "it has `dead_letters`, `events`, `filed`, `forks`"),
     ] {
-        let text = refused(&server, &json!({ "sql": sql })).await;
+        let text = refused(server, &json!({ "sql": sql })).await;
         assert!(text.contains(reason), "{sql}: {text}");
     }
     // Which namespace a table is of is told where it is not that of the request.
@@ -247,5 +253,4 @@ async fn a_view_of_the_catalog_reads_changes_and_no_paths() {
         let text = answer["error"].as_str().unwrap();
         assert!(text.contains("table `other.events` has no branch or tag `no`"), "{sql}: {text}");
     }
-    server.stop().await;
 }

@@ -16,7 +16,7 @@ use icecore_engine::{
     QueryAnswer,
     collections::{IS_CHANGE, IS_TRUNCATE},
 };
-use icecore_schemas::{error_code::ErrorCode, query::SqlRequest};
+use icecore_schemas::{error_code::ErrorCode, query::SqlRequest, restore::LeftDocument};
 use std::{collections::HashSet, time::Duration};
 
 /// Most documents that are listed because others wrote them, and most bytes of their names: the event that tells of the
@@ -48,6 +48,15 @@ impl DocumentList {
     /// How many there are.
     pub(in crate::http) fn count(&self) -> u64 {
         self.numbers.len() as u64
+    }
+
+    /// Some of them, as reports have them.
+    pub(in crate::http) fn entries(&self) -> Vec<LeftDocument> {
+        let entry = |(collection, key): &DocumentName| LeftDocument {
+            collection: collection.clone(),
+            key: key.clone(),
+        };
+        self.listed.iter().map(entry).collect()
     }
 
     pub(super) fn add(&mut self, collection: String, key: String) {

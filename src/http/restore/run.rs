@@ -30,7 +30,7 @@ use icecore_schemas::{
     error_code::ErrorCode,
     names::Namespace,
     query::{QueryBasis, SqlRequest},
-    restore::{CollectionCounts, LeftDocument, RestoreReport},
+    restore::{CollectionCounts, RestoreReport},
     service_table::EVENTS_TABLE,
 };
 use serde_json::{Value, json};
@@ -365,19 +365,11 @@ fn leave(report: &mut RestoreReport, batches: &ChangeBatches<'_>) {
     let all = batches.all_counts();
     (report.inserted, report.updated, report.deleted) = (all.inserted, all.updated, all.deleted);
     report.written_meanwhile = batches.left().count();
-    report.left = listed(batches.left());
+    report.left = batches.left().entries();
 }
 
 /// Says in a report which documents others wrote right before a batch had them.
 fn overwrite(report: &mut RestoreReport, documents: &DocumentList) {
     report.overwritten = documents.count();
-    report.overwritten_documents = listed(documents);
-}
-
-fn listed(documents: &DocumentList) -> Vec<LeftDocument> {
-    let named = |(collection, key): &(String, String)| LeftDocument {
-        collection: collection.clone(),
-        key: key.clone(),
-    };
-    documents.listed.iter().map(named).collect()
+    report.overwritten_documents = documents.entries();
 }

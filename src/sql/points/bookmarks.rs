@@ -3,7 +3,7 @@
 use crate::sql::{
     SqlInner,
     points::{QueryPoints, invalid, of_table, without_versions},
-    view::history::oldest_of_main,
+    view::{ResolvedNamespace, history::oldest_of_main},
 };
 use arrow::{
     array::{Array, AsArray},
@@ -51,16 +51,18 @@ impl SqlInner {
         let Some(bookmark) = versions::text_of(bookmark) else {
             return Err(invalid("BOOKMARK AS OF takes a bookmark in single quotes"));
         };
-        let wanted = WantedTables::Named(vec![table.to_owned()]);
-        let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
-        // What is read stays readable while the pin lives.
-        let (mut view, _pin) = view;
-        let mut views = view.catalog_views.iter();
-        if views.any(|seen| seen.namespace == view.namespace && seen.name == table) {
+        // Before what a view reads is looked for: that may be in namespaces that only who asks may read.
+        if let Some(space) = ResolvedNamespace::find(self.sources(), levels).await?
+            && space.has_view(self.sources(), table).await?
+        {
             return Err(invalid(format!(
                 "view `{table}` takes no BOOKMARK AS OF, as it may read several tables: write FOR SEQ AS OF with the `seq` of that event behind it, or FOR TIMESTAMP AS OF"
             )));
         }
+        let wanted = WantedTables::Named(vec![table.to_owned()]);
+        let view = Box::pin(self.sources().view(levels, &wanted, &QueryPoints::default())).await?;
+        // What is read stays readable while the pin lives.
+        let (mut view, _pin) = view;
         // A collection's documents have the bookmarks of their last changes alone, and a view those of its rows.
         let is_table = view.collections.is_empty() && view.change_views.is_empty();
         let table = if is_table { table } else { EVENTS_TABLE };

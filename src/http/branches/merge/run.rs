@@ -25,7 +25,7 @@ use icecore_schemas::{
     branch_merge::{BranchMergeReport, MergeConflict, MergeCounts, MergePolicy},
     error_code::ErrorCode,
     query::SqlRequest,
-    restore::{LeftDocument, SampleChange},
+    restore::SampleChange,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -394,12 +394,8 @@ fn count_again(
 
 /// Says in a report which documents of `into` others wrote right before a batch had them.
 fn overwrite(report: &mut BranchMergeReport, documents: &DocumentList) {
-    let named = |(collection, key): &(String, String)| LeftDocument {
-        collection: collection.clone(),
-        key: key.clone(),
-    };
     report.overwritten = documents.count();
-    report.overwritten_documents = documents.listed.iter().map(named).collect();
+    report.overwritten_documents = documents.entries();
 }
 
 /// A document as JSON; null where there is none.
