@@ -39,7 +39,7 @@ use parquet::{
         async_reader::AsyncFileReader,
     },
     errors::ParquetError,
-    file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
+    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
 use sizes::GroupBytes;
 use std::{ops::Range, sync::Arc};
@@ -217,12 +217,30 @@ impl OpenFile {
         file: &PlannedFile,
         columns: &FileColumns,
     ) -> Result<Self, FileError> {
+        Self::open(storage, file, columns, PageIndexPolicy::Skip).await
+    }
+
+    /// The same with the index of the pages, if there is one: where rows are selected, their pages alone are read.
+    pub(super) async fn with_pages(
+        storage: &Storage,
+        file: &PlannedFile,
+        columns: &FileColumns,
+    ) -> Result<Self, FileError> {
+        Self::open(storage, file, columns, PageIndexPolicy::Optional).await
+    }
+
+    async fn open(
+        storage: &Storage,
+        file: &PlannedFile,
+        columns: &FileColumns,
+        pages: PageIndexPolicy,
+    ) -> Result<Self, FileError> {
         let location = file.location.clone();
         let reader = StoredFile::new(storage, &location, file.bytes);
-        let builder = match ParquetRecordBatchStreamBuilder::new(reader).await {
-            Ok(builder) => builder,
-            Err(source) => return Err(FileError::Parquet { location, source }),
-        };
+        let options = ArrowReaderOptions::new().with_page_index_policy(pages);
+        let opened = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
+        let builder =
+            opened.map_err(|source| FileError::Parquet { location: location.clone(), source })?;
         let finder = FieldFinder::of(builder.schema(), &columns.aliases);
         if columns.is_nested && !finder.has_ids {
             let reason = "has no field ids, so fields inside structs cannot be found in it; rewrite it with the engine that wrote it";
@@ -464,14 +482,17 @@ impl AsyncFileReader for StoredFile {
 
     fn get_metadata<'a>(
         &'a mut self,
-        _options: Option<&'a ArrowReaderOptions>,
+        options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        let pages = options.map(ArrowReaderOptions::column_index_policy).unwrap_or_default();
         async move {
             let bytes = self.bytes;
             if self.whole.is_none() && bytes <= FOOTER_BYTES as u64 {
                 self.whole = Some(self.get_bytes(0..bytes).await?);
             }
-            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES));
+            let reader = ParquetMetaDataReader::new()
+                .with_prefetch_hint(Some(FOOTER_BYTES))
+                .with_page_index_policy(pages);
             reader.load_and_finish(self, bytes).await.map(Arc::new)
         }
         .boxed()
