@@ -6,12 +6,15 @@
 pub(super) mod basis;
 mod branches;
 
-use crate::http::{
-    AppState, body,
-    error::ApiError,
-    guard::CatalogNamespace,
-    json, query,
-    rows::{number_at, text_at, time_at, written_time},
+use crate::{
+    http::{
+        AppState, body,
+        error::ApiError,
+        guard::CatalogNamespace,
+        json, query,
+        rows::{number_at, text_at, time_at, written_time},
+    },
+    sql::document_lookup::DocumentLookup,
 };
 use axum::{
     body::Body,
@@ -162,6 +165,14 @@ impl ReadCaller<'_> {
     /// As queries.
     pub(super) async fn ask(self, request: SqlRequest) -> Result<QueryAnswer, ApiError> {
         Box::pin(query::ask(self.app, self.principal, self.levels, request)).await
+    }
+
+    /// The same for a statement that has one document.
+    ///
+    /// # Errors
+    /// As queries.
+    pub(super) async fn look_up(self, lookup: DocumentLookup) -> Result<QueryAnswer, ApiError> {
+        Box::pin(query::look_up(self.app, self.principal, self.levels, lookup)).await
     }
 
     /// Whether the namespace has events. One that is not there counts as one that has: a query of it says so.

@@ -1,13 +1,16 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
-use crate::http::{
-    AppState, body,
-    compression::{AnswerCoding, compressed},
-    error::ApiError,
-    guard::CatalogNamespace,
-    namespaces, parse_namespace,
-    sql_writes::{self, StatementSender},
-    views::{self, CreateStatement},
+use crate::{
+    http::{
+        AppState, body,
+        compression::{AnswerCoding, compressed},
+        error::ApiError,
+        guard::CatalogNamespace,
+        namespaces, parse_namespace,
+        sql_writes::{self, StatementSender},
+        views::{self, CreateStatement},
+    },
+    sql::document_lookup::DocumentLookup,
 };
 use axum::{
     body::Body,
@@ -139,8 +142,29 @@ pub(super) async fn ask(
     levels: &[String],
     request: SqlRequest,
 ) -> Result<QueryAnswer, ApiError> {
-    let asked = app.sql.query(levels, reach(principal), Some(principal), request);
-    match asked.await.map_err(refused) {
+    let asked = app.sql.query(levels, reach(principal), Some(principal), request).await;
+    started(app, principal, levels, asked).await
+}
+
+/// The same for a statement that has one document.
+pub(super) async fn look_up(
+    app: &AppState,
+    principal: &Principal,
+    levels: &[String],
+    lookup: DocumentLookup,
+) -> Result<QueryAnswer, ApiError> {
+    let asked = app.sql.look_up(levels, reach(principal), Some(principal), lookup).await;
+    started(app, principal, levels, asked).await
+}
+
+/// A query that started, or why it did not.
+async fn started(
+    app: &AppState,
+    principal: &Principal,
+    levels: &[String],
+    asked: Result<QueryAnswer, SqlError>,
+) -> Result<QueryAnswer, ApiError> {
+    match asked.map_err(refused) {
         Err(error @ SqlError::NoNamespace(_)) => {
             if let [level] = levels {
                 parse_namespace(level)?;
