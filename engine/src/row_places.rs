@@ -154,17 +154,32 @@ impl RowPlaces {
     }
 }
 
-/// The column of a file with this field id, where its pages have values in no order.
+/// The column of a file with this field id, where most of its pages have values between the bounds of the next one: an
+/// index of the pages says little of them.
 fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let leaf = leaf_of(footer, field_id)?;
     let index = footer.column_index()?;
     let is_told = |index: &&ColumnIndexMetaData| !matches!(**index, ColumnIndexMetaData::NONE);
     let of_groups = || index.iter().map(|columns| columns.get(leaf).filter(is_told));
     let all_told = of_groups().all(|index| index.is_some());
-    let is_unordered = of_groups().flatten().any(|index| !index.is_sorted());
+    let neighbours = of_groups().flatten().map(overlaps);
+    let (overlapping, all) =
+        neighbours.fold((0, 0), |sum, of_group| (sum.0 + of_group.0, sum.1 + of_group.1));
+    let is_unordered = all < 2 * overlapping;
     let columns = footer.row_groups().iter().filter_map(|group| group.columns().get(leaf));
     let bytes = columns.map(ColumnChunkMetaData::uncompressed_size).fold(0, i64::saturating_add);
     (all_told && is_unordered && bytes <= COLUMN_BYTES_MAX).then_some(leaf)
+}
+
+/// Of how many pages the values lie between the bounds of the next one's, and how many have a next one.
+fn overlaps(index: &ColumnIndexMetaData) -> (usize, usize) {
+    let ColumnIndexMetaData::BYTE_ARRAY(index) = index else { return (0, 0) };
+    let bounds = index.min_values_iter().zip(index.max_values_iter());
+    let bounds: Vec<(&[u8], &[u8])> = bounds.filter_map(|(low, high)| low.zip(high)).collect();
+    let overlapping = bounds.windows(2).filter(|pair| {
+        matches!(pair, [(low, high), (next_low, next_high)] if low < next_high && next_low < high)
+    });
+    (overlapping.count(), bounds.len().saturating_sub(1))
 }
 
 fn row_count(footer: &ParquetMetaData) -> usize {
