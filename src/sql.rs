@@ -176,7 +176,7 @@ impl Sql {
         faults: Failpoints,
     ) -> Self {
         let storage = catalog.storage().clone();
-        let documents = DocumentReader::new(storage.clone());
+        let documents = DocumentReader::new(storage.clone(), options.tables.clone());
         let runner = match &options.workers {
             Some(workers) => QueryRunner::Workers(SqlWorkers::new(workers.clone(), storage)),
             None => {

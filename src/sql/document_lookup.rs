@@ -1,8 +1,10 @@
 //! One document, read from the table of its collection without a query engine.
 //!
 //! The statement of such a question is planned in another process, which takes far longer than the one page of each
-//! column that the row is in. Rights, the point and the view are those of the statement, and so is the answer: where the
-//! table is not known to have the last event that is seen, or does not read, the statement is run.
+//! column that the row is in. Rights, the point and the view are those of the statement, and so is the answer: where a
+//! later event may have changed the document, or something does not read, the statement is run.
+
+mod later;
 
 use crate::sql::{AskedStatement, Sql};
 use arrow::{
@@ -33,7 +35,8 @@ use icecore_lake::{
     collection::COLUMNS,
     table::reader::{self, DeleteHandling, ReadError, ReadRequest},
 };
-use icecore_schemas::query::SqlRequest;
+use icecore_schemas::{query::SqlRequest, service_table::ServiceTables};
+use later::LaterEvents;
 use std::{pin::pin, sync::Arc};
 use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::Instant};
 
@@ -78,15 +81,16 @@ impl Sql {
 #[derive(Debug)]
 pub(super) struct DocumentReader {
     storage: Storage,
+    tables: ServiceTables,
     manifests: ManifestCache,
     reads: Arc<Semaphore>,
 }
 
 impl DocumentReader {
-    /// A reader of the tables of a warehouse.
-    pub(super) fn new(storage: Storage) -> Self {
+    /// A reader of a warehouse. Records of the log are rows of `tables`.
+    pub(super) fn new(storage: Storage, tables: ServiceTables) -> Self {
         let manifests = ManifestCache::with_share(CACHE_SHARE);
-        Self { storage, manifests, reads: Arc::new(Semaphore::new(READS_AT_ONCE)) }
+        Self { storage, tables, manifests, reads: Arc::new(Semaphore::new(READS_AT_ONCE)) }
     }
 
     /// The answer with the row of this key in the one collection of a view; none where its statement has to tell.
@@ -96,25 +100,32 @@ impl DocumentReader {
         key: &str,
         until: Instant,
     ) -> Option<RunningQuery> {
-        let base = whole_base(view)?;
-        let (metadata, snapshot_id) = (Arc::clone(base.metadata.as_ref()?), base.snapshot_id?);
+        let FreshBase { table, later } = FreshBase::of(view, &self.tables)?;
+        let (metadata, snapshot_id) = (Arc::clone(table.metadata.as_ref()?), table.snapshot_id?);
         let request = request(&metadata, snapshot_id, key)?;
         let turn = Arc::clone(&self.reads).acquire_owned().await.ok()?;
         let (storage, cache) = (self.storage.clone(), self.manifests.clone());
-        let (until, handle) = (Deadline::at(until), Handle::current());
+        let (key, until, handle) = (key.to_owned(), Deadline::at(until), Handle::current());
         let read = move || {
             let (storage, cache, metadata) = (&storage, &cache, &*metadata);
+            let may_change = match later {
+                Some(later) => later.may_change(&key, (storage, cache, until), &handle)?,
+                None => false,
+            };
             let source = ManifestSource { storage, cache, metadata, until };
-            let row = handle.block_on(first_row(source, request));
+            let row = match may_change {
+                true => None,
+                false => Some(handle.block_on(first_row(source, request))?),
+            };
             drop(turn);
-            row
+            Ok::<_, ReadError>(row)
         };
         let row = match spawn_blocking(read).await.ok()? {
-            Ok(row) => row,
+            Ok(row) => row?,
             // The statement says what is wrong with the table.
             Err(cause) => {
                 let error = &cause as &dyn std::error::Error;
-                tracing::debug!(error, table = %base.name, "a document does not read");
+                tracing::debug!(error, table = %table.name, "a document does not read");
                 return None;
             }
         };
@@ -124,12 +135,26 @@ impl DocumentReader {
     }
 }
 
-/// The table of the one collection of a view, where no event came after those that are in its rows.
-fn whole_base(view: &View) -> Option<&TableView> {
-    let [collection] = view.collections.as_slice() else { return None };
-    let applied = collection.applied_seq?;
-    let is_whole = collection.until == Some(applied) && collection.namespace == view.namespace;
-    view.table(&collection.name).filter(|_| is_whole)
+/// The table of the one collection of a view.
+struct FreshBase<'a> {
+    table: &'a TableView,
+    /// The events that came after those that are in its rows; none where none came.
+    later: Option<LaterEvents>,
+}
+
+impl<'a> FreshBase<'a> {
+    /// That of a view; none where there is none, or many events came since.
+    fn of(view: &'a View, tables: &ServiceTables) -> Option<Self> {
+        let [collection] = view.collections.as_slice() else { return None };
+        let applied = collection.applied_seq?;
+        let table =
+            view.table(&collection.name).filter(|_| collection.namespace == view.namespace)?;
+        let later = match collection.until {
+            Some(until) if until <= applied => None,
+            _ => Some(LaterEvents::of(view, collection, tables, applied)?),
+        };
+        Some(Self { table, later })
+    }
 }
 
 /// The read of the rows with a key; none where the table has other columns than those of a collection.
