@@ -12,18 +12,16 @@ pub mod list;
 mod merge_patch;
 mod statements;
 
-use crate::{
-    http::{
-        AppState,
-        error::ApiError,
-        guard::CatalogNamespace,
-        json,
-        points::{self, FoundPoint, ReadCaller, statement, texts},
-        query_string::{QueryParameters, page_size},
-        rows::{RowPage, json_at, number_at, page, text_at, time_at},
-    },
-    sql::document_lookup::DocumentLookup,
+use crate::http::{
+    AppState,
+    error::ApiError,
+    guard::CatalogNamespace,
+    json,
+    points::{self, FoundPoint, ReadCaller, statement, texts},
+    query_string::{QueryParameters, page_size},
+    rows::{RowPage, json_at, number_at, page, text_at, time_at},
 };
+use crate::sql::document_lookup::DocumentLookup;
 use arrow::record_batch::RecordBatch;
 use axum::{
     extract::{Extension, Path, State},

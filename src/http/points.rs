@@ -6,16 +6,14 @@
 pub(super) mod basis;
 mod branches;
 
-use crate::{
-    http::{
-        AppState, body,
-        error::ApiError,
-        guard::CatalogNamespace,
-        json, query,
-        rows::{number_at, text_at, time_at, written_time},
-    },
-    sql::document_lookup::DocumentLookup,
+use crate::http::{
+    AppState, body,
+    error::ApiError,
+    guard::CatalogNamespace,
+    json, query,
+    rows::{number_at, text_at, time_at, written_time},
 };
+use crate::sql::document_lookup::DocumentLookup;
 use axum::{
     body::Body,
     extract::{Extension, State},

@@ -1,17 +1,15 @@
 //! `POST /v1/{ns}/sql`: one statement in, a stream of rows out.
 
-use crate::{
-    http::{
-        AppState, body,
-        compression::{AnswerCoding, compressed},
-        error::ApiError,
-        guard::CatalogNamespace,
-        namespaces, parse_namespace,
-        sql_writes::{self, StatementSender},
-        views::{self, CreateStatement},
-    },
-    sql::document_lookup::DocumentLookup,
+use crate::http::{
+    AppState, body,
+    compression::{AnswerCoding, compressed},
+    error::ApiError,
+    guard::CatalogNamespace,
+    namespaces, parse_namespace,
+    sql_writes::{self, StatementSender},
+    views::{self, CreateStatement},
 };
+use crate::sql::document_lookup::DocumentLookup;
 use axum::{
     body::Body,
     extract::{Extension, Request, State},
