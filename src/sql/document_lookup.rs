@@ -124,8 +124,11 @@ impl DocumentReader {
             Ok(row) => row?,
             // The statement says what is wrong with the table.
             Err(cause) => {
-                let error = &cause as &dyn std::error::Error;
-                tracing::debug!(error, table = %table.name, "a document does not read");
+                tracing::debug!(
+                    error = &cause as &dyn std::error::Error,
+                    table = %table.name,
+                    "a document does not read"
+                );
                 return None;
             }
         };
