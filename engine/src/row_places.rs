@@ -1,9 +1,9 @@
 //! Where the rows with a text are in a file: a hash of each row's value in a column that is looked up.
 //!
 //! A bloom filter tells that a row group may have a value, and then all of its column is decoded to find the rows. With
-//! hashes only the pages of these rows are read, of every column. They are kept for columns whose values are in no
-//! order: of the others the index of the pages tells the same. Its one invariant: a row is left out only if the hash
-//! of its value is none of those that are looked up.
+//! hashes only the pages of these rows are read, of every column. They are kept for columns with bloom filters whose
+//! values are in no order: of the others the index of the pages tells the same. Its one invariant: a row is left out
+//! only if the hash of its value is none of those that are looked up.
 
 use crate::lookups::{FooterSource, Lookup, leaf_of};
 use arrow::array::{AsArray, StringArray};
@@ -118,16 +118,16 @@ impl RowPlaces {
             let hashes = self.hashes(&footer, store, file, lookup.field_id).await;
             let Some(hashes) = hashes else { continue };
             let wanted: Vec<u32> = lookup.values.iter().map(|value| hash_of(value)).collect();
-            let is_wanted =
-                |row: &usize| hashes.get(*row).is_some_and(|hash| wanted.contains(hash));
+            let Some(rows) = rare_places(&hashes, &wanted) else { continue };
             found = Some(match found {
-                Some(rows) => rows.into_iter().filter(is_wanted).collect(),
-                None => places_of(&hashes, &wanted),
+                Some(mut before) => {
+                    before.retain(|row| rows.binary_search(row).is_ok());
+                    before
+                }
+                None => rows,
             });
         }
-        let found = found?;
-        let is_rare = found.len().saturating_mul(ROWS_FOR_ONE) <= row_count(&footer);
-        is_rare.then(|| access_to(&footer, &found))
+        Some(access_to(&footer, &found?))
     }
 
     async fn hashes(
@@ -157,7 +157,7 @@ impl RowPlaces {
 }
 
 /// The column of a file with this field id, where most of its pages have values between the bounds of the next one: an
-/// index of the pages says little of them.
+/// index of the pages says little of them. Those that are looked up have bloom filters; the values of others are frequent.
 fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let leaf = leaf_of(footer, field_id)?;
     let index = footer.column_index()?;
@@ -168,9 +168,11 @@ fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let (overlapping, all) =
         neighbours.fold((0, 0), |sum, of_group| (sum.0 + of_group.0, sum.1 + of_group.1));
     let is_unordered = all < 2 * overlapping;
-    let columns = footer.row_groups().iter().filter_map(|group| group.columns().get(leaf));
-    let bytes = columns.map(ColumnChunkMetaData::uncompressed_size).fold(0, i64::saturating_add);
-    (all_told && is_unordered && bytes <= COLUMN_BYTES_MAX).then_some(leaf)
+    let columns = || footer.row_groups().iter().filter_map(|group| group.columns().get(leaf));
+    let is_looked_up = columns().all(|column| column.bloom_filter_offset().is_some());
+    let bytes = columns().map(ColumnChunkMetaData::uncompressed_size).fold(0, i64::saturating_add);
+    let is_short = bytes <= COLUMN_BYTES_MAX;
+    (all_told && is_unordered && is_looked_up && is_short).then_some(leaf)
 }
 
 /// Of how many pages the values lie between the bounds of the next one's, and how many have a next one.
@@ -231,15 +233,18 @@ fn hash_of(value: &str) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// The rows with one of these hashes, in their order. A look at a whole chunk takes a fraction of one at each row of it.
-fn places_of(hashes: &[u32], wanted: &[u32]) -> Vec<usize> {
+/// The rows with one of these hashes, in their order; none where they are not rare. A look at a whole chunk takes a
+/// fraction of one at each row of it.
+fn rare_places(hashes: &[u32], wanted: &[u32]) -> Option<Vec<usize>> {
+    let rare_max = hashes.len() / ROWS_FOR_ONE;
     let chunks = hashes.chunks(CHUNK_ROWS).enumerate();
     let chunks = chunks.filter(|(_, chunk)| wanted.iter().any(|hash| chunk.contains(hash)));
     let places = chunks.flat_map(|(at, chunk)| {
         let rows = chunk.iter().enumerate().filter(|(_, hash)| wanted.contains(hash));
         rows.map(move |(row, _)| at * CHUNK_ROWS + row)
     });
-    places.collect()
+    let places: Vec<usize> = places.take(rare_max + 1).collect();
+    (places.len() <= rare_max).then_some(places)
 }
 
 /// These rows of a file, by their row groups.

@@ -18,7 +18,7 @@ const GROUP_ROWS: usize = 1_000;
 const PAGE_ROWS: usize = 100;
 
 /// A file with these ids, in three row groups of ten pages.
-fn file(ids: impl Iterator<Item = Option<String>>) -> Vec<u8> {
+fn file(ids: impl Iterator<Item = Option<String>>, has_filters: bool) -> Vec<u8> {
     let metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), "1".to_owned())]);
     let field = Field::new("id", DataType::Utf8, true).with_metadata(metadata);
     let array: ArrayRef = Arc::new(ids.collect::<StringArray>());
@@ -28,6 +28,7 @@ fn file(ids: impl Iterator<Item = Option<String>>) -> Vec<u8> {
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_ROWS)
+        .set_bloom_filter_enabled(has_filters)
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).unwrap();
     writer.write(&rows).unwrap();
@@ -74,7 +75,7 @@ async fn from_the_second_look_up_on_the_rows_of_a_text_alone_are_read() {
     let id = |row: usize| (row % 10 != 0).then(|| format!("k-{}", row * 7_919 % ROWS));
     let wanted = id(1_234).unwrap();
     let found = looked_up(
-        file((0..ROWS).map(id)),
+        file((0..ROWS).map(id), true),
         &[&[&wanted], &[&wanted], &["absent"], &["absent", &wanted], &[&wanted]],
     )
     .await;
@@ -83,13 +84,16 @@ async fn from_the_second_look_up_on_the_rows_of_a_text_alone_are_read() {
 }
 
 #[tokio::test]
-async fn pages_in_order_and_frequent_texts_are_read_as_they_are() {
-    let in_order = file((0..ROWS).map(|row| Some(format!("k-{row:05}"))));
+async fn pages_in_order_frequent_texts_and_columns_without_filters_are_read_as_they_are() {
+    let in_order = file((0..ROWS).map(|row| Some(format!("k-{row:05}"))), true);
     let lookups: &[&[&str]] = &[&["k-00007"]; 3];
     assert_eq!(looked_up(in_order, lookups).await, [None, None, None]);
-    let frequent = file((0..ROWS).map(|row| Some(format!("k-{}", row * 7_919 % ROWS / 4))));
-    let lookups: &[&[&str]] = &[&["k-7"]; 3];
-    assert_eq!(looked_up(frequent, lookups).await, [None, None, None]);
+    let frequent = |row: usize| Some(format!("k-{}", row * 7_919 % ROWS / 4));
+    let once = |row: usize| Some(format!("k-{}", row * 7_919 % ROWS));
+    for bytes in [file((0..ROWS).map(frequent), true), file((0..ROWS).map(once), false)] {
+        let lookups: &[&[&str]] = &[&["k-7"]; 3];
+        assert_eq!(looked_up(bytes, lookups).await, [None, None, None]);
+    }
 }
 
 #[test]
