@@ -211,11 +211,9 @@ impl ViewTable {
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
         let deletes = &planned.deletes;
         let scanned = &Arc::new(snapshot.clone());
-        let rows: u64 = planned.files.iter().map(|file| file.rows).sum();
-        let has_room = self.row_places.have_room_for(rows);
-        let lookups = if has_room { lookups.as_slice() } else { &[] };
-        let store = &store;
-        let parts = planned.files.iter().map(|file| async move {
+        let told = self.row_places.count_with_room(planned.files.iter().map(|file| file.rows));
+        let (lookups, store) = (lookups.as_slice(), &store);
+        let parts = planned.files.iter().enumerate().map(|(at, file)| async move {
             let part = self.partitioned(file)?;
             if let Some(deleted) = deletes.get(&file.location) {
                 let over = |cause| DataFusionError::External(Box::new(of_scan(&cause)));
@@ -223,6 +221,7 @@ impl ViewTable {
                 let footer = footers.footer(&part.object_meta).await?;
                 return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
+            let lookups = if at < told { lookups } else { &[] };
             let part = self.row_places.attached(footers, store, part, lookups).await;
             // With a name mapping, a file may have a column that its manifest does not tell of.
             let part = match self.aliases.is_given() {

@@ -35,7 +35,7 @@ use std::{
 };
 
 /// Most bytes of hashes that are kept; those of a million rows take four megabytes.
-const KEPT_BYTES_MAX: usize = 160 << 20;
+const KEPT_BYTES_MAX: usize = 256 << 20;
 /// What the hash of a row takes.
 const HASH_BYTES: u64 = 4;
 /// Hashes that are looked at together.
@@ -80,10 +80,16 @@ impl RowPlaces {
         Self { kept: Arc::new(ByteCache::new(bytes_max)), bytes_max }
     }
 
-    /// Whether so many rows can be told apart. Of a scan with more, each look-up would take the place of the last one.
+    /// Of how many files of a scan, with so many rows each, rows are told apart: of the first ones. With all files of a
+    /// larger scan, each would take the place of another one before it is asked again.
     #[must_use]
-    pub fn have_room_for(&self, rows: u64) -> bool {
-        usize::try_from(rows.saturating_mul(HASH_BYTES)).is_ok_and(|bytes| bytes <= self.bytes_max)
+    pub fn count_with_room(&self, rows: impl Iterator<Item = u64>) -> usize {
+        let mut bytes = 0_u64;
+        let rows = rows.take_while(|rows| {
+            bytes = bytes.saturating_add(rows.saturating_mul(HASH_BYTES));
+            usize::try_from(bytes).is_ok_and(|bytes| bytes <= self.bytes_max)
+        });
+        rows.count()
     }
 
     /// A file of a scan, with the rows of it that may have one of the texts of each of `lookups` where these are known.
@@ -240,7 +246,7 @@ fn rare_places(hashes: &[u32], wanted: &[u32]) -> Option<Vec<usize>> {
     let chunks = hashes.chunks(CHUNK_ROWS).enumerate();
     let chunks = chunks.filter(|(_, chunk)| wanted.iter().any(|hash| chunk.contains(hash)));
     let places = chunks.flat_map(|(at, chunk)| {
-        let rows = chunk.iter().enumerate().filter(|(_, hash)| wanted.contains(hash));
+        let rows = chunk.iter().enumerate().filter(move |(_, hash)| wanted.contains(hash));
         rows.map(move |(row, _)| at * CHUNK_ROWS + row)
     });
     let places: Vec<usize> = places.take(rare_max + 1).collect();

@@ -1,9 +1,9 @@
 //! One document, read from the table of its collection without a query engine.
 //!
 //! The statement of such a question is planned in another process, which takes far longer than the one page of each
-//! column that the row is in. Rights, the point and the view are those of the statement, and so is the answer: where a
-//! later event may have changed the document, something does not read, or the warehouse is a bucket, the statement is
-//! run.
+//! column that the row is in. Rights, the point and the view are those of the statement. Its one invariant: the answer
+//! is the one that the statement has, which is run where a later event may have changed the document, something does
+//! not read, or the warehouse is a bucket.
 
 mod later;
 

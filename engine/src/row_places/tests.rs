@@ -97,9 +97,14 @@ async fn pages_in_order_frequent_texts_and_columns_without_filters_are_read_as_t
 }
 
 #[test]
-fn there_is_room_for_the_rows_that_are_kept_at_a_time() {
+fn there_is_room_for_the_first_files_of_a_scan() {
     let places = RowPlaces::with_share(4);
-    assert!(places.have_room_for(10_000_000));
-    assert!(!places.have_room_for(20_000_000));
-    assert!(!places.have_room_for(u64::MAX));
+    for (rows, expected) in [
+        (vec![], 0),
+        (vec![10_000_000, 5_000_000], 2),
+        (vec![10_000_000, 5_000_000, 5_000_000, 1], 2),
+        (vec![u64::MAX, 1], 0),
+    ] {
+        assert_eq!(places.count_with_room(rows.clone().into_iter()), expected, "{rows:?}");
+    }
 }
