@@ -9,6 +9,7 @@ mod audit;
 mod basis;
 pub mod collection_refresh;
 pub mod collection_schema;
+pub mod document_lookup;
 pub mod materialized;
 mod min_seq;
 pub mod points;
@@ -28,6 +29,7 @@ pub mod writes;
 use crate::owner::LogOwnership;
 use arrow::record_batch::RecordBatch;
 use collection_schema::PendingValues;
+use document_lookup::DocumentReader;
 use futures::StreamExt;
 use icecore_catalog::{access::Principal, catalog::Catalog};
 use icecore_engine::{
@@ -97,6 +99,7 @@ struct SqlInner {
     runner: QueryRunner,
     threads: QueryThreads,
     slots: QuerySlots,
+    documents: DocumentReader,
     /// Queries that wait for their `min_seq`.
     seq_waits: Semaphore,
     /// Turns of statements that write.
@@ -143,7 +146,15 @@ struct QueryContext {
     reader: Option<Principal>,
     levels: Vec<String>,
     reach: QueryScope,
+    asked: AskedStatement,
+}
+
+/// A statement that is asked.
+#[derive(Debug)]
+struct AskedStatement {
     request: SqlRequest,
+    /// The key of the one document that it has; none for other statements.
+    key: Option<String>,
     /// Most rows.
     rows_max: u64,
 }
@@ -165,6 +176,7 @@ impl Sql {
         faults: Failpoints,
     ) -> Self {
         let storage = catalog.storage().clone();
+        let documents = DocumentReader::new(storage.clone(), options.tables.clone());
         let runner = match &options.workers {
             Some(workers) => QueryRunner::Workers(SqlWorkers::new(workers.clone(), storage)),
             None => {
@@ -186,6 +198,7 @@ impl Sql {
             runner,
             threads,
             slots,
+            documents,
             seq_waits,
             writes,
             collection_writes,
@@ -207,7 +220,7 @@ impl Sql {
         reader: Option<&Principal>,
         request: SqlRequest,
     ) -> Result<QueryAnswer, SqlError> {
-        self.query_within(levels, reach, reader, request, self.inner.options.rows_max).await
+        self.query_within(levels, reach, reader, self.bounded(request)).await
     }
 
     /// The same for the service itself, which reads every row one after the other.
@@ -219,19 +232,24 @@ impl Sql {
         levels: &[String],
         request: SqlRequest,
     ) -> Result<QueryAnswer, SqlError> {
-        self.query_within(levels, QueryScope::Namespace, None, request, u64::MAX).await
+        let asked = AskedStatement { request, key: None, rows_max: u64::MAX };
+        self.query_within(levels, QueryScope::Namespace, None, asked).await
     }
 
-    /// The same with another bound on its rows.
+    /// A statement with the usual bound on its rows.
+    fn bounded(&self, request: SqlRequest) -> AskedStatement {
+        AskedStatement { request, key: None, rows_max: self.inner.options.rows_max }
+    }
+
+    /// The same with bounds of its own.
     async fn query_within(
         &self,
         levels: &[String],
         reach: QueryScope,
         reader: Option<&Principal>,
-        request: SqlRequest,
-        rows_max: u64,
+        asked: AskedStatement,
     ) -> Result<QueryAnswer, SqlError> {
-        let inner = Arc::clone(&self.inner);
+        let (inner, request) = (Arc::clone(&self.inner), &asked.request);
         let wanted = request.timeout_ms.map_or(inner.options.timeout_max, Duration::from_millis);
         let signal = QuerySignal::new(wanted.min(inner.options.timeout_max));
         // Before it takes a place from others.
@@ -244,7 +262,7 @@ impl Sql {
         let token = reader.map(Principal::id).filter(|id| *id != Principal::anonymous().id());
         let asker = QueryOwner { namespace, token: token.map(str::to_owned) };
         let (reader, levels) = (reader.cloned(), levels.to_vec());
-        let question = QueryContext { asker, reader, levels, reach, request, rows_max };
+        let question = QueryContext { asker, reader, levels, reach, asked };
         let query = {
             let signal = Arc::clone(&signal);
             |out| async move { inner.run(question, &signal, out).await }
@@ -323,7 +341,7 @@ impl SqlInner {
     ) -> Result<(), (SqlError, ResultSink)> {
         let mut usage = QueryUsage::start(self.options.metrics.clone());
         let (audit, mut pages) = AuditPages::channel();
-        let rows_max = question.rows_max;
+        let rows_max = question.asked.rows_max;
         let started = Box::pin(self.start(question, signal, &usage, audit)).await;
         let QueryStream { snapshot, basis, running, _pin } = match started {
             Ok(started) => started,
@@ -380,11 +398,12 @@ impl SqlInner {
 
     async fn start(
         &self,
-        QueryContext { asker, reader, levels, reach, request, .. }: QueryContext,
+        QueryContext { asker, reader, levels, reach, asked }: QueryContext,
         signal: &Arc<QuerySignal>,
         usage: &QueryUsage,
         audit: AuditPages,
     ) -> Result<QueryStream, SqlError> {
+        let AskedStatement { request, key, .. } = asked;
         let statement = guard::check(&request.sql)?;
         let size = match request.min_seq {
             // It may wait for that one.
@@ -437,6 +456,12 @@ impl SqlInner {
         let basis = Some(basis::of(&view, &points, clock_ms, &tables.named));
         let view = View { has_system: reach == QueryScope::System, ..view };
         let snapshot = view.table(EVENTS_TABLE).and_then(|events| events.snapshot_id);
+        if let Some(key) = &key
+            && let Some(running) =
+                Box::pin(self.documents.read(&view, key, signal.deadline())).await
+        {
+            return Ok(QueryStream { snapshot, basis, running, _pin: pin });
+        }
         let SqlRequest { params, limit, .. } = request;
         let query = EngineQuery { statement, params, limit, view, clock_ms };
         let (counts, tail) = (usage.files(), TailSource::Files);

@@ -71,6 +71,7 @@ pub mod references;
 pub mod replacement;
 pub mod rewrite;
 pub mod row_counts;
+pub mod row_places;
 pub mod same_names;
 pub mod same_type;
 pub mod scanned_file;

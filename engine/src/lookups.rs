@@ -34,8 +34,8 @@ const VALUES_MAX: usize = 64;
 /// What rows have to have in a column: one of these texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    field_id: i32,
-    values: Vec<String>,
+    pub(super) field_id: i32,
+    pub(super) values: Vec<String>,
 }
 
 impl Lookup {
@@ -143,8 +143,8 @@ impl FooterSource<'_> {
     }
 }
 
-/// Where the bloom filters of a column are, one for each row group; none if one of them lacks it.
-fn ranges_of(footer: &ParquetMetaData, field_id: i32) -> Option<Vec<Range<u64>>> {
+/// The column of texts with this field id, if the file has it outside of structs.
+pub(super) fn leaf_of(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let leaves = footer.file_metadata().schema_descr().columns();
     let mut found = leaves.iter().enumerate().filter(|(_, leaf)| {
         let info = leaf.self_type().get_basic_info();
@@ -152,9 +152,13 @@ fn ranges_of(footer: &ParquetMetaData, field_id: i32) -> Option<Vec<Range<u64>>>
     });
     let (at, leaf) = found.next()?;
     let is_text = leaf.physical_type() == PhysicalType::BYTE_ARRAY;
-    if !is_text || leaf.path().parts().len() != 1 || found.next().is_some() {
-        return None;
-    }
+    let is_plain = is_text && leaf.path().parts().len() == 1;
+    (is_plain && found.next().is_none()).then_some(at)
+}
+
+/// Where the bloom filters of a column are, one for each row group; none if one of them lacks it.
+fn ranges_of(footer: &ParquetMetaData, field_id: i32) -> Option<Vec<Range<u64>>> {
+    let at = leaf_of(footer, field_id)?;
     let ranges = footer.row_groups().iter().map(|group| {
         let column = group.columns().get(at)?;
         let start = u64::try_from(column.bloom_filter_offset()?).ok()?;

@@ -11,6 +11,7 @@ use crate::{
     lookups::{BloomFilters, FooterSource, Lookup},
     plan::{QueryFiles, SnapshotScan},
     row_counts,
+    row_places::RowPlaces,
     scanned_file::{self, ScannedFile},
     view::{ServiceTableView, TableView, TailPlace},
 };
@@ -83,6 +84,7 @@ pub struct ViewTable {
     manifests: ManifestCache,
     counts: Arc<FileCounts>,
     bloom_filters: BloomFilters,
+    row_places: RowPlaces,
     /// When the planning of a scan has to end.
     until: Deadline,
 }
@@ -115,6 +117,7 @@ impl ViewTable {
         let tail = tail.map(|ours| (ours, view.tail.clone()));
         let (aliases, until) = (Arc::new(aliases), Deadline::NONE);
         let (asked, bloom_filters) = (None, BloomFilters::default());
+        let row_places = RowPlaces::default();
         Ok(Self {
             snapshot,
             tail,
@@ -125,6 +128,7 @@ impl ViewTable {
             manifests,
             counts,
             bloom_filters,
+            row_places,
             until,
         })
     }
@@ -139,10 +143,10 @@ impl ViewTable {
         Self { asked, ..self }
     }
 
-    /// The table with bloom filters that were read already.
+    /// The table with bloom filters and hashes of rows that were read already.
     #[must_use]
-    pub fn with_bloom_filters(self, bloom_filters: BloomFilters) -> Self {
-        Self { bloom_filters, ..self }
+    pub fn with_lookups(self, bloom_filters: BloomFilters, row_places: RowPlaces) -> Self {
+        Self { bloom_filters, row_places, ..self }
     }
 
     /// The table of a query that ends then.
@@ -207,7 +211,9 @@ impl ViewTable {
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
         let deletes = &planned.deletes;
         let scanned = &Arc::new(snapshot.clone());
-        let parts = planned.files.iter().map(|file| async move {
+        let told = self.row_places.count_with_room(planned.files.iter().map(|file| file.rows));
+        let (lookups, store) = (lookups.as_slice(), &store);
+        let parts = planned.files.iter().enumerate().map(|(at, file)| async move {
             let part = self.partitioned(file)?;
             if let Some(deleted) = deletes.get(&file.location) {
                 let over = |cause| DataFusionError::External(Box::new(of_scan(&cause)));
@@ -215,6 +221,8 @@ impl ViewTable {
                 let footer = footers.footer(&part.object_meta).await?;
                 return Ok(part.with_extension(deletes::access(&footer, deleted)));
             }
+            let lookups = if at < told { lookups } else { &[] };
+            let part = self.row_places.attached(footers, store, part, lookups).await;
             // With a name mapping, a file may have a column that its manifest does not tell of.
             let part = match self.aliases.is_given() {
                 true => part,

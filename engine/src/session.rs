@@ -29,6 +29,7 @@ use crate::{
     read_order::ReadOrderRule,
     replacement,
     rewrite::BoundedFunctionRule,
+    row_places::RowPlaces,
     same_type::SameTypeKind,
     seq_range::{self, TablePart},
     series,
@@ -151,6 +152,7 @@ pub struct QuerySessions {
     storage: Storage,
     manifests: ManifestCache,
     bloom_filters: BloomFilters,
+    row_places: RowPlaces,
     tables: ServiceTables,
 }
 
@@ -209,7 +211,8 @@ impl QuerySessions {
         let growth = FunctionMemory::new(Arc::clone(&base.runtime_env().memory_pool), process);
         let manifests = ManifestCache::with_share(share);
         let bloom_filters = BloomFilters::with_share(share);
-        Self { base: Arc::new(base), growth, storage, manifests, bloom_filters, tables }
+        let row_places = RowPlaces::with_share(share);
+        Self { base: Arc::new(base), growth, storage, manifests, bloom_filters, row_places, tables }
     }
 
     /// Where its queries run.
@@ -232,7 +235,7 @@ impl QuerySessions {
         let ours = ServiceTableView::of(table, &self.tables);
         let (storage, manifests) = (self.storage.clone(), self.manifests.clone());
         let table = ViewTable::new(table, ours, storage, manifests, Arc::clone(counts))?;
-        Ok(table.with_bloom_filters(self.bloom_filters.clone()))
+        Ok(table.with_lookups(self.bloom_filters.clone(), self.row_places.clone()))
     }
 
     /// The names of all columns that `view` has, with those of fields of structs.

@@ -22,6 +22,7 @@ use crate::http::{
     query_string::{QueryParameters, page_size},
     rows::{RowPage, json_at, number_at, page, text_at, time_at},
 };
+use crate::sql::document_lookup::DocumentLookup;
 use arrow::record_batch::RecordBatch;
 use axum::{
     extract::{Extension, Path, State},
@@ -148,7 +149,10 @@ impl ReadCaller<'_> {
     ) -> Result<(Option<DocumentEntry>, QueryBasis), ApiError> {
         let relation = statements::relation(collection, &point);
         let sql = format!("SELECT {DOCUMENT_COLUMNS} FROM {relation} WHERE key = $1 LIMIT 1");
-        let answer = self.ask_of(collection, &point, statement(&sql, vec![key.into()])).await?;
+        let statement = statement(&sql, vec![key.into()]);
+        let lookup = DocumentLookup { statement, key: key.to_owned() };
+        let answer = self.look_up(lookup).await;
+        let answer = self.of_known(collection, &point, answer).await?;
         let RowPage { rows, basis, .. } = page(answer, 1, document_at).await?;
         Ok((rows.into_iter().next(), point.basis(basis)?))
     }
@@ -180,7 +184,18 @@ impl ReadCaller<'_> {
         point: &FoundPoint,
         request: SqlRequest,
     ) -> Result<QueryAnswer, ApiError> {
-        match self.ask(request).await {
+        let answer = self.ask(request).await;
+        self.of_known(collection, point, answer).await
+    }
+
+    /// The answer of such a query.
+    async fn of_known(
+        self,
+        collection: &str,
+        point: &FoundPoint,
+        answer: Result<QueryAnswer, ApiError>,
+    ) -> Result<QueryAnswer, ApiError> {
+        match answer {
             // It may be that nothing tells which table the name means.
             Err(error) if error.code() == ErrorCode::InvalidSql => {
                 self.check_known(collection, point).await?;

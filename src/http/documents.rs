@@ -24,6 +24,7 @@ use crate::http::{
     sent_request_id,
     state_rows::{self, first_row},
 };
+use crate::sql::document_lookup::DocumentLookup;
 use axum::{
     body::Body,
     extract::{Extension, Path, State},
@@ -309,14 +310,15 @@ async fn state(
         Some(BranchHead { branch, seq, .. }) => relation_at(collection, Some(&branch.name), *seq),
         None => relation(collection),
     };
-    let request = SqlRequest {
+    let statement = SqlRequest {
         sql: format!(
             "SELECT doc, store, version, seq FROM {relation} WHERE key = CAST($1 AS text)"
         ),
         params: vec![key.as_str().into()],
         ..SqlRequest::default()
     };
-    let Some(row) = first_row(&state_rows::rows(app, levels, request).await?) else {
+    let lookup = DocumentLookup { statement, key: key.clone() };
+    let Some(row) = state_rows::document(app, levels, lookup).await? else {
         return Ok(None);
     };
     let mut visibility = None;

@@ -13,6 +13,7 @@ use crate::http::{
     json, query,
     rows::{number_at, text_at, time_at, written_time},
 };
+use crate::sql::document_lookup::DocumentLookup;
 use axum::{
     body::Body,
     extract::{Extension, State},
@@ -162,6 +163,14 @@ impl ReadCaller<'_> {
     /// As queries.
     pub(super) async fn ask(self, request: SqlRequest) -> Result<QueryAnswer, ApiError> {
         Box::pin(query::ask(self.app, self.principal, self.levels, request)).await
+    }
+
+    /// The same for a statement that has one document.
+    ///
+    /// # Errors
+    /// As queries.
+    pub(super) async fn look_up(self, lookup: DocumentLookup) -> Result<QueryAnswer, ApiError> {
+        Box::pin(query::look_up(self.app, self.principal, self.levels, lookup)).await
     }
 
     /// Whether the namespace has events. One that is not there counts as one that has: a query of it says so.

@@ -9,6 +9,7 @@ use crate::http::{
     sql_writes::{self, StatementSender},
     views::{self, CreateStatement},
 };
+use crate::sql::document_lookup::DocumentLookup;
 use axum::{
     body::Body,
     extract::{Extension, Request, State},
@@ -139,8 +140,29 @@ pub(super) async fn ask(
     levels: &[String],
     request: SqlRequest,
 ) -> Result<QueryAnswer, ApiError> {
-    let asked = app.sql.query(levels, reach(principal), Some(principal), request);
-    match asked.await.map_err(refused) {
+    let asked = app.sql.query(levels, reach(principal), Some(principal), request).await;
+    started(app, principal, levels, asked).await
+}
+
+/// The same for a statement that has one document.
+pub(super) async fn look_up(
+    app: &AppState,
+    principal: &Principal,
+    levels: &[String],
+    lookup: DocumentLookup,
+) -> Result<QueryAnswer, ApiError> {
+    let asked = app.sql.look_up(levels, reach(principal), Some(principal), lookup).await;
+    started(app, principal, levels, asked).await
+}
+
+/// A query that started, or why it did not.
+async fn started(
+    app: &AppState,
+    principal: &Principal,
+    levels: &[String],
+    asked: Result<QueryAnswer, SqlError>,
+) -> Result<QueryAnswer, ApiError> {
+    match asked.map_err(refused) {
         Err(error @ SqlError::NoNamespace(_)) => {
             if let [level] = levels {
                 parse_namespace(level)?;

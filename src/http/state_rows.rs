@@ -1,7 +1,10 @@
 //! The state of collections as the service itself reads it, before it writes on it: statements over the relations of
 //! collections without anybody's rights.
 
-use crate::http::{AppState, error::ApiError};
+use crate::{
+    http::{AppState, error::ApiError},
+    sql::document_lookup::DocumentLookup,
+};
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use icecore_engine::{QueryAnswer, error::SqlError, references::QueryScope};
@@ -17,7 +20,7 @@ pub(super) async fn ask(
     request: SqlRequest,
 ) -> Result<Option<QueryAnswer>, ApiError> {
     let asked = Box::pin(app.sql.query(levels, QueryScope::Namespace, None, request)).await;
-    of_events(app, levels, asked).await
+    started(app, levels, asked).await
 }
 
 /// The same with as many rows as there are, for a query whose rows are read one after the other.
@@ -30,10 +33,11 @@ pub(super) async fn ask_all(
     request: SqlRequest,
 ) -> Result<Option<QueryAnswer>, ApiError> {
     let asked = Box::pin(app.sql.query_all(levels, request)).await;
-    of_events(app, levels, asked).await
+    started(app, levels, asked).await
 }
 
-async fn of_events(
+/// A query that started; none where the namespace has no events.
+async fn started(
     app: &AppState,
     levels: &[String],
     asked: Result<QueryAnswer, SqlError>,
@@ -63,6 +67,21 @@ pub(super) async fn rows(
 ) -> Result<Vec<RecordBatch>, ApiError> {
     let Some(answer) = ask(app, levels, request).await? else { return Ok(Vec::new()) };
     Ok(answer.batches.try_collect().await?)
+}
+
+/// The row of a document, if it is there.
+///
+/// # Errors
+/// As queries.
+pub(super) async fn document(
+    app: &AppState,
+    levels: &[String],
+    lookup: DocumentLookup,
+) -> Result<Option<RecordBatch>, ApiError> {
+    let asked = Box::pin(app.sql.look_up(levels, QueryScope::Namespace, None, lookup)).await;
+    let Some(answer) = started(app, levels, asked).await? else { return Ok(None) };
+    let rows: Vec<RecordBatch> = answer.batches.try_collect().await?;
+    Ok(first_row(&rows))
 }
 
 /// The first row of these batches, as a batch.

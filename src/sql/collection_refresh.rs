@@ -12,7 +12,7 @@ pub(in crate::sql) mod base;
 pub mod branch;
 
 use crate::sql::{
-    Sql,
+    AskedStatement, Sql,
     materialized::RefreshCaller,
     writes::{
         WriteCaller, WriteFailure,
@@ -378,7 +378,8 @@ impl Sql {
     async fn asked(&self, levels: &[String], sql: String) -> Result<QueryAnswer, SqlError> {
         let request = SqlRequest { sql, ..SqlRequest::default() };
         // What is written is bounded apart from what is answered.
-        let asked = self.query_within(levels, QueryScope::Namespace, None, request, u64::MAX);
+        let asked = AskedStatement { request, key: None, rows_max: u64::MAX };
+        let asked = self.query_within(levels, QueryScope::Namespace, None, asked);
         Box::pin(asked).await
     }
 }

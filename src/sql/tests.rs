@@ -1,3 +1,4 @@
+mod lookups;
 mod plans;
 mod refreshes;
 mod travel;

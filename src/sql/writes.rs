@@ -9,7 +9,7 @@ pub(super) mod replace;
 pub(super) mod target;
 
 use crate::sql::{
-    Sql,
+    AskedStatement, Sql,
     materialized::definition::{self, MaterializedQuery},
 };
 use futures::StreamExt;
@@ -290,14 +290,8 @@ impl Sql {
         request: SqlRequest,
     ) -> Result<QueryAnswer, SqlError> {
         // What is written is bounded apart from what is answered.
-        let rows_max = u64::MAX;
-        let asked = self.query_within(
-            caller.levels,
-            caller.reach,
-            Some(caller.principal),
-            request,
-            rows_max,
-        );
+        let asked = AskedStatement { request, key: None, rows_max: u64::MAX };
+        let asked = self.query_within(caller.levels, caller.reach, Some(caller.principal), asked);
         Box::pin(asked).await
     }
 

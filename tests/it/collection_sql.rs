@@ -179,7 +179,27 @@ async fn a_collection_is_read_at_every_kind_of_point() {
         let error = answer["error"].as_str().unwrap_or_default();
         assert!(found == status && error.contains(text), "{sql}: {answer}");
     }
+    check_single_documents(&server).await;
     server.stop().await;
+}
+
+/// A document by its key is the one that the collection has, from the event on up to which its table is.
+async fn check_single_documents(server: &TestServer) {
+    for (seq, state) in expected().iter().enumerate().skip(2) {
+        for key in ["ann", "bea", "cay"] {
+            let expected = state.as_array().unwrap().iter().find(|row| row[0] == key);
+            let path = format!("/v1/{NS}/collections/users/docs/{key}?at=seq:{seq}");
+            let answer = server.get(&path).await;
+            let status = answer.status().as_u16();
+            let found: Value = answer.json().await.unwrap();
+            let row = ["key", "doc", "op", "version", "seq"].map(|member| match member {
+                "doc" => &found["doc"]["n"],
+                _ => &found[member],
+            });
+            let row = (status == 200).then(|| json!(row));
+            assert_eq!(row.as_ref(), expected, "{path}: {status} {found}");
+        }
+    }
 }
 
 /// The table function says what the comparison by hand says, and what the route says.

@@ -10,6 +10,7 @@
 
 mod nested;
 mod sizes;
+mod stored;
 
 use crate::table::{
     field_ids::{FieldAliases, FieldFinder},
@@ -25,8 +26,7 @@ use arrow::{
     error::ArrowError,
     record_batch::RecordBatch,
 };
-use bytes::Bytes;
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
+use futures::{Stream, StreamExt};
 use iceberg::{
     arrow::type_to_arrow_type,
     spec::{Literal, NestedField, NestedFieldRef, PrimitiveLiteral, Schema, TableMetadata},
@@ -36,13 +36,13 @@ use parquet::{
     arrow::{
         ParquetRecordBatchStreamBuilder, ProjectionMask,
         arrow_reader::{ArrowReaderOptions, RowSelection},
-        async_reader::AsyncFileReader,
     },
     errors::ParquetError,
-    file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
+    file::metadata::{PageIndexPolicy, ParquetMetaData, RowGroupMetaData},
 };
 use sizes::GroupBytes;
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
+use stored::StoredFile;
 
 /// Most rows of a batch.
 const BATCH_ROWS: usize = 8192;
@@ -51,9 +51,6 @@ pub(super) const BATCH_BYTES: usize = 16 << 20;
 /// Most bytes of a row group in the columns that are read. Writers make row groups of 128 MiB in all
 /// columns by default.
 const ROW_GROUP_BYTES_MAX: u64 = 256 << 20;
-/// Bytes at a file's end that are read at once: the footer of most files. A file that is no longer is read as
-/// a whole, and held while it is open: a request for each of its columns takes longer than its rows do.
-const FOOTER_BYTES: usize = 64 << 10;
 
 /// Why a file's columns do not read.
 #[derive(Debug, thiserror::Error)]
@@ -217,12 +214,30 @@ impl OpenFile {
         file: &PlannedFile,
         columns: &FileColumns,
     ) -> Result<Self, FileError> {
+        Self::open(storage, file, columns, PageIndexPolicy::Skip).await
+    }
+
+    /// The same with the index of the pages, if there is one: where rows are selected, their pages alone are read.
+    pub(super) async fn with_pages(
+        storage: &Storage,
+        file: &PlannedFile,
+        columns: &FileColumns,
+    ) -> Result<Self, FileError> {
+        Self::open(storage, file, columns, PageIndexPolicy::Optional).await
+    }
+
+    async fn open(
+        storage: &Storage,
+        file: &PlannedFile,
+        columns: &FileColumns,
+        pages: PageIndexPolicy,
+    ) -> Result<Self, FileError> {
         let location = file.location.clone();
         let reader = StoredFile::new(storage, &location, file.bytes);
-        let builder = match ParquetRecordBatchStreamBuilder::new(reader).await {
-            Ok(builder) => builder,
-            Err(source) => return Err(FileError::Parquet { location, source }),
-        };
+        let options = ArrowReaderOptions::new().with_page_index_policy(pages);
+        let opened = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
+        let builder =
+            opened.map_err(|source| FileError::Parquet { location: location.clone(), source })?;
         let finder = FieldFinder::of(builder.schema(), &columns.aliases);
         if columns.is_nested && !finder.has_ids {
             let reason = "has no field ids, so fields inside structs cannot be found in it; rewrite it with the engine that wrote it";
@@ -427,53 +442,4 @@ fn repeated(value: &ArrayRef, rows: usize) -> Result<ArrayRef, ArrowError> {
         return Ok(new_null_array(value.data_type(), rows));
     }
     take(value, &UInt32Array::from_value(0, rows), None)
-}
-
-/// A file in the warehouse, read in parts unless it is short.
-struct StoredFile {
-    storage: Storage,
-    location: String,
-    bytes: u64,
-    /// All of a short one, once it was read.
-    whole: Option<Bytes>,
-}
-
-impl StoredFile {
-    fn new(storage: &Storage, location: &str, bytes: u64) -> Self {
-        let (storage, location) = (storage.clone(), location.to_owned());
-        Self { storage, location, bytes, whole: None }
-    }
-}
-
-impl AsyncFileReader for StoredFile {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        async move {
-            if let Some(whole) = &self.whole {
-                // As of the store, it is less where the file ends.
-                let at = |place: u64| {
-                    usize::try_from(place).map_or(whole.len(), |at| at.min(whole.len()))
-                };
-                let (start, end) = (at(range.start), at(range.end));
-                return Ok(whole.slice(start..end.max(start)));
-            }
-            let read = self.storage.get_range(&self.location, range).await;
-            read.map_err(|cause| ParquetError::External(Box::new(cause)))
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        _options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
-        async move {
-            let bytes = self.bytes;
-            if self.whole.is_none() && bytes <= FOOTER_BYTES as u64 {
-                self.whole = Some(self.get_bytes(0..bytes).await?);
-            }
-            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES));
-            reader.load_and_finish(self, bytes).await.map(Arc::new)
-        }
-        .boxed()
-    }
 }

@@ -34,6 +34,8 @@ pub(crate) struct TestLake {
     written: u32,
     /// Rows of a row group.
     pub(crate) group_rows: Option<usize>,
+    /// Rows of a page; without it, as many as the writer takes.
+    pub(crate) page_rows: Option<usize>,
     /// Whether footers say nothing of values, not even how long they are.
     pub(crate) is_silent: bool,
     _folder: tempfile::TempDir,
@@ -91,7 +93,7 @@ impl TestLake {
         );
         let metadata = built.unwrap().build().unwrap().metadata;
         let (cache, manifests) = (ManifestCache::default(), Vec::new());
-        let (written, group_rows, is_silent) = (0, None, false);
+        let (written, group_rows, page_rows, is_silent) = (0, None, None, false);
         Self {
             storage,
             metadata,
@@ -99,6 +101,7 @@ impl TestLake {
             manifests,
             written,
             group_rows,
+            page_rows,
             is_silent,
             _folder: folder,
         }
@@ -156,6 +159,10 @@ impl TestLake {
         let mut bytes = Vec::new();
         let mut properties =
             WriterProperties::builder().set_max_row_group_row_count(self.group_rows);
+        if let Some(rows) = self.page_rows {
+            // Whether a page is full is looked at between batches.
+            properties = properties.set_data_page_row_count_limit(rows).set_write_batch_size(rows);
+        }
         if self.is_silent {
             properties = properties.set_statistics_enabled(EnabledStatistics::None);
         }

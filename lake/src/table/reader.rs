@@ -8,13 +8,14 @@
 //! - Each row of the snapshot that meets the filter comes once, and no other. What is deleted is left out
 //!   unless it is asked for.
 //! - Files come in the order of the snapshot's manifests, rows in the order of their file.
-//! - Partitions, bounds of files and statistics of row groups leave out what cannot meet the filter.
+//! - Partitions, bounds of files and statistics of row groups and of pages leave out what cannot meet the filter.
 //! - One file is open at a time, with one batch of it (see [`crate::table::file_columns`] for its bounds).
 //!   Manifests are planned for about [`FILES_AT_ONCE`] files at a time, and their deletes are bounded as
 //!   [`crate::table::deletes`] says.
 //! - A file that is missing, damaged or beyond a bound ends the stream with an error that names it.
 
 mod condition;
+mod pages;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -181,7 +182,10 @@ impl<'a> TableRead<'a> {
             None => None,
         };
         let storage = self.source.storage;
-        let opened = OpenFile::new(storage, file, &self.columns).await?;
+        let opened = match self.filter == Filter::True {
+            true => OpenFile::new(storage, file, &self.columns).await?,
+            false => OpenFile::with_pages(storage, file, &self.columns).await?,
+        };
         let (_, rows) = kept_rows(opened, &self.filter, deleted.as_ref())?;
         Ok(rows.map(move |rows| self.finish(&rows?)).try_filter(|rows| {
             let has_rows = 0 < rows.num_rows();
@@ -223,7 +227,7 @@ pub(super) fn rows_in_batches(
     kept_rows(opened.with_batches_of(batch_bytes), &Filter::True, deleted)
 }
 
-/// The same, of the row groups that may have rows which meet the filter.
+/// The same, of the row groups and pages that may have rows which meet the filter.
 fn kept_rows(
     opened: OpenFile,
     filter: &Filter,
@@ -237,12 +241,15 @@ fn kept_rows(
             groups.push(at);
             // A selection counts the rows of the row groups that are read.
             let ranges = kept_ranges(deleted, start..start + rows);
+            let ranges = pages::in_both(&ranges, &pages::rows_of(filter, at, &opened));
             kept.extend(ranges.into_iter().map(|range| range.start + read..range.end + read));
             read += usize::try_from(rows).unwrap_or(usize::MAX);
         }
         start += rows;
     }
-    let count = kept.iter().map(|range| range.len() as u64).sum();
-    let selection = deleted.map(|_| RowSelection::from_consecutive_ranges(kept.into_iter(), read));
+    let count: u64 = kept.iter().map(|range| range.len() as u64).sum();
+    let is_selective = count < read as u64;
+    let selection =
+        is_selective.then(|| RowSelection::from_consecutive_ranges(kept.into_iter(), read));
     Ok((count, opened.rows_of(groups, selection)?))
 }

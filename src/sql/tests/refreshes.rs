@@ -81,7 +81,7 @@ async fn a_refresh_waits_for_the_turn_of_a_statement_that_writes() {
 }
 
 /// Events that make documents of the collection `orders`.
-fn take_changes(house: &House, seqs: Range<u64>) {
+pub(super) fn take_changes(house: &House, seqs: Range<u64>) {
     let schema = rows::event_schema();
     let plain = sample(&schema, seqs.clone());
     let columns = schema.fields().iter().zip(plain.columns()).map(|(field, column)| {

@@ -23,6 +23,7 @@ use iceberg::{
         TableMetadata,
     },
 };
+use icecore_catalog::retention;
 use parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::{Compression, GzipLevel, ZstdLevel},
@@ -35,6 +36,10 @@ use std::{collections::HashMap, mem, sync::Arc};
 const GROUP_ROWS_MAX: usize = 1 << 20;
 /// A row group ends once what is held of it takes so much memory.
 const GROUP_BYTES_MAX: usize = 64 << 20;
+/// Rows of a data page of a collection's table: a look-up of a document reads one page of each column.
+const DOCUMENT_PAGE_ROWS: usize = 2_048;
+/// Columns of such a table whose values differ from row to row: each look-up would read all of a dictionary of them.
+const DISTINCT_COLUMNS: [&str; 5] = ["key", "doc", "bookmark", "seq", "event_id"];
 /// The property that names the codec.
 const CODEC: &str = "write.parquet.compression-codec";
 
@@ -80,6 +85,13 @@ pub(in crate::table) fn properties(table: &TableMetadata, schema: &SchemaRef) ->
         {
             let path = ColumnPath::from(vec![field.name().clone()]);
             builder = builder.set_column_bloom_filter_enabled(path, true);
+        }
+    }
+    if retention::collection_of(table).is_some() {
+        builder = builder.set_data_page_row_count_limit(DOCUMENT_PAGE_ROWS);
+        for name in DISTINCT_COLUMNS {
+            let path = ColumnPath::from(vec![name.to_owned()]);
+            builder = builder.set_column_dictionary_enabled(path, false);
         }
     }
     builder.build()
@@ -200,4 +212,29 @@ fn column_sizes(metadata: &ParquetMetaData) -> HashMap<i32, u64> {
         }
     }
     sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{documents, lake::TestLake};
+    use arrow::datatypes::Schema;
+    use parquet::file::properties::DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT;
+
+    #[test]
+    fn tables_of_documents_have_short_pages_and_no_dictionary_of_what_differs() {
+        let create = documents::create("orders");
+        let orders = icecore_samples::metadata(create, "file:///warehouse/table/");
+        let plain = TestLake::of_people(false).metadata;
+        let schema = Arc::new(Schema::empty());
+        let path = |name: &str| ColumnPath::from(vec![name.to_owned()]);
+        for (table, rows, has_dictionary) in
+            [(orders, DOCUMENT_PAGE_ROWS, false), (plain, DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT, true)]
+        {
+            let properties = properties(&table, &schema);
+            assert_eq!(properties.data_page_row_count_limit(), rows);
+            assert_eq!(properties.dictionary_enabled(&path("key")), has_dictionary);
+            assert!(properties.dictionary_enabled(&path("op")));
+        }
+    }
 }

@@ -11,6 +11,7 @@ use icecore_catalog::scan::{
 };
 use parquet::{
     basic::{LogicalType, TimeUnit},
+    data_type::ByteArray,
     file::{
         metadata::{ColumnChunkMetaData, RowGroupMetaData},
         statistics::Statistics,
@@ -41,7 +42,7 @@ fn facts(column: &ColumnChunkMetaData, kind: &PrimitiveType) -> Option<TermFacts
 }
 
 /// Whether the file counts times as the table does.
-fn has_unit_of(column: &ColumnChunkMetaData, kind: &PrimitiveType) -> bool {
+pub(super) fn has_unit_of(column: &ColumnChunkMetaData, kind: &PrimitiveType) -> bool {
     let unit = match column.column_descr().logical_type_ref() {
         Some(LogicalType::Timestamp { unit, .. }) => Some(unit),
         _ => None,
@@ -60,9 +61,7 @@ fn bounds(statistics: &Statistics, kind: &PrimitiveType) -> (Option<Datum>, Opti
         let bound = |value: Option<PrimitiveLiteral>| value.and_then(|value| datum(&value, kind));
         (bound(low), bound(high))
     };
-    let text = |bytes: &parquet::data_type::ByteArray| {
-        bytes.as_utf8().ok().map(|text| PrimitiveLiteral::String(text.to_owned()))
-    };
+    let text = |bytes: &ByteArray| text_of(bytes.data());
     match (statistics, kind) {
         (
             Statistics::Int32(values),
@@ -83,4 +82,10 @@ fn bounds(statistics: &Statistics, kind: &PrimitiveType) -> (Option<Datum>, Opti
         }
         _ => (None, None),
     }
+}
+
+/// A bound of texts; none where it is not UTF-8, as one that was cut may be.
+pub(super) fn text_of(bytes: &[u8]) -> Option<PrimitiveLiteral> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    Some(PrimitiveLiteral::String(text.to_owned()))
 }

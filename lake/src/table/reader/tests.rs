@@ -199,3 +199,42 @@ async fn row_groups_that_cannot_meet_the_filter_are_not_read() {
     let found = batches(&lake, &[1], ids(653, 702), DeleteHandling::Applied).await.unwrap();
     assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 48);
 }
+
+/// Pages of fifty rows in row groups of five hundred: one page is read for one value, with every column of it.
+#[tokio::test]
+async fn pages_that_cannot_meet_the_filter_are_not_read() {
+    let mut lake = TestLake::of_people(false);
+    (lake.group_rows, lake.page_rows) = (Some(500), Some(50));
+    let texts_of = |number: i64| if number % 100 < 50 { Some("first") } else { None };
+    let names = texts((0..1000).map(texts_of));
+    let columns = [(1, "id", numbers(0..1000)), (2, "name", names)];
+    let file = lake.write(&columns).await.build().unwrap();
+    let mut gone = lake.positions(&[(&file, 655), (&file, 0)]).await;
+    let gone = gone.content(iceberg::spec::DataContentType::PositionDeletes).build().unwrap();
+    lake.commit(vec![file, gone]).await;
+    let ScanPlan { files, .. } = lake.plan().await;
+    let columns = FileColumns::of(&lake.metadata, &[1, 2]).unwrap();
+    let id = |comparison, id: i64| is(&lake, "id", comparison, Datum::long(id));
+    let (from, to) = (Comparison::GreaterOrEqual, Comparison::Less);
+    let is_there = || test(&lake, "name", ValueCheck::NotNull);
+    for (filter, expected, met) in [
+        (id(Comparison::Equal, 654), vec![(150, 200)], 1),
+        (id(Comparison::Equal, 655), vec![(150, 200)], 0),
+        (id(from, 649).and(id(to, 702)), vec![(100, 250)], 52),
+        (id(Comparison::Equal, 510).or(id(from, 990)), vec![(0, 50), (450, 500)], 11),
+        (id(from, 700).and(is_there()), vec![(200, 250), (300, 350), (400, 450)], 150),
+        (Filter::Unknown.or(id(to, 0)), vec![(0, 500)], 0),
+    ] {
+        let opened = OpenFile::with_pages(&lake.storage, &files[0], &columns).await.unwrap();
+        let found = pages::rows_of(&filter, 1, &opened);
+        let found: Vec<_> = found.iter().map(|rows| (rows.start, rows.end)).collect();
+        assert_eq!(found, expected, "{filter:?}");
+        let without = OpenFile::new(&lake.storage, &files[0], &columns).await.unwrap();
+        assert_eq!(pages::rows_of(&filter, 1, &without).len(), 1, "{filter:?}");
+        if condition::columns(&filter).is_err() {
+            continue;
+        }
+        let found = batches(&lake, &[2, 1], filter.clone(), DeleteHandling::Applied).await.unwrap();
+        assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), met, "{filter:?}");
+    }
+}
