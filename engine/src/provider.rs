@@ -7,6 +7,7 @@ use crate::{
     field_ids::FieldIdMapper,
     file_failure::{of_scan, unreadable},
     filter_cost::pays_in_reader,
+    footers::FooterReaders,
     log_tail::{LogTail, TailRequests, TailSource},
     lookups::{BloomFilters, FooterSource, Lookup},
     plan::{QueryFiles, SnapshotScan},
@@ -24,10 +25,7 @@ use datafusion::{
         file_format::parquet::transform_schema_to_view,
         listing::PartitionedFile,
         object_store::ObjectStoreUrl,
-        physical_plan::{
-            FileGroup, FileScanConfigBuilder, ParquetSource,
-            parquet::CachedParquetFileReaderFactory,
-        },
+        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
         source::DataSourceExec,
         table_schema::TableSchema,
     },
@@ -189,7 +187,7 @@ impl ViewTable {
         if planned.files.is_empty() {
             return Ok(None);
         }
-        let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&cache));
+        let readers = FooterReaders::new(Arc::clone(&store), Arc::clone(&cache));
         let pushes = self.may_filter_in_reader(snapshot, &planned.files)
             && pays_in_reader(
                 &planned.files,
