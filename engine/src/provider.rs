@@ -63,6 +63,9 @@ const FOOTERS_AT_ONCE: usize = 8;
 /// that needs a few rows of them should not wait for the footers of all files.
 const SAMPLED_FILES: usize = 8;
 
+/// Most rows of a file whose reader does not ask its bloom filters again: those of a row group of ours.
+const ASKED_ROWS_MAX: u64 = 131_072;
+
 /// Bytes of a file's end that are read at first: footer and page index of most files of ours.
 const END_BYTES_LOCAL: usize = 32 << 10;
 /// The same in a bucket, where a second request takes longer than more bytes.
@@ -177,7 +180,7 @@ impl ViewTable {
         let bytes_first = self.end_bytes();
         let footers = FooterSource { store: store.as_ref(), cache: &cache, bytes_first };
         let lookups = Lookup::all(filters, &snapshot.columns, &self.schema);
-        let files = self.looked_up(planned.files, &lookups, footers).await?;
+        let (files, are_asked) = self.looked_up(planned.files, &lookups, footers).await?;
         let planned = QueryFiles { files, deletes: planned.deletes };
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
@@ -199,7 +202,7 @@ impl ViewTable {
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_metadata_size_hint(bytes_first)
             .with_enable_page_index(true)
-            .with_bloom_filter_on_read(true)
+            .with_bloom_filter_on_read(!are_asked)
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
@@ -246,15 +249,16 @@ impl ViewTable {
         ScannedFile::new(Arc::clone(snapshot), Arc::clone(file), Arc::clone(&self.counts))
     }
 
-    /// The files that may have a row for all `lookups`. One alone is asked by its reader.
+    /// The files that may have a row for all `lookups`, and whether a reader has nothing to gain from asking their bloom
+    /// filters again. One file alone is asked by its reader, and so are the row groups of a long one.
     async fn looked_up(
         &self,
         files: PlannedFiles,
         lookups: &[Lookup],
         footers: FooterSource<'_>,
-    ) -> Result<PlannedFiles, DataFusionError> {
+    ) -> Result<(PlannedFiles, bool), DataFusionError> {
         if lookups.is_empty() || files.len() < 2 {
-            return Ok(files);
+            return Ok((files, false));
         }
         let sample = files.iter().step_by(files.len().div_ceil(SAMPLED_FILES));
         let sampled = sample.map(|file| async move {
@@ -264,7 +268,7 @@ impl ViewTable {
         let sampled: Vec<_> = sampled.collect();
         let sampled = stream::iter(sampled).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>();
         if !sampled.await?.contains(&true) {
-            return Ok(files);
+            return Ok((files, false));
         }
         let asked = files.into_iter().map(|file| async move {
             let meta = self.meta_in_time(&file)?;
@@ -273,7 +277,9 @@ impl ViewTable {
         });
         let asked: Vec<_> = asked.collect();
         let asked = stream::iter(asked).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
-        Ok(asked.into_iter().flatten().collect())
+        let files: PlannedFiles = asked.into_iter().flatten().collect();
+        let are_short = files.iter().all(|file| file.rows <= ASKED_ROWS_MAX);
+        Ok((files, are_short))
     }
 
     /// What the store calls a file, if there is time left to ask it.
