@@ -77,6 +77,9 @@ pub const CATALOG: &str = "icecore";
 
 /// Parts that one scan or aggregation runs in at the same time.
 const TARGET_PARTITIONS: usize = 2;
+/// Rows after which a first step of an aggregation sees whether it makes groups of several rows: of unique values it hands
+/// on the others as they are, and the second step alone puts them into groups.
+const GROUP_PROBE_ROWS: usize = 32_768;
 /// Most bytes of footers and page indexes that are kept; those not used the longest go first.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// What the bounds of caches are divided by where several processes run queries: each has its own caches,
@@ -379,6 +382,8 @@ impl QuerySessions {
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         config.options_mut().execution.time_zone = Some(UTC.to_owned());
         config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVE_BYTES;
+        config.options_mut().execution.skip_partial_aggregation_probe_rows_threshold =
+            GROUP_PROBE_ROWS;
         // With it, DataFusion 54 loses rows whose key is NULL (apache/datafusion#23103, #23126, #22964).
         config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
         // It would leave out rows by the greatest value so far of one column that `min` of an expression
