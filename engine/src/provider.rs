@@ -48,7 +48,11 @@ use icecore_catalog::{
     },
     storage::Storage,
 };
-use icecore_lake::{event::rows, table::field_ids::FieldAliases, wal::RecordRef};
+use icecore_lake::{
+    event::rows,
+    table::{field_ids::FieldAliases, schema::MANAGED},
+    wal::RecordRef,
+};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -190,6 +194,9 @@ impl ViewTable {
         if planned.files.is_empty() {
             return Ok(None);
         }
+        // Our files have bloom filters of texts alone.
+        let has_others = !snapshot.metadata.properties().contains_key(MANAGED);
+        let asks_filters = !are_asked && (has_others || !lookups.is_empty());
         let readers = FooterReaders::new(Arc::clone(&store), Arc::clone(&cache));
         let pushes = self.may_filter_in_reader(snapshot, &planned.files)
             && pays_in_reader(
@@ -202,7 +209,7 @@ impl ViewTable {
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_metadata_size_hint(bytes_first)
             .with_enable_page_index(true)
-            .with_bloom_filter_on_read(!are_asked)
+            .with_bloom_filter_on_read(asks_filters)
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
