@@ -82,7 +82,10 @@ const TARGET_PARTITIONS: usize = 2;
 const GROUP_PROBE_ROWS: usize = 32_768;
 /// Most bytes of footers and page indexes that are kept; those not used the longest go first.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
-/// What the bounds of caches are divided by where several processes run queries: each has its own caches,
+/// The same where several processes run queries: of a thousand files with few columns. A scan that finds no place for all
+/// footers of its table drops those that it needs first the next time.
+const WORKER_FOOTER_BYTES_MAX: usize = 48 << 20;
+/// What the bounds of other caches are divided by where several processes run queries: each has its own caches,
 /// and keeps them while it waits.
 const WORKER_CACHE_SHARE: usize = 4;
 /// What each part of a sort has of memory before it has rows, where it may put them on disk: merging them takes some.
@@ -122,7 +125,15 @@ impl EngineResources {
         }
     }
 
-    /// What the bounds of caches are divided by.
+    /// Most bytes of footers that are kept.
+    fn footer_bytes_max(&self) -> usize {
+        match self {
+            Self::Own { .. } => FOOTER_BYTES_MAX,
+            Self::Granted { .. } => WORKER_FOOTER_BYTES_MAX,
+        }
+    }
+
+    /// What the bounds of other caches are divided by.
     fn cache_share(&self) -> usize {
         match self {
             Self::Own { .. } => 1,
@@ -441,7 +452,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
 }
 
 fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
-    let footer_bytes_max = FOOTER_BYTES_MAX / resources.cache_share();
+    let footer_bytes_max = resources.footer_bytes_max();
     let pool: Arc<dyn MemoryPool>;
     let spill = match resources {
         EngineResources::Own { memory_bytes_max } => {
