@@ -1,9 +1,9 @@
-//! Distinct texts that are counted beside rows, in two steps: `SELECT a, count(*), count(DISTINCT t) … GROUP BY a` counts
-//! the rows of each pair of `a` and `t` first. Then it adds these up and counts the `t` of each `a`.
+//! Distinct texts that are counted beside rows, in two steps: `SELECT a, count(*), count(DISTINCT t) … GROUP BY a`
+//! counts the rows of each pair of `a` and `t` first. Then it adds these up and counts the `t` of each `a`.
 //!
-//! DataFusion 54 does so for distinct counts alone. With others beside them it keeps a set of texts for each group, hands
-//! the sets on as lists, and merges them text by text. Its one invariant: the plan gives the same rows under the same
-//! names.
+//! DataFusion 54 does so for distinct counts alone. With others beside them it keeps a set of texts for each group,
+//! hands the sets on as lists, and merges them text by text. Its one invariant: the plan gives the same rows under
+//! the same names.
 
 use arrow::datatypes::DataType;
 use datafusion::{

@@ -256,8 +256,8 @@ impl ViewTable {
         ScannedFile::new(Arc::clone(snapshot), Arc::clone(file), Arc::clone(&self.counts))
     }
 
-    /// The files that may have a row for all `lookups`, and whether a reader has nothing to gain from asking their bloom
-    /// filters again. One file alone is asked by its reader, and so are the row groups of a long one.
+    /// The files that may have a row for all `lookups`, and whether a reader has nothing to gain from asking their
+    /// bloom filters again. One file alone is asked by its reader, and so are the row groups of a long one.
     async fn looked_up(
         &self,
         files: PlannedFiles,

@@ -14,8 +14,8 @@ use iceberg::spec::{Datum, Literal, NestedFieldRef, PrimitiveLiteral, Transform}
 use icecore_catalog::scan::manifests::{ColumnBounds, PlannedFile};
 use std::{cmp::Ordering, sync::Arc};
 
-/// Letters of a text that writers keep as its bound. An upper bound is rounded up where it was cut, but a writer may not know
-/// that.
+/// Letters of a text that writers keep as its bound. An upper bound is rounded up where it was cut, but a writer may
+/// not know that.
 const CUT_CHARS: usize = 16;
 
 /// Values from the lowest to the highest, both included. Neither is null.

@@ -77,13 +77,13 @@ pub const CATALOG: &str = "icecore";
 
 /// Parts that one scan or aggregation runs in at the same time.
 const TARGET_PARTITIONS: usize = 2;
-/// Rows after which a first step of an aggregation sees whether it makes groups of several rows: of unique values it hands
-/// on the others as they are, and the second step alone puts them into groups.
+/// Rows after which a first step of an aggregation sees whether it makes groups of several rows: of unique values it
+/// hands on the others as they are, and the second step alone puts them into groups.
 const GROUP_PROBE_ROWS: usize = 32_768;
 /// Most bytes of footers and page indexes that are kept; those not used the longest go first.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
-/// The same where several processes run queries: of a thousand files with few columns. A scan that finds no place for all
-/// footers of its table drops those that it needs first the next time.
+/// The same where several processes run queries: of a thousand files with few columns. A scan that finds no place for
+/// all footers of its table drops those that it needs first the next time.
 const WORKER_FOOTER_BYTES_MAX: usize = 48 << 20;
 /// What the bounds of other caches are divided by where several processes run queries: each has its own caches,
 /// and keeps them while it waits.

@@ -48,8 +48,8 @@ pub fn range_of(
     Some(ValueRange { lowest, highest })
 }
 
-/// The one value that `expr` has in all rows of `file`, which are read with `schema`: null where a column has no value in
-/// any of them.
+/// The one value that `expr` has in all rows of `file`, which are read with `schema`: null where a column has no value
+/// in any of them.
 #[must_use]
 pub fn constant_of(
     expr: &Arc<dyn PhysicalExpr>,

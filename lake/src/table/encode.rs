@@ -58,8 +58,8 @@ const SAMPLE_ROWS: usize = 512;
 const REPEATS_MIN: usize = 4;
 /// Below this size a column chunk has one page, and an index of its pages says nothing.
 const PAGE_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a page in a file with an index of its pages, before compression: who needs one row of a wide column decompresses
-/// as much.
+/// Bytes of a page in a file with an index of its pages, before compression: who needs one row of a wide column
+/// decompresses as much.
 const INDEXED_PAGE_BYTES_MAX: usize = 128 << 10;
 
 /// Numbers that mostly count up from row to row.

@@ -38,9 +38,10 @@ const LAST_WORDS_BYTES: usize = 4 << 10;
 /// How long an end is waited for that has begun, and how often it is looked for.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 const END_LOOK: Duration = Duration::from_millis(5);
-/// What a worker's allocator is told. It takes memory as it is needed, so that the bound is one of what is used. Operators free
-/// and take large pieces all the time, and a page that was given back costs more than what is computed in it. So what is
-/// freed stays for 100 ms, the largest pieces for a second, and then until the system is short of memory.
+/// What a worker's allocator is told. It takes memory as it is needed, so that the bound is one of what is used.
+/// Operators free and take large pieces all the time, and a page that was given back costs more than what is computed
+/// in it. So what is freed stays for 100 ms, the largest pieces for a second, and then until the system is short of
+/// memory.
 const ALLOCATOR: [(&str, &str); 3] = [
     ("MIMALLOC_ARENA_EAGER_COMMIT", "0"),
     ("MIMALLOC_PURGE_DELAY", "100"),
