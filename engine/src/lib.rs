@@ -26,7 +26,6 @@ pub mod deletes;
 pub mod described;
 pub mod dialect;
 pub mod distinct;
-pub mod distinct_counts;
 pub mod draws;
 pub mod element_counts;
 pub mod error;

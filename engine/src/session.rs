@@ -13,7 +13,6 @@ use crate::{
     column_lists::ListPlanner,
     comparisons::ComparisonTypes,
     counts::FileCounts,
-    distinct_counts::DistinctCounts,
     draws, element_counts,
     error::SqlError,
     functions,
@@ -94,8 +93,6 @@ const SORT_RESERVE_BYTES: usize = 4 << 20;
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("it is not zero");
 /// DataFusion's rule that answers aggregates of a whole table by its statistics.
 const AGGREGATE_STATISTICS: &str = "aggregate_statistics";
-/// DataFusion's rule that makes groups of distinct values.
-const SINGLE_DISTINCT: &str = "single_distinct_aggregation_to_group_by";
 /// DataFusion's rule that tells scans the order of sorts.
 const PUSHDOWN_SORT: &str = "PushdownSort";
 
@@ -426,13 +423,11 @@ impl QuerySessions {
     }
 }
 
-/// DataFusion's rules and one of ours, but for one: without its constants a GROUP BY of no rows has one group, and an
+/// DataFusion's rules but for one: without its constants a GROUP BY of no rows has one group, and an
 /// answer one row too many (no release of DataFusion mends it).
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
     rules.retain(|rule| rule.name() != "eliminate_group_by_constant");
-    let theirs = rules.iter().position(|rule| rule.name() == SINGLE_DISTINCT);
-    rules.insert(theirs.unwrap_or(rules.len()), Arc::new(DistinctCounts));
     rules
 }
 

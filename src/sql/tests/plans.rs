@@ -61,7 +61,6 @@ async fn files_whose_manifest_has_the_answer_are_not_read() {
         ("SELECT actor, count(*) FROM events GROUP BY actor", 3),
         ("SELECT type, actor, max(seq) FROM events GROUP BY type, actor", 4),
         ("SELECT count(DISTINCT actor) FROM events", 3),
-        ("SELECT count(*), count(DISTINCT actor) FROM events", 3),
         ("SELECT DISTINCT user_id FROM events", 0),
         // Rows tell these.
         ("SELECT date_trunc('hour', ts) AS hour, count(*) FROM events GROUP BY hour", 6),
@@ -98,35 +97,6 @@ async fn rows_of_the_log_are_added_to_what_manifests_count() {
     assert_eq!(house.files("SELECT type, count(*) FROM events GROUP BY type").await, 0);
     assert_eq!(house.count("SELECT count(*) FROM events WHERE type = 'call'").await, 32);
     assert_eq!(house.count("SELECT max(seq) FROM events").await, 64);
-}
-
-#[tokio::test]
-async fn distinct_texts_are_counted_beside_rows() {
-    let house = committed().await;
-    house.take(60..65);
-    for (sql, columns, expected) in [
-        (
-            "SELECT type, count(*), count(DISTINCT key) FROM events GROUP BY type",
-            3,
-            vec!["call|32|5", "order|32|5"],
-        ),
-        (
-            "SELECT length(type), count(DISTINCT key), count(actor) FROM events GROUP BY 1 HAVING count(*) > 1",
-            3,
-            vec!["4|5|0", "5|5|32"],
-        ),
-        (
-            "SELECT actor, count(DISTINCT type), count(*) FROM events GROUP BY actor",
-            3,
-            vec!["a0|1|6", "a2|1|7", "a4|1|7", "a6|1|6", "a8|1|6", "|1|32"],
-        ),
-        ("SELECT count(*), count(actor), count(DISTINCT actor) FROM events", 3, vec!["64|32|5"]),
-        ("SELECT count(*), count(DISTINCT id) FROM events WHERE seq < 0", 2, vec!["0|0"]),
-    ] {
-        assert_eq!(sorted_rows(&house, sql, columns).await, expected, "{sql}");
-        let plan = house.shown(&format!("EXPLAIN {sql}")).await;
-        assert!(plan.contains("distinct_text"), "{sql}: {plan}");
-    }
 }
 
 #[tokio::test]
@@ -167,9 +137,8 @@ const KEYS: [&[&str]; 8] = [
     &["actor"],
     &["type", "seq > 0"],
 ];
-const MEASURES: [&str; 13] = [
+const MEASURES: [&str; 12] = [
     "count(*)",
-    "count(DISTINCT key)",
     "count(1)",
     "count(actor)",
     "count(user_id)",
