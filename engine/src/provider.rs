@@ -70,6 +70,10 @@ const SAMPLED_FILES: usize = 8;
 /// Most rows of a file whose reader does not ask its bloom filters again: those of a row group of ours.
 const ASKED_ROWS_MAX: u64 = 131_072;
 
+/// Most rows of a file whose pages are not left out by their index: files of ours with no more have one page. Where a
+/// file has no index, DataFusion copies its footer to look for one.
+const ONE_PAGE_ROWS_MAX: u64 = 10_240;
+
 /// Bytes of a file's end that are read at first: footer and page index of most files of ours.
 const END_BYTES_LOCAL: usize = 32 << 10;
 /// The same in a bucket, where a second request takes longer than more bytes.
@@ -197,6 +201,7 @@ impl ViewTable {
         // Our files have bloom filters of texts alone.
         let has_others = !snapshot.metadata.properties().contains_key(MANAGED);
         let asks_filters = !are_asked && (has_others || !lookups.is_empty());
+        let has_pages = planned.files.iter().any(|file| ONE_PAGE_ROWS_MAX < file.rows);
         let readers = FooterReaders::new(Arc::clone(&store), Arc::clone(&cache));
         let pushes = self.may_filter_in_reader(snapshot, &planned.files)
             && pays_in_reader(
@@ -208,7 +213,7 @@ impl ViewTable {
         let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_metadata_size_hint(bytes_first)
-            .with_enable_page_index(true)
+            .with_enable_page_index(has_pages)
             .with_bloom_filter_on_read(asks_filters)
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
