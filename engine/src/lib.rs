@@ -35,6 +35,7 @@ mod file_failure;
 pub mod filter_cost;
 pub mod filters;
 pub mod floats;
+pub mod footers;
 mod forward;
 pub mod frames;
 pub mod function_names;

@@ -4,7 +4,7 @@
 //! are kept, and asked before a file is planned. Its one invariant: a file is left out only if each of its
 //! row groups has a bloom filter of the column, and none of them has any of the values.
 
-use crate::file_failure::of_read_footer;
+use crate::{file_failure::of_read_footer, footers};
 use arrow::datatypes::Schema as ArrowSchema;
 use datafusion::{
     common::ScalarValue,
@@ -111,6 +111,10 @@ impl FooterSource<'_> {
     /// # Errors
     /// It does not read.
     pub async fn footer(self, file: &ObjectMeta) -> Result<Arc<ParquetMetaData>, DataFusionError> {
+        // DataFusion would copy one without a page index, to look for the index again.
+        if let Some(footer) = footers::kept(self.cache, file) {
+            return Ok(footer);
+        }
         DFParquetMetadata::new(self.store, file)
             .with_metadata_size_hint(Some(self.bytes_first))
             .with_file_metadata_cache(Some(Arc::clone(self.cache)))

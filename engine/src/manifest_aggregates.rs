@@ -10,7 +10,7 @@
 
 use crate::{
     scanned_file::{ScannedFile, ValueRange},
-    value_range::{is_true_for_all, range_of},
+    value_range::{constant_of, is_true_for_all, range_of},
 };
 use arrow::{
     array::ArrayRef,
@@ -263,7 +263,7 @@ impl AggregateQuestion {
         if file.rows() == 0 || !self.conditions.iter().all(is_met) {
             return None;
         }
-        let key = self.keys.iter().map(|key| range_of(key, file, schema)?.only().cloned());
+        let key = self.keys.iter().map(|key| constant_of(key, file, schema));
         let key = key.collect::<Option<Vec<_>>>()?;
         let values = self.measures.iter().map(|(kind, argument)| match kind {
             MeasureKind::Count => count(argument, file, schema).map(ValueRange::at),

@@ -7,6 +7,7 @@ use crate::{
     field_ids::FieldIdMapper,
     file_failure::{of_scan, unreadable},
     filter_cost::pays_in_reader,
+    footers::FooterReaders,
     log_tail::{LogTail, TailRequests, TailSource},
     lookups::{BloomFilters, FooterSource, Lookup},
     plan::{QueryFiles, SnapshotScan},
@@ -25,10 +26,7 @@ use datafusion::{
         file_format::parquet::transform_schema_to_view,
         listing::PartitionedFile,
         object_store::ObjectStoreUrl,
-        physical_plan::{
-            FileGroup, FileScanConfigBuilder, ParquetSource,
-            parquet::CachedParquetFileReaderFactory,
-        },
+        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
         source::DataSourceExec,
         table_schema::TableSchema,
     },
@@ -51,7 +49,11 @@ use icecore_catalog::{
     },
     storage::Storage,
 };
-use icecore_lake::{event::rows, table::field_ids::FieldAliases, wal::RecordRef};
+use icecore_lake::{
+    event::rows,
+    table::{field_ids::FieldAliases, schema::MANAGED},
+    wal::RecordRef,
+};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -65,6 +67,13 @@ const FOOTERS_AT_ONCE: usize = 8;
 /// Files that tell whether the others are asked for bloom filters: most columns have none, and a query
 /// that needs a few rows of them should not wait for the footers of all files.
 const SAMPLED_FILES: usize = 8;
+
+/// Most rows of a file whose reader does not ask its bloom filters again: those of a row group of ours.
+const ASKED_ROWS_MAX: u64 = 131_072;
+
+/// Most rows of a file whose pages are not left out by their index: files of ours with no more have one page. Where a
+/// file has no index, DataFusion copies its footer to look for one.
+const ONE_PAGE_ROWS_MAX: u64 = 10_240;
 
 /// Bytes of a file's end that are read at first: footer and page index of most files of ours.
 const END_BYTES_LOCAL: usize = 32 << 10;
@@ -183,7 +192,7 @@ impl ViewTable {
         let bytes_first = self.end_bytes();
         let footers = FooterSource { store: store.as_ref(), cache: &cache, bytes_first };
         let lookups = Lookup::all(filters, &snapshot.columns, &self.schema);
-        let files = self.looked_up(planned.files, &lookups, footers).await?;
+        let (files, are_asked) = self.looked_up(planned.files, &lookups, footers).await?;
         let planned = QueryFiles { files, deletes: planned.deletes };
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
@@ -193,7 +202,11 @@ impl ViewTable {
         if planned.files.is_empty() {
             return Ok(None);
         }
-        let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&cache));
+        // Our files have bloom filters of texts alone.
+        let has_others = !snapshot.metadata.properties().contains_key(MANAGED);
+        let asks_filters = !are_asked && (has_others || !lookups.is_empty());
+        let has_pages = planned.files.iter().any(|file| ONE_PAGE_ROWS_MAX < file.rows);
+        let readers = FooterReaders::new(Arc::clone(&store), Arc::clone(&cache));
         let pushes = self.may_filter_in_reader(snapshot, &planned.files)
             && pays_in_reader(
                 &planned.files,
@@ -204,8 +217,8 @@ impl ViewTable {
         let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_metadata_size_hint(bytes_first)
-            .with_enable_page_index(true)
-            .with_bloom_filter_on_read(true)
+            .with_enable_page_index(has_pages)
+            .with_bloom_filter_on_read(asks_filters)
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
@@ -256,15 +269,16 @@ impl ViewTable {
         ScannedFile::new(Arc::clone(snapshot), Arc::clone(file), Arc::clone(&self.counts))
     }
 
-    /// The files that may have a row for all `lookups`. One alone is asked by its reader.
+    /// The files that may have a row for all `lookups`, and whether a reader has nothing to gain from asking their
+    /// bloom filters again. One file alone is asked by its reader, and so are the row groups of a long one.
     async fn looked_up(
         &self,
         files: PlannedFiles,
         lookups: &[Lookup],
         footers: FooterSource<'_>,
-    ) -> Result<PlannedFiles, DataFusionError> {
+    ) -> Result<(PlannedFiles, bool), DataFusionError> {
         if lookups.is_empty() || files.len() < 2 {
-            return Ok(files);
+            return Ok((files, false));
         }
         let sample = files.iter().step_by(files.len().div_ceil(SAMPLED_FILES));
         let sampled = sample.map(|file| async move {
@@ -274,7 +288,7 @@ impl ViewTable {
         let sampled: Vec<_> = sampled.collect();
         let sampled = stream::iter(sampled).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>();
         if !sampled.await?.contains(&true) {
-            return Ok(files);
+            return Ok((files, false));
         }
         let asked = files.into_iter().map(|file| async move {
             let meta = self.meta_in_time(&file)?;
@@ -283,7 +297,9 @@ impl ViewTable {
         });
         let asked: Vec<_> = asked.collect();
         let asked = stream::iter(asked).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
-        Ok(asked.into_iter().flatten().collect())
+        let files: PlannedFiles = asked.into_iter().flatten().collect();
+        let are_short = files.iter().all(|file| file.rows <= ASKED_ROWS_MAX);
+        Ok((files, are_short))
     }
 
     /// What the store calls a file, if there is time left to ask it.

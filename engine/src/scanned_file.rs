@@ -11,8 +11,12 @@ use crate::{
 use arrow::datatypes::DataType;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, stats::Precision};
 use iceberg::spec::{Datum, Literal, NestedFieldRef, PrimitiveLiteral, Transform};
-use icecore_catalog::scan::manifests::PlannedFile;
+use icecore_catalog::scan::manifests::{ColumnBounds, PlannedFile};
 use std::{cmp::Ordering, sync::Arc};
+
+/// Letters of a text that writers keep as its bound. An upper bound is rounded up where it was cut, but a writer may
+/// not know that.
+const CUT_CHARS: usize = 16;
 
 /// Values from the lowest to the highest, both included. Neither is null.
 #[derive(Clone, Debug)]
@@ -90,7 +94,7 @@ impl ScannedFile {
                 | DataType::Timestamp(..)
         );
         if !is_fixed {
-            let value = scalar(self.partition_value(field.id)?, data_type)?;
+            let value = scalar(partition_value(&self.snapshot, &self.file, field.id)?, data_type)?;
             return (!value.is_null()).then(|| ValueRange::at(value));
         }
         let known = self.file.column(field.id)?;
@@ -110,22 +114,41 @@ impl ScannedFile {
         // A name with a dot is not a path here.
         self.snapshot.columns.as_struct().field_by_name(column)
     }
+}
 
-    /// The value that all rows have in a column, where the file's partition is by it.
-    fn partition_value(&self, field_id: i32) -> Option<&PrimitiveLiteral> {
-        let fields = self.snapshot.metadata.partition_spec_by_id(self.file.spec_id)?.fields();
-        let at = fields.iter().position(|field| {
-            field.source_id == field_id && field.transform == Transform::Identity
-        })?;
-        match self.file.partition.fields().get(at)? {
-            Some(Literal::Primitive(value)) => Some(value),
-            _ => None,
-        }
+/// The value that all rows have in a column, where the file's partition is by it.
+fn partition_value<'a>(
+    snapshot: &SnapshotScan,
+    file: &'a PlannedFile,
+    field_id: i32,
+) -> Option<&'a PrimitiveLiteral> {
+    let fields = snapshot.metadata.partition_spec_by_id(file.spec_id)?.fields();
+    let at = fields
+        .iter()
+        .position(|field| field.source_id == field_id && field.transform == Transform::Identity)?;
+    match file.partition.fields().get(at)? {
+        Some(Literal::Primitive(value)) => Some(value),
+        _ => None,
     }
 }
 
-/// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns
-/// have any.
+/// The text that all rows with a value have in a column: that of the partition, or one that is both bounds and is too
+/// short to be a part of one.
+fn only_text<'a>(
+    snapshot: &SnapshotScan,
+    file: &'a PlannedFile,
+    known: &'a ColumnBounds,
+) -> Option<&'a PrimitiveLiteral> {
+    let bound = || {
+        let lower = known.lower.as_ref().filter(|lower| known.upper.as_ref() == Some(*lower))?;
+        let PrimitiveLiteral::String(text) = lower.literal() else { return None };
+        (text.chars().count() < CUT_CHARS).then(|| lower.literal())
+    };
+    partition_value(snapshot, file, known.id).or_else(bound)
+}
+
+/// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns have any, and texts
+/// that are the same in all rows: DataFusion does not read these.
 #[must_use]
 pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
     let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
@@ -147,6 +170,12 @@ pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
             };
             statistics.min_value = bound(&known.lower).unwrap_or_default();
             statistics.max_value = bound(&known.upper).unwrap_or_default();
+        } else if matches!(field.data_type(), DataType::Utf8 | DataType::Utf8View) {
+            let text = only_text(snapshot, file, known);
+            let text = text.and_then(|text| scalar(text, field.data_type()));
+            let text = text.map(Precision::Exact).unwrap_or_default();
+            statistics.min_value = text.clone();
+            statistics.max_value = text;
         }
         statistics
     });

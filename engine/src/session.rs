@@ -77,9 +77,15 @@ pub const CATALOG: &str = "icecore";
 
 /// Parts that one scan or aggregation runs in at the same time.
 const TARGET_PARTITIONS: usize = 2;
+/// Rows after which a first step of an aggregation sees whether it makes groups of several rows: of unique values it
+/// hands on the others as they are, and the second step alone puts them into groups.
+const GROUP_PROBE_ROWS: usize = 32_768;
 /// Most bytes of footers and page indexes that are kept; those not used the longest go first.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
-/// What the bounds of caches are divided by where several processes run queries: each has its own caches,
+/// The same where several processes run queries: of a thousand files with few columns. A scan that finds no place for
+/// all footers of its table drops those that it needs first the next time.
+const WORKER_FOOTER_BYTES_MAX: usize = 48 << 20;
+/// What the bounds of other caches are divided by where several processes run queries: each has its own caches,
 /// and keeps them while it waits.
 const WORKER_CACHE_SHARE: usize = 4;
 /// What each part of a sort has of memory before it has rows, where it may put them on disk: merging them takes some.
@@ -117,7 +123,15 @@ impl EngineResources {
         }
     }
 
-    /// What the bounds of caches are divided by.
+    /// Most bytes of footers that are kept.
+    fn footer_bytes_max(&self) -> usize {
+        match self {
+            Self::Own { .. } => FOOTER_BYTES_MAX,
+            Self::Granted { .. } => WORKER_FOOTER_BYTES_MAX,
+        }
+    }
+
+    /// What the bounds of other caches are divided by.
     fn cache_share(&self) -> usize {
         match self {
             Self::Own { .. } => 1,
@@ -379,6 +393,8 @@ impl QuerySessions {
         config.options_mut().execution.skip_physical_aggregate_schema_check = true;
         config.options_mut().execution.time_zone = Some(UTC.to_owned());
         config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVE_BYTES;
+        config.options_mut().execution.skip_partial_aggregation_probe_rows_threshold =
+            GROUP_PROBE_ROWS;
         // With it, DataFusion 54 loses rows whose key is NULL (apache/datafusion#23103, #23126, #22964).
         config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
         // It would leave out rows by the greatest value so far of one column that `min` of an expression
@@ -435,7 +451,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
 }
 
 fn runtime(resources: EngineResources, storage: &Storage) -> Result<RuntimeEnv, DataFusionError> {
-    let footer_bytes_max = FOOTER_BYTES_MAX / resources.cache_share();
+    let footer_bytes_max = resources.footer_bytes_max();
     let pool: Arc<dyn MemoryPool>;
     let spill = match resources {
         EngineResources::Own { memory_bytes_max } => {

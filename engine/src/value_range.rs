@@ -48,6 +48,23 @@ pub fn range_of(
     Some(ValueRange { lowest, highest })
 }
 
+/// The one value that `expr` has in all rows of `file`, which are read with `schema`: null where a column has no value
+/// in any of them.
+#[must_use]
+pub fn constant_of(
+    expr: &Arc<dyn PhysicalExpr>,
+    file: &ScannedFile,
+    schema: &Schema,
+) -> Option<ScalarValue> {
+    if let Some(column) = expr.downcast_ref::<Column>() {
+        let field = schema.fields().get(column.index())?;
+        if file.nulls(field.name()) == Some(file.rows()) {
+            return ScalarValue::try_new_null(field.data_type()).ok();
+        }
+    }
+    range_of(expr, file, schema)?.only().cloned()
+}
+
 /// Where a function has the time that it follows: its value stays or goes up as the time goes up. All columns
 /// with a time are in UTC, so no hour comes twice.
 fn place_of_time(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<usize> {

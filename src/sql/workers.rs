@@ -32,7 +32,7 @@ use std::{
 use tokio::{runtime::Handle, time::Instant};
 
 /// Workers without a query that are kept however long: each takes some tens of megabytes, and up
-/// to 122 MiB more with what its caches keep.
+/// to 154 MiB more with what its caches keep.
 const IDLE_KEPT: usize = 4;
 /// How long the others are kept, so that none is started for each query of a busy time.
 const IDLE_TIME: Duration = Duration::from_secs(60);

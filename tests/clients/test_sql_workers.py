@@ -87,6 +87,8 @@ def test_a_worker_has_no_way_out(server):
         assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2"
         assert open(f"/proc/{worker}/oom_score_adj").read().strip() == "1000"
         assert b"ICECORE" not in environment and b"AWS" not in environment
+        # What operators free is not given back to the system at once.
+        assert b"MIMALLOC_PURGE_DELAY=100" in environment and b"MIMALLOC_PURGE_DECOMMITS=0" in environment
         # Its three pipes, and what the runtime made for itself; no file of the server.
         targets = {os.readlink(f"/proc/{worker}/fd/{name}") for name in os.listdir(f"/proc/{worker}/fd")}
         assert not [target for target in targets if str(server.folder) in target], targets

@@ -6,6 +6,7 @@ use arrow::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::{
+    datasource::{listing::PartitionedFile, physical_plan::ParquetFileReaderFactory},
     execution::cache::DefaultFilesMetadataCache,
     logical_expr::{col, lit},
     object_store::{
@@ -13,12 +14,13 @@ use datafusion::{
         PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
         memory::InMemory,
     },
+    physical_plan::metrics::ExecutionPlanMetricsSet,
 };
 use futures::stream::BoxStream;
 use iceberg::spec::NestedField;
 use parquet::{
-    arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY},
-    file::properties::WriterProperties,
+    arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY, arrow_reader::ArrowReaderOptions},
+    file::{metadata::PageIndexPolicy, properties::WriterProperties},
 };
 use std::{
     collections::HashMap,
@@ -233,4 +235,25 @@ async fn a_cold_file_takes_a_request_for_its_end_and_one_for_its_filters() {
     // Length, footer and page index apart.
     let (first, again) = requests(8).await;
     assert!(3 < first && again == 0, "{first} {again}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_opened_is_opened_again_without_a_request() {
+    let store = Arc::new(CountedStore::default());
+    let location = Key::from("t/data/x.parquet");
+    let bytes = file(&[Some("a"), None, Some("b")], "1", true);
+    store.files.put(&location, bytes.into()).await.unwrap();
+    let meta = store.files.head(&location).await.unwrap();
+    let cache: Arc<dyn FileMetadataCache> = Arc::new(DefaultFilesMetadataCache::new(1 << 20));
+    let readers = footers::FooterReaders::new(Arc::clone(&store) as Arc<dyn ObjectStore>, cache);
+    // DataFusion asks for the page index apart, when it has seen that a filter may use it.
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
+    for _ in 0..2 {
+        let opened = PartitionedFile::new_from_meta(meta.clone());
+        let metrics = ExecutionPlanMetricsSet::new();
+        let mut reader = readers.create_reader(0, opened, Some(256 << 10), &metrics).unwrap();
+        let footer = reader.get_metadata(Some(&options)).await.unwrap();
+        assert!(footer.column_index().is_some() && footer.offset_index().is_some());
+        assert_eq!(store.requests.load(Ordering::Relaxed), 1);
+    }
 }

@@ -58,6 +58,9 @@ const SAMPLE_ROWS: usize = 512;
 const REPEATS_MIN: usize = 4;
 /// Below this size a column chunk has one page, and an index of its pages says nothing.
 const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a page in a file with an index of its pages, before compression: who needs one row of a wide column
+/// decompresses as much.
+const INDEXED_PAGE_BYTES_MAX: usize = 128 << 10;
 
 /// Numbers that mostly count up from row to row.
 const DELTA: &[&str] = &["ts", "seq", "lsn", "received_at"];
@@ -273,11 +276,12 @@ fn properties(
     one_page: bool,
 ) -> Result<WriterProperties, ArrowError> {
     let columns = rows.columns();
+    let page_bytes_max = if one_page { PAGE_BYTES_MAX } else { INDEXED_PAGE_BYTES_MAX };
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::UNCOMPRESSED)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_data_page_row_count_limit(PAGE_ROWS_MAX)
-        .set_data_page_size_limit(PAGE_BYTES_MAX)
+        .set_data_page_size_limit(page_bytes_max)
         .set_offset_index_disabled(one_page)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .set_sorting_columns(sorted.then(|| sorting_columns(layout, rows)));

@@ -57,6 +57,11 @@ async fn files_whose_manifest_has_the_answer_are_not_read() {
         ("SELECT max(seq) FROM events", 2),
         ("SELECT count(*), max(seq), min(ts) FROM events", 4),
         ("SELECT type, max(seq) FROM events GROUP BY type", 2),
+        // No row of one type has an actor, and none at all a user.
+        ("SELECT actor, count(*) FROM events GROUP BY actor", 3),
+        ("SELECT type, actor, max(seq) FROM events GROUP BY type, actor", 4),
+        ("SELECT count(DISTINCT actor) FROM events", 3),
+        ("SELECT DISTINCT user_id FROM events", 0),
         // Rows tell these.
         ("SELECT date_trunc('hour', ts) AS hour, count(*) FROM events GROUP BY hour", 6),
         ("SELECT key, count(*) FROM events GROUP BY key", 6),

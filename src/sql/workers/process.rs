@@ -38,6 +38,15 @@ const LAST_WORDS_BYTES: usize = 4 << 10;
 /// How long an end is waited for that has begun, and how often it is looked for.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 const END_LOOK: Duration = Duration::from_millis(5);
+/// What a worker's allocator is told. It takes memory as it is needed, so that the bound is one of what is used.
+/// Operators free and take large pieces all the time, and a page that was given back costs more than what is computed
+/// in it. So what is freed stays for 100 ms, the largest pieces for a second, and then until the system is short of
+/// memory.
+const ALLOCATOR: [(&str, &str); 3] = [
+    ("MIMALLOC_ARENA_EAGER_COMMIT", "0"),
+    ("MIMALLOC_PURGE_DELAY", "100"),
+    ("MIMALLOC_PURGE_DECOMMITS", "0"),
+];
 /// The signal of a process that was killed from outside.
 const SIGKILL: i32 = 9;
 /// What the program says when the allocator has no more.
@@ -90,9 +99,8 @@ impl WorkerProcess {
         if let Some(folder) = &spill {
             command.arg("--spill").arg(folder);
         }
-        // No key of the server is in its environment. The allocator takes memory as it is needed, so that
-        // the bound is one of what is used.
-        command.env_clear().env("MIMALLOC_ARENA_EAGER_COMMIT", "0").current_dir("/");
+        // No key of the server is in its environment.
+        command.env_clear().envs(ALLOCATOR).current_dir("/");
         // Ctrl-C is the server's, which lets its queries end.
         command.process_group(0);
         command.stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)));
