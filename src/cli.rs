@@ -287,10 +287,8 @@ pub fn run(build: Option<&'static str>) -> ExitCode {
             if !matches!(command, RunCommand::Doctor(_)) {
                 config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             }
-            let no_threads = |source| CliError::Io {
-                operation: "start the async runtime".to_owned(),
-                source,
-            };
+            let no_threads =
+                |source| CliError::Io { operation: "start the async runtime".to_owned(), source };
             let requests = tokio::runtime::Builder::new_multi_thread().enable_all().build();
             let requests = requests.map_err(no_threads)?;
             // Threads of other commands than `serve` and `quickstart` have nothing to do.

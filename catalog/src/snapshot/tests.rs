@@ -16,9 +16,9 @@ use crate::{
 };
 use iceberg::TableIdent;
 use iceberg::spec::{
-    DataFileBuilder, DataFileFormat, Datum, Literal, ManifestStatus, NestedField, PrimitiveType, Schema,
-    SnapshotReference, SnapshotRetention, SortOrder, Struct, TableMetadataBuilder, Transform, Type,
-    UnboundPartitionSpec,
+    DataFileBuilder, DataFileFormat, Datum, Literal, ManifestStatus, NestedField, PrimitiveType,
+    Schema, SnapshotReference, SnapshotRetention, SortOrder, Struct, TableMetadataBuilder,
+    Transform, Type, UnboundPartitionSpec,
 };
 use std::{
     collections::{HashMap, HashSet},
