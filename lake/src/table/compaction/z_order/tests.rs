@@ -10,7 +10,7 @@ use arrow::{
 
 fn with_property(value: &str) -> TestLake {
     let mut lake = TestLake::of_people(false);
-    let property = [(Z_ORDER.to_owned(), value.to_owned())];
+    let property = [(MERGE_ORDER.to_owned(), value.to_owned())];
     lake.change(|builder| builder.set_properties(property.into()));
     lake
 }
@@ -23,7 +23,7 @@ fn the_property_names_one_column_or_two() {
     assert_eq!(ZOrder::of(&with_property(" city ").metadata), Ok(Some(of_one)));
     for wrong in ["", "nothing", "id,", "id,id", "id,name,city", "id,nothing"] {
         let told = ZOrder::of(&with_property(wrong).metadata).unwrap_err();
-        assert!(told.contains(Z_ORDER) && told.contains("two columns"), "{told}");
+        assert!(told.contains(MERGE_ORDER) && told.contains("two columns"), "{told}");
     }
 }
 
