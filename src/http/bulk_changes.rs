@@ -97,6 +97,8 @@ pub(super) struct ChangeBatches<'a> {
     count: u64,
     /// Their events.
     seq: Option<SeqRange>,
+    /// The erasures that the namespace had before its states were read, where these are known.
+    erasures: Option<String>,
 }
 
 impl<'a> ChangeBatches<'a> {
@@ -115,7 +117,13 @@ impl<'a> ChangeBatches<'a> {
             counts: HashMap::new(),
             count: 0,
             seq: None,
+            erasures: None,
         }
+    }
+
+    /// Appends nothing more once the namespace has had other erasures than these.
+    pub(super) fn stop_at_erasures(&mut self, known: Option<String>) {
+        self.erasures = known;
     }
 
     /// Batches that are durable.
@@ -271,6 +279,7 @@ impl<'a> ChangeBatches<'a> {
     ) -> Result<SeqRange, ApiError> {
         let ChangedBranch { app, levels, namespace, branch } = self.place;
         check_erasures(app, levels).await?;
+        self.check_known_erasures().await?;
         app.sql.fault("changes.before_batch")?;
         let (first, last) = match branch {
             None => {
@@ -291,6 +300,19 @@ impl<'a> ChangeBatches<'a> {
         self.seq = Some(seq);
         self.count += 1;
         Ok(seq)
+    }
+
+    /// Refuses what may have been read before an erasure took it out.
+    async fn check_known_erasures(&self) -> Result<(), ApiError> {
+        let Some(known) = &self.erasures else { return Ok(()) };
+        let ChangedBranch { app, levels, .. } = self.place;
+        let erasures = crate::http::jobs::materialize::erasures_of(&app.erasures, levels).await?;
+        if erasures.as_ref() == Some(known) {
+            return Ok(());
+        }
+        let text =
+            "an erasure began in this namespace since the documents were compared: send this again";
+        Err(ApiError::new(ErrorCode::Conflict, text))
     }
 }
 

@@ -129,8 +129,8 @@ pub(super) struct KeptChanges {
 /// Which changes are kept.
 #[derive(Debug)]
 enum KeptLimit {
-    /// The first of each collection by their keys.
-    First,
+    /// The first by their collections and keys, so many of the last collection.
+    First(usize),
     /// All while they have so many bytes at most.
     Bytes(usize),
     /// None: there are too many.
@@ -138,9 +138,9 @@ enum KeptLimit {
 }
 
 impl KeptChanges {
-    /// As many of each collection as a dry run shows.
+    /// As many as a dry run shows.
     pub(super) fn first() -> Self {
-        Self { limit: KeptLimit::First, collections: Vec::new(), erasures: None }
+        Self { limit: KeptLimit::First(SAMPLE_MAX), collections: Vec::new(), erasures: None }
     }
 
     /// All, if they have at most so many bytes and no erasure goes on, of a namespace that had these.
@@ -156,14 +156,17 @@ impl KeptChanges {
 
     /// Goes on with the next collection.
     pub(super) fn begin(&mut self) {
+        if let KeptLimit::First(places) = &mut self.limit {
+            *places -= self.collections.last().map_or(0, Vec::len);
+        }
         self.collections.push(Vec::new());
     }
 
     /// Whether a change of this key of the collection would be kept.
     pub(super) fn takes(&self, key: &str) -> bool {
         match self.limit {
-            KeptLimit::First => self.collections.last().is_some_and(|kept| {
-                kept.len() < SAMPLE_MAX || kept.last().is_some_and(|last| key < last.key.as_str())
+            KeptLimit::First(places) => self.collections.last().is_some_and(|kept| {
+                kept.len() < places || kept.last().is_some_and(|last| key < last.key.as_str())
             }),
             KeptLimit::Bytes(_) => true,
             KeptLimit::Over => false,
@@ -173,10 +176,10 @@ impl KeptChanges {
     pub(super) fn push(&mut self, change: DocumentChange) {
         let Some(kept) = self.collections.last_mut() else { return };
         match &mut self.limit {
-            KeptLimit::First => {
+            KeptLimit::First(places) => {
                 let at = kept.partition_point(|known| known.key < change.key);
                 kept.insert(at, change);
-                kept.truncate(SAMPLE_MAX);
+                kept.truncate(*places);
             }
             KeptLimit::Bytes(spare) => match spare.checked_sub(change.bytes()) {
                 Some(left) => {
@@ -198,7 +201,7 @@ impl KeptChanges {
             KeptLimit::Bytes(_) => {
                 (self.erasures.as_deref() == erasures).then_some(self.collections)
             }
-            KeptLimit::First | KeptLimit::Over => None,
+            KeptLimit::First(_) | KeptLimit::Over => None,
         }
     }
 
@@ -208,7 +211,7 @@ impl KeptChanges {
             .iter()
             .zip(self.collections)
             .flat_map(|(pair, kept)| kept.into_iter().map(move |change| change.shown(&pair.into)));
-        changes.take(SAMPLE_MAX).collect()
+        changes.collect()
     }
 }
 
@@ -247,6 +250,10 @@ mod tests {
             }
         }
         assert!(kept.takes("u-00") && !kept.takes("z"));
+        kept.begin();
+        assert!(!kept.takes("a"));
+        kept.push(change("a"));
+        assert_eq!(kept.collections.iter().map(Vec::len).collect::<Vec<_>>(), [8, 2, 0]);
         let sample = kept.into_sample(&[pair("a"), pair("b")]);
         let names: Vec<String> =
             sample.iter().map(|change| format!("{}/{}", change.collection, change.key)).collect();

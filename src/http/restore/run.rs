@@ -239,6 +239,7 @@ impl RestoreRun<'_> {
         let mut batches = ChangeBatches::new(self.place(), begun, later);
         let meta = json!({ "restore_of": self.id, "restored_to": self.to });
         let erasures = erasures_of(&self.app.erasures, self.levels).await?;
+        batches.stop_at_erasures(erasures.clone());
         match kept.into_all(erasures.as_deref()) {
             Some(kept) => {
                 for (pair, changes) in pairs.iter().zip(kept) {
