@@ -43,6 +43,9 @@ use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::Instan
 
 /// Documents that are read at a time. Each holds one of the threads that read local files, and its own reads need others.
 const READS_AT_ONCE: usize = 8;
+/// Most bytes, about, that each of them holds of a file. Row groups without an index of their pages may have more: a query
+/// reads these.
+const HELD_BYTES_MAX: u64 = 64 << 20;
 /// What the usual bytes of descriptions of files are divided by: tables of collections have few files.
 const CACHE_SHARE: usize = 4;
 /// The column that has the key.
@@ -181,7 +184,7 @@ async fn first_row(
     source: ManifestSource<'_>,
     request: ReadRequest,
 ) -> Result<RecordBatch, ReadError> {
-    let mut rows = pin!(reader::rows(source, request).await?);
+    let mut rows = pin!(reader::rows_within(source, request, HELD_BYTES_MAX).await?);
     match rows.try_next().await? {
         Some(rows) => Ok(with_microseconds(&rows.slice(0, 1))?),
         None => Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))),
