@@ -171,7 +171,8 @@ impl RowPlaces {
 }
 
 /// The column of a file with this field id, where most of its pages have values between the bounds of the next one: an
-/// index of the pages says little of them. Those that are looked up have bloom filters; the values of others are frequent.
+/// index of the pages says little of them. Those that are looked up have bloom filters; the values of others are
+/// frequent.
 fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let leaf = leaf_of(footer, field_id)?;
     let index = footer.column_index()?;

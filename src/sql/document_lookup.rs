@@ -41,11 +41,11 @@ use later::LaterEvents;
 use std::{pin::pin, sync::Arc};
 use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::Instant};
 
-/// Documents that are read at a time; queries read more of them. Each holds one of the threads that read local files, and
-/// its own reads need others.
+/// Documents that are read at a time; queries read more of them. Each holds one of the threads that read local files,
+/// and its own reads need others.
 const READS_AT_ONCE: usize = 8;
-/// Most bytes, about, that each of them holds of a file. Row groups without an index of their pages may have more: a query
-/// reads these.
+/// Most bytes, about, that each of them holds of a file. Row groups without an index of their pages may have more: a
+/// query reads these.
 const HELD_BYTES_MAX: u64 = 64 << 20;
 /// What the usual bytes of descriptions of files are divided by: tables of collections have few files.
 const CACHE_SHARE: usize = 4;
