@@ -30,6 +30,7 @@ use parquet::{
 };
 use std::{
     hash::{DefaultHasher, Hasher},
+    iter,
     ops::Range,
     sync::Arc,
 };
@@ -44,6 +45,8 @@ const CHUNK_ROWS: usize = 1_024;
 const BATCH_ROWS: usize = 8_192;
 /// Most bytes of a column of one file that is hashed, without compression.
 const COLUMN_BYTES_MAX: i64 = 256 << 20;
+/// Most bytes of it in one row group: these are held while it is hashed, of several files at a time.
+const CHUNK_BYTES_MAX: i64 = 64 << 20;
 /// Rows of a file for each of those that are found, at least: with more of them, most pages have one.
 const ROWS_FOR_ONE: usize = 1_024;
 
@@ -119,10 +122,15 @@ impl RowPlaces {
             return None;
         }
         let footer = source.footer(file).await.ok()?;
+        // A manifest may tell of fewer rows than its file has.
+        let count = row_count(&footer);
+        if self.count_with_room(iter::once(count as u64)) == 0 {
+            return None;
+        }
         let mut found: Option<Vec<usize>> = None;
         for lookup in lookups {
             let hashes = self.hashes(&footer, store, file, lookup.field_id).await;
-            let Some(hashes) = hashes else { continue };
+            let Some(hashes) = hashes.filter(|hashes| hashes.len() == count) else { continue };
             let wanted: Vec<u32> = lookup.values.iter().map(|value| hash_of(value)).collect();
             let Some(rows) = rare_places(&hashes, &wanted) else { continue };
             found = Some(match found {
@@ -163,7 +171,8 @@ impl RowPlaces {
 }
 
 /// The column of a file with this field id, where most of its pages have values between the bounds of the next one: an
-/// index of the pages says little of them. Those that are looked up have bloom filters; the values of others are frequent.
+/// index of the pages says little of them. Those that are looked up have bloom filters; the values of others are
+/// frequent.
 fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let leaf = leaf_of(footer, field_id)?;
     let index = footer.column_index()?;
@@ -177,7 +186,9 @@ fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let columns = || footer.row_groups().iter().filter_map(|group| group.columns().get(leaf));
     let is_looked_up = columns().all(|column| column.bloom_filter_offset().is_some());
     let bytes = columns().map(ColumnChunkMetaData::uncompressed_size).fold(0, i64::saturating_add);
-    let is_short = bytes <= COLUMN_BYTES_MAX;
+    let longest = columns().map(|column| column.compressed_size().max(column.uncompressed_size()));
+    let is_short =
+        bytes <= COLUMN_BYTES_MAX && longest.max().is_none_or(|bytes| bytes <= CHUNK_BYTES_MAX);
     (all_told && is_unordered && is_looked_up && is_short).then_some(leaf)
 }
 
@@ -213,15 +224,20 @@ async fn read(
         .with_projection(mask)
         .with_batch_size(BATCH_ROWS)
         .build()?;
-    let mut hashes = Vec::with_capacity(row_count(footer));
+    let rows = row_count(footer);
+    let mut hashes = Vec::with_capacity(rows);
     while let Some(batch) = batches.try_next().await? {
         let column = batch.columns().first();
         let Some(texts) = column.and_then(|column| column.as_string_opt::<i32>()) else {
             return Err(ParquetError::General("the column has no texts".to_owned()));
         };
         hashes.extend(hashes_of(texts));
+        // Pages may have more rows than the footer says.
+        if rows < hashes.len() {
+            break;
+        }
     }
-    match hashes.len() == row_count(footer) {
+    match hashes.len() == rows {
         true => Ok(hashes),
         false => Err(ParquetError::General("the column has other rows than the file".to_owned())),
     }

@@ -3,7 +3,7 @@
 //! The statement of such a question is planned in another process, which takes far longer than the one page of each
 //! column that the row is in. Rights, the point and the view are those of the statement. Its one invariant: the answer
 //! is the one that the statement has, which is run where a later event may have changed the document, something does
-//! not read, or the warehouse is a bucket.
+//! not read, many documents are read just now, or the warehouse is a bucket.
 
 mod later;
 
@@ -41,8 +41,12 @@ use later::LaterEvents;
 use std::{pin::pin, sync::Arc};
 use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::Instant};
 
-/// Documents that are read at a time. Each holds one of the threads that read local files, and its own reads need others.
+/// Documents that are read at a time; queries read more of them. Each holds one of the threads that read local files,
+/// and its own reads need others.
 const READS_AT_ONCE: usize = 8;
+/// Most bytes, about, that each of them holds of a file. Row groups without an index of their pages may have more: a
+/// query reads these.
+const HELD_BYTES_MAX: u64 = 64 << 20;
 /// What the usual bytes of descriptions of files are divided by: tables of collections have few files.
 const CACHE_SHARE: usize = 4;
 /// The column that has the key.
@@ -108,7 +112,8 @@ impl DocumentReader {
         let FreshBase { table, later } = FreshBase::of(view, &self.tables)?;
         let (metadata, snapshot_id) = (Arc::clone(table.metadata.as_ref()?), table.snapshot_id?);
         let request = request(&metadata, snapshot_id, key)?;
-        let turn = Arc::clone(&self.reads).acquire_owned().await.ok()?;
+        // None waits for those of other namespaces.
+        let turn = Arc::clone(&self.reads).try_acquire_owned().ok()?;
         let (storage, cache) = (self.storage.clone(), self.manifests.clone());
         let (key, until, handle) = (key.to_owned(), Deadline::at(until), Handle::current());
         let read = move || {
@@ -181,7 +186,7 @@ async fn first_row(
     source: ManifestSource<'_>,
     request: ReadRequest,
 ) -> Result<RecordBatch, ReadError> {
-    let mut rows = pin!(reader::rows(source, request).await?);
+    let mut rows = pin!(reader::rows_within(source, request, HELD_BYTES_MAX).await?);
     match rows.try_next().await? {
         Some(rows) => Ok(with_microseconds(&rows.slice(0, 1))?),
         None => Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))),

@@ -71,6 +71,38 @@ async fn a_document_is_inserted_updated_and_deleted_by_what_is_there() {
     server.stop().await;
 }
 
+/// Whether the collection's table has the state, or events behind it change that.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_that_is_expected_is_that_of_now_where_the_table_of_the_collection_is_older() {
+    let server = TestServer::start().await;
+    assert_eq!(put(&server, "", "{\"n\":1}").await.0, 200);
+    server.commit("shop").await;
+    let path = "/v1/shop/collections/users/refresh";
+    assert_eq!(server.post(path, "application/json", "").await.status(), 200);
+    let other = json!({"ns": "shop", "op": "c", "collection": "users", "key": "u-2", "after": {}});
+    let foreign = json!({"ns": "shop", "type": "cdc.truncate", "collection": "orders"});
+    let (status, answer) = server.ingest(&json!({ "events": [other, foreign] })).await;
+    assert_eq!(status, 200, "{answer}");
+    // Nothing of it is the document's.
+    let (status, read) = send(&server, Method::GET, DOC, &[], "").await;
+    assert_eq!((status, &read["version"], &read["doc"]), (200, &json!(1), &json!({"n": 1})));
+    assert_eq!(put(&server, "?expected_version=0", "{}").await.0, 409);
+    assert_eq!(put(&server, "?expected_version=1", "{\"n\":2}").await.1["version"], 2);
+    assert_eq!(put(&server, "?expected_version=1", "{}").await.0, 409);
+    server.commit("shop").await;
+    let (status, read) = send(&server, Method::GET, DOC, &[], "").await;
+    assert_eq!((status, &read["version"], &read["doc"]), (200, &json!(2), &json!({"n": 2})));
+    assert_eq!(put(&server, "?expected_version=1", "{}").await.0, 409);
+    assert_eq!(server.post(path, "application/json", "").await.status(), 200);
+    let emptied = json!({"ns": "shop", "type": "cdc.truncate", "collection": "users"});
+    let (status, answer) = server.ingest(&json!({ "events": [emptied] })).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(send(&server, Method::GET, DOC, &[], "").await.0, 404);
+    let (status, answer) = put(&server, "?expected_version=2", "{}").await;
+    assert_eq!((status, &answer["actual"]), (409, &json!(0)), "{answer}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_version_than_was_expected_is_told_and_nothing_is_written() {
     let server = TestServer::start().await;

@@ -37,13 +37,20 @@ fn file(ids: impl Iterator<Item = Option<String>>, has_filters: bool) -> Vec<u8>
 
 /// What is read of a file for each of the look-ups, one after another; before the last one the file goes.
 async fn looked_up(bytes: Vec<u8>, lookups: &[&[&str]]) -> Vec<Option<Vec<RowGroupAccess>>> {
+    looked_up_in(RowPlaces::default(), bytes, lookups).await
+}
+
+async fn looked_up_in(
+    places: RowPlaces,
+    bytes: Vec<u8>,
+    lookups: &[&[&str]],
+) -> Vec<Option<Vec<RowGroupAccess>>> {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let location = Key::from("t/data/x.parquet");
     store.put(&location, bytes.into()).await.unwrap();
     let meta = store.head(&location).await.unwrap();
     let cache: Arc<dyn FileMetadataCache> = Arc::new(DefaultFilesMetadataCache::new(1 << 20));
     let source = FooterSource { store: store.as_ref(), cache: &cache, bytes_first: 64 };
-    let places = RowPlaces::default();
     let mut answers = Vec::new();
     for (at, values) in lookups.iter().enumerate() {
         if at + 1 == lookups.len() {
@@ -93,6 +100,18 @@ async fn pages_in_order_frequent_texts_and_columns_without_filters_are_read_as_t
     for bytes in [file((0..ROWS).map(frequent), true), file((0..ROWS).map(once), false)] {
         let lookups: &[&[&str]] = &[&["k-7"]; 3];
         assert_eq!(looked_up(bytes, lookups).await, [None, None, None]);
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_more_rows_than_there_is_room_for_is_read_as_it_is() {
+    let file = file((0..ROWS).map(|row| Some(format!("k-{}", row * 7_919 % ROWS))), true);
+    let lookups: &[&[&str]] = &[&["k-7"]; 3];
+    let hashes = ROWS * usize::try_from(HASH_BYTES).unwrap();
+    for (bytes_max, is_told) in [(hashes - 1, false), (4 * hashes, true)] {
+        let places = RowPlaces { kept: Arc::new(ByteCache::new(1 << 20)), bytes_max };
+        let found = looked_up_in(places, file.clone(), lookups).await;
+        assert_eq!(found.last().unwrap().is_some(), is_told, "{bytes_max}");
     }
 }
 

@@ -264,12 +264,17 @@ impl OpenFile {
         let groups = self.footer().row_groups().iter();
         groups.fold(FileBytes::default(), |bytes, group| {
             let of_group = self.bytes_in(group);
-            let open = of_group.stored.saturating_add(of_group.plain);
             FileBytes {
                 values: bytes.values.saturating_add(of_group.values),
-                open: bytes.open.max(open),
+                open: bytes.open.max(of_group.open()),
             }
         })
+    }
+
+    /// The chunks of the wanted columns in a row group, as they are stored and unpacked.
+    #[must_use]
+    pub(super) fn open_bytes(&self, group: usize) -> u64 {
+        self.bytes_in(self.footer().row_group(group)).open()
     }
 
     /// The wanted columns of a row group.

@@ -90,6 +90,19 @@ pub async fn rows<'a>(
     source: ManifestSource<'a>,
     request: ReadRequest,
 ) -> Result<impl Stream<Item = Result<RecordBatch, ReadError>> + use<'a>, ReadError> {
+    rows_within(source, request, u64::MAX).await
+}
+
+/// The same, where no file with such rows has more than about `held_max` bytes that are held while it is read; with a
+/// [`ReadError::Unsupported`] for one that has.
+///
+/// # Errors
+/// [`ReadError`], here and in the stream.
+pub async fn rows_within<'a>(
+    source: ManifestSource<'a>,
+    request: ReadRequest,
+    held_max: u64,
+) -> Result<impl Stream<Item = Result<RecordBatch, ReadError>> + use<'a>, ReadError> {
     let (mut ids, wanted) = (request.columns.clone(), request.columns.len());
     // Columns that are only compared follow those that are asked for.
     let compared = condition::columns(&request.filter).map_err(ReadError::Unsupported)?;
@@ -97,7 +110,7 @@ pub async fn rows<'a>(
     let columns = FileColumns::of(source.metadata, &ids).map_err(ReadError::Unsupported)?;
     let ReadRequest { snapshot_id, filter, deletes, .. } = request;
     let listed = source.list(snapshot_id, &filter).await?;
-    let scan = Arc::new(TableRead { source, columns, wanted, filter, deletes });
+    let scan = Arc::new(TableRead { source, columns, wanted, filter, deletes, held_max });
     let plans = plans(source, listed, scan.filter.clone());
     Ok(plans
         .map_err(ReadError::from)
@@ -145,6 +158,8 @@ struct TableRead<'a> {
     wanted: usize,
     filter: Filter,
     deletes: DeleteHandling,
+    /// Most bytes that may be held of a file.
+    held_max: u64,
 }
 
 impl<'a> TableRead<'a> {
@@ -186,6 +201,10 @@ impl<'a> TableRead<'a> {
             true => OpenFile::new(storage, file, &self.columns).await?,
             false => OpenFile::with_pages(storage, file, &self.columns).await?,
         };
+        if self.held_max < u64::MAX && self.held_max < pages::held_bytes(&self.filter, &opened) {
+            let text = format!("more of {} is to be held than there is room for", file.location);
+            return Err(ReadError::Unsupported(text));
+        }
         let (_, rows) = kept_rows(opened, &self.filter, deleted.as_ref())?;
         Ok(rows.map(move |rows| self.finish(&rows?)).try_filter(|rows| {
             let has_rows = 0 < rows.num_rows();

@@ -3,6 +3,7 @@
 //! Its one invariant: where one of these events may change the document or empty its collection, or one does not read,
 //! the answer is yes.
 
+use crate::sql::document_lookup::HELD_BYTES_MAX;
 use arrow::{
     array::{Array, AsArray},
     datatypes::{Int64Type, SchemaRef},
@@ -126,6 +127,6 @@ impl LaterEvents {
 }
 
 async fn has_rows(source: ManifestSource<'_>, request: ReadRequest) -> Result<bool, ReadError> {
-    let mut rows = pin!(reader::rows(source, request).await?);
+    let mut rows = pin!(reader::rows_within(source, request, HELD_BYTES_MAX).await?);
     Ok(rows.try_next().await?.is_some())
 }

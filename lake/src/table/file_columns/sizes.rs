@@ -47,6 +47,11 @@ impl GroupBytes {
         bytes
     }
 
+    /// As they are stored and unpacked.
+    pub(super) fn open(self) -> u64 {
+        self.stored.saturating_add(self.plain)
+    }
+
     fn add(&mut self, column: &ColumnChunkMetaData) {
         let plain = count(column.uncompressed_size());
         self.stored = self.stored.saturating_add(count(column.compressed_size()));

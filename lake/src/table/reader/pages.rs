@@ -5,7 +5,7 @@
 
 use crate::table::{
     file_columns::OpenFile,
-    reader::statistics::{has_unit_of, text_of},
+    reader::statistics::{has_unit_of, may_match, text_of},
 };
 use iceberg::spec::{Datum, PrimitiveLiteral, PrimitiveType};
 use icecore_catalog::scan::{
@@ -26,6 +26,24 @@ pub(super) fn rows_of(filter: &Filter, group: usize, file: &OpenFile) -> Vec<Ran
         Filter::Or(left, right) => in_one(of(left), of(right)),
         Filter::Test(test) => of_test(test, group, file).unwrap_or_else(|| all_rows(group, file)),
     }
+}
+
+/// About the most bytes that are held of a file while the rows that may meet the filter are read: of a row group, those
+/// of all its pages, or as large a part as these rows are where it is known where pages begin.
+pub(super) fn held_bytes(filter: &Filter, file: &OpenFile) -> u64 {
+    let footer = file.footer();
+    let groups = footer.row_groups().iter().enumerate();
+    let read = groups.filter(|(_, group)| may_match(filter, group, file));
+    let held = read.map(|(at, group)| {
+        let all = file.open_bytes(at);
+        if footer.offset_index().is_none() {
+            return all;
+        }
+        let rows: u64 = rows_of(filter, at, file).iter().map(|rows| rows.len() as u64).sum();
+        let rows_max = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
+        all.div_ceil(rows_max).saturating_mul(rows).min(all)
+    });
+    held.max().unwrap_or(0)
 }
 
 fn all_rows(group: usize, file: &OpenFile) -> Vec<Range<usize>> {

@@ -231,10 +231,25 @@ async fn pages_that_cannot_meet_the_filter_are_not_read() {
         assert_eq!(found, expected, "{filter:?}");
         let without = OpenFile::new(&lake.storage, &files[0], &columns).await.unwrap();
         assert_eq!(pages::rows_of(&filter, 1, &without).len(), 1, "{filter:?}");
+        assert_eq!(pages::held_bytes(&Filter::Unknown, &without), without.bytes().open);
         if condition::columns(&filter).is_err() {
             continue;
         }
         let found = batches(&lake, &[2, 1], filter.clone(), DeleteHandling::Applied).await.unwrap();
         assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), met, "{filter:?}");
+    }
+    // Of files whose pages with such rows have more than there is room for, nothing is read.
+    let one = id(Comparison::Equal, 654);
+    let opened = OpenFile::with_pages(&lake.storage, &files[0], &columns).await.unwrap();
+    let held = pages::held_bytes(&one, &opened);
+    assert!(0 < held && held * 5 < opened.bytes().open, "{held}");
+    let snapshot_id = lake.metadata.current_snapshot_id().unwrap();
+    for (held_max, expected) in [(held, Some(1)), (held - 1, None)] {
+        let (filter, deletes) = (one.clone(), DeleteHandling::Applied);
+        let request = ReadRequest { snapshot_id, columns: vec![1, 2], filter, deletes };
+        let found = rows_within(lake.source(), request, held_max).await.unwrap();
+        let found: Result<Vec<RecordBatch>, ReadError> = found.try_collect().await;
+        let found = found.map(|rows| rows.iter().map(RecordBatch::num_rows).sum::<usize>());
+        assert_eq!(found.ok(), expected, "{held_max}");
     }
 }
