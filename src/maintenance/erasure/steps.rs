@@ -294,10 +294,15 @@ impl Erasures {
         }
         let tables = self.tables(erasure).await?.erased;
         for (table, loaded) in &tables {
-            // Who else writes a table has its data files where it likes.
-            let data = if is_managed(&loaded.metadata) { "/data" } else { "" };
-            let folder = self.folder(table, loaded, data)?;
-            let waiting = catalog.upkeep().deletions_below(&folder, erasure.until_ms).await?;
+            let (upkeep, until_ms) = (catalog.upkeep(), erasure.until_ms);
+            let waiting = if is_managed(&loaded.metadata) {
+                let folder = self.folder(table, loaded, "/data")?;
+                upkeep.deletions_below(&folder, until_ms).await?
+            } else {
+                // Who else writes a table has its data files where it likes.
+                let folder = self.folder(table, loaded, "")?;
+                upkeep.data_deletions_below(&folder, until_ms).await?
+            };
             if waiting.held < waiting.files {
                 return Ok(StepEnd::Waits);
             }
