@@ -9,6 +9,7 @@ use crate::{
 };
 use icecore_catalog::{
     catalog::LoadedTable,
+    error::with_causes,
     location::Location,
     retention::{collection_of, is_managed},
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
@@ -144,11 +145,12 @@ impl Erasures {
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
         let tables = self.tables(erasure).await?;
-        let mut found = SubjectRows::default();
+        let (mut found, mut uncounted) = (SubjectRows::default(), Vec::new());
         let (of_collections, of_others): (Vec<_>, Vec<_>) =
             tables.erased.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
         for of_table in of_others {
-            Box::pin(self.count_table(of_table, condition, scanned, &mut found)).await?;
+            let counted = self.count_table(of_table, condition, scanned, &mut found);
+            uncounted.extend(what_is_uncounted(of_table, Box::pin(counted).await)?);
         }
         erasure.documents.merge(scanned.documents());
         let erased = Arc::new(erasure.documents.clone());
@@ -157,6 +159,7 @@ impl Erasures {
             Box::pin(self.count_table(of_table, &condition, scanned, &mut found)).await?;
         }
         erasure.report.cannot = self.limits(erasure, &tables).await?;
+        erasure.report.cannot.extend(uncounted);
         // Nothing may fail after this: the counts would be added once more.
         found.add_to(erasure);
         if erasure.report.dry_run {
@@ -432,5 +435,21 @@ impl Erasures {
             table: table.to_string(),
             reason: "its location is not one of the warehouse".to_owned(),
         })
+    }
+}
+
+/// What is said of a table whose rows could not be counted; none where they were. One of another engine holds up no
+/// other table, and its rows are looked for again when files are written anew.
+fn what_is_uncounted(
+    (table, loaded): &(TableIdent, LoadedTable),
+    counted: Result<(), EraseError>,
+) -> Result<Option<String>, EraseError> {
+    match counted {
+        Ok(()) => Ok(None),
+        Err(cause) if !is_managed(&loaded.metadata) => {
+            let (name, reason) = (&table.name, with_causes(&cause));
+            Ok(Some(format!("rows of the table `{name}` are not counted: {reason}")))
+        }
+        Err(cause) => Err(cause),
     }
 }
