@@ -145,7 +145,8 @@ impl Erasures {
         scanned: &mut ScannedFiles,
     ) -> Result<StepEnd, EraseError> {
         let tables = self.tables(erasure).await?;
-        let (mut found, mut uncounted) = (SubjectRows::default(), Vec::new());
+        let mut found = SubjectRows::default();
+        let mut uncounted: Vec<String> = Vec::new();
         let (of_collections, of_others): (Vec<_>, Vec<_>) =
             tables.erased.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
         for of_table in of_others {
