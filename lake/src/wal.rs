@@ -390,6 +390,15 @@ impl WalInner {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock of removals, unless another thread has it: with many segments it has it for seconds.
+    fn removal_unless_busy(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.removal.try_lock() {
+            Ok(alone) => Some(alone),
+            Err(Busy::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(Busy::WouldBlock) => None,
+        }
+    }
+
     /// Recycles or deletes the files of retired segments that no pin holds.
     fn remove_retired(&self) -> Result<(), WalError> {
         let _alone = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -398,11 +407,7 @@ impl WalInner {
 
     /// The same, unless another thread is at it.
     fn remove_retired_unless_busy(&self) {
-        let _alone = match self.removal.try_lock() {
-            Ok(alone) => alone,
-            Err(Busy::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(Busy::WouldBlock) => return,
-        };
+        let Some(_alone) = self.removal_unless_busy() else { return };
         if let Err(error) = self.remove_retired_alone() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "cannot recycle a trimmed segment; it is retried");

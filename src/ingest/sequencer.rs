@@ -339,15 +339,17 @@ impl Sequencer {
         }
     }
 
-    /// Does what a purge of the log needs of this thread. Whether ids hold it up that are to be written.
+    /// Does what a purge of the log needs of this thread. Whether ids hold it up that are to be written now.
     fn purge_log(&mut self) -> bool {
         let goes_on = self.writer.purge().unwrap_or_else(|cause| {
             warn!(error = &cause as &dyn std::error::Error, "the log keeps bytes of old records");
             false
         });
         let has_ids = self.wal.purge_waits_for_ids();
-        self.is_purging = goes_on || has_ids;
-        has_ids
+        // A ledger that has no room is written again later, and no further files of ids meanwhile.
+        let is_noted = self.freezing.is_none();
+        self.is_purging = goes_on || (has_ids && (is_noted || self.dedup.index.is_writing()));
+        has_ids && is_noted
     }
 
     /// Whether segments wait for the ids in them. On a disk that is nearly full one is enough: a

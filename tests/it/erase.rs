@@ -410,6 +410,46 @@ async fn a_table_that_is_in_the_way_holds_up_no_other() {
     server.stop().await;
 }
 
+/// Has the table `accounts` of another writer say that its column `who` has users, and gives its folder.
+async fn take_accounts(server: &TestServer) -> PathBuf {
+    let named = json!({"icecore.erasure.user_id": "who"});
+    let updates = json!([{"action": "set-properties", "updates": named}]);
+    let body = json!({"requirements": [], "updates": updates}).to_string();
+    let accounts = "/catalog/v1/namespaces/shop/tables/accounts";
+    let made = server.post(accounts, "application/json", body).await;
+    assert_eq!(made.status(), 200);
+    let made: Value = made.json().await.unwrap();
+    let location = made["metadata"]["location"].as_str().unwrap();
+    PathBuf::from(location.strip_prefix("file://").unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_another_writer_that_does_not_read_holds_up_no_other() {
+    let clock = Clock::manual(NOW_MS);
+    let server = start(&clock, &[]).await;
+    fill(&server).await;
+    let sql = "CREATE TABLE accounts AS SELECT id, user_id AS who FROM events WHERE id = 'e1'";
+    let (status, answer) = server.query("shop", &json!({ "sql": sql })).await;
+    assert_eq!(status, 200, "{answer}");
+    for file in files_below(&take_accounts(&server).await, ".parquet") {
+        std::fs::remove_file(file).unwrap();
+    }
+    let id = begin(&server, "ann").await;
+    let stopped = loop {
+        let now = report(&server, &id).await;
+        if now.error.is_some() {
+            break now;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(stopped.status, ErasureStatus::Rewrite, "{stopped:?}");
+    assert_eq!(stopped.tables["events"], ErasedRows { rows: 4, files: 2 }, "{stopped:?}");
+    let untold = "rows of the table `accounts` are not counted: ";
+    assert!(stopped.cannot.iter().any(|text| text.starts_with(untold)), "{stopped:?}");
+    assert_eq!(server.rows("shop", IDS).await, json!([["e0"], ["e2"], ["e5"]]));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_go_from_a_table_of_another_writer_whose_property_names_the_column() {
     let clock = Clock::manual(NOW_MS);
@@ -422,15 +462,7 @@ async fn rows_go_from_a_table_of_another_writer_whose_property_names_the_column(
         let (status, answer) = server.query("shop", &json!({ "sql": sql })).await;
         assert_eq!(status, 200, "{answer}");
     }
-    let named = json!({"icecore.erasure.user_id": "who"});
-    let updates = json!([{"action": "set-properties", "updates": named}]);
-    let body = json!({"requirements": [], "updates": updates}).to_string();
-    let accounts = "/catalog/v1/namespaces/shop/tables/accounts";
-    let made = server.post(accounts, "application/json", body).await;
-    assert_eq!(made.status(), 200);
-    let made: Value = made.json().await.unwrap();
-    let location = made["metadata"]["location"].as_str().unwrap();
-    let location = PathBuf::from(location.strip_prefix("file://").unwrap());
+    let location = take_accounts(&server).await;
     let id = begin(&server, "ann").await;
     let found = reach(&server, &id, ErasureStatus::Files).await;
     assert_eq!(found.tables["accounts"], ErasedRows { rows: 1, files: 1 }, "{found:?}");

@@ -99,8 +99,32 @@ impl Upkeep<'_> {
         folder: &Location,
         until_ms: i64,
     ) -> Result<WaitingDeletions, CatalogError> {
+        self.queued_below(folder, None, until_ms).await
+    }
+
+    /// The same of a table's folder without its folder `metadata`: each commit may add a metadata file to those that
+    /// go, so they are never all gone of a table that is written to.
+    ///
+    /// # Errors
+    /// `Metastore`.
+    pub async fn data_deletions_below(
+        self,
+        folder: &Location,
+        until_ms: i64,
+    ) -> Result<WaitingDeletions, CatalogError> {
+        let metadata = format!("{}/metadata", folder.as_str());
+        self.queued_below(folder, Some(&metadata), until_ms).await
+    }
+
+    async fn queued_below(
+        self,
+        folder: &Location,
+        without: Option<&str>,
+        until_ms: i64,
+    ) -> Result<WaitingDeletions, CatalogError> {
         let until_ms = until_ms.max(self.0.now_ms().saturating_add(RETRY_MS));
-        let (files, held) = self.0.metastore().queued_below(folder.as_str(), until_ms).await?;
+        let metastore = self.0.metastore();
+        let (files, held) = metastore.queued_below(folder.as_str(), without, until_ms).await?;
         Ok(WaitingDeletions { files, held })
     }
 

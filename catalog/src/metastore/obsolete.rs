@@ -103,23 +103,29 @@ impl Metastore {
         tx.commit().await.map_err(failed("hasten the deletion queue"))
     }
 
-    /// How many files of a folder that go by this time are in the queue, and how many of these a backup
-    /// holds.
+    /// How many files of a folder, but for those of a folder in it, that go by this time are in the queue,
+    /// and how many of these a backup holds.
     pub(crate) async fn queued_below(
         &self,
         folder: &str,
+        without: Option<&str>,
         until_ms: i64,
     ) -> Result<(u64, u64), CatalogError> {
         let (prefix, length) = prefix_of(folder);
+        // No characters are no slash.
+        let (left_out, left_out_length) = without.map_or(("/".to_owned(), 0), prefix_of);
         let query = format!(
             "SELECT count(*), coalesce(sum(CASE WHEN {IS_FREE} THEN 0 ELSE 1 END), 0)
              FROM obsolete WHERE not_before_ms <= $1
-                 AND substr(location, 1, CAST($2 AS INTEGER)) = $3"
+                 AND substr(location, 1, CAST($2 AS INTEGER)) = $3
+                 AND substr(location, 1, CAST($4 AS INTEGER)) <> $5"
         );
         let (all, held): (i64, i64) = sqlx::query_as(AssertSqlSafe(query))
             .bind(until_ms)
             .bind(length)
             .bind(prefix)
+            .bind(left_out_length)
+            .bind(left_out)
             .fetch_one(&self.database.readers)
             .await
             .map_err(failed("read the deletion queue"))?;

@@ -371,8 +371,10 @@ pub(crate) async fn deletion_queue(store: &Metastore) {
     store.add_obsolete(&of_folders).await.unwrap();
     store.hasten_obsolete("s/ü_%", 60).await.unwrap();
     assert_eq!(store.obsolete(60, 10).await.unwrap(), ["c", "s/ü_%/y", "b", "s/ü_%/data/x"]);
-    assert_eq!(store.queued_below("s/ü_%/", 59).await.unwrap(), (1, 0));
-    assert_eq!(store.queued_below("s/ü_%", 60).await.unwrap(), (2, 0));
+    assert_eq!(store.queued_below("s/ü_%/", None, 59).await.unwrap(), (1, 0));
+    assert_eq!(store.queued_below("s/ü_%", None, 60).await.unwrap(), (2, 0));
+    let without = Some("s/ü_%/data");
+    assert_eq!(store.queued_below("s/ü_%", without, 60).await.unwrap(), (1, 0));
 }
 
 pub(crate) async fn one_of_many_racing_commits_wins_each_version(store: &Metastore) {

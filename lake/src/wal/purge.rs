@@ -9,7 +9,6 @@
 
 use crate::wal::{LogPosition, Wal, WalError, WalInner, segment};
 use icecore_schemas::service_table::RecordKind;
-use std::sync::PoisonError;
 
 /// How far purges are. One goes on at a time.
 #[derive(Debug, Default)]
@@ -61,10 +60,11 @@ impl Wal {
 }
 
 impl WalInner {
-    /// Begins a purge of all segments up to `generation`, the last one of which ends at `last` so far.
+    /// Begins a purge of all segments up to `generation`, the last one of which ends at `last` so far, unless
+    /// another thread removes segments just now.
     pub(crate) fn begin_purge(&self, generation: u64, last: LogPosition) -> Result<(), WalError> {
         // Who removes a segment has decided before whether it is used again.
-        let _alone = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(_alone) = self.removal_unless_busy() else { return Ok(()) };
         {
             let mut index = self.index();
             index.purge.generation = generation;
@@ -91,7 +91,7 @@ impl WalInner {
             return;
         }
         // Segments that are being removed are not in the index, and come back where that fails.
-        let _alone = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(_alone) = self.removal_unless_busy() else { return };
         let mut index = self.index();
         if !index.holds_purged() {
             index.purge.ended = index.purge.begun;

@@ -586,6 +586,24 @@ fn a_purge_leaves_no_file_with_bytes_of_records_of_before() {
 }
 
 #[test]
+fn a_purge_lets_no_append_wait_for_others_who_remove_segments() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    wal.set_keep_after(LogPosition::MAX);
+    writer.append(&[record("a", SECRET)]).unwrap();
+    wal.trim(EVENTS, &ns("a"), 1).unwrap();
+    let removing = wal.inner.removal.lock().unwrap();
+    assert!(!wal.purge(1));
+    // It ends, and begins nothing.
+    purge(&mut writer);
+    assert_eq!(files_with(&rig, SECRET), 1);
+    drop(removing);
+    purge(&mut writer);
+    assert!(wal.purge(1));
+    assert_eq!(files_with(&rig, SECRET), 0);
+}
+
+#[test]
 fn a_purge_takes_what_a_segment_has_of_its_files_former_life() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();

@@ -265,11 +265,11 @@ impl WalWriter {
 
     /// Starts to fill a file for the next segment, unless that goes on. Whether one is being filled.
     fn fill_spare(&mut self) -> bool {
-        let inner = &self.wal.inner;
-        let tip = &mut self.tip;
-        if tip.spare.as_ref().is_some_and(|spare| !spare.is_finished()) {
+        if self.is_filling() {
             return true;
         }
+        let inner = &self.wal.inner;
+        let tip = &mut self.tip;
         if disk::check(&inner.options, inner.options.segment_bytes).is_err() {
             return false;
         }
@@ -286,6 +286,10 @@ impl WalWriter {
         tip.spare.is_some()
     }
 
+    fn is_filling(&self) -> bool {
+        self.tip.spare.as_ref().is_some_and(|spare| !spare.is_finished())
+    }
+
     /// Does what a purge that was asked for needs of the writer, see [`Wal::purge`]. Whether it is to be
     /// called again soon, since the log goes on in a new segment then. Blocking.
     ///
@@ -295,7 +299,10 @@ impl WalWriter {
         let inner = Arc::clone(&self.wal.inner);
         let is_due = inner.index().purge.is_due();
         if is_due {
-            // No file is made for reuse while those that are there are removed.
+            // No file is made for reuse while those that are there are removed, and appends do not wait for it.
+            if self.is_filling() {
+                return Ok(true);
+            }
             join_spare(&mut self.tip);
             inner.begin_purge(self.tip.next_generation - 1, self.tip.last_position())?;
         }

@@ -245,7 +245,9 @@ async fn rows_that_hold_up_a_purge_of_the_log_are_due_without_anybody_who_reads(
     assert!(!server.is_due("a"));
     let last = *server.wal.durable().borrow();
     assert!(!server.wal.purge(last));
-    server.writer.purge().unwrap();
+    while server.writer.purge().unwrap() {
+        std::thread::yield_now();
+    }
     assert!(server.is_due("a"));
 }
 

@@ -55,8 +55,8 @@ impl Erasures {
         };
         erasure.report.log.kept = wal.all_records(0).iter().filter(is_of).count() as u64;
         limits.push(
-            "damaged segments that `icecore wal quarantine` copied, and logs that were set aside for a new one, \
-             keep their events: delete them"
+            "damaged segments that `icecore wal quarantine` copied, logs that were set aside for a new one, and \
+             logs of servers that took the events before keep their events: delete them"
                 .to_owned(),
         );
         if let Some(bucket) = catalog.storage().bucket_state().await {

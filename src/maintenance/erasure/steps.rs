@@ -9,6 +9,7 @@ use crate::{
 };
 use icecore_catalog::{
     catalog::LoadedTable,
+    error::with_causes,
     location::Location,
     retention::{collection_of, is_managed},
     scan::{Deadline, ManifestSource, manifests::ManifestCache},
@@ -145,10 +146,12 @@ impl Erasures {
     ) -> Result<StepEnd, EraseError> {
         let tables = self.tables(erasure).await?;
         let mut found = SubjectRows::default();
+        let mut uncounted: Vec<String> = Vec::new();
         let (of_collections, of_others): (Vec<_>, Vec<_>) =
             tables.erased.iter().partition(|(_, loaded)| collection_of(&loaded.metadata).is_some());
         for of_table in of_others {
-            Box::pin(self.count_table(of_table, condition, scanned, &mut found)).await?;
+            let counted = self.count_table(of_table, condition, scanned, &mut found);
+            uncounted.extend(what_is_uncounted(of_table, Box::pin(counted).await)?);
         }
         erasure.documents.merge(scanned.documents());
         let erased = Arc::new(erasure.documents.clone());
@@ -157,6 +160,7 @@ impl Erasures {
             Box::pin(self.count_table(of_table, &condition, scanned, &mut found)).await?;
         }
         erasure.report.cannot = self.limits(erasure, &tables).await?;
+        erasure.report.cannot.extend(uncounted);
         // Nothing may fail after this: the counts would be added once more.
         found.add_to(erasure);
         if erasure.report.dry_run {
@@ -294,10 +298,15 @@ impl Erasures {
         }
         let tables = self.tables(erasure).await?.erased;
         for (table, loaded) in &tables {
-            // Who else writes a table has its data files where it likes.
-            let data = if is_managed(&loaded.metadata) { "/data" } else { "" };
-            let folder = self.folder(table, loaded, data)?;
-            let waiting = catalog.upkeep().deletions_below(&folder, erasure.until_ms).await?;
+            let (upkeep, until_ms) = (catalog.upkeep(), erasure.until_ms);
+            let waiting = if is_managed(&loaded.metadata) {
+                let folder = self.folder(table, loaded, "/data")?;
+                upkeep.deletions_below(&folder, until_ms).await?
+            } else {
+                // Who else writes a table has its data files where it likes.
+                let folder = self.folder(table, loaded, "")?;
+                upkeep.data_deletions_below(&folder, until_ms).await?
+            };
             if waiting.held < waiting.files {
                 return Ok(StepEnd::Waits);
             }
@@ -427,5 +436,21 @@ impl Erasures {
             table: table.to_string(),
             reason: "its location is not one of the warehouse".to_owned(),
         })
+    }
+}
+
+/// What is said of a table whose rows could not be counted; none where they were. One of another engine holds up no
+/// other table, and its rows are looked for again when files are written anew.
+fn what_is_uncounted(
+    (table, loaded): &(TableIdent, LoadedTable),
+    counted: Result<(), EraseError>,
+) -> Result<Option<String>, EraseError> {
+    match counted {
+        Ok(()) => Ok(None),
+        Err(cause) if !is_managed(&loaded.metadata) => {
+            let (name, reason) = (&table.name, with_causes(&cause));
+            Ok(Some(format!("rows of the table `{name}` are not counted: {reason}")))
+        }
+        Err(cause) => Err(cause),
     }
 }

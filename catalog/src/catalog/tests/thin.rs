@@ -386,6 +386,8 @@ async fn history_is_forgotten_but_for_heads_and_tags_and_its_files_go_early() {
     let waiting = catalog.upkeep().deletions_below(&folder, soon).await.unwrap();
     assert_eq!(waiting.files - before.files, removed.files as u64);
     assert_eq!(waiting.held, 0);
+    let data = catalog.upkeep().data_deletions_below(&folder, soon).await.unwrap();
+    assert_eq!(data.files, 0, "they are of the folder `metadata`");
     house.clock.fetch_add(2_000, Ordering::SeqCst);
     let deleted = catalog.upkeep().delete_obsolete(100).await.unwrap();
     assert!(removed.files <= deleted, "{removed:?} {deleted}");
