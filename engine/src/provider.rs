@@ -202,9 +202,9 @@ impl ViewTable {
         if planned.files.is_empty() {
             return Ok(None);
         }
-        // Our files have bloom filters of texts alone.
+        // Our files have bloom filters of texts alone. Those of others may have shorter row groups, too.
         let has_others = !snapshot.metadata.properties().contains_key(MANAGED);
-        let asks_filters = !are_asked && (has_others || !lookups.is_empty());
+        let asks_filters = has_others || (!are_asked && !lookups.is_empty());
         let has_pages = planned.files.iter().any(|file| ONE_PAGE_ROWS_MAX < file.rows);
         let readers = FooterReaders::new(Arc::clone(&store), Arc::clone(&cache));
         let pushes = self.may_filter_in_reader(snapshot, &planned.files)

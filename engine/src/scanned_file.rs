@@ -10,13 +10,14 @@ use crate::{
 };
 use arrow::datatypes::DataType;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, stats::Precision};
-use iceberg::spec::{Datum, Literal, NestedFieldRef, PrimitiveLiteral, Transform};
+use iceberg::spec::{Datum, Literal, NestedField, NestedFieldRef, PrimitiveLiteral, Transform};
 use icecore_catalog::scan::manifests::{ColumnBounds, PlannedFile};
+use icecore_lake::table::schema::MANAGED;
 use std::{cmp::Ordering, sync::Arc};
 
-/// Letters of a text that writers keep as its bound. An upper bound is rounded up where it was cut, but a writer may
-/// not know that.
-const CUT_CHARS: usize = 16;
+/// Letters of a text that writers keep as its bound, and some count bytes. An upper bound is rounded up where it was
+/// cut, but a writer may not know that.
+const CUT_BYTES: usize = 16;
 
 /// Values from the lowest to the highest, both included. Neither is null.
 #[derive(Clone, Debug)]
@@ -70,12 +71,7 @@ impl ScannedFile {
     #[must_use]
     pub fn nulls(&self, column: &str) -> Option<u64> {
         let field = self.field(column)?;
-        // A file without the column reads as its default, whatever its manifest counts.
-        let is_plain = field.field_type.is_primitive() && field.initial_default.is_none();
-        let known = self.file.column(field.id).filter(|_| is_plain)?;
-        // A count of values that is not the one of rows is of something else.
-        let is_of_rows = known.values.is_none_or(|values| values == self.file.rows);
-        known.nulls.filter(|nulls| is_of_rows && *nulls <= self.file.rows)
+        nulls_of(field, self.file.column(field.id)?, self.file.rows)
     }
 
     /// Where the values of a column are, which reads as `data_type`; none where a row may have no value.
@@ -116,6 +112,15 @@ impl ScannedFile {
     }
 }
 
+/// How many of the `rows` of a file have no value in a column; none where the manifest does not say it.
+fn nulls_of(column: &NestedField, known: &ColumnBounds, rows: u64) -> Option<u64> {
+    // A file without the column reads as its default, whatever its manifest counts.
+    let is_plain = column.field_type.is_primitive() && column.initial_default.is_none();
+    // A count of values that is not the one of rows is of something else.
+    let is_of_rows = known.values.is_none_or(|values| values == rows);
+    known.nulls.filter(|nulls| is_plain && is_of_rows && *nulls <= rows)
+}
+
 /// The value that all rows have in a column, where the file's partition is by it.
 fn partition_value<'a>(
     snapshot: &SnapshotScan,
@@ -132,19 +137,23 @@ fn partition_value<'a>(
     }
 }
 
-/// The text that all rows with a value have in a column: that of the partition, or one that is both bounds and is too
-/// short to be a part of one.
+/// The text that all rows with a value have in a column: that of the partition, or in a table of ours that of both
+/// bounds. How other engines cut the bounds in tables of theirs is not known.
 fn only_text<'a>(
     snapshot: &SnapshotScan,
     file: &'a PlannedFile,
     known: &'a ColumnBounds,
 ) -> Option<&'a PrimitiveLiteral> {
-    let bound = || {
-        let lower = known.lower.as_ref().filter(|lower| known.upper.as_ref() == Some(*lower))?;
-        let PrimitiveLiteral::String(text) = lower.literal() else { return None };
-        (text.chars().count() < CUT_CHARS).then(|| lower.literal())
-    };
+    let is_ours = snapshot.metadata.properties().contains_key(MANAGED);
+    let bound = || text_of_bounds(known).filter(|_| is_ours);
     partition_value(snapshot, file, known.id).or_else(bound)
+}
+
+/// The text that is both bounds of a column, if it is too short to be a part of one.
+fn text_of_bounds(known: &ColumnBounds) -> Option<&PrimitiveLiteral> {
+    let lower = known.lower.as_ref().filter(|lower| known.upper.as_ref() == Some(*lower))?;
+    let PrimitiveLiteral::String(text) = lower.literal() else { return None };
+    (text.len() < CUT_BYTES).then(|| lower.literal())
 }
 
 /// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns have any, and texts
@@ -155,9 +164,11 @@ pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
     let fields = snapshot.schema.fields().iter();
     let column_statistics = fields.map(|field| {
         let mut statistics = ColumnStatistics::new_unknown();
-        let id = snapshot.columns.as_struct().field_by_name(field.name()).map(|column| column.id);
-        let Some(known) = id.and_then(|id| file.column(id)) else { return statistics };
-        if let Some(nulls) = known.nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
+        let column = snapshot.columns.as_struct().field_by_name(field.name());
+        let known = column.and_then(|column| Some((column, file.column(column.id)?)));
+        let Some((column, known)) = known else { return statistics };
+        let nulls = nulls_of(column, known, file.rows);
+        if let Some(nulls) = nulls.and_then(|nulls| usize::try_from(nulls).ok()) {
             statistics.null_count = Precision::Exact(nulls);
         }
         let is_fixed = matches!(
@@ -185,3 +196,6 @@ pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
         column_statistics: column_statistics.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

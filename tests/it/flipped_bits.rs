@@ -1,11 +1,31 @@
 //! A bit that flips in a data file fails the query that reads it; it is never another value.
 
 use crate::harness::{TestServer, events, files_below};
+use bytes::Bytes;
+use parquet::file::metadata::ParquetMetaDataReader;
 use serde_json::{Value, json};
 use std::{fs, ops::Range};
 
 const EVERYTHING: &str = "SELECT * FROM events ORDER BY seq";
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Columns whose one value the manifest has, so that their pages are not read.
+const KNOWN: [&str; 2] = ["type", "ns"];
+
+/// Where the columns of a file are that are not known.
+fn unknown_columns(bytes: &[u8]) -> Vec<Range<usize>> {
+    let file = Bytes::copy_from_slice(bytes);
+    let footer = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+    let columns = footer.row_groups().iter().flat_map(|group| group.columns());
+    let unknown = columns.filter(|column| !KNOWN.contains(&column.column_path().string().as_str()));
+    let place = |at: u64| usize::try_from(at).unwrap();
+    unknown
+        .map(|column| {
+            let (start, length) = column.byte_range();
+            place(start)..place(start + length)
+        })
+        .collect()
+}
 
 /// The compressed pages of a file.
 fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
@@ -30,7 +50,7 @@ async fn answer(server: &TestServer) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_over_a_flipped_bit_fails() {
     let server = TestServer::start().await;
-    // At several times: a column that the manifest says has one value is not read at all.
+    // At several times, so that more columns have several values: those of one value are not read at all.
     for n in 0..4 {
         let (status, reply) = server.ingest(&events(n * 30..n * 30 + 30)).await;
         assert_eq!(status, 200, "{reply}");
@@ -46,7 +66,10 @@ async fn a_query_over_a_flipped_bit_fails() {
         let bytes = fs::read(&file).unwrap();
         let frames = frames(&bytes);
         assert!(8 < frames.len(), "{frames:?}");
-        for frame in frames {
+        let columns = unknown_columns(&bytes);
+        let is_unknown =
+            |frame: &Range<usize>| columns.iter().any(|column| column.contains(&frame.start));
+        for frame in frames.into_iter().filter(is_unknown) {
             let mut errors = 0;
             // After magic number and frame header, in the middle, and in the checksum.
             for at in [frame.start + 9, frame.start.midpoint(frame.end) + 2, frame.end - 1] {
@@ -67,7 +90,7 @@ async fn a_query_over_a_flipped_bit_fails() {
         }
         fs::write(&file, bytes).unwrap();
     }
-    assert!(12 < noticed && unread <= noticed / 2, "{noticed} noticed, {unread} not read");
+    assert!(6 < noticed && unread <= noticed / 2, "{noticed} noticed, {unread} not read");
     assert_eq!(server.rows("shop.example", EVERYTHING).await, whole);
     server.stop().await;
 }

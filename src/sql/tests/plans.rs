@@ -89,6 +89,26 @@ async fn files_whose_manifest_has_the_answer_are_not_read() {
 }
 
 #[tokio::test]
+async fn a_text_that_is_the_same_in_all_rows_of_a_file_is_as_one_that_is_read() {
+    let house = committed().await;
+    for (condition, rows) in [
+        ("type IN ('call', id)", 30),
+        ("type NOT IN ('call', id)", 29),
+        ("id IN ('call', type)", 0),
+        ("CASE WHEN type = 'order' THEN length(id) ELSE 0 END > 0", 29),
+        ("concat(type, '-', id) LIKE 'call-%'", 30),
+        ("upper(type) = 'ORDER' AND id <> type", 29),
+        ("(type IS NULL OR type > 'call') AND length(id) > 0", 29),
+    ] {
+        let sql = format!("SELECT count(*) FROM events WHERE {condition}");
+        assert_eq!(house.count(&sql).await, rows, "{condition}");
+    }
+    // The sum is what only rows tell.
+    let sql = "SELECT type, upper(type), count(*), sum(seq) FROM events GROUP BY 1, 2";
+    assert_eq!(sorted_rows(&house, sql, 3).await, ["call|CALL|30", "order|ORDER|29"]);
+}
+
+#[tokio::test]
 async fn rows_of_the_log_are_added_to_what_manifests_count() {
     let house = committed().await;
     house.take(60..65);
