@@ -15,6 +15,7 @@ use crate::{
         branches::append::{self, BranchReceipt},
         change_events,
         error::ApiError,
+        jobs::materialize::erasures_of,
         turns::joined,
     },
     ingest::Receipt,
@@ -306,7 +307,7 @@ impl<'a> ChangeBatches<'a> {
     async fn check_known_erasures(&self) -> Result<(), ApiError> {
         let Some(known) = &self.erasures else { return Ok(()) };
         let ChangedBranch { app, levels, .. } = self.place;
-        let erasures = crate::http::jobs::materialize::erasures_of(&app.erasures, levels).await?;
+        let erasures = erasures_of(&app.erasures, levels).await?;
         if erasures.as_ref() == Some(known) {
             return Ok(());
         }

@@ -93,12 +93,14 @@ async fn from_the_second_look_up_on_the_rows_of_a_text_alone_are_read() {
 #[tokio::test]
 async fn pages_in_order_frequent_texts_and_columns_without_filters_are_read_as_they_are() {
     let in_order = file((0..ROWS).map(|row| Some(format!("k-{row:05}"))), true);
-    let lookups: &[&[&str]] = &[&["k-00007"]; 3];
+    let wanted: &[&str] = &["k-00007"];
+    let lookups = &[wanted; 3];
     assert_eq!(looked_up(in_order, lookups).await, [None, None, None]);
     let frequent = |row: usize| Some(format!("k-{}", row * 7_919 % ROWS / 4));
     let once = |row: usize| Some(format!("k-{}", row * 7_919 % ROWS));
     for bytes in [file((0..ROWS).map(frequent), true), file((0..ROWS).map(once), false)] {
-        let lookups: &[&[&str]] = &[&["k-7"]; 3];
+        let wanted: &[&str] = &["k-7"];
+        let lookups = &[wanted; 3];
         assert_eq!(looked_up(bytes, lookups).await, [None, None, None]);
     }
 }
@@ -106,7 +108,8 @@ async fn pages_in_order_frequent_texts_and_columns_without_filters_are_read_as_t
 #[tokio::test]
 async fn a_file_with_more_rows_than_there_is_room_for_is_read_as_it_is() {
     let file = file((0..ROWS).map(|row| Some(format!("k-{}", row * 7_919 % ROWS))), true);
-    let lookups: &[&[&str]] = &[&["k-7"]; 3];
+    let wanted: &[&str] = &["k-7"];
+    let lookups = &[wanted; 3];
     let hashes = ROWS * usize::try_from(HASH_BYTES).unwrap();
     for (bytes_max, is_told) in [(hashes - 1, false), (4 * hashes, true)] {
         let places = RowPlaces { kept: Arc::new(ByteCache::new(1 << 20)), bytes_max };

@@ -13,6 +13,7 @@ use crate::http::{
     },
     change_events::ChangeEvent,
     error::ApiError,
+    jobs::materialize::erasures_of,
     points::{ReadCaller, basis},
     state_rows,
 };
@@ -205,6 +206,8 @@ impl MergeRun<'_> {
         let own = format!("{}-{}-", self.name.prefix, self.name.id);
         let later = self.states.ours.later_changes(&own);
         let mut batches = ChangeBatches::new(self.place, begun, later);
+        let ChangedBranch { app, levels, .. } = self.place;
+        batches.stop_at_erasures(erasures_of(&app.erasures, levels).await?);
         let (mut run, mut conflicting) = (*self, ConflictingDocuments::new());
         Box::pin(run.push(collections, None, (&mut batches, &mut conflicting))).await?;
         batches.leave_written().await?;
