@@ -422,8 +422,9 @@ fn tasks_are_started_in_two_places() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     check(SOURCES, |file| {
         let is_allowed = STARTS_TASKS.iter().any(|name| file.path == root.join(name));
-        let has_spawn =
-            ["tokio::spawn(", "task::spawn("].iter().any(|call| file.code.contains(call));
+        let has_spawn = ["tokio::spawn(", "task::spawn(", "threads.spawn("]
+            .iter()
+            .any(|call| file.code.contains(call));
         if has_spawn == is_allowed {
             return Vec::new();
         }
