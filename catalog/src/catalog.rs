@@ -337,6 +337,7 @@ impl Catalog {
         }
         managed_table_rules::check(table, &self.inner.options.reserved.tables, base, new)?;
         property_rules::check(table, base, new)?;
+        property_rules::check_policies(table, updates)?;
         columns::check(base, new, updates)?;
         commit::check_time(base, updates, self.now_ms())?;
         location_rules::check(&self.inner.storage, new, updates)?;

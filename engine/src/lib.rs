@@ -84,6 +84,7 @@ pub mod similar;
 pub mod sort_limits;
 pub mod stop;
 pub mod structs;
+pub mod subquery_order;
 pub mod summary;
 pub mod sums;
 pub mod syntax;

@@ -34,6 +34,7 @@ use crate::{
     seq_range::{self, TablePart},
     series,
     sort_limits::SortLimitRule,
+    subquery_order::SubqueryOrderRule,
     sums, time,
     types::MicrosecondTypes,
     unreadable::UnreadableTable,
@@ -435,10 +436,10 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// DataFusion's rules and ours: one before all, and each other behind the one that it goes on from.
+/// DataFusion's rules and ours: two before all, and each other behind the one that it goes on from.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
-        vec![Arc::new(SortLimitRule)];
+        vec![Arc::new(SubqueryOrderRule), Arc::new(SortLimitRule)];
     for rule in &PhysicalOptimizer::new().rules {
         rules.push(pushdown::by_unique_names(rule));
         match rule.name() {

@@ -385,21 +385,21 @@ async fn numbers_without_a_row_after_a_commit_of_an_earlier_version_are_no_damag
 #[tokio::test]
 async fn records_that_leave_a_log_that_took_over_without_a_commit_are_damage() {
     let mut server = Server::start().await;
-    server.append("a", &sample::events(10, 1, 1, 1));
+    server.append("a", &sample::events(105, 1, 1, 1));
     server.tick().await.unwrap();
-    let base = (1_u64 << 32) + 10;
+    let base = (1_u64 << 32) + 105;
     let mut server = server.with_new_log(LogOwnership::above(2, 2, base)).await;
     let passed = server.append("a", &sample::events(5, 1, base.cast_signed() + 1, 2));
     server.wal.trim(RecordKind::Events, &namespace("a"), passed).unwrap();
     server.append("a", &sample::events(10, 1, base.cast_signed() + 6, 3));
     server.tick().await.unwrap();
-    assert_eq!(unused(&server).await, format!("11-{base}=taken-over"));
+    assert_eq!(unused(&server).await, format!("106-{base}=taken-over"));
     let report = check(&server).await;
     let found: Vec<_> = report.damage.iter().map(|it| it.kind).collect();
     assert_eq!(found, [FindingKind::Numbers], "{report:?}");
     let reason = Some("no commit has them: a log that took over begins above them".to_owned());
     let expected = [
-        SeqGap { first: 11, last: base, reason },
+        SeqGap { first: 106, last: base, reason },
         SeqGap { first: base + 1, last: base + 5, reason: None },
     ];
     assert_eq!(report.gaps, expected);

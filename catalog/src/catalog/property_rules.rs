@@ -1,4 +1,4 @@
-//! Table properties that this server goes by.
+//! Table properties that this server goes by, and policies of branches and tags.
 //!
 //! Its one invariant: a commit is refused only for values that it brings itself. Those that a table has already, from
 //! before they were looked at or since it was registered with them, keep nobody from other changes.
@@ -8,7 +8,10 @@ use crate::{
     error::CatalogError,
     retention::{self, expiry},
 };
-use iceberg::{TableIdent, spec::TableMetadata};
+use iceberg::{
+    TableIdent, TableUpdate,
+    spec::{SnapshotRetention, TableMetadata},
+};
 
 /// Refuses a value that this server could not go by: it would leave the table alone for it, and say so where
 /// few look.
@@ -26,6 +29,35 @@ pub(super) fn check(
         Some(why) => Err(CatalogError::Invalid(format!("{table}: {why}"))),
         None => Ok(()),
     }
+}
+
+/// Refuses a policy of a branch or tag that no reader of Iceberg's Java library takes: it would read nothing of the
+/// table any more.
+pub(super) fn check_policies(
+    table: &TableIdent,
+    updates: &[TableUpdate],
+) -> Result<(), CatalogError> {
+    match updates.iter().find_map(policy_fault) {
+        Some(name) => Err(CatalogError::Invalid(format!(
+            "{table}: the policy of `{name}` has a number below 1: write min-snapshots-to-keep, \
+             max-snapshot-age-ms and max-ref-age-ms from 1 on, or leave them out"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The branch or tag that an update gives a policy with a number below 1.
+fn policy_fault(update: &TableUpdate) -> Option<&str> {
+    let TableUpdate::SetSnapshotRef { ref_name, reference } = update else { return None };
+    let numbers = match &reference.retention {
+        SnapshotRetention::Branch {
+            min_snapshots_to_keep,
+            max_snapshot_age_ms,
+            max_ref_age_ms,
+        } => [min_snapshots_to_keep.map(i64::from), *max_snapshot_age_ms, *max_ref_age_ms],
+        SnapshotRetention::Tag { max_ref_age_ms } => [None, None, *max_ref_age_ms],
+    };
+    numbers.into_iter().flatten().any(|number| number < 1).then_some(ref_name.as_str())
 }
 
 fn fault(table: &TableMetadata, key: &str, value: &str) -> Option<String> {

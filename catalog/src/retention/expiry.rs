@@ -72,22 +72,30 @@ fn number(metadata: &TableMetadata, key: &str) -> Result<Option<i64>, String> {
 fn number_in(key: &str, text: &str) -> Result<i64, String> {
     match text.trim().parse::<i64>() {
         Ok(number) if 0 < number => Ok(number),
-        Err(cause) if *cause.kind() == IntErrorKind::PosOverflow => {
-            let most = i64::MAX;
-            Err(format!(
-                "its property `{key}` is larger than {most}, the most it may be: write less"
-            ))
-        }
+        Err(cause) if *cause.kind() == IntErrorKind::PosOverflow => Err(too_large(key, i64::MAX)),
         Ok(_) | Err(_) => Err(format!(
             "its property `{key}` is no positive number: write a whole number from 1 on"
         )),
     }
 }
 
+fn too_large(key: &str, most: i64) -> String {
+    format!("its property `{key}` is larger than {most}, the most it may be: write less")
+}
+
 /// Why nothing of a table could expire with this value of a property; none for what is right or not read here.
 pub(crate) fn fault(key: &str, value: &str) -> Option<String> {
     match key {
-        MAX_SNAPSHOT_AGE | MIN_SNAPSHOTS | MAX_REF_AGE => number_in(key, value).err(),
+        MAX_SNAPSHOT_AGE | MIN_SNAPSHOTS | MAX_REF_AGE => match number_in(key, value) {
+            // As far as Iceberg's Java library reads them.
+            Ok(number) if key == MIN_SNAPSHOTS && i64::from(i32::MAX) < number => {
+                Some(too_large(key, i32::MAX.into()))
+            }
+            Ok(_) if value.trim() != value => {
+                Some(format!("its property `{key}` has blanks: write the number alone"))
+            }
+            read => read.err(),
+        },
         GC_ENABLED => {
             let is = |word: &str| value.trim().eq_ignore_ascii_case(word);
             (!is("true") && !is("false"))

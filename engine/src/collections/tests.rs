@@ -309,7 +309,10 @@ async fn only_the_columns_are_read_that_a_statement_needs() {
         ("SELECT key, doc, store FROM it ORDER BY key", &["store"]),
         ("SELECT key, seq FROM it WHERE actor = 'ann' ORDER BY key", &["actor"]),
         ("SELECT max(bookmark), min(event_id) FROM it", &["bookmark", "id"]),
-        ("SELECT a.doc, b.store FROM it a JOIN it b ON a.key = b.key ORDER BY a.key", &["store"]),
+        (
+            "SELECT a.key, a.doc, b.store FROM it a JOIN it b ON a.key = b.key ORDER BY a.key",
+            &["store"],
+        ),
         (
             "SELECT key, updated_at FROM it WHERE event_id > 'a' ORDER BY store, key",
             &["id", "store"],

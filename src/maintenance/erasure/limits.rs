@@ -63,8 +63,9 @@ impl Erasures {
             limits.extend(limits_of(&bucket));
         }
         limits.push(
-            "manifests in which other engines removed files keep the first 16 characters of their least and \
-             greatest values until they are merged, and equality deletes of other engines name what they delete"
+            "manifests name removed files and the values of their partitions until a later commit leaves them \
+             out, those of other engines with the first 16 characters of least and greatest values, and \
+             equality deletes of other engines name what they delete"
                 .to_owned(),
         );
         limits.extend(copies_of(erasure));

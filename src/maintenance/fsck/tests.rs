@@ -558,20 +558,6 @@ async fn numbers_that_a_commit_gives_no_reason_for_are_damage() {
 }
 
 #[tokio::test]
-async fn gaps_of_which_the_history_does_not_tell_are_noted_as_unknown() {
-    let mut house = House::new().await;
-    let files = house.commit(rows(1, 30), (1, 30)).await;
-    house.remove(Operation::Delete, vec![files[0].clone()], BTreeMap::new()).await;
-    // What was before the other engine's snapshot is gone.
-    house.expire().await;
-    let table = house.check().await;
-    assert!(table.is_whole() && missing(&table, None) == 0, "{table:?}");
-    assert!(0 < missing(&table, Some("it is not known: ")), "{table:?}");
-    let text = format!("{} numbers between ", files[0].record_count());
-    assert!(table.notes.iter().any(|note| note.what.starts_with(&text)), "{table:?}");
-}
-
-#[tokio::test]
 async fn totals_tell_what_snapshots_that_are_gone_did() {
     let mut house = House::new().await;
     house.commit(rows(1, 10), (1, 10)).await;

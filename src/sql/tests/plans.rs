@@ -243,6 +243,16 @@ async fn a_limit_reads_the_files_with_the_first_rows_first() {
 }
 
 #[tokio::test]
+async fn a_sort_stays_beside_subqueries_when_its_column_is_left_out() {
+    let house = committed().await;
+    let joined = "SELECT a.id FROM events a JOIN events b ON a.seq = b.seq";
+    let behind = "WHERE a.seq > (SELECT min(seq) FROM events) ORDER BY a.seq";
+    let plan = house.shown(&format!("EXPLAIN {joined} {behind}")).await;
+    assert!(plan.contains("ScalarSubqueryExec") && plan.contains("SortExec"), "{plan}");
+    assert!(!plan.contains("OutputRequirementExec"), "{plan}");
+}
+
+#[tokio::test]
 async fn a_limit_answers_as_the_whole_order_does() {
     let house = committed().await;
     let deleted = file_of(&house, 58).await;

@@ -416,6 +416,25 @@ async fn a_commit_sets_no_property_that_the_service_could_not_go_by() {
     }
 }
 
+#[test]
+fn a_policy_has_numbers_from_one_on() {
+    use crate::catalog::property_rules;
+    use iceberg::spec::{SnapshotReference, SnapshotRetention};
+    let is_taken = |retention: SnapshotRetention| {
+        let reference = SnapshotReference { snapshot_id: 1, retention };
+        let update = TableUpdate::SetSnapshotRef { ref_name: "work".to_owned(), reference };
+        property_rules::check_policies(&ident("a.t"), &[update]).is_ok()
+    };
+    let branch = |min_snapshots_to_keep, max_snapshot_age_ms, max_ref_age_ms| {
+        SnapshotRetention::Branch { min_snapshots_to_keep, max_snapshot_age_ms, max_ref_age_ms }
+    };
+    assert!(is_taken(branch(None, None, None)) && is_taken(branch(Some(1), Some(1), Some(1))));
+    assert!(!is_taken(branch(Some(0), None, None)) && !is_taken(branch(None, Some(0), None)));
+    assert!(!is_taken(branch(None, None, Some(-1))));
+    assert!(!is_taken(SnapshotRetention::Tag { max_ref_age_ms: Some(0) }));
+    assert!(is_taken(SnapshotRetention::Tag { max_ref_age_ms: Some(1) }));
+}
+
 #[tokio::test]
 async fn a_property_that_is_wrong_already_refuses_no_other_change() {
     use crate::catalog::property_rules;
