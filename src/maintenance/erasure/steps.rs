@@ -356,7 +356,8 @@ impl Erasures {
             for limit in self.limits(erasure, &tables).await? {
                 limits::tell(&mut erasure.report.cannot, limit);
             }
-            if !is_purged {
+            // A server that was away for longer than the wait has asked the log for the first time above.
+            if !is_purged && !self.is_log_purged(erasure) {
                 limits::tell(&mut erasure.report.cannot, limits::LOG_KEEPS.to_owned());
             }
             // Nobody looks for them any more.
