@@ -291,6 +291,7 @@ def test_maintenance(shell):
     shell.end({
         "icecore doctor": "names a command, which test_operations runs",
         "icecore wal accept-loss": "names a command; tests/it/restores.rs runs it",
+        "icecore wal quarantine": "names a command, which test_operations runs",
         "icecore compact": "names a command, whose lines are run above",
         "icecore fsck": "names a command, whose lines are run above",
         "icecore repair metastore": "names a command, whose lines are run above",
