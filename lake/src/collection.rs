@@ -8,6 +8,7 @@ pub mod changes;
 mod codec;
 mod entry;
 pub mod erased_documents;
+pub mod followed;
 mod json_node;
 pub mod merge;
 mod patch;

@@ -114,6 +114,26 @@ impl<'c> Replay<'c> {
         })
     }
 
+    /// What the last change left, as the base of what follows. None where there never was a document, and where the
+    /// words of the last change are gone.
+    pub(super) fn into_base(self) -> Option<BaseState> {
+        let state = self.state?;
+        let words = state.words?;
+        let document = Document {
+            doc: state.doc.map(Cow::into_owned),
+            op: state.op,
+            store: words.store.map(str::to_owned),
+            version: state.version,
+            created_at: state.created_at,
+            updated_at: state.updated_at,
+            actor: words.actor.map(str::to_owned),
+            bookmark: words.bookmark.map(str::to_owned),
+            seq: state.seq,
+            event_id: words.event_id.to_owned(),
+        };
+        Some(BaseState { document, exists: state.exists, is_whole: true })
+    }
+
     pub(super) fn into_anomalies(self) -> Vec<ChangeAnomaly> {
         self.anomalies
     }
