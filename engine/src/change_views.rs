@@ -2,10 +2,20 @@
 //! version of a document, `cdc_{collection}_deltas`, as the earlier layout's files of changes were, and
 //! `events_global` and `things_global`, whose names hold over all namespaces.
 
-use crate::{aliases::RelationColumn, session::CATALOG, view::ChangeView};
+mod patched;
+
+use crate::{
+    aliases::RelationColumn,
+    collections::{IS_CHANGE, IS_TRUNCATE},
+    session::CATALOG,
+    view::ChangeView,
+};
 use datafusion::{
-    common::TableReference, datasource::ViewTable, error::DataFusionError,
-    execution::session_state::SessionStateBuilder, prelude::SessionContext,
+    common::TableReference,
+    datasource::ViewTable,
+    error::DataFusionError,
+    execution::{FunctionRegistry, session_state::SessionStateBuilder},
+    prelude::SessionContext,
 };
 use icecore_schemas::service_table::EVENTS_TABLE;
 use std::sync::Arc;
@@ -18,9 +28,18 @@ const THINGS_SELECT: &str = "SELECT seq AS rowid, key AS id, coalesce(\
      CASE WHEN json_valid(after) THEN json_extract_string(after, '$.type') END, \
      CASE WHEN json_valid(before) THEN json_extract_string(before, '$.type') END, \
      collection) AS type, collection, after AS data, op, ts";
-/// Of a patch the document is not known here, and a change that says nothing changes nothing: neither is a version.
+/// The versions that their events have whole, and the deletes. A change that says nothing changes nothing.
 const THINGS_ROWS: &str = " WHERE op IS NOT NULL AND collection IS NOT NULL \
      AND key IS NOT NULL AND (after IS NOT NULL OR op = 'd')";
+/// The column that events have since documents can be patched.
+const PATCH_COLUMN: &str = "patch";
+/// Events that patch a document. A row of a snapshot has no patch.
+const IS_PATCH: &str = "patch IS NOT NULL AND after IS NULL AND op IN ('c', 'u') \
+     AND collection IS NOT NULL AND key IS NOT NULL AND seq > 0";
+/// The columns of a version that a patch made.
+const PATCHED_SELECT: &str = "SELECT rowid, id, coalesce(\
+     CASE WHEN json_valid(data) THEN json_extract_string(data, '$.type') END, \
+     collection) AS type, collection, data, op, ts";
 
 /// Events under names that hold over all namespaces: a name with the namespace before it is a path of a URL.
 const EVENTS_GLOBAL: &str = "events_global";
@@ -106,17 +125,57 @@ pub fn columns(name: &str) -> Vec<RelationColumn> {
     names.iter().map(column).collect()
 }
 
+/// The versions that patches made, over these events. The changes of documents that were patched are read in the order
+/// of `seq`, those of others are not: the keys that were patched are the build side of the join, and where there are none
+/// nothing is read for it. A truncate deletes each of the documents.
+fn patched_versions(events: &str) -> String {
+    let keys = format!("SELECT DISTINCT collection, key FROM {events} WHERE {IS_PATCH}");
+    let changes = format!(
+        "SELECT e.ns, e.collection, e.key, e.seq, e.op, e.ts, e.after, e.patch FROM ({keys}) AS k RIGHT SEMI JOIN \
+         (SELECT ns, collection, key, seq, op, ts, after, patch FROM {events} WHERE {IS_CHANGE}) AS e \
+         ON k.collection = e.collection AND k.key = e.key"
+    );
+    let emptied = format!(
+        "SELECT t.ns, k.collection, k.key, t.seq, CAST('d' AS VARCHAR) AS op, t.ts, CAST(NULL AS VARCHAR) AS after, \
+         CAST(NULL AS VARCHAR) AS patch FROM ({keys}) AS k JOIN \
+         (SELECT ns, collection, seq, ts FROM {events} WHERE {IS_TRUNCATE}) AS t ON k.collection = t.collection"
+    );
+    format!(
+        "(SELECT ns, seq AS rowid, key AS id, collection, op, ts, {}(seq, op, CAST(ts AS BIGINT), after, patch) \
+         OVER (PARTITION BY collection, key ORDER BY seq) AS data FROM ({changes} UNION ALL {emptied}) AS changes) \
+         AS versions WHERE data IS NOT NULL",
+        patched::PATCHED_DOCUMENT
+    )
+}
+
+/// The query of the versions of documents over these events. `further` makes more columns of `ns`, `collection` and the
+/// name that the key has.
+fn things(events: &str, further: impl Fn(&str) -> String, applies_patches: bool) -> String {
+    let whole = format!("{THINGS_SELECT}{} FROM {events}{THINGS_ROWS}", further("key"));
+    if !applies_patches {
+        return whole;
+    }
+    let patched = patched_versions(events);
+    let patched = format!("{PATCHED_SELECT}{} FROM {patched}", further("id"));
+    format!("SELECT * FROM ({whole} UNION ALL {patched}) AS things")
+}
+
 /// The query of a view over these events.
-fn query_of(view: &str, events: &str) -> String {
+fn query_of(view: &str, events: &str, applies_patches: bool) -> String {
     let events = format!("\"{}\"", events.replace('"', "\"\""));
     match (view, collection_of(view)) {
         (_, Some(collection)) => deltas(collection, &events),
         (EVENTS_GLOBAL, None) => format!("{EVENTS_GLOBAL_SELECT} FROM {events}"),
-        (THINGS_GLOBAL, None) => format!(
-            "{THINGS_SELECT}, concat(ns, '/', collection) AS table_url, \
-             concat(ns, '/', collection, '/', key) AS thing_url FROM {events}{THINGS_ROWS}"
-        ),
-        _ => format!("{THINGS_SELECT} FROM {events}{THINGS_ROWS}"),
+        (THINGS_GLOBAL, None) => {
+            let urls = |key: &str| {
+                format!(
+                    ", concat(ns, '/', collection) AS table_url, \
+                     concat(ns, '/', collection, '/', {key}) AS thing_url"
+                )
+            };
+            things(&events, urls, applies_patches)
+        }
+        _ => things(&events, |_| String::new(), applies_patches),
     }
 }
 
@@ -125,15 +184,24 @@ fn query_of(view: &str, events: &str) -> String {
 /// # Errors
 /// The table `events` of the namespace lacks columns that they read.
 pub async fn show(context: &SessionContext, views: &[ChangeView]) -> Result<(), DataFusionError> {
-    for ChangeView { namespace, name, view, events } in views {
-        let sql = query_of(view, events);
+    for ChangeView { namespace, name, view, events, applies_patches } in views {
+        let place = |table: &str| TableReference::full(CATALOG, namespace.as_str(), table);
+        let has_patches = match *applies_patches {
+            true => {
+                let provider = context.table_provider(place(events)).await?;
+                provider.schema().column_with_name(PATCH_COLUMN).is_some()
+            }
+            false => false,
+        };
+        let sql = query_of(view, events, has_patches);
         let state = context.state();
         let config = state.config().clone().with_default_catalog_and_schema(CATALOG, namespace);
-        let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        let mut state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        // Known to this plan alone.
+        let memory = Arc::clone(&context.runtime_env().memory_pool);
+        state.register_udwf(Arc::new(patched::patched_document(memory)))?;
         let plan = Box::pin(state.create_logical_plan(&sql)).await?;
-        let table = Arc::new(ViewTable::new(plan, None));
-        let place = TableReference::full(CATALOG, namespace.as_str(), name.as_str());
-        context.register_table(place, table)?;
+        context.register_table(place(name), Arc::new(ViewTable::new(plan, None)))?;
     }
     Ok(())
 }
@@ -160,8 +228,11 @@ mod tests {
         assert_eq!(events_name(name, view).as_deref(), Some("events FOR SEQ AS OF 3"));
         assert_eq!(events_name("users@trial", "users"), None);
         for view in ["things", "things_global", "events_global", "cdc_users_deltas"] {
-            let sql = query_of(view, "events@tri\"al");
-            assert_eq!(sql.matches("FROM \"events@tri\"\"al\"").count(), 1, "{sql}");
+            let is_of_things = view.starts_with("things");
+            for (applies_patches, count) in [(false, 1), (true, if is_of_things { 5 } else { 1 })] {
+                let sql = query_of(view, "events@tri\"al", applies_patches);
+                assert_eq!(sql.matches("FROM \"events@tri\"\"al\"").count(), count, "{sql}");
+            }
         }
     }
 }

@@ -118,6 +118,9 @@ pub struct ChangeView {
     pub view: String,
     /// The table of the view of the query that has its events, at the same point.
     pub events: String,
+    /// Whether versions that patches made are in it. They are made of all changes of a document up to there, so they are
+    /// not where some of these are not read.
+    pub applies_patches: bool,
 }
 
 /// The branches of a namespace that a query names, see [`crate::branches`].

@@ -72,6 +72,7 @@ mod outages;
 mod own_tables;
 mod owner;
 mod parquet;
+mod patched_things;
 mod points;
 mod postgres;
 mod process;

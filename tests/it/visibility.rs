@@ -104,6 +104,28 @@ async fn rows_are_seen_by_the_visibility_that_a_scope_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_patch_made_is_seen_by_who_sees_every_row() {
+    let guarded = house().await;
+    let patch = json!({"id": "p", "ns": "shop", "op": "u", "collection": "users", "docId": "everyone", "patch": {"age": 1}, "visibility": "public"});
+    let body = json!({ "events": [patch] });
+    assert_eq!(guarded.post(&guarded.admin, "/ingest", &body).await.0, 200);
+    let reader = guarded.reader(&["read:shop"]).await;
+    let sql = "SELECT data FROM things WHERE id = 'everyone' ORDER BY rowid";
+    let sent = json!([["{\"name\":\"everyone\"}"]]);
+    let made = json!(["{\"name\":\"everyone\",\"age\":1}"]);
+    for _ in 0..2 {
+        assert_eq!(guarded.seen(&reader, sql).await, sent);
+        assert_eq!(guarded.seen(&guarded.admin, sql).await, json!([sent[0], made]));
+        let ages = "/v1/shop/search?property=age:1";
+        let found = |page: &Value| page["things"].as_array().unwrap().len();
+        assert_eq!(found(&guarded.get(&reader, ages).await.1), 0);
+        assert_eq!(found(&guarded.get(&guarded.admin, ages).await.1), 1);
+        assert_eq!(guarded.post(&guarded.admin, "/v1/shop/commit", &Value::Null).await.0, 200);
+    }
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_branch_are_seen_as_those_of_main() {
     let guarded = house().await;
     let admin = &guarded.admin;

@@ -1,7 +1,7 @@
 //! The views over changes and the table of branches that a statement names, where nothing else has the name.
 
 use crate::sql::{
-    points::QueryPoints,
+    points::{QueryPoints, TableRead},
     statement_view::ViewDraft,
     view::{ResolvedNamespace, history::branch_rows},
 };
@@ -23,6 +23,11 @@ fn meaning(points: &QueryPoints, name: &str) -> Option<(String, String)> {
     Some((view.to_owned(), events_name(name, view)?))
 }
 
+/// Whether a name means events of which some before them are not read. The log counts from 1.
+fn lacks_earlier(points: &QueryPoints, name: &str) -> bool {
+    matches!(points.point_of(name), Some(TableRead::Now(Some(range))) if 1 < range.first)
+}
+
 impl ViewDraft<'_> {
     /// A view over the changes of a namespace that has some.
     pub(super) async fn add_change_view(
@@ -42,8 +47,10 @@ impl ViewDraft<'_> {
         if !self.has(schema, &events) && !self.add_table(schema, space, &events).await? {
             return Ok(false);
         }
+        // A patch needs the changes before it, and who sees them.
+        let is_part = lacks_earlier(self.points(schema), name) || self.values_seen(space).is_some();
         let (namespace, name) = (schema.to_owned(), name.to_owned());
-        let view = ChangeView { namespace, name, view, events };
+        let view = ChangeView { namespace, name, view, events, applies_patches: !is_part };
         if !self.view.change_views.contains(&view) {
             self.view.change_views.push(view);
         }
@@ -76,7 +83,6 @@ impl ViewDraft<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::points::TableRead;
     use icecore_engine::seq_range::SeqRange;
 
     #[test]
@@ -98,5 +104,17 @@ mod tests {
             let found = found.as_ref().map(|(view, events)| (view.as_str(), events.as_str()));
             assert_eq!(found, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn only_a_range_with_a_beginning_lacks_what_was_before() {
+        let mut points = QueryPoints::default();
+        for (first, is_lacking) in [(0, false), (1, false), (2, true)] {
+            let name = format!("things BETWEEN SEQ {first} AND 3");
+            let read = TableRead::Now(Some(SeqRange { first, last: 3 }));
+            points.versions.insert(name.clone(), ("things".to_owned(), read));
+            assert_eq!(lacks_earlier(&points, &name), is_lacking, "{name}");
+        }
+        assert!(!lacks_earlier(&points, "things"));
     }
 }
