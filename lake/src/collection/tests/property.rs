@@ -2,7 +2,11 @@
 //! makes of them one after another.
 
 use super::{Change, ChangeOp, Changes, Document, Image};
-use crate::collection::version::{DocumentVersion, VersionChange};
+use crate::collection::{
+    changes::ChangeRow,
+    followed::FollowedDocument,
+    version::{DocumentVersion, VersionChange},
+};
 use icecore_fuzz::{Rng, StdRng, pick};
 use rand::seq::SliceRandom;
 use serde_json::{Map, Value, json};
@@ -20,6 +24,8 @@ fn changes_make_the_same_document_in_any_order_and_any_groups() {
         let versions = kept.versions();
         assert_eq!(versions.iter().map(ModelVersion::of).collect::<Vec<_>>(), expected);
         assert_eq!(counted(changes), kept.document().map(|document| document.version));
+        let texts = versions.iter().map(|version| (version.seq, version.doc.clone()));
+        assert_eq!(followed(changes), texts.collect::<Vec<_>>());
         let last = versions.last().filter(|last| last.doc.is_some()).cloned();
 
         let grouped = in_groups(changes, &Changes::default(), random);
@@ -59,14 +65,46 @@ fn changes_make_the_same_document_in_any_order_and_any_groups() {
 fn counted(changes: &[Change]) -> Option<i64> {
     let mut counted: Option<DocumentVersion> = None;
     for Change { op, ts, image, .. } in changes {
-        let (after, patch) = match image {
-            Some(Image::Whole(text)) => (Some(text.as_str()), None),
-            Some(Image::Patch(text)) => (None, Some(text.as_str())),
-            None => (None, None),
-        };
+        let (after, patch) = texts_of(image);
         counted = DocumentVersion::after(counted, VersionChange::new(*op, *ts, after, patch));
     }
     counted.map(|counted| counted.version)
+}
+
+/// The columns `after` and `patch` of an image.
+fn texts_of(image: &Option<Image>) -> (Option<&str>, Option<&str>) {
+    match image {
+        Some(Image::Whole(text)) => (Some(text.as_str()), None),
+        Some(Image::Patch(text)) => (None, Some(text.as_str())),
+        None => (None, None),
+    }
+}
+
+/// The versions that one has who keeps the last one alone.
+fn followed(changes: &[Change]) -> Vec<(i64, Option<String>)> {
+    let mut document = FollowedDocument::default();
+    let mut versions = Vec::new();
+    for Change { seq, op, ts, image, store, actor, bookmark, event_id } in changes {
+        let (after, patch) = texts_of(image);
+        let is_version = document.apply(&ChangeRow {
+            seq: *seq,
+            op: *op,
+            ts: *ts,
+            after,
+            patch,
+            store: store.as_deref(),
+            actor: actor.as_deref(),
+            bookmark: bookmark.as_deref(),
+            event_id,
+            before: None,
+            lsn: None,
+            version: None,
+        });
+        if is_version {
+            versions.push((*seq, document.text().map(str::to_owned)));
+        }
+    }
+    versions
 }
 
 /// The changes as several have found them, each some of them in any order and some twice, put together in
