@@ -48,6 +48,18 @@ def rows_of_model(model: Model, collection: str, seq: int) -> list[tuple]:
     return sorted((key, document.text, document.version, document.seq) for key, document in model.at(collection, seq).items())
 
 
+def things_of_model(model: Model, collection: str, seq: int) -> list[tuple]:
+    """The versions up to an event: what events have whole, also where a snapshot read an older one again, and what patches made."""
+    known, rows = model.versions.get(collection, {}), []
+    made = {at: document.text for versions in known.values() for at, document in versions if document is not None}
+    for at, change in model.changes:
+        if at <= seq and change.collection == collection and change.key in known:
+            text = made.get(at) if change.after is None else change.after
+            if text is not None:
+                rows.append((at, change.key, text))
+    return rows
+
+
 class Refreshed:
     """A state of a collection's table: its snapshot, its tag, and the last event that it has."""
 
@@ -182,6 +194,7 @@ class Ways:
         assert all(f'"doc":{text}' in raw for _, text, _, _ in wanted), place
         sql = f"SELECT {', '.join(COLUMNS)} FROM cdc_{collection} FOR SEQ AS OF {seq}"
         assert sorted(self.client.sql(namespace, sql)) == wanted, place
+        self.things(self.world.models[namespace], namespace, collection, seq, "")
         # A restore knows times of commits alone. It asks for two states and counts them, which is most of the time here.
         if not parameters and (LARGE or self.world.random.random() < 0.4):
             self.dry_run(namespace, collection, point, {key: text for key, text, _, _ in wanted})
@@ -194,6 +207,11 @@ class Ways:
         assert all(f'"doc":{text}' in raw for _, text, _, _ in wanted), place
         sql = f"SELECT {', '.join(COLUMNS)} FROM cdc_{collection} FOR SEQ AS OF {seq} OF BRANCH '{branch.name}'"
         assert sorted(self.client.sql(branch.namespace, sql)) == wanted, place
+        self.things(branch.model, branch.namespace, collection, seq, f" OF BRANCH '{branch.name}'")
+
+    def things(self, model: Model, namespace: str, collection: str, seq: int, branch: str) -> None:
+        sql = f"SELECT rowid, id, data FROM things FOR SEQ AS OF {seq}{branch} WHERE collection = '{collection}' AND data IS NOT NULL ORDER BY rowid"
+        assert self.client.sql(namespace, sql, limit=10 * CHANGES) == things_of_model(model, collection, seq), (namespace, collection, seq, branch)
 
     def merge(self, trial: Branch, staging: Branch, policy: str) -> None:
         """What a branch changed since the last event in common comes to another one, member by member."""
