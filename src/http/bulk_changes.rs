@@ -312,7 +312,8 @@ impl<'a> ChangeBatches<'a> {
         let begun_count = usize::from(begun.is_some());
         let changes = self.changes.iter_mut().map(|change| std::mem::take(&mut change.event));
         let events: Vec<String> = begun.into_iter().chain(changes).chain(completed).collect();
-        let Some((first, last)) = Box::pin(self.append_events(&events)).await? else {
+        let appended = Box::pin(self.append_events(&events)).await?;
+        let Some((first, last)) = appended else {
             let events = events.into_iter().skip(begun_count);
             for (change, event) in self.changes.iter_mut().zip(events) {
                 change.event = event;
