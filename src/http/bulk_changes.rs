@@ -232,7 +232,7 @@ impl<'a> ChangeBatches<'a> {
         if self.changes.is_empty() && !self.written.has_batch() {
             return Ok(());
         }
-        self.condition = self.condition().await?;
+        self.condition = Box::pin(self.condition()).await?;
         self.look().await?;
         for change in std::mem::take(&mut self.changes) {
             if !self.written.has(&change) {
@@ -245,6 +245,10 @@ impl<'a> ChangeBatches<'a> {
                 *counts.of(op) -= 1;
             }
             self.left.add(collection, key);
+        }
+        if self.changes.is_empty() {
+            // What is appended next has none of the documents that were watched.
+            self.condition = LookCondition::default();
         }
         Ok(())
     }

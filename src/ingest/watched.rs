@@ -70,6 +70,9 @@ fn value_at(column: Option<&StringArray>, row: usize) -> Option<&str> {
 }
 
 /// The watches that the ingest thread knows.
+///
+/// Restores and merges of a namespace take turns, so each namespace has one, with the documents of one batch. Whoever
+/// watched and is gone has dropped its handle, whatever it ended by.
 #[derive(Debug, Default)]
 pub(super) struct Watches(Vec<Weak<WatchedDocuments>>);
 
