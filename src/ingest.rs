@@ -21,6 +21,7 @@ mod sequencer;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod watched;
 
 pub use dedup::IdTotals;
 use expected::ExpectedVersions;
@@ -37,7 +38,7 @@ use icecore_schemas::{
 };
 use sequencer::{GroupBounds, QueueShare, ReplySender, Sequencer, SequencerMessage};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -51,6 +52,8 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use ulid::Ulid;
 use uuid::Uuid;
+pub use watched::WatchedDocuments;
+use watched::Watches;
 
 /// What a waiting request costs beside its body.
 const SUBMISSION_BYTES: usize = 1024;
@@ -122,6 +125,8 @@ pub struct Submission {
     /// For each of the accepted namespaces which versions its events expect; empty where none expects one. Nobody else
     /// who expects versions of these documents changes them until the submission is decided.
     pub expected: Vec<ExpectedVersions>,
+    /// Nothing of it is taken where one of these documents was written since their watch began.
+    pub unless_written: Option<Arc<WatchedDocuments>>,
 }
 
 /// Dead letters that a submission changes, and the namespace that has them.
@@ -222,6 +227,9 @@ pub enum IngestError {
     /// What a namespace has in the log cannot be stored, and it may not have more.
     #[error(transparent)]
     Held(Arc<WalError>),
+    /// A document of [`Submission::unless_written`] was written; nothing of the submission was.
+    #[error("others wrote a document of the batch before it")]
+    Overtaken,
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -283,6 +291,7 @@ impl Ingest {
             age,
             squeezed: false,
             is_purging: false,
+            watches: Watches::default(),
             failing: Arc::clone(&failing),
         };
         let (running, ended) = watch::channel(());
@@ -347,6 +356,24 @@ impl Ingest {
         shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
         // Dropped unanswered only when the thread had ended, so nothing was written.
         answer.await.unwrap_or(Err(IngestError::Stopping))
+    }
+
+    /// Begins to note writes to documents, given by their collections, for [`Submission::unless_written`]. On return
+    /// everything that was taken before is durable.
+    ///
+    /// # Errors
+    /// [`IngestError::Stopping`].
+    pub async fn watch(
+        &self,
+        namespace: &Namespace,
+        keys: HashMap<String, HashSet<String>>,
+    ) -> Result<Arc<WatchedDocuments>, IngestError> {
+        let documents = Arc::new(WatchedDocuments::new(namespace.clone(), keys));
+        let (reply, begun) = oneshot::channel();
+        let message = SequencerMessage::Watch(Arc::clone(&documents), reply);
+        self.shared.queue.send(message).map_err(|_| IngestError::Stopping)?;
+        begun.await.map_err(|_| IngestError::Stopping)?;
+        Ok(documents)
     }
 
     /// Forgets ids that have left the dedup window, and tells what went since this was asked last. The

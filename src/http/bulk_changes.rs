@@ -1,8 +1,8 @@
 //! Many changes of documents that the service makes at once: in as few atomic batches as the limits of a batch allow,
 //! with a tag of the state before them, and not while an erasure takes rows out.
 //!
-//! A document that somebody wrote since it was compared is taken out of its batch before that is appended; one that is
-//! written right then is told of.
+//! A document that somebody wrote since it was compared is taken out of its batch before that is appended. Where one is
+//! written right then, the batch is not taken and is looked at again; one that is written right then each time is told of.
 //!
 //! Its one invariant: what was appended of a change that breaks off is behind an event that says so, and a change that
 //! was carried out has an event that tells of it behind the last of its own, in the same batch.
@@ -18,7 +18,7 @@ use crate::{
         jobs::materialize::erasures_of,
         turns::joined,
     },
-    ingest::Receipt,
+    ingest::{Receipt, WatchedDocuments},
 };
 use icecore_catalog::{
     catalog::{Catalog, RefKind},
@@ -32,8 +32,11 @@ use icecore_schemas::{
     names::Namespace,
     service_table::EVENTS_TABLE,
 };
-use std::collections::{HashMap, HashSet};
-use written::{AppendedBatch, DocumentName, WrittenDocuments};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use written::{AppendedBatch, WrittenDocuments};
 pub(super) use written::{DocumentList, later_changes};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -41,6 +44,9 @@ use xxhash_rust::xxh3::xxh3_128;
 const MARKERS: usize = 2;
 /// Queries that a change of several batches has at a time: the comparison goes on while a batch is looked at.
 const QUERIES_AT_ONCE: usize = 2;
+/// Most times that a batch is looked at again because others wrote between the look and the append. Behind these it is
+/// appended all the same: a change would not end beside writers that never rest.
+const LOOKS_AGAIN_MAX: usize = 3;
 
 /// Where changes are appended.
 #[derive(Clone, Copy)]
@@ -80,6 +86,15 @@ impl DocumentCounts {
     }
 }
 
+/// What has to hold from the look at a batch to its append; nothing where the batch was looked at often enough.
+#[derive(Debug, Default)]
+struct LookCondition {
+    /// Nobody wrote one of these documents of `main`.
+    unwritten: Option<Arc<WatchedDocuments>>,
+    /// The branch is at this snapshot.
+    head: Option<i64>,
+}
+
 /// Batches of changes on their way to the log or to a branch.
 pub(super) struct ChangeBatches<'a> {
     place: ChangedBranch<'a>,
@@ -88,6 +103,9 @@ pub(super) struct ChangeBatches<'a> {
     /// The statement of [`later_changes`] for what was written behind the comparison.
     later: String,
     written: WrittenDocuments,
+    condition: LookCondition,
+    /// How often the batch was looked at again.
+    looks_again: usize,
     changes: Vec<PlannedChange>,
     bytes: usize,
     left: DocumentList,
@@ -111,6 +129,8 @@ impl<'a> ChangeBatches<'a> {
             begun,
             later,
             written: WrittenDocuments::default(),
+            condition: LookCondition::default(),
+            looks_again: 0,
             changes: Vec::new(),
             bytes: 0,
             left: DocumentList::default(),
@@ -192,19 +212,16 @@ impl<'a> ChangeBatches<'a> {
         Ok(())
     }
 
-    /// Appends the changes that were added and are not appended yet.
+    /// Appends the changes that were added and are not appended yet, without the documents that others wrote meanwhile.
     ///
     /// # Errors
     /// As [`ChangeBatches::push`].
     pub(super) async fn flush(&mut self) -> Result<(), ApiError> {
-        if self.changes.is_empty() {
-            return Ok(());
+        // It ends: behind some looks nothing has to hold.
+        while !self.changes.is_empty() && self.append(None).await?.is_none() {
+            Box::pin(self.leave_written()).await?;
         }
-        let (mut events, documents) = self.take_events();
-        if let Some(begun) = self.begun.take() {
-            events.insert(0, begun);
-        }
-        self.append(&events, documents).await.map(|_| ())
+        Ok(())
     }
 
     /// Takes documents out that others wrote since the comparison, of those that are not appended yet.
@@ -215,6 +232,7 @@ impl<'a> ChangeBatches<'a> {
         if self.changes.is_empty() && !self.written.has_batch() {
             return Ok(());
         }
+        self.condition = Box::pin(self.condition()).await?;
         self.look().await?;
         for change in std::mem::take(&mut self.changes) {
             if !self.written.has(&change) {
@@ -228,7 +246,29 @@ impl<'a> ChangeBatches<'a> {
             }
             self.left.add(collection, key);
         }
+        if self.changes.is_empty() {
+            // What is appended next has none of the documents that were watched.
+            self.condition = LookCondition::default();
+        }
         Ok(())
+    }
+
+    /// What has to hold until the changes are appended. It is asked for before the look, so that no write is in between.
+    async fn condition(&self) -> Result<LookCondition, ApiError> {
+        let ChangedBranch { app, namespace, branch, .. } = self.place;
+        if self.changes.is_empty() || LOOKS_AGAIN_MAX <= self.looks_again {
+            return Ok(LookCondition::default());
+        }
+        if let Some(branch) = branch {
+            let head = append::load(app, namespace, branch).await?.snapshot;
+            return Ok(LookCondition { head: Some(head), ..LookCondition::default() });
+        }
+        let mut keys: HashMap<String, HashSet<String>> = HashMap::new();
+        for PlannedChange { collection, key, .. } in &self.changes {
+            keys.entry(collection.clone()).or_default().insert(key.clone());
+        }
+        let watched = app.ingest.watch(namespace, keys).await?;
+        Ok(LookCondition { unwritten: Some(watched), ..LookCondition::default() })
     }
 
     /// Looks at what others wrote since the look before, and notes which documents of the last batch that was.
@@ -244,19 +284,18 @@ impl<'a> ChangeBatches<'a> {
         Ok(())
     }
 
-    /// Appends the rest with the event that tells of all; gives the numbers of all events, and the documents of all
-    /// batches that others wrote right before them. `completed` makes that event of the number of the first event in
-    /// batches before its own, and of the events before it in its own.
+    /// Appends the rest with the event that tells of all; gives the numbers of all events. None where others wrote since
+    /// the look at the rest: nothing of it is appended then. `completed` makes that event of the number of the first event
+    /// in batches before its own, and of the events before it in its own.
     ///
     /// # Errors
     /// As [`ChangeBatches::push`].
     pub(super) async fn finish(
-        mut self,
+        &mut self,
         completed: impl FnOnce(Option<u64>, u64) -> String,
-    ) -> Result<(SeqRange, DocumentList), ApiError> {
-        let (mut events, documents) = self.take_events();
-        events.push(completed(self.seq.map(|seq| seq.first), events.len() as u64));
-        let seq = self.append(&events, documents).await?;
+    ) -> Result<Option<SeqRange>, ApiError> {
+        let completed = completed(self.seq.map(|seq| seq.first), self.changes.len() as u64);
+        let Some(seq) = self.append(Some(completed)).await? else { return Ok(None) };
         if self.written.has_batch()
             && let Err(error) = self.look().await
         {
@@ -264,43 +303,66 @@ impl<'a> ChangeBatches<'a> {
             let namespace = self.place.namespace;
             tracing::warn!(%namespace, %error, "whether others wrote documents right before the last batch of a change is not known");
         }
-        Ok((seq, self.overwritten))
+        Ok(Some(seq))
     }
 
-    fn take_events(&mut self) -> (Vec<String>, HashSet<DocumentName>) {
-        self.bytes = 0;
-        let changes = std::mem::take(&mut self.changes).into_iter();
-        changes.map(|it| (it.event, (it.collection, it.key))).unzip()
-    }
-
-    async fn append(
-        &mut self,
-        events: &[String],
-        documents: HashSet<DocumentName>,
-    ) -> Result<SeqRange, ApiError> {
-        let ChangedBranch { app, levels, namespace, branch } = self.place;
+    /// Appends the changes, and `completed` behind them. None where others wrote since the look at them: they stay.
+    async fn append(&mut self, completed: Option<String>) -> Result<Option<SeqRange>, ApiError> {
+        let ChangedBranch { app, levels, .. } = self.place;
         check_erasures(app, levels).await?;
         self.check_known_erasures().await?;
         app.sql.fault("changes.before_batch")?;
-        let (first, last) = match branch {
-            None => {
-                let Receipt { ranges, .. } =
-                    Box::pin(change_events::append(app, namespace, events, None)).await?;
-                ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last))
+        let begun = self.begun.clone().filter(|_| completed.is_none());
+        let begun_count = usize::from(begun.is_some());
+        let changes = self.changes.iter_mut().map(|change| std::mem::take(&mut change.event));
+        let events: Vec<String> = begun.into_iter().chain(changes).chain(completed).collect();
+        let appended = Box::pin(self.append_events(&events)).await?;
+        let Some((first, last)) = appended else {
+            let events = events.into_iter().skip(begun_count);
+            for (change, event) in self.changes.iter_mut().zip(events) {
+                change.event = event;
             }
-            Some(branch) => {
-                let BranchReceipt { first, last, .. } =
-                    Box::pin(append::append(app, namespace, branch, events)).await?;
-                (first, last)
-            }
+            self.looks_again += 1;
+            return Ok(None);
         };
+        self.looks_again = 0;
+        self.bytes = 0;
+        if begun_count != 0 {
+            self.begun = None;
+        }
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        let documents = changes.map(|it| (it.collection, it.key)).collect();
         self.written.append(AppendedBatch { first, documents });
         app.sql.fault("changes.after_batch")?;
         let first = self.seq.map_or(first, |seq| seq.first);
         let seq = SeqRange { first, last };
         self.seq = Some(seq);
         self.count += 1;
-        Ok(seq)
+        Ok(Some(seq))
+    }
+
+    /// The numbers of the first and the last of these events, which are durable; none where the condition of the look at
+    /// them does not hold any more.
+    async fn append_events(&mut self, events: &[String]) -> Result<Option<(u64, u64)>, ApiError> {
+        let ChangedBranch { app, namespace, branch, .. } = self.place;
+        let LookCondition { unwritten, head } = std::mem::take(&mut self.condition);
+        let Some(branch) = branch else {
+            let appended = change_events::append_unless_written(app, namespace, events, unwritten);
+            let receipt = Box::pin(appended).await?;
+            let range_of = |Receipt { ranges, .. }: Receipt| {
+                ranges.first().map_or((0, 0), |(_, first, last)| (*first, *last))
+            };
+            return Ok(receipt.map(range_of));
+        };
+        let receipt = match head {
+            Some(head) => {
+                let _turn = app.branch_turns.take(&[namespace.name(), branch]).await?;
+                let at = (branch, head);
+                Box::pin(append::append_at(app, namespace, at, events, None)).await?
+            }
+            None => Some(Box::pin(append::append(app, namespace, branch, events)).await?),
+        };
+        Ok(receipt.map(|BranchReceipt { first, last, .. }| (first, last)))
     }
 
     /// Refuses what may have been read before an erasure took it out.

@@ -6,7 +6,7 @@
 
 use crate::{
     http::{AppState, error::ApiError, guard, ingest::compare, parse_namespace, tables},
-    ingest::{Receipt, Submission},
+    ingest::{IngestError, Receipt, Submission, WatchedDocuments},
 };
 use bytes::Bytes;
 use icecore_catalog::access::Principal;
@@ -17,6 +17,7 @@ use icecore_lake::{
 };
 use icecore_schemas::{error_code::ErrorCode, names::Namespace};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The visibility of what `admin` alone may see, as no scope names it: what a restore says of a whole collection, and
 /// changes of documents whose own event is gone, so that nothing says any more who may see them.
@@ -119,10 +120,45 @@ pub(super) async fn append(
     request_id: Option<&str>,
 ) -> Result<Receipt, ApiError> {
     let _room = app.room.take(events.iter().map(String::len).sum())?;
-    let (decoded, bytes) = decoded(app, namespace, events, request_id).await?;
-    let received = decoded.received as u64;
-    let submission = Submission { decoded, atomic: true, bytes, ..Submission::default() };
+    let submission = submission(app, namespace, events, request_id).await?;
+    let received = submission.decoded.received as u64;
     let receipt = Box::pin(compare::append(app, submission)).await?;
+    all_taken(app, received, receipt)
+}
+
+/// The same, but none where one of the watched documents was written; nothing is taken then.
+///
+/// # Errors
+/// As [`append`].
+pub(super) async fn append_unless_written(
+    app: &AppState,
+    namespace: &Namespace,
+    events: &[String],
+    watched: Option<Arc<WatchedDocuments>>,
+) -> Result<Option<Receipt>, ApiError> {
+    let _room = app.room.take(events.iter().map(String::len).sum())?;
+    let submission = submission(app, namespace, events, None).await?;
+    let received = submission.decoded.received as u64;
+    let submission = Submission { unless_written: watched, ..submission };
+    match Box::pin(compare::append(app, submission)).await {
+        Ok(receipt) => all_taken(app, received, receipt).map(Some),
+        Err(IngestError::Overtaken) => Ok(None),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+async fn submission(
+    app: &AppState,
+    namespace: &Namespace,
+    events: &[String],
+    request_id: Option<&str>,
+) -> Result<Submission, ApiError> {
+    let (decoded, bytes) = decoded(app, namespace, events, request_id).await?;
+    Ok(Submission { decoded, atomic: true, bytes, ..Submission::default() })
+}
+
+/// Counts events, and gives their receipt where all were taken.
+fn all_taken(app: &AppState, received: u64, receipt: Receipt) -> Result<Receipt, ApiError> {
     let refused = receipt.refused.len() as u64;
     app.metrics.count_events(received, receipt.duplicates, refused);
     // The others were refused because one was.

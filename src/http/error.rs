@@ -101,6 +101,9 @@ impl From<IngestError> for ApiError {
             IngestError::Busy | IngestError::Stopping => {
                 Self::new(ErrorCode::Unavailable, format!("{cause}; send the batch again"))
             }
+            IngestError::Overtaken => {
+                Self::new(ErrorCode::Conflict, format!("{cause}; send it again"))
+            }
             IngestError::Held(_) => Self::new(
                 ErrorCode::Unavailable,
                 format!(

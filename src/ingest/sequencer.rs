@@ -9,6 +9,7 @@ use crate::ingest::{
     age::IdClock,
     group::LogGroup,
     ledger::SavedLedger,
+    watched::{WatchedDocuments, Watches},
 };
 use icecore_lake::{
     clock::Clock,
@@ -85,6 +86,8 @@ pub(super) enum SequencerMessage {
         /// Where the answer goes.
         reply: oneshot::Sender<IdExpiry>,
     },
+    /// Note writes to these documents from now on.
+    Watch(Arc<WatchedDocuments>, oneshot::Sender<()>),
     /// Finish what came before.
     Stop,
 }
@@ -137,6 +140,8 @@ pub(super) struct Sequencer {
     pub(super) is_purging: bool,
     /// Otherwise the id folder stays as it is.
     pub(super) takes_events: bool,
+    /// Whose documents are watched.
+    pub(super) watches: Watches,
     /// Whether the last group could not be written.
     pub(super) failing: Arc<AtomicBool>,
     pub(super) age: IdClock,
@@ -197,6 +202,13 @@ impl Sequencer {
                         tracing::debug!("nobody waits for the expiry of ids any more");
                     }
                 }
+                // What waits is judged later, so it is noted.
+                SequencerMessage::Watch(documents, reply) => {
+                    self.watches.begin(&documents);
+                    if reply.send(()).is_err() {
+                        tracing::debug!("nobody waits for a watch of documents any more");
+                    }
+                }
                 SequencerMessage::Append(submission, share, reply) => {
                     bytes += submission.bytes;
                     waiting.push((submission, share, reply));
@@ -216,11 +228,15 @@ impl Sequencer {
         let now_us = self.clock.now_us();
         let mut group = LogGroup::default();
         let mut answers = Vec::with_capacity(waiting.len());
-        let mut undecided = Vec::new();
+        let (mut undecided, mut overtaken) = (Vec::new(), Vec::new());
         let room = self.make_room();
         for (submission, share, reply) in waiting {
             if let Err(cause) = self.wal.check_room(namespaces(&submission)) {
                 reply.error(IngestError::Held(Arc::new(cause)));
+                continue;
+            }
+            if submission.unless_written.as_ref().is_some_and(|it| it.is_written()) {
+                overtaken.push(reply);
                 continue;
             }
             let may_ask = matches!(reply, ReplySender::Open(_));
@@ -235,6 +251,7 @@ impl Sequencer {
                     undecided.push((submission, questions, reply));
                 }
                 Ok(AdmissionOutcome::Decided(mut draft)) => {
+                    self.watches.note(&draft.taken);
                     group.add(&mut draft);
                     answers.push((draft, share, reply));
                 }
@@ -258,6 +275,8 @@ impl Sequencer {
                 Err(cause) => reply.error(IngestError::Unavailable(Arc::clone(cause))),
             }
         }
+        // The write that was first may be of this very group, so they are answered with it.
+        overtaken.into_iter().for_each(|reply| reply.error(IngestError::Overtaken));
         for (draft, share, reply) in answers {
             // Released first: whoever has the answer may count on the room.
             drop(share);

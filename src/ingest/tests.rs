@@ -413,6 +413,76 @@ async fn another_version_is_kept_only_where_its_event_came_out_of_a_letter() {
     assert_eq!(kept, ["{\"late\":true}", "y"]);
 }
 
+/// Events that change one document.
+fn changes(text: &str, key: &str) -> Submission {
+    let mut submission = body(text);
+    let events = &mut submission.decoded.accepted[0];
+    let (schema, count) = (rows::event_schema(), events.keys.len());
+    let mut fields: Vec<FieldRef> = events.rows.schema().fields().to_vec();
+    let mut columns: Vec<ArrayRef> = events.rows.columns().to_vec();
+    for (name, value) in [("op", "u"), ("collection", "users"), ("key", key)] {
+        fields.push(Arc::clone(&schema.fields()[schema.index_of(name).unwrap()]));
+        columns.push(Arc::new(StringArray::from(vec![value; count])));
+    }
+    events.rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    submission
+}
+
+/// The key of a document that is watched.
+fn watched_keys() -> HashMap<String, HashSet<String>> {
+    HashMap::from([("users".to_owned(), HashSet::from(["1".to_owned()]))])
+}
+
+#[tokio::test]
+async fn nothing_is_taken_behind_a_write_to_a_watched_document() {
+    let house = House::new();
+    let server = house.start();
+    server.take(changes("a/before", "1")).await;
+    let watched = server.ingest.watch(&ns("a"), watched_keys()).await.unwrap();
+    let unless_written = |text: &str| Submission {
+        unless_written: Some(Arc::clone(&watched)),
+        ..changes(text, "1")
+    };
+    server.take(changes("a/other", "2")).await;
+    server.take(changes("b/other", "1")).await;
+    assert_eq!(line(&server.take(unless_written("a/own")).await), "dup 0; a 3-3; ");
+    // It was itself a write to the document.
+    let refused = server.ingest.append(unless_written("a/late")).await;
+    assert!(matches!(refused, Err(IngestError::Overtaken)), "{refused:?}");
+    let ids: Vec<String> = server.ids("a").into_iter().map(|(_, id)| id).collect();
+    assert_eq!(ids, ["before", "other", "own"]);
+}
+
+#[test]
+fn a_watched_document_is_written_before_or_behind_a_batch_of_its_group() {
+    let house = House::new();
+    let mut bench = Bench::new(&house);
+    let watched = Arc::new(WatchedDocuments::new(ns("a"), watched_keys()));
+    let (begun, _answer) = oneshot::channel();
+    let unless_written = |text: &str| Submission {
+        unless_written: Some(Arc::clone(&watched)),
+        ..changes(text, "2")
+    };
+    // What waits for its group when the watch begins is judged behind that.
+    let mut answers = vec![bench.submit(changes("a/early", "1"))];
+    bench.queue.send(SequencerMessage::Watch(Arc::clone(&watched), begun)).unwrap();
+    answers.push(bench.submit(unless_written("a/behind")));
+    bench.serve();
+    let taken = |mut answer: oneshot::Receiver<Result<Receipt, IngestError>>| {
+        answer.try_recv().unwrap().map(|receipt| line(&receipt)).ok()
+    };
+    let told: Vec<Option<String>> = answers.into_iter().map(taken).collect();
+    assert_eq!(told, [Some("dup 0; a 1-1; ".to_owned()), None]);
+
+    let watched = Arc::new(WatchedDocuments::new(ns("a"), watched_keys()));
+    bench.sequencer.watches.begin(&watched);
+    let first = Submission { unless_written: Some(watched), ..changes("a/first", "2") };
+    let answers = [bench.submit(first), bench.submit(changes("a/second", "1"))];
+    bench.serve();
+    let told: Vec<Option<String>> = answers.into_iter().map(taken).collect();
+    assert_eq!(told, ["dup 0; a 2-2; ", "dup 0; a 3-3; "].map(|it| Some(it.to_owned())));
+}
+
 #[tokio::test]
 async fn rejected_events_are_kept_in_their_own_namespace() {
     let house = House::new();
@@ -671,6 +741,7 @@ impl Bench {
             squeezed: false,
             is_purging: false,
             takes_events: true,
+            watches: Watches::default(),
             failing: Arc::default(),
             age,
         };
@@ -678,15 +749,14 @@ impl Bench {
     }
 
     fn queue(&self, text: &str) -> oneshot::Receiver<Result<Receipt, IngestError>> {
+        self.submit(body(text))
+    }
+
+    fn submit(&self, submission: Submission) -> oneshot::Receiver<Result<Receipt, IngestError>> {
         let share = QueueShare::take(&Arc::default(), 1, 1).unwrap();
         let (reply, answer) = oneshot::channel();
-        self.queue
-            .send(SequencerMessage::Append(
-                Box::new(body(text)),
-                share,
-                ReplySender::Decided(reply),
-            ))
-            .unwrap();
+        let (submission, reply) = (Box::new(submission), ReplySender::Decided(reply));
+        self.queue.send(SequencerMessage::Append(submission, share, reply)).unwrap();
         answer
     }
 

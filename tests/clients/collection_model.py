@@ -121,6 +121,8 @@ def document_after(before: str | None, change: Change) -> str | None:
         return before
 
 
+# Behind every event.
+END = 1 << 62
 # What a side of a merge has where it has nothing.
 MISSING = object()
 
@@ -137,6 +139,30 @@ def merged_sides(base, theirs, ours, policy: str, conflicts: list):
         return theirs
     conflicts.append((theirs, ours))
     return ours if policy == "ours" else theirs
+
+
+def merge_of(collections: list[str], common: tuple[Model, int], theirs: Model, ours: Model, policy: str) -> tuple[dict, int]:
+    """The documents of each collection after a merge of `theirs` into `ours`, and how many were in conflict. `common` is a model and its last event in common."""
+    wanted, conflicting = {}, 0
+    for collection in collections:
+        base, seq = common
+        sides = [base.at(collection, seq), theirs.at(collection, END), ours.at(collection, END)]
+        wanted[collection] = {}
+        for key in set().union(*sides):
+            conflicts, texts = [], [side[key].text if key in side else None for side in sides]
+            documents = [MISSING if text is None else json.loads(text) for text in texts]
+            document = merged_sides(*documents, policy, conflicts)
+            conflicting += bool(conflicts)
+            if document is not MISSING:
+                wanted[collection][key] = document
+    return wanted, conflicting
+
+
+def restore_counts(past: dict, now: dict) -> dict:
+    """What a restore of these documents counts, by their keys and texts."""
+    both = past.keys() & now.keys()
+    unchanged = sum(past[key] == now[key] for key in both)
+    return {"inserted": len(past.keys() - now.keys()), "deleted": len(now.keys() - past.keys()), "unchanged": unchanged, "updated": len(both) - unchanged}
 
 
 def merged(target, patch):

@@ -2,7 +2,8 @@
 
 A random history of two collections in three namespaces goes over HTTP in rounds. After each round the tables `cdc_…` are refreshed and tagged. Then the API,
 /sql and restores are compared at random points, and the engines at tags and snapshots; once more after compaction, expiry and an erasure, on a clock that
-is set ahead. Branches begin at random events, are written, read, and merged into one another. `LARGE=1` has 10 000 changes and 200 points, with Spark.
+is set ahead. Branches begin at random events, are written, read, and merged into one another and into `main`. In the end collections are put back to random
+points, one after the other. `LARGE=1` has 10 000 changes, 200 points and as many restores, with Spark.
 """
 import json
 import os
@@ -14,15 +15,17 @@ from urllib.parse import quote
 import polars
 import pytest
 from clock_ahead import clock_ahead
-from collection_model import MISSING, History, Model, merged_sides
+from collection_model import END, Change, History, Model, merge_of, restore_counts
 from engines import ClickHouse, Daft, DuckDB, PyIceberg, Spark
 from icecore import Client, catalog_name
 from server import Server
 
 LARGE = os.environ.get("LARGE") == "1"
 CHANGES, ROUNDS, POINTS, POINTS_LATER, INTO = (10_000, 4, 200, 60, 20) if LARGE else (2_000, 2, 22, 4, 2)
-# Pairs of branches, of which one is merged into the other.
+# Pairs of branches, of which one is merged into the other, each with a branch that is merged into `main`.
 PAIRS = 10 if LARGE else 2
+# Restores in place, at the end.
+RESTORES = 200 if LARGE else 12
 KEYS, DAYS_AHEAD = 40, 40
 # Longest wait for an erasure, in seconds; what it takes is no matter here.
 PATIENCE = 600
@@ -215,17 +218,8 @@ class Ways:
 
     def merge(self, trial: Branch, staging: Branch, policy: str) -> None:
         """What a branch changed since the last event in common comes to another one, member by member."""
-        common, wanted, conflicting = min(trial.fork, staging.fork), {}, 0
-        for collection in COLLECTIONS:
-            sides = [trial.model.at(collection, common), trial.model.at(collection, 1 << 62), staging.model.at(collection, 1 << 62)]
-            wanted[collection] = {}
-            for key in set().union(*sides):
-                conflicts, texts = [], [side[key].text if key in side else None for side in sides]
-                documents = [MISSING if text is None else json.loads(text) for text in texts]
-                document = merged_sides(*documents, policy, conflicts)
-                conflicting += bool(conflicts)
-                if document is not MISSING:
-                    wanted[collection][key] = document
+        common = min(trial.fork, staging.fork)
+        wanted, conflicting = merge_of(COLLECTIONS, (trial.model, common), trial.model, staging.model, policy)
         path = f"/v1/{trial.namespace}/branches/{trial.name}/merge"
         report = json.loads(call(self.client, "POST", path, {"into": staging.name, "policy": policy}))
         place = (trial.namespace, trial.name, trial.fork, staging.fork, policy, report)
@@ -234,6 +228,44 @@ class Ways:
         for collection in COLLECTIONS:
             listed, _ = self.listed(staging.namespace, collection, f"seq:{head}", "", f"&branch={staging.name}")
             assert {entry["key"]: entry["doc"] for entry in listed} == wanted[collection], place
+
+    def merge_into_main(self, trial: Branch, policy: str) -> None:
+        """What a branch changed comes to `main`, by events that are part of the history from then on."""
+        namespace, model = trial.namespace, self.world.models[trial.namespace]
+        wanted, conflicting = merge_of(COLLECTIONS, (trial.model, trial.fork), trial.model, model, policy)
+        report = json.loads(call(self.client, "POST", f"/v1/{namespace}/branches/{trial.name}/merge", {"policy": policy}))
+        place = (namespace, trial.name, trial.fork, policy, report)
+        assert report["conflicting"] == conflicting, place
+        if report.get("seq"):
+            first, last = report["seq"]["first"], report["seq"]["last"]
+            sql = ("SELECT seq, op, collection, key, after, CAST(ts AS bigint), CAST(ingested_at AS bigint) FROM events "
+                   f"WHERE seq BETWEEN {first} AND {last} AND op IS NOT NULL ORDER BY seq")
+            for seq, op, collection, key, after, ts, at in self.client.sql(namespace, sql, limit=10 * CHANGES):
+                # Its time has microseconds. The model's whole millisecond behind it is before whatever comes later.
+                model.apply(seq, Change(namespace, collection, op, key, ts // 1000 + 1, f"merge-{seq}", after=after))
+                self.world.acknowledged[namespace][seq] = at
+        for collection in COLLECTIONS:
+            now = {key: text for key, text, _, _ in self.world.wanted(namespace, collection, END)}
+            assert {key: json.loads(text) for key, text in now.items()} == wanted[collection], place
+            self.check_documents(namespace, collection, now)
+
+    def check_documents(self, namespace: str, collection: str, wanted: dict) -> None:
+        """What a collection has now, by keys and texts."""
+        assert sorted(self.client.sql(namespace, f"SELECT key, doc FROM cdc_{collection}")) == sorted(wanted.items()), (namespace, collection)
+
+    def restore(self, namespace: str, collection: str, point: str, seq: int, now: dict) -> dict:
+        """Puts a collection back in place, and now and then undoes that; gives the documents behind it. `now` are those before."""
+        past = {key: text for key, text, _, _ in self.world.wanted(namespace, collection, seq)}
+        path = f"/v1/{namespace}/collections/{collection}/restore"
+        report = json.loads(call(self.client, "POST", path, {"at": point}))
+        wanted = restore_counts(past, now)
+        assert {name: report[name] for name in wanted} == wanted, (namespace, collection, point)
+        self.check_documents(namespace, collection, past)
+        if self.world.random.random() < 0.7:
+            return past
+        call(self.client, "POST", path, {"at": f"bookmark:{report['undo_bookmark']}"})
+        self.check_documents(namespace, collection, now)
+        return now
 
     def listed(self, namespace: str, collection: str, point: str, parameters: str, branch: str = "") -> tuple[list, str]:
         entries, text, after, at = [], "", "", point
@@ -249,10 +281,8 @@ class Ways:
     def dry_run(self, namespace: str, collection: str, point: str, past: dict) -> None:
         body = {"at": point, "dry_run": True}
         report = json.loads(call(self.client, "POST", f"/v1/{namespace}/collections/{collection}/restore", body))
-        now = {key: text for key, text, _, _ in self.world.wanted(namespace, collection, 1 << 62)}
-        both = past.keys() & now.keys()
-        wanted = {"inserted": len(past.keys() - now.keys()), "deleted": len(now.keys() - past.keys()), "unchanged": sum(past[key] == now[key] for key in both)}
-        wanted["updated"] = len(both) - wanted["unchanged"]
+        now = {key: text for key, text, _, _ in self.world.wanted(namespace, collection, END)}
+        wanted = restore_counts(past, now)
         assert {name: report[name] for name in wanted} == wanted, (namespace, collection, point)
 
     def into(self, namespace: str, collection: str, seq: int) -> None:
@@ -294,18 +324,30 @@ class Engines:
     def check_head(self, namespace: str, collection: str, seq: int) -> None:
         """What the table has now."""
         wanted = self.world.wanted(namespace, collection, seq)
+        for engine, rows in self.head(namespace, collection).items():
+            assert sorted(rows()) == wanted, (engine, namespace, collection)
+
+    def check_documents(self, namespace: str, collection: str, wanted: dict) -> None:
+        """The same by keys and texts alone."""
+        for engine, rows in self.head(namespace, collection).items():
+            assert sorted(row[:2] for row in rows()) == sorted(wanted.items()), (engine, namespace, collection)
+
+    def head(self, namespace: str, collection: str) -> dict:
+        """How each engine reads the table as it is now."""
         place = (catalog_name(namespace), f"cdc_{collection}")
         table = self.lake.load(*place)
         read = {
             "pyiceberg": lambda: rows_of(table.scan(selected_fields=tuple(COLUMNS)).to_arrow()),
+            "polars": lambda: polars.scan_iceberg(table).select(COLUMNS).collect().rows(),
             "clickhouse": lambda: self.clickhouse(*place),
             "daft": lambda: self.daft.rows(table, COLUMNS),
         }
+        if self.spark is not None:
+            read["spark"] = lambda: self.spark.rows(f"SELECT {', '.join(COLUMNS)} FROM {self.spark.table(*place)}")
         # It sees no snapshot that is later than its own time.
         if not self.world.is_ahead:
             read["duckdb"] = lambda: self.duck.rows(f"SELECT {', '.join(COLUMNS)} FROM {self.duck.table(*place)}")
-        for engine, rows in read.items():
-            assert sorted(rows()) == wanted, (engine, namespace, collection)
+        return read
 
     def clickhouse(self, namespace: str, name: str, settings: str = "") -> list[tuple]:
         sql = f"SELECT {', '.join(COLUMNS)} FROM {self.house.table(namespace, name)}{settings}"
@@ -388,8 +430,11 @@ def test_branches_are_read_and_merged_as_the_model_says(world):
             for collection in COLLECTIONS:
                 ways.check_branch(branch, collection, branch.seq_with_documents(collection))
         ways.merge(trial, staging, world.random.choice(["ours", "theirs"]))
+        home = Branch(world, namespace, f"home-{number}", world.random.choice(changes)[0])
+        home.send(world.random.choice([3, 20, 60]))
+        ways.merge_into_main(home, world.random.choice(["ours", "theirs"]))
         # What follows is about `main` alone.
-        for branch in (trial, staging):
+        for branch in (trial, staging, home):
             branch.drop()
 
 
@@ -426,9 +471,34 @@ def test_an_erased_document_was_never_there(world, engines, tmp_path_factory):
     model.erase(collection, key)
     erase(client, namespace, collection, key)
     done = json.loads(call(client, "POST", f"/v1/{namespace}/collections/{collection}/refresh"))
-    assert done["documents"] == len(world.wanted(namespace, collection, 1 << 62)), done
+    assert done["documents"] == len(world.wanted(namespace, collection, END)), done
     ways = Ways(world)
     for _ in range(POINTS_LATER):
         seq = world.random.choice(model.changes)[0]
         ways.check(namespace, collection, f"seq:{seq}", "", seq)
-    engines().check_head(namespace, collection, 1 << 62)
+    read = engines()
+    read.check_head(namespace, collection, END)
+    # Tags of the others have what they had.
+    for at in [at for at in world.refreshed if at.namespace != namespace][1::3]:
+        read.check(at)
+
+
+def test_a_collection_is_put_back_to_any_point(world, engines):
+    """Restores in place, one after the other: from here on `main` is not what the model has at its end."""
+    ways, now = Ways(world), {}
+    for _ in range(RESTORES):
+        namespace, collection = world.random.choice(NAMESPACES), world.random.choice(COLLECTIONS)
+        point, parameters, seq = world.point(namespace)
+        # A restore knows times of commits alone, and the events of an erased document are no points but by their `seq`.
+        if parameters or namespace == NAMESPACES[0]:
+            point = f"seq:{seq}"
+        place = (namespace, collection)
+        before = now.get(place)
+        if before is None:
+            before = {key: text for key, text, _, _ in world.wanted(namespace, collection, END)}
+        now[place] = ways.restore(namespace, collection, point, seq, before)
+    read = engines()
+    for (namespace, collection), documents in now.items():
+        done = json.loads(call(world.client, "POST", f"/v1/{namespace}/collections/{collection}/refresh"))
+        assert done["documents"] == len(documents), (namespace, collection, done)
+        read.check_documents(namespace, collection, documents)

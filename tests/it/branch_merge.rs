@@ -387,28 +387,37 @@ async fn a_document_that_is_written_during_a_merge_is_compared_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_written_right_before_a_merge_is_told() {
+async fn what_is_written_right_before_a_batch_of_a_merge_is_merged() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder, &[]);
-    let (faults, meeting) = Failpoints::meeting("changes.before_batch");
+    // For each of both merges the batch that is not taken, and the one of the next comparison.
+    let (faults, meeting) = Failpoints::meetings("changes.before_batch", 4);
     config.faults = faults;
     let server = TestServer::start_with(folder, &config, Clock::system()).await;
-    take(&server, "main", &[change("c", "users", "1", &json!({"a": 1}))]).await;
-    make(&server, &json!({"name": "trial"})).await;
+    let first = ["1", "2"].map(|key| change("c", "users", key, &json!({"a": 1})));
+    take(&server, "main", &first).await;
+    for name in ["trial", "staging"] {
+        make(&server, &json!({ "name": name })).await;
+    }
     take(&server, "trial", &[change("u", "users", "1", &json!({"a": 2}))]).await;
-    let meanwhile = async {
-        meet(&meeting).await;
-        let others = ["1", "2"].map(|key| change("u", "users", key, &json!({"b": 7})));
-        take(&server, "main", &others).await;
-        meet(&meeting).await;
-    };
-    let body = json!({});
-    let merged = server.ingest_at("/v1/shop/branches/trial/merge", &body);
-    let (status, report) = beside(&meeting, merged, meanwhile).await.0;
-    assert_eq!((status, &report["overwritten"]), (200, &json!(1)), "{report}");
-    assert_eq!(report["overwritten_documents"], json!([{"collection": "users", "key": "1"}]));
-    let found = documents(&server, "main", "users").await;
-    assert_eq!((&found["1"], &found["2"]), (&json!({"a": 2}), &json!({"b": 7})));
+    for into in ["main", "staging"] {
+        let meanwhile = async {
+            meet(&meeting).await;
+            let both = json!({"a": 1, "b": 7});
+            take(&server, into, &["1", "2"].map(|key| change("u", "users", key, &both))).await;
+            for _ in 0..3 {
+                meet(&meeting).await;
+            }
+        };
+        let body = json!({ "into": into });
+        let merged = server.ingest_at("/v1/shop/branches/trial/merge", &body);
+        let (status, report) = beside(&meeting, merged, meanwhile).await.0;
+        assert_eq!((status, &report["overwritten"]), (200, &json!(0)), "{into}: {report}");
+        assert_eq!(counts(&report), [0, 1, 0, 0], "{into}: {report}");
+        let found = documents(&server, into, "users").await;
+        assert_eq!(found["1"], json!({"a": 2, "b": 7}), "{into}");
+        assert_eq!(found["2"], json!({"a": 1, "b": 7}), "{into}");
+    }
     server.stop().await;
 }
 

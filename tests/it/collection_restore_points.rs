@@ -112,53 +112,81 @@ async fn what_is_written_between_the_batches_of_a_restore_stays_and_is_told() {
     server.stop().await;
 }
 
+/// Writes twelve documents, which a restore deletes in two batches: ten events are one, and two of them are for what tells
+/// of the restore.
+async fn write_twelve(server: &TestServer, op: &str, n: u64) {
+    let changes: Vec<Value> = (0..12).map(|key| change(op, &format!("u-{key:02}"), n)).collect();
+    for events in changes.chunks(10) {
+        take(server, events).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_written_right_before_a_batch_of_a_restore_is_told() {
+async fn what_is_written_right_before_a_batch_of_a_restore_is_compared_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder, &[("ingest.batch_events_max", "10")]);
-    // Both batches of the first restore, and the one of the second.
+    // The batch that is not taken, and both batches of the next comparison.
     let (faults, meeting) = Failpoints::meetings("changes.before_batch", 3);
     config.faults = faults;
     let server = TestServer::start_with(folder, &config, Clock::system()).await;
-    let write_all = async |op: &str, n: u64| {
-        let changes: Vec<Value> =
-            (0..12).map(|key| change(op, &format!("u-{key:02}"), n)).collect();
-        for events in changes.chunks(10) {
-            take(&server, events).await;
+    write_twelve(&server, "c", 1).await;
+    let meanwhile = async {
+        meet(&meeting).await;
+        write_twelve(&server, "u", 9).await;
+        for _ in 0..5 {
+            meet(&meeting).await;
         }
     };
-    write_all("c", 1).await;
-    let meanwhile = async {
-        meet(&meeting).await;
-        write_all("u", 9).await;
-        meet(&meeting).await;
-        meet(&meeting).await;
-        meet(&meeting).await;
-    };
-    // Eight documents go in the first batch, which was looked at. The look at the next one finds the others.
     let restored = restore(&server, "seq:0");
     let (status, report) = beside(&meeting, restored, meanwhile).await.0;
-    assert_eq!((status, &report["deleted"], &report["batches"]), (200, &json!(8), &json!(2)));
-    assert_eq!((&report["overwritten"], &report["written_meanwhile"]), (&json!(8), &json!(4)));
-    let there = documents(&server).await;
-    let left: Vec<Value> = there.as_array().unwrap().iter().map(|row| row[0].clone()).collect();
-    assert_eq!(left.len(), 4, "{there}");
-    let told = report["overwritten_documents"].as_array().unwrap();
-    assert_eq!(told.len(), 8, "{report}");
-    assert!(told.iter().all(|it| it["collection"] == "users" && !left.contains(&it["key"])));
+    assert_eq!((status, &report["deleted"], &report["batches"]), (200, &json!(12), &json!(2)));
+    assert_eq!((&report["overwritten"], &report["written_meanwhile"]), (&json!(0), &json!(0)));
+    assert_eq!(documents(&server).await, json!([]));
+    // What was written is before the restore, so it is undone to.
+    let undo = format!("bookmark:{}", report["undo_bookmark"].as_str().unwrap());
+    let (status, undone) = restore(&server, &undo).await;
+    assert_eq!((status, &undone["inserted"]), (200, &json!(12)), "{undone}");
+    let sql = "SELECT DISTINCT doc FROM cdc_users";
+    assert_eq!(server.rows("shop", sql).await, json!([["{\"n\":9}"]]));
+    server.stop().await;
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_batch_of_a_restore_is_looked_at_again_and_what_is_overwritten_in_the_end_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, &[("ingest.batch_events_max", "10")]);
+    // The first batch, and the second one after each look at it.
+    let (faults, meeting) = Failpoints::meetings("changes.before_batch", 5);
+    config.faults = faults;
+    let server = TestServer::start_with(folder, &config, Clock::system()).await;
+    write_twelve(&server, "c", 1).await;
     let meanwhile = async {
         meet(&meeting).await;
-        let key = left[0].as_str().unwrap();
-        take(&server, &[change("u", key, 10), change("c", "u-new", 10)]).await;
+        // It is no document of the restore, so the batch is taken.
+        take(&server, &[change("c", "u-new", 9)]).await;
         meet(&meeting).await;
+        // The first document of the second batch that nobody wrote yet.
+        let sql = "SELECT min(key) FROM cdc_users WHERE doc = '{\"n\":1}'";
+        let mut written: Vec<String> = Vec::new();
+        for _ in 0..4 {
+            meet(&meeting).await;
+            let key = server.rows("shop", sql).await[0][0].as_str().unwrap().to_owned();
+            take(&server, &[change("u", &key, 9)]).await;
+            written.push(key);
+            meet(&meeting).await;
+        }
+        written
     };
     let restored = restore(&server, "seq:0");
-    let (status, report) = beside(&meeting, restored, meanwhile).await.0;
-    assert_eq!((status, &report["deleted"]), (200, &json!(4)), "{report}");
-    let told = json!([{"collection": "users", "key": left[0]}]);
-    assert_eq!((&report["overwritten"], &report["overwritten_documents"]), (&json!(1), &told));
-    assert_eq!(documents(&server).await, json!([["u-new", "{\"n\":10}"]]));
+    let ((status, report), written) = beside(&meeting, restored, meanwhile).await;
+    assert_eq!((status, written.len()), (200, 4), "{report}");
+    assert_eq!((&report["deleted"], &report["batches"]), (&json!(9), &json!(2)), "{report}");
+    let told = |key: &String| json!({"collection": "users", "key": key});
+    assert_eq!((&report["written_meanwhile"], &report["overwritten"]), (&json!(3), &json!(1)));
+    assert_eq!(report["left"], json!(written[..3].iter().map(told).collect::<Vec<Value>>()));
+    assert_eq!(report["overwritten_documents"], json!([told(&written[3])]), "{report}");
+    let keys = server.rows("shop", "SELECT key FROM cdc_users ORDER BY key").await;
+    assert_eq!(keys, json!([[written[0]], [written[1]], [written[2]], ["u-new"]]));
     server.stop().await;
 }
 

@@ -222,7 +222,7 @@ impl RestoreRun<'_> {
     pub(super) async fn append(
         &self,
         pairs: &[CollectionPair],
-        mut report: RestoreReport,
+        report: RestoreReport,
         kept: KeptChanges,
     ) -> Result<Option<RestoreReport>, ApiError> {
         let undo = self.undo(&report);
@@ -250,22 +250,36 @@ impl RestoreRun<'_> {
             }
             None => Box::pin(self.push_compared(&mut batches, pairs, &meta)).await?,
         }
-        batches.leave_written().await?;
-        if !batches.left().numbers.is_empty() {
-            if batches.count() == 0 && !self.is_resumed {
-                return Ok(None);
+        Box::pin(self.finish(batches, report)).await
+    }
+
+    /// Appends the rest of the changes with the report behind them; none where a document of a restore of one batch was
+    /// written.
+    async fn finish(
+        &self,
+        mut batches: ChangeBatches<'_>,
+        mut report: RestoreReport,
+    ) -> Result<Option<RestoreReport>, ApiError> {
+        let mut appended = None;
+        while appended.is_none() {
+            batches.leave_written().await?;
+            if !batches.left().numbers.is_empty() {
+                if batches.count() == 0 && !self.is_resumed {
+                    return Ok(None);
+                }
+                leave(&mut report, &batches);
             }
-            leave(&mut report, &batches);
+            overwrite(&mut report, batches.overwritten());
+            report.batches = batches.count() + 1;
+            let completed = |first: Option<u64>, before: u64| {
+                let (restore, request) = (self.id.to_owned(), self.request.to_owned());
+                CompletedRestore { restore, request, first, before, report: report.clone() }.text()
+            };
+            // It ends: behind some looks nothing has to hold.
+            appended = batches.finish(completed).await?;
         }
+        report.seq = appended;
         overwrite(&mut report, batches.overwritten());
-        report.batches = batches.count() + 1;
-        let completed = |first: Option<u64>, before: u64| {
-            let (restore, request) = (self.id.to_owned(), self.request.to_owned());
-            CompletedRestore { restore, request, first, before, report: report.clone() }.text()
-        };
-        let (seq, overwritten) = batches.finish(completed).await?;
-        report.seq = Some(seq);
-        overwrite(&mut report, &overwritten);
         Ok(Some(report))
     }
 

@@ -211,11 +211,20 @@ impl MergeRun<'_> {
         let (mut run, mut conflicting) = (*self, ConflictingDocuments::new());
         Box::pin(run.push(collections, None, (&mut batches, &mut conflicting))).await?;
         batches.leave_written().await?;
-        let is_compared_once = batches.left().numbers.is_empty();
-        for comparison in 1.. {
+        let (mut comparison, mut is_compared_once) = (0, true);
+        loop {
             if batches.left().numbers.is_empty() {
-                break;
+                if !is_compared_once {
+                    count_again(&mut report, &batches, &conflicting);
+                }
+                if self.finish(&mut batches, &mut report).await? {
+                    return Ok(Some(report));
+                }
+                batches.leave_written().await?;
+                continue;
             }
+            is_compared_once = false;
+            comparison += 1;
             if batches.count() == 0 {
                 return Ok(None);
             }
@@ -233,19 +242,25 @@ impl MergeRun<'_> {
             Box::pin(run.push(collections, Some(&left), found)).await?;
             batches.leave_written().await?;
         }
-        if !is_compared_once {
-            count_again(&mut report, &batches, &conflicting);
-        }
-        overwrite(&mut report, batches.overwritten());
+    }
+
+    /// Appends the rest of the changes with the report behind them. False where others wrote since the look at them:
+    /// nothing is appended then.
+    async fn finish(
+        &self,
+        batches: &mut ChangeBatches<'_>,
+        report: &mut BranchMergeReport,
+    ) -> Result<bool, ApiError> {
+        overwrite(report, batches.overwritten());
         report.batches = batches.count() + 1;
         let completed = |first: Option<u64>, before: u64| {
             let (request, report) = (self.name.request.to_owned(), report.clone());
             CompletedMerge { request, first, before, report }.text(self.name, self.collection)
         };
-        let (seq, overwritten) = batches.finish(completed).await?;
+        let Some(seq) = batches.finish(completed).await? else { return Ok(false) };
         report.seq = Some(seq);
-        overwrite(&mut report, &overwritten);
-        Ok(Some(report))
+        overwrite(report, batches.overwritten());
+        Ok(true)
     }
 
     /// Adds the changes to batches; only those of some documents, if that is given. Where the policy refuses conflicts,
