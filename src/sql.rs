@@ -51,7 +51,7 @@ use icecore_schemas::{
     query::{QueryBasis, SqlRequest},
     service_table::{EVENTS_TABLE, ServiceTables},
 };
-use points::RequestTime;
+use points::{PointReader, RequestTime};
 use slots::{QueryOwner, QuerySize, QuerySlots, SlotsMax};
 use statement_view::StatementReader;
 use std::{sync::Arc, time::Duration};
@@ -432,7 +432,8 @@ impl SqlInner {
         }
         let is_past = as_of.is_some();
         let now_ms = clock_ms.unwrap_or_else(|| self.catalog.now_ms());
-        let points = self.points(&levels, &statement, &request, (as_of, now_ms), signal);
+        let asking = PointReader { levels: &levels, principal: reader.as_ref() };
+        let points = self.points(asking, &statement, &request, (as_of, now_ms), signal);
         let points = Box::pin(points).await?;
         let reader = StatementReader {
             levels: &levels,

@@ -32,8 +32,8 @@ const SHOWN_MAX: usize = 40;
 ///
 /// - `json_get(json, key, …)` and its like: see [`members`].
 ///
-/// A path is `$.member[0]."odd name"`, or one member's name alone. What is not there is null; a text that is
-/// not JSON is an error.
+/// A path is `$.member[0]."odd name"`, or one member's name alone; in a name in quotes `\"` is a quote and `\\` a
+/// backslash. What is not there is null; a text that is not JSON is an error.
 #[must_use]
 pub fn all() -> Vec<ScalarUDF> {
     let text = || DataType::Utf8View;
@@ -267,8 +267,8 @@ fn parse_path(path: &str) -> Option<Vec<PathStep>> {
             nodes.push(PathStep::Index(index.parse().ok()?));
             rest = after;
         } else if let Some(after) = rest.strip_prefix(".\"") {
-            let (name, after) = after.split_once('"')?;
-            nodes.push(PathStep::Key(name.to_owned()));
+            let (name, after) = quoted_name(after)?;
+            nodes.push(PathStep::Key(name));
             rest = after;
         } else {
             let after = rest.strip_prefix('.')?;
@@ -282,6 +282,24 @@ fn parse_path(path: &str) -> Option<Vec<PathStep>> {
         }
     }
     Some(nodes)
+}
+
+/// A member's name up to the quote that ends it, and what follows that. `\"` is a quote in the name and `\\` a
+/// backslash, as in PostgreSQL. A backslash before any other sign is itself: half of a surrogate pair is written so.
+fn quoted_name(text: &str) -> Option<(String, &str)> {
+    let (mut name, mut rest) = (String::new(), text);
+    loop {
+        let (plain, special) = rest.split_at(rest.find(['"', '\\'])?);
+        name.push_str(plain);
+        let (sign, after) = match special.as_bytes() {
+            [b'"', ..] => return Some((name, &special[1..])),
+            [b'\\', b'"', ..] => ('"', &special[2..]),
+            [b'\\', b'\\', ..] => ('\\', &special[2..]),
+            _ => ('\\', &special[1..]),
+        };
+        name.push(sign);
+        rest = after;
+    }
 }
 
 #[cfg(test)]

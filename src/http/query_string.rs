@@ -80,13 +80,44 @@ fn reason(cause: &(dyn Error + 'static)) -> String {
             let known = known.trim_start_matches("one of ");
             format!("unknown query parameter `{name}`; known are {known}")
         }
-        _ => format!("query parameter `{name}`: {reason}"),
+        _ => format!("query parameter `{name}`: {}", of_number(reason)),
+    }
+}
+
+/// What a number must be, where the reason is the standard library's, which says of no parameter what it takes.
+fn of_number(reason: &str) -> &str {
+    match reason {
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            "it must be a whole number in digits alone, such as 3"
+        }
+        "number too large to fit in target type" => "the number is too large",
+        "number too small to fit in target type" => "the number is too small",
+        other => other,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::Uri;
+    use icecore_schemas::restore::DocumentParameters;
+
+    #[test]
+    fn a_parameter_that_is_no_number_is_told_what_it_must_be() {
+        let digits = "it must be a whole number in digits alone, such as 3";
+        for (value, expected) in [
+            ("x", digits),
+            ("", digits),
+            ("-1", digits),
+            ("1.5", digits),
+            ("99999999999999999999", "the number is too large"),
+        ] {
+            let uri: Uri = format!("/?expected_version={value}").parse().unwrap();
+            let problem = Query::<DocumentParameters>::try_from_uri(&uri).unwrap_err();
+            let told = reason(problem.source().unwrap());
+            assert_eq!(told, format!("query parameter `expected_version`: {expected}"), "{value}");
+        }
+    }
 
     #[test]
     fn a_page_has_at_least_one_entry_and_at_most_the_most() {

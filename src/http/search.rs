@@ -271,8 +271,9 @@ fn path(parameter: &str, name: &str) -> Result<String, ApiError> {
     Ok(json_path(name))
 }
 
+/// The path of a name without quotes. A backslash is one of the name, so it is written twice.
 fn json_path(name: &str) -> String {
-    let parts = name.split('.').map(|part| format!(".\"{part}\""));
+    let parts = name.split('.').map(|part| format!(".\"{}\"", part.replace('\\', "\\\\")));
     std::iter::once("$".to_owned()).chain(parts).collect()
 }
 
@@ -341,6 +342,7 @@ mod tests {
         let (sql, params) = read(&by, &["by"]).unwrap().counts(20);
         assert_eq!(params, [json!("$.\"x\""), json!("1"), json!("$.\"a\".\"b\"")]);
         assert!(icecore_engine::guard::check(&sql).is_ok(), "{sql}");
+        assert_eq!(json_path(r"a\.b"), r#"$."a\\"."b""#);
     }
 
     #[test]

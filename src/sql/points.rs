@@ -15,6 +15,7 @@ use arrow::{
 };
 use chrono::DateTime;
 use futures::TryStreamExt;
+use icecore_catalog::access::Principal;
 use icecore_engine::{
     EngineQuery, QueryControls,
     audit::AuditPages,
@@ -39,6 +40,15 @@ use icecore_schemas::{
 };
 use namespaces::other_namespace;
 use std::{collections::HashMap, sync::Arc};
+
+/// Who asks for points, and in which namespace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PointReader<'a> {
+    /// The levels of the query's namespace.
+    pub(super) levels: &'a [String],
+    /// Whose rows may have a point; with none every row may.
+    pub(super) principal: Option<&'a Principal>,
+}
 
 /// Which state of a table is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,12 +291,13 @@ impl SqlInner {
     /// Works out the points of a statement. `clock_ms` is what `now()` is in them.
     pub(super) async fn points(
         &self,
-        levels: &[String],
+        reader: PointReader<'_>,
         statement: &CheckedStatement,
         request: &SqlRequest,
         (as_of, clock_ms): (Option<AsOf>, i64),
         signal: &Arc<QuerySignal>,
     ) -> Result<QueryPoints, SqlError> {
+        let levels = reader.levels;
         let mut points =
             QueryPoints { as_of, basis: request.basis.clone(), ..QueryPoints::default() };
         points.repeat_others();
@@ -303,7 +314,7 @@ impl SqlInner {
                 VersionPoint::Bookmark(expr) => {
                     // Later events with the same bookmark are no part of an answer that is made again.
                     let until = request.basis.as_ref().and_then(|basis| basis.seq);
-                    let found = self.seq_of(levels, table, expr, until, signal);
+                    let found = self.seq_of(reader, table, expr, until, signal);
                     let found = Box::pin(found).await?;
                     TableRead::Now(Some(SeqRange::up_to(found)))
                 }

@@ -125,11 +125,18 @@ async fn a_document_is_read_at_any_event_of_a_branch() {
         ("docs/u-1?branch=main&at=trial", 404),
         ("docs?branch=none", 404),
         ("docs/u-1/history?branch=none", 404),
+        // What can be the name of no branch is told as one that is not there.
+        ("docs?branch=", 404),
+        ("docs?branch=7", 404),
+        ("docs/u-1/history?branch=2026-11-20T12:00:00Z", 404),
     ] {
         let (status, answer) = got(&server, &format!("collections/users/{path}")).await;
         assert_eq!(status, expected, "{path}: {answer}");
-        if path.ends_with("branch=none") {
+        if let Some((_, branch)) = path.split_once("branch=")
+            && ["none", "", "7", "2026-11-20T12:00:00Z"].contains(&branch)
+        {
             let text = answer["error"].as_str().unwrap();
+            assert!(text.contains(&format!("no branch `{branch}`")), "{text}");
             assert!(text.contains("`main`, `trial`"), "{text}");
         }
     }

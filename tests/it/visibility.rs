@@ -126,6 +126,37 @@ async fn what_a_patch_made_is_seen_by_who_sees_every_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bookmark_of_an_event_that_is_not_seen_is_unknown() {
+    let guarded = house().await;
+    let reader = guarded.reader(&["read:shop"]).await;
+    for round in ["from the log", "from the table"] {
+        for (token, bookmark, expected) in [
+            (&guarded.admin, "b-of-team", 200),
+            (&reader, "b-everyone", 200),
+            (&reader, "b-of-team", 404),
+            (&reader, "b-nowhere", 404),
+        ] {
+            let sql = format!("SELECT count(*) FROM events FOR BOOKMARK AS OF '{bookmark}'");
+            for (path, body) in [
+                ("/v1/shop/sql", json!({ "sql": sql })),
+                ("/v1/shop/resolve", json!({ "at": format!("bookmark:{bookmark}") })),
+            ] {
+                let (status, answer) = guarded.post(token, path, &body).await;
+                assert_eq!(status, expected, "{round}: {path} {body}: {answer}");
+                if expected == 404 {
+                    let told = format!("no event of table `events` has bookmark `{bookmark}`");
+                    assert!(answer["error"].as_str().unwrap().contains(&told), "{answer}");
+                }
+            }
+        }
+        assert_eq!(guarded.post(&guarded.admin, "/v1/shop/commit", &Value::Null).await.0, 200);
+    }
+    let sql = json!({ "sql": "SELECT 1 FROM cdc_users FOR BOOKMARK AS OF 'b-everyone'" });
+    assert_eq!(guarded.post(&reader, "/v1/shop/sql", &sql).await.0, 403);
+    guarded.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_branch_are_seen_as_those_of_main() {
     let guarded = house().await;
     let admin = &guarded.admin;

@@ -23,7 +23,7 @@ use datafusion::{
 };
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 /// What a function gives of the value that it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -222,7 +222,7 @@ fn length(value: &str) -> Option<i64> {
     i64::try_from(count).ok()
 }
 
-/// The names of an object's members, in their order.
+/// The names of an object's members, in their order. One that is there twice is one member: the last one counts.
 fn member_names(value: &str) -> Option<Vec<String>> {
     serde_json::Deserializer::from_str(value).deserialize_map(NameList).ok()
 }
@@ -237,9 +237,11 @@ impl<'de> Visitor<'de> for NameList {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut names = Vec::new();
+        let (mut names, mut known) = (Vec::new(), HashSet::new());
         while let Some((name, _)) = members.next_entry::<String, IgnoredAny>()? {
-            names.push(name);
+            if known.insert(name.clone()) {
+                names.push(name);
+            }
         }
         Ok(names)
     }
@@ -315,6 +317,16 @@ mod tests {
         check(JsonAnswer::Elements, "l", r#"[1, "z", null]"#);
         check(JsonAnswer::Names, "$x", "[o]");
         check(JsonAnswer::Names, "l", "NULL");
+    }
+
+    #[test]
+    fn a_member_that_is_there_twice_is_one() {
+        let text = r#"{"a":1,"b":2,"\u0061":3}"#;
+        let texts = StringViewArray::from(vec![text]);
+        let of = |answer: JsonAnswer| answer.of(&texts, &[Some(text)]);
+        let names = of(JsonAnswer::Names);
+        assert_eq!(arrow::util::display::array_value_to_string(&names, 0).unwrap(), "[a, b]");
+        assert_eq!(of(JsonAnswer::Length).as_primitive::<Int64Type>(), &Int64Array::from(vec![2]));
     }
 
     #[test]

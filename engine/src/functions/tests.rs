@@ -36,6 +36,25 @@ fn a_path_that_is_none_is_refused() {
     for path in ["$a", "$.", "$..a", "$[x]", "$[0", "$.\"a", "$.*", "$.a.*", "$[*]", "", "/a/b/0"] {
         assert!(parse_path(path).is_none(), "{path}");
     }
+    for path in [r#"$."a\""#, r#"$."a\\"b""#, r#"$."a"b""#] {
+        assert!(parse_path(path).is_none(), "{path}");
+    }
+}
+
+#[test]
+fn a_name_in_quotes_may_have_quotes_and_backslashes() {
+    let text = r#"{"a\"b":1,"a\\":{"\\\"":2},"a\\d":3,"\"\u00e9":4}"#;
+    for (path, expected) in [
+        (r#"$."a\"b""#, Some("1")),
+        (r#"$."a\\"."\\\"""#, Some("2")),
+        (r#"$."a\\d""#, Some("3")),
+        (r#"$."a\d""#, Some("3")),
+        (r#"$."\"é""#, Some("4")),
+        (r#"$."a""#, None),
+    ] {
+        let found = value_at(text, &parse_path(path).unwrap(), false).unwrap();
+        assert_eq!(found.as_deref(), expected, "{path}");
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use crate::http::{
 };
 use icecore_catalog::catalog::LoadedTable;
 use icecore_lake::{branch::Branch, event::bookmark::moment_seq, table::schema::foreign_ident};
-use icecore_schemas::{error_code::ErrorCode, point::MAIN_BRANCH, service_table::EVENTS_TABLE};
+use icecore_schemas::{
+    as_of::AsOf, error_code::ErrorCode, point::MAIN_BRANCH, service_table::EVENTS_TABLE,
+};
 use serde_json::{Value, json};
 
 /// Most branches that an error lists.
@@ -22,6 +24,10 @@ impl ReadCaller<'_> {
     /// # Errors
     /// 404 for a branch that is not there; else as queries.
     pub(super) async fn head_of(self, branch: &str) -> Result<FoundPoint, ApiError> {
+        // What reads as a snapshot or a time, or is empty, is the name of no branch.
+        if !matches!(branch.parse::<AsOf>(), Ok(AsOf::Reference(_))) {
+            return Err(self.no_branch(branch).await);
+        }
         match Box::pin(self.referred(json!(branch))).await {
             Ok(found) if found.branch.as_deref() == Some(branch) => Ok(found),
             // A tag, or a ref that another engine made.

@@ -2,8 +2,9 @@
 
 use crate::sql::{
     SqlInner,
-    points::{QueryPoints, invalid, of_table, without_versions},
+    points::{PointReader, QueryPoints, invalid, of_table, without_versions},
     view::{ResolvedNamespace, history::oldest_of_main},
+    visibility,
 };
 use arrow::{
     array::{Array, AsArray},
@@ -17,6 +18,7 @@ use icecore_engine::{
     stop::QuerySignal,
     versions::{self, PointExpr},
     view::{TableView, View},
+    visibility::VisibleRows,
 };
 use icecore_lake::{
     event::bookmark::{minted_seq, moment_seq},
@@ -33,16 +35,19 @@ struct BookmarkSearch<'a> {
     bookmark: &'a str,
     /// The last event that counts; none for all.
     until: Option<u64>,
+    /// Which events are seen: one that is not has no bookmark here.
+    visible: &'a [VisibleRows],
 }
 
 impl SqlInner {
-    /// The last event with a bookmark, of those up to `until`.
+    /// The last event with a bookmark, of those up to `until` that the reader sees.
     ///
     /// # Errors
-    /// [`SqlError::Gone`] where retention removed it, [`SqlError::NotFound`] where nothing is known of it.
+    /// [`SqlError::Gone`] where retention removed it, [`SqlError::NotFound`] where nothing is known of it;
+    /// [`SqlError::Forbidden`] for a table of which the reader sees no rows.
     pub(super) async fn seq_of(
         &self,
-        levels: &[String],
+        reader: PointReader<'_>,
         table: &str,
         bookmark: &PointExpr,
         until: Option<u64>,
@@ -51,6 +56,7 @@ impl SqlInner {
         let Some(bookmark) = versions::text_of(bookmark) else {
             return Err(invalid("BOOKMARK AS OF takes a bookmark in single quotes"));
         };
+        let levels = reader.levels;
         // Before what a view reads is looked for: that may be in namespaces that only who asks may read.
         if let Some(space) = ResolvedNamespace::find(self.sources(), levels).await?
             && space.has_view(self.sources(), table).await?
@@ -68,10 +74,14 @@ impl SqlInner {
         let table = if is_table { table } else { EVENTS_TABLE };
         view.collections.clear();
         view.change_views.clear();
-        let search = BookmarkSearch { levels, table, bookmark, until };
         let Some(now) = view.table(table).cloned() else {
             return Err(without_versions(table));
         };
+        let visible = self.rows_seen(reader, &view.namespace);
+        if !visible.is_empty() {
+            visibility::check_table(&now)?;
+        }
+        let search = BookmarkSearch { levels, table, bookmark, until, visible: &visible };
         // The moment before a restore need not be that of an event. It comes first: anybody could give an event its
         // bookmark.
         let last = until.map_or(now.last_seq, |until| until.min(now.last_seq));
@@ -84,7 +94,19 @@ impl SqlInner {
         Err(Box::pin(self.missing(&search, &now, signal)).await?)
     }
 
-    /// The last event with the bookmark in this view.
+    /// Which rows of the namespace the reader sees; empty for every row.
+    fn rows_seen(
+        &self,
+        PointReader { levels, principal }: PointReader<'_>,
+        namespace: &str,
+    ) -> Vec<VisibleRows> {
+        let principal = principal.filter(|_| self.options.filters_visibility);
+        let values = principal.and_then(|principal| visibility::values_seen(principal, levels));
+        let namespace = namespace.to_owned();
+        values.map(|values| VisibleRows { namespace, values }).into_iter().collect()
+    }
+
+    /// The last event with the bookmark that is seen in this view.
     async fn last_seq(
         &self,
         search: &BookmarkSearch<'_>,
@@ -93,6 +115,7 @@ impl SqlInner {
     ) -> Result<Option<u64>, SqlError> {
         let bound = search.until.map(|seq| format!(" AND seq <= {seq}")).unwrap_or_default();
         let is_named = format!("bookmark = '{}'{bound}", search.bookmark.replace('\'', "''"));
+        let view = View { visible: search.visible.to_vec(), ..view };
         self.last_seq_where(search, &is_named, view, signal).await
     }
 
@@ -123,7 +146,7 @@ impl SqlInner {
         now: &TableView,
         signal: &Arc<QuerySignal>,
     ) -> Result<SqlError, SqlError> {
-        let BookmarkSearch { levels, table, bookmark, until } = *search;
+        let BookmarkSearch { levels, table, bookmark, until, .. } = *search;
         let gone = |nearest: Option<i64>| SqlError::Gone {
             text: format!(
                 "the event of table `{table}` with bookmark `{bookmark}` was removed; `nearest` has a snapshot that can be read instead"
@@ -144,7 +167,7 @@ impl SqlInner {
         if let Some(seq) = minted_seq(bookmark).filter(|seq| (1..=last).contains(seq)) {
             let points = QueryPoints::default();
             let (view, _pin) = Box::pin(self.sources().view(levels, &wanted, &points)).await?;
-            // The event that is there has another bookmark, so none ever had this one.
+            // The event that is there has another bookmark, so none ever had this one, or it is not seen.
             let is_of_it = format!("seq = {seq}");
             let there = Box::pin(self.last_seq_where(search, &is_of_it, view, signal)).await?;
             if there.is_none() {

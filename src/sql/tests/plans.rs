@@ -253,6 +253,26 @@ async fn a_sort_stays_beside_subqueries_when_its_column_is_left_out() {
 }
 
 #[tokio::test]
+async fn an_order_beside_a_subquery_is_that_beside_its_value() {
+    let house = committed().await;
+    let from = "FROM events a JOIN events b ON a.seq = b.seq WHERE a.seq > BOUND";
+    for sql in [
+        format!("SELECT a.seq {from} ORDER BY a.ts DESC, a.seq"),
+        format!("SELECT a.seq {from} ORDER BY a.ts DESC, a.seq OFFSET 5"),
+        format!("SELECT a.seq {from} ORDER BY a.ts DESC, a.seq LIMIT 7 OFFSET 5"),
+        format!("SELECT (SELECT a.seq {from} ORDER BY a.ts DESC, a.seq LIMIT 1 OFFSET 3) AS n"),
+        format!("SELECT a.seq {from} UNION ALL SELECT seq + 1000 FROM events ORDER BY 1 DESC"),
+        "SELECT seq FROM (SELECT seq, row_number() OVER (ORDER BY ts, seq DESC) AS n FROM events WHERE seq > BOUND) AS t ORDER BY n DESC"
+            .to_owned(),
+    ] {
+        let expected = seqs(&house, &sql.replace("BOUND", "3")).await;
+        assert!(!expected.is_empty(), "{sql}");
+        let beside = sql.replace("BOUND", "(SELECT min(seq) + 2 FROM events)");
+        assert_eq!(seqs(&house, &beside).await, expected, "{beside}");
+    }
+}
+
+#[tokio::test]
 async fn a_limit_answers_as_the_whole_order_does() {
     let house = committed().await;
     let deleted = file_of(&house, 58).await;
