@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,13 +82,30 @@ def probe(port: int, name: str, stop, answer) -> None:
     answer.send(took)
 
 
-class Probe:
-    """`probe` in a process of its own, for as long as a block takes; then `took` has what it answers."""
+def probe_disk(folder: Path, stop, answer) -> None:
+    """The same of a bare write of 4 KiB and its fdatasync into a file of fixed length: what an ack waits for at least."""
+    path, block, took = folder / "probe", os.urandom(4096), []
+    with open(path, "w+b") as file:
+        file.write(bytes(16 << 20))
+        os.fsync(file.fileno())
+        started = time.perf_counter()
+        while not stop.is_set():
+            due = started + len(took) / PROBE_RATE
+            time.sleep(max(0, due - time.perf_counter()))
+            os.pwrite(file.fileno(), block, len(took) % 4096 * 4096)
+            os.fdatasync(file.fileno())
+            took.append((due, time.perf_counter() - due))
+    path.unlink()
+    answer.send(took)
 
-    def __init__(self, port: int, name: str):
+
+class Probe:
+    """`work` in a process of its own, for as long as a block takes; then `took` has what it answers."""
+
+    def __init__(self, work, *args):
         context = multiprocessing.get_context("fork")
         self.stop, (self.answer, other), self.took = context.Event(), context.Pipe(False), []
-        self.process = context.Process(target=probe, args=(port, name, self.stop, other), daemon=True)
+        self.process = context.Process(target=work, args=(*args, self.stop, other), daemon=True)
         self.process.start()
         other.close()
 
@@ -135,22 +152,30 @@ class CommitRun:
     quiet: list[float]
     # Of events that were due while commits were made, and not while the table was looked at between two windows.
     busy: list[tuple[float, float]]
+    # The same of bare writes to the same disk.
+    disk_quiet: list[float]
+    disk_busy: list[float]
 
     @classmethod
     def of(cls, bench: Bench, given, looks: bool = True) -> "CommitRun":
-        with Probe(bench.server.port, "quiet") as quiet:
+        port, disk = bench.server.port, bench.server.folder
+        with Probe(probe, port, "quiet") as quiet, Probe(probe_disk, disk) as disk_quiet:
             time.sleep(QUIET_S)
-        with Probe(bench.server.port, "busy") as busy:
+        with Probe(probe, port, "busy") as busy, Probe(probe_disk, disk) as disk_busy:
             windows = commit_all(bench, given, looks)
         spans = [window["span"] for window in windows]
-        beside = [(due, seconds) for due, seconds in busy.took if any(began <= due <= ended for began, ended in spans)]
-        return cls(windows=windows, quiet=[seconds for _, seconds in quiet.took], busy=beside)
+
+        def beside(probe: Probe) -> list[tuple[float, float]]:
+            return [(due, seconds) for due, seconds in probe.took if any(began <= due <= ended for began, ended in spans)]
+
+        alone, disk_alone = [[seconds for _, seconds in probe.took] for probe in (quiet, disk_quiet)]
+        return cls(windows=windows, quiet=alone, busy=beside(busy), disk_quiet=disk_alone, disk_busy=[seconds for _, seconds in beside(disk_busy)])
 
     def first(self, commits: int) -> "CommitRun":
         """The same as far as the windows of the first so many commits."""
         windows = [window for window in self.windows if window["start"] < commits]
         ended = windows[-1]["span"][1]
-        return CommitRun(windows=windows, quiet=self.quiet, busy=[(due, seconds) for due, seconds in self.busy if due <= ended])
+        return replace(self, windows=windows, busy=[(due, seconds) for due, seconds in self.busy if due <= ended])
 
     def took(self) -> list[float]:
         return [seconds for window in self.windows for seconds in window["took"]]
@@ -277,7 +302,7 @@ def report(given, folder: Path, servers: list) -> None:
     windows = run.windows
     at_once = bench.scans(given.rounds)
     steady_s = wait_steady(bench.server.url)
-    report_commits(given, windows, run.quiet, run.acks())
+    report_commits(given, run)
     if control:
         report_control(run.first(given.control), control)
     wrong = check(bench, rows, "a moment after")
@@ -300,21 +325,22 @@ def report(given, folder: Path, servers: list) -> None:
         sys.exit("\n".join(wrong))
 
 
-def report_commits(given, windows: list[dict], quiet: list[float], busy: list[float]) -> None:
+def report_commits(given, run: CommitRun) -> None:
     print(f"{given.commits:,} commits of {given.events} events of {given.types} types each, one after the other.\n")
     print("| commits | p50 | p99 | slowest | p50 / first window's | p99 / first window's | CPU each, all jobs |")
     print("|---|---|---|---|---|---|---|")
-    first = windows[0]["took"]
-    for window in windows:
+    first = run.windows[0]["took"]
+    for window in run.windows:
         took, start = window["took"], window["start"]
         p50, p99 = percentile(took, 0.5), percentile(took, 0.99)
         print(f"| {start:,} to {start + len(took):,} | {p50 * 1e3:.1f} ms | {p99 * 1e3:.1f} ms | {max(took) * 1e3:.0f} ms | {p50 / percentile(first, 0.5):.2f} "
               f"| {p99 / percentile(first, 0.99):.2f} | {window['cpu'] * 1e3:.1f} ms |")
-    print(f"\n| acks of single events, {PROBE_RATE} a second | events | p50 | p99 | slowest |")
+    print(f"\n| {PROBE_RATE} a second | of | p50 | p99 | slowest |")
     print("|---|---|---|---|---|")
-    for name, took in (("nothing else", quiet), ("beside the commits", busy)):
-        print(f"| {name} | {len(took):,} | {percentile(took, 0.5) * 1e3:.2f} ms | {percentile(took, 0.99) * 1e3:.2f} ms | {max(took) * 1e3:.0f} ms |")
-    print(f"| ratio | | {percentile(busy, 0.5) / percentile(quiet, 0.5):.2f} | {percentile(busy, 0.99) / percentile(quiet, 0.99):.2f} | |", flush=True)
+    for what, quiet, busy in (("acks of single events", run.quiet, run.acks()), ("bare fdatasync of 4 KiB", run.disk_quiet, run.disk_busy)):
+        for name, took in (("nothing else", quiet), ("beside the commits", busy)):
+            print(f"| {what}, {name} | {len(took):,} | {percentile(took, 0.5) * 1e3:.2f} ms | {percentile(took, 0.99) * 1e3:.2f} ms | {max(took) * 1e3:.0f} ms |")
+        print(f"| ratio | | {percentile(busy, 0.5) / percentile(quiet, 0.5):.2f} | {percentile(busy, 0.99) / percentile(quiet, 0.99):.2f} | |", flush=True)
 
 
 def report_control(run: CommitRun, control: CommitRun) -> None:
