@@ -1,4 +1,4 @@
-"""The progress bar of `icecore compact` as a person at a terminal meets it."""
+"""The progress bars of `icecore compact` and `icecore import` as a person at a terminal meets them."""
 import json
 import threading
 
@@ -34,6 +34,21 @@ class SlowRun(Proxy):
                     job["progress"] = self.progress
             content = json.dumps(listed).encode()
         return status, headers, content
+
+
+class HeldImport(Proxy):
+    """The first events come to the server at once, and later ones once they are let go."""
+
+    def __init__(self, server_url: str):
+        self.requests, self.is_let_go = 0, threading.Event()
+        super().__init__(server_url)
+
+    def answer(self, method, path, body, forward):
+        if path.startswith("/ingest"):
+            self.requests += 1
+            if 1 < self.requests:
+                self.is_let_go.wait(PATIENCE)
+        return forward()
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +102,25 @@ def test_ctrl_c_leaves_the_run_to_the_server(run, tmp_path):
         assert terminal.process.wait(PATIENCE) == 1
     finally:
         terminal.close()
+
+
+def test_a_bar_shows_how_far_an_import_is(server, tmp_path):
+    hour = tmp_path / "bucket" / "events/2026/11/20/14"
+    hour.mkdir(parents=True)
+    for file in ("a", "b"):
+        events = [json.dumps({"id": f"{file}-{n}", "type": "a", "ns": "imported"}) for n in range(10)]
+        (hour / f"{file}.jsonl").write_text("\n".join(events) + "\n")
+    held = HeldImport(server.url)
+    terminal = Terminal(held, tmp_path, ["import", "--layout", "r2", "bucket"], COLUMNS)
+    try:
+        # The first of two files of the same length.
+        first = terminal.wait("10 events")
+        assert "bucket " in first and "=" in first, first
+        held.is_let_go.set()
+        terminal.wait("20 events")
+        assert terminal.process.wait(PATIENCE) == 0
+    finally:
+        held.is_let_go.set()
+        terminal.close()
+        held.close()
+    assert server.client().sql("imported", "SELECT count(*) FROM events") == [(20,)]

@@ -109,6 +109,12 @@ async fn a_condition_chooses_partitions_and_a_dry_run_says_why() {
     assert!(is_done && text.starts_with("3 files would become 1"), "{text}");
     assert!(text.contains("type=t0/dt=") && !text.contains("type=t1"), "{text}");
     assert!(text.contains("would be merged") && text.contains("small files of a part"), "{text}");
+    let (is_done, text) = icecore(&server, &[events.as_slice(), &["--dry-run", "--json"]].concat());
+    let dry: JobReport = serde_json::from_str(&text).unwrap();
+    let [partition] = dry.partitions.as_slice() else { panic!("{dry:?}") };
+    assert!(is_done && partition.partition.starts_with("type=t0/dt="), "{partition:?}");
+    assert_eq!((partition.merged.before, partition.merged.after), (3, 1), "{partition:?}");
+    assert!(partition.reasons[0].contains("small files of a part"), "{partition:?}");
 
     let path = "/admin/jobs/compact?namespace=shop&table=events&where=type%20%3D%20%27t1%27";
     let done = run(&server, path).await;

@@ -4,6 +4,7 @@ use crate::{
     admin::icecore,
     harness::{TestServer, events, files_below},
     postgres::Databases,
+    process::run,
 };
 use icecore_schemas::fsck::{FindingKind, FsckReport};
 use serde_json::{Value, json};
@@ -94,6 +95,47 @@ async fn a_warehouse_that_is_whole_is_said_to_be() {
     let (done, text) = icecore(&server, &["fsck", "--quick", "--json", "--ns", NAMESPACE]);
     let report: FsckReport = serde_json::from_str(&text).unwrap();
     assert!(done && report.whole, "{text}");
+    server.stop().await;
+}
+
+/// Runs `icecore fsck`: the exit code, what it printed, and what it said beside.
+fn fsck_command(url: &str, words: &[&str]) -> (Option<i32>, String, String) {
+    let output = run(&[&["fsck", "--url", url][..], words].concat(), &[], b"");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_tells_damage_from_a_check_that_did_not_end_and_from_wrong_usage() {
+    let server = TestServer::start().await;
+    let (status, reply) = server.ingest(&events(0..20)).await;
+    assert_eq!(status, 200, "{reply}");
+    server.commit(NAMESPACE).await;
+    let (code, text, said) = fsck_command(&server.url, &["--json"]);
+    let report: FsckReport = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, report.whole), (Some(0), true), "{text}{said}");
+
+    let files = data_files(&server);
+    let lost = files[0].file_name().unwrap().to_str().unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    for words in [&["--json"][..], &["--json", "--quick"]] {
+        let (code, text, said) = fsck_command(&server.url, words);
+        let report: FsckReport = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, report.whole), (Some(1), false), "{text}");
+        let finding = &report.tables[0].damage[0];
+        assert_eq!(finding.kind, FindingKind::Missing);
+        assert!(finding.file.as_ref().is_some_and(|file| file.ends_with(lost)), "{finding:?}");
+        assert!(said.contains("of 1 table 1 is damaged"), "{said}");
+    }
+
+    // Nothing is printed where no check ended.
+    let (code, text, said) = fsck_command(&server.url, &["--json", "--ns", "nobody"]);
+    assert_eq!((code, text.as_str()), (Some(1), ""), "{said}");
+    let (code, text, said) = fsck_command("http://127.0.0.1:1", &["--json"]);
+    assert_eq!((code, text.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("no answer from http://127.0.0.1:1"), "{said}");
+    let (code, text, said) = fsck_command(&server.url, &["--json", "--rows"]);
+    assert_eq!((code, text.as_str()), (Some(2), ""), "{said}");
     server.stop().await;
 }
 

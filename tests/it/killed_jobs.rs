@@ -9,6 +9,7 @@ use crate::{
 };
 use icecore::{
     maintenance::{
+        JOBS,
         expiry::SnapshotExpiry,
         names::ListNames,
         obsolete::DeleteObsolete,
@@ -70,6 +71,34 @@ const MET: [(&str, &str); 20] = [
     ("names.", "tests/it/killed_jobs.rs"),
     ("repair.", "tests/it/repair.rs"),
 ];
+/// What the failpoints of a job begin with, of each that changes tables or files in several steps.
+const OF_JOBS: [(&str, &str); 14] = [
+    ("flush", "flush."),
+    ("delete-obsolete", "obsolete."),
+    ("thin-snapshots", "thin."),
+    ("compact", "compact."),
+    ("compact-hour", "compact."),
+    ("compact-day", "compact."),
+    ("orphans", "orphans."),
+    ("retention", "retention."),
+    ("dead-letters", "retention."),
+    ("expire", "expire."),
+    ("erase", "erase."),
+    ("materialize", "write."),
+    ("refresh", "refresh."),
+    ("list-names", "names."),
+];
+/// The other jobs: each step of theirs is one transaction or one file, or they only look.
+const OF_ONE_STEP: [&str; 8] = [
+    "dedup",
+    "tags",
+    "keep-runs",
+    "access-upkeep",
+    "watch-owner",
+    "note-metastore",
+    "probe-warehouse",
+    "look-for-metadata",
+];
 /// How code passes a failpoint.
 const PASSED: [&str; 3] = ["hit(", "fault(", "fail_at(config, "];
 const TABLE: &str = "/v1/shop/tables/events";
@@ -98,6 +127,18 @@ fn a_test_meets_every_failpoint() {
     }
     for (prefix, _) in MET {
         assert!(POINTS.iter().any(|point| point.starts_with(prefix)), "{prefix}");
+    }
+}
+
+#[test]
+fn every_job_has_failpoints_or_is_one_step() {
+    let of_several = OF_JOBS.into_iter().map(|(job, _)| job);
+    let known: BTreeSet<&str> = of_several.chain(OF_ONE_STEP).collect();
+    assert_eq!(known.len(), OF_JOBS.len() + OF_ONE_STEP.len(), "each is named once");
+    let jobs: BTreeSet<&str> = JOBS.iter().map(|line| line.name).collect();
+    assert_eq!(jobs, known);
+    for (job, prefix) in OF_JOBS {
+        assert!(POINTS.iter().any(|point| point.starts_with(prefix)), "{job}: {prefix}");
     }
 }
 
@@ -220,6 +261,22 @@ async fn a_server_that_dies_while_old_rows_and_snapshots_go_loses_nothing_else()
     let server = Box::pin(die_at(&points, &[])).await;
     let letters = "SELECT count(*) FROM dead_letters";
     assert_eq!(server.rows("shop", letters).await, json!([[0]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_while_hours_and_days_that_are_over_are_merged_loses_nothing() {
+    // The first leaves one partition, of three files.
+    let points = [
+        ("retention", "retention.after_commit"),
+        ("compact-hour", "compact.before_write"),
+        ("compact-hour", "compact.before_commit"),
+        ("compact-day", "compact.after_data_file"),
+        ("compact-day", "compact.after_commit"),
+    ];
+    let server = Box::pin(die_at(&points, &[])).await;
+    let stats: Value = server.get("/v1/shop/tables/events/stats").await.json().await.unwrap();
+    assert_eq!(stats["data_files"], 1, "{stats}");
     server.stop().await;
 }
 

@@ -5,6 +5,7 @@
 
 mod types;
 
+use crate::harness::files_below;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -477,6 +478,44 @@ fn documents_name_files_that_exist() {
         );
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// How tests ask whether their long form is wanted.
+const LONG_FORM: [&str; 3] =
+    ["var_os(\"LARGE\")", "\"LARGE\" in os.environ", "os.environ.get(\"LARGE\")"];
+
+#[test]
+fn every_long_form_of_a_test_has_a_row_that_says_how_to_run_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/building.md")).expect("a readable document");
+    let (_, section) = text.split_once("## Long forms of tests").expect("a section about them");
+    let mut told = Vec::new();
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let spans = code_spans(row);
+        let [file, command, ..] = spans.as_slice() else { panic!("{row}") };
+        assert!(command.starts_with("LARGE="), "{row}");
+        // What chooses the test: the first words of its name, or its file.
+        let chosen = command.split(' ').find(|word| word.contains('_')).expect("a test");
+        let source = fs::read_to_string(root.join(file)).expect("a readable test");
+        assert!(chosen == *file || source.contains(&format!("fn {chosen}")), "{row}");
+        told.push((*file).to_owned());
+    }
+    let folders = SOURCES.iter().chain(&["tests"]).map(|folder| root.join(folder));
+    let files = folders.flat_map(|of| [".rs", ".py"].map(|end| files_below(&of, end)).concat());
+    let is_long = |path: &PathBuf| {
+        let text = fs::read_to_string(path).expect("a readable source file");
+        LONG_FORM.iter().any(|form| text.contains(form))
+    };
+    let below = |path: PathBuf| {
+        let path = path.strip_prefix(root).expect("a file of the repository");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    };
+    let mut asking: Vec<String> = files.filter(is_long).map(below).collect();
+    // It is a part of the test whose row has `tests/it/maintenance_model.rs`.
+    asking.retain(|path| path != "tests/it/maintenance_model/world.rs");
+    told.sort_unstable();
+    asking.sort_unstable();
+    assert_eq!(told, asking);
 }
 
 #[test]
