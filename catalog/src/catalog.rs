@@ -339,6 +339,7 @@ impl Catalog {
         property_rules::check(table, base, new)?;
         property_rules::check_policies(table, updates)?;
         columns::check(base, new, updates)?;
+        commit::check_set_names(updates)?;
         commit::check_time(base, updates, self.now_ms())?;
         location_rules::check(&self.inner.storage, new, updates)?;
         if let (Some(base), true) = (base, self.inner.options.checks_contents) {
