@@ -4,9 +4,11 @@
 //! before they were looked at or since it was registered with them, keep nobody from other changes.
 
 use crate::{
+    catalog::PropertyFault,
     commit::merge_order::{self, MERGE_ORDER},
     error::CatalogError,
     retention::{self, expiry},
+    snapshot::rebase::REBASE_APPENDS,
 };
 use iceberg::{
     TableIdent, TableUpdate,
@@ -14,9 +16,10 @@ use iceberg::{
 };
 
 /// Refuses a value that this server could not go by: it would leave the table alone for it, and say so where
-/// few look.
+/// few look. `own` tells of the properties that the service reads, which the catalog is part of.
 pub(super) fn check(
     table: &TableIdent,
+    own: Option<PropertyFault>,
     base: Option<&TableMetadata>,
     new: &TableMetadata,
 ) -> Result<(), CatalogError> {
@@ -25,7 +28,10 @@ pub(super) fn check(
     };
     let set = new.properties().iter().filter(is_set);
     // The first one by its text, so that a commit of several is always told the same.
-    match set.filter_map(|(key, value)| fault(new, key, value)).min() {
+    let faults = set.filter_map(|(key, value)| {
+        fault(new, key, value).or_else(|| own.and_then(|own| own(new, key, value)))
+    });
+    match faults.min() {
         Some(why) => Err(CatalogError::Invalid(format!("{table}: {why}"))),
         None => Ok(()),
     }
@@ -63,6 +69,10 @@ fn policy_fault(update: &TableUpdate) -> Option<&str> {
 fn fault(table: &TableMetadata, key: &str, value: &str) -> Option<String> {
     if key == MERGE_ORDER && retention::is_managed(table) {
         return merge_order::columns(value, table.current_schema()).err();
+    }
+    if key == REBASE_APPENDS {
+        return (!["true", "false"].contains(&value))
+            .then(|| format!("its property `{key}` is `{value}`: write `true` or `false`"));
     }
     expiry::fault(key, value)
 }

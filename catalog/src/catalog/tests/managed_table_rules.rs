@@ -9,7 +9,7 @@ use crate::{
         expiry::{GC_ENABLED, MAX_REF_AGE, MAX_SNAPSHOT_AGE, MIN_SNAPSHOTS},
     },
     row_sum::{ROWS_SUM, ROWS_SUM_BASIS},
-    snapshot::obsolete::FORKED,
+    snapshot::{obsolete::FORKED, rebase::REBASE_APPENDS},
 };
 
 async fn managed(house: &House) -> LoadedTable {
@@ -388,6 +388,7 @@ async fn a_commit_sets_no_property_that_the_service_could_not_go_by() {
         (MAX_SNAPSHOT_AGE, "5d", "write a whole number from 1 on"),
         (MAX_REF_AGE, "", "write a whole number from 1 on"),
         (GC_ENABLED, "no", "write `true` or `false`"),
+        (REBASE_APPENDS, "no", "write `true` or `false`"),
     ] {
         for dotted in ["a.events", "a.own"] {
             let answer = house.catalog.commit(set(dotted, key, value)).await;
@@ -446,7 +447,7 @@ async fn a_property_that_is_wrong_already_refuses_no_other_change() {
         builder.build().unwrap().metadata
     };
     let check = |base: &TableMetadata, new: &TableMetadata| {
-        property_rules::check(&ident("a.events"), Some(base), new).is_ok()
+        property_rules::check(&ident("a.events"), None, Some(base), new).is_ok()
     };
     let wrong = with(&made.metadata, MIN_SNAPSHOTS, "0");
     assert!(!check(&made.metadata, &wrong));

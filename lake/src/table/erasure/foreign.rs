@@ -37,6 +37,12 @@ pub(super) fn column_of(table: &TableMetadata, person: Option<&str>) -> Option<i
     named_column(table, person?)?.ok()
 }
 
+/// Why a property that is to name a column of people names none that is compared; none for other properties, and in a
+/// table of the service.
+pub(crate) fn property_fault(table: &TableMetadata, key: &str) -> Option<String> {
+    named_column(table, key.strip_prefix(COLUMN)?)?.err()
+}
+
 /// The column that a property names, or why it is not compared; none without the property, and in a table of the
 /// service, which has columns of its own for that.
 fn named_column(table: &TableMetadata, person: &str) -> Option<Result<i32, String>> {
