@@ -342,7 +342,7 @@ impl Catalog {
         }
         managed_table_rules::check(table, &self.inner.options.reserved.tables, base, new)?;
         property_rules::check(table, self.inner.options.reserved.property_fault, base, new)?;
-        property_rules::check_policies(table, updates)?;
+        property_rules::check_policies(table, base, updates)?;
         columns::check(base, new, updates)?;
         commit::check_set_names(updates)?;
         commit::check_time(base, updates, self.now_ms())?;
