@@ -50,4 +50,11 @@ fn a_column_of_people_is_one_of_the_table() {
     assert_eq!(named(&mut lake, "id"), None);
     let told = named(&mut lake, "who").unwrap();
     assert!(told.contains("names `who`, which is none of its columns"), "{told}");
+    let told = fault(&lake.metadata, "icecore.erasure.userId", "name").unwrap();
+    assert!(told.contains("`icecore.erasure.userId` is of no member of a subject"), "{told}");
+    assert_eq!(
+        fault(&table(true), "icecore.erasure.user_id", "who"),
+        None,
+        "nobody reads it there"
+    );
 }
