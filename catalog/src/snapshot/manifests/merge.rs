@@ -1,8 +1,8 @@
 //! Which manifests of a table are merged, and how their files are parted: pure rules.
 //!
 //! Small manifests of one kind are merged by size, so that a list holds at most [`MERGE_AT`] of each
-//! kind, and others of at least [`SMALL_BYTES_MAX`] or [`SMALL_FILES_MAX`], however many commits there are. The files of a merge
-//! are parted by the days of their partitions where that spares a query of one day half of them: events
+//! kind, and others of at least [`SMALL_BYTES_MAX`] or [`SMALL_FILES_MAX`], however many commits there are. The
+//! files of a merge are parted by the days of their partitions where that spares a query of one day half of them: events
 //! that come late would have every manifest reach back over days.
 
 use iceberg::spec::{

@@ -75,8 +75,9 @@ pub(super) fn delete_existing(
     writer.add_delete_file(without_metrics(entry.data_file, seq)?, sequence, file_sequence)
 }
 
-/// The file without what is said of its columns but for the bounds of one. It is some half of a kilobyte a file, which readers of a
-/// snapshot parse and no reader goes by once the file is gone; parts of rows that are erased are in it, too.
+/// The file without what is said of its columns but for the bounds of one. It is some half of a kilobyte a file,
+/// which readers of a snapshot parse and no reader goes by once the file is gone; parts of rows that are erased are
+/// in it, too.
 /// A delete file may say only in its bounds which file it is about, and keeps them.
 fn without_metrics(file: DataFile, kept: Option<i32>) -> iceberg::Result<DataFile> {
     if file.content_type() != DataContentType::Data {
