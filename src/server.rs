@@ -45,7 +45,7 @@ use icecore_lake::{
     event::EventLimits,
     ids::IdGenerator,
     metrics::Metrics,
-    table::{evolve, reader::ReadError},
+    table::{evolve, properties, reader::ReadError},
     wal::{Wal, WalError},
 };
 use std::{
@@ -396,6 +396,7 @@ async fn open_catalog(
     let name = &config.catalog_name;
     let mut options = config.catalog_options.clone();
     options.reserved.tables = evolve::own_tables(&config.tables);
+    options.reserved.property_fault = Some(properties::fault);
     let catalog = Catalog::with_options(name, storage, metastore, now, options);
     Ok(catalog.with_namespace_separator(&config.namespace_separator))
 }

@@ -128,7 +128,12 @@ pub struct ReservedNames {
     /// Tables whose columns clients leave as they are, where they have the mark [`retention::MANAGED`].
     /// No view gets their names.
     pub tables: Arc<[OwnTable]>,
+    /// What values the properties of tables may have that the service reads; none for any.
+    pub property_fault: Option<PropertyFault>,
 }
+
+/// Why a table with this metadata may not have a property (key, value), as what is said of the table; none where it may.
+pub type PropertyFault = fn(&TableMetadata, &str, &str) -> Option<String>;
 
 /// A table of the service, in every namespace.
 #[derive(Clone, Debug)]
@@ -336,9 +341,10 @@ impl Catalog {
             managed_table_rules::check_is_foreign(updates)?;
         }
         managed_table_rules::check(table, &self.inner.options.reserved.tables, base, new)?;
-        property_rules::check(table, base, new)?;
-        property_rules::check_policies(table, updates)?;
+        property_rules::check(table, self.inner.options.reserved.property_fault, base, new)?;
+        property_rules::check_policies(table, base, updates)?;
         columns::check(base, new, updates)?;
+        commit::check_set_names(updates)?;
         commit::check_time(base, updates, self.now_ms())?;
         location_rules::check(&self.inner.storage, new, updates)?;
         if let (Some(base), true) = (base, self.inner.options.checks_contents) {

@@ -11,7 +11,7 @@ pub(crate) mod versions;
 mod void;
 
 use crate::{error::CatalogError, metadata_file::refs};
-pub(crate) use heads::{check_heads, lost_names};
+pub(crate) use heads::{check_heads, check_set_names, lost_names};
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{FormatVersion, MAIN_BRANCH, Snapshot, TableMetadata, TableMetadataBuilder},

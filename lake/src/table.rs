@@ -22,6 +22,7 @@ pub mod moved_deletes;
 mod pages;
 pub mod partition;
 pub mod promoted;
+pub mod properties;
 pub mod reader;
 pub mod retention;
 pub mod row_fit;

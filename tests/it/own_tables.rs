@@ -349,3 +349,32 @@ async fn no_view_takes_the_name_of_a_table_of_the_service() {
     server.commit("a").await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_property_that_the_service_could_not_go_by_is_refused() {
+    let server = TestServer::start().await;
+    let sent = rows_of("a", 0..3, 1);
+    assert_eq!(server.call(Method::POST, "/ingest", &sent).await.0, 200);
+    server.commit("a").await;
+    let events = "/catalog/v1/namespaces/a/tables/events";
+    let set = |key: &str, value: &str| {
+        let update = json!({"action": "set-properties", "updates": {key: value}});
+        json!({"requirements": [], "updates": [update]})
+    };
+    for (key, value, why) in [
+        ("icecore.compaction", "maybe", "write `on` or `off`"),
+        ("icecore.retention", "bad", "is not TYPE=DAYS, such as webhook.*=30d"),
+        ("icecore.promoted-paths", "data", "write `column.member:type`"),
+        ("icecore.rebase-appends", "no", "write `true` or `false`"),
+    ] {
+        let (status, answer) = server.call(Method::POST, events, &set(key, value)).await;
+        assert_eq!(status, 400, "{key} {answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("`{key}`")) && message.contains(why), "{message}");
+    }
+    for (key, value) in [("icecore.compaction", "off"), ("icecore.retention", "t=30d")] {
+        let (status, answer) = server.call(Method::POST, events, &set(key, value)).await;
+        assert_eq!(status, 200, "{key} {answer}");
+    }
+    server.stop().await;
+}

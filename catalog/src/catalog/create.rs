@@ -76,7 +76,8 @@ impl Tables<'_> {
         };
         let properties = table.properties.clone();
         let metadata = commit::create_fresh(table, uuid, location, self.0.now_ms())?;
-        property_rules::check(&ident, None, &metadata)?;
+        let own = self.0.inner.options.reserved.property_fault;
+        property_rules::check(&ident, own, None, &metadata)?;
         columns::check(None, &metadata, &[])?;
         let properties = [TableUpdate::SetProperties { updates: properties }];
         location_rules::check(&self.0.inner.storage, &metadata, &properties)?;

@@ -4,9 +4,12 @@
 //! before they were looked at or since it was registered with them, keep nobody from other changes.
 
 use crate::{
+    catalog::PropertyFault,
     commit::merge_order::{self, MERGE_ORDER},
     error::CatalogError,
+    metadata_file::refs,
     retention::{self, expiry},
+    snapshot::rebase::REBASE_APPENDS,
 };
 use iceberg::{
     TableIdent, TableUpdate,
@@ -14,9 +17,10 @@ use iceberg::{
 };
 
 /// Refuses a value that this server could not go by: it would leave the table alone for it, and say so where
-/// few look.
+/// few look. `own` tells of the properties that the service reads, which the catalog is part of.
 pub(super) fn check(
     table: &TableIdent,
+    own: Option<PropertyFault>,
     base: Option<&TableMetadata>,
     new: &TableMetadata,
 ) -> Result<(), CatalogError> {
@@ -25,7 +29,10 @@ pub(super) fn check(
     };
     let set = new.properties().iter().filter(is_set);
     // The first one by its text, so that a commit of several is always told the same.
-    match set.filter_map(|(key, value)| fault(new, key, value)).min() {
+    let faults = set.filter_map(|(key, value)| {
+        fault(new, key, value).or_else(|| own.and_then(|own| own(new, key, value)))
+    });
+    match faults.min() {
         Some(why) => Err(CatalogError::Invalid(format!("{table}: {why}"))),
         None => Ok(()),
     }
@@ -35,10 +42,20 @@ pub(super) fn check(
 /// table any more.
 pub(super) fn check_policies(
     table: &TableIdent,
+    base: Option<&TableMetadata>,
     updates: &[TableUpdate],
 ) -> Result<(), CatalogError> {
-    match updates.iter().find_map(policy_fault) {
-        Some(name) => Err(CatalogError::Invalid(format!(
+    let mut wrong = updates.iter().filter_map(wrong_policy).peekable();
+    if wrong.peek().is_none() {
+        return Ok(());
+    }
+    // Those of before are dear to read, and nearly no commit needs them.
+    let known = base.map(refs::of).unwrap_or_default();
+    let is_new = |(name, retention): &(&str, &SnapshotRetention)| {
+        known.get(*name).is_none_or(|known| known.retention != **retention)
+    };
+    match wrong.find(is_new) {
+        Some((name, _)) => Err(CatalogError::Invalid(format!(
             "{table}: the policy of `{name}` has a number below 1: write min-snapshots-to-keep, \
              max-snapshot-age-ms and max-ref-age-ms from 1 on, or leave them out"
         ))),
@@ -47,7 +64,7 @@ pub(super) fn check_policies(
 }
 
 /// The branch or tag that an update gives a policy with a number below 1.
-fn policy_fault(update: &TableUpdate) -> Option<&str> {
+fn wrong_policy(update: &TableUpdate) -> Option<(&str, &SnapshotRetention)> {
     let TableUpdate::SetSnapshotRef { ref_name, reference } = update else { return None };
     let numbers = match &reference.retention {
         SnapshotRetention::Branch {
@@ -57,12 +74,17 @@ fn policy_fault(update: &TableUpdate) -> Option<&str> {
         } => [min_snapshots_to_keep.map(i64::from), *max_snapshot_age_ms, *max_ref_age_ms],
         SnapshotRetention::Tag { max_ref_age_ms } => [None, None, *max_ref_age_ms],
     };
-    numbers.into_iter().flatten().any(|number| number < 1).then_some(ref_name.as_str())
+    let is_wrong = numbers.into_iter().flatten().any(|number| number < 1);
+    is_wrong.then_some((ref_name.as_str(), &reference.retention))
 }
 
 fn fault(table: &TableMetadata, key: &str, value: &str) -> Option<String> {
     if key == MERGE_ORDER && retention::is_managed(table) {
         return merge_order::columns(value, table.current_schema()).err();
+    }
+    if key == REBASE_APPENDS {
+        return (!["true", "false"].contains(&value))
+            .then(|| format!("its property `{key}` is `{value}`: write `true` or `false`"));
     }
     expiry::fault(key, value)
 }

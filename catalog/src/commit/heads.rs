@@ -5,7 +5,7 @@ use iceberg::{
     TableUpdate,
     spec::{SnapshotReference, TableMetadata},
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Refuses to take a branch to an added snapshot that does not come after the branch's head: what was
 /// committed since its parent would be undone without a word. A snapshot without a parent starts the
@@ -58,6 +58,44 @@ fn comes_after(parents: &HashMap<i64, Option<i64>>, id: i64, head: i64) -> bool 
         last = id;
     }
     parents.get(&last) == Some(&None)
+}
+
+/// Refuses to set a branch or tag to a snapshot that the same commit removes: as in the Java reference the name would go
+/// with the snapshot, without a word to the client that set it.
+///
+/// # Errors
+/// [`CatalogError::Invalid`].
+pub(crate) fn check_set_names(updates: &[TableUpdate]) -> Result<(), CatalogError> {
+    let mut set: HashMap<&str, i64> = HashMap::new();
+    // By name, so that a commit of several is always told the same.
+    let mut lost: BTreeMap<&str, i64> = BTreeMap::new();
+    for update in updates {
+        match update {
+            TableUpdate::SetSnapshotRef { ref_name, reference } => {
+                lost.remove(ref_name.as_str());
+                set.insert(ref_name.as_str(), reference.snapshot_id);
+            }
+            TableUpdate::RemoveSnapshotRef { ref_name } => {
+                lost.remove(ref_name.as_str());
+                set.remove(ref_name.as_str());
+            }
+            TableUpdate::RemoveSnapshots { snapshot_ids } => {
+                for (name, id) in &set {
+                    if snapshot_ids.contains(id) {
+                        lost.insert(*name, *id);
+                    }
+                }
+            }
+            _ => (),
+        }
+    }
+    match lost.first_key_value() {
+        Some((name, id)) => Err(CatalogError::Invalid(format!(
+            "Cannot set `{name}` to snapshot {id}: the same commit removes that snapshot, and the name would go with \
+             it; leave the snapshot out of the removal, or name another one"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The branches and tags, in the order of their names, whose snapshots the updates remove while they leave the

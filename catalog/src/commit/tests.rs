@@ -309,3 +309,25 @@ fn a_branch_goes_to_what_comes_after_its_head() {
     check(&[(2, Some(2))], 2, false);
     check(&[(2, Some(3)), (3, Some(2))], 2, false);
 }
+
+#[test]
+fn a_name_is_set_to_no_snapshot_that_the_same_commit_removes() {
+    let removed = |ids: &[i64]| json!({"action": "remove-snapshots", "snapshot-ids": ids});
+    let unset = json!({"action": "remove-snapshot-ref", "ref-name": "work"});
+    let work = |id| point("work", "branch", id);
+    let check = |sent: Value, lost: Option<&str>| match (check_set_names(&updates(sent)), lost) {
+        (Ok(()), None) => (),
+        (Err(CatalogError::Invalid(text)), Some(lost)) => {
+            assert!(text.starts_with(&format!("Cannot set `{lost}` to snapshot 1")), "{text}");
+        }
+        (answer, lost) => panic!("{answer:?}, not {lost:?}"),
+    };
+    check(json!([work(1), removed(&[1])]), Some("work"));
+    check(json!([work(1), point("also", "tag", 1), removed(&[2, 1])]), Some("also"));
+    check(json!([work(1), removed(&[2])]), None);
+    // The name goes, or is elsewhere, in so many words.
+    check(json!([work(1), unset.clone(), removed(&[1])]), None);
+    check(json!([work(1), removed(&[1]), unset]), None);
+    check(json!([work(1), work(2), removed(&[1])]), None);
+    check(json!([work(1), removed(&[1]), work(2)]), None);
+}

@@ -192,12 +192,12 @@ impl<'a> SnapshotWriter<'a> {
             Some(bytes) => bytes,
             None => self.storage.get(&manifest.manifest_path).await?,
         };
-        let entries = parse(manifest, bytes).await?;
+        let (entries, seq) = (parse(manifest, bytes).await?, self.seq_column());
         let encode = move || {
             let mut writer = draft.writer()?;
             for entry in entries {
                 match removed.contains(&FileKey::of(entry.file_path())) {
-                    true => delete_existing(&mut writer, entry)?,
+                    true => delete_existing(&mut writer, entry, seq)?,
                     false => add_existing(&mut writer, entry)?,
                 }
             }

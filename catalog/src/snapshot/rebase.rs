@@ -27,6 +27,7 @@ mod work;
 
 use super::{changes::FileKey, manifests, summary};
 use crate::{ancestors, commit, error::CatalogError, storage::Storage};
+pub(crate) use guard::REBASE_APPENDS;
 use iceberg::{
     TableRequirement, TableUpdate,
     spec::{

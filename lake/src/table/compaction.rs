@@ -59,7 +59,7 @@ const FILES_AT_ONCE: usize = 256;
 const FIXED_BYTES_MAX: u64 = 64 << 10;
 
 /// The table property that, set to `off`, leaves a table alone, and set to `on` has one of another engine merged.
-const SWITCH: &str = "icecore.compaction";
+pub(super) const SWITCH: &str = "icecore.compaction";
 
 /// Why no file of a table is rewritten; none when they may be.
 #[must_use]
@@ -82,6 +82,14 @@ pub fn obstacle(table: &TableMetadata) -> Option<String> {
 #[must_use]
 pub fn order_fault(table: &TableMetadata) -> Option<String> {
     ZOrder::of(table).err()
+}
+
+/// Why the property of compaction says nothing with this value.
+pub(super) fn switch_fault(value: &str) -> Option<String> {
+    let is = |word: &str| value.trim().eq_ignore_ascii_case(word);
+    let text =
+        || format!("its property `{SWITCH}` is `{value}`: write `on` or `off`, or remove it");
+    (!is("on") && !is("off")).then(text)
 }
 
 /// Whether the property of compaction has this value.

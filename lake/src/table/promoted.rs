@@ -233,6 +233,11 @@ fn is_member(name: &str) -> bool {
         && !name.ends_with('_')
 }
 
+/// Whether the property may have this value.
+pub(super) fn check(text: &str) -> Result<(), PathsError> {
+    parse(text).map(drop)
+}
+
 fn parse(text: &str) -> Result<Vec<PromotedPath>, PathsError> {
     let (mut paths, mut names) = (Vec::new(), HashSet::new());
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {

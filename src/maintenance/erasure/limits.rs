@@ -15,6 +15,20 @@ pub(super) const LOG_KEEPS: &str = "segments of the log still have bytes of the 
      log, or there is no room for a new segment; erase once more when all tables take rows \
      again (`icecore_flush_failing_tables`)";
 
+/// Said of files that others change with every try.
+pub(super) const TRIED_AGAIN: &str = "meanwhile, which are tried again";
+
+/// Whether the rows of a table were left aside, as others change its files with every try.
+pub(super) fn is_left_aside(told: &[String], table: &str) -> bool {
+    let text = format!(".{table}` {TRIED_AGAIN}");
+    told.iter().any(|told| told.contains(&text))
+}
+
+/// Takes away what is told of tables whose rows were left aside.
+pub(super) fn forget_left_aside(told: &mut Vec<String>) {
+    told.retain(|told| !told.contains(TRIED_AGAIN));
+}
+
 /// Why an erasure waits for segments of the log.
 pub(super) fn log_waits(until: &str) -> String {
     format!(

@@ -6,7 +6,7 @@
 //! branch or table.
 
 use crate::{
-    maintenance::erasure::{EraseError, ErasureParts, Erasures, steps::StepEnd},
+    maintenance::erasure::{EraseError, ErasureParts, Erasures, limits, steps::StepEnd},
     store::StoredErasure,
 };
 use icecore_catalog::{
@@ -35,6 +35,11 @@ const STEP_FILES_MAX: usize = 16 * FILES_MAX;
 /// Most refusals of one commit that each name a file to leave out. More of them are about the whole
 /// snapshot, such as equality deletes that came since.
 const REFUSALS_MAX: usize = 16;
+/// How long files that others change with every try are tried again, from the first step on that commits nothing. Then
+/// the other steps go on without them, and the proof has what is left begin again.
+pub(super) const REFUSED_WAIT_MS: i64 = 900_000;
+/// No more is told of what waits once it has so many bytes.
+const WAITS_BYTES_MAX: usize = 8 << 10;
 
 /// What became of files that were written anew for a branch.
 #[derive(Debug, Default)]
@@ -71,12 +76,25 @@ impl Erasures {
         if let Some(cause) = failure {
             return Err(cause);
         }
-        if waits {
+        if waits && self.is_tried_again(erasure) {
             return Ok(StepEnd::Waits);
+        }
+        limits::forget_left_aside(&mut erasure.report.cannot);
+        if let Some(left) = erasure.report.waits.take_if(|_| waits) {
+            limits::tell(&mut erasure.report.cannot, left);
         }
         // The next step notes when it begins.
         (erasure.report.status, erasure.until_ms) = (ErasureStatus::History, 0);
         Ok(StepEnd::More)
+    }
+
+    /// Whether files that others changed are tried again by the next step. Notes until when that is.
+    fn is_tried_again(&self, erasure: &mut StoredErasure) -> bool {
+        let now_ms = self.parts.catalog.now_ms();
+        if erasure.until_ms == 0 {
+            erasure.until_ms = now_ms.saturating_add(REFUSED_WAIT_MS);
+        }
+        now_ms < erasure.until_ms
     }
 
     /// Some commits of one branch of a table; none where no branch and no tag has such a row.
@@ -173,15 +191,23 @@ impl Erasures {
             }
             left = later;
         }
+        if 0 < done.committed {
+            erasure.until_ms = 0;
+        }
         if let Some(cause) = failure {
             return Err(cause);
         }
         let Some(refusal) = done.refusal else { return Ok(StepEnd::More) };
         let (branch, refused) = (&branch.name, done.refused);
-        erasure.report.waits = Some(format!(
-            "others changed {refused} data files of branch `{branch}` of `{table}` meanwhile, which are \
-             tried again: {refusal}"
-        ));
+        let told = format!(
+            "others changed {refused} data files of branch `{branch}` of `{table}` {}: {refusal}",
+            limits::TRIED_AGAIN
+        );
+        erasure.report.waits = Some(match erasure.report.waits.take() {
+            Some(before) if WAITS_BYTES_MAX < before.len() => before,
+            Some(before) => format!("{before}; {told}"),
+            None => told,
+        });
         Ok(if 0 < done.committed { StepEnd::More } else { StepEnd::Waits })
     }
 

@@ -48,6 +48,8 @@ const DELETIONS_MAX: u32 = 1_000;
 const LOG_WAIT_MS: i64 = 3_600_000;
 /// How often rows that are found at the end are erased, too: more of them come again and again then.
 const PASSES_MAX: i64 = 5;
+/// Most tables that are named where an erasure ends without success.
+const NAMED_MAX: usize = 20;
 /// How often the proof looks for snapshots that came while it read others: each time takes as long as reading what
 /// they added. What comes after that came after the proof.
 const PROOF_ROUNDS_MAX: usize = 16;
@@ -351,8 +353,8 @@ impl Erasures {
             }
             self.parts.faults.hit("erase.before_done")?;
         }
-        let left = found.files();
-        if left == 0 {
+        if found.files() == 0 {
+            limits::forget_left_aside(&mut erasure.report.cannot);
             for limit in self.limits(erasure, &tables).await? {
                 limits::tell(&mut erasure.report.cannot, limit);
             }
@@ -366,18 +368,7 @@ impl Erasures {
             info!(erasure = erasure.report.erasure, "an erasure is done");
             return Ok(StepEnd::More);
         }
-        erasure.passes += 1;
-        if PASSES_MAX < erasure.passes {
-            erasure.report.error = Some(format!(
-                "{left} data files have rows of the subject again after {PASSES_MAX} passes: stop \
-                 sending such events, and erase once more"
-            ));
-            erasure.documents = ErasedDocuments::default();
-            erasure.report.status = ErasureStatus::Failed;
-            return Ok(StepEnd::More);
-        }
-        found.add_to(erasure);
-        erasure.report.status = ErasureStatus::Rewrite;
+        begin_again(erasure, found);
         Ok(StepEnd::More)
     }
 
@@ -438,6 +429,30 @@ impl Erasures {
             reason: "its location is not one of the warehouse".to_owned(),
         })
     }
+}
+
+/// Has an erasure begin again with the rows that its proof found, or end without them once that was often enough.
+fn begin_again(erasure: &mut StoredErasure, mut found: SubjectRows) {
+    erasure.passes += 1;
+    let report = &mut erasure.report;
+    if PASSES_MAX < erasure.passes {
+        let tables = found.tables.iter().filter(|(_, rows)| !rows.is_empty());
+        let names: Vec<String> =
+            tables.take(NAMED_MAX).map(|(name, _)| format!("`{name}`")).collect();
+        report.error = Some(format!(
+            "{} data files of {} have rows of the subject again after {PASSES_MAX} passes: stop who sends such \
+             events or changes these files, and erase once more",
+            found.files(),
+            names.join(", ")
+        ));
+        report.status = ErasureStatus::Failed;
+        erasure.documents = ErasedDocuments::default();
+        return;
+    }
+    // What others keep from going was counted before.
+    found.tables.retain(|table, _| !limits::is_left_aside(&report.cannot, table));
+    (report.status, erasure.until_ms) = (ErasureStatus::Rewrite, 0);
+    found.add_to(erasure);
 }
 
 /// What is said of a table whose rows could not be counted; none where they were. One of another engine holds up no

@@ -119,10 +119,11 @@ impl House {
     }
 
     /// Puts another file with the same rows in the place of one, as a compaction does.
-    async fn replace(&self, table: &TableIdent, old: &DataFile) {
+    async fn replace(&self, table: &TableIdent, old: &DataFile) -> DataFile {
         let read = self.load(table).await.metadata.current_snapshot_id();
         let mut added = self.write(table).await;
         added.retain(|file| file.partition() == old.partition());
+        let new = added[0].clone();
         let replacement = NewSnapshot {
             operation: Operation::Replace,
             read,
@@ -131,6 +132,7 @@ impl House {
             ..NewSnapshot::default()
         };
         Box::pin(self.erasures.parts.catalog.add_snapshot(table, replacement)).await.unwrap();
+        new
     }
 
     async fn report(&self) -> ErasureReport {
@@ -297,6 +299,42 @@ async fn a_long_rewrite_keeps_what_it_reads_and_commits_all_but_what_others_chan
     assert_eq!(replaced, ["1", "5"]);
     let rows = house.erasures.parts.catalog.tables().stats(&table).await.unwrap().data_rows;
     assert_eq!(rows, 150);
+}
+
+#[tokio::test]
+async fn files_that_others_change_with_every_try_hold_up_the_other_steps_for_a_while_alone() {
+    const TRIES: u32 = 3;
+    let (faults, barrier) = Failpoints::meetings("erase.before_commit", TRIES);
+    let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+    let house = House::with(faults, pace).await;
+    let table = house.create("shop").await;
+    let mut hot = house.write(&table).await.swap_remove(0);
+    house.append(&table, vec![hot.clone()]).await;
+    house.add_to("shop", 0).await;
+    let running = run_apart(&house);
+    let mut refused = String::new();
+    for _ in 0..TRIES {
+        meet(&barrier).await;
+        refused = format!("`{}`", hot.file_path());
+        hot = house.replace(&table, &hot).await;
+        house.clock.advance_ms(rewrite::REFUSED_WAIT_MS / 2);
+        meet(&barrier).await;
+    }
+    let reports = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    assert!(reports.iter().all(|report| report.error.is_none()), "{reports:?}");
+    assert_eq!(reports.iter().filter(|report| report.waits.is_some()).count(), 2, "{reports:?}");
+    let left = reports.last().unwrap();
+    assert_eq!((left.status, &left.waits), (ErasureStatus::History, &None), "{left:?}");
+    let is_left = |text: &&String| text.contains(limits::TRIED_AGAIN);
+    let told: Vec<&String> = left.cannot.iter().filter(is_left).collect();
+    assert!(told.len() == 1 && told[0].contains(&refused), "{left:?}");
+    // Nobody changes it any more: the proof finds it, and its rows go. They were counted once.
+    let running = run_to_end_apart(&house);
+    let done = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    assert_eq!((done.status, &done.tables), (ErasureStatus::Done, &left.tables), "{done:?}");
+    assert_eq!(done.cannot.iter().filter(is_left).count(), 0, "{done:?}");
+    let rows = house.erasures.parts.catalog.tables().stats(&table).await.unwrap().data_rows;
+    assert_eq!(rows, hot.record_count() - done.tables["events"].rows);
 }
 
 #[tokio::test]

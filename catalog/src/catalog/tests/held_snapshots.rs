@@ -145,3 +145,22 @@ async fn a_snapshot_that_a_branch_or_tag_is_at_goes_with_its_name_only() {
         assert_eq!(made.metadata.current_snapshot_id(), Some(before));
     }
 }
+
+#[tokio::test]
+async fn a_name_is_not_set_to_a_snapshot_that_goes_with_the_same_commit() {
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let first = append(&house, "a.t").await;
+    append(&house, "a.t").await;
+    let set = json!({"action": "set-snapshot-ref", "ref-name": "kept", "type": "tag", "snapshot-id": first});
+    let remove = json!({"action": "remove-snapshots", "snapshot-ids": [first]});
+    let sent = change("a.t", json!([]), json!([set, remove]));
+    let answer = house.catalog.commit(sent.clone()).await;
+    let Err(CatalogError::Invalid(text)) = &answer else { panic!("{answer:?}") };
+    assert!(text.contains(&format!("Cannot set `kept` to snapshot {first}")), "{text}");
+    let all = house.catalog.commit_all(vec![sent]).await;
+    assert!(matches!(all, Err(CatalogError::Invalid(_))), "{all:?}");
+    let kept = house.catalog.tables().load(&ident("a.t")).await.unwrap();
+    assert_eq!(kept.metadata.snapshots().len(), 2);
+    assert_eq!(remove(&house, "a.t", &[first]).await.unwrap(), 1);
+}

@@ -9,7 +9,7 @@ use crate::{
         expiry::{GC_ENABLED, MAX_REF_AGE, MAX_SNAPSHOT_AGE, MIN_SNAPSHOTS},
     },
     row_sum::{ROWS_SUM, ROWS_SUM_BASIS},
-    snapshot::obsolete::FORKED,
+    snapshot::{obsolete::FORKED, rebase::REBASE_APPENDS},
 };
 
 async fn managed(house: &House) -> LoadedTable {
@@ -388,6 +388,7 @@ async fn a_commit_sets_no_property_that_the_service_could_not_go_by() {
         (MAX_SNAPSHOT_AGE, "5d", "write a whole number from 1 on"),
         (MAX_REF_AGE, "", "write a whole number from 1 on"),
         (GC_ENABLED, "no", "write `true` or `false`"),
+        (REBASE_APPENDS, "no", "write `true` or `false`"),
     ] {
         for dotted in ["a.events", "a.own"] {
             let answer = house.catalog.commit(set(dotted, key, value)).await;
@@ -423,7 +424,7 @@ fn a_policy_has_numbers_from_one_on() {
     let is_taken = |retention: SnapshotRetention| {
         let reference = SnapshotReference { snapshot_id: 1, retention };
         let update = TableUpdate::SetSnapshotRef { ref_name: "work".to_owned(), reference };
-        property_rules::check_policies(&ident("a.t"), &[update]).is_ok()
+        property_rules::check_policies(&ident("a.t"), None, &[update]).is_ok()
     };
     let branch = |min_snapshots_to_keep, max_snapshot_age_ms, max_ref_age_ms| {
         SnapshotRetention::Branch { min_snapshots_to_keep, max_snapshot_age_ms, max_ref_age_ms }
@@ -446,11 +447,35 @@ async fn a_property_that_is_wrong_already_refuses_no_other_change() {
         builder.build().unwrap().metadata
     };
     let check = |base: &TableMetadata, new: &TableMetadata| {
-        property_rules::check(&ident("a.events"), Some(base), new).is_ok()
+        property_rules::check(&ident("a.events"), None, Some(base), new).is_ok()
     };
     let wrong = with(&made.metadata, MIN_SNAPSHOTS, "0");
     assert!(!check(&made.metadata, &wrong));
     assert!(check(&wrong, &with(&wrong, "owner", "ann")));
     assert!(check(&wrong, &with(&wrong, MIN_SNAPSHOTS, "1")));
     assert!(!check(&wrong, &with(&wrong, MIN_SNAPSHOTS, "-1")));
+}
+
+#[tokio::test]
+async fn a_policy_that_is_wrong_already_refuses_no_other_change() {
+    use crate::catalog::property_rules;
+    use iceberg::spec::{SnapshotReference, SnapshotRetention};
+    let house = house().await;
+    create(&house.catalog, "a.t").await;
+    let new = NewSnapshot::default();
+    let made = house.catalog.add_snapshot(&ident("a.t"), new).await.unwrap();
+    let snapshot_id = made.metadata.current_snapshot_id().unwrap();
+    let with = |least| SnapshotReference {
+        snapshot_id,
+        retention: SnapshotRetention::branch(Some(least), None, None),
+    };
+    let builder = made.metadata.as_ref().clone().into_builder(None);
+    let base = builder.set_ref("work", with(0)).unwrap().build().unwrap().metadata;
+    let is_taken = |name: &str, least| {
+        let set = TableUpdate::SetSnapshotRef { ref_name: name.to_owned(), reference: with(least) };
+        property_rules::check_policies(&ident("a.t"), Some(&base), &[set]).is_ok()
+    };
+    // A client that moves the branch sends the policy that it read.
+    assert!(is_taken("work", 0) && is_taken("work", 1));
+    assert!(!is_taken("work", -1) && !is_taken("other", 0));
 }

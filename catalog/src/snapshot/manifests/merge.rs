@@ -1,8 +1,8 @@
 //! Which manifests of a table are merged, and how their files are parted: pure rules.
 //!
 //! Small manifests of one kind are merged by size, so that a list holds at most [`MERGE_AT`] of each
-//! kind, and others of at least [`SMALL_BYTES_MAX`], however many commits there are. The files of a merge
-//! are parted by the days of their partitions where that spares a query of one day half of them: events
+//! kind, and others of at least [`SMALL_BYTES_MAX`] or [`SMALL_FILES_MAX`], however many commits there are. The
+//! files of a merge are parted by the days of their partitions where that spares a query of one day half of them: events
 //! that come late would have every manifest reach back over days.
 
 use iceberg::spec::{
@@ -17,6 +17,10 @@ pub(in crate::snapshot) const MERGE_AT: usize = 50;
 /// Most bytes that are merged at a time: what a scan planner reads at a time.
 const MERGED_BYTES_MAX: u64 = 8 << 20;
 
+/// Most files that are merged at a time: they are held in memory, some kilobytes each where they have many columns,
+/// and a manifest of few bytes may have any number of them, as they are compressed.
+const MERGED_FILES_MAX: u64 = 24 << 10;
+
 /// A manifest is merged only into one of at least so many times its files: an entry is then
 /// rewritten once for each power of this that the table has of files, and reading and writing
 /// entries is what a merge costs.
@@ -25,6 +29,9 @@ const GROWTH: u64 = 4;
 /// Manifests from this length on stay as they are: the bytes of a merge have room for `GROWTH` of those
 /// that are shorter.
 const SMALL_BYTES_MAX: u64 = MERGED_BYTES_MAX / GROWTH;
+
+/// Manifests of so many files stay as they are, too.
+const SMALL_FILES_MAX: u64 = MERGED_FILES_MAX / GROWTH;
 
 /// Whether a manifest lists no more than files that were removed. Its own snapshot tells so, and nobody
 /// needs it after that.
@@ -52,7 +59,7 @@ pub(super) fn choice(manifests: &[ManifestFile], base: &TableMetadata) -> Vec<us
             bytes: u64::try_from(m.manifest_length).unwrap_or(u64::MAX),
             index,
         });
-        small.filter(|small| small.bytes < SMALL_BYTES_MAX).collect()
+        small.filter(SmallManifest::is_small).collect()
     };
     // One merge is enough for a commit; those of the other kind come with the next.
     let kinds = [ManifestContentType::Data, ManifestContentType::Deletes];
@@ -68,6 +75,12 @@ struct SmallManifest {
     index: usize,
 }
 
+impl SmallManifest {
+    fn is_small(&self) -> bool {
+        self.bytes < SMALL_BYTES_MAX && self.files < SMALL_FILES_MAX
+    }
+}
+
 /// Indices of the manifests to merge, in order; none while there are fewer than [`MERGE_AT`].
 fn worth_merging(mut small: Vec<SmallManifest>) -> Vec<usize> {
     if small.len() < MERGE_AT {
@@ -78,7 +91,7 @@ fn worth_merging(mut small: Vec<SmallManifest>) -> Vec<usize> {
     for (at, manifest) in small.iter().enumerate() {
         files += manifest.files;
         bytes += manifest.bytes;
-        if MERGED_BYTES_MAX < bytes {
+        if MERGED_BYTES_MAX < bytes || MERGED_FILES_MAX < files {
             break;
         }
         if manifest.files * GROWTH <= files {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::snapshot::{build, tests::Table};
-use iceberg::spec::{DataFileBuilder, DataFileFormat, FormatVersion};
+use iceberg::spec::{DataFileBuilder, DataFileFormat, Datum, FormatVersion};
 
 #[test]
 fn manifests_are_kept_up_to_a_bound() {
@@ -130,6 +130,39 @@ async fn columns_are_told_of_files_that_stay_and_of_none_that_goes() {
         assert_eq!((file.file_size_in_bytes(), file.partition()), (1_000, expected.partition()));
         assert_eq!(file.value_counts().is_empty(), !is_live);
         assert_eq!(file.lower_bounds().is_empty(), !is_live);
+    }
+}
+
+/// A check of a table of the service tells by them which numbers went, where the snapshot before is gone.
+#[tokio::test]
+async fn numbers_of_rows_that_go_stay_known_in_tables_of_the_service_alone() {
+    for is_managed in [true, false] {
+        let mut table = Table::new(FormatVersion::V2, is_managed);
+        let mut schema = serde_json::to_value(table.metadata.current_schema()).unwrap();
+        schema["fields"][0]["name"] = "seq".into();
+        let schema = serde_json::from_value(schema).unwrap();
+        table.apply(vec![
+            iceberg::TableUpdate::AddSchema { schema },
+            iceberg::TableUpdate::SetCurrentSchema { schema_id: -1 },
+        ]);
+        let gone = table.file("a");
+        let built = table.build(vec![gone.clone()]).await.unwrap();
+        table.apply(built.updates);
+        let (read, removed) = (table.metadata.current_snapshot_id(), vec![gone]);
+        let operation = Operation::Delete;
+        let new = NewSnapshot { operation, read, removed, ..NewSnapshot::default() };
+        let none = ReadManifests::default();
+        let built = build(&table.storage, &table.metadata, &new, &none, table.now_ms).await;
+        let built = built.unwrap();
+        table.apply(built.updates);
+        let own = table.storage.normalize(table.metadata.location()).unwrap();
+        let listed = table.manifests(built.snapshot_id).await;
+        let entries = manifests::restore::all(&table.storage, &own, &listed[0]).await.unwrap();
+        assert!(entries.len() == 1 && !entries[0].is_alive());
+        let file = entries[0].data_file();
+        let expected = is_managed.then(|| Datum::long(3));
+        assert_eq!(file.lower_bounds().get(&1), expected.as_ref());
+        assert!(file.upper_bounds().is_empty() && file.value_counts().is_empty());
     }
 }
 

@@ -15,6 +15,8 @@ use icecore_catalog::retention;
 /// The beginning of properties that name a column of people. The member of the subject follows, as in
 /// `icecore.erasure.user_id`.
 const COLUMN: &str = "icecore.erasure.";
+/// The members that may follow: those of a subject that name a person.
+const MEMBERS: [&str; 3] = ["user_id", "actor", "anonymous_id"];
 
 /// What holds of another engine's table instead of an erasure of this member's values, as the end of a sentence about it;
 /// none where its rows are erased.
@@ -35,6 +37,19 @@ pub fn obstacle(table: &TableMetadata, person: Option<&str>) -> Option<String> {
 /// The column of another engine's table that has the values of a member; none where its rows are not erased.
 pub(super) fn column_of(table: &TableMetadata, person: Option<&str>) -> Option<i32> {
     named_column(table, person?)?.ok()
+}
+
+/// Why a property that is to name a column of people names none that is compared; none for other properties, and in a
+/// table of the service.
+pub(crate) fn property_fault(table: &TableMetadata, key: &str) -> Option<String> {
+    let member = key.strip_prefix(COLUMN)?;
+    if !MEMBERS.contains(&member) && !retention::is_managed(table) {
+        let known = MEMBERS.map(|member| format!("`{COLUMN}{member}`")).join(", ");
+        return Some(format!(
+            "its property `{key}` is of no member of a subject: there are {known}"
+        ));
+    }
+    named_column(table, member)?.err()
 }
 
 /// The column that a property names, or why it is not compared; none without the property, and in a table of the

@@ -17,7 +17,7 @@ fn committed(commits: i32, files: i32, day: impl Fn(i32) -> i32) -> (Vec<Vec<i32
             let files = days.len() as u64;
             SmallManifest { files, bytes: ENTRY_BYTES * files, index }
         });
-        let chosen = worth_merging(small.filter(|it| it.bytes < SMALL_BYTES_MAX).collect());
+        let chosen = worth_merging(small.filter(SmallManifest::is_small).collect());
         let gone = chosen.iter().rev().flat_map(|index| listed.remove(*index));
         let mut merged: Vec<i32> = gone.collect();
         merged.sort_unstable();
@@ -38,6 +38,14 @@ fn an_entry_is_rewritten_a_few_times_and_the_list_stays_short() {
         assert_eq!(listed.iter().map(Vec::len).sum::<usize>(), COMMITS as usize);
         assert!(rewritten < 7 * COMMITS as usize, "{rewritten}");
     }
+}
+
+#[test]
+fn manifests_of_many_files_in_few_bytes_are_merged_within_a_bound() {
+    let of = |files: u64, index: usize| SmallManifest { files, bytes: 1, index };
+    assert!(of(SMALL_FILES_MAX - 1, 0).is_small() && !of(SMALL_FILES_MAX, 0).is_small());
+    let small = (0..MERGE_AT).map(|index| of(SMALL_FILES_MAX - 1, index)).collect();
+    assert_eq!(worth_merging(small), [0, 1, 2, 3]);
 }
 
 #[test]
