@@ -7,6 +7,7 @@ use crate::ingest::{
     IdExpiry, IngestError, IngestOutcome, OpenQuestions, Receipt, Submission,
     admit::{AdmissionOutcome, AdmittedBatch, DedupState},
     age::IdClock,
+    changes::ChangeCounts,
     group::LogGroup,
     ledger::SavedLedger,
 };
@@ -139,6 +140,7 @@ pub(super) struct Sequencer {
     pub(super) takes_events: bool,
     /// Whether the last group could not be written.
     pub(super) failing: Arc<AtomicBool>,
+    pub(super) changes: ChangeCounts,
     pub(super) age: IdClock,
 }
 
@@ -247,6 +249,7 @@ impl Sequencer {
             outcome.as_ref().is_err_and(|cause| matches!(**cause, WalError::Full { .. }));
         if outcome.is_ok() {
             group.acknowledge(&mut self.dedup);
+            self.changes.note(group.changed());
         }
         if let Err(cause) = &outcome {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");

@@ -167,6 +167,17 @@ impl LogIndex {
         counted.filter_map(line).collect()
     }
 
+    /// Position of the last record that waits for such tables of the namespaces with this catalog name.
+    pub(crate) fn last_position(
+        &self,
+        name: &str,
+        counts: impl Fn(RecordKind) -> bool,
+    ) -> Option<LogPosition> {
+        let counted = self.tables.iter();
+        let counted = counted.filter(|((kind, of), _)| counts(*kind) && of.name() == name);
+        counted.filter_map(|(_, table)| table.queue.back()).map(|last| last.position).max()
+    }
+
     /// The namespaces of what waits that have this catalog name.
     pub(crate) fn namespaces_named(&self, name: &str) -> Vec<Namespace> {
         let namespaces = self.tables.keys().map(|(_, namespace)| namespace);

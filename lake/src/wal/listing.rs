@@ -58,6 +58,17 @@ impl Wal {
         self.inner.index().pending(counts)
     }
 
+    /// Position of the last record that waits for tables of the kinds that `counts` names, of the namespaces
+    /// whose name in the catalog this is; none where nothing waits.
+    #[must_use]
+    pub fn last_position(
+        &self,
+        name: &str,
+        counts: impl Fn(RecordKind) -> bool,
+    ) -> Option<LogPosition> {
+        self.inner.index().last_position(name, counts)
+    }
+
     /// The namespaces with records that are not trimmed whose name in the catalog this is; one may
     /// be there several times.
     #[must_use]
