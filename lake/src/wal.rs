@@ -14,7 +14,7 @@ pub mod marks;
 mod purge;
 pub mod quota;
 pub mod ranges;
-pub mod reader;
+mod reader;
 pub mod recover;
 mod segment;
 mod writer;

@@ -8,6 +8,7 @@ use crate::{
     owner::LogOwnership,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use bytes::Bytes;
 use iceberg::{TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     catalog::{Catalog, FirstAppend, LoadedTable},
@@ -30,7 +31,7 @@ use icecore_lake::{
         unused_numbers::UNUSED_SEQ,
         writer::{self, WrittenFiles},
     },
-    wal::{LogPosition, RecordRef, TableBacklog, Wal, ranges::SeqInterval, reader::RecordReader},
+    wal::{LogPosition, RecordRef, TableBacklog, Wal, ranges::SeqInterval},
 };
 use icecore_schemas::{
     names::{NAMESPACE_TEXT, Namespace},
@@ -403,15 +404,13 @@ async fn read(
 ) -> Result<(Vec<RecordBatch>, RowSum), FlushError> {
     blocking(move || {
         let (mut batches, mut sum) = (Vec::new(), RowSum::default());
-        let mut segments = RecordReader::default();
         let mut left = records.as_slice();
         while !left.is_empty() {
             let (together, later) = left.split_at(count_together(left));
             left = later;
-            let mut payloads = Vec::with_capacity(together.len());
-            for record in together {
-                payloads.push((segments.read(record)?, record.first_seq));
-            }
+            let payloads = RecordRef::read_all(together)?.into_iter();
+            let payloads: Vec<(Bytes, u64)> =
+                payloads.zip(together.iter().map(|record| record.first_seq)).collect();
             let rows = codec::decode_all(&schema, &payloads)?;
             if has_sum {
                 sum = sum.merge(row_sum::sum_of(&rows));

@@ -4,29 +4,6 @@ use crate::wal::{RecordRef, WalError, segment};
 use bytes::Bytes;
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
-/// Reads records one after another. The segment of the last one stays open: records of single events
-/// are many, and to open a file takes longer than to read such a record.
-#[derive(Debug, Default)]
-pub struct RecordReader {
-    open: Option<(Arc<PathBuf>, File)>,
-}
-
-impl RecordReader {
-    /// Reads the payload of a record and checks its crc. Blocking.
-    ///
-    /// # Errors
-    /// [`WalError::Io`], [`WalError::Damaged`].
-    pub fn read(&mut self, record: &RecordRef) -> Result<Bytes, WalError> {
-        let file = match self.open.take() {
-            Some((path, file)) if Arc::ptr_eq(&path, &record.path) => file,
-            Some(_) | None => record.open()?,
-        };
-        let payload = record.read_from(&file);
-        self.open = Some((Arc::clone(&record.path), file));
-        payload
-    }
-}
-
 impl RecordRef {
     /// Reads the payload and checks its crc. Blocking.
     ///
@@ -34,6 +11,25 @@ impl RecordRef {
     /// [`WalError::Io`], [`WalError::Damaged`].
     pub fn read(&self) -> Result<Bytes, WalError> {
         self.read_from(&self.open()?)
+    }
+
+    /// The payloads of records, in their order. A segment stays open as long as the next record is in it, too:
+    /// records of single events are many, and to open a file takes longer than to read such a record. Blocking.
+    ///
+    /// # Errors
+    /// As [`RecordRef::read`], for the first record that does not read.
+    pub fn read_all(records: &[Self]) -> Result<Vec<Bytes>, WalError> {
+        let mut payloads = Vec::with_capacity(records.len());
+        let mut opened: Option<(&Arc<PathBuf>, File)> = None;
+        for record in records {
+            let file = match opened {
+                Some((path, file)) if Arc::ptr_eq(path, &record.path) => file,
+                Some(_) | None => record.open()?,
+            };
+            payloads.push(record.read_from(&file)?);
+            opened = Some((&record.path, file));
+        }
+        Ok(payloads)
     }
 
     fn open(&self) -> Result<File, WalError> {
