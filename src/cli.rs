@@ -291,9 +291,10 @@ pub fn run(build: Option<&'static str>) -> ExitCode {
                 |source| CliError::Io { operation: "start the async runtime".to_owned(), source };
             let requests = tokio::runtime::Builder::new_multi_thread().enable_all().build();
             let requests = requests.map_err(no_threads)?;
-            // Threads of other commands than `serve` and `quickstart` have nothing to do.
-            let jobs = tasks::job_threads().map_err(no_threads)?;
-            config.job_threads = Some(jobs.handle().clone());
+            // Other commands have no jobs.
+            let is_server = matches!(command, RunCommand::Serve | RunCommand::Quickstart(_));
+            let jobs = is_server.then(tasks::job_threads).transpose().map_err(no_threads)?;
+            config.job_threads = jobs.as_ref().map(|jobs| jobs.handle().clone());
             requests.block_on(execute(command, &config))
         }),
     };

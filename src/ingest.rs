@@ -7,6 +7,7 @@
 mod admit;
 mod age;
 pub mod bookmark;
+mod changes;
 mod dedup;
 mod derivation;
 pub mod expected;
@@ -23,6 +24,7 @@ mod tests;
 mod verdict;
 mod watched;
 
+use changes::ChangeCounts;
 pub use dedup::IdTotals;
 use expected::ExpectedVersions;
 use icecore_lake::{
@@ -250,6 +252,7 @@ struct IngestQueue {
     stopping: AtomicBool,
     /// Whether the last group could not be written.
     failing: Arc<AtomicBool>,
+    changes: ChangeCounts,
     /// Closed when the thread has done everything.
     ended: watch::Receiver<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -272,7 +275,7 @@ impl Ingest {
             recover::recover(&options, &wal, &clock, ids)?;
         let (queue, messages) = mpsc::channel();
         let folder = options.dedup_folder.clone();
-        let failing = Arc::new(AtomicBool::new(false));
+        let (failing, changes) = (Arc::new(AtomicBool::new(false)), ChangeCounts::default());
         let sequencer = Sequencer {
             queue: messages,
             bounds: GroupBounds {
@@ -293,6 +296,7 @@ impl Ingest {
             is_purging: false,
             watches: Watches::default(),
             failing: Arc::clone(&failing),
+            changes: changes.clone(),
         };
         let (running, ended) = watch::channel(());
         let thread = thread::Builder::new()
@@ -309,6 +313,7 @@ impl Ingest {
                 queue_bytes_max: options.queue_bytes_max,
                 stopping: AtomicBool::new(false),
                 failing,
+                changes,
                 ended,
                 thread: Mutex::new(Some(thread)),
             }),
@@ -393,6 +398,14 @@ impl Ingest {
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         !self.shared.failing.load(Ordering::Relaxed)
+    }
+
+    /// A number that is another one once more events of a collection are durable in a namespace, which the catalog
+    /// calls `name`, and the same as long as none came. It grows before their sender has the answer, and begins
+    /// anew with each start.
+    #[must_use]
+    pub fn change_count(&self, name: &str) -> u64 {
+        self.shared.changes.of(name)
     }
 
     /// Bytes of the submissions that wait.

@@ -190,7 +190,7 @@ impl Server {
         let erasures = erase::start(&jobs, config, erasing, (&ids, &clock, &owner, &wal)).await?;
 
         let sql = open_sql(config, &metrics, (&wal, &owner), &catalog).await;
-        let asking = has_table_jobs.then_some((&catalog, &sql, &wal, &flush, &tables));
+        let asking = has_table_jobs.then_some((&catalog, &sql, (&wal, &ingest), &flush, &tables));
         jobs::start_refreshes((&jobs, config), &owner, asking, (&erasures, &ids, &clock));
         let listener = socket.listen(BACKLOG).map_err(in_the_way)?;
         let address = listener.local_addr().map_err(in_the_way)?;

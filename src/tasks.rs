@@ -55,7 +55,11 @@ pub trait Job: Send + 'static {
     fn tick(&mut self) -> impl Future<Output = Result<Progress, Self::Error>> + Send;
 }
 
-/// Threads for jobs.
+/// Threads for jobs, as many as there are processors.
+///
+/// A pool gives a connection that a job opened to requests as well, and these threads wake whoever waits for
+/// it. So they end only after the server has stopped and closed what it has open; then they wait for files
+/// that a job reads or writes.
 ///
 /// # Errors
 /// The system has no more threads.

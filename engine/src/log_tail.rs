@@ -8,10 +8,11 @@ use crate::{
 };
 use arrow::{
     array::{ArrayRef, RecordBatchOptions, new_null_array},
-    compute::{cast, concat_batches},
+    compute::cast,
     datatypes::{FieldRef, SchemaRef},
     record_batch::RecordBatch,
 };
+use bytes::Bytes;
 use datafusion::{
     error::DataFusionError,
     execution::{SendableRecordBatchStream, TaskContext},
@@ -204,32 +205,19 @@ impl PartitionStream for LogTail {
     }
 }
 
+/// The rows of records with the columns of `schema`: by name, null where the log has none, and where a
+/// column of another's has the name. Columns of promoted paths are computed, as they are for files.
 fn read_run(
     ours: &ServiceTableView,
     run: &[RecordRef],
     schema: &SchemaRef,
 ) -> Result<RecordBatch, DataFusionError> {
     let stored = rows::schema_of(ours.table.columns);
-    let batches = run
-        .iter()
-        .map(|record| read(ours, &stored, record, schema))
-        .collect::<Result<Vec<_>, _>>()?;
-    match <[RecordBatch; 1]>::try_from(batches) {
-        Ok([batch]) => Ok(batch),
-        Err(batches) => Ok(concat_batches(schema, &batches)?),
-    }
-}
-
-/// One record's rows with the columns of `schema`: by name, null where the log has none, and where a
-/// column of another's has the name. Columns of promoted paths are computed, as they are for files.
-fn read(
-    ours: &ServiceTableView,
-    stored: &SchemaRef,
-    record: &RecordRef,
-    schema: &SchemaRef,
-) -> Result<RecordBatch, DataFusionError> {
-    let payload = record.read().map_err(|cause| DataFusionError::External(Box::new(cause)))?;
-    let batch = codec::decode(stored, &payload, record.first_seq)
+    let payloads =
+        RecordRef::read_all(run).map_err(|cause| DataFusionError::External(Box::new(cause)))?;
+    let payloads: Vec<(Bytes, u64)> =
+        payloads.into_iter().zip(run.iter().map(|record| record.first_seq)).collect();
+    let batch = codec::decode_all(&stored, &payloads)
         .map_err(|cause| DataFusionError::External(Box::new(cause)))?;
     let batch = leave_out(&batch, &ours.fit.left_out)?;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());

@@ -14,6 +14,7 @@ pub mod marks;
 mod purge;
 pub mod quota;
 pub mod ranges;
+mod reader;
 pub mod recover;
 mod segment;
 mod writer;
@@ -32,11 +33,10 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError as Busy,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::watch;
@@ -203,6 +203,8 @@ struct WalInner {
     index: Mutex<LogIndex>,
     /// Held while files of retired segments are removed; readers do not take it.
     removal: Mutex<()>,
+    /// Whether a purge was asked for that has not ended. Changed under the lock of the index.
+    is_purging: AtomicBool,
     /// Number of the next free file.
     next_file: AtomicU64,
     /// Where it is noted how far the log is, once that was compared with what is there.
@@ -263,6 +265,7 @@ impl Wal {
             faults,
             index: Mutex::new(index),
             removal: Mutex::new(()),
+            is_purging: AtomicBool::new(false),
             next_file: AtomicU64::new(next_file),
             marks: OnceLock::new(),
             _lock: folder.lock,
@@ -300,7 +303,7 @@ impl Wal {
     /// What waits, a line a table, in no order.
     #[must_use]
     pub fn pending(&self) -> Vec<TableBacklog> {
-        self.inner.index().pending()
+        self.pending_of(|_| true)
     }
 
     /// Forgets the records of one table up to `through`: they are in the table. Segments without
@@ -354,28 +357,6 @@ impl Wal {
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
         self.inner.options.bytes_max
-    }
-}
-
-impl RecordRef {
-    /// Reads the payload and checks its crc. Blocking.
-    ///
-    /// # Errors
-    /// [`WalError::Io`], [`WalError::Damaged`].
-    pub fn read(&self) -> Result<Bytes, WalError> {
-        let failed = |source| segment::io_error("read record from", &self.path, source);
-        let mut payload = vec![0; self.length as usize];
-        File::open(self.path.as_path())
-            .and_then(|file| file.read_exact_at(&mut payload, self.offset))
-            .map_err(failed)?;
-        if crc32c::crc32c(&payload) == self.crc {
-            return Ok(Bytes::from(payload));
-        }
-        Err(WalError::Damaged {
-            path: self.path.to_path_buf(),
-            offset: self.offset,
-            reason: format!("the payload of record {} does not match its checksum", self.position),
-        })
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     owner::LogOwnership,
 };
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use bytes::Bytes;
 use iceberg::{TableIdent, spec::TableMetadata};
 use icecore_catalog::{
     catalog::{Catalog, FirstAppend, LoadedTable},
@@ -49,6 +50,9 @@ pub(super) const COMMIT_BYTES_MAX: u64 = 64 << 20;
 /// Most payload bytes that all running flushes hold, in MiB. In memory rows take about three times
 /// as much: as read, sorted, and encoded.
 const HELD_MIB_MAX: u32 = 96;
+/// Most payload bytes of several records that are decoded into one batch, which copies them. A batch of a
+/// single event takes longer than the event itself.
+const TOGETHER_BYTES_MAX: u64 = 256 << 10;
 
 /// Whether a flush took everything that was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,9 +157,7 @@ impl FlushTarget {
 impl TableFlush {
     /// What waits for a table of ours; records that are no rows of one are left out.
     pub(super) fn pending(&self) -> Vec<TableBacklog> {
-        let mut pending = self.wal.pending();
-        pending.retain(|pending| self.ours.of(pending.kind).is_some());
-        pending
+        self.wal.pending_of(|kind| self.ours.of(kind).is_some())
     }
 
     /// Commits what waits for one table, as much as `bite` says, and trims the log.
@@ -401,9 +403,15 @@ async fn read(
     has_sum: bool,
 ) -> Result<(Vec<RecordBatch>, RowSum), FlushError> {
     blocking(move || {
-        let (mut batches, mut sum) = (Vec::with_capacity(records.len()), RowSum::default());
-        for record in &records {
-            let rows = codec::decode(&schema, &record.read()?, record.first_seq)?;
+        let (mut batches, mut sum) = (Vec::new(), RowSum::default());
+        let mut left = records.as_slice();
+        while !left.is_empty() {
+            let (together, later) = left.split_at(count_together(left));
+            left = later;
+            let payloads = RecordRef::read_all(together)?.into_iter();
+            let payloads: Vec<(Bytes, u64)> =
+                payloads.zip(together.iter().map(|record| record.first_seq)).collect();
+            let rows = codec::decode_all(&schema, &payloads)?;
             if has_sum {
                 sum = sum.merge(row_sum::sum_of(&rows));
             }
@@ -412,6 +420,16 @@ async fn read(
         Ok((batches, sum))
     })
     .await
+}
+
+/// How many of the first records are decoded into one batch; one at least.
+fn count_together(records: &[RecordRef]) -> usize {
+    let mut bytes = 0;
+    let fitting = records.iter().take_while(|record| {
+        bytes += u64::from(record.length);
+        bytes <= TOGETHER_BYTES_MAX
+    });
+    fitting.count().max(1)
 }
 
 /// Whether a failed append certainly left no snapshot that names its files.

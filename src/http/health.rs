@@ -12,7 +12,7 @@ use axum::{
 };
 use icecore_catalog::access::{Action, Principal};
 use icecore_lake::metrics::{RequestLabels, StatusLabel, TableLabel};
-use icecore_schemas::{error_code::ErrorCode, version::Version};
+use icecore_schemas::{error_code::ErrorCode, service_table::RecordKind, version::Version};
 use std::sync::{PoisonError, atomic::Ordering};
 use tokio::time::Instant;
 
@@ -159,9 +159,8 @@ fn whole(value: u64) -> i64 {
 /// The rows without a snapshot: their bytes, their tables, and for how long the oldest has been there.
 #[expect(clippy::cast_precision_loss, reason = "a metric is a double")]
 fn set_waiting(app: &AppState) {
-    let mut pending = app.wal.pending();
     // Keys alone are no rows of a table, so no commit waits for them.
-    pending.retain(|pending| pending.kind.is_rows());
+    let pending = app.wal.pending_of(RecordKind::is_rows);
     let oldest_ms = pending.iter().map(|table| table.oldest_ms).min();
     let lag_ms = oldest_ms.map_or(0, |oldest_ms| (app.clock.now_ms() - oldest_ms).max(0));
     app.metrics.wal_waiting.set(whole(pending.iter().map(|table| table.bytes).sum()));

@@ -70,7 +70,7 @@ pub async fn run(
             answer(&app, &asked, job).await
         }
         REFRESH => {
-            let of_events = (&app.sql, &app.wal);
+            let of_events = (&app.sql, &app.wal, &app.ingest);
             let job = RefreshCollections::new(&app.catalog, of_events, &app.erasures, &app.ids);
             answer(&app, &asked, job).await
         }
@@ -82,7 +82,7 @@ pub async fn run(
 
 /// What tags the tables of namespaces.
 fn tag_namespaces(app: &AppState) -> TagNamespaces {
-    let of_events = (&app.sql, &app.wal);
+    let of_events = (&app.sql, &app.wal, &app.ingest);
     let collections = RefreshCollections::new(&app.catalog, of_events, &app.erasures, &app.ids);
     TagNamespaces::new(
         (&app.catalog, &app.owner),

@@ -7,7 +7,7 @@ use crate::ingest::{
     admit::{AcceptedRows, AdmittedBatch, CountedRows, DedupState},
     keys,
 };
-use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow::{array::Array, datatypes::SchemaRef, record_batch::RecordBatch};
 use icecore_lake::{
     event::{EventKey, codec, rows},
     wal::LogRecord,
@@ -75,6 +75,15 @@ impl LogGroup {
     pub(super) fn undo(&self, dedup: &mut DedupState) {
         self.taken.iter().for_each(|taken| taken.undo(dedup));
         self.counted.iter().for_each(|counted| counted.undo(dedup));
+    }
+
+    /// The namespaces with events of collections: every change of a document names its own.
+    pub(super) fn changed(&self) -> impl Iterator<Item = &Namespace> {
+        let has_any = |taken: &&AcceptedRows| {
+            let collections = taken.rows.column_by_name("collection");
+            collections.is_some_and(|column| column.null_count() < column.len())
+        };
+        self.taken.iter().filter(has_any).map(|taken| &taken.namespace)
     }
 
     /// Notes what was made durable.

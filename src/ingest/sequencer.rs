@@ -7,6 +7,7 @@ use crate::ingest::{
     IdExpiry, IngestError, IngestOutcome, OpenQuestions, Receipt, Submission,
     admit::{AdmissionOutcome, AdmittedBatch, DedupState},
     age::IdClock,
+    changes::ChangeCounts,
     group::LogGroup,
     ledger::SavedLedger,
     watched::{WatchedDocuments, Watches},
@@ -144,6 +145,7 @@ pub(super) struct Sequencer {
     pub(super) watches: Watches,
     /// Whether the last group could not be written.
     pub(super) failing: Arc<AtomicBool>,
+    pub(super) changes: ChangeCounts,
     pub(super) age: IdClock,
 }
 
@@ -264,6 +266,7 @@ impl Sequencer {
             outcome.as_ref().is_err_and(|cause| matches!(**cause, WalError::Full { .. }));
         if outcome.is_ok() {
             group.acknowledge(&mut self.dedup);
+            self.changes.note(group.changed());
         }
         if let Err(cause) = &outcome {
             warn!(error = cause as &dyn std::error::Error, "a group was not written");

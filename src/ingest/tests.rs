@@ -271,6 +271,32 @@ async fn repeats_alone_are_answered_without_a_write() {
 }
 
 /// Copies a folder of files, as a crash leaves it.
+/// Makes the events of a namespace some of a collection.
+fn of_collection(events: &mut NamespaceEvents) {
+    let schema = rows::event_schema();
+    let mut fields = events.rows.schema().fields().to_vec();
+    fields.push(Arc::clone(&schema.fields()[schema.index_of("collection").unwrap()]));
+    let mut columns = events.rows.columns().to_vec();
+    columns.push(Arc::new(StringArray::from(vec!["users"; events.keys.len()])));
+    events.rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+}
+
+#[tokio::test]
+async fn events_of_collections_are_counted_before_their_sender_has_the_answer() {
+    let house = House::new();
+    let server = house.start();
+    let counts = || ["shop_example", "other"].map(|name| server.ingest.change_count(name));
+    server.ingest.append(body("shop.example/a other/a")).await.unwrap();
+    assert_eq!(counts(), [0, 0]);
+    for expected in [1, 1] {
+        let mut sent = body("shop.example/b other/c");
+        of_collection(&mut sent.decoded.accepted[0]);
+        server.ingest.append(sent).await.unwrap();
+        assert_eq!(counts(), [expected, 0], "a repeat is no change");
+    }
+    server.ingest.stop().await;
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
@@ -743,6 +769,7 @@ impl Bench {
             takes_events: true,
             watches: Watches::default(),
             failing: Arc::default(),
+            changes: changes::ChangeCounts::default(),
             age,
         };
         Self { sequencer, queue }

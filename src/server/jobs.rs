@@ -148,12 +148,12 @@ pub(super) async fn start(
 pub(super) fn start_refreshes(
     (jobs, config): (&JobRegistry, &Config),
     owner: &LogOwnership,
-    asking: Option<(&Catalog, &Sql, &Wal, &Flush, &TableJobs)>,
+    asking: Option<(&Catalog, &Sql, (&Wal, &Ingest), &Flush, &TableJobs)>,
     (erasures, ids, clock): (&Erasures, &IdGenerator, &Clock),
 ) {
-    let Some((catalog, sql, wal, flush, of_tables)) = asking else { return };
+    let Some((catalog, sql, (wal, ingest), flush, of_tables)) = asking else { return };
     jobs.start(RefreshDue::new(RefreshNow::new(catalog, sql, erasures, ids), owner));
-    let tables = RefreshCollections::new(catalog, (sql, wal), erasures, ids);
+    let tables = RefreshCollections::new(catalog, (sql, wal, ingest), erasures, ids);
     let CollectionsConfig { refresh_interval: interval, cpu_share } = config.collections;
     let (of_log, by) = ((flush, wal), (clock, of_tables.day_tags));
     let tags = TagNamespaces::new((catalog, owner), of_log, erasures, tables.clone(), by);

@@ -185,6 +185,12 @@ async fn the_job_makes_the_table_by_itself_and_has_it_follow() {
     wait_for(&server, TABLE, "5").await;
     let doc = server.rows("shop", "SELECT version FROM cdc_orders WHERE key = 'k-02'").await;
     assert_eq!(doc, json!([[2]]));
+    // Events of no collection are no changes, and a change behind them is seen.
+    let plain =
+        |n: u32| json!({"id": format!("plain-{n}"), "type": "t", "ns": "shop", "data": {"n": n}});
+    send(&server, (0..3).map(plain).collect()).await;
+    send(&server, vec![change("u", 3, 5)]).await;
+    wait_for(&server, TABLE, "9").await;
     server.stop().await;
 }
 

@@ -119,6 +119,31 @@ pub fn decode(
     payload: &Bytes,
     first_seq: u64,
 ) -> Result<RecordBatch, CodecError> {
+    Ok(rows::align(schema, &decode_kept(schema, payload, first_seq)?)?)
+}
+
+/// The rows of several payloads, each with its first `seq`, in one batch and in their order: what
+/// [`decode`] gives of each, one after another. Buffers are copied where there are several payloads.
+///
+/// A batch costs as much as all columns of the schema, however few rows it has.
+///
+/// # Errors
+/// As [`decode`], for the first payload that fails.
+pub fn decode_all(
+    schema: &SchemaRef,
+    payloads: &[(Bytes, u64)],
+) -> Result<RecordBatch, CodecError> {
+    let kept = payloads.iter().map(|(payload, first_seq)| decode_kept(schema, payload, *first_seq));
+    let kept = kept.collect::<Result<Vec<_>, _>>()?;
+    Ok(rows::align(schema, &rows::concat(schema, &kept)?)?)
+}
+
+/// The rows of a payload with `seq` and the columns that the payload has.
+fn decode_kept(
+    schema: &SchemaRef,
+    payload: &Bytes,
+    first_seq: u64,
+) -> Result<RecordBatch, CodecError> {
     let (mask, message, body) = parts(payload)?;
     let has = |position: &usize| mask[position / WORD_BITS] >> (position % WORD_BITS) & 1 == 1;
     let positions: Vec<usize> = (0..mask.len() * WORD_BITS).filter(has).collect();
@@ -148,8 +173,7 @@ pub fn decode(
     let none = HashMap::new();
     let rows =
         read_record_batch(&Buffer::from(body), batch, kept, &none, None, &message.version())?;
-    let rows = with_seq(schema, rows, first_seq)?;
-    Ok(rows::align(schema, &rows)?)
+    with_seq(schema, rows, first_seq)
 }
 
 /// Mask, message and body.

@@ -72,6 +72,7 @@ struct RecordSlot {
     position: LogPosition,
     generation: u64,
     index: usize,
+    durable_ms: i64,
 }
 
 impl LogIndex {
@@ -100,7 +101,12 @@ impl LogIndex {
             let index = segment.records.len();
             let is_first = table.queue.back().is_none_or(|last| last.generation != generation);
             table.held.segments += u64::from(is_first);
-            table.queue.push_back(RecordSlot { position: record.position, generation, index });
+            table.queue.push_back(RecordSlot {
+                position: record.position,
+                generation,
+                index,
+                durable_ms: record.durable_ms,
+            });
             table.held.bytes += u64::from(record.length);
             self.bytes += u64::from(record.length);
             segment.untrimmed += 1;
@@ -142,8 +148,8 @@ impl LogIndex {
         found
     }
 
-    /// What waits, by table.
-    pub(crate) fn pending(&self) -> Vec<TableBacklog> {
+    /// What waits for tables of the kinds that `counts` names, by table.
+    pub(crate) fn pending(&self, counts: impl Fn(RecordKind) -> bool) -> Vec<TableBacklog> {
         let newest = self.segments.last_key_value().map_or(0, |(generation, _)| *generation);
         let line = |(key, table): (&(RecordKind, Namespace), &TableRecords)| {
             let (oldest, last) = (table.queue.front()?, table.queue.back()?);
@@ -152,12 +158,24 @@ impl LogIndex {
                 namespace: key.1.clone(),
                 last: last.position,
                 bytes: table.held.bytes,
-                oldest_ms: self.record(*oldest).durable_ms,
+                oldest_ms: oldest.durable_ms,
                 segments_since: newest.saturating_sub(oldest.generation),
                 is_purged: self.purge.takes(oldest.generation),
             })
         };
-        self.tables.iter().filter_map(line).collect()
+        let counted = self.tables.iter().filter(|((kind, _), _)| counts(*kind));
+        counted.filter_map(line).collect()
+    }
+
+    /// Position of the last record that waits for such tables of the namespaces with this catalog name.
+    pub(crate) fn last_position(
+        &self,
+        name: &str,
+        counts: impl Fn(RecordKind) -> bool,
+    ) -> Option<LogPosition> {
+        let counted = self.tables.iter();
+        let counted = counted.filter(|((kind, of), _)| counts(*kind) && of.name() == name);
+        counted.filter_map(|(_, table)| table.queue.back()).map(|last| last.position).max()
     }
 
     /// The namespaces of what waits that have this catalog name.

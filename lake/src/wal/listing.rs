@@ -5,7 +5,7 @@
 //! may be added, which belong to the list as well, and the table's first ones may be trimmed: their
 //! table has them by then.
 
-use crate::wal::{LogPosition, RecordRef, Wal};
+use crate::wal::{LogPosition, RecordRef, TableBacklog, Wal};
 use icecore_schemas::{names::Namespace, service_table::RecordKind};
 
 /// Most records that are copied while the writer waits.
@@ -49,6 +49,24 @@ impl Wal {
                 return (records, None);
             }
         }
+    }
+
+    /// What waits for tables of the kinds that `counts` names, a line a table, in no order. The writer waits
+    /// meanwhile, and the records of ids alone are as many lines as there are namespaces.
+    #[must_use]
+    pub fn pending_of(&self, counts: impl Fn(RecordKind) -> bool) -> Vec<TableBacklog> {
+        self.inner.index().pending(counts)
+    }
+
+    /// Position of the last record that waits for tables of the kinds that `counts` names, of the namespaces
+    /// whose name in the catalog this is; none where nothing waits.
+    #[must_use]
+    pub fn last_position(
+        &self,
+        name: &str,
+        counts: impl Fn(RecordKind) -> bool,
+    ) -> Option<LogPosition> {
+        self.inner.index().last_position(name, counts)
     }
 
     /// The namespaces with records that are not trimmed whose name in the catalog this is; one may

@@ -3,12 +3,14 @@
 //! A segment keeps the bytes of its records when their tables have them, until it is written over. On a
 //! quiet server that is never. A purge has the writer go on in a new file, deletes the files that wait to
 //! be segments, since they were segments before, and has each earlier segment deleted once nothing needs
-//! it. Nothing of it is noted: after a crash it is asked for again, and begins anew.
+//! it. Nothing of it is noted: after a crash it is asked for again, and begins anew. The writer looks for
+//! purges with each group, and takes no lock for that while there is none.
 //!
 //! Its one invariant: from its beginning on, no segment that was there becomes another file.
 
 use crate::wal::{LogPosition, Wal, WalError, WalInner, segment};
 use icecore_schemas::service_table::RecordKind;
+use std::sync::atomic::Ordering;
 
 /// How far purges are. One goes on at a time.
 #[derive(Debug, Default)]
@@ -34,6 +36,11 @@ impl LogPurge {
         self.ended < self.begun
     }
 
+    /// Whether one was asked for that has not ended.
+    fn is_wanted(&self) -> bool {
+        self.is_due() || self.goes_on()
+    }
+
     /// Whether this segment is to be deleted.
     pub(crate) fn takes(&self, generation: u64) -> bool {
         generation <= self.generation
@@ -48,18 +55,27 @@ impl Wal {
     pub fn purge(&self, through: LogPosition) -> bool {
         let mut index = self.inner.index();
         index.purge.asked = index.purge.asked.max(through);
+        self.inner.is_purging.store(index.purge.is_wanted(), Ordering::Release);
         through <= index.purge.ended
     }
 
     /// Whether records of ids keep a segment that a purge is to delete, once the log goes on in another one.
     #[must_use]
     pub fn purge_waits_for_ids(&self) -> bool {
+        if !self.inner.is_purging() {
+            return false;
+        }
         let index = self.inner.index();
         index.purge.goes_on() && index.has_purged(RecordKind::Keys)
     }
 }
 
 impl WalInner {
+    /// Whether a purge was asked for that has not ended.
+    pub(crate) fn is_purging(&self) -> bool {
+        self.is_purging.load(Ordering::Acquire)
+    }
+
     /// Begins a purge of all segments up to `generation`, the last one of which ends at `last` so far, unless
     /// another thread removes segments just now.
     pub(crate) fn begin_purge(&self, generation: u64, last: LogPosition) -> Result<(), WalError> {
@@ -95,6 +111,8 @@ impl WalInner {
         let mut index = self.index();
         if !index.holds_purged() {
             index.purge.ended = index.purge.begun;
+            // Another one may have been asked for meanwhile.
+            self.is_purging.store(index.purge.is_wanted(), Ordering::Release);
         }
     }
 }

@@ -125,6 +125,31 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
+fn many_records_are_read_each_from_its_own_segment() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    for byte in 1..=12_u8 {
+        writer.append(&[record("a", &[byte; 1_500])]).unwrap();
+    }
+    let records = wal.all_records(0);
+    let segments: BTreeSet<_> = records.iter().map(|record| Arc::clone(&record.path)).collect();
+    assert!(1 < segments.len() && segments.len() < records.len(), "{segments:?}");
+    // Back and forth, so that each segment is opened more than once.
+    let order: Vec<RecordRef> = records.iter().chain(records.iter().rev()).cloned().collect();
+    let payloads = RecordRef::read_all(&order).unwrap();
+    assert_eq!(payloads.len(), order.len());
+    for (record, payload) in order.iter().zip(payloads) {
+        let expected = u8::try_from(record.position).unwrap();
+        assert_eq!(payload, [expected; 1_500].as_slice());
+    }
+    assert_eq!(RecordRef::read_all(&[]).unwrap(), Vec::<Bytes>::new());
+    let first = &records[0];
+    edit(&first.path, |bytes| bytes[usize::try_from(first.offset).unwrap()] ^= 1);
+    assert!(matches!(RecordRef::read_all(&order), Err(WalError::Damaged { .. })));
+    assert!(matches!(first.read(), Err(WalError::Damaged { .. })));
+}
+
+#[test]
 fn a_list_of_many_records_is_whole_and_ends_where_it_should() {
     let rig = Rig::new();
     let (wal, mut writer) = rig.open();
@@ -600,6 +625,28 @@ fn a_purge_lets_no_append_wait_for_others_who_remove_segments() {
     drop(removing);
     purge(&mut writer);
     assert!(wal.purge(1));
+    assert_eq!(files_with(&rig, SECRET), 0);
+}
+
+#[test]
+fn a_purge_goes_on_from_when_it_is_asked_for_until_its_segments_are_gone() {
+    let rig = Rig::new();
+    let (wal, mut writer) = rig.open();
+    wal.set_keep_after(LogPosition::MAX);
+    writer.append(&[record("a", SECRET)]).unwrap();
+    assert!(!wal.inner.is_purging());
+    assert!(!wal.purge(1) && wal.inner.is_purging());
+    purge(&mut writer);
+    assert!(wal.inner.is_purging(), "a row that no table has keeps its segment");
+    wal.trim(EVENTS, &ns("a"), 1).unwrap();
+    purge(&mut writer);
+    assert!(wal.purge(1) && !wal.inner.is_purging());
+    // What is asked for later is another one.
+    writer.append(&[record("a", SECRET)]).unwrap();
+    assert!(!wal.purge(2) && wal.inner.is_purging());
+    wal.trim(EVENTS, &ns("a"), 2).unwrap();
+    purge(&mut writer);
+    assert!(wal.purge(2) && !wal.inner.is_purging());
     assert_eq!(files_with(&rig, SECRET), 0);
 }
 

@@ -296,6 +296,9 @@ impl WalWriter {
     /// # Errors
     /// [`WalError::Io`]; the next call tries again.
     pub fn purge(&mut self) -> Result<bool, WalError> {
+        if !self.wal.inner.is_purging() {
+            return Ok(false);
+        }
         let inner = Arc::clone(&self.wal.inner);
         let is_due = inner.index().purge.is_due();
         if is_due {

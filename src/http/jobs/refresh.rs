@@ -8,6 +8,7 @@ pub mod pace;
 
 use crate::{
     http::{collection_refresh::follow_events, error::ApiError, jobs::materialize::erasures_of},
+    ingest::Ingest,
     maintenance::{
         REFRESH,
         erasure::{EraseError, Erasures},
@@ -34,7 +35,7 @@ use icecore_lake::{
 };
 use icecore_schemas::{
     jobs::{JobReport, SkippedTable},
-    service_table::EVENTS_TABLE,
+    service_table::{EVENTS_TABLE, RecordKind},
 };
 use std::{
     collections::{BTreeSet, HashSet},
@@ -90,6 +91,7 @@ pub struct RefreshCollections {
     catalog: Catalog,
     sql: Sql,
     wal: Wal,
+    ingest: Ingest,
     erasures: Erasures,
     ids: IdGenerator,
 }
@@ -99,12 +101,18 @@ impl RefreshCollections {
     #[must_use]
     pub fn new(
         catalog: &Catalog,
-        (sql, wal): (&Sql, &Wal),
+        (sql, wal, ingest): (&Sql, &Wal, &Ingest),
         erasures: &Erasures,
         ids: &IdGenerator,
     ) -> Self {
-        let (catalog, sql, wal) = (catalog.on_behalf_of(ACTOR), sql.clone(), wal.clone());
-        Self { catalog, sql, wal, erasures: erasures.clone(), ids: ids.clone() }
+        Self {
+            catalog: catalog.on_behalf_of(ACTOR),
+            sql: sql.clone(),
+            wal: wal.clone(),
+            ingest: ingest.clone(),
+            erasures: erasures.clone(),
+            ids: ids.clone(),
+        }
     }
 
     /// The collections of a namespace with changes behind `after`, those of `names`, and where it `is_of_all` those
@@ -172,14 +180,13 @@ impl RefreshCollections {
     async fn seen(&self, levels: &[String]) -> Result<Option<SeenEvents>, NamespaceError> {
         let [name] = levels else { return Ok(None) };
         let last_seq = self.last_seq(levels).await?;
-        let waiting = self.wal.pending().into_iter();
-        let of_events = waiting.filter(|it| it.kind.has_seq() && it.namespace.name() == name);
-        let position = of_events.map(|it| it.last).max();
+        let position = self.wal.last_position(name, RecordKind::has_seq);
         if last_seq.is_none() && position.is_none() {
             return Ok(None);
         }
         let erasures = erasures_of(&self.erasures, levels).await?;
-        Ok(Some(SeenEvents { last_seq, position, erasures }))
+        let changes = self.ingest.change_count(name);
+        Ok(Some(SeenEvents { last_seq, position, changes, erasures }))
     }
 
     /// The last event in the table of a namespace; none where there is no table, or no event in it.
@@ -194,7 +201,7 @@ impl RefreshCollections {
 
     /// The names of the namespaces to which events come.
     fn busy(&self) -> HashSet<String> {
-        let of_events = self.wal.pending().into_iter().filter(|it| it.kind.has_seq());
+        let of_events = self.wal.pending_of(RecordKind::has_seq).into_iter();
         of_events.map(|it| it.namespace.name().to_owned()).collect()
     }
 
@@ -326,6 +333,8 @@ struct SeenEvents {
     last_seq: Option<u64>,
     /// The last record that waits in the log.
     position: Option<u64>,
+    /// How many times events of collections came to this server.
+    changes: u64,
     /// Which erasures there have been; none while one goes on.
     erasures: Option<String>,
 }

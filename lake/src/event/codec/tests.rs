@@ -180,6 +180,24 @@ fn a_payload_of_a_shorter_schema_decodes() {
 }
 
 #[test]
+fn payloads_that_are_decoded_together_have_the_rows_of_each() {
+    let mut rng = StdRng::seed_from_u64(9);
+    for schema in [event_schema(), dead_letter_schema()] {
+        for count in 1..6_u64 {
+            let mut payload = |n| encode(&schema, &random_rows(&schema, &mut rng, n));
+            let mut payloads: Vec<(Bytes, u64)> =
+                (0..count).map(|n| (payload(1 + n as usize % 3), 100 * n)).collect();
+            let rows = payloads.iter().map(|(one, first)| decode(&schema, one, *first).unwrap());
+            let rows: Vec<RecordBatch> = rows.collect();
+            let expected = compute::concat_batches(&schema, &rows).unwrap();
+            assert_eq!(decode_all(&schema, &payloads).unwrap(), expected);
+            payloads.push((Bytes::from_static(b"of nobody"), 900));
+            assert!(decode_all(&schema, &payloads).is_err());
+        }
+    }
+}
+
+#[test]
 fn a_payload_that_was_not_made_here_is_an_error() {
     let schema = event_schema();
     let payload = encode(&schema, &random_rows(&schema, &mut StdRng::seed_from_u64(7), 3));

@@ -69,21 +69,24 @@ impl RefreshChanged {
         Self { tables, owner, rules, started, rounds: HashMap::new() }
     }
 
+    /// Whether events come to a namespace, of which one since its last look is of a collection: else there is nothing
+    /// that whoever reads a collection has to fold.
+    fn has_tail(&self, levels: &[String], round: &NamespaceRound, busy: &HashSet<String>) -> bool {
+        let [name] = levels else { return false };
+        let changes = round.seen.as_ref().map(|seen| seen.changes);
+        busy.contains(name) && changes != Some(self.tables.ingest.change_count(name))
+    }
+
     /// Whether a namespace is looked at now, which is noted.
-    async fn is_due(
-        &self,
-        levels: &[String],
-        times: &mut LookTimes,
-        busy: &HashSet<String>,
-    ) -> bool {
-        // Where nothing comes there is no tail either. A look tells why a table does not load.
-        let last_seq = match levels {
-            [name] if busy.contains(name) => self.tables.last_seq(levels).await.ok().flatten(),
-            _ => None,
+    async fn is_due(&self, levels: &[String], times: &mut LookTimes, has_tail: bool) -> bool {
+        // A look tells why a table does not load.
+        let last_seq = match has_tail {
+            true => self.tables.last_seq(levels).await.ok().flatten(),
+            false => None,
         };
         let now = Instant::now();
-        let has_tail = last_seq.is_some_and(|last| times.has_long_tail(last, now));
-        let is_due = has_tail || times.is_time(self.rules, self.started, now);
+        let is_long = last_seq.is_some_and(|last| times.has_long_tail(last, now));
+        let is_due = is_long || times.is_time(self.rules, self.started, now);
         if is_due {
             times.begin(now, last_seq);
         }
@@ -108,12 +111,16 @@ impl RefreshChanged {
             end.failed.push(IS_ERASING.to_owned());
             return Ok(end);
         }
+        if again.is_empty() && has_no_changes(&seen, round) {
+            // The next question begins where the last one ended.
+            round.seen = Some(seen);
+            return Ok(end);
+        }
         let found = if is_new {
             // What was taken out may be of any collection. After a start nothing is known of any: what changed behind
             // the tables alone would leave out one whose first refresh the server did not live to see.
             let known = round.seen.as_ref().map(|known| &known.erasures);
-            let behind = seen.last_seq.map_or(0, |last| last.saturating_sub(round.all_seq));
-            let is_of_all = known != Some(&seen.erasures) || EVENTS_BEHIND_MAX <= behind;
+            let is_of_all = known != Some(&seen.erasures) || is_far_behind(&seen, round);
             let found = self.tables.collections(levels, round.after, again, is_of_all).await?;
             if is_of_all {
                 round.all_seq = found.seq;
@@ -160,6 +167,22 @@ impl RefreshChanged {
     }
 }
 
+/// Whether no event that came since the last look is of a collection, so that no event has to be read to know that the
+/// tables have all changes. With many namespaces these questions cost more than to take the events.
+fn has_no_changes(seen: &SeenEvents, round: &NamespaceRound) -> bool {
+    let is_same = round
+        .seen
+        .as_ref()
+        .is_some_and(|before| (before.changes, &before.erasures) == (seen.changes, &seen.erasures));
+    is_same && !is_far_behind(seen, round)
+}
+
+/// Whether so many events came since all tables were looked at that they are looked at again.
+fn is_far_behind(seen: &SeenEvents, round: &NamespaceRound) -> bool {
+    let behind = seen.last_seq.map_or(0, |last| last.saturating_sub(round.all_seq));
+    EVENTS_BEHIND_MAX <= behind
+}
+
 impl Job for RefreshChanged {
     const NAME: &'static str = REFRESH;
     type Error = RefreshError;
@@ -174,7 +197,8 @@ impl Job for RefreshChanged {
         let (mut rounds, busy) = (HashMap::new(), self.tables.busy());
         for levels in self.tables.namespaces().await? {
             let mut round = self.rounds.get(&levels).cloned().unwrap_or_default();
-            if self.is_due(&levels, &mut round.times, &busy).await {
+            let has_tail = self.has_tail(&levels, &round, &busy);
+            if self.is_due(&levels, &mut round.times, has_tail).await {
                 let name = levels.join(".");
                 match Box::pin(self.look(&levels, &mut round)).await {
                     Ok(end) => {
@@ -195,5 +219,29 @@ impl Job for RefreshChanged {
             return Ok(Progress::of(is_changed, false));
         }
         Ok(Progress::Skipped(failed.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(last_seq: u64, changes: u64) -> SeenEvents {
+        let erasures = Some("0/none".to_owned());
+        SeenEvents { last_seq: Some(last_seq), position: None, changes, erasures }
+    }
+
+    #[test]
+    fn events_of_no_collection_are_no_changes_until_there_are_very_many() {
+        let mut round = NamespaceRound::default();
+        assert!(!has_no_changes(&seen(5, 0), &round), "nothing is known after a start");
+        round.seen = Some(seen(5, 0));
+        assert!(has_no_changes(&seen(9, 0), &round));
+        assert!(!has_no_changes(&seen(9, 1), &round));
+        let erased = SeenEvents { erasures: Some("1/other".to_owned()), ..seen(9, 0) };
+        assert!(!has_no_changes(&erased, &round));
+        assert!(!has_no_changes(&seen(EVENTS_BEHIND_MAX, 0), &round));
+        round.all_seq = 1;
+        assert!(has_no_changes(&seen(EVENTS_BEHIND_MAX, 0), &round));
     }
 }
