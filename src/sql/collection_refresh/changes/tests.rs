@@ -57,7 +57,8 @@ fn changes_are_taken_key_by_key_in_the_order_of_their_buckets() {
             found.push((bucket, key, document.doc.unwrap(), document.version, document.seq));
         }
     }
-    let wanted = [(1, "a", "3", 1, 7), (1, "b", "2", 2, 8), (3, "a", "1", 1, 9)];
+    let wanted: [(i32, &str, &str, i64, i64); 3] =
+        [(1, "a", "3", 1, 7), (1, "b", "2", 2, 8), (3, "a", "1", 1, 9)];
     let wanted = wanted.map(|(bucket, key, doc, version, seq)| {
         (bucket, key.to_owned(), doc.to_owned(), version, seq)
     });
