@@ -27,7 +27,8 @@ pub(super) fn of_scan(cause: &ScanError) -> SqlError {
 }
 
 /// The error for files of ours that do not read; the log has the reason.
-pub(super) fn unreadable(cause: &(dyn Error + 'static)) -> SqlError {
+#[must_use]
+pub fn unreadable(cause: &(dyn Error + 'static)) -> SqlError {
     tracing::error!(error = cause, "cannot read the files of a snapshot");
     of(cause)
         .unwrap_or_else(|| SqlError::Internal("the snapshot's files cannot be read".to_owned()))

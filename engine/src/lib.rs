@@ -31,7 +31,7 @@ pub mod element_counts;
 pub mod error;
 pub mod failure;
 pub mod field_ids;
-mod file_failure;
+pub mod file_failure;
 pub mod filter_cost;
 pub mod filters;
 pub mod floats;

@@ -1,15 +1,17 @@
 //! The refresh of a collection's table: the documents of those buckets that changed are written anew, and stand in
 //! the place of the files of before in one commit.
 //!
-//! First it asks for the buckets of the keys that changed since the events that the table has, then for the
-//! documents of these buckets as the last of these events left them. Its one invariant: a snapshot that says up to
-//! which event it is has the documents of exactly that event, as it is committed only on the snapshot that its other
-//! files were read of.
+//! First it asks for what changed since the events that the table has. Few changes are put into the rows of the
+//! buckets' files, each of which is read once. Else it asks for the documents of these buckets as the last of these
+//! events left them. Its one invariant: a snapshot that says up to which event it is has the documents of exactly that
+//! event, as it is committed only on the snapshot that its other files were read of.
 //!
 //! The service itself asks: rows of every visibility are in the table.
 
 pub(in crate::sql) mod base;
 pub mod branch;
+mod changes;
+mod merge;
 
 use crate::sql::{
     AskedStatement, Sql,
@@ -25,14 +27,16 @@ use arrow::{
     datatypes::{DataType, Int64Type},
 };
 use base::{CollectionPlace, ReadBase, bucket_count, set_aside};
+use changes::{BucketChanges, FoundChanges};
 use futures::{StreamExt, future::BoxFuture};
-use iceberg::spec::Operation;
+use iceberg::spec::{Operation, TableMetadata};
 use icecore_catalog::{access::Principal, error::CatalogError, snapshot::NewSnapshot};
 use icecore_engine::{
     QueryAnswer,
     collections::{IS_CHANGE, IS_TRUNCATE, events_at, literal, typed_documents_at},
     error::SqlError,
     references::QueryScope,
+    stop::QuerySignal,
 };
 use icecore_lake::{
     collection::table_name,
@@ -44,6 +48,7 @@ use icecore_lake::{
     },
 };
 use icecore_schemas::query::SqlRequest;
+use merge::BucketMerge;
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Most collections of a namespace whose tables are made: each is looked at in every round.
@@ -130,12 +135,12 @@ impl Sql {
             && let Some(applied) = known.applied.clone().filter(is_same)
             && !is_full
         {
-            let (seq, changed) =
-                Box::pin(self.changed_buckets(&place, known, (applied.seq, None))).await?;
+            let found = Box::pin(self.changes_behind(&place, known, applied.seq)).await?;
+            let FoundChanges { seq, buckets, few } = found;
             // A log that was restored gives numbers again.
             if applied.seq <= seq {
                 let next = AppliedChanges { seq, ..applied };
-                return Box::pin(self.follow(caller, &place, base, next, changed)).await;
+                return Box::pin(self.follow(caller, &place, base, next, (buckets, few))).await;
             }
         }
         if let Some(known) = base.take_if(|known| known.applied.is_some()) {
@@ -145,7 +150,8 @@ impl Sql {
         let seq = Box::pin(self.last_seq(&place, base.is_none())).await?;
         let erasures = caller.erasures.clone();
         let next = AppliedChanges { seq, log, erasures, schema_id: None };
-        Box::pin(self.write_documents(caller, &place, base, next, ChangedBuckets::All)).await
+        let all = (ChangedBuckets::All, None);
+        Box::pin(self.write_documents(caller, &place, base, next, all)).await
     }
 
     /// The collections of a namespace that have changes behind `after`, in order and at most one more than
@@ -249,9 +255,10 @@ impl Sql {
         place: &CollectionPlace<'_>,
         base: Option<ReadBase>,
         next: AppliedChanges,
-        changed: ChangedBuckets,
+        (changed, few): (ChangedBuckets, Option<BucketChanges>),
     ) -> Result<RefreshedCollection, WriteFailure> {
         let Some(known) = base.as_ref().filter(|_| changed.is_empty()) else {
+            let changed = (changed, few);
             return Box::pin(self.write_documents(caller, place, base, next, changed)).await;
         };
         let documents = known.files.iter().map(|file| file.rows).sum();
@@ -275,14 +282,14 @@ impl Sql {
     }
 
     /// Writes the documents of these buckets as an event left them, and puts them in the place of those that the
-    /// table has there.
+    /// table has there. They are made of the changes where these are given.
     async fn write_documents(
         &self,
         caller: &RefreshCaller<'_>,
         place: &CollectionPlace<'_>,
         base: Option<ReadBase>,
         applied: AppliedChanges,
-        changed: ChangedBuckets,
+        (changed, few): (ChangedBuckets, Option<BucketChanges>),
     ) -> Result<RefreshedCollection, WriteFailure> {
         let Some(base) = base else {
             return Box::pin(self.make_table(caller, place, applied)).await;
@@ -292,10 +299,15 @@ impl Sql {
         let metadata = Arc::clone(&base.table.metadata);
         let applied = AppliedChanges { schema_id: Some(metadata.current_schema_id()), ..applied };
         let count = base.bucket_count(&place.ident)?;
-        let columns = TypedColumns::of(&metadata);
-        let at = (base.branch_name(), applied.seq);
-        let sql = documents_sql(place.collection, at, &columns, (count, &changed));
-        let answer = Box::pin(self.asked(place.levels, sql)).await?;
+        let answer = match few {
+            Some(few) => self.merged(&metadata, few)?,
+            None => {
+                let columns = TypedColumns::of(&metadata);
+                let at = (base.branch_name(), applied.seq);
+                let sql = documents_sql(place.collection, at, &columns, (count, &changed));
+                Box::pin(self.asked(place.levels, sql)).await?
+            }
+        };
         let fit = RowFit::new(metadata.current_schema(), &column_ids(&metadata), &answer.schema)?;
         let (behind, summary) = (base.without_files(), base.summary_of(&applied));
         let check = base.branch.as_ref().map(|branch| Arc::clone(&branch.check));
@@ -335,6 +347,15 @@ impl Sql {
             rows: done.rows,
             is_changed: true,
         })
+    }
+
+    /// The documents of buckets after few changes, within the time of a statement.
+    fn merged(&self, table: &TableMetadata, few: BucketChanges) -> Result<QueryAnswer, SqlError> {
+        let storage = self.inner.catalog.storage().clone();
+        let signal = QuerySignal::new(self.inner.options.timeout_max);
+        let ids = column_ids(table);
+        let merge = BucketMerge::new((storage, signal), (table, ids.as_slice()), few)?;
+        Ok(merge.into_answer())
     }
 
     /// Makes the table of a collection, with all of its documents.

@@ -103,6 +103,47 @@ async fn a_refresh_writes_the_buckets_anew_that_changed_and_leaves_the_others() 
     server.stop().await;
 }
 
+/// The data files that queries read until now.
+async fn files_read(server: &TestServer) -> f64 {
+    let text = server.get("/metrics").await.text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("icecore_query_files_total "));
+    line.unwrap_or_else(|| panic!("no such metric in {text}")).trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_after_few_changes_reads_the_table_by_no_query() {
+    let rows = "SELECT key, doc, op, store, version, created_at, updated_at, actor, bookmark, seq, event_id FROM cdc_orders ORDER BY key";
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("compaction.enabled", "off"), ("collections.refresh_interval", "24h")];
+    let server = TestServer::start_in(folder, &settings).await;
+    send(&server, (10..40).map(|n| change("c", n, 1)).collect()).await;
+    refresh(&server, "").await;
+    for round in 2..6 {
+        let mut changes: Vec<Value> = (10..30).map(|n| change("u", n, round)).collect();
+        // Some go, and come again in the next round. Others are new before all that there are, and behind them.
+        changes.push(change("d", 10 + round, 0));
+        changes.extend([round, 40 + round].map(|n| change("c", n, 1)));
+        changes.push(
+            json!({"id": format!("patch-{round}"), "ns": "shop", "op": "u", "collection": "orders",
+            "key": "k-35", "patch": {"round": round}}),
+        );
+        send(&server, changes).await;
+        let wanted = server.rows("shop", rows).await;
+        let before = files_read(&server).await;
+        let done = refresh(&server, "").await;
+        let read = files_read(&server).await - before;
+        assert!(read < BUCKETS as f64, "round {round}: {read} files");
+        assert_eq!(done.buckets, BUCKETS, "round {round}: {done:?}");
+        assert_eq!(Some(done.rows as usize), wanted.as_array().map(Vec::len), "round {round}");
+        // The table has them all by itself.
+        assert_eq!(server.rows("shop", rows).await, wanted, "round {round}");
+    }
+    let checked = server.post("/admin/fsck", "application/json", "{}").await;
+    let checked: Value = checked.json().await.unwrap();
+    assert_eq!(checked["whole"], true, "{checked}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_goes_on_after_a_restart_and_is_made_of_events_again_where_it_is_asked_for() {
     let server = shop(0..20).await;

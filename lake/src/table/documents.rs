@@ -31,6 +31,7 @@ use icecore_catalog::{
 use std::{
     collections::{BTreeMap, HashMap},
     pin::pin,
+    sync::Arc,
 };
 
 /// Snapshot summary: every event up to this `seq` is in the rows.
@@ -241,16 +242,21 @@ pub struct BucketFile {
     pub bytes: u64,
     /// As a commit that takes it out names it.
     pub file: DataFile,
+    /// As it is read.
+    pub planned: Arc<PlannedFile>,
+    /// Whether a delete file takes rows out of it.
+    pub has_deletes: bool,
 }
 
 impl BucketFile {
-    fn of(file: &PlannedFile) -> Result<Self, WriteError> {
+    fn of(file: &Arc<PlannedFile>, has_deletes: bool) -> Result<Self, WriteError> {
         let bucket = match file.partition.iter().next() {
             Some(Some(Literal::Primitive(PrimitiveLiteral::Int(bucket)))) => Some(*bucket),
             _ => None,
         };
         let (spec_id, rows, bytes) = (file.spec_id, file.rows, file.bytes);
-        Ok(Self { bucket, spec_id, rows, bytes, file: described(file)? })
+        let (described, planned) = (described(file)?, Arc::clone(file));
+        Ok(Self { bucket, spec_id, rows, bytes, file: described, planned, has_deletes })
     }
 }
 
@@ -267,7 +273,8 @@ pub async fn files(
     let mut files = Vec::new();
     while let Some(plan) = plans.try_next().await? {
         for file in &plan.files {
-            files.push(BucketFile::of(file)?);
+            let has_deletes = !plan.deletes.of(file).is_empty();
+            files.push(BucketFile::of(file, has_deletes)?);
         }
         if FILES_MAX < files.len() {
             return Err(WriteError::TooManyFiles(FILES_MAX).into());

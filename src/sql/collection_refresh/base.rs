@@ -9,12 +9,21 @@ use icecore_catalog::{
     catalog::{Catalog, LoadedTable},
     error::CatalogError,
     retention,
-    scan::{Deadline, ManifestSource, manifests::ManifestCache},
+    scan::{
+        Deadline, ManifestSource,
+        manifests::{ManifestCache, PlannedFile},
+    },
     snapshot::{BranchFork, NewSnapshot},
 };
 use icecore_engine::error::SqlError;
-use icecore_lake::table::documents::{self, AppliedChanges, BucketFile, ReadBranch};
-use std::collections::BTreeMap;
+use icecore_lake::{
+    collection::COLUMNS,
+    table::{
+        documents::{self, AppliedChanges, BucketFile, ReadBranch},
+        typed_columns::TypedColumns,
+    },
+};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Snapshot summary: the documents are to be made of events alone by the next refresh.
 const SET_ASIDE: &str = "icecore.collection.set-aside";
@@ -113,6 +122,27 @@ impl ReadBase {
     pub(in crate::sql) fn has_columns_of_now(&self) -> bool {
         let applied = self.applied.as_ref();
         applied.is_some_and(|applied| applied.has_columns_of_now(&self.table.metadata))
+    }
+
+    /// The file of each bucket that has documents; none where a bucket has several, or where what is to be written of
+    /// a document is not in the file as it is.
+    pub(in crate::sql) fn files_of_buckets(&self) -> Option<BTreeMap<i32, Arc<PlannedFile>>> {
+        let metadata = &self.table.metadata;
+        let typed = TypedColumns::of(metadata);
+        let known = COLUMNS.iter().map(|column| column.name).chain(typed.names());
+        let fields = metadata.current_schema().as_struct().fields();
+        let is_known = known.eq(fields.iter().map(|field| field.name.as_str()));
+        if !is_known || !self.has_buckets_of_now() || !self.has_columns_of_now() {
+            return None;
+        }
+        let mut files = BTreeMap::new();
+        for file in &self.files {
+            let bucket = file.bucket.filter(|_| !file.has_deletes)?;
+            if files.insert(bucket, Arc::clone(&file.planned)).is_some() {
+                return None;
+            }
+        }
+        Some(files)
     }
 
     /// A snapshot behind this one that changes no row.

@@ -154,7 +154,7 @@ impl Sql {
         (next, changed): (AppliedChanges, ChangedBuckets),
     ) -> Result<RefreshedCollection, WriteFailure> {
         let name = base.branch_name().unwrap_or_default().to_owned();
-        let written = self.write_documents(caller, place, Some(base), next, changed);
+        let written = self.write_documents(caller, place, Some(base), next, (changed, None));
         let done = Box::pin(written).await?;
         // A commit without rows does not tell its snapshot.
         let table = caller.catalog.tables().load(&place.ident).await?;

@@ -4,7 +4,7 @@
 //!
 //! - Rows of one partition stay in their order. A file ends with its partition, or once it is as long as the
 //!   table wants its files, at most [`FILE_BYTES_MAX`]. Rows of a partitioned table are gathered first, so that
-//!   rows whose partitions alternate do not make a file each.
+//!   rows whose partitions alternate do not make a file each. Those of a collection's table come bucket after bucket.
 //! - It holds one file that is not ended, and at most [`GATHERED_BYTES_MAX`] of rows twice.
 //! - It writes at most [`FILES_MAX`] files, and refuses further rows before it writes any of them.
 //! - Files are written as the table's properties ask for them, as those of
@@ -31,7 +31,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use iceberg::spec::{DataFile, SortOrder, Struct, TableMetadata};
-use icecore_catalog::storage::Storage;
+use icecore_catalog::{retention, storage::Storage};
 use std::{mem, sync::Arc};
 
 /// Most bytes of a file, whatever the table wants: it is in memory until it is stored.
@@ -49,6 +49,8 @@ pub struct ForeignWriter<'a> {
     layout: Arc<FileLayout>,
     /// Of files without a partition.
     rows_layout: RowsLayout,
+    /// Whether rows may come in any order of their partitions.
+    is_gathering: bool,
     gathered: Vec<RecordBatch>,
     gathered_bytes: usize,
     /// The file that is not ended, with its partition.
@@ -70,11 +72,14 @@ impl<'a> ForeignWriter<'a> {
         let sort_order = Arc::new(SortOrder::unsorted_order());
         let layout = FileLayout { sort_order, ..FileLayout::of(table) };
         let rows_layout = rows_layout(table, schema);
+        let is_of_collection = retention::collection_of(table).is_some();
+        let is_gathering = !layout.spec.is_unpartitioned() && !is_of_collection;
         Self {
             storage,
             ids,
             layout: Arc::new(layout),
             rows_layout,
+            is_gathering,
             gathered: Vec::new(),
             gathered_bytes: 0,
             open: None,
@@ -95,8 +100,7 @@ impl<'a> ForeignWriter<'a> {
             |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default();
         self.gathered_bytes += rows.columns().iter().map(bytes).sum::<usize>();
         self.gathered.push(rows);
-        let is_enough =
-            self.layout.spec.is_unpartitioned() || GATHERED_BYTES_MAX <= self.gathered_bytes;
+        let is_enough = !self.is_gathering || GATHERED_BYTES_MAX <= self.gathered_bytes;
         if is_enough { self.add_gathered().await } else { Ok(()) }
     }
 
@@ -132,7 +136,11 @@ impl<'a> ForeignWriter<'a> {
         let Some(first) = gathered.first() else { return Ok(()) };
         let (schema, layout) = (first.schema(), Arc::clone(&self.layout));
         let PartitionSplit { rows, parts, .. } = blocking(move || {
-            let rows = concat_batches(&schema, &gathered).map_err(WriteError::Split)?;
+            // One batch is not copied.
+            let rows = match gathered.as_slice() {
+                [rows] => rows.clone(),
+                several => concat_batches(&schema, several).map_err(WriteError::Split)?,
+            };
             partition::split(&layout, &rows)
         })
         .await?;

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     clock::Clock,
     table::{
+        documents,
         lake::{TestLake, longs, texts},
         row_fit::RowFit,
     },
@@ -55,6 +56,18 @@ async fn rows_whose_partitions_alternate_are_one_file_a_partition() {
         files.iter().map(|file| (format!("{:?}", file.partition()), file.record_count())).collect();
     assert_eq!((files.len(), counts.len()), (3, 3), "{counts:?}");
     assert!(counts.values().all(|count| *count == 10), "{counts:?}");
+}
+
+#[test]
+fn rows_of_a_collections_table_are_written_as_they_come() {
+    let lake = TestLake::of_people(true);
+    let ids = IdGenerator::new(Clock::manual(1_790_000_000_000));
+    let orders = icecore_samples::metadata(documents::create("orders"), "file:///warehouse/table/");
+    let schema = Arc::new(ArrowSchema::empty());
+    for (table, is_gathering) in [(&orders, false), (&lake.metadata, true)] {
+        let writer = ForeignWriter::new(&lake.storage, table, &schema, &ids);
+        assert_eq!(writer.is_gathering, is_gathering);
+    }
 }
 
 #[tokio::test]
