@@ -270,7 +270,6 @@ async fn repeats_alone_are_answered_without_a_write() {
     assert_eq!(*server.wal.durable().borrow(), first.position);
 }
 
-/// Copies a folder of files, as a crash leaves it.
 /// Makes the events of a namespace some of a collection.
 fn of_collection(events: &mut NamespaceEvents) {
     let schema = rows::event_schema();
@@ -297,6 +296,7 @@ async fn events_of_collections_are_counted_before_their_sender_has_the_answer() 
     server.ingest.stop().await;
 }
 
+/// Copies a folder of files, as a crash leaves it.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
