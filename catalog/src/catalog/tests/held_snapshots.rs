@@ -153,8 +153,8 @@ async fn a_name_is_not_set_to_a_snapshot_that_goes_with_the_same_commit() {
     let first = append(&house, "a.t").await;
     append(&house, "a.t").await;
     let set = json!({"action": "set-snapshot-ref", "ref-name": "kept", "type": "tag", "snapshot-id": first});
-    let remove = json!({"action": "remove-snapshots", "snapshot-ids": [first]});
-    let sent = change("a.t", json!([]), json!([set, remove]));
+    let removal = json!({"action": "remove-snapshots", "snapshot-ids": [first]});
+    let sent = change("a.t", json!([]), json!([set, removal]));
     let answer = house.catalog.commit(sent.clone()).await;
     let Err(CatalogError::Invalid(text)) = &answer else { panic!("{answer:?}") };
     assert!(text.contains(&format!("Cannot set `kept` to snapshot {first}")), "{text}");
