@@ -1,4 +1,5 @@
 use super::*;
+use crate::subquery_order::SubqueryOrderRule;
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     datatypes::{DataType, Field, Schema, TimeUnit},
@@ -7,7 +8,9 @@ use arrow::{
 use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
     datasource::MemTable,
+    execution::session_state::SessionStateBuilder,
     logical_expr::LogicalPlan,
+    physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
     prelude::SessionConfig,
 };
 
@@ -93,7 +96,16 @@ fn view(applied_seq: Option<u64>, until: Option<u64>) -> CollectionView {
 /// A session with these events, each in a part of its own, and these rows of a base.
 fn session(events: Vec<RecordBatch>, base: Option<Vec<RecordBatch>>) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(2);
-    let context = SessionContext::new_with_config(config);
+    // As in sessions of queries: without it an answer may lose its order.
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
+        vec![Arc::new(SubqueryOrderRule)];
+    rules.extend(PhysicalOptimizer::new().rules);
+    let state = SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(config)
+        .with_physical_optimizer_rules(rules)
+        .build();
+    let context = SessionContext::new_with_state(state);
     context.register_udaf(fold::fold_changes());
     context.register_udaf(fold::document_versions());
     context.add_optimizer_rule(Arc::new(fold_arguments::FoldArguments));

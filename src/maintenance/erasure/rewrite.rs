@@ -91,9 +91,12 @@ impl Erasures {
     /// Whether files that others changed are tried again by the next step. Notes until when that is.
     fn is_tried_again(&self, erasure: &mut StoredErasure) -> bool {
         let now_ms = self.parts.catalog.now_ms();
-        if erasure.until_ms == 0 {
-            erasure.until_ms = now_ms.saturating_add(REFUSED_WAIT_MS);
-        }
+        let latest_ms = now_ms.saturating_add(REFUSED_WAIT_MS);
+        // A clock that was set back makes no longer wait.
+        erasure.until_ms = match erasure.until_ms {
+            0 => latest_ms,
+            noted_ms => noted_ms.min(latest_ms),
+        };
         now_ms < erasure.until_ms
     }
 
@@ -191,7 +194,7 @@ impl Erasures {
             }
             left = later;
         }
-        if 0 < done.committed {
+        if 0 < done.committed && done.refusal.is_none() {
             erasure.until_ms = 0;
         }
         if let Some(cause) = failure {
@@ -208,7 +211,9 @@ impl Erasures {
             Some(before) => format!("{before}; {told}"),
             None => told,
         });
-        Ok(if 0 < done.committed { StepEnd::More } else { StepEnd::Waits })
+        // Who adds rows all the time as well gives each step something to commit.
+        let is_tried_again = self.is_tried_again(erasure);
+        Ok(if 0 < done.committed && is_tried_again { StepEnd::More } else { StepEnd::Waits })
     }
 
     /// Writes some files of a branch anew and commits them. Where the commit is refused, the others are

@@ -338,6 +338,45 @@ async fn files_that_others_change_with_every_try_hold_up_the_other_steps_for_a_w
 }
 
 #[tokio::test]
+async fn files_that_others_change_are_left_for_a_while_though_others_are_committed() {
+    // Each step commits twice: with the file that is changed, and without it.
+    const STEPS: u32 = 3;
+    let (faults, barrier) = Failpoints::meetings("erase.before_commit", 2 * STEPS);
+    let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
+    let house = House::with(faults, pace).await;
+    let table = house.create("shop").await;
+    let mut hot = house.write(&table).await.swap_remove(0);
+    house.append(&table, vec![hot.clone()]).await;
+    let more = house.write(&table).await;
+    house.append(&table, more).await;
+    house.add_to("shop", 0).await;
+    let running = run_apart(&house);
+    let mut refused = String::new();
+    for _ in 0..STEPS {
+        meet(&barrier).await;
+        refused = format!("`{}`", hot.file_path());
+        hot = house.replace(&table, &hot).await;
+        let more = house.write(&table).await;
+        house.append(&table, more).await;
+        house.clock.advance_ms(rewrite::REFUSED_WAIT_MS / 2);
+        meet(&barrier).await;
+        meet(&barrier).await;
+        meet(&barrier).await;
+    }
+    let reports = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    let left = reports.last().unwrap();
+    assert_eq!((left.status, &left.waits), (ErasureStatus::History, &None), "{left:?}");
+    let is_left = |text: &&String| text.contains(limits::TRIED_AGAIN);
+    let told: Vec<&String> = left.cannot.iter().filter(is_left).collect();
+    assert!(told.len() == 1 && told[0].contains(&refused), "{left:?}");
+    // Nobody changes or adds any more.
+    let running = run_to_end_apart(&house);
+    let done = tokio::task::spawn_blocking(|| running.join().unwrap()).await.unwrap();
+    assert_eq!(done.status, ErasureStatus::Done, "{done:?}");
+    assert_eq!(done.cannot.iter().filter(is_left).count(), 0, "{done:?}");
+}
+
+#[tokio::test]
 async fn a_snapshot_that_comes_while_the_proof_reads_others_is_looked_through() {
     let (faults, barrier) = Failpoints::meeting("erase.before_done");
     let pace = JobPace::new(&IngestLoad::default(), &Tasks::default());
