@@ -1,6 +1,8 @@
 //! A table for DataFusion: the snapshot's files through its Parquet source, united with the log's
 //! tail.
 
+mod looked_up;
+
 use crate::{
     counts::FileCounts,
     deletes::{self, DeletedByFile},
@@ -63,13 +65,6 @@ const FILE_STATISTICS_MAX: usize = 1_024;
 
 /// Footers that are read at a time while a query is planned.
 const FOOTERS_AT_ONCE: usize = 8;
-
-/// Files that tell whether the others are asked for bloom filters: most columns have none, and a query
-/// that needs a few rows of them should not wait for the footers of all files.
-const SAMPLED_FILES: usize = 8;
-
-/// Most rows of a file whose reader does not ask its bloom filters again: those of a row group of ours.
-const ASKED_ROWS_MAX: u64 = 131_072;
 
 /// Most rows of a file whose pages are not left out by their index: files of ours with no more have one page. Where a
 /// file has no index, DataFusion copies its footer to look for one.
@@ -192,7 +187,8 @@ impl ViewTable {
         let bytes_first = self.end_bytes();
         let footers = FooterSource { store: store.as_ref(), cache: &cache, bytes_first };
         let lookups = Lookup::all(filters, &snapshot.columns, &self.schema);
-        let (files, are_asked) = self.looked_up(planned.files, &lookups, footers).await?;
+        let files = self.by_numbers(planned.files, (snapshot, filters), (footers, &store)).await?;
+        let (files, are_asked) = self.looked_up(files, &lookups, footers).await?;
         let planned = QueryFiles { files, deletes: planned.deletes };
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
@@ -267,39 +263,6 @@ impl ViewTable {
 
     fn scanned(&self, snapshot: &Arc<SnapshotScan>, file: &Arc<PlannedFile>) -> ScannedFile {
         ScannedFile::new(Arc::clone(snapshot), Arc::clone(file), Arc::clone(&self.counts))
-    }
-
-    /// The files that may have a row for all `lookups`, and whether a reader has nothing to gain from asking their
-    /// bloom filters again. One file alone is asked by its reader, and so are the row groups of a long one.
-    async fn looked_up(
-        &self,
-        files: PlannedFiles,
-        lookups: &[Lookup],
-        footers: FooterSource<'_>,
-    ) -> Result<(PlannedFiles, bool), DataFusionError> {
-        if lookups.is_empty() || files.len() < 2 {
-            return Ok((files, false));
-        }
-        let sample = files.iter().step_by(files.len().div_ceil(SAMPLED_FILES));
-        let sampled = sample.map(|file| async move {
-            let meta = self.meta_in_time(file)?;
-            Ok::<_, DataFusionError>(self.bloom_filters.are_in(footers, &meta, lookups).await)
-        });
-        let sampled: Vec<_> = sampled.collect();
-        let sampled = stream::iter(sampled).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>();
-        if !sampled.await?.contains(&true) {
-            return Ok((files, false));
-        }
-        let asked = files.into_iter().map(|file| async move {
-            let meta = self.meta_in_time(&file)?;
-            let may_have = self.bloom_filters.may_have(footers, &meta, lookups).await;
-            Ok::<_, DataFusionError>(may_have.then_some(file))
-        });
-        let asked: Vec<_> = asked.collect();
-        let asked = stream::iter(asked).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
-        let files: PlannedFiles = asked.into_iter().flatten().collect();
-        let are_short = files.iter().all(|file| file.rows <= ASKED_ROWS_MAX);
-        Ok((files, are_short))
     }
 
     /// What the store calls a file, if there is time left to ask it.
