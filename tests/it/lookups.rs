@@ -180,6 +180,33 @@ async fn from_the_second_look_up_of_a_number_on_only_the_files_that_have_it_are_
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn files_without_a_value_of_a_column_are_not_read_for_a_pattern_of_it() {
+    let server = TestServer::start().await;
+    let mut sent = in_turns(0..100);
+    for n in (3..100).step_by(10) {
+        sent["events"][n]["key"] = json!(format!("k-{n}"));
+    }
+    server.ingest(&sent).await;
+    server.commit(NAMESPACE).await;
+    assert!(8.0 <= found(&server, "true").await.1);
+    let others: Vec<Value> =
+        (3..100).step_by(10).filter(|n| *n != 33).map(|n| json!([format!("e-{n}")])).collect();
+    for (condition, expected) in [
+        ("key LIKE '%-33'", json!([["e-33"]])),
+        ("key ILIKE '%K-33'", json!([["e-33"]])),
+        ("key NOT LIKE '%-33'", json!(others)),
+        ("key LIKE '%nobody'", json!([])),
+    ] {
+        let (rows, files) = found(&server, condition).await;
+        assert_eq!(rows, expected, "{condition}");
+        assert!(files < 2.5, "{condition}: {files} files");
+    }
+    let (rows, _) = found(&server, "(key LIKE '%-33') IS NOT TRUE").await;
+    assert_eq!(rows.as_array().unwrap().len(), 99);
+    server.stop().await;
+}
+
 /// The bytes of data files that a query reads, as its analysis tells.
 async fn bytes_read(server: &TestServer, sql: &str) -> u64 {
     let rows = server.rows(NAMESPACE, &format!("EXPLAIN ANALYZE {sql}")).await;
