@@ -56,7 +56,7 @@ use icecore_lake::{
     table::{field_ids::FieldAliases, schema::MANAGED},
     wal::RecordRef,
 };
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 use tokio::time::Instant;
 
 /// Most files that get statistics of their own: with these a top-k reads the best file first and
@@ -203,13 +203,7 @@ impl ViewTable {
         let asks_filters = has_others || (!are_asked && !lookups.is_empty());
         let has_pages = planned.files.iter().any(|file| ONE_PAGE_ROWS_MAX < file.rows);
         let readers = FooterReaders::new(Arc::clone(&store), Arc::clone(&cache));
-        let pushes = self.may_filter_in_reader(snapshot, &planned.files)
-            && pays_in_reader(
-                &planned.files,
-                (&snapshot.columns, &self.schema),
-                projection,
-                filters,
-            );
+        let pushes = self.filters_in_reader(snapshot, &planned.files, projection, filters);
         let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_metadata_size_hint(bytes_first)
@@ -218,6 +212,7 @@ impl ViewTable {
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
+        let columns = &columns_read(&self.schema, projection, filters);
         let deletes = &planned.deletes;
         let scanned = &Arc::new(snapshot.clone());
         let told = self.row_places.count_with_room(planned.files.iter().map(|file| file.rows));
@@ -237,10 +232,11 @@ impl ViewTable {
                 true => part,
                 false => part.with_extension(self.scanned(scanned, file)),
             };
-            Ok::<_, DataFusionError>(match with_statistics {
-                true => part.with_statistics(Arc::new(scanned_file::statistics(snapshot, file))),
-                false => part,
-            })
+            if !with_statistics {
+                return Ok(part);
+            }
+            let statistics = scanned_file::statistics(snapshot, file, columns);
+            Ok::<_, DataFusionError>(part.with_statistics(Arc::new(statistics)))
         });
         let parts: Vec<_> = parts.collect();
         let files = stream::iter(parts).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
@@ -254,9 +250,17 @@ impl ViewTable {
         Ok(Some(DataSourceExec::from_data_source(scan)))
     }
 
-    /// A filter that is pushed into the reader is lost for a file of another schema (apache/datafusion#25268).
-    fn may_filter_in_reader(&self, snapshot: &SnapshotScan, files: &PlannedFiles) -> bool {
-        !self.aliases.is_given()
+    /// Whether the filters run in the reader. One of them is lost there for a file of another schema
+    /// (apache/datafusion#25268).
+    fn filters_in_reader(
+        &self,
+        snapshot: &SnapshotScan,
+        files: &PlannedFiles,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> bool {
+        pays_in_reader(files, (&snapshot.columns, &self.schema), projection, filters)
+            && !self.aliases.is_given()
             && !snapshot.has_changed_columns()
             && files.iter().all(|file| snapshot.is_current(file))
     }
@@ -375,6 +379,20 @@ impl TableProvider for ViewTable {
     }
 }
 
+/// The places of the columns that a scan reads: those of its answer, and those of its filters.
+fn columns_read(
+    schema: &Schema,
+    projection: Option<&Vec<usize>>,
+    filters: &[Expr],
+) -> HashSet<usize> {
+    let of_filters = filters.iter().flat_map(Expr::column_refs);
+    let of_filters = of_filters.filter_map(|column| schema.index_of(&column.name).ok());
+    match projection {
+        Some(projection) => projection.iter().copied().chain(of_filters).collect(),
+        None => (0..schema.fields().len()).collect(),
+    }
+}
+
 /// The columns of a table as `view` has it: those of Iceberg, where it has any yet, and as queries see them.
 ///
 /// # Errors
@@ -457,3 +475,6 @@ fn groups(mut files: Vec<PartitionedFile>, partitions: usize) -> Vec<FileGroup> 
     }
     groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
 }
+
+#[cfg(test)]
+mod tests;
