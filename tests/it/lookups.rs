@@ -184,7 +184,7 @@ async fn from_the_second_look_up_of_a_number_on_only_the_files_that_have_it_are_
 async fn files_without_a_value_of_a_column_are_not_read_for_a_pattern_of_it() {
     let server = TestServer::start().await;
     let mut sent = in_turns(0..100);
-    for n in (3..100).step_by(10) {
+    for n in (3_usize..100).step_by(10) {
         sent["events"][n]["key"] = json!(format!("k-{n}"));
     }
     server.ingest(&sent).await;
