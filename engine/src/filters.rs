@@ -58,7 +58,7 @@ impl FilterTranslator<'_> {
                 let between = low.and(high);
                 Some(if *negated { between.negate() } else { between })
             }
-            Expr::Like(like) => self.like(like),
+            Expr::Like(like) => self.like(like).or_else(|| self.some_value(&like.expr)),
             _ => None,
         }
     }
@@ -95,11 +95,18 @@ impl FilterTranslator<'_> {
                 let from = self.arrow_type(&cast.expr)?;
                 through_cast(column, from, comparison, value)
             }
-            _ => {
-                let value = self.value(side, value)?;
-                Some(test(self.column(side)?, ValueCheck::Compare(comparison, value)))
-            }
+            _ => match self.value(side, value) {
+                Some(value) => {
+                    Some(test(self.column(side)?, ValueCheck::Compare(comparison, value)))
+                }
+                None => self.some_value(side),
+            },
         }
+    }
+
+    /// A condition of a column that is not true where it has no value. What else it says is not known here.
+    fn some_value(&self, side: &Expr) -> Option<Filter> {
+        Some(test(self.column(side)?, ValueCheck::NotNull).and(Filter::Unknown))
     }
 
     fn boolean(&self, side: &Expr, value: bool) -> Option<Filter> {

@@ -29,7 +29,7 @@ const COLUMN_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a block of a bloom filter, by the Parquet format.
 const BLOCK_BYTES: usize = 32;
 /// Most values that are looked up at once: with more, some file mostly has one.
-const VALUES_MAX: usize = 64;
+pub(super) const VALUES_MAX: usize = 64;
 
 /// What rows have to have in a column: one of these texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Lookup {
     pub fn all(filters: &[Expr], columns: &Schema, schema: &ArrowSchema) -> Vec<Self> {
         let conditions = filters.iter().flat_map(split_conjunction);
         let lookup = |condition| {
-            let (name, values) = values_of(condition)?;
+            let (name, values) = values_of(condition, text_of)?;
             schema.field_with_name(name).ok()?;
             // A name with a dot is not a path here.
             let column = columns.as_struct().field_by_name(name)?;
@@ -60,28 +60,31 @@ impl Lookup {
     }
 }
 
-/// The column and the texts that one condition allows it.
-fn values_of(condition: &Expr) -> Option<(&str, Vec<String>)> {
+/// The column and the values that one condition allows it, of the literals that `value_of` takes.
+pub(super) fn values_of<T>(
+    condition: &Expr,
+    value_of: fn(&ScalarValue) -> Option<T>,
+) -> Option<(&str, Vec<T>)> {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
             match (left.as_ref(), right.as_ref()) {
                 (Expr::Column(column), Expr::Literal(value, _))
                 | (Expr::Literal(value, _), Expr::Column(column)) => {
-                    Some((column.name.as_str(), vec![text_of(value)?]))
+                    Some((column.name.as_str(), vec![value_of(value)?]))
                 }
                 _ => None,
             }
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
-            let (name, mut values) = values_of(left)?;
-            let (other, more) = values_of(right)?;
+            let (name, mut values) = values_of(left, value_of)?;
+            let (other, more) = values_of(right, value_of)?;
             values.extend(more);
             (name == other).then_some((name, values))
         }
         Expr::InList(InList { expr, list, negated: false }) => {
             let Expr::Column(column) = expr.as_ref() else { return None };
             let values = list.iter().map(|item| match item {
-                Expr::Literal(value, _) => text_of(value),
+                Expr::Literal(value, _) => value_of(value),
                 _ => None,
             });
             Some((column.name.as_str(), values.collect::<Option<_>>()?))
@@ -147,22 +150,26 @@ impl FooterSource<'_> {
     }
 }
 
-/// The column of texts with this field id, if the file has it outside of structs.
-pub(super) fn leaf_of(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
+/// The column of this type with this field id, if the file has it outside of structs.
+pub(super) fn leaf_of(
+    footer: &ParquetMetaData,
+    field_id: i32,
+    kind: PhysicalType,
+) -> Option<usize> {
     let leaves = footer.file_metadata().schema_descr().columns();
     let mut found = leaves.iter().enumerate().filter(|(_, leaf)| {
         let info = leaf.self_type().get_basic_info();
         info.has_id() && info.id() == field_id
     });
     let (at, leaf) = found.next()?;
-    let is_text = leaf.physical_type() == PhysicalType::BYTE_ARRAY;
-    let is_plain = is_text && leaf.path().parts().len() == 1;
+    let is_of_kind = leaf.physical_type() == kind;
+    let is_plain = is_of_kind && leaf.path().parts().len() == 1;
     (is_plain && found.next().is_none()).then_some(at)
 }
 
 /// Where the bloom filters of a column are, one for each row group; none if one of them lacks it.
 fn ranges_of(footer: &ParquetMetaData, field_id: i32) -> Option<Vec<Range<u64>>> {
-    let at = leaf_of(footer, field_id)?;
+    let at = leaf_of(footer, field_id, PhysicalType::BYTE_ARRAY)?;
     let ranges = footer.row_groups().iter().map(|group| {
         let column = group.columns().get(at)?;
         let start = u64::try_from(column.bloom_filter_offset()?).ok()?;

@@ -1,6 +1,8 @@
 //! A table for DataFusion: the snapshot's files through its Parquet source, united with the log's
 //! tail.
 
+mod looked_up;
+
 use crate::{
     counts::FileCounts,
     deletes::{self, DeletedByFile},
@@ -54,7 +56,7 @@ use icecore_lake::{
     table::{field_ids::FieldAliases, schema::MANAGED},
     wal::RecordRef,
 };
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 use tokio::time::Instant;
 
 /// Most files that get statistics of their own: with these a top-k reads the best file first and
@@ -63,13 +65,6 @@ const FILE_STATISTICS_MAX: usize = 1_024;
 
 /// Footers that are read at a time while a query is planned.
 const FOOTERS_AT_ONCE: usize = 8;
-
-/// Files that tell whether the others are asked for bloom filters: most columns have none, and a query
-/// that needs a few rows of them should not wait for the footers of all files.
-const SAMPLED_FILES: usize = 8;
-
-/// Most rows of a file whose reader does not ask its bloom filters again: those of a row group of ours.
-const ASKED_ROWS_MAX: u64 = 131_072;
 
 /// Most rows of a file whose pages are not left out by their index: files of ours with no more have one page. Where a
 /// file has no index, DataFusion copies its footer to look for one.
@@ -192,7 +187,8 @@ impl ViewTable {
         let bytes_first = self.end_bytes();
         let footers = FooterSource { store: store.as_ref(), cache: &cache, bytes_first };
         let lookups = Lookup::all(filters, &snapshot.columns, &self.schema);
-        let (files, are_asked) = self.looked_up(planned.files, &lookups, footers).await?;
+        let files = self.by_numbers(planned.files, (snapshot, filters), (footers, &store)).await?;
+        let (files, are_asked) = self.looked_up(files, &lookups, footers).await?;
         let planned = QueryFiles { files, deletes: planned.deletes };
         let read = planned.files.len() as u64;
         self.counts.add(read, snapshot.file_count().saturating_sub(read));
@@ -207,13 +203,7 @@ impl ViewTable {
         let asks_filters = has_others || (!are_asked && !lookups.is_empty());
         let has_pages = planned.files.iter().any(|file| ONE_PAGE_ROWS_MAX < file.rows);
         let readers = FooterReaders::new(Arc::clone(&store), Arc::clone(&cache));
-        let pushes = self.may_filter_in_reader(snapshot, &planned.files)
-            && pays_in_reader(
-                &planned.files,
-                (&snapshot.columns, &self.schema),
-                projection,
-                filters,
-            );
+        let pushes = self.filters_in_reader(snapshot, &planned.files, projection, filters);
         let source = ParquetSource::new(TableSchema::from_file_schema(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_metadata_size_hint(bytes_first)
@@ -222,6 +212,7 @@ impl ViewTable {
             .with_pushdown_filters(pushes)
             .with_reorder_filters(pushes);
         let with_statistics = planned.files.len() <= FILE_STATISTICS_MAX;
+        let columns = &columns_read(&self.schema, projection, filters);
         let deletes = &planned.deletes;
         let scanned = &Arc::new(snapshot.clone());
         let told = self.row_places.count_with_room(planned.files.iter().map(|file| file.rows));
@@ -241,10 +232,11 @@ impl ViewTable {
                 true => part,
                 false => part.with_extension(self.scanned(scanned, file)),
             };
-            Ok::<_, DataFusionError>(match with_statistics {
-                true => part.with_statistics(Arc::new(scanned_file::statistics(snapshot, file))),
-                false => part,
-            })
+            if !with_statistics {
+                return Ok(part);
+            }
+            let statistics = scanned_file::statistics(snapshot, file, columns);
+            Ok::<_, DataFusionError>(part.with_statistics(Arc::new(statistics)))
         });
         let parts: Vec<_> = parts.collect();
         let files = stream::iter(parts).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
@@ -258,48 +250,23 @@ impl ViewTable {
         Ok(Some(DataSourceExec::from_data_source(scan)))
     }
 
-    /// A filter that is pushed into the reader is lost for a file of another schema (apache/datafusion#25268).
-    fn may_filter_in_reader(&self, snapshot: &SnapshotScan, files: &PlannedFiles) -> bool {
-        !self.aliases.is_given()
+    /// Whether the filters run in the reader. One of them is lost there for a file of another schema
+    /// (apache/datafusion#25268).
+    fn filters_in_reader(
+        &self,
+        snapshot: &SnapshotScan,
+        files: &PlannedFiles,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> bool {
+        pays_in_reader(files, (&snapshot.columns, &self.schema), projection, filters)
+            && !self.aliases.is_given()
             && !snapshot.has_changed_columns()
             && files.iter().all(|file| snapshot.is_current(file))
     }
 
     fn scanned(&self, snapshot: &Arc<SnapshotScan>, file: &Arc<PlannedFile>) -> ScannedFile {
         ScannedFile::new(Arc::clone(snapshot), Arc::clone(file), Arc::clone(&self.counts))
-    }
-
-    /// The files that may have a row for all `lookups`, and whether a reader has nothing to gain from asking their
-    /// bloom filters again. One file alone is asked by its reader, and so are the row groups of a long one.
-    async fn looked_up(
-        &self,
-        files: PlannedFiles,
-        lookups: &[Lookup],
-        footers: FooterSource<'_>,
-    ) -> Result<(PlannedFiles, bool), DataFusionError> {
-        if lookups.is_empty() || files.len() < 2 {
-            return Ok((files, false));
-        }
-        let sample = files.iter().step_by(files.len().div_ceil(SAMPLED_FILES));
-        let sampled = sample.map(|file| async move {
-            let meta = self.meta_in_time(file)?;
-            Ok::<_, DataFusionError>(self.bloom_filters.are_in(footers, &meta, lookups).await)
-        });
-        let sampled: Vec<_> = sampled.collect();
-        let sampled = stream::iter(sampled).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>();
-        if !sampled.await?.contains(&true) {
-            return Ok((files, false));
-        }
-        let asked = files.into_iter().map(|file| async move {
-            let meta = self.meta_in_time(&file)?;
-            let may_have = self.bloom_filters.may_have(footers, &meta, lookups).await;
-            Ok::<_, DataFusionError>(may_have.then_some(file))
-        });
-        let asked: Vec<_> = asked.collect();
-        let asked = stream::iter(asked).buffered(FOOTERS_AT_ONCE).try_collect::<Vec<_>>().await?;
-        let files: PlannedFiles = asked.into_iter().flatten().collect();
-        let are_short = files.iter().all(|file| file.rows <= ASKED_ROWS_MAX);
-        Ok((files, are_short))
     }
 
     /// What the store calls a file, if there is time left to ask it.
@@ -412,6 +379,20 @@ impl TableProvider for ViewTable {
     }
 }
 
+/// The places of the columns that a scan reads: those of its answer, and those of its filters.
+fn columns_read(
+    schema: &Schema,
+    projection: Option<&Vec<usize>>,
+    filters: &[Expr],
+) -> HashSet<usize> {
+    let of_filters = filters.iter().flat_map(Expr::column_refs);
+    let of_filters = of_filters.filter_map(|column| schema.index_of(&column.name).ok());
+    match projection {
+        Some(projection) => projection.iter().copied().chain(of_filters).collect(),
+        None => (0..schema.fields().len()).collect(),
+    }
+}
+
 /// The columns of a table as `view` has it: those of Iceberg, where it has any yet, and as queries see them.
 ///
 /// # Errors
@@ -494,3 +475,6 @@ fn groups(mut files: Vec<PartitionedFile>, partitions: usize) -> Vec<FileGroup> 
     }
     groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,10 @@
 //! values are in no order: of the others the index of the pages tells the same. Its one invariant: a row is left out
 //! only if the hash of its value is none of those that are looked up.
 
+pub mod numbers;
+
 use crate::lookups::{FooterSource, Lookup, leaf_of};
-use arrow::array::{AsArray, StringArray};
+use arrow::array::{ArrayRef, AsArray};
 use datafusion::{
     datasource::{
         listing::PartitionedFile,
@@ -22,6 +24,7 @@ use parquet::{
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection},
         async_reader::ParquetObjectReader,
     },
+    basic::Type as PhysicalType,
     errors::{ParquetError, Result as ParquetResult},
     file::{
         metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData},
@@ -57,6 +60,8 @@ enum KeptColumn {
     Asked,
     /// The hash of each row's value; none for a column that has none here.
     Hashes(Option<Arc<Vec<u32>>>),
+    /// The hashes of a column of whole numbers, in ascending order; none for a column that has none here.
+    Numbers(Option<Arc<Vec<u32>>>),
 }
 
 /// Hashes that were made already, by file, its size and column. Cheap to clone.
@@ -154,6 +159,7 @@ impl RowPlaces {
         let key = (file.location.clone(), file.size, field_id);
         let leaf = match (self.kept.get(&key), unordered_leaf(footer, field_id)) {
             (Some(KeptColumn::Hashes(kept)), _) => return kept,
+            (Some(KeptColumn::Numbers(_)), _) => return None,
             (Some(KeptColumn::Asked), Some(leaf)) => leaf,
             (None, Some(_)) => {
                 let bytes = key.0.as_ref().len();
@@ -162,7 +168,7 @@ impl RowPlaces {
             }
             (Some(KeptColumn::Asked) | None, None) => return None,
         };
-        let hashes = read(footer, store, file, leaf).await.ok().map(Arc::new);
+        let hashes = read(footer, store, file, leaf, hashes_of).await.ok().map(Arc::new);
         let bytes = hashes.as_ref().map_or(0, |hashes| size_of_val(hashes.as_slice()));
         let bytes = bytes + key.0.as_ref().len();
         self.kept.insert(key, KeptColumn::Hashes(hashes.clone()), bytes);
@@ -174,7 +180,7 @@ impl RowPlaces {
 /// index of the pages says little of them. Those that are looked up have bloom filters; the values of others are
 /// frequent.
 fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
-    let leaf = leaf_of(footer, field_id)?;
+    let leaf = leaf_of(footer, field_id, PhysicalType::BYTE_ARRAY)?;
     let index = footer.column_index()?;
     let is_told = |index: &&ColumnIndexMetaData| !matches!(**index, ColumnIndexMetaData::NONE);
     let of_groups = || index.iter().map(|columns| columns.get(leaf).filter(is_told));
@@ -185,11 +191,15 @@ fn unordered_leaf(footer: &ParquetMetaData, field_id: i32) -> Option<usize> {
     let is_unordered = all < 2 * overlapping;
     let columns = || footer.row_groups().iter().filter_map(|group| group.columns().get(leaf));
     let is_looked_up = columns().all(|column| column.bloom_filter_offset().is_some());
+    (all_told && is_unordered && is_looked_up && is_short(footer, leaf)).then_some(leaf)
+}
+
+/// Whether a column of a file has few enough bytes for hashes of it.
+fn is_short(footer: &ParquetMetaData, leaf: usize) -> bool {
+    let columns = || footer.row_groups().iter().filter_map(|group| group.columns().get(leaf));
     let bytes = columns().map(ColumnChunkMetaData::uncompressed_size).fold(0, i64::saturating_add);
     let longest = columns().map(|column| column.compressed_size().max(column.uncompressed_size()));
-    let is_short =
-        bytes <= COLUMN_BYTES_MAX && longest.max().is_none_or(|bytes| bytes <= CHUNK_BYTES_MAX);
-    (all_told && is_unordered && is_looked_up && is_short).then_some(leaf)
+    bytes <= COLUMN_BYTES_MAX && longest.max().is_none_or(|bytes| bytes <= CHUNK_BYTES_MAX)
 }
 
 /// Of how many pages the values lie between the bounds of the next one's, and how many have a next one.
@@ -208,12 +218,13 @@ fn row_count(footer: &ParquetMetaData) -> usize {
     usize::try_from(rows.fold(0, i64::saturating_add)).unwrap_or(0)
 }
 
-/// The hash of each row's value in a column of texts.
+/// The hash of each row's value in a column, as `hashes_in` makes them, which has none for another type.
 async fn read(
     footer: &Arc<ParquetMetaData>,
     store: &Arc<dyn ObjectStore>,
     file: &ObjectMeta,
     leaf: usize,
+    hashes_in: fn(&ArrayRef) -> Option<Vec<u32>>,
 ) -> ParquetResult<Vec<u32>> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::try_new(Arc::clone(footer), options)?;
@@ -227,11 +238,10 @@ async fn read(
     let rows = row_count(footer);
     let mut hashes = Vec::with_capacity(rows);
     while let Some(batch) = batches.try_next().await? {
-        let column = batch.columns().first();
-        let Some(texts) = column.and_then(|column| column.as_string_opt::<i32>()) else {
-            return Err(ParquetError::General("the column has no texts".to_owned()));
+        let Some(of_batch) = batch.columns().first().and_then(hashes_in) else {
+            return Err(ParquetError::General("the column is of another type".to_owned()));
         };
-        hashes.extend(hashes_of(texts));
+        hashes.extend(of_batch);
         // Pages may have more rows than the footer says.
         if rows < hashes.len() {
             break;
@@ -244,13 +254,18 @@ async fn read(
 }
 
 /// A row without a value may have any hash: it is none that a look-up finds.
-fn hashes_of(texts: &StringArray) -> impl Iterator<Item = u32> {
-    texts.iter().map(|text| text.map_or(0, hash_of))
+fn hashes_of(column: &ArrayRef) -> Option<Vec<u32>> {
+    let texts = column.as_string_opt::<i32>()?;
+    Some(texts.iter().map(|text| text.map_or(0, hash_of)).collect())
 }
 
 fn hash_of(value: &str) -> u32 {
+    hash_of_bytes(value.as_bytes())
+}
+
+fn hash_of_bytes(value: &[u8]) -> u32 {
     let mut hasher = DefaultHasher::new();
-    hasher.write(value.as_bytes());
+    hasher.write(value);
     let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }

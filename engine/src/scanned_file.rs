@@ -13,7 +13,7 @@ use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, stats::Preci
 use iceberg::spec::{Datum, Literal, NestedField, NestedFieldRef, PrimitiveLiteral, Transform};
 use icecore_catalog::scan::manifests::{ColumnBounds, PlannedFile};
 use icecore_lake::table::schema::MANAGED;
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 
 /// Letters of a text that writers keep as its bound, and some count bytes. An upper bound is rounded up where it was
 /// cut, but a writer may not know that.
@@ -157,13 +157,20 @@ fn text_of_bounds(known: &ColumnBounds) -> Option<&PrimitiveLiteral> {
 }
 
 /// What DataFusion may rely on in one file. Bounds of texts may be cut, so only fixed-width columns have any, and texts
-/// that are the same in all rows: DataFusion does not read these.
+/// that are the same in all rows: DataFusion does not read these. Nothing is told of columns but those at `read`.
 #[must_use]
-pub fn statistics(snapshot: &SnapshotScan, file: &PlannedFile) -> Statistics {
+pub fn statistics(
+    snapshot: &SnapshotScan,
+    file: &PlannedFile,
+    read: &HashSet<usize>,
+) -> Statistics {
     let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
     let fields = snapshot.schema.fields().iter();
-    let column_statistics = fields.map(|field| {
+    let column_statistics = fields.enumerate().map(|(at, field)| {
         let mut statistics = ColumnStatistics::new_unknown();
+        if !read.contains(&at) {
+            return statistics;
+        }
         let column = snapshot.columns.as_struct().field_by_name(field.name());
         let known = column.and_then(|column| Some((column, file.column(column.id)?)));
         let Some((column, known)) = known else { return statistics };

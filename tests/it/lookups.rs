@@ -131,6 +131,82 @@ async fn an_event_is_found_by_one_value_in_few_of_the_files_before_and_after_com
     server.stop().await;
 }
 
+/// Events of ten types in turns: each file of a type has numbers between nearly the same bounds.
+fn in_turns(range: Range<u32>) -> Value {
+    let mut sent = events(range.clone());
+    for (n, event) in range.zip(sent["events"].as_array_mut().unwrap()) {
+        event["type"] = json!(format!("kind.{}", n % 10));
+    }
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_second_look_up_of_a_number_on_only_the_files_that_have_it_are_read() {
+    let settings = [("compaction.enabled", "off")];
+    let server = TestServer::start_in(tempfile::tempdir().unwrap(), &settings).await;
+    server.ingest(&in_turns(0..100)).await;
+    server.commit(NAMESPACE).await;
+    let expected = json!([["e-49"]]);
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        let (rows, files) = found(&server, "seq = 50").await;
+        assert_eq!(rows, expected);
+        read.push(files);
+    }
+    assert!(8.0 <= read[0], "{read:?}");
+    // It is asked for once, and then the numbers are read before the files are.
+    assert!(read[1..].iter().all(|files| (0.5..1.5).contains(files)), "{read:?}");
+    for (condition, expected, files) in [
+        ("seq IN (50, 51)", json!([["e-49"], ["e-50"]]), 2.0),
+        ("50 = seq OR seq = 41", json!([["e-40"], ["e-49"]]), 2.0),
+        ("seq = 50 AND type = 'kind.9'", json!([["e-49"]]), 1.0),
+        ("seq = 50 AND seq = 51", json!([]), 0.0),
+        ("seq = 50 OR id = 'e-3'", json!([["e-3"], ["e-49"]]), read[0]),
+    ] {
+        let (rows, more) = found(&server, condition).await;
+        assert_eq!(rows, expected, "{condition}");
+        assert!(more <= files, "{condition}: {more} files");
+    }
+    let (rows, _) = found(&server, "seq <> 50 AND seq BETWEEN 49 AND 51").await;
+    assert_eq!(rows, json!([["e-48"], ["e-50"]]));
+    // Rows of the log, and those of a later commit.
+    server.ingest(&in_turns(100..110)).await;
+    assert_eq!(found(&server, "seq = 105").await.0, json!([["e-104"]]));
+    server.commit(NAMESPACE).await;
+    for _ in 0..3 {
+        assert_eq!(found(&server, "seq = 105").await.0, json!([["e-104"]]));
+        assert_eq!(found(&server, "seq = 50").await.0, expected);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_without_a_value_of_a_column_are_not_read_for_a_pattern_of_it() {
+    let server = TestServer::start().await;
+    let mut sent = in_turns(0..100);
+    for n in (3_usize..100).step_by(10) {
+        sent["events"][n]["key"] = json!(format!("k-{n}"));
+    }
+    server.ingest(&sent).await;
+    server.commit(NAMESPACE).await;
+    assert!(8.0 <= found(&server, "true").await.1);
+    let others: Vec<Value> =
+        (3..100).step_by(10).filter(|n| *n != 33).map(|n| json!([format!("e-{n}")])).collect();
+    for (condition, expected) in [
+        ("key LIKE '%-33'", json!([["e-33"]])),
+        ("key ILIKE '%K-33'", json!([["e-33"]])),
+        ("key NOT LIKE '%-33'", json!(others)),
+        ("key LIKE '%nobody'", json!([])),
+    ] {
+        let (rows, files) = found(&server, condition).await;
+        assert_eq!(rows, expected, "{condition}");
+        assert!(files < 2.5, "{condition}: {files} files");
+    }
+    let (rows, _) = found(&server, "(key LIKE '%-33') IS NOT TRUE").await;
+    assert_eq!(rows.as_array().unwrap().len(), 99);
+    server.stop().await;
+}
+
 /// The bytes of data files that a query reads, as its analysis tells.
 async fn bytes_read(server: &TestServer, sql: &str) -> u64 {
     let rows = server.rows(NAMESPACE, &format!("EXPLAIN ANALYZE {sql}")).await;

@@ -80,6 +80,31 @@ async fn conditions_are_translated_as_far_as_they_say_something() {
     }
 }
 
+#[tokio::test]
+async fn what_is_compared_or_matched_has_a_value_whatever_else_is_known() {
+    let schema = Arc::new(iceberg::arrow::schema_to_arrow_schema(&columns()).unwrap());
+    let some_value = |name: &str| {
+        let term = Term::column(&columns(), name, true).unwrap();
+        test(term, ValueCheck::NotNull).and(Filter::Unknown)
+    };
+    for (condition, expected) in [
+        ("s LIKE '%b%'", some_value("s")),
+        ("s NOT LIKE '%b%'", some_value("s")),
+        ("s NOT LIKE 'a_b'", some_value("s")),
+        ("s ILIKE 'a%b'", some_value("s")),
+        ("f > 5.5", some_value("f")),
+        ("f <> 5.5", some_value("f")),
+        ("s LIKE '%b%' OR f > 5.5", some_value("s").or(some_value("f"))),
+    ] {
+        assert_eq!(reaching(&schema, condition).await, expected, "{condition}");
+    }
+    // These are true of rows without a value.
+    for condition in ["f IS DISTINCT FROM 5.5", "(s LIKE '%b%') IS NOT TRUE"] {
+        let filter = reaching(&schema, condition).await;
+        assert!(!matches!(filter, Filter::And(..) | Filter::Test(_)), "{condition}: {filter:?}");
+    }
+}
+
 #[test]
 fn what_follows_for_a_cast_column_is_wide_enough_and_its_opposite_is_unknown() {
     let term = Term::column(&columns(), "d", true).unwrap();

@@ -1,6 +1,6 @@
 use super::*;
 use arrow::{
-    array::{ArrayRef, RecordBatch},
+    array::{RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
 use datafusion::{
