@@ -126,6 +126,8 @@ impl Sql {
             .ok_or_else(|| invalid("a namespace has a name"))?;
         let place = CollectionPlace { levels, collection, ident };
         let log = self.inner.owner.origin();
+        // Whoever waits holds no changes.
+        let _turn = self.collection_turn().await?;
         let mut base = ReadBase::load(&caller.catalog, &place).await?;
         // While an erasure goes on, nothing is known of what is there.
         let is_same = |it: &AppliedChanges| {
@@ -294,7 +296,6 @@ impl Sql {
         let Some(base) = base else {
             return Box::pin(self.make_table(caller, place, applied)).await;
         };
-        let _turn = self.collection_turn().await?;
         self.fault("refresh.before_documents")?;
         let metadata = Arc::clone(&base.table.metadata);
         let applied = AppliedChanges { schema_id: Some(metadata.current_schema_id()), ..applied };
@@ -365,7 +366,6 @@ impl Sql {
         place: &CollectionPlace<'_>,
         applied: AppliedChanges,
     ) -> Result<RefreshedCollection, WriteFailure> {
-        let _turn = self.collection_turn().await?;
         let (catalog, ident) = (caller.catalog.clone(), place.ident.clone());
         let new = documents::create(place.collection);
         let staged = catalog.tables().stage_first(&place.levels.to_vec(), new).await?;

@@ -86,6 +86,7 @@ impl Sql {
         let ident = foreign_ident(levels, &table_name(collection))
             .ok_or_else(|| invalid("a namespace has a name"))?;
         let place = CollectionPlace { levels, collection, ident };
+        let _turn = self.collection_turn().await?;
         let table = match load_table(&caller.catalog, &place).await? {
             Some(table) => table,
             None => Box::pin(self.table_of_main(caller, &place, state)).await?,

@@ -108,12 +108,13 @@ impl Sql {
             batches.push(batch);
         }
         let rows = concat_batches(&schema, &batches).map_err(|cause| internal(&cause))?;
-        let changes = SortedChanges::of(&rows);
+        let seq = seq_of(&answer);
+        let changes = SortedChanges::of(&rows, seq);
         let Some(numbers) = changes.bucket_numbers() else { return Ok(None) };
         let files = numbers.iter().map(|number| (*number, files.get(number).cloned())).collect();
         let buckets = ChangedBuckets::These(numbers);
         let few = Some(BucketChanges { files, changes });
-        Ok(Some(FoundChanges { seq: seq_of(&answer), buckets, few }))
+        Ok(Some(FoundChanges { seq, buckets, few }))
     }
 }
 
@@ -171,12 +172,14 @@ pub(super) struct SortedChanges {
 }
 
 impl SortedChanges {
-    /// Those of rows with the columns of [`change_schema`], each with a key.
-    fn of(rows: &RecordBatch) -> Self {
+    /// Those of rows with the columns of [`change_schema`], each with a key, up to an event. Rows that another engine
+    /// gave a number behind it are not of the state that is written.
+    fn of(rows: &RecordBatch, last: u64) -> Self {
         let number = |at: usize| rows.column(at).as_primitive::<Int64Type>().clone();
         let text = |at: usize| rows.column(at).as_string::<i32>().clone();
         let (buckets, keys, seqs) = (number(BUCKET), text(KEY), number(SEQ));
-        let mut order: Vec<usize> = (0..rows.num_rows()).collect();
+        let is_later = |row: &usize| u64::try_from(seqs.value(*row)).is_ok_and(|seq| last < seq);
+        let mut order: Vec<usize> = (0..rows.num_rows()).filter(|row| !is_later(row)).collect();
         order.sort_unstable_by(|one, other| {
             let place = |row: usize| (buckets.value(row), keys.value(row), seqs.value(row));
             place(*one).cmp(&place(*other))
@@ -187,7 +190,7 @@ impl SortedChanges {
 
     /// The buckets that have any; none where one is no number of a bucket.
     fn bucket_numbers(&self) -> Option<BTreeSet<i32>> {
-        self.buckets.iter().map(|number| i32::try_from(number?).ok()).collect()
+        self.order.iter().map(|row| i32::try_from(self.buckets.value(*row)).ok()).collect()
     }
 
     /// The key whose changes come next, where it is of this bucket.

@@ -28,6 +28,10 @@ use icecore_lake::{
 };
 use std::{sync::Arc, vec};
 
+/// Most documents that are made at a time, and bytes of their texts before the last of them: a short patch may make a
+/// long document.
+const DOCUMENTS_MAX: usize = 8_192;
+const BYTES_MAX: usize = 16 << 20;
 /// Of the two that rows are taken of: those of the file, and new ones.
 const KNOWN: usize = 0;
 const NEW: usize = 1;
@@ -74,15 +78,15 @@ impl BucketMerge {
                 self.open = Some(Box::pin(opened).await?);
             }
             let Some(bucket) = &mut self.open else { continue };
-            let next = bucket.rows.next().await;
-            let documents = match next {
+            let documents = match bucket.next_rows().await? {
                 Some(rows) => {
-                    let rows = rows.map_err(|cause| unreadable(&cause))?;
-                    bucket.merged(&rows, &mut self.changes, &self.typed)?
+                    bucket.merged(rows, &mut self.changes, (&self.typed, &self.signal))?
                 }
                 None => {
-                    let rest = bucket.rest(&mut self.changes);
-                    self.open = None;
+                    let rest = bucket.rest(&mut self.changes, &self.signal)?;
+                    if self.changes.next_key(bucket.number).is_none() {
+                        self.open = None;
+                    }
                     rest.rows(self.columns.schema(), &self.typed)?
                 }
             };
@@ -98,7 +102,9 @@ struct OpenBucket {
     number: i32,
     location: String,
     rows: BoxStream<'static, Result<RecordBatch, FileError>>,
-    /// The last key of the rows that were read.
+    /// Rows of which some came already, and the first that did not.
+    begun: Option<(RecordBatch, usize)>,
+    /// The last key of the rows that came.
     last_key: Option<String>,
 }
 
@@ -113,32 +119,47 @@ impl OpenBucket {
             Some(file) => {
                 let opened = reader::rows_of_file(storage, &file, columns, None).await;
                 let (_, rows) = opened.map_err(|cause| unreadable(&cause))?;
-                (file.location.clone(), rows.boxed())
+                (file.location.clone(), rows.fuse().boxed())
             }
             None => (String::new(), stream::empty().boxed()),
         };
-        Ok(Self { number, location, rows, last_key: None })
+        Ok(Self { number, location, rows, begun: None, last_key: None })
     }
 
-    /// The documents up to the last of these rows, which come next in the file.
+    /// The rows that come next in the file, with the first of them that did not come yet.
+    async fn next_rows(&mut self) -> Result<Option<(RecordBatch, usize)>, SqlError> {
+        if let Some(begun) = self.begun.take() {
+            return Ok(Some(begun));
+        }
+        let rows = self.rows.next().await.transpose();
+        Ok(rows.map_err(|cause| unreadable(&cause))?.map(|rows| (rows, 0)))
+    }
+
+    /// The documents up to the last of these rows, from this one on; the rest comes later where they are many.
     fn merged(
         &mut self,
-        rows: &RecordBatch,
+        (rows, from): (RecordBatch, usize),
         changes: &mut SortedChanges,
-        typed: &TypedColumns,
+        (typed, signal): (&TypedColumns, &QuerySignal),
     ) -> Result<RecordBatch, SqlError> {
-        let known = KnownRows::of(rows)?;
+        let known = KnownRows::of(&rows)?;
         let (mut new, mut places) = (NewDocuments::default(), Vec::with_capacity(rows.num_rows()));
         let before = self.last_key.take();
-        let mut last = before.as_deref();
-        for row in 0..rows.num_rows() {
+        let (mut last, mut row) = (before.as_deref(), from);
+        'rows: while row < rows.num_rows() {
             let key = known.keys.value(row);
             if last.is_some_and(|last| key <= last) {
                 return Err(self.refused("are not in the order of their keys"));
             }
-            last = Some(key);
             // Documents that are new come before the first key behind theirs.
-            while let Some(changed) = changes.next_key(self.number).filter(|it| *it < key) {
+            while let Some(changed) = changes.next_key(self.number).filter(|it| *it <= key) {
+                if new.is_full() {
+                    break 'rows;
+                }
+                signal.check()?;
+                if changed == key {
+                    break;
+                }
                 let changed = changed.to_owned();
                 places.extend(new.add(changed, changes.next_document(None)));
             }
@@ -149,23 +170,34 @@ impl OpenBucket {
             } else {
                 places.push((KNOWN, row));
             }
+            (last, row) = (Some(key), row + 1);
         }
         self.last_key = last.map(str::to_owned);
         // As many places and none of them new: these are the rows.
         if new.documents.is_empty() && places.len() == rows.num_rows() {
-            return Ok(rows.clone());
+            return Ok(rows);
         }
         let new = new.rows(&rows.schema(), typed)?;
-        interleave_record_batch(&[rows, &new], &places).map_err(|cause| internal(&cause))
+        let merged = interleave_record_batch(&[&rows, &new], &places);
+        if row < rows.num_rows() {
+            self.begun = Some((rows, row));
+        }
+        merged.map_err(|cause| internal(&cause))
     }
 
-    /// The documents behind the last row of the file.
-    fn rest(&self, changes: &mut SortedChanges) -> NewDocuments {
+    /// The documents behind the last row of the file; where they are many, those that come first.
+    fn rest(
+        &self,
+        changes: &mut SortedChanges,
+        signal: &QuerySignal,
+    ) -> Result<NewDocuments, SqlError> {
         let mut new = NewDocuments::default();
-        while let Some(key) = changes.next_key(self.number).map(str::to_owned) {
+        while let Some(key) = changes.next_key(self.number).filter(|_| !new.is_full()) {
+            signal.check()?;
+            let key = key.to_owned();
             new.add(key, changes.next_document(None));
         }
-        new
+        Ok(new)
     }
 
     fn refused(&self, what: &str) -> SqlError {
@@ -248,14 +280,23 @@ impl KnownRows {
 struct NewDocuments {
     keys: Vec<String>,
     documents: Vec<Document>,
+    /// Of their texts.
+    bytes: usize,
 }
 
 impl NewDocuments {
     /// Adds a document, if there is one, and says where it is.
     fn add(&mut self, key: String, document: Option<Document>) -> Option<(usize, usize)> {
-        self.documents.push(document?);
+        let document = document?;
+        self.bytes += document.doc.as_ref().map_or(0, String::len);
+        self.documents.push(document);
         self.keys.push(key);
         Some((NEW, self.documents.len() - 1))
+    }
+
+    /// Whether they are as many as are made at a time.
+    fn is_full(&self) -> bool {
+        DOCUMENTS_MAX <= self.documents.len() || BYTES_MAX <= self.bytes
     }
 
     /// As rows of the table, with its typed columns.

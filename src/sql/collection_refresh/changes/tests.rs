@@ -1,5 +1,8 @@
 use super::*;
 
+/// The last event of the state.
+const LAST: u64 = 1_000_000;
+
 /// A change as it is sent.
 #[derive(Clone, Debug)]
 pub(in crate::sql::collection_refresh) struct SentChange {
@@ -32,7 +35,7 @@ pub(in crate::sql::collection_refresh) fn sorted(sent: &[SentChange]) -> SortedC
         text(|_| Some("bookmark")),
         text(|_| Some("event")),
     ];
-    SortedChanges::of(&RecordBatch::try_new(change_schema(), columns).unwrap())
+    SortedChanges::of(&RecordBatch::try_new(change_schema(), columns).unwrap(), LAST)
 }
 
 fn sent(bucket: i64, key: &str, seq: i64, after: &str) -> SentChange {
@@ -86,4 +89,12 @@ fn the_statement_asks_for_one_change_more_than_are_held() {
     assert!(sql.contains("events BETWEEN SEQ 8 AND "), "{sql}");
     assert!(sql.contains("collection = 'it''s' AND ("), "{sql}");
     assert!(sql.ends_with(" LIMIT 100001"), "{sql}");
+}
+
+#[test]
+fn changes_behind_the_last_event_are_of_a_later_state() {
+    let mut changes = sorted(&[sent(0, "a", 1_000_000, "1"), sent(1, "b", 1_000_001, "2")]);
+    assert_eq!(changes.bucket_numbers(), Some(BTreeSet::from([0])));
+    assert_eq!(changes.next_document(None).unwrap().seq, 1_000_000);
+    assert_eq!(changes.next_document(None), None);
 }

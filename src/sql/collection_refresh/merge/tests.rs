@@ -7,7 +7,7 @@ use arrow::{
 use icecore_lake::collection::COLUMNS;
 use icecore_schemas::columns::ColumnKind;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 const BUCKET: i32 = 1;
 
@@ -28,26 +28,39 @@ fn schema() -> SchemaRef {
 
 fn rows(documents: &BTreeMap<String, Document>) -> RecordBatch {
     let (keys, documents) = documents.clone().into_iter().unzip();
-    NewDocuments { keys, documents }.rows(&schema(), &TypedColumns::default()).unwrap()
+    NewDocuments { keys, documents, bytes: 0 }.rows(&schema(), &TypedColumns::default()).unwrap()
 }
 
 fn bucket() -> OpenBucket {
     let (location, rows) = ("bucket.parquet".to_owned(), stream::empty().boxed());
-    OpenBucket { number: BUCKET, location, rows, last_key: None }
+    OpenBucket { number: BUCKET, location, rows, begun: None, last_key: None }
 }
 
-/// What comes of a file whose batches have so many rows.
-fn merged(known: &RecordBatch, mut changes: SortedChanges, batch_rows: usize) -> RecordBatch {
-    let (mut bucket, typed) = (bucket(), TypedColumns::default());
-    let mut merged = Vec::new();
+fn signal() -> Arc<QuerySignal> {
+    QuerySignal::new(Duration::from_secs(600))
+}
+
+/// What comes of a file whose batches have so many rows, part by part.
+fn parts(known: &RecordBatch, mut changes: SortedChanges, batch_rows: usize) -> Vec<RecordBatch> {
+    let (mut bucket, typed, signal) = (bucket(), TypedColumns::default(), signal());
+    let mut parts = Vec::new();
     for start in (0..known.num_rows()).step_by(batch_rows) {
-        let part = known.slice(start, batch_rows.min(known.num_rows() - start));
-        merged.push(bucket.merged(&part, &mut changes, &typed).unwrap());
+        let rows = known.slice(start, batch_rows.min(known.num_rows() - start));
+        bucket.begun = Some((rows, 0));
+        while let Some(rows) = bucket.begun.take() {
+            parts.push(bucket.merged(rows, &mut changes, (&typed, &signal)).unwrap());
+        }
     }
-    let rest = bucket.rest(&mut changes);
-    merged.push(rest.rows(&schema(), &typed).unwrap());
+    while changes.next_key(BUCKET).is_some() {
+        let rest = bucket.rest(&mut changes, &signal).unwrap();
+        parts.push(rest.rows(&schema(), &typed).unwrap());
+    }
     assert_eq!(changes.next_document(None), None, "no change is left");
-    concat_batches(&schema(), &merged).unwrap()
+    parts
+}
+
+fn merged(known: &RecordBatch, changes: SortedChanges, batch_rows: usize) -> RecordBatch {
+    concat_batches(&schema(), &parts(known, changes, batch_rows)).unwrap()
 }
 
 /// Some change of one of twelve documents.
@@ -118,7 +131,8 @@ fn rows_without_a_change_come_out_as_they_are() {
     let known =
         rows(&BTreeMap::from([("a".to_owned(), document(1)), ("b".to_owned(), document(2))]));
     let mut changes = sorted(&[]);
-    let merged = bucket().merged(&known, &mut changes, &TypedColumns::default()).unwrap();
+    let (rows, typed) = ((known.clone(), 0), TypedColumns::default());
+    let merged = bucket().merged(rows, &mut changes, (&typed, &signal())).unwrap();
     for (one, other) in merged.columns().iter().zip(known.columns()) {
         assert!(Arc::ptr_eq(one, other));
     }
@@ -129,10 +143,51 @@ fn documents_that_are_in_no_order_are_refused() {
     let one = |key: &str| rows(&BTreeMap::from([(key.to_owned(), document(1))]));
     for (first, second) in [("b", "a"), ("a", "a")] {
         let (mut bucket, mut changes) = (bucket(), sorted(&[]));
-        let typed = TypedColumns::default();
-        bucket.merged(&one(first), &mut changes, &typed).unwrap();
-        let refused = bucket.merged(&one(second), &mut changes, &typed).unwrap_err();
+        let (typed, signal) = (TypedColumns::default(), signal());
+        bucket.merged((one(first), 0), &mut changes, (&typed, &signal)).unwrap();
+        let refused = bucket.merged((one(second), 0), &mut changes, (&typed, &signal));
+        let refused = refused.unwrap_err();
         let text = refused.to_string();
         assert!(text.contains("bucket.parquet") && text.contains("full=true"), "{text}");
     }
+}
+
+/// A new document with so many bytes of text, as a patch may make it.
+fn long(key: &str, bytes: usize) -> SentChange {
+    let after = Some(format!(r#"{{"t":"{}"}}"#, "x".repeat(bytes)));
+    SentChange {
+        bucket: i64::from(BUCKET),
+        key: key.to_owned(),
+        seq: 1,
+        op: "c",
+        after,
+        patch: None,
+    }
+}
+
+#[test]
+fn many_and_long_documents_come_in_parts() {
+    let known = rows(&BTreeMap::from([("m".to_owned(), document(1))]));
+    let many: Vec<SentChange> = ["k", "p"]
+        .iter()
+        .flat_map(|of| (0..2 * DOCUMENTS_MAX).map(move |n| long(&format!("{of}-{n:06}"), 1)))
+        .collect();
+    let few: Vec<SentChange> =
+        ["a", "b", "c", "x", "y", "z"].map(|key| long(key, BYTES_MAX)).into();
+    for (sent, most, count) in [(many, DOCUMENTS_MAX + 1, 4), (few, 2, 6)] {
+        let parts = parts(&known, sorted(&sent), 10);
+        assert!(parts.iter().all(|part| part.num_rows() <= most));
+        assert_eq!(parts.len(), count);
+        let all = concat_batches(&schema(), &parts).unwrap();
+        let keys = all.column(0).as_string::<i32>();
+        assert_eq!(keys.len(), sent.len() + 1);
+        assert!((1..keys.len()).all(|row| keys.value(row - 1) < keys.value(row)));
+    }
+}
+
+#[test]
+fn what_is_stopped_makes_no_further_document() {
+    let signal = QuerySignal::new(Duration::ZERO);
+    let mut changes = sorted(&[long("a", 1)]);
+    assert!(bucket().rest(&mut changes, &signal).is_err());
 }
