@@ -143,12 +143,15 @@ pub(super) async fn start(
     Ok(has_table_jobs)
 }
 
+/// What refreshes ask, and what they follow.
+type RefreshParts<'a> = (&'a Catalog, &'a Sql, (&'a Wal, &'a Ingest), &'a Flush, &'a TableJobs);
+
 /// Starts the jobs that refresh materialised tables and tables of collections, and tag them, where the other jobs of
 /// tables run. They are later than these, as they ask by SQL.
 pub(super) fn start_refreshes(
     (jobs, config): (&JobRegistry, &Config),
     owner: &LogOwnership,
-    asking: Option<(&Catalog, &Sql, (&Wal, &Ingest), &Flush, &TableJobs)>,
+    asking: Option<RefreshParts<'_>>,
     (erasures, ids, clock): (&Erasures, &IdGenerator, &Clock),
 ) {
     let Some((catalog, sql, (wal, ingest), flush, of_tables)) = asking else { return };
